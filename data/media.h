@@ -1,0 +1,32 @@
+// Picture files → decoded RGB, as Pillow's exif_transpose followed by convert("RGB") gives them.
+//
+// PNG, JPEG, WebP, BMP, TIFF and GIF (first frame) through OpenCV. The header is read first: a
+// picture of more pixels than the bound is refused before anything is decoded. Where a decoder
+// differs from Pillow's, docs/smolvlm.md says how.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "vlm/image/image.h"
+
+namespace vlm::data {
+
+struct MediaLimits {
+  std::int64_t max_pixels = 178'956'970;  // Pillow refuses twice its warning limit of 89,478,485
+  std::int64_t max_bytes = 1LL << 30;
+};
+
+// Throws Error naming the file and the reason: missing, empty, not a picture, truncated, too large.
+Image load_image(const std::filesystem::path& path, const MediaLimits& limits = {});
+
+// The same for bytes in memory; `where` names them in errors.
+Image decode_image(std::string_view bytes, const std::string& where,
+                   const MediaLimits& limits = {});
+
+// True for names that end like a picture's (.png, .jpg, …), in either case.
+bool has_image_suffix(const std::filesystem::path& path);
+
+}  // namespace vlm::data

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Checks every #include against the table of who may know whom (docs/architecture.md).
+
+Reads the sources as text, prints each offence as "file:line includes X; allowed: …", and exits 1 when there is one.
+"""
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# Folder → project folders that its files may include, beside its own.
+ALLOWED = {
+    "vlm/core": [],
+    "vlm/io": ["vlm/core"],
+    "vlm/text": ["vlm/core"],
+    "vlm/image": ["vlm/core"],
+    "vlm/nn": ["vlm/core", "vlm/io"],
+    "vlm/models": ["vlm/core", "vlm/io", "vlm/text", "vlm/image", "vlm/nn"],
+    "data": ["vlm"],
+    "train": ["data", "vlm"],
+    "infer": ["data", "vlm"],
+    "main.cpp": ["train", "infer", "vlm/core"],
+    "tests/support": ["vlm"],
+    "tests/fuzz": ["vlm"],
+}
+
+# Header prefix → the only files that may include it (a path or a folder).
+THIRD_PARTY = {
+    "pcre2.h": ["vlm/text/bpe_pattern.cpp"],
+    "sentencepiece": ["vlm/text/sentencepiece_tokenizer.cpp", "vlm/text/sentencepiece_tokenizer.h"],
+    "opencv2/": ["data/media.cpp", "tests/data"],
+    "CLI/": ["main.cpp", "train/command.cpp", "infer/commands.cpp"],
+    "ATen/": ["vlm/io", "vlm/image", "vlm/nn", "vlm/models", "data", "train", "infer", "tests", "cmake"],
+    "torch/": ["vlm/io", "vlm/nn", "vlm/models", "train", "infer", "tests", "cmake"],
+    "c10/": ["vlm/io", "vlm/image", "vlm/nn", "vlm/models", "train", "infer", "tests"],
+    "catch2/": ["tests/support"],
+}
+
+INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')
+
+
+def folder_of(path):
+    """The row of ALLOWED that `path` belongs to, or None."""
+    if path == "main.cpp":
+        return path
+    parts = path.split("/")
+    for length in (2, 1):
+        name = "/".join(parts[:length])
+        if name in ALLOWED:
+            return name
+    return None
+
+
+def is_under(path, folders):
+    return any(path == folder or path.startswith(folder + "/") for folder in folders)
+
+
+def allowed_for(path):
+    """Project folders that the file at `path` may include."""
+    own = folder_of(path)
+    if own is not None:
+        return ALLOWED[own] + [own, "tests/support"] if path.startswith("tests/") else ALLOWED[own] + [own]
+    if path.startswith("tests/"):  # tests/X mirrors X
+        mirrored = path.split("/")[1]
+        source = mirrored if mirrored in ALLOWED else "vlm/" + mirrored
+        return ALLOWED.get(source, ["vlm", "data", "train", "infer"]) + [source, "tests/" + mirrored, "tests/support"]
+    return []
+
+
+def offences_in(path):
+    allowed = allowed_for(path)
+    for number, line in enumerate((ROOT / path).read_text(encoding="utf-8").splitlines(), 1):
+        match = INCLUDE.match(line)
+        if not match:
+            continue
+        quote, header = match.groups()
+        if quote == '"' and not is_under(header, allowed):
+            yield f"{path}:{number} includes {header}; allowed: {', '.join(allowed) or 'nothing'}"
+        for prefix, files in THIRD_PARTY.items():
+            if header.startswith(prefix) and not is_under(path, files):
+                yield f"{path}:{number} includes {header}; only for: {', '.join(files)}"
+
+
+def sources():
+    for top in ("vlm", "data", "train", "infer", "tests"):
+        for suffix in ("h", "cpp"):
+            yield from (ROOT / top).rglob(f"*.{suffix}")
+    yield ROOT / "main.cpp"
+
+
+def main():
+    files = sorted(str(path.relative_to(ROOT)) for path in sources())
+    offences = [offence for path in files for offence in offences_in(path)]
+    print("\n".join(offences) if offences else f"{len(files)} files follow the include table")
+    return 1 if offences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+#include "vlm/core/json.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <vector>
+
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+
+namespace vlm {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Watches the parser for what nlohmann/json lets pass: repeated keys and bottomless nesting.
+class StructureCheck {
+ public:
+  explicit StructureCheck(const std::string& where) : where_(where) {}
+
+  bool operator()(int depth, Json::parse_event_t event, Json& value) {
+    using Event = Json::parse_event_t;
+    if (depth > kMaxJsonDepth) {
+      throw Error({.what = "JSON is nested too deeply",
+                   .where = where_,
+                   .wanted = concat("at most ", kMaxJsonDepth, " levels")});
+    }
+    if (event == Event::object_start) keys_.emplace_back();
+    if (event == Event::object_end) keys_.pop_back();
+    if (event == Event::key && !keys_.back().insert(value.get_ref<const std::string&>()).second) {
+      throw Error({.what = "key given twice", .where = where_, .got = value.dump()});
+    }
+    return true;
+  }
+
+ private:
+  std::string where_;
+  std::vector<std::set<std::string>> keys_;
+};
+
+// The last part of nlohmann's message: "[json.exception.parse_error.101] parse error at line 1 …:
+// reason".
+std::string reason_of(const std::exception& error) {
+  const std::string text = error.what();
+  const auto at = text.find("] ");
+  return at == std::string::npos ? text : text.substr(at + 2);
+}
+
+Error file_error(const fs::path& path, const std::string& what) {
+  return Error({.what = what, .where = path.string(), .got = std::strerror(errno)});
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, const std::string& where) {
+  StructureCheck check(where);
+  try {
+    return Json::parse(text.begin(), text.end(), std::ref(check));
+  } catch (const Json::exception& error) {
+    throw Error({.what = "not valid JSON", .where = where, .got = reason_of(error)});
+  }
+}
+
+Json load_json(const fs::path& path) {
+  return parse_json(load_text(path), path.string());
+}
+
+std::string load_text(const fs::path& path, std::size_t max_bytes) {
+  std::error_code code;
+  if (fs::is_directory(path, code)) {
+    throw Error({.what = "is a folder, not a file", .where = path.string()});
+  }
+  std::ifstream in(path, std::ios::binary);
+  if (!in) throw file_error(path, "can't open the file");
+  std::string text;
+  char block[1 << 16];
+  while (in.read(block, sizeof block) || in.gcount() > 0) {
+    text.append(block, static_cast<std::size_t>(in.gcount()));
+    if (text.size() > max_bytes) {
+      throw Error({.what = "file is too large",
+                   .where = path.string(),
+                   .wanted = concat("at most ", max_bytes, " bytes")});
+    }
+  }
+  if (in.bad()) throw file_error(path, "can't read the file");
+  return text;
+}
+
+void save_text(const fs::path& path, std::string_view text) {
+  const fs::path temporary = concat(path.string(), ".tmp", ::getpid());
+  {
+    std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
+    if (!out) throw file_error(path, "can't write the file");
+    out.write(text.data(), static_cast<std::streamsize>(text.size()));
+    out.flush();
+    if (!out) {
+      const Error error = file_error(path, "can't write the file");
+      std::error_code ignored;
+      fs::remove(temporary, ignored);
+      throw error;
+    }
+  }
+  fs::rename(temporary, path);
+}
+
+std::string describe(const Json& value) {
+  if (value.is_object() || value.is_array() || value.is_null()) return value.type_name();
+  std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  if (text.size() > 80) text = text.substr(0, 77) + "...";
+  return concat(value.type_name(), " ", text);
+}
+
+}  // namespace vlm

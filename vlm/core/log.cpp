@@ -1,0 +1,56 @@
+#include "vlm/core/log.h"
+
+#include <atomic>
+#include <cstdio>
+#include <mutex>
+
+#include "vlm/core/error.h"
+
+namespace vlm {
+namespace {
+
+std::atomic<LogLevel> g_level{LogLevel::kInfo};
+std::mutex g_sink_mutex;
+std::function<void(LogLevel, const std::string&)> g_sink;
+
+void write_log(LogLevel level, const std::string& message) {
+  if (level < g_level.load()) return;
+  const std::lock_guard lock(g_sink_mutex);
+  if (g_sink) return g_sink(level, message);
+  const char* label = level == LogLevel::kWarning ? "warning: " : "";
+  std::fprintf(stderr, "%s%s\n", label, message.c_str());
+}
+
+}  // namespace
+
+LogLevel parse_log_level(const std::string& name) {
+  if (name == "debug") return LogLevel::kDebug;
+  if (name == "info") return LogLevel::kInfo;
+  if (name == "warning") return LogLevel::kWarning;
+  if (name == "error") return LogLevel::kError;
+  if (name == "off") return LogLevel::kOff;
+  throw Error({.what = "unknown log level",
+               .got = "'" + name + "'",
+               .wanted = "debug, info, warning, error or off"});
+}
+
+void set_log_level(LogLevel level) {
+  g_level = level;
+}
+
+void set_log_sink(std::function<void(LogLevel, const std::string&)> sink) {
+  const std::lock_guard lock(g_sink_mutex);
+  g_sink = std::move(sink);
+}
+
+void log_debug(const std::string& message) {
+  write_log(LogLevel::kDebug, message);
+}
+void log_info(const std::string& message) {
+  write_log(LogLevel::kInfo, message);
+}
+void log_warning(const std::string& message) {
+  write_log(LogLevel::kWarning, message);
+}
+
+}  // namespace vlm

@@ -1,0 +1,25 @@
+// Messages for people, to stderr by default. Results never come this way.
+//
+// The level and the sink belong to the process; main.cpp sets them once from --log-level.
+#pragma once
+
+#include <functional>
+#include <string>
+
+namespace vlm {
+
+enum class LogLevel { kDebug, kInfo, kWarning, kError, kOff };
+
+// "debug", "info", "warning", "error" or "off"; throws Error otherwise.
+LogLevel parse_log_level(const std::string& name);
+
+void set_log_level(LogLevel level);
+
+// Replaces where messages go (tests collect them); an empty function restores stderr.
+void set_log_sink(std::function<void(LogLevel, const std::string&)> sink);
+
+void log_debug(const std::string& message);
+void log_info(const std::string& message);
+void log_warning(const std::string& message);
+
+}  // namespace vlm

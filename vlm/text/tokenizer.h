@@ -1,0 +1,63 @@
+// Text ⇄ token ids, whichever file a checkpoint brings.
+//
+//   text (UTF-8) ─► encode ─► ids [T]      ids [T] ─► decode ─► text (UTF-8)
+//
+// Two backends: tokenizer.json (byte-level BPE, bpe_tokenizer.h) and sentencepiece tokenizer.model
+// (sentencepiece_tokenizer.h). Both give the ids and the text of the Python packages `tokenizers`
+// and `sentencepiece`. A Tokenizer is immutable after loading and safe to use from several threads.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace vlm {
+
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  // Ids of `text`. Special tokens that stand in the text become their single ids. With
+  // `add_special_tokens`, what the file's post-processor adds (a BOS, say) is added. Bytes that are
+  // not UTF-8 are read as U+FFFD.
+  virtual std::vector<std::int64_t> encode(std::string_view text,
+                                           bool add_special_tokens = false) const = 0;
+
+  // Text of `ids`; unknown ids are skipped. Bytes that don't form UTF-8 become U+FFFD.
+  virtual std::string decode(std::span<const std::int64_t> ids, bool skip_special_tokens) const = 0;
+
+  virtual std::optional<std::int64_t> token_to_id(std::string_view token) const = 0;
+  virtual std::optional<std::string> id_to_token(std::int64_t id) const = 0;
+
+  // Number of ids, added tokens included.
+  virtual std::int64_t vocab_size() const = 0;
+};
+
+// Reads tokenizer.json from a checkpoint folder or, if there is none, tokenizer.model.
+// Throws Error naming the file and the component that is not supported.
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder);
+
+// Decodes a growing list of ids piece by piece and never cuts a character in two.
+class StreamDecoder {
+ public:
+  StreamDecoder(const Tokenizer& tokenizer, bool skip_special_tokens);
+
+  // Text that `id` completes; empty while a character is incomplete.
+  std::string add(std::int64_t id);
+
+  // What is left at the end (an incomplete character comes out as U+FFFD).
+  std::string finish();
+
+ private:
+  const Tokenizer& tokenizer_;
+  bool skip_special_tokens_;
+  std::vector<std::int64_t> ids_;  // since the last place where text and ids agreed
+  std::size_t emitted_ = 0;        // bytes of decode(ids_) already handed out
+};
+
+}  // namespace vlm
