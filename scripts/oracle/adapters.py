@@ -1,0 +1,104 @@
+"""PEFT adapters on a fixture checkpoint, and what the model gives with them.
+
+Each kind is one LoraConfig. make_adapter() saves it as PEFT does (random B, so that outputs
+differ); adapter_golden() reads the folder back and runs forward, backward and merge_and_unload.
+"""
+import json
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from . import forward, text
+
+TEXT_LINEARS = r".*text_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+EVERY_PART = r".*\.(self_attn\.(q_proj|out_proj|o_proj)|fc[12]|modality_projection\.proj|up_proj)"
+
+KINDS = {
+    "plain": dict(r=4, lora_alpha=8, target_modules=TEXT_LINEARS),
+    "rslora": dict(r=4, lora_alpha=8, use_rslora=True, target_modules=EVERY_PART),
+    "patterns": dict(
+        r=4, lora_alpha=8, target_modules=["k_proj", "q_proj", "up_proj", "v_proj"],
+        rank_pattern={"q_proj": 2, r"text_model\.layers\.1\.mlp\.up_proj": 6},
+        alpha_pattern={r"^model\.text_model\.layers\.0\.self_attn\.k_proj": 3, "v_proj": 16}),
+    # A name hits a module whose full name equals it or ends with "." + it: "proj" is the
+    # connector alone, not q_proj; lm_head has no dot in front.
+    "list": dict(r=3, lora_alpha=6, target_modules=[
+        "fc1", "lm_head", "model.text_model.layers.0.mlp.up_proj", "proj", "q_proj"]),
+}
+
+
+def randomise(model, seed):
+    """Random A and B, B small enough that the adapter changes outputs by a fraction."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            if ".lora_" not in name:
+                continue
+            values = torch.randn(parameter.shape, generator=generator)
+            scale = parameter.shape[1] ** -0.5
+            parameter.copy_(values * scale * (0.4 if ".lora_B." in name else 1.0))
+
+
+def tidy(folder, base_name):
+    """Makes PEFT's output the same on every run: set order, the base path, no model card."""
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    config["base_model_name_or_path"] = base_name
+    if isinstance(config["target_modules"], list):
+        config["target_modules"] = sorted(config["target_modules"])
+    text.write_json(path, config)
+    (folder / "README.md").unlink(missing_ok=True)
+    (folder / "adapter_model.safetensors").chmod(0o644)
+
+
+def make_adapter(base, folder, settings, seed, base_name):
+    """Wraps base in PEFT, saves the adapter folder, leaves base as it was."""
+    model = get_peft_model(base, LoraConfig(**settings))
+    if seed is not None:
+        randomise(model, seed)
+    model.save_pretrained(folder)
+    tidy(folder, base_name)
+    return model.unload()
+
+
+def adapter_golden(base, folder, batch, labels):
+    """logits, loss, grad.<adapter key> of A and B, merged_logits; base ends up merged."""
+    model = PeftModel.from_pretrained(base, folder, is_trainable=True).eval()
+    output = model(**batch, labels=labels, use_cache=False)
+    output.loss.backward()
+    golden = {"logits": output.logits.detach(), "loss": output.loss.detach().reshape(1)}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            golden["grad." + name.replace(".default.", ".")] = parameter.grad.clone()
+    merged = model.merge_and_unload()
+    with torch.no_grad():
+        golden["merged_logits"] = merged(**batch, use_cache=False).logits
+    return golden
+
+
+def single_sample(batch):
+    """The first sample without its padding: small logits."""
+    keep = batch["attention_mask"][0].bool()
+    return {
+        "input_ids": batch["input_ids"][:1, keep],
+        "attention_mask": batch["attention_mask"][:1, keep],
+        "pixel_values": batch["pixel_values"][:1, :1],
+        "pixel_attention_mask": batch["pixel_attention_mask"][:1, :1],
+    }
+
+
+def all_goldens(load_base, folder, batch, seed, base_name):
+    """Writes folder/<kind>/ for every kind; returns the tensors of folder/golden.safetensors."""
+    sample = single_sample(batch)
+    labels = forward.make_labels(batch)[:1, batch["attention_mask"][0].bool()]
+    golden = {**sample, "labels": labels}
+    with torch.no_grad():
+        golden["base_logits"] = load_base()(**sample, use_cache=False).logits
+    for number, (kind, settings) in enumerate(KINDS.items()):
+        make_adapter(load_base(), folder / kind, settings, seed + number, base_name)
+        found = adapter_golden(load_base(), folder / kind, sample, labels)
+        difference = (found["logits"] - golden["base_logits"]).abs().max()
+        assert difference > 0.1, f"{kind}: the adapter changes nothing"
+        drop = [] if kind in ("plain", "rslora") else [n for n in found if n.startswith("grad.")]
+        golden |= {f"{kind}.{name}": v for name, v in found.items() if name not in drop}
+    return golden
