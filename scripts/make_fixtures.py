@@ -16,7 +16,8 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-from oracle import adapters, forward, models, store  # noqa: E402
+from oracle import adapters, forward, models, pictures, prompts, store, training  # noqa: E402
+from oracle.text import write_json  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -29,10 +30,10 @@ TINY = models.Spec(
     text=dict(hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=6,
               num_key_value_heads=2, head_dim=8, rope_theta=10000.0))
 # MHA, scale 3, 26 / 4 leaves two pixels over, tied head, heads wider than the hidden size,
-# more rows in the embedding than in the tokenizer.
+# more rows in the embedding than in the tokenizer, a second end-of-sequence id.
 ODD = models.Spec(
-    "smolvlm_odd", seed=21, scale_factor=3, longest_edge=78, tied=True, vocab_size=403,
-    jinja_template=True,
+    "smolvlm_odd", seed=23, scale_factor=3, longest_edge=78, tied=True, vocab_size=403,
+    jinja_template=True, extra_eos=[14],
     vision=dict(hidden_size=24, intermediate_size=40, num_hidden_layers=2,
                 num_attention_heads=3, image_size=26, patch_size=4),
     text=dict(hidden_size=40, intermediate_size=56, num_hidden_layers=2, num_attention_heads=4,
@@ -69,6 +70,53 @@ def make_tiny():
     store.save_tensors(folder / "adapters" / "golden.safetensors", lora)
 
 
+    make_training(folder)
+
+
+def make_training(folder):
+    load = lambda: models.load(folder)  # noqa: E731
+    start, batches = folder / "train" / "adapter_start", training.make_batches(
+        TINY, forward.image_block(TINY))
+    settings = dict(training.ADAPTER, target_modules=adapters.TEXT_LINEARS)
+    torch.manual_seed(TINY.seed)  # PEFT's own initial values: A uniform, B zero
+    adapters.make_adapter(load(), start, settings, None, TINY.name)
+    golden = training.training_golden(load, start, batches)
+    rounding = training.sensitivity(load, start, batches, golden)
+    for number, batch in enumerate(batches):
+        golden |= {f"batch{number}.{name}": value for name, value in batch.items()}
+    store.save_tensors(folder / "train" / "golden.safetensors", golden)
+    write_json(folder / "train" / "golden.json", {
+        "settings": training.SETTINGS, "float64_difference": rounding,
+        **training.schedule_values()})
+
+
+def make_pictures():
+    """PNG files for whole-path tests, then the processor's and the resampler's goldens."""
+    folder = FIXTURES / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (name, size) in enumerate({"square": (32, 32), "wide": (30, 84),
+                                         "tall": (90, 28)}.items()):
+        pictures.scene(*size, seed).save(folder / f"{name}.png", optimize=True)
+    for name, make in (("image_processor", pictures.processor_golden),
+                       ("resize", pictures.resize_golden)):
+        tensors, records = make()
+        (FIXTURES / name).mkdir(exist_ok=True)
+        store.save_tensors(FIXTURES / name / "golden.safetensors", tensors)
+        write_json(FIXTURES / name / "golden.json", records)
+
+
+def make_prompts():
+    for spec in (TINY, ODD, IDEFICS3):
+        folder = FIXTURES / spec.name
+        processor = prompts.make_processor(spec, folder)
+        write_json(folder / "golden.json", {
+            "tokens_per_image": spec.tokens_per_image,
+            "parameters": sum(p.numel() for p in models.load(folder).parameters()),
+            "conversations": prompts.conversation_golden(processor, FIXTURES / "pictures"),
+            "generate": prompts.generate_golden(models.load(folder), processor,
+                                                FIXTURES / "pictures")})
+
+
 def make_odd():
     folder, _, _, golden = model_fixture(ODD)
     assert "lm_head.weight" not in models.stored_shapes(folder)
@@ -85,9 +133,11 @@ def make_idefics3():
 
 
 PARTS = {
+    "pictures": make_pictures,
     "smolvlm_tiny": make_tiny,
     "smolvlm_odd": make_odd,
     "idefics3_tiny": make_idefics3,
+    "prompts": make_prompts,
 }
 
 

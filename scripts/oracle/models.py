@@ -31,6 +31,7 @@ class Spec:
     dtype: torch.dtype = torch.float32
     published_config: bool = False  # the key names of the published files (transformers 4.47)
     jinja_template: bool = False
+    extra_eos: list = dataclasses.field(default_factory=list)  # generation ends on these too
 
     @property
     def tile(self):
@@ -68,16 +69,20 @@ def make_config(spec):
     )
 
 
-def fill(name, shape, generator):
-    """Random values for one parameter, by what it is."""
+def fill(name, shape, generator, tied):
+    """Random values for one parameter, by what it is.
+
+    A tied embedding is smaller, and the connector with it: otherwise the last token's own row
+    wins every step.
+    """
     values = torch.randn(shape, generator=generator)
     if len(shape) == 1:
         return 0.3 * values + (0.0 if name.endswith("bias") else 1.0)
     if "embed_tokens" in name:
-        return values
+        return values * (0.3 if tied else 1.0)
     if "position_embedding" in name:
         return 0.7 * values
-    gain = 2.5 if "lm_head" in name else 1.3
+    gain = 2.5 if "lm_head" in name else 0.4 if tied and "connector" in name else 1.3
     return values * (gain / math.sqrt(math.prod(shape[1:])))
 
 
@@ -89,7 +94,7 @@ def build(spec):
     generator = torch.Generator().manual_seed(spec.seed)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
-            parameter.copy_(fill(name, tuple(parameter.shape), generator))
+            parameter.copy_(fill(name, tuple(parameter.shape), generator, spec.tied))
     return model.to(spec.dtype)
 
 
@@ -162,6 +167,13 @@ def image_settings(spec):
 
 
 def write_processor_files(spec, folder):
+    text.write_json(folder / "generation_config.json", {
+        "_from_model_config": True,
+        "bos_token_id": 0,
+        "eos_token_id": [text.EOS_ID, *spec.extra_eos] if spec.extra_eos else text.EOS_ID,
+        "pad_token_id": text.PAD_ID,
+        "transformers_version": "4.47.1",
+    })
     video = {"fps": 1, "max_frames": 64, "video_size": {"longest_edge": spec.tile}}
     processor = spec.processor_prefix + "Processor"
     text.write_json(folder / "preprocessor_config.json", {

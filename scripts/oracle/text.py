@@ -2,8 +2,8 @@
 
 make_tokenizer() -> tokenizers.Tokenizer with the SmolVLM2 pipeline (Digits, ByteLevel; byte-level
 BPE) and 400 entries: 3 special, 256 bytes, 101 merges, 40 added special tokens.
-write_text_files() puts tokenizer.json, tokenizer_config.json, special_tokens_map.json,
-generation_config.json and the chat template into a checkpoint folder.
+write_text_files() puts tokenizer.json, tokenizer_config.json, special_tokens_map.json and
+the chat template into a checkpoint folder.
 """
 import json
 from pathlib import Path
@@ -67,8 +67,19 @@ def make_tokenizer():
 
 
 def write_json(path, value):
-    text = json.dumps(value, indent=1, ensure_ascii=True, sort_keys=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    """Indented JSON, with each list of plain values on one line."""
+    Path(path).write_text(to_json(value) + "\n", encoding="utf-8")
+
+
+def to_json(value, indent=""):
+    inner = indent + " "
+    if isinstance(value, dict) and value:
+        rows = [f"{inner}{json.dumps(k)}: {to_json(v, inner)}" for k, v in value.items()]
+        return "{\n" + ",\n".join(rows) + "\n" + indent + "}"
+    if isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        rows = [inner + to_json(item, inner) for item in value]
+        return "[\n" + ",\n".join(rows) + "\n" + indent + "]"
+    return json.dumps(value)
 
 
 def token_record(text):
@@ -77,6 +88,7 @@ def token_record(text):
 
 
 def write_text_files(folder, processor_prefix="SmolVLM", jinja_template=False):
+    """Everything of a checkpoint folder that is about text, without generation_config.json."""
     tokenizer = make_tokenizer()
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     roles = {
@@ -114,13 +126,6 @@ def write_text_files(folder, processor_prefix="SmolVLM", jinja_template=False):
         "additional_special_tokens": extra,
         **{name: token_record(text) for name, text in roles.items()},
         **named,
-    })
-    write_json(folder / "generation_config.json", {
-        "_from_model_config": True,
-        "bos_token_id": 0,
-        "eos_token_id": EOS_ID,
-        "pad_token_id": PAD_ID,
-        "transformers_version": "4.47.1",
     })
     if jinja_template:
         (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
