@@ -58,6 +58,7 @@ def make_labels(batch):
     labels = batch["input_ids"].clone()
     labels[labels == text.IMAGE_ID] = -100
     labels[batch["attention_mask"] == 0] = -100
+    labels[:, 1:][batch["attention_mask"][:, :-1] == 0] = -100  # padding predicts nothing
     labels[0, -6:-4] = -100
     return labels
 

@@ -69,6 +69,12 @@ Json load_json(const fs::path& path) {
   return parse_json(load_text(path), path.string());
 }
 
+OrderedJson load_ordered_json(const fs::path& path) {
+  const std::string text = load_text(path);
+  parse_json(text, path.string());  // the checks of structure
+  return OrderedJson::parse(text);
+}
+
 std::string load_text(const fs::path& path, std::size_t max_bytes) {
   std::error_code code;
   if (fs::is_directory(path, code)) {

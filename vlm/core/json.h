@@ -26,6 +26,9 @@ Json parse_json(std::string_view text, const std::string& where);
 // Whole file → Json. Throws Error when it can't be read, or as parse_json.
 Json load_json(const std::filesystem::path& path);
 
+// The same with the keys in the file's order.
+OrderedJson load_ordered_json(const std::filesystem::path& path);
+
 // Whole file → bytes. Throws Error when it can't be read or is larger than `max_bytes`.
 std::string load_text(const std::filesystem::path& path, std::size_t max_bytes = 1ULL << 30);
 

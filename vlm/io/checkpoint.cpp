@@ -1,0 +1,216 @@
+#include "vlm/io/checkpoint.h"
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+#include "vlm/core/json.h"
+
+namespace vlm {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t kListed = 10;  // names that an error spells out
+
+std::string list_first(const std::vector<std::string>& items) {
+  const std::vector<std::string> first(items.begin(),
+                                       items.begin() + std::min(items.size(), kListed));
+  const std::size_t rest = items.size() - first.size();
+  return join(first) + (rest ? concat(" and ", rest, " more") : "");
+}
+
+// What doesn't fit between the files and the model, collected so that one error can tell it all.
+struct Mismatch {
+  std::vector<std::string> unused, missing, misshapen;
+
+  void raise_if_any(const fs::path& folder) const {
+    std::vector<std::string> parts;
+    if (!missing.empty()) {
+      parts.push_back(
+          concat(missing.size(), " parameters not in the files: ", list_first(missing)));
+    }
+    if (!unused.empty()) {
+      parts.push_back(
+          concat(unused.size(), " keys the model has no use for: ", list_first(unused)));
+    }
+    if (!misshapen.empty()) {
+      parts.push_back(concat(misshapen.size(), " wrong shapes: ", list_first(misshapen)));
+    }
+    if (parts.empty()) return;
+    throw Error(
+        {.what = "weights don't fit the model: " + join(parts, "; "), .where = folder.string()});
+  }
+};
+
+void fill(at::Tensor parameter, const at::Tensor& value, const LoadRules& rules) {
+  // A parameter keeps its identity; only its storage changes.
+  parameter.set_data(value.to(rules.device, rules.dtype));
+}
+
+std::string describe_entry(const std::string& name, const TensorEntry& entry) {
+  return concat(name, " ", shape_text(entry.shape));
+}
+
+void check_dtype(const std::string& key, const TensorEntry& entry, const fs::path& folder) {
+  if (entry.dtype == at::kFloat || entry.dtype == at::kHalf || entry.dtype == at::kBFloat16) return;
+  throw Error({.what = "weights have an unsupported dtype",
+               .where = concat(folder.string(), ": ", key),
+               .got = dtype_text(entry.dtype),
+               .wanted = "F32, F16 or BF16"});
+}
+
+std::string shard_name(std::size_t number, std::size_t count) {
+  char name[64];
+  std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", number, count);
+  return name;
+}
+
+std::vector<NamedTensors> split_shards(const NamedTensors& parameters, std::uint64_t max_bytes) {
+  std::vector<NamedTensors> shards(1);
+  std::uint64_t bytes = 0;
+  for (const auto& item : parameters) {
+    if (bytes > 0 && bytes + item.second.nbytes() > max_bytes) {
+      shards.emplace_back();
+      bytes = 0;
+    }
+    shards.back().push_back(item);
+    bytes += item.second.nbytes();
+  }
+  return shards;
+}
+
+}  // namespace
+
+Checkpoint::Checkpoint(const fs::path& folder) : folder_(folder) {
+  const fs::path single = folder / "model.safetensors";
+  const fs::path index = folder / "model.safetensors.index.json";
+  if (fs::exists(single)) {
+    files_.push_back(std::make_unique<SafetensorsFile>(single));
+    for (const auto& [key, entry] : files_.back()->entries()) file_of_[key] = files_.back().get();
+  } else if (fs::exists(index)) {
+    open_sharded(index);
+  } else {
+    const bool pickled = fs::exists(folder / "pytorch_model.bin");
+    throw Error(
+        {.what = "no weights in the folder",
+         .where = folder.string(),
+         .wanted = "model.safetensors or model.safetensors.index.json",
+         .hint = pickled ? "pytorch_model.bin is a pickle and is never read; convert it" : ""});
+  }
+}
+
+void Checkpoint::open_sharded(const fs::path& index) {
+  const Json parsed = load_json(index);
+  const auto map = parsed.is_object() ? parsed.find("weight_map") : parsed.end();
+  if (!parsed.is_object() || map == parsed.end() || !map->is_object()) {
+    throw Error({.what = "no weight_map", .where = index.string(), .wanted = "an object"});
+  }
+  std::map<std::string, const SafetensorsFile*> opened;
+  for (const auto& [key, value] : map->items()) {
+    const std::string where = index.string() + ": " + key;
+    if (!value.is_string() || value.get<std::string>().find('/') != std::string::npos ||
+        !value.get<std::string>().ends_with(".safetensors")) {
+      throw Error({.what = "not a shard of this folder", .where = where, .got = describe(value)});
+    }
+    const std::string name = value.get<std::string>();
+    if (!opened.count(name)) {
+      if (!fs::exists(folder_ / name)) {
+        throw Error({.what = "missing shard", .where = where, .got = concat("no file ", name)});
+      }
+      files_.push_back(std::make_unique<SafetensorsFile>(folder_ / name));
+      opened[name] = files_.back().get();
+    }
+    if (!opened[name]->entries().count(key)) {
+      throw Error({.what = "shard lacks the tensor", .where = where, .got = name});
+    }
+    file_of_[key] = opened[name];
+  }
+  for (const auto& file : files_) {
+    for (const auto& [key, entry] : file->entries()) {
+      if (file_of_.count(key)) continue;
+      throw Error(
+          {.what = "tensor is not in the index", .where = file->path().string(), .got = key});
+    }
+  }
+}
+
+std::vector<std::string> Checkpoint::keys() const {
+  std::vector<std::string> keys;
+  for (const auto& [key, file] : file_of_) keys.push_back(key);
+  return keys;
+}
+
+const TensorEntry& Checkpoint::entry(const std::string& key) const {
+  const auto found = file_of_.find(key);
+  if (found == file_of_.end()) {
+    throw Error({.what = concat("no tensor '", key, "'"), .where = folder_.string()});
+  }
+  return found->second->entries().at(key);
+}
+
+at::Tensor Checkpoint::tensor(const std::string& key) const {
+  entry(key);  // names the folder when the key is unknown
+  return file_of_.at(key)->tensor(key);
+}
+
+void load_weights(const NamedTensors& parameters, const Checkpoint& checkpoint,
+                  const LoadRules& rules) {
+  const std::map<std::string, at::Tensor> wanted(parameters.begin(), parameters.end());
+  std::map<std::string, std::string> key_of;  // parameter → key in the files
+  Mismatch mismatch;
+  for (const std::string& key : checkpoint.keys()) {
+    const std::string name = rules.rename ? rules.rename(key) : key;
+    const TensorEntry& entry = checkpoint.entry(key);
+    const auto found = wanted.find(name);
+    if (found == wanted.end()) {
+      if (!rules.is_ignorable || !rules.is_ignorable(name)) {
+        mismatch.unused.push_back(describe_entry(key, entry));
+      }
+      continue;
+    }
+    check_dtype(key, entry, checkpoint.folder());
+    if (found->second.sizes() != at::IntArrayRef(entry.shape)) {
+      mismatch.misshapen.push_back(
+          concat(describe_entry(key, entry), " instead of ", shape_text(found->second.sizes())));
+    }
+    if (!key_of.emplace(name, key).second) {
+      throw Error({.what = "two keys for one parameter",
+                   .where = checkpoint.folder().string(),
+                   .got = concat(key_of[name], " and ", key)});
+    }
+  }
+  for (const auto& [name, parameter] : parameters) {
+    const auto tied = rules.tied.find(name);
+    if (key_of.count(name) || (tied != rules.tied.end() && key_of.count(tied->second))) continue;
+    mismatch.missing.push_back(concat(name, " ", shape_text(parameter.sizes())));
+  }
+  mismatch.raise_if_any(checkpoint.folder());
+
+  for (const auto& [name, key] : key_of) fill(wanted.at(name), checkpoint.tensor(key), rules);
+  for (const auto& [name, source] : rules.tied) {
+    if (!key_of.count(name)) wanted.at(name).set_data(wanted.at(source));
+  }
+}
+
+void save_weights(const fs::path& folder, const NamedTensors& parameters,
+                  std::uint64_t max_shard_bytes) {
+  const auto shards = split_shards(parameters, max_shard_bytes);
+  if (shards.size() == 1) return save_safetensors(folder / "model.safetensors", parameters);
+  OrderedJson index;
+  std::uint64_t total = 0;
+  for (std::size_t i = 0; i < shards.size(); ++i) {
+    const std::string name = shard_name(i + 1, shards.size());
+    save_safetensors(folder / name, shards[i]);
+    for (const auto& [key, tensor] : shards[i]) {
+      index["weight_map"][key] = name;
+      total += tensor.nbytes();
+    }
+  }
+  index["metadata"]["total_size"] = total;
+  save_text(folder / "model.safetensors.index.json", index.dump(2) + "\n");
+}
+
+}  // namespace vlm

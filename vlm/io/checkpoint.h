@@ -1,0 +1,66 @@
+// Weights of a checkpoint folder in Hugging Face layout, in one file or in shards, and their way
+// into a model.
+//
+//   folder ─► Checkpoint ─► load_weights ─► the model's parameters, all filled      parameters ─►
+//   save_weights ─► folder
+//
+// Loading is strict: every key of the files is used or ignorable, every parameter is filled, every
+// shape agrees; otherwise one Error lists the first ten of each. The files are model.safetensors,
+// or the shards that model.safetensors.index.json names. Parameters take the mapped memory itself
+// where dtype and device allow.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "vlm/io/safetensors.h"
+
+namespace vlm {
+
+class Checkpoint {
+ public:
+  // Opens the folder's weights. Throws Error for a missing shard, an index that doesn't fit, or a
+  // bad file.
+  explicit Checkpoint(const std::filesystem::path& folder);
+
+  const std::filesystem::path& folder() const { return folder_; }
+  std::vector<std::string> keys() const;
+  const TensorEntry& entry(const std::string& key) const;
+  at::Tensor tensor(const std::string& key) const;
+
+ private:
+  void open_sharded(const std::filesystem::path& index);
+
+  std::filesystem::path folder_;
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::map<std::string, const SafetensorsFile*> file_of_;
+};
+
+struct LoadRules {
+  // A file's key → the model's name for it (older prefixes); the same string when there is nothing
+  // to change.
+  std::function<std::string(const std::string&)> rename;
+  // True for a renamed key that the model does not need (a leftover buffer).
+  std::function<bool(const std::string&)> is_ignorable;
+  // Parameter → the parameter whose weights it takes when the files don't hold it (a tied head).
+  std::map<std::string, std::string> tied;
+  at::ScalarType dtype = at::kFloat;
+  at::Device device = at::kCPU;
+};
+
+// Fills `parameters` (name → parameter of the model) from the checkpoint, converted to rules.dtype
+// on rules.device.
+void load_weights(const NamedTensors& parameters, const Checkpoint& checkpoint,
+                  const LoadRules& rules);
+
+// Writes model.safetensors, or shards of at most `max_shard_bytes` with their index.
+void save_weights(const std::filesystem::path& folder, const NamedTensors& parameters,
+                  std::uint64_t max_shard_bytes = 5'000'000'000ULL);
+
+}  // namespace vlm

@@ -1,0 +1,297 @@
+#include "vlm/io/safetensors.h"
+
+#include <ATen/ops/from_blob.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+#include "vlm/core/json.h"
+
+namespace vlm {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "safetensors data is little-endian");
+
+// The official reader's bound; a header is some hundred bytes a tensor.
+constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;
+constexpr std::size_t kMaxDimensions = 16;
+
+constexpr std::array<std::pair<const char*, at::ScalarType>, 9> kDtypes = {{
+    {"F32", at::kFloat},
+    {"F16", at::kHalf},
+    {"BF16", at::kBFloat16},
+    {"F64", at::kDouble},
+    {"I64", at::kLong},
+    {"I32", at::kInt},
+    {"I8", at::kChar},
+    {"U8", at::kByte},
+    {"BOOL", at::kBool},
+}};
+
+at::ScalarType parse_dtype(const Json& value, const std::string& where) {
+  for (const auto& [name, dtype] : kDtypes) {
+    if (value == name) return dtype;
+  }
+  std::vector<std::string> names;
+  for (const auto& [name, dtype] : kDtypes) names.emplace_back(name);
+  throw Error({.what = "unsupported dtype",
+               .where = where,
+               .got = describe(value),
+               .wanted = concat("one of ", join(names))});
+}
+
+// A JSON list of `size` non-negative integers (any number of them for size 0).
+std::vector<std::uint64_t> parse_sizes(const Json& value, std::size_t size,
+                                       const std::string& where) {
+  bool good = value.is_array() && (size == 0 || value.size() == size);
+  std::vector<std::uint64_t> sizes;
+  if (good) {
+    for (const Json& item : value) {
+      good = good && item.is_number_unsigned();
+      if (good) sizes.push_back(item.get<std::uint64_t>());
+    }
+  }
+  if (!good) {
+    throw Error({.what = "malformed header entry",
+                 .where = where,
+                 .got = describe(value),
+                 .wanted = size ? concat("a list of ", size, " non-negative integers")
+                                : "a list of non-negative integers"});
+  }
+  return sizes;
+}
+
+// Product of the sides, refusing overflow.
+std::uint64_t count_elements(const std::vector<std::uint64_t>& shape, const std::string& where) {
+  std::uint64_t count = 1;
+  bool overflow = shape.size() > kMaxDimensions;
+  for (const std::uint64_t side : shape) {
+    overflow = overflow || __builtin_mul_overflow(count, side, &count) || (side >> 62) != 0;
+  }
+  if (overflow || (count >> 58) != 0) {
+    throw Error({.what = "absurd shape", .where = where, .got = concat("[", join(shape), "]")});
+  }
+  return count;
+}
+
+const Json& require(const Json& entry, const char* key, const std::string& where) {
+  const auto found = entry.is_object() ? entry.find(key) : entry.end();
+  if (!entry.is_object() || found == entry.end()) {
+    throw Error(
+        {.what = concat("header entry lacks '", key, "'"), .where = where, .got = describe(entry)});
+  }
+  return *found;
+}
+
+TensorEntry parse_entry(const Json& json, std::uint64_t data_bytes, const std::string& where) {
+  TensorEntry entry;
+  entry.dtype = parse_dtype(require(json, "dtype", where), where);
+  const auto shape = parse_sizes(require(json, "shape", where), 0, where);
+  const std::uint64_t wanted = count_elements(shape, where) * at::elementSize(entry.dtype);
+  entry.shape.assign(shape.begin(), shape.end());
+  const auto offsets = parse_sizes(require(json, "data_offsets", where), 2, where);
+  entry.begin = offsets[0];
+  entry.end = offsets[1];
+  if (entry.begin > entry.end || entry.end > data_bytes) {
+    throw Error({.what = "offsets leave the file",
+                 .where = where,
+                 .got = concat("[", entry.begin, ", ", entry.end, ")"),
+                 .wanted = concat("within the ", data_bytes, " bytes of data"),
+                 .hint = "is the file cut short?"});
+  }
+  if (entry.end - entry.begin != wanted) {
+    throw Error({.what = "size doesn't fit dtype and shape",
+                 .where = where,
+                 .got = concat(entry.end - entry.begin, " bytes"),
+                 .wanted = concat(wanted, " bytes for ", dtype_text(entry.dtype), " [",
+                                  join(entry.shape), "]")});
+  }
+  return entry;
+}
+
+// The data must be covered exactly once: no overlap, no gap, nothing left over.
+void check_coverage(const SafetensorsHeader& header, std::uint64_t data_bytes,
+                    const std::string& where) {
+  std::vector<std::pair<const TensorEntry*, const std::string*>> sorted;
+  for (const auto& [name, entry] : header.entries) sorted.emplace_back(&entry, &name);
+  std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.first->begin, a.first->end) < std::pair(b.first->begin, b.first->end);
+  });
+  std::uint64_t covered = 0;
+  for (const auto& [entry, name] : sorted) {
+    if (entry->begin != covered) {
+      throw Error({.what = entry->begin < covered ? "tensors overlap" : "gap before tensor",
+                   .where = where + ": " + *name,
+                   .got = concat("begin ", entry->begin),
+                   .wanted = concat(covered)});
+    }
+    covered = entry->end;
+  }
+  if (covered != data_bytes) {
+    throw Error({.what = "file is longer than its tensors",
+                 .where = where,
+                 .got = concat(data_bytes, " bytes of data"),
+                 .wanted = concat(covered)});
+  }
+}
+
+Error os_error(const std::filesystem::path& path, const std::string& what) {
+  return Error({.what = what, .where = path.string(), .got = std::strerror(errno)});
+}
+
+void write_all(int file, const void* data, std::size_t bytes, const std::filesystem::path& path) {
+  const char* at = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t written = ::write(file, at, std::min<std::size_t>(bytes, 1 << 30));
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) throw os_error(path, "can't write the file");
+    at += written;
+    bytes -= static_cast<std::size_t>(written);
+  }
+}
+
+std::string make_header(const NamedTensors& tensors) {
+  OrderedJson header;
+  header["__metadata__"]["format"] = "pt";
+  std::uint64_t offset = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const std::uint64_t end = offset + tensor.nbytes();
+    header[name] = {{"dtype", dtype_text(tensor.scalar_type())},
+                    {"shape", tensor.sizes().vec()},
+                    {"data_offsets", {offset, end}}};
+    offset = end;
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');  // data starts aligned
+  return text;
+}
+
+}  // namespace
+
+struct SafetensorsFile::Mapping {
+  char* data = nullptr;
+  std::size_t bytes = 0;
+  std::size_t data_begin = 0;  // first byte after the header
+  ~Mapping() {
+    if (data) ::munmap(data, bytes);
+  }
+};
+
+SafetensorsHeader parse_safetensors_header(std::string_view json, std::uint64_t data_bytes,
+                                           const std::string& where) {
+  const Json parsed = parse_json(json, where);
+  if (!parsed.is_object()) {
+    throw Error({.what = "header is not an object", .where = where, .got = describe(parsed)});
+  }
+  SafetensorsHeader header;
+  for (const auto& [name, value] : parsed.items()) {
+    if (name == "__metadata__") {
+      for (const auto& [key, text] : value.items()) {
+        if (text.is_string()) header.metadata[key] = text.get<std::string>();
+      }
+      continue;
+    }
+    header.entries[name] = parse_entry(value, data_bytes, where + ": " + name);
+  }
+  check_coverage(header, data_bytes, where);
+  return header;
+}
+
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
+    : path_(path), mapping_(std::make_shared<Mapping>()) {
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) throw os_error(path, "can't open the file");
+  struct stat status = {};
+  const bool regular = ::fstat(file, &status) == 0 && S_ISREG(status.st_mode);
+  const auto bytes = static_cast<std::size_t>(status.st_size);
+  void* data = MAP_FAILED;
+  if (regular && bytes >= 8) {
+    data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file, 0);
+  }
+  ::close(file);
+  if (!regular) throw Error({.what = "is not a file", .where = path.string()});
+  if (bytes < 8) {
+    throw Error({.what = "too short for a safetensors file",
+                 .where = path.string(),
+                 .got = concat(bytes, " bytes"),
+                 .wanted = "at least 8"});
+  }
+  if (data == MAP_FAILED) throw os_error(path, "can't map the file");
+  mapping_->data = static_cast<char*>(data);
+  mapping_->bytes = bytes;
+
+  std::uint64_t header_bytes = 0;
+  std::memcpy(&header_bytes, mapping_->data, sizeof header_bytes);
+  if (header_bytes > bytes - 8 || header_bytes > kMaxHeaderBytes) {
+    throw Error({.what = "header length is past the end of the file",
+                 .where = path.string(),
+                 .got = concat(header_bytes, " bytes"),
+                 .wanted = concat("at most ", std::min<std::uint64_t>(bytes - 8, kMaxHeaderBytes)),
+                 .hint = "is it a safetensors file, and whole?"});
+  }
+  mapping_->data_begin = 8 + header_bytes;
+  header_ = parse_safetensors_header({mapping_->data + 8, header_bytes},
+                                     bytes - mapping_->data_begin, path.string());
+}
+
+at::Tensor SafetensorsFile::tensor(const std::string& name) const {
+  const auto found = header_.entries.find(name);
+  if (found == header_.entries.end()) {
+    throw Error({.what = concat("no tensor '", name, "'"), .where = path_.string()});
+  }
+  const TensorEntry& entry = found->second;
+  char* data = mapping_->data + mapping_->data_begin + entry.begin;
+  // from_blob keeps the mapping alive by holding a reference in its deleter.
+  at::Tensor view = at::from_blob(
+      data, entry.shape, [keep = mapping_](void*) {}, at::TensorOptions().dtype(entry.dtype));
+  const bool aligned = reinterpret_cast<std::uintptr_t>(data) % at::elementSize(entry.dtype) == 0;
+  return aligned ? view : view.clone();
+}
+
+void save_safetensors(const std::filesystem::path& path, const NamedTensors& tensors) {
+  const std::string header = make_header(tensors);
+  const std::uint64_t header_bytes = header.size();
+  const std::filesystem::path temporary = concat(path.string(), ".tmp", ::getpid());
+  const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (file < 0) throw os_error(path, "can't write the file");
+  try {
+    write_all(file, &header_bytes, sizeof header_bytes, path);
+    write_all(file, header.data(), header.size(), path);
+    for (const auto& [name, tensor] : tensors) {
+      const at::Tensor flat = tensor.detach().cpu().contiguous();
+      write_all(file, flat.data_ptr(), flat.nbytes(), path);
+    }
+    if (::fsync(file) != 0) throw os_error(path, "can't write the file");
+  } catch (...) {
+    ::close(file);
+    std::error_code ignored;
+    std::filesystem::remove(temporary, ignored);
+    throw;
+  }
+  ::close(file);
+  std::filesystem::rename(temporary, path);
+}
+
+std::string shape_text(at::IntArrayRef shape) {
+  return concat("[", join(shape), "]");
+}
+
+std::string dtype_text(at::ScalarType dtype) {
+  for (const auto& [name, known] : kDtypes) {
+    if (known == dtype) return name;
+  }
+  throw Error(
+      {.what = concat("dtype ", at::toString(dtype), " has no place in a safetensors file")});
+}
+
+}  // namespace vlm

@@ -1,0 +1,207 @@
+#include "vlm/models/llama.h"
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/silu.h>
+
+#include "vlm/core/concat.h"
+#include "vlm/nn/activation_checkpoint.h"
+#include "vlm/nn/rotary.h"
+
+namespace vlm {
+
+Fields LlamaConfig::fields() {
+  return {{"vocab_size", &vocab_size},
+          {"hidden_size", &hidden_size},
+          {"intermediate_size", &intermediate_size},
+          {"num_hidden_layers", &num_hidden_layers},
+          {"num_attention_heads", &num_attention_heads},
+          {"num_key_value_heads", &num_key_value_heads},
+          {"head_dim", &head_dim},
+          {"max_position_embeddings", &max_position_embeddings},
+          {"hidden_act", &hidden_act, "", {"silu"}},
+          {"rms_norm_eps", &rms_norm_eps},
+          {"rope_theta", &rope_theta},
+          {"initializer_range", &initializer_range},
+          {"attention_bias", &attention_bias},
+          {"mlp_bias", &mlp_bias}};
+}
+
+namespace {
+
+// What every layer of one forward pass shares.
+struct DecodeStep {
+  RotaryTable rotary;
+  at::Tensor mask;  // [B, 1, T, S] bool, or undefined
+  bool is_causal;   // causal without a mask
+  KvCache* cache;   // may be null
+};
+
+// [B, K, S, D] → [B, K·groups, S, D], each head repeated `groups` times in a row.
+at::Tensor repeat_heads(const at::Tensor& t, std::int64_t groups) {
+  if (groups == 1) return t;
+  return t.unsqueeze(2).expand({t.size(0), t.size(1), groups, t.size(2), t.size(3)}).flatten(1, 2);
+}
+
+}  // namespace
+
+class LlamaAttention : public torch::nn::Module {
+ public:
+  LlamaAttention(const LlamaConfig& config, std::int64_t layer)
+      : layer_(layer), head_dim_(config.head_size()) {
+    groups_ = config.num_attention_heads / config.kv_heads();
+    const auto make = [&](const char* name, std::int64_t in, std::int64_t out) {
+      return register_module(name, std::make_shared<Linear>(in, out, config.attention_bias));
+    };
+    const std::int64_t width = config.num_attention_heads * head_dim_;
+    const std::int64_t kv_width = config.kv_heads() * head_dim_;
+    q_proj_ = make("q_proj", config.hidden_size, width);
+    k_proj_ = make("k_proj", config.hidden_size, kv_width);
+    v_proj_ = make("v_proj", config.hidden_size, kv_width);
+    o_proj_ = make("o_proj", width, config.hidden_size);
+  }
+
+  at::Tensor forward(const at::Tensor& x, const DecodeStep& step) {
+    const auto split = [&](const at::Tensor& t) {  // [B, heads, T, D]
+      return t.view({x.size(0), x.size(1), -1, head_dim_}).transpose(1, 2);
+    };
+    const at::Tensor q = apply_rotary(split(q_proj_->forward(x)), step.rotary);
+    at::Tensor k = apply_rotary(split(k_proj_->forward(x)), step.rotary);
+    at::Tensor v = split(v_proj_->forward(x));
+    if (step.cache) std::tie(k, v) = step.cache->append(layer_, k, v);
+    const at::Tensor attended = attend(q, k, v, step);  // [B, H, T, D]
+    return o_proj_->forward(attended.transpose(1, 2).flatten(2));
+  }
+
+ private:
+  at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                    const DecodeStep& step) const {
+    const auto mask = step.mask.defined() ? std::optional(step.mask) : std::nullopt;
+    if (q.size(2) == 1 && groups_ > 1) {
+      // One new token: the query heads of a group stand in for query positions, so keys are not
+      // repeated.
+      const at::Tensor grouped = q.reshape({q.size(0), k.size(1), groups_, head_dim_});
+      return at::scaled_dot_product_attention(grouped, k, v, mask).reshape(q.sizes());
+    }
+    return at::scaled_dot_product_attention(q, repeat_heads(k, groups_), repeat_heads(v, groups_),
+                                            mask, 0.0, step.is_causal);
+  }
+
+  std::int64_t layer_;
+  std::int64_t head_dim_;
+  std::int64_t groups_ = 1;  // query heads a kv head
+  std::shared_ptr<Linear> q_proj_, k_proj_, v_proj_, o_proj_;
+};
+
+class LlamaMlp : public torch::nn::Module {
+ public:
+  explicit LlamaMlp(const LlamaConfig& config) {
+    const auto make = [&](const char* name, std::int64_t in, std::int64_t out) {
+      return register_module(name, std::make_shared<Linear>(in, out, config.mlp_bias));
+    };
+    gate_proj_ = make("gate_proj", config.hidden_size, config.intermediate_size);
+    up_proj_ = make("up_proj", config.hidden_size, config.intermediate_size);
+    down_proj_ = make("down_proj", config.intermediate_size, config.hidden_size);
+  }
+
+  at::Tensor forward(const at::Tensor& x) {
+    return down_proj_->forward(at::silu(gate_proj_->forward(x)) * up_proj_->forward(x));
+  }
+
+ private:
+  std::shared_ptr<Linear> gate_proj_, up_proj_, down_proj_;
+};
+
+class LlamaDecoderLayer : public torch::nn::Module {
+ public:
+  LlamaDecoderLayer(const LlamaConfig& config, std::int64_t layer) {
+    const auto norm = [&](const char* name) {
+      return register_module(name,
+                             std::make_shared<RmsNorm>(config.hidden_size, config.rms_norm_eps));
+    };
+    self_attn_ = register_module("self_attn", std::make_shared<LlamaAttention>(config, layer));
+    mlp_ = register_module("mlp", std::make_shared<LlamaMlp>(config));
+    input_layernorm_ = norm("input_layernorm");
+    post_attention_layernorm_ = norm("post_attention_layernorm");
+  }
+
+  at::Tensor forward(const at::Tensor& x, const DecodeStep& step) {
+    const at::Tensor attended = x + self_attn_->forward(input_layernorm_->forward(x), step);
+    return attended + mlp_->forward(post_attention_layernorm_->forward(attended));
+  }
+
+ private:
+  std::shared_ptr<LlamaAttention> self_attn_;
+  std::shared_ptr<LlamaMlp> mlp_;
+  std::shared_ptr<RmsNorm> input_layernorm_, post_attention_layernorm_;
+};
+
+LlamaModel::LlamaModel(const LlamaConfig& config) : config_(config) {
+  embed_tokens_ = register_module(
+      "embed_tokens", std::make_shared<Embedding>(config.vocab_size, config.hidden_size));
+  auto list = register_module("layers", std::make_shared<torch::nn::Module>());
+  for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    layers_.push_back(
+        list->register_module(concat(i), std::make_shared<LlamaDecoderLayer>(config, i)));
+  }
+  norm_ =
+      register_module("norm", std::make_shared<RmsNorm>(config.hidden_size, config.rms_norm_eps));
+}
+
+namespace {
+
+// Positions of the T new tokens among `past` + T: real tokens are counted from 0, padding gets 0.
+// [B, T]
+at::Tensor make_positions(const at::Tensor& embeddings, const at::Tensor& attention_mask,
+                          std::int64_t past) {
+  const std::int64_t tokens = embeddings.size(1);
+  if (!attention_mask.defined()) {
+    return at::arange(past, past + tokens, embeddings.options().dtype(at::kLong)).unsqueeze(0);
+  }
+  const at::Tensor counted = attention_mask.to(at::kLong).cumsum(1) - 1;
+  return counted.clamp_min(0).narrow(1, past, tokens);
+}
+
+// Causal and padding mask in one, [B, 1, T, S] bool; a row of padding sees itself, so that no
+// softmax is empty.
+at::Tensor make_mask(const at::Tensor& attention_mask, std::int64_t past, std::int64_t tokens) {
+  const auto options = attention_mask.options().dtype(at::kLong);
+  const at::Tensor keys = at::arange(past + tokens, options).view({1, 1, 1, -1});
+  const at::Tensor queries = at::arange(past, past + tokens, options).view({1, 1, -1, 1});
+  const at::Tensor real = attention_mask.to(at::kBool).unsqueeze(1).unsqueeze(1);
+  return (keys <= queries).logical_and(real).logical_or(keys == queries);
+}
+
+DecodeStep make_step(const LlamaConfig& config, const at::Tensor& embeddings,
+                     const at::Tensor& attention_mask, KvCache* cache) {
+  const std::int64_t past = cache ? cache->length() : 0;
+  const std::int64_t tokens = embeddings.size(1);
+  DecodeStep step{.cache = cache};
+  step.rotary = make_rotary_table(make_positions(embeddings, attention_mask, past),
+                                  config.head_size(), config.rope_theta, embeddings.scalar_type());
+  if (attention_mask.defined()) {
+    step.mask = make_mask(attention_mask, past, tokens);
+  } else if (past > 0 && tokens > 1) {
+    step.mask = make_mask(at::ones({1, past + tokens}, embeddings.options().dtype(at::kBool)), past,
+                          tokens);
+  }
+  step.is_causal = !step.mask.defined() && tokens > 1;
+  return step;
+}
+
+}  // namespace
+
+at::Tensor LlamaModel::forward(const at::Tensor& embeddings, const at::Tensor& attention_mask,
+                               KvCache* cache, bool checkpointing) {
+  const DecodeStep step = make_step(config_, embeddings, attention_mask, cache);
+  at::Tensor x = embeddings;
+  for (const auto& layer : layers_) {
+    const auto block = [&layer, step](const at::Tensor& in) { return layer->forward(in, step); };
+    x = checkpointing ? checkpoint_activations(block, x) : block(x);
+  }
+  if (cache) cache->advance(embeddings.size(1));
+  return norm_->forward(x);
+}
+
+}  // namespace vlm

@@ -1,0 +1,78 @@
+// What every vision-language model offers to the trainer and the generator; families implement it.
+//
+//   tiles [N, 3, S, S] ─► encode_images ─► [N, L, C] ─┐
+//   ids [B, T] ─────────────────────────► embed ◄─────┘ ─► decode ⇄ KvCache ─► hidden [B, T, C] ─►
+//   logits [.., V]
+//
+// The steps are apart so that callers decide what runs: the trainer takes logits at labelled
+// positions only, the generator at the last one only, and images are encoded once and used often.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "vlm/io/safetensors.h"
+#include "vlm/nn/kv_cache.h"
+
+namespace vlm {
+
+// What a processor makes of a conversation, or a collator of several.
+struct ModelInputs {
+  at::Tensor input_ids;       // [B, T] int64
+  at::Tensor attention_mask;  // [B, T] bool, true = a real token; undefined: all real
+  at::Tensor
+      pixel_values;      // [N, 3, S, S] float32, tiles of all rows in order; undefined: no pictures
+  at::Tensor tile_mask;  // [N, S, S] bool, true = a real pixel; undefined: all real
+};
+
+class VisionLanguageModel : public torch::nn::Module {
+ public:
+  // Picture features; tiles go through the encoder in chunks of at most max_tiles_per_chunk.
+  virtual at::Tensor encode_images(const at::Tensor& pixel_values, const at::Tensor& tile_mask) = 0;
+
+  // Token embeddings with the rows of image tokens replaced, in order, by image_features [N, L, C]
+  // (undefined: none). Throws Error when their numbers differ.
+  virtual at::Tensor embed(const at::Tensor& input_ids, const at::Tensor& image_features) = 0;
+
+  // Hidden states behind the final norm. `attention_mask` [B, S] covers the cached tokens too
+  // (undefined: all real); positions count real tokens. With a cache the new keys and values are
+  // appended to it.
+  virtual at::Tensor decode(const at::Tensor& embeddings, const at::Tensor& attention_mask,
+                            KvCache* cache) = 0;
+
+  // [..., C] → [..., V], in the model's dtype.
+  virtual at::Tensor logits(const at::Tensor& hidden) = 0;
+
+  virtual std::int64_t image_token_id() const = 0;
+  virtual std::int64_t vocab_size() const = 0;
+  virtual std::int64_t max_positions() const = 0;
+  virtual KvCacheShape cache_shape() const = 0;
+
+  // Parameters under their published names, adapters' branches left out, a tied head once.
+  virtual NamedTensors weights() const = 0;
+  // Parameter → the parameter whose storage it shares by the config.
+  virtual std::map<std::string, std::string> tied_weights() const = 0;
+  // Makes tied parameters one. Called once they are filled; weights that differ stay apart, with a
+  // warning.
+  virtual void tie_weights() = 0;
+  // Standard deviation of random initial weights, by the config.
+  virtual double initializer_range() const = 0;
+  // Loader's view of a file's key: older prefixes removed.
+  virtual std::string canonical_key(const std::string& key) const = 0;
+
+  at::Device device() const { return parameters().front().device(); }
+  at::ScalarType dtype() const { return parameters().front().scalar_type(); }
+
+  // Recompute activations in backward, block by block.
+  bool gradient_checkpointing = false;
+  std::int64_t max_tiles_per_chunk = 4;
+};
+
+using ModelPtr = std::shared_ptr<VisionLanguageModel>;
+
+}  // namespace vlm

@@ -1,0 +1,111 @@
+#include "vlm/models/registry.h"
+
+#include <array>
+#include <nlohmann/json.hpp>
+
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+#include "vlm/core/json.h"
+#include "vlm/io/checkpoint.h"
+#include "vlm/models/smolvlm.h"
+
+namespace vlm {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Family {
+  const char* model_type;
+  ModelPtr (*make)(const Json& config, const std::string& where);
+};
+
+ModelPtr make_smolvlm(const Json& config, const std::string& where) {
+  return std::make_shared<SmolVlm>(SmolVlmConfig::parse(config, where));
+}
+
+constexpr std::array<Family, 2> kFamilies = {{
+    {"smolvlm", make_smolvlm},
+    {"idefics3", make_smolvlm},
+}};
+
+std::string string_at(const Json& json, const char* key) {
+  const auto found = json.is_object() ? json.find(key) : json.end();
+  return json.is_object() && found != json.end() && found->is_string() ? found->get<std::string>()
+                                                                       : "";
+}
+
+at::ScalarType choose_dtype(const Json& config, const LoadOptions& options) {
+  if (options.dtype == "float32") return at::kFloat;
+  if (options.dtype == "bfloat16") return at::kBFloat16;
+  TORCH_CHECK(options.dtype == "auto", "unknown dtype ", options.dtype);
+  if (options.device.is_cpu()) return at::kFloat;
+  const std::string named = string_at(config, "dtype").empty() ? string_at(config, "torch_dtype")
+                                                               : string_at(config, "dtype");
+  return named == "bfloat16" || named == "float16" ? at::kBFloat16 : at::kFloat;
+}
+
+bool is_side_file(const fs::path& path) {
+  const std::string name = path.filename().string();
+  const bool is_text = name.ends_with(".json") || name.ends_with(".jinja") ||
+                       name.ends_with(".txt") || name.ends_with(".model");
+  const bool is_ours = name.starts_with("adapter_") || name.starts_with("model.safetensors");
+  return is_text && !is_ours;
+}
+
+void write_config(const fs::path& source, const fs::path& folder, at::ScalarType dtype) {
+  OrderedJson config = load_ordered_json(source / "config.json");
+  const std::string name = dtype == at::kFloat ? "float32" : "bfloat16";
+  config.erase("torch_dtype");
+  config["dtype"] = name;
+  save_text(folder / "config.json", config.dump(2) + "\n");
+}
+
+}  // namespace
+
+ModelPtr make_model(const fs::path& folder) {
+  const fs::path path = folder / "config.json";
+  const Json config = load_json(path);
+  const std::string type = string_at(config, "model_type");
+  std::vector<std::string> known;
+  for (const Family& family : kFamilies) {
+    if (type == family.model_type) return family.make(config, path.string());
+    known.emplace_back(family.model_type);
+  }
+  throw Error({.what = "unsupported model_type",
+               .where = path.string(),
+               .got = type.empty() ? "none" : concat("'", type, "'"),
+               .wanted = join(known)});
+}
+
+ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {
+  ModelPtr model = make_model(folder);
+  LoadRules rules;
+  rules.rename = [&](const std::string& key) { return model->canonical_key(key); };
+  rules.is_ignorable = [](const std::string& key) {
+    return key.ends_with(".position_ids") || key.ends_with(".inv_freq");
+  };
+  rules.tied = model->tied_weights();
+  rules.dtype = choose_dtype(load_json(folder / "config.json"), options);
+  rules.device = options.device;
+  NamedTensors parameters;
+  for (auto& item : model->named_parameters()) parameters.emplace_back(item.key(), item.value());
+  load_weights(parameters, Checkpoint(folder), rules);
+  model->tie_weights();
+  model->eval();
+  return model;
+}
+
+void save_model(const VisionLanguageModel& model, const fs::path& source, const fs::path& folder) {
+  fs::create_directories(folder);
+  if (!fs::equivalent(source, folder)) {
+    for (const auto& entry : fs::directory_iterator(source)) {
+      if (!entry.is_regular_file() || !is_side_file(entry.path())) continue;
+      fs::copy_file(entry.path(), folder / entry.path().filename(),
+                    fs::copy_options::overwrite_existing);
+    }
+  }
+  write_config(source, folder, model.dtype());
+  save_weights(folder, model.weights());
+}
+
+}  // namespace vlm

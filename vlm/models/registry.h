@@ -1,0 +1,30 @@
+// A checkpoint folder → a model, by config.json's model_type. A new family adds one line to the
+// table in registry.cpp.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "vlm/models/model.h"
+
+namespace vlm {
+
+struct LoadOptions {
+  // "auto": what config.json names, except that a CPU computes bfloat16 and float16 checkpoints in
+  // float32.
+  std::string dtype = "auto";
+  at::Device device = at::kCPU;
+};
+
+// The model of config.json with uninitialised weights, on the CPU in float32.
+ModelPtr make_model(const std::filesystem::path& folder);
+
+// The model with the folder's weights, in evaluation mode.
+ModelPtr load_model(const std::filesystem::path& folder, const LoadOptions& options);
+
+// Writes the weights, and copies every side file (config, tokenizer, …) of `source`. config.json's
+// dtype is updated.
+void save_model(const VisionLanguageModel& model, const std::filesystem::path& source,
+                const std::filesystem::path& folder);
+
+}  // namespace vlm

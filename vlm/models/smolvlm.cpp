@@ -1,0 +1,150 @@
+#include "vlm/models/smolvlm.h"
+
+#include <ATen/ops/cat.h>
+#include <c10/core/GradMode.h>
+
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+#include "vlm/core/log.h"
+#include "vlm/nn/lora.h"
+
+namespace vlm {
+
+// The projection under "modality_projection.proj".
+class SmolVlmConnector : public torch::nn::Module {
+ public:
+  explicit SmolVlmConnector(const SmolVlmConfig& config) : scale_factor_(config.scale_factor) {
+    const std::int64_t width = config.vision_config.hidden_size * scale_factor_ * scale_factor_;
+    auto projection = register_module("modality_projection", std::make_shared<torch::nn::Module>());
+    proj_ = projection->register_module(
+        "proj", std::make_shared<Linear>(width, config.text_config.hidden_size, false));
+  }
+
+  at::Tensor forward(const at::Tensor& patches) {
+    return proj_->forward(shuffle_pixels(patches, scale_factor_));
+  }
+
+ private:
+  std::int64_t scale_factor_;
+  std::shared_ptr<Linear> proj_;
+};
+
+// What the published files keep under "model.".
+class SmolVlmModelBody : public torch::nn::Module {
+ public:
+  explicit SmolVlmModelBody(const SmolVlmConfig& config) {
+    vision_model =
+        register_module("vision_model", std::make_shared<SiglipVisionModel>(config.vision_config));
+    connector = register_module("connector", std::make_shared<SmolVlmConnector>(config));
+    text_model = register_module("text_model", std::make_shared<LlamaModel>(config.text_config));
+  }
+
+  std::shared_ptr<SiglipVisionModel> vision_model;
+  std::shared_ptr<SmolVlmConnector> connector;
+  std::shared_ptr<LlamaModel> text_model;
+};
+
+SmolVlm::SmolVlm(const SmolVlmConfig& config) : config_(config) {
+  model_ = register_module("model", std::make_shared<SmolVlmModelBody>(config));
+  lm_head_ =
+      register_module("lm_head", std::make_shared<Linear>(config.text_config.hidden_size,
+                                                          config.text_config.vocab_size, false));
+}
+
+at::Tensor SmolVlm::encode_patches(const at::Tensor& pixel_values, const at::Tensor& tile_mask) {
+  return model_->vision_model->forward(pixel_values.to(device(), dtype()),
+                                       tile_mask.defined() ? tile_mask.to(device()) : tile_mask,
+                                       gradient_checkpointing && is_training());
+}
+
+at::Tensor SmolVlm::encode_images(const at::Tensor& pixel_values, const at::Tensor& tile_mask) {
+  std::vector<at::Tensor> features;
+  for (std::int64_t start = 0; start < pixel_values.size(0); start += max_tiles_per_chunk) {
+    const std::int64_t count = std::min(max_tiles_per_chunk, pixel_values.size(0) - start);
+    const at::Tensor mask = tile_mask.defined() ? tile_mask.narrow(0, start, count) : tile_mask;
+    features.push_back(
+        model_->connector->forward(encode_patches(pixel_values.narrow(0, start, count), mask)));
+  }
+  return features.size() == 1 ? features[0] : at::cat(features);
+}
+
+at::Tensor SmolVlm::embed(const at::Tensor& input_ids, const at::Tensor& image_features) {
+  const at::Tensor embedded = model_->text_model->embed_tokens()->forward(input_ids.to(device()));
+  const at::Tensor is_image = input_ids.to(device()).eq(config_.image_token_id);
+  const std::int64_t places = is_image.sum().item<std::int64_t>();
+  const std::int64_t given =
+      image_features.defined() ? image_features.size(0) * image_features.size(1) : 0;
+  if (places != given) {
+    throw Error({.what = "image tokens in the prompt don't fit the pictures",
+                 .got = concat(places, " image tokens"),
+                 .wanted = concat(given)});
+  }
+  if (given == 0) return embedded;
+  return embedded.masked_scatter(is_image.unsqueeze(-1),
+                                 image_features.flatten(0, 1).to(embedded.scalar_type()));
+}
+
+at::Tensor SmolVlm::decode(const at::Tensor& embeddings, const at::Tensor& attention_mask,
+                           KvCache* cache) {
+  return model_->text_model->forward(embeddings, attention_mask, cache,
+                                     gradient_checkpointing && is_training() && !cache);
+}
+
+at::Tensor SmolVlm::logits(const at::Tensor& hidden) {
+  return lm_head_->forward(hidden);
+}
+
+KvCacheShape SmolVlm::cache_shape() const {
+  const LlamaConfig& text = config_.text_config;
+  return {
+      .layers = text.num_hidden_layers, .kv_heads = text.kv_heads(), .head_dim = text.head_size()};
+}
+
+NamedTensors SmolVlm::weights() const {
+  NamedTensors weights;
+  for (const auto& item : named_parameters()) {
+    const bool is_tied = config_.tie_word_embeddings && item.key() == "lm_head.weight";
+    if (!is_tied && !is_lora_parameter(item.key())) weights.emplace_back(item.key(), item.value());
+  }
+  return weights;
+}
+
+std::map<std::string, std::string> SmolVlm::tied_weights() const {
+  if (!config_.tie_word_embeddings) return {};
+  return {{"lm_head.weight", "model.text_model.embed_tokens.weight"}};
+}
+
+void SmolVlm::tie_weights() {
+  if (!config_.tie_word_embeddings) return;
+  const at::Tensor& embedding = model_->text_model->embed_tokens()->weight;
+  if (lm_head_->weight.is_same(embedding)) return;
+  if (!lm_head_->weight.is_alias_of(embedding) && !lm_head_->weight.equal(embedding)) {
+    log_warning("the config ties lm_head to the embeddings but the weights differ: kept apart");
+    config_.tie_word_embeddings = false;
+    return;
+  }
+  lm_head_->share_weight(embedding);
+}
+
+std::string SmolVlm::canonical_key(const std::string& key) const {
+  // Saved from inside a PEFT wrapper, or by exports that keep the text model's own "model.".
+  std::string name = key;
+  const std::string wrapper = "base_model.model.";
+  if (name.starts_with(wrapper)) name = name.substr(wrapper.size());
+  const std::string doubled = "model.text_model.model.";
+  if (name.starts_with(doubled)) name = "model.text_model." + name.substr(doubled.size());
+  return name;
+}
+
+at::Tensor shuffle_pixels(const at::Tensor& patches, std::int64_t scale_factor) {
+  const std::int64_t n = patches.size(0), c = patches.size(2), s = scale_factor;
+  const auto side = static_cast<std::int64_t>(std::lround(std::sqrt(double(patches.size(1)))));
+  TORCH_CHECK(side * side == patches.size(1) && side % s == 0, "pixel shuffle by ", s,
+              " needs a square grid divisible by it, got ", patches.size(1), " patches");
+  const std::int64_t cells = side / s;
+  return patches.view({n, cells, s, cells, s, c})
+      .permute({0, 1, 3, 2, 4, 5})
+      .reshape({n, cells * cells, s * s * c});
+}
+
+}  // namespace vlm

@@ -1,0 +1,70 @@
+// SmolVLM2, the first SmolVLM and Idefics3: SigLIP encoder, pixel-shuffle connector, Llama decoder,
+// output head.
+//
+// The graph of the three is one; their files differ in names of classes, defaults and processors.
+// Registered modules carry Hugging Face's names, so named_parameters() equals the keys of the
+// published files. Reference: SmolVLMForConditionalGeneration / Idefics3ForConditionalGeneration,
+// transformers 5.23.
+#pragma once
+
+#include <filesystem>
+
+#include "vlm/models/llama.h"
+#include "vlm/models/model.h"
+#include "vlm/models/siglip.h"
+
+namespace vlm {
+
+struct SmolVlmConfig {
+  std::int64_t image_token_id = 128257;
+  std::int64_t scale_factor = 2;
+  bool tie_word_embeddings = false;
+  SiglipConfig vision_config;
+  LlamaConfig text_config;
+
+  // From a parsed config.json. Throws Error naming `where` and the key for what can't work.
+  static SmolVlmConfig parse(const Json& json, const std::string& where);
+
+  // Tokens that one tile becomes.
+  std::int64_t image_seq_len() const;
+};
+
+class SmolVlmModelBody;
+
+class SmolVlm : public VisionLanguageModel {
+ public:
+  explicit SmolVlm(const SmolVlmConfig& config);
+
+  at::Tensor encode_images(const at::Tensor& pixel_values, const at::Tensor& tile_mask) override;
+  at::Tensor embed(const at::Tensor& input_ids, const at::Tensor& image_features) override;
+  at::Tensor decode(const at::Tensor& embeddings, const at::Tensor& attention_mask,
+                    KvCache* cache) override;
+  at::Tensor logits(const at::Tensor& hidden) override;
+
+  // The vision encoder alone: [N, 3, S, S] → [N, P, C].
+  at::Tensor encode_patches(const at::Tensor& pixel_values, const at::Tensor& tile_mask);
+
+  std::int64_t image_token_id() const override { return config_.image_token_id; }
+  std::int64_t vocab_size() const override { return config_.text_config.vocab_size; }
+  std::int64_t max_positions() const override {
+    return config_.text_config.max_position_embeddings;
+  }
+  KvCacheShape cache_shape() const override;
+  NamedTensors weights() const override;
+  std::map<std::string, std::string> tied_weights() const override;
+  void tie_weights() override;
+  double initializer_range() const override { return config_.text_config.initializer_range; }
+  std::string canonical_key(const std::string& key) const override;
+
+  const SmolVlmConfig& config() const { return config_; }
+
+ private:
+  SmolVlmConfig config_;
+  std::shared_ptr<SmolVlmModelBody> model_;
+  std::shared_ptr<Linear> lm_head_;
+};
+
+// [N, G·G, C] → [N, (G/s)², C·s²]: each s × s neighbourhood becomes one token.
+at::Tensor shuffle_pixels(const at::Tensor& patches, std::int64_t scale_factor);
+
+}  // namespace vlm
