@@ -5,7 +5,8 @@
 // The values are those of transformers' SmolVLMImageProcessorPil / Idefics3ImageProcessorPil
 // (5.23), bit for bit for the same decoded pixels. Padding to the richest sample of a batch is the
 // collator's and the batch runner's work: a tile that holds a picture is valid everywhere, so no
-// pixel mask leaves this class.
+// pixel mask leaves this class, and do_pad has no effect here. do_convert_rgb has none either: an
+// Image is RGB already.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,6 +17,8 @@
 
 #include "vlm/core/fields.h"
 #include "vlm/image/image.h"
+#include "vlm/image/resample.h"
+#include "vlm/image/transform.h"
 
 namespace vlm {
 
@@ -28,17 +31,37 @@ struct ImageProcessorConfig {
   bool do_rescale = true;
   bool do_normalize = true;
   bool do_pad = true;
-  std::int64_t resample = 1;  // Pillow's numbers: 1 LANCZOS, 2 BILINEAR, 3 BICUBIC, 0 NEAREST
+  std::int64_t resample = 1;  // a Filter
   double rescale_factor = 1.0 / 255.0;
   std::vector<double> image_mean = {0.5, 0.5, 0.5};
   std::vector<double> image_std = {0.5, 0.5, 0.5};
-  std::int64_t size_longest_edge = 4 * 364;
-  std::int64_t max_image_size_longest_edge = 364;
+  std::int64_t size_longest_edge = 4 * 364;  // 0: size_height × size_width instead
+  std::int64_t size_height = 0;
+  std::int64_t size_width = 0;
+  std::int64_t max_image_size_longest_edge = 364;  // S, the edge of a tile
 
-  // Throws Error naming the file and key for values that can't work (a zero size, an unknown
-  // filter).
+  // Reads processor_config.json's "image_processor" where it has one (what transformers 5 saves),
+  // preprocessor_config.json otherwise. Throws Error naming the file and key for values that can't
+  // work (a zero size, an unknown filter, another family's image processor).
   static ImageProcessorConfig load(const std::filesystem::path& folder);
 };
+
+struct PixelSize {
+  std::int64_t height = 0;
+  std::int64_t width = 0;
+};
+
+// What happens to a picture of a given size, without its pixels.
+struct TilePlan {
+  PixelSize resized;  // after the first resize
+  PixelSize tiled;    // after the second: rows · S × cols · S, or S × S where rows = cols = 0
+  std::int64_t rows = 0;  // 0 when the picture is not split
+  std::int64_t cols = 0;
+};
+
+// Throws Error for a picture so long that its tiles would not fit in memory, which can only happen
+// with do_resize off.
+TilePlan plan_tiles(const ImageProcessorConfig& config, const PixelSize& picture);
 
 // What one picture becomes. rows = cols = 0 when it was not split: then N = 1, otherwise N = rows ·
 // cols + 1, tiles row-major, the global image last.
@@ -52,12 +75,14 @@ class ImageProcessor {
  public:
   explicit ImageProcessor(ImageProcessorConfig config);
 
+  // Thread safe. Throws Error as plan_tiles does.
   ProcessedImage process(const Image& image) const;
 
   const ImageProcessorConfig& config() const { return config_; }
 
  private:
   ImageProcessorConfig config_;
+  PixelTable table_;
 };
 
 }  // namespace vlm
