@@ -1,1 +1,67 @@
-int main() { return 0; }
+// vlm: the command line. Declares the subcommands, runs the one that was asked for, and turns
+// errors into exit codes.
+//
+// Exit codes: 0 done; 1 an error, told on stderr; 2 wrong usage; 3 done, but some items failed; 130
+// interrupted.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <functional>
+#include <map>
+#include <string>
+
+#include "infer/commands.h"
+#include "train/command.h"
+#include "vlm/core/error.h"
+#include "vlm/core/log.h"
+#include "vlm/core/progress.h"
+
+namespace {
+
+// Options that every command has.
+void add_shared_options(CLI::App& command, vlm::RuntimeOptions& runtime, std::string& log_level) {
+  command.add_option("--device", runtime.device, "auto, cpu, cuda or cuda:N")
+      ->capture_default_str();
+  command
+      .add_option("--dtype", runtime.dtype, "auto, float32 or bfloat16; auto is float32 on a CPU")
+      ->capture_default_str();
+  command.add_option("--threads", runtime.threads, "CPU threads; 0: as many as the machine has")
+      ->capture_default_str();
+  command.add_option("--seed", runtime.seed, "Seed of everything random (finetune: the config's)")
+      ->capture_default_str();
+  command.add_option("--log-level", log_level, "debug, info, warning, error or off")
+      ->capture_default_str();
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Fine-tune and run compact vision-language models", "vlm");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", VLM_VERSION);
+
+  vlm::RuntimeOptions runtime;
+  std::string log_level = "info";
+  std::map<std::string, std::function<int()>> commands;
+  commands["finetune"] = vlm::train::add_finetune_command(app, runtime);
+  for (auto& [name, command] : vlm::infer::add_commands(app, runtime)) commands[name] = command;
+  for (CLI::App* command : app.get_subcommands({}))
+    add_shared_options(*command, runtime, log_level);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  vlm::set_log_level(vlm::parse_log_level(log_level));
+  vlm::watch_for_stop();
+  return commands.at(app.get_subcommands().front()->get_name())();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return 1;
+  }
+}

@@ -8,6 +8,7 @@
 #include "vlm/core/json.h"
 #include "vlm/io/checkpoint.h"
 #include "vlm/models/smolvlm.h"
+#include "vlm/models/smolvlm_processor.h"
 
 namespace vlm {
 namespace {
@@ -17,15 +18,20 @@ namespace fs = std::filesystem;
 struct Family {
   const char* model_type;
   ModelPtr (*make)(const Json& config, const std::string& where);
+  std::unique_ptr<Processor> (*make_processor)(const fs::path& folder);
 };
 
 ModelPtr make_smolvlm(const Json& config, const std::string& where) {
   return std::make_shared<SmolVlm>(SmolVlmConfig::parse(config, where));
 }
 
+std::unique_ptr<Processor> make_smolvlm_processor(const fs::path& folder) {
+  return std::make_unique<SmolVlmProcessor>(folder);
+}
+
 constexpr std::array<Family, 2> kFamilies = {{
-    {"smolvlm", make_smolvlm},
-    {"idefics3", make_smolvlm},
+    {"smolvlm", make_smolvlm, make_smolvlm_processor},
+    {"idefics3", make_smolvlm, make_smolvlm_processor},
 }};
 
 std::string string_at(const Json& json, const char* key) {
@@ -60,21 +66,31 @@ void write_config(const fs::path& source, const fs::path& folder, at::ScalarType
   save_text(folder / "config.json", config.dump(2) + "\n");
 }
 
-}  // namespace
-
-ModelPtr make_model(const fs::path& folder) {
-  const fs::path path = folder / "config.json";
-  const Json config = load_json(path);
+// The row of the table that config.json names.
+const Family& find_family(const Json& config, const fs::path& path) {
   const std::string type = string_at(config, "model_type");
   std::vector<std::string> known;
   for (const Family& family : kFamilies) {
-    if (type == family.model_type) return family.make(config, path.string());
+    if (type == family.model_type) return family;
     known.emplace_back(family.model_type);
   }
   throw Error({.what = "unsupported model_type",
                .where = path.string(),
                .got = type.empty() ? "none" : concat("'", type, "'"),
                .wanted = join(known)});
+}
+
+}  // namespace
+
+ModelPtr make_model(const fs::path& folder) {
+  const fs::path path = folder / "config.json";
+  const Json config = load_json(path);
+  return find_family(config, path).make(config, path.string());
+}
+
+std::unique_ptr<Processor> load_processor(const fs::path& folder) {
+  const fs::path path = folder / "config.json";
+  return find_family(load_json(path), path).make_processor(folder);
 }
 
 ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "vlm/models/model.h"
+#include "vlm/models/processor.h"
 
 namespace vlm {
 
@@ -21,6 +22,9 @@ ModelPtr make_model(const std::filesystem::path& folder);
 
 // The model with the folder's weights, in evaluation mode.
 ModelPtr load_model(const std::filesystem::path& folder, const LoadOptions& options);
+
+// The processor that belongs to the model.
+std::unique_ptr<Processor> load_processor(const std::filesystem::path& folder);
 
 // Writes the weights, and copies every side file (config, tokenizer, …) of `source`. config.json's
 // dtype is updated.

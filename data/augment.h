@@ -1,0 +1,32 @@
+// Random changes of a training picture: shift, scale, quarter turns, mirror, colour. Off by
+// default.
+//
+// The same seed gives the same change; the trainer seeds with run, epoch and sample, so that a
+// resumed run sees what an uninterrupted one would. Empty corners take the colour of the nearest
+// border pixel.
+#pragma once
+
+#include <cstdint>
+
+#include "vlm/core/fields.h"
+#include "vlm/image/image.h"
+
+namespace vlm::data {
+
+struct AugmentConfig {
+  bool horizontal_flip = false;  // mirror, half of the time
+  bool quarter_turns = false;    // by 0, 90, 180 or 270 degrees
+  double shift = 0;              // largest move, as a fraction of each side
+  double scale = 0;              // zoom by a factor in [1 − scale, 1 + scale]
+  double brightness = 0;         // add up to ± brightness · 255 to every channel
+  double contrast = 0;  // stretch around mid-grey by a factor in [1 − contrast, 1 + contrast]
+
+  Fields fields();
+  // Throws Error for values out of range.
+  void check() const;
+  bool is_off() const;
+};
+
+Image augment(const Image& image, const AugmentConfig& config, std::uint64_t seed);
+
+}  // namespace vlm::data

@@ -1,0 +1,94 @@
+// The fine-tuning config file: names as PEFT's LoraConfig and transformers' TrainingArguments use
+// them.
+//
+//   CONFIG.json + --set key=value ─► load_train_config ─► TrainConfig, checked
+//
+// Every field is declared once, in fields(); README and `vlm finetune --help` show what it prints.
+// Relative paths are taken from the current folder.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/augment.h"
+#include "vlm/core/fields.h"
+#include "vlm/nn/lora.h"
+
+namespace vlm::train {
+
+// One stretch of training on its own files.
+struct Stage {
+  std::vector<std::string> train_files;
+  std::int64_t steps = 0;
+};
+
+struct TrainConfig {
+  std::string model_name_or_path;
+  std::string output_dir;
+  std::string method = "lora";
+  std::optional<std::string> adapter;
+  std::string init_weights = "checkpoint";
+  std::vector<std::string> freeze;
+
+  // Data
+  std::vector<std::string> train_files;
+  std::vector<std::string> eval_files;
+  Json stages;  // list of {"train_files", "steps"}
+  std::string text_column = "text";
+  std::string prompt = "Describe the image.";
+  std::int64_t max_length = 0;
+  bool shuffle = true;
+  data::AugmentConfig augmentation;
+
+  // LoRA
+  std::int64_t r = 8;
+  double lora_alpha = 8;
+  double lora_dropout = 0;
+  Names target_modules = std::vector<std::string>{"q_proj",    "k_proj",  "v_proj",   "o_proj",
+                                                  "gate_proj", "up_proj", "down_proj"};
+  std::vector<std::string> target_parts = {"text_model"};
+  bool use_rslora = false;
+  Json rank_pattern;
+  Json alpha_pattern;
+
+  // Optimization
+  double num_train_epochs = 3;
+  std::int64_t max_steps = -1;
+  std::int64_t per_device_train_batch_size = 8;
+  std::int64_t per_device_eval_batch_size = 8;
+  std::int64_t gradient_accumulation_steps = 1;
+  double learning_rate = 5e-5;
+  double weight_decay = 0;
+  double adam_beta1 = 0.9;
+  double adam_beta2 = 0.999;
+  double adam_epsilon = 1e-8;
+  double max_grad_norm = 1.0;
+  std::string lr_scheduler_type = "linear";
+  std::int64_t warmup_steps = 0;
+  double warmup_ratio = 0;
+  bool gradient_checkpointing = false;
+  std::int64_t seed = 42;
+
+  // Output
+  std::int64_t logging_steps = 10;
+  std::int64_t eval_steps = 0;
+  std::int64_t save_steps = 500;
+  std::int64_t save_total_limit = 2;
+
+  Fields fields();
+  std::vector<Stage> parse_stages() const;
+  LoraConfig lora() const;
+
+ private:
+  Fields augmentation_fields_;  // what the nested field points to
+};
+
+// Reads and checks a config file, with overrides "key=value" applied. Throws Error naming file and
+// key.
+TrainConfig load_train_config(const std::filesystem::path& path,
+                              const std::vector<std::string>& overrides);
+
+}  // namespace vlm::train

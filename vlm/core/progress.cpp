@@ -1,0 +1,86 @@
+#include "vlm/core/progress.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+
+#include "vlm/core/concat.h"
+
+namespace vlm {
+namespace {
+
+std::atomic<bool> g_stop{false};
+
+void on_signal(int signal) {
+  if (g_stop.exchange(true)) ::_exit(128 + signal);
+}
+
+}  // namespace
+
+Progress::Progress(std::string unit, std::int64_t total, std::int64_t done)
+    : unit_(std::move(unit)),
+      total_(total),
+      first_(done),
+      done_(done),
+      is_terminal_(::isatty(STDERR_FILENO) != 0) {}
+
+Progress::~Progress() {
+  if (is_terminal_ && done_ > first_) std::fputc('\n', stderr);
+}
+
+void Progress::update(std::int64_t done, const std::string& note) {
+  done_ = done;
+  const auto now = Clock::now();
+  const auto interval = is_terminal_ ? std::chrono::milliseconds(100) : std::chrono::seconds(10);
+  if (done_ < total_ && printed_ != Clock::time_point() && now - printed_ < interval) return;
+  printed_ = now;
+  print(note);
+}
+
+void Progress::print(const std::string& note) {
+  const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
+  const double rate = static_cast<double>(done_ - first_) / std::max(seconds, 1e-9);
+  char numbers[160];
+  std::snprintf(
+      numbers, sizeof numbers, "%lld/%lld %s, %.2f/s, %s left%s%s", static_cast<long long>(done_),
+      static_cast<long long>(total_), unit_.c_str(), rate,
+      rate > 0 ? format_duration(static_cast<double>(total_ - done_) / rate).c_str() : "?",
+      note.empty() ? "" : ", ", note.substr(0, 60).c_str());
+  if (!is_terminal_) {
+    std::fprintf(stderr, "%s\n", numbers);
+    return;
+  }
+  constexpr int kWidth = 24;
+  const auto filled = static_cast<int>(total_ > 0 ? kWidth * done_ / total_ : 0);
+  const std::string bar = std::string(static_cast<std::size_t>(filled), '#') +
+                          std::string(static_cast<std::size_t>(kWidth - filled), '.');
+  std::fprintf(stderr, "\r\033[K[%s] %s", bar.c_str(), numbers);
+  std::fflush(stderr);
+}
+
+std::string format_duration(double seconds) {
+  const auto whole = static_cast<long long>(seconds + 0.5);
+  char text[48];
+  if (whole >= 3600) {
+    std::snprintf(text, sizeof text, "%lld:%02lld:%02lld", whole / 3600, whole / 60 % 60,
+                  whole % 60);
+  } else {
+    std::snprintf(text, sizeof text, "%lld:%02lld", whole / 60, whole % 60);
+  }
+  return text;
+}
+
+bool stop_requested() {
+  return g_stop.load();
+}
+
+void watch_for_stop() {
+  struct sigaction action = {};
+  action.sa_handler = on_signal;
+  ::sigaction(SIGINT, &action, nullptr);
+  ::sigaction(SIGTERM, &action, nullptr);
+}
+
+}  // namespace vlm

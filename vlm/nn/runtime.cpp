@@ -1,0 +1,73 @@
+#include "vlm/nn/runtime.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <dlfcn.h>
+#include <sys/resource.h>
+
+#include <filesystem>
+
+#include "vlm/core/error.h"
+#include "vlm/core/log.h"
+
+namespace vlm {
+namespace {
+
+// Opens the CUDA part of LibTorch; returns why not, or nothing.
+std::string open_cuda() {
+  if (at::hasCUDA()) return "";
+  if (!std::filesystem::exists("/dev/nvidiactl") && !std::filesystem::exists("/dev/dxg")) {
+    return "the machine has no NVIDIA device";
+  }
+  if (::dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
+    const char* reason = ::dlerror();
+    return reason ? reason : "libtorch_cuda.so can't be opened";
+  }
+  return at::hasCUDA() ? "" : "CUDA finds no device";
+}
+
+at::Device choose_device(const std::string& name) {
+  if (name == "cpu") return at::kCPU;
+  const std::string reason = open_cuda();
+  if (name == "auto") {
+    if (!reason.empty()) log_debug("CPU is used: " + reason);
+    return reason.empty() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+  }
+  const bool has_index = name.size() == 6 && name.starts_with("cuda:") && std::isdigit(name[5]);
+  if (name != "cuda" && !has_index) {
+    throw Error(
+        {.what = "unknown device", .got = "'" + name + "'", .wanted = "auto, cpu, cuda or cuda:N"});
+  }
+  if (!reason.empty()) {
+    throw Error({.what = "CUDA can't be used",
+                 .where = "--device " + name,
+                 .got = reason,
+                 .hint = "scripts/setup --cuda installs the libraries"});
+  }
+  return at::Device(at::kCUDA, has_index ? static_cast<at::DeviceIndex>(name[5] - '0') : 0);
+}
+
+}  // namespace
+
+at::Device prepare_runtime(const RuntimeOptions& options) {
+  if (options.dtype != "auto" && options.dtype != "float32" && options.dtype != "bfloat16") {
+    throw Error({.what = "unknown dtype",
+                 .got = "'" + options.dtype + "'",
+                 .wanted = "auto, float32 or bfloat16"});
+  }
+  if (options.threads < 0 || options.threads > 1024) {
+    throw Error({.what = "value out of range", .where = "--threads", .wanted = "0 to 1024"});
+  }
+  if (options.threads > 0) at::set_num_threads(static_cast<int>(options.threads));
+  const at::Device device = choose_device(options.device);
+  at::manual_seed(static_cast<std::uint64_t>(options.seed));
+  return device;
+}
+
+double peak_rss_mb() {
+  struct rusage usage = {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
+}
+
+}  // namespace vlm

@@ -1,0 +1,29 @@
+// Device, threads and seed of a run; CUDA is opened at run time when its libraries are there.
+//
+// The program links LibTorch's CPU part alone. Where `scripts/setup --cuda` has put the CUDA
+// libraries beside it and the machine has a GPU, opening libtorch_cuda registers the CUDA kernels
+// in the same process.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+
+namespace vlm {
+
+struct RuntimeOptions {
+  std::string device = "auto";  // auto, cpu, cuda, cuda:N
+  std::string dtype = "auto";   // auto, float32, bfloat16
+  std::int64_t threads = 0;     // 0: as many as the machine has
+  std::int64_t seed = 42;
+};
+
+// Sets threads and the default generators' seed; returns the device. Throws Error when a GPU is
+// asked for and there is none, saying why.
+at::Device prepare_runtime(const RuntimeOptions& options);
+
+// Largest resident set of this process so far, in MB (10⁶ bytes).
+double peak_rss_mb();
+
+}  // namespace vlm
