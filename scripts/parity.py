@@ -219,7 +219,7 @@ def check_generate(report, program, case):
 def check_peft_adapter(report, name, program, case, kind, work):
     """PEFT's adapter in the program: answers, and the merged checkpoint."""
     folder = work / "adapters" / kind
-    seed = 300 + list(adapters.KINDS).index(kind)
+    seed = 320 + list(adapters.KINDS).index(kind)
     adapters.make_adapter(case.load(), folder, adapters.KINDS[kind], seed, str(case.folder))
     for question in (prompts.QUESTIONS[0], prompts.QUESTIONS[3]):
         report.attempt(f"{name} {question[0]}", check_question, program, case, case.load(folder),
