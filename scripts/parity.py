@@ -59,22 +59,24 @@ SPECS = [
 TRAINING = dict(learning_rate=5e-3, adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-8,
                 weight_decay=0.01, max_grad_norm=1.0, lr_scheduler_type="linear", warmup_steps=3)
 BATCH_SIZE = 2
+PRECISION = ["--device", "cpu", "--dtype", "float32"]
 
 
-def finetune_config(**run):
-    """One config of `vlm finetune`; run gives model, data, output_dir and what differs."""
+def finetune_config(case, data, output, **changes):
+    """One config of `vlm finetune`."""
     return {
+        "model_name_or_path": str(case.folder),
+        "train_files": [str(data / "train.jsonl")],
+        "output_dir": str(output),
         "method": "lora",
         "per_device_train_batch_size": BATCH_SIZE,
         "gradient_accumulation_steps": 1,
         "max_steps": 10,
         "logging_steps": 1,
+        "save_steps": 0,
         "shuffle": False,
-        "seed": 0,
-        "device": "cpu",
-        "dtype": "float32",
         **TRAINING,
-        **run,
+        **changes,
     }
 
 
@@ -134,8 +136,8 @@ class Program:
         return done.stdout
 
     def generate(self, model, question, system=None, pictures=(), adapter=None):
-        arguments = ["--model", model, "--prompt", question, "--format", "json", "--device", "cpu",
-                     "--dtype", "float32", "--max-new-tokens", MAX_NEW_TOKENS]
+        arguments = ["--model", model, "--prompt", question, "--format", "json",
+                     "--max-new-tokens", MAX_NEW_TOKENS, *PRECISION]
         arguments += ["--adapter", adapter] if adapter else []
         arguments += ["--system", system] if system else []
         for path in pictures:
@@ -144,7 +146,7 @@ class Program:
 
     def finetune(self, config_path):
         """The rows of metrics.jsonl that have a training loss."""
-        self.run("finetune", config_path)
+        self.run("finetune", config_path, *PRECISION)
         output = Path(json.loads(config_path.read_text())["output_dir"])
         rows = map(json.loads, (output / "metrics.jsonl").read_text().splitlines())
         return [row for row in rows if "loss" in row]
@@ -271,8 +273,8 @@ def check_finetune(report, name, program, case, settings, work, accumulation=1):
     steps = len(batches) // accumulation
     config = work / name / "config.json"
     write_json(config, finetune_config(
-        model=str(case.folder), adapter=str(start), output_dir=str(output), max_steps=steps,
-        train_data=str(data / "train.jsonl"), gradient_accumulation_steps=accumulation))
+        case, data, output, adapter=str(start), max_steps=steps,
+        gradient_accumulation_steps=accumulation))
     oracle = PeftModel.from_pretrained(models.load(case.folder), start, is_trainable=True)
     wanted = training.run(oracle, batches, steps, accumulation, TRAINING)
     compare_run(report, name, program.finetune(config), wanted)
@@ -294,15 +296,38 @@ def check_our_adapter(report, name, program, case, oracle, output):
                        question, output)
 
 
+def check_fresh(report, name, program, case, work):
+    """An adapter that the program starts itself: PEFT reads its config as it was meant."""
+    data, output = work / "data", work / name / "output"
+    config = work / name / "config.json"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    write_json(config, finetune_config(
+        case, data, output, max_steps=3, r=3, lora_alpha=5, use_rslora=True,
+        target_modules=["q_proj", "down_proj"], target_parts=["text_model"],
+        rank_pattern={"q_proj": 2}, alpha_pattern={"layers.1.mlp.down_proj": 7}))
+    batch = dialogues.make_batches(case.spec, case.processor, data, BATCH_SIZE)[0]
+    with torch.no_grad():
+        first = case.load()(**batch).loss.item()
+    rows = program.finetune(config)
+    report.close(f"{name}: first loss is the base's", abs(rows[0]["loss"] - first) / first,
+                 LOSS_ERROR)
+    stored = {key: value.shape
+              for key, value in load_file(output / "adapter_model.safetensors").items()}
+    ours = case.load(output)
+    found = {key: value.shape for key, value in get_peft_model_state_dict(ours).items()}
+    report.equal(f"{name}: keys and ranks in PEFT", stored, found)
+    report.equal(f"{name}: layers", len(stored), 2 * 2 * case.spec.text["num_hidden_layers"])
+    report.attempt(f"{name} in PEFT", check_question, program, case, ours, prompts.QUESTIONS[3],
+                   output)
+
+
 def check_full(report, name, program, case, work):
     """Full fine-tuning, every parameter; then the saved checkpoint in transformers."""
     data, output = work / "data", work / name / "output"
     batches = dialogues.make_batches(case.spec, case.processor, data, BATCH_SIZE)
     config = work / name / "config.json"
     config.parent.mkdir(parents=True, exist_ok=True)
-    write_json(config, finetune_config(
-        model=str(case.folder), output_dir=str(output), method="full", max_steps=5,
-        train_data=str(data / "train.jsonl")))
+    write_json(config, finetune_config(case, data, output, method="full", max_steps=5))
     oracle = models.load(case.folder)
     wanted = training.run(oracle, batches, 5, 1, TRAINING)
     compare_run(report, name, program.finetune(config), wanted)
@@ -324,6 +349,7 @@ def check_all(report, program, work, only):
     for name, (kind, accumulation) in runs.items():
         jobs[f"finetune {name}"] = (report.attempt, f"finetune {name}", check_finetune, program,
                                     first, adapters.KINDS[kind], work, accumulation)
+    jobs["finetune fresh"] = (report.attempt, "finetune fresh", check_fresh, program, first, work)
     for case in cases:
         jobs[f"full {case.spec.name}"] = (report.attempt, f"full {case.spec.name}", check_full,
                                           program, case, work)
