@@ -7,6 +7,7 @@ Everything is seeded: a second run on the same machine writes the same bytes. NA
 (see PARTS below). tests/fixtures/README.md lists every file and tensor.
 """
 import argparse
+import functools
 import os
 from pathlib import Path
 
@@ -65,8 +66,8 @@ def make_tiny():
     folder, model, batch, golden = model_fixture(TINY)
     golden |= forward.gradients(model, batch, golden["labels"])
     store.save_tensors(folder / "golden.safetensors", golden)
-    lora = adapters.all_goldens(lambda: models.load(folder), folder / "adapters", batch,
-                                TINY.seed + 100, TINY.name)
+    lora = adapters.all_goldens(functools.partial(models.load, folder), folder / "adapters",
+                                batch, TINY.seed + 100, TINY.name)
     store.save_tensors(folder / "adapters" / "golden.safetensors", lora)
 
 
@@ -74,9 +75,9 @@ def make_tiny():
 
 
 def make_training(folder):
-    load = lambda: models.load(folder)  # noqa: E731
-    start, batches = folder / "train" / "adapter_start", training.make_batches(
-        TINY, forward.image_block(TINY))
+    load = functools.partial(models.load, folder)
+    start = folder / "train" / "adapter_start"
+    batches = training.make_batches(TINY, forward.image_block(TINY))
     settings = dict(training.ADAPTER, target_modules=adapters.TEXT_LINEARS)
     torch.manual_seed(TINY.seed)  # PEFT's own initial values: A uniform, B zero
     adapters.make_adapter(load(), start, settings, None, TINY.name)
@@ -143,8 +144,11 @@ PARTS = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", choices=[[], *PARTS], help="parts (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME",
+                        help="parts to make, default all: " + ", ".join(PARTS))
     names = parser.parse_args().names or list(PARTS)
+    if unknown := set(names) - set(PARTS):
+        parser.error(f"no part is called {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()

@@ -35,7 +35,8 @@ CONVERSATIONS = [
      [turn("user", words("Compare "), IMAGE, words(" with "), IMAGE, IMAGE, words("."))]),
     ("turns", False, ["tall", "square"], [
         turn("user", IMAGE, words("What colour?")), turn("assistant", words("Red\nand 12 blue.")),
-        turn("user", words("And"), IMAGE, words("?")), turn("assistant", words("na\u00efve \u65e5"))]),
+        turn("user", words("And"), IMAGE, words("?")),
+        turn("assistant", words("na\u00efve \u65e5"))]),
     ("system", True, ["square"], [
         turn("system", words("Be brief.")), turn("user", IMAGE, words("\n\n It's  3?"))]),
 ]

@@ -28,7 +28,8 @@ CORPUS = [
     "User: Compare the images. Assistant: The first is tall, the second is wide and dark.",
     "System: Be brief. Answer in one word. yes no left right above below",
     "Isn't this the same? I'm sure they'll say it's theirs, and we've seen 2024 of them.",
-    "na\u00efve caf\u00e9, stra\u00dfe; \u65e5\u672c\u8a9e \u3068 \u65e5\u672c; \u0441\u043b\u043e\u0432\u043e \u0437\u0430 \u0441\u043b\u043e\u0432\u043e\u043c",
+    "na\u00efve caf\u00e9, stra\u00dfe; \u65e5\u672c\u8a9e \u3068 \u65e5\u672c; "
+    "\u0441\u043b\u043e\u0432\u043e \u0437\u0430 \u0441\u043b\u043e\u0432\u043e\u043c",
     "if (x == 1):\n    return x + 1\n\n\n# the end\n",
 ] * 4
 

@@ -55,24 +55,28 @@ def pad_rows(rows):
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def parameter_groups(model):
+def parameter_groups(model, weight_decay):
     decayed = set(get_parameter_names(model, [torch.nn.LayerNorm], NO_DECAY))
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     return [
         {"params": [p for n, p in trainable if n in decayed],
-         "weight_decay": SETTINGS["weight_decay"]},
+         "weight_decay": weight_decay},
         {"params": [p for n, p in trainable if n not in decayed], "weight_decay": 0.0},
     ]
 
 
-def run(model, batches, steps, accumulation=1):
-    """Trains in place; batch b of step i is batches[(i * accumulation + b) % len(batches)]."""
+def run(model, batches, steps, accumulation=1, settings=None):
+    """Trains in place; batch b of step i is batches[(i * accumulation + b) % len(batches)].
+
+    Returns losses, grad_norms (before clipping) and learning_rates, one value a step.
+    """
+    settings = settings or SETTINGS
     model.train()
     optimizer = torch.optim.AdamW(
-        parameter_groups(model), lr=SETTINGS["learning_rate"],
-        betas=(SETTINGS["adam_beta1"], SETTINGS["adam_beta2"]), eps=SETTINGS["adam_epsilon"])
-    schedule = get_scheduler(SETTINGS["lr_scheduler_type"], optimizer,
-                             SETTINGS["warmup_steps"], steps)
+        parameter_groups(model, settings["weight_decay"]), lr=settings["learning_rate"],
+        betas=(settings["adam_beta1"], settings["adam_beta2"]), eps=settings["adam_epsilon"])
+    schedule = get_scheduler(settings["lr_scheduler_type"], optimizer,
+                             settings["warmup_steps"], steps)
     trainable = [p for p in model.parameters() if p.requires_grad]
     record = {"losses": [], "grad_norms": [], "learning_rates": []}
     for step in range(steps):
@@ -83,7 +87,7 @@ def run(model, batches, steps, accumulation=1):
             loss = model(**batch, num_items_in_batch=labels, use_cache=False).loss
             loss.backward()
             total += loss.item()
-        norm = torch.nn.utils.clip_grad_norm_(trainable, SETTINGS["max_grad_norm"])
+        norm = torch.nn.utils.clip_grad_norm_(trainable, settings["max_grad_norm"])
         record["losses"].append(total)
         record["grad_norms"].append(norm.item())
         record["learning_rates"].append(optimizer.param_groups[0]["lr"])
