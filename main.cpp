@@ -10,7 +10,7 @@
 #include <string>
 
 #include "infer/commands.h"
-#include "train/command.h"
+#include "train/commands.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/core/progress.h"
@@ -25,8 +25,6 @@ void add_shared_options(CLI::App& command, vlm::RuntimeOptions& runtime, std::st
       .add_option("--dtype", runtime.dtype, "auto, float32 or bfloat16; auto is float32 on a CPU")
       ->capture_default_str();
   command.add_option("--threads", runtime.threads, "CPU threads; 0: as many as the machine has")
-      ->capture_default_str();
-  command.add_option("--seed", runtime.seed, "Seed of everything random (finetune: the config's)")
       ->capture_default_str();
   command.add_option("--log-level", log_level, "debug, info, warning, error or off")
       ->capture_default_str();

@@ -40,14 +40,22 @@ std::string string_at(const Json& json, const char* key) {
                                                                        : "";
 }
 
+// What config.json says the weights are stored in; transformers 5 writes "dtype", earlier versions
+// "torch_dtype".
+at::ScalarType stored_dtype(const Json& config) {
+  std::string name = string_at(config, "dtype");
+  if (name.empty()) name = string_at(config, "torch_dtype");
+  if (name == "bfloat16") return at::kBFloat16;
+  return name == "float16" ? at::kHalf : at::kFloat;
+}
+
 at::ScalarType choose_dtype(const Json& config, const LoadOptions& options) {
   if (options.dtype == "float32") return at::kFloat;
   if (options.dtype == "bfloat16") return at::kBFloat16;
+  if (options.dtype == "stored") return stored_dtype(config);
   TORCH_CHECK(options.dtype == "auto", "unknown dtype ", options.dtype);
-  if (options.device.is_cpu()) return at::kFloat;
-  const std::string named = string_at(config, "dtype").empty() ? string_at(config, "torch_dtype")
-                                                               : string_at(config, "dtype");
-  return named == "bfloat16" || named == "float16" ? at::kBFloat16 : at::kFloat;
+  const bool is_wide = options.device.is_cpu() || stored_dtype(config) == at::kFloat;
+  return is_wide ? at::kFloat : at::kBFloat16;
 }
 
 bool is_side_file(const fs::path& path) {
@@ -60,7 +68,9 @@ bool is_side_file(const fs::path& path) {
 
 void write_config(const fs::path& source, const fs::path& folder, at::ScalarType dtype) {
   OrderedJson config = load_ordered_json(source / "config.json");
-  const std::string name = dtype == at::kFloat ? "float32" : "bfloat16";
+  const std::string name = dtype == at::kFloat  ? "float32"
+                           : dtype == at::kHalf ? "float16"
+                                                : "bfloat16";
   config.erase("torch_dtype");
   config["dtype"] = name;
   save_text(folder / "config.json", config.dump(2) + "\n");

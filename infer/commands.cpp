@@ -1,0 +1,204 @@
+#include "infer/commands.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "data/media.h"
+#include "infer/batch_runner.h"
+#include "infer/inspect.h"
+#include "infer/picture_queue.h"
+#include "infer/session.h"
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+#include "vlm/core/json.h"
+#include "vlm/core/log.h"
+
+namespace vlm::infer {
+namespace {
+
+constexpr const char* kCaptionPrompt = "Can you describe this image?";
+
+struct GenerateOptions {
+  ModelChoice choice;
+  std::vector<std::string> images;
+  std::string prompt, system;
+  std::int64_t max_new_tokens = 128;
+  std::string format = "text";
+};
+
+struct BatchCommandOptions {
+  ModelChoice choice;
+  std::vector<std::string> paths;
+  std::vector<std::string> questions;
+  std::string prompt = kCaptionPrompt;
+  std::int64_t max_new_tokens = 64;
+  BatchOptions batch;
+};
+
+void print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+OrderedJson to_json(const Generation& answer, const EncodedConversation& prompt,
+                    const Session& session) {
+  const GenerationTiming& timing = session.generator->timing();
+  OrderedJson json;
+  json["text"] = answer.text;
+  json["token_ids"] = answer.ids;
+  json["token_logprobs"] = answer.logprobs;
+  json["prompt_token_ids"] = prompt.ids;
+  json["finish_reason"] = answer.finish_reason;
+  json["timing"] = {{"load_s", session.load_s},
+                    {"vision_s", timing.vision_s},
+                    {"prefill_s", timing.prefill_s},
+                    {"decode_s", timing.decode_s},
+                    {"decode_tokens_per_s", timing.decode_tokens_per_s()}};
+  json["peak_rss_mb"] = peak_rss_mb();
+  return json;
+}
+
+int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) {
+  Session session = open_session(options.choice, runtime);
+  session.generation.max_new_tokens = options.max_new_tokens;
+  Generator& generator = *session.generator;
+  std::vector<Image> images;
+  for (const std::string& path : options.images) images.push_back(data::load_image(path));
+  const EncodedConversation prompt = generator.processor().encode_prompt(
+      make_conversation(options.prompt, images.size(), options.system), images);
+
+  const bool as_text = options.format == "text";
+  StreamDecoder stream(generator.processor().tokenizer(), /*skip_special_tokens=*/true);
+  const auto on_token = [&](std::size_t, std::int64_t id) {
+    if (as_text) print(stream.add(id));
+  };
+  const Generation answer = generator.generate({prompt}, session.generation, on_token)[0];
+  if (as_text) {
+    print(stream.finish() + "\n");
+  } else {
+    print(to_json(answer, prompt, session).dump() + "\n");
+  }
+  return 0;
+}
+
+// Every picture with every question, pictures first.
+std::vector<BatchItem> make_items(const BatchCommandOptions& options) {
+  std::vector<BatchItem> items;
+  for (const auto& path : list_pictures(options.paths)) {
+    if (options.questions.empty()) {
+      items.push_back({.id = path.string(), .path = path, .prompt = options.prompt});
+    }
+    for (std::size_t q = 0; q < options.questions.size(); ++q) {
+      const std::string& question = options.questions[q];
+      const std::string id =
+          options.questions.size() == 1 ? path.string() : concat(path.string(), "#", q + 1);
+      items.push_back({.id = id, .path = path, .question = question, .prompt = question});
+    }
+  }
+  return items;
+}
+
+int run_batch_command(const BatchCommandOptions& options, const RuntimeOptions& runtime) {
+  const std::vector<BatchItem> items = make_items(options);
+  Session session = open_session(options.choice, runtime);
+  BatchOptions batch = options.batch;
+  batch.generation = session.generation;
+  batch.generation.max_new_tokens = options.max_new_tokens;
+  const BatchResult result = run_batch(*session.generator, items, batch);
+  log_info(concat(result.rows, " rows written to ", batch.output.string(), ", ", result.errors,
+                  " with an error", result.is_interrupted ? "; stopped, run again to go on" : ""));
+  if (result.is_interrupted) return 130;
+  return result.errors > 0 ? 3 : 0;
+}
+
+void add_model_options(CLI::App& command, ModelChoice& choice) {
+  command
+      .add_option("--model", choice.model, "Model folder, or org/name in the Hugging Face cache")
+      ->required();
+  command.add_option("--adapter", choice.adapter, "PEFT adapter folder (default: none)");
+}
+
+void add_generation_options(CLI::App& command, std::string& system, std::int64_t& max_new_tokens) {
+  command.add_option("--system", system, "System message (default: none)");
+  command.add_option("--max-new-tokens", max_new_tokens, "Longest answer in tokens")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 20))
+      ->capture_default_str();
+}
+
+std::function<int()> add_generate(CLI::App& app, const RuntimeOptions& runtime) {
+  auto options = std::make_shared<GenerateOptions>();
+  CLI::App* command = app.add_subcommand("generate", "Answer one prompt, about pictures or none");
+  add_model_options(*command, options->choice);
+  command->add_option("--image", options->images, "Picture, put before the text; may be repeated")
+      ->allow_extra_args(false);
+  command->add_option("--prompt", options->prompt, "What to ask")->required();
+  add_generation_options(*command, options->system, options->max_new_tokens);
+  command->add_option("--format", options->format, "text streams the answer, json prints one line")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+  return [options, &runtime] { return run_generate(*options, runtime); };
+}
+
+CLI::App* add_batch_command(CLI::App& app, const char* name, const char* description,
+                            BatchCommandOptions& options) {
+  CLI::App* command = app.add_subcommand(name, description);
+  command->add_option("paths", options.paths, "Pictures and folders (searched recursively)")
+      ->required();
+  add_model_options(*command, options.choice);
+  command->add_option("--output", options.batch.output, "JSONL file; rows already there are kept")
+      ->required();
+  add_generation_options(*command, options.batch.system, options.max_new_tokens);
+  command->add_option("--batch-size", options.batch.batch_size, "Items answered together")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  command->add_option("--workers", options.batch.workers, "Threads that decode pictures ahead")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+  return command;
+}
+
+std::function<int()> add_caption(CLI::App& app, const RuntimeOptions& runtime) {
+  auto options = std::make_shared<BatchCommandOptions>();
+  CLI::App* command =
+      add_batch_command(app, "caption", "Describe pictures, one JSONL row each", *options);
+  command->add_option("--prompt", options->prompt, "What to ask for")->capture_default_str();
+  return [options, &runtime] { return run_batch_command(*options, runtime); };
+}
+
+std::function<int()> add_vqa(CLI::App& app, const RuntimeOptions& runtime) {
+  auto options = std::make_shared<BatchCommandOptions>();
+  CLI::App* command =
+      add_batch_command(app, "vqa", "Ask questions about pictures, one JSONL row each", *options);
+  command->add_option("--question", options->questions, "Question; may be repeated")
+      ->required()
+      ->allow_extra_args(false);
+  return [options, &runtime] { return run_batch_command(*options, runtime); };
+}
+
+std::function<int()> add_inspect(CLI::App& app) {
+  auto model = std::make_shared<std::string>();
+  CLI::App* command =
+      app.add_subcommand("inspect", "Print a model's architecture, parameters and memory needs");
+  command->add_option("model", *model, "Model folder, or org/name in the Hugging Face cache")
+      ->required();
+  return [model] {
+    print(inspect_model(*model));
+    return 0;
+  };
+}
+
+}  // namespace
+
+std::map<std::string, std::function<int()>> add_commands(CLI::App& app,
+                                                         const RuntimeOptions& runtime) {
+  return {{"generate", add_generate(app, runtime)},
+          {"caption", add_caption(app, runtime)},
+          {"vqa", add_vqa(app, runtime)},
+          {"inspect", add_inspect(app)}};
+}
+
+}  // namespace vlm::infer

@@ -1,0 +1,26 @@
+#include "infer/session.h"
+
+#include <chrono>
+
+#include "vlm/io/hub_cache.h"
+#include "vlm/models/registry.h"
+#include "vlm/nn/lora.h"
+
+namespace vlm::infer {
+
+Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime) {
+  const auto start = std::chrono::steady_clock::now();
+  const at::Device device = prepare_runtime(runtime);
+  const auto folder = resolve_model(choice.model);
+  ModelPtr model = load_model(folder, {.dtype = runtime.dtype, .device = device});
+  if (!choice.adapter.empty()) {
+    load_adapter(*model, choice.adapter);
+    merge_lora(*model);
+  }
+  Session session{.generation = load_generation_options(folder)};
+  session.generator = std::make_unique<Generator>(model, load_processor(folder));
+  session.load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return session;
+}
+
+}  // namespace vlm::infer

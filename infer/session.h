@@ -1,0 +1,26 @@
+// What every inference command opens first: model, adapter, processor, generation defaults.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "infer/generator.h"
+#include "vlm/nn/runtime.h"
+
+namespace vlm::infer {
+
+struct ModelChoice {
+  std::string model;    // folder, or org/name in the Hugging Face cache
+  std::string adapter;  // PEFT adapter folder; empty: none
+};
+
+struct Session {
+  std::unique_ptr<Generator> generator;
+  GenerationOptions generation;  // of the checkpoint
+  double load_s = 0;
+};
+
+// Loads everything. An adapter is merged into the weights. Throws Error for whatever doesn't fit.
+Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime);
+
+}  // namespace vlm::infer

@@ -1,0 +1,21 @@
+// `vlm finetune` and `vlm merge`: options of the command line, and what they run.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+
+#include "vlm/nn/runtime.h"
+
+namespace CLI {
+class App;
+}
+
+namespace vlm::train {
+
+// Declares the commands below `app`. The functions returned run them after parsing and return the
+// exit code: 0 done, 130 interrupted. `runtime` is filled by the options that every command shares.
+std::map<std::string, std::function<int()>> add_commands(CLI::App& app,
+                                                         const RuntimeOptions& runtime);
+
+}  // namespace vlm::train
