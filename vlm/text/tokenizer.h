@@ -18,6 +18,18 @@
 
 namespace vlm {
 
+// The text of ids that come one by one; made by Tokenizer::start_decoding.
+class DecodeStream {
+ public:
+  virtual ~DecodeStream() = default;
+
+  // Text that `id` completes; empty while a character is incomplete.
+  virtual std::string add(std::int64_t id) = 0;
+
+  // What is left at the end (an incomplete character comes out as U+FFFD).
+  virtual std::string finish() = 0;
+};
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -28,8 +40,11 @@ class Tokenizer {
   virtual std::vector<std::int64_t> encode(std::string_view text,
                                            bool add_special_tokens = false) const = 0;
 
+  // Decodes a list of ids piece by piece, with the tokenizer outliving it.
+  virtual std::unique_ptr<DecodeStream> start_decoding(bool skip_special_tokens) const = 0;
+
   // Text of `ids`; unknown ids are skipped. Bytes that don't form UTF-8 become U+FFFD.
-  virtual std::string decode(std::span<const std::int64_t> ids, bool skip_special_tokens) const = 0;
+  std::string decode(std::span<const std::int64_t> ids, bool skip_special_tokens) const;
 
   virtual std::optional<std::int64_t> token_to_id(std::string_view token) const = 0;
   virtual std::optional<std::string> id_to_token(std::int64_t id) const = 0;
@@ -42,22 +57,19 @@ class Tokenizer {
 // Throws Error naming the file and the component that is not supported.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder);
 
-// Decodes a growing list of ids piece by piece and never cuts a character in two.
+// Decodes a growing list of ids piece by piece and never cuts a character in two. The pieces joined
+// are decode() of all ids, and each id costs the same.
 class StreamDecoder {
  public:
-  StreamDecoder(const Tokenizer& tokenizer, bool skip_special_tokens);
+  StreamDecoder(const Tokenizer& tokenizer, bool skip_special_tokens)
+      : stream_(tokenizer.start_decoding(skip_special_tokens)) {}
 
-  // Text that `id` completes; empty while a character is incomplete.
-  std::string add(std::int64_t id);
-
-  // What is left at the end (an incomplete character comes out as U+FFFD).
-  std::string finish();
+  // As DecodeStream's.
+  std::string add(std::int64_t id) { return stream_->add(id); }
+  std::string finish() { return stream_->finish(); }
 
  private:
-  const Tokenizer& tokenizer_;
-  bool skip_special_tokens_;
-  std::vector<std::int64_t> ids_;  // since the last place where text and ids agreed
-  std::size_t emitted_ = 0;        // bytes of decode(ids_) already handed out
+  std::unique_ptr<DecodeStream> stream_;
 };
 
 }  // namespace vlm

@@ -1,0 +1,113 @@
+#include "vlm/text/chat_template.h"
+
+#include <nlohmann/json.hpp>
+
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+#include "vlm/core/json.h"
+#include "vlm/text/jinja_evaluator.h"
+#include "vlm/text/jinja_parser.h"
+#include "vlm/text/json_access.h"
+
+namespace vlm {
+namespace {
+
+namespace fs = std::filesystem;
+
+JinjaValue to_value(const Message& message) {
+  JinjaValue::List parts;
+  for (const ContentPart& part : message.content) {
+    JinjaValue::Dict dict{.entries = {{"type", part.type}}};
+    if (part.type == "text") dict.entries.emplace_back("text", part.text);
+    parts.emplace_back(std::move(dict));
+  }
+  const JinjaValue content =
+      message.plain_content ? JinjaValue(*message.plain_content) : JinjaValue(std::move(parts));
+  return JinjaValue::Dict{.entries = {{"role", message.role}, {"content", content}}};
+}
+
+// "chat_template" of a JSON file: a string, or a list of {"name", "template"} with a "default".
+std::optional<std::string> read_template(const fs::path& path) {
+  if (!fs::exists(path)) return std::nullopt;
+  const Json json = load_json(path);
+  const Json* found = find_member(json, "chat_template", path.string());
+  if (found == nullptr) return std::nullopt;
+  if (!found->is_array()) return get_string(json, "chat_template", path.string());
+  const std::string place = inside(path.string(), "chat_template");
+  for (const Json& entry : *found) {
+    if (get_string(entry, "name", place) == "default") return get_string(entry, "template", place);
+  }
+  throw Error({.what = "no template is called \"default\"", .where = place});
+}
+
+// Adds the members "…_token" of a file: strings, or objects with the string in "content".
+void add_special_tokens(const Json& json, const std::string& where,
+                        ChatTemplate::Variables& variables) {
+  for (const auto& [key, value] : json.items()) {
+    if (!key.ends_with("_token")) continue;
+    if (value.is_string()) variables[key] = value.get<std::string>();
+    if (value.is_object()) variables[key] = get_string(value, "content", inside(where, key));
+  }
+}
+
+ChatTemplate::Variables load_special_tokens(const fs::path& folder) {
+  ChatTemplate::Variables variables;
+  bool complete = false;
+  if (const fs::path path = folder / "tokenizer_config.json"; fs::exists(path)) {
+    const Json json = load_json(path);
+    complete = find_member(json, "added_tokens_decoder", path.string()) != nullptr;
+    add_special_tokens(json, path.string(), variables);
+  }
+  if (const fs::path path = folder / "special_tokens_map.json"; !complete && fs::exists(path)) {
+    add_special_tokens(load_json(path), path.string(), variables);
+  }
+  return variables;
+}
+
+}  // namespace
+
+struct ChatTemplate::Program {
+  JinjaBody body;
+  std::string where;
+  Variables variables;
+};
+
+ChatTemplate::ChatTemplate(const std::string& source, const std::string& where, Variables variables)
+    : program_(std::make_unique<Program>(
+          Program{parse_jinja(source, where), where, std::move(variables)})) {}
+
+ChatTemplate::~ChatTemplate() = default;
+ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
+ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
+
+std::string ChatTemplate::render(const std::vector<Message>& messages,
+                                 bool add_generation_prompt) const {
+  JinjaEvaluator::Variables variables;
+  for (const auto& [name, text] : program_->variables) variables[name] = text;
+  JinjaValue::List list;
+  for (const Message& message : messages) list.push_back(to_value(message));
+  variables["messages"] = std::move(list);
+  variables["add_generation_prompt"] = add_generation_prompt;
+  variables["tools"] = JinjaValue::None{};
+  variables["documents"] = JinjaValue::None{};
+  return JinjaEvaluator(std::move(variables), program_->where).run(program_->body);
+}
+
+ChatTemplate load_chat_template(const fs::path& folder) {
+  const fs::path jinja = folder / "chat_template.jinja";
+  if (fs::exists(jinja)) {
+    return ChatTemplate(load_text(jinja), jinja.string(), load_special_tokens(folder));
+  }
+  for (const char* name :
+       {"chat_template.json", "processor_config.json", "tokenizer_config.json"}) {
+    if (const auto source = read_template(folder / name)) {
+      return ChatTemplate(*source, (folder / name).string(), load_special_tokens(folder));
+    }
+  }
+  throw Error({.what = "no chat template found",
+               .where = folder.string(),
+               .wanted = "chat_template.jinja, chat_template.json, or \"chat_template\" in "
+                         "processor_config.json or tokenizer_config.json"});
+}
+
+}  // namespace vlm
