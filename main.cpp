@@ -38,10 +38,11 @@ int run(int argc, char** argv) {
   vlm::RuntimeOptions runtime;
   std::string log_level = "info";
   std::map<std::string, std::function<int()>> commands;
-  commands["finetune"] = vlm::train::add_finetune_command(app, runtime);
-  for (auto& [name, command] : vlm::infer::add_commands(app, runtime)) commands[name] = command;
-  for (CLI::App* command : app.get_subcommands({}))
+  commands.merge(vlm::train::add_commands(app, runtime));
+  commands.merge(vlm::infer::add_commands(app, runtime));
+  for (CLI::App* command : app.get_subcommands({})) {
     add_shared_options(*command, runtime, log_level);
+  }
 
   try {
     app.parse(argc, argv);
