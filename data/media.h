@@ -1,8 +1,11 @@
 // Picture files → decoded RGB, as Pillow's exif_transpose followed by convert("RGB") gives them.
 //
-// PNG, JPEG, WebP, BMP, TIFF and GIF (first frame) through OpenCV. The header is read first: a
-// picture of more pixels than the bound is refused before anything is decoded. Where a decoder
-// differs from Pillow's, docs/smolvlm.md says how.
+//   file ─► load_image ─► Image [H, W, 3] u8 ─► vlm/image
+//
+// PNG, JPEG, WebP, BMP, TIFF and GIF (first frame), told apart by their first bytes, never by the
+// file's name. A picture of more pixels than the bound is refused by its header, before anything is
+// decoded; a truncated one is refused, not filled up with grey. docs/smolvlm.md says where decoders
+// differ from Pillow's. data/pictures holds one decoder a format.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,64 @@
+// One decoder a file format: bytes → RGB as Pillow's convert("RGB") gives it, before any turning.
+//
+//   bytes ─► decode_png, decode_jpeg, … ─► Picture: Image [H, W, 3] u8, orientation 1-8
+//
+// Each stands on the library that Pillow stands on (libpng, libjpeg-turbo, libwebp, libtiff;
+// giflib for GIF; BMP is read here), because Pillow's rules for 16 bits, CMYK, palettes and
+// truncated files are not OpenCV's, and because OpenCV 4.6 writes what goes wrong to stderr. Only
+// the format's own file includes the library. No decoder prints, turns the picture, or follows
+// colour profiles: Pillow's convert doesn't either.
+// Reference: Pillow 13.0.0.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "vlm/core/error.h"
+#include "vlm/image/image.h"
+
+namespace vlm::data {
+
+struct PictureSource {
+  std::string_view bytes;
+  std::string where;  // names the picture in errors
+  std::int64_t max_pixels = 0;
+};
+
+struct Picture {
+  Image image;
+  int orientation = 1;  // EXIF's numbers
+};
+
+// Each throws Error for what is truncated, corrupt, over max_pixels or of an unsupported kind.
+Picture decode_png(const PictureSource& source);
+Picture decode_jpeg(const PictureSource& source);
+Picture decode_webp(const PictureSource& source);
+Picture decode_bmp(const PictureSource& source);
+Picture decode_tiff(const PictureSource& source);
+Picture decode_gif(const PictureSource& source);
+
+// Checks the size that a header promises. Called before anything of that size is allocated.
+void check_size(const PictureSource& source, std::int64_t height, std::int64_t width);
+
+// Black, [height, width, 3].
+Image make_canvas(std::int64_t height, std::int64_t width);
+
+// "where: truncated PNG file", "where: corrupt PNG file: got reason", "where: unsupported …".
+Error truncated(const PictureSource& source, const std::string& format);
+Error corrupt(const PictureSource& source, const std::string& format, const std::string& reason);
+Error unsupported(const PictureSource& source, const std::string& format, const std::string& kind);
+
+// Colours by index; black where a file's palette is too short.
+struct Palette {
+  std::array<std::array<std::uint8_t, 3>, 256> colors = {};
+};
+
+// size grey bytes → RGB; size indices → RGB; size CMYK quadruples (255 is full ink) → RGB.
+void write_gray(const std::uint8_t* in, std::int64_t size, std::uint8_t* out);
+void write_indexed(const std::uint8_t* in, std::int64_t size, const Palette& palette,
+                   std::uint8_t* out);
+void write_cmyk(const std::uint8_t* in, std::int64_t size, std::uint8_t* out);
+
+}  // namespace vlm::data
