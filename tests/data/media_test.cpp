@@ -129,7 +129,7 @@ TEST_CASE("errors of damaged files say what was found") {
         "p: corrupt WebP file: got pixels that can't be decoded");
   const std::string animated = bytes_of("animated.webp");
   CHECK(error_of(patched(animated, animated.find("VP8L") + 13, std::string(60, '\xff'))) ==
-        "p: corrupt WebP file: got a first frame that can't be decoded");
+        "p: corrupt WebP file: got pixels that can't be decoded");
   CHECK(error_of(patched(bytes_of("RGB.tiff"), 4, std::string("\0\0\0\0", 4))) ==
         "p: corrupt TIFF file: got no directory");
 }
