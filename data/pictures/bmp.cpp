@@ -2,6 +2,7 @@
 // in what it takes (headers of Windows 2 to 5 and OS/2, 1 to 32 bits, two 16-bit layouts, run
 // lengths of 4 and 8 bits) and drops alpha.
 #include <algorithm>
+#include <bit>
 #include <vector>
 
 #include "data/pictures/decoder.h"
@@ -162,12 +163,18 @@ class BmpReader {
       masks = {0xFF0000, 0xFF00, 0xFF};
       if (header_.bits == 16) masks = {0x7C00, 0x3E0, 0x1F};
     }
+    std::array<int, 3> shifts = {};
+    std::array<std::uint32_t, 3> mosts = {};  // the largest value of each colour
+    for (std::size_t i = 0; i < 3; ++i) {
+      shifts[i] = std::countr_zero(masks[i]);
+      mosts[i] = masks[i] >> shifts[i];
+    }
     for (std::int64_t x = 0; x < header_.width; ++x, in += bytes) {
       std::uint32_t pixel = 0;
       for (std::size_t i = bytes; i-- > 0;) pixel = pixel << 8 | in[i];
-      for (const std::uint32_t mask : masks) {
-        const std::uint32_t unit = mask & ~(mask - 1);  // its lowest bit
-        *out++ = static_cast<std::uint8_t>((pixel & mask) / unit * 255 / (mask / unit));
+      for (std::size_t i = 0; i < 3; ++i) {
+        const std::uint32_t value = pixel >> shifts[i] & mosts[i];
+        *out++ = static_cast<std::uint8_t>(mosts[i] == 255 ? value : value * 255 / mosts[i]);
       }
     }
   }

@@ -123,7 +123,8 @@ class TiffReader {
 
  private:
   Error failure() const {
-    return stream_.ended ? truncated(source_, "TIFF") : corrupt(source_, "TIFF", stream_.message);
+    if (stream_.ended) return truncated(source_, "TIFF");
+    return corrupt(source_, "TIFF", stream_.message.empty() ? "no directory" : stream_.message);
   }
 
   template <typename T>

@@ -24,23 +24,27 @@ std::string_view chunk(const WebPDemuxer* demuxer, const char* name) {
   return bytes;
 }
 
-void read_still(const PictureSource& source, const WebPData& data, Image& image) {
-  if (!WebPDecodeRGBInto(data.bytes, data.size, image.pixels.data(), image.pixels.size(),
-                         static_cast<int>(image.width * 3))) {
-    throw corrupt(source, "WebP", "pixels that can't be decoded");
-  }
+// Decodes the frame's own bytes: given the whole file, libwebp reads on into the next chunk where
+// the pixels' bytes run out, and finds nothing wrong.
+bool read_still(const WebPDemuxer* demuxer, Image& image) {
+  WebPIterator frame;
+  const bool done =
+      WebPDemuxGetFrame(demuxer, 1, &frame) != 0 &&
+      WebPDecodeRGBInto(frame.fragment.bytes, frame.fragment.size, image.pixels.data(),
+                        image.pixels.size(), static_cast<int>(image.width * 3)) != nullptr;
+  WebPDemuxReleaseIterator(&frame);
+  return done;
 }
 
-void read_first_frame(const PictureSource& source, const WebPData& data, Image& image) {
+bool read_first_frame(const WebPData& data, Image& image) {
   const Animation animation(WebPAnimDecoderNew(&data, nullptr), WebPAnimDecoderDelete);
   std::uint8_t* rgba = nullptr;  // [height, width, 4], the decoder's own
   int timestamp = 0;
-  if (!animation || WebPAnimDecoderGetNext(animation.get(), &rgba, &timestamp) == 0) {
-    throw corrupt(source, "WebP", "a first frame that can't be decoded");
-  }
+  if (!animation || WebPAnimDecoderGetNext(animation.get(), &rgba, &timestamp) == 0) return false;
   for (std::size_t i = 0; i < image.pixels.size(); i += 3, rgba += 4) {
     std::copy_n(rgba, 3, image.pixels.data() + i);
   }
+  return true;
 }
 
 }  // namespace
@@ -61,7 +65,9 @@ Picture decode_webp(const PictureSource& source) {
   Image image = make_canvas(height, width);
   const bool is_animated =
       (WebPDemuxGetI(demuxer.get(), WEBP_FF_FORMAT_FLAGS) & ANIMATION_FLAG) != 0;
-  (is_animated ? read_first_frame : read_still)(source, data, image);
+  if (!(is_animated ? read_first_frame(data, image) : read_still(demuxer.get(), image))) {
+    throw corrupt(source, "WebP", "pixels that can't be decoded");
+  }
   return {std::move(image),
           find_orientation(chunk(demuxer.get(), "EXIF"), chunk(demuxer.get(), "XMP "))};
 }

@@ -21,7 +21,8 @@ class Golden {
       : cases_(load_json(fixture("pictures/" + name + ".json"))),
         bytes_(load_text(fixture("pictures/" + name + ".bin"))) {}
 
-  const Json& cases() const { return cases_; }
+  const Json& cases() const& { return cases_; }
+  const Json& cases() && = delete;  // a loop over a temporary would outlive it
 
   template <typename T>
   std::vector<T> values(const Json& golden_case) const {
