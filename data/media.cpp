@@ -22,7 +22,7 @@ struct Format {
   Decoder decoder;
 };
 
-using std::string_view_literals::operator""sv;
+using namespace std::string_view_literals;
 
 constexpr std::array kFormats = {
     Format{"\x89PNG\r\n\x1a\n"sv, 0, "PNG", decode_png},
