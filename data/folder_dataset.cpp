@@ -133,7 +133,7 @@ std::vector<std::vector<std::string>> parse_csv(std::string_view text, const std
       } else {
         quoted = false;
       }
-    } else if (c == '"') {
+    } else if (c == '"' && field.empty()) {  // further on it is a character like others: 5" wide
       quoted = any = true;
     } else if (c == ',') {
       row.push_back(std::move(field));

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -98,19 +99,16 @@ std::string load_text(const fs::path& path, std::size_t max_bytes) {
 
 void save_text(const fs::path& path, std::string_view text) {
   const fs::path temporary = concat(path.string(), ".tmp", ::getpid());
-  {
-    std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
-    if (!out) throw file_error(path, "can't write the file");
-    out.write(text.data(), static_cast<std::streamsize>(text.size()));
-    out.flush();
-    if (!out) {
-      const Error error = file_error(path, "can't write the file");
-      std::error_code ignored;
-      fs::remove(temporary, ignored);
-      throw error;
-    }
+  std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
+  if (!out) throw file_error(path, "can't write the file");
+  out.write(text.data(), static_cast<std::streamsize>(text.size()));
+  out.close();
+  if (!out || std::rename(temporary.c_str(), path.c_str()) != 0) {
+    const Error error = file_error(path, "can't write the file");
+    std::error_code ignored;
+    fs::remove(temporary, ignored);
+    throw error;
   }
-  fs::rename(temporary, path);
 }
 
 std::string describe(const Json& value) {

@@ -211,6 +211,9 @@ void save_weights(const fs::path& folder, const NamedTensors& parameters,
   }
   index["metadata"]["total_size"] = total;
   save_text(folder / "model.safetensors.index.json", index.dump(2) + "\n");
+  // An earlier single file would be taken before the index.
+  std::error_code absent;
+  fs::remove(folder / "model.safetensors", absent);
 }
 
 }  // namespace vlm

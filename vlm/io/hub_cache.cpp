@@ -62,7 +62,7 @@ fs::path resolve_model(const std::string& model) {
   const auto slash = name.find('/');
   const bool is_repository = slash != std::string::npos && is_name(name.substr(0, slash)) &&
                              is_name(name.substr(slash + 1)) && !revision.empty() &&
-                             revision.find("..") == std::string::npos;
+                             revision.front() != '/' && revision.find("..") == std::string::npos;
   if (!is_repository) throw Error({.what = "no such model folder", .where = model});
   const fs::path repository =
       hub_cache_folder() / concat("models--", name.substr(0, slash), "--", name.substr(slash + 1));

@@ -10,6 +10,7 @@
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -71,17 +72,20 @@ std::vector<std::uint64_t> parse_sizes(const Json& value, std::size_t size,
   return sizes;
 }
 
-// Product of the sides, refusing overflow.
+// Product of the sides, refusing overflow; a side of 0 hides none, as strides multiply the others.
 std::uint64_t count_elements(const std::vector<std::uint64_t>& shape, const std::string& where) {
   std::uint64_t count = 1;
   bool overflow = shape.size() > kMaxDimensions;
+  bool is_empty = false;
   for (const std::uint64_t side : shape) {
-    overflow = overflow || __builtin_mul_overflow(count, side, &count) || (side >> 62) != 0;
+    is_empty = is_empty || side == 0;
+    const std::uint64_t factor = std::max<std::uint64_t>(side, 1);
+    overflow = overflow || __builtin_mul_overflow(count, factor, &count);
   }
   if (overflow || (count >> 58) != 0) {
     throw Error({.what = "absurd shape", .where = where, .got = concat("[", join(shape), "]")});
   }
-  return count;
+  return is_empty ? 0 : count;
 }
 
 const Json& require(const Json& entry, const char* key, const std::string& where) {
@@ -117,6 +121,20 @@ TensorEntry parse_entry(const Json& json, std::uint64_t data_bytes, const std::s
                                   join(entry.shape), "]")});
   }
   return entry;
+}
+
+std::map<std::string, std::string> parse_metadata(const Json& json, const std::string& where) {
+  std::map<std::string, std::string> metadata;
+  bool good = json.is_object();
+  for (auto item = json.begin(); good && item != json.end(); ++item) {
+    good = item->is_string();
+    if (good) metadata[item.key()] = item->get<std::string>();
+  }
+  if (good) return metadata;
+  throw Error({.what = "malformed metadata",
+               .where = where,
+               .got = describe(json),
+               .wanted = "an object of strings"});
 }
 
 // The data must be covered exactly once: no overlap, no gap, nothing left over.
@@ -196,9 +214,7 @@ SafetensorsHeader parse_safetensors_header(std::string_view json, std::uint64_t 
   SafetensorsHeader header;
   for (const auto& [name, value] : parsed.items()) {
     if (name == "__metadata__") {
-      for (const auto& [key, text] : value.items()) {
-        if (text.is_string()) header.metadata[key] = text.get<std::string>();
-      }
+      header.metadata = parse_metadata(value, where + ": " + name);
       continue;
     }
     header.entries[name] = parse_entry(value, data_bytes, where + ": " + name);
@@ -272,14 +288,14 @@ void save_safetensors(const std::filesystem::path& path, const NamedTensors& ten
       write_all(file, flat.data_ptr(), flat.nbytes(), path);
     }
     if (::fsync(file) != 0) throw os_error(path, "can't write the file");
+    if (::rename(temporary.c_str(), path.c_str()) != 0)
+      throw os_error(path, "can't write the file");
   } catch (...) {
     ::close(file);
-    std::error_code ignored;
-    std::filesystem::remove(temporary, ignored);
+    ::unlink(temporary.c_str());
     throw;
   }
   ::close(file);
-  std::filesystem::rename(temporary, path);
 }
 
 std::string shape_text(at::IntArrayRef shape) {

@@ -59,7 +59,8 @@ void read_rope(const Json& text, LlamaConfig& config, const std::string& where) 
     const auto rope = text.find(key);
     if (rope == text.end() || !rope->is_object()) continue;
     std::string type = "default";
-    const Fields fields = {{"rope_type", &type, "", {"default"}},
+    const Fields fields = {{"type", &type, "", {"default"}},  // rope_type's older name
+                           {"rope_type", &type, "", {"default"}},
                            {"rope_theta", &config.rope_theta}};
     read_fields(*rope, fields, UnknownKeys::kIgnore, where + ": " + key);
   }

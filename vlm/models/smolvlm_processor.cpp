@@ -141,6 +141,11 @@ EncodedConversation SmolVlmProcessor::encode_conversation(const std::vector<Mess
   }
   add(std::string_view(full).substr(done), false);
   expansion.check_all_used();
+  // A picture in the assistant's turn is given, not said.
+  const auto image_id = tokenizer_->token_to_id(kImage);
+  for (std::size_t t = 0; t < encoded.ids.size(); ++t) {
+    if (encoded.ids[t] == image_id) encoded.is_trained[t] = false;
+  }
   // Training must see the ids that generation will: encoding in pieces may change nothing.
   if (tokenizer_->encode(whole) != encoded.ids) {
     throw Error({.what = "the tokenizer merges text across the border of an assistant turn",
