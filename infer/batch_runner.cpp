@@ -22,8 +22,7 @@ namespace fs = std::filesystem;
 OrderedJson begin_row(const BatchItem& item) {
   OrderedJson row;
   row["id"] = item.id;
-  row["path"] = item.path.string();
-  if (item.question) row["question"] = *item.question;
+  for (const auto& [name, value] : item.columns) row[name] = value;
   return row;
 }
 
@@ -139,9 +138,9 @@ BatchResult run_batch(Generator& generator, const std::vector<BatchItem>& items,
   const std::size_t finished = count_finished(options.output, items);
   if (finished > 0) log_info(concat("goes on behind the ", finished, " rows already there"));
   BatchWriter writer(generator, options);
-  PictureQueue queue(
-      generator.processor(), {items.begin() + static_cast<std::ptrdiff_t>(finished), items.end()},
-      {.system = options.system, .workers = options.workers, .ahead = options.batch_size * 2});
+  PictureQueue queue(generator.processor(),
+                     {items.begin() + static_cast<std::ptrdiff_t>(finished), items.end()},
+                     {.workers = options.workers, .ahead = options.batch_size * 2});
   Progress progress("items", static_cast<std::int64_t>(items.size()),
                     static_cast<std::int64_t>(finished));
   for (std::size_t begin = finished; begin < items.size();) {
@@ -160,6 +159,19 @@ BatchResult run_batch(Generator& generator, const std::vector<BatchItem>& items,
     progress.update(static_cast<std::int64_t>(begin));
   }
   return writer.result;
+}
+
+std::vector<Message> make_conversation(const std::string& prompt, std::size_t images,
+                                       const std::string& system) {
+  std::vector<Message> messages;
+  if (!system.empty()) {
+    messages.push_back({.role = "system", .content = {{.type = "text", .text = system}}});
+  }
+  Message user{.role = "user"};
+  for (std::size_t i = 0; i < images; ++i) user.content.push_back({.type = "image"});
+  user.content.push_back({.type = "text", .text = prompt});
+  messages.push_back(std::move(user));
+  return messages;
 }
 
 std::vector<fs::path> list_pictures(const std::vector<std::string>& paths) {

@@ -9,8 +9,8 @@
 
 #include "data/media.h"
 #include "infer/batch_runner.h"
+#include "infer/evaluate.h"
 #include "infer/inspect.h"
-#include "infer/picture_queue.h"
 #include "infer/session.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -20,6 +20,7 @@
 namespace vlm::infer {
 namespace {
 
+constexpr std::int64_t kMostNewTokens = 1 << 20;
 constexpr const char* kCaptionPrompt = "Can you describe this image?";
 
 struct GenerateOptions {
@@ -35,6 +36,7 @@ struct BatchCommandOptions {
   std::vector<std::string> paths;
   std::vector<std::string> questions;
   std::string prompt = kCaptionPrompt;
+  std::string system;
   std::int64_t max_new_tokens = 64;
   BatchOptions batch;
 };
@@ -85,25 +87,32 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   return 0;
 }
 
+BatchItem make_item(const std::filesystem::path& path, const std::string& prompt,
+                    const std::string& system) {
+  return {.id = path.string(),
+          .columns = {{"path", path.string()}},
+          .messages = make_conversation(prompt, 1, system),
+          .images = {path}};
+}
+
 // Every picture with every question, pictures first.
 std::vector<BatchItem> make_items(const BatchCommandOptions& options) {
   std::vector<BatchItem> items;
   for (const auto& path : list_pictures(options.paths)) {
-    if (options.questions.empty()) {
-      items.push_back({.id = path.string(), .path = path, .prompt = options.prompt});
-    }
+    if (options.questions.empty()) items.push_back(make_item(path, options.prompt, options.system));
     for (std::size_t q = 0; q < options.questions.size(); ++q) {
-      const std::string& question = options.questions[q];
-      const std::string id =
-          options.questions.size() == 1 ? path.string() : concat(path.string(), "#", q + 1);
-      items.push_back({.id = id, .path = path, .question = question, .prompt = question});
+      BatchItem item = make_item(path, options.questions[q], options.system);
+      if (options.questions.size() > 1) item.id += concat("#", q + 1);
+      item.columns.emplace_back("question", options.questions[q]);
+      items.push_back(std::move(item));
     }
   }
   return items;
 }
 
-int run_batch_command(const BatchCommandOptions& options, const RuntimeOptions& runtime) {
-  const std::vector<BatchItem> items = make_items(options);
+// Opens the model, answers the items and tells how it went.
+int answer_items(const std::vector<BatchItem>& items, const BatchCommandOptions& options,
+                 const RuntimeOptions& runtime) {
   Session session = open_session(options.choice, runtime);
   BatchOptions batch = options.batch;
   batch.generation = session.generation;
@@ -115,18 +124,19 @@ int run_batch_command(const BatchCommandOptions& options, const RuntimeOptions& 
   return result.errors > 0 ? 3 : 0;
 }
 
+int run_evaluate(const BatchCommandOptions& options, const data::FolderOptions& folder,
+                 const RuntimeOptions& runtime) {
+  const auto dataset = data::load_datasets(options.paths, folder);
+  const int code = answer_items(make_evaluation_items(*dataset), options, runtime);
+  if (code != 130) print(score_rows(options.batch.output).dump() + "\n");
+  return code;
+}
+
 void add_model_options(CLI::App& command, ModelChoice& choice) {
   command
       .add_option("--model", choice.model, "Model folder, or org/name in the Hugging Face cache")
       ->required();
   command.add_option("--adapter", choice.adapter, "PEFT adapter folder (default: none)");
-}
-
-void add_generation_options(CLI::App& command, std::string& system, std::int64_t& max_new_tokens) {
-  command.add_option("--system", system, "System message (default: none)");
-  command.add_option("--max-new-tokens", max_new_tokens, "Longest answer in tokens")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 20))
-      ->capture_default_str();
 }
 
 std::function<int()> add_generate(CLI::App& app, const RuntimeOptions& runtime) {
@@ -136,47 +146,75 @@ std::function<int()> add_generate(CLI::App& app, const RuntimeOptions& runtime) 
   command->add_option("--image", options->images, "Picture, put before the text; may be repeated")
       ->allow_extra_args(false);
   command->add_option("--prompt", options->prompt, "What to ask")->required();
-  add_generation_options(*command, options->system, options->max_new_tokens);
+  command->add_option("--system", options->system, "System message (default: none)");
+  command->add_option("--max-new-tokens", options->max_new_tokens, "Longest answer in tokens")
+      ->check(CLI::Range(std::int64_t{0}, kMostNewTokens))
+      ->capture_default_str();
   command->add_option("--format", options->format, "text streams the answer, json prints one line")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
   return [options, &runtime] { return run_generate(*options, runtime); };
 }
 
-CLI::App* add_batch_command(CLI::App& app, const char* name, const char* description,
-                            BatchCommandOptions& options) {
+// What every command that writes rows has.
+void add_batch_options(CLI::App& command, BatchCommandOptions& options) {
+  add_model_options(command, options.choice);
+  command.add_option("--output", options.batch.output, "JSONL file; rows already there are kept")
+      ->required();
+  command.add_option("--max-new-tokens", options.max_new_tokens, "Longest answer in tokens")
+      ->check(CLI::Range(std::int64_t{0}, kMostNewTokens))
+      ->capture_default_str();
+  command.add_option("--batch-size", options.batch.batch_size, "Items answered together")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  command.add_option("--workers", options.batch.workers, "Threads that decode pictures ahead")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+}
+
+CLI::App* add_picture_command(CLI::App& app, const char* name, const char* description,
+                              BatchCommandOptions& options) {
   CLI::App* command = app.add_subcommand(name, description);
   command->add_option("paths", options.paths, "Pictures and folders (searched recursively)")
       ->required();
-  add_model_options(*command, options.choice);
-  command->add_option("--output", options.batch.output, "JSONL file; rows already there are kept")
-      ->required();
-  add_generation_options(*command, options.batch.system, options.max_new_tokens);
-  command->add_option("--batch-size", options.batch.batch_size, "Items answered together")
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
-  command->add_option("--workers", options.batch.workers, "Threads that decode pictures ahead")
-      ->check(CLI::Range(1, 256))
-      ->capture_default_str();
+  add_batch_options(*command, options);
+  command->add_option("--system", options.system, "System message (default: none)");
   return command;
+}
+
+std::function<int()> add_evaluate(CLI::App& app, const RuntimeOptions& runtime) {
+  auto options = std::make_shared<BatchCommandOptions>();
+  auto folder = std::make_shared<data::FolderOptions>();
+  CLI::App* command = app.add_subcommand(
+      "evaluate", "Answer a data set's questions and print the share answered exactly");
+  command->add_option("data", options->paths, "JSONL files and picture folders, as for finetune")
+      ->required();
+  add_batch_options(*command, *options);
+  command
+      ->add_option("--text-column", folder->text_column,
+                   "Column of a folder's metadata with the answer")
+      ->capture_default_str();
+  command->add_option("--prompt", folder->prompt, "Question put to every picture of a folder")
+      ->capture_default_str();
+  return [options, folder, &runtime] { return run_evaluate(*options, *folder, runtime); };
 }
 
 std::function<int()> add_caption(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<BatchCommandOptions>();
   CLI::App* command =
-      add_batch_command(app, "caption", "Describe pictures, one JSONL row each", *options);
+      add_picture_command(app, "caption", "Describe pictures, one JSONL row each", *options);
   command->add_option("--prompt", options->prompt, "What to ask for")->capture_default_str();
-  return [options, &runtime] { return run_batch_command(*options, runtime); };
+  return [options, &runtime] { return answer_items(make_items(*options), *options, runtime); };
 }
 
 std::function<int()> add_vqa(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<BatchCommandOptions>();
   CLI::App* command =
-      add_batch_command(app, "vqa", "Ask questions about pictures, one JSONL row each", *options);
+      add_picture_command(app, "vqa", "Ask questions about pictures, one JSONL row each", *options);
   command->add_option("--question", options->questions, "Question; may be repeated")
       ->required()
       ->allow_extra_args(false);
-  return [options, &runtime] { return run_batch_command(*options, runtime); };
+  return [options, &runtime] { return answer_items(make_items(*options), *options, runtime); };
 }
 
 std::function<int()> add_inspect(CLI::App& app) {
@@ -198,6 +236,7 @@ std::map<std::string, std::function<int()>> add_commands(CLI::App& app,
   return {{"generate", add_generate(app, runtime)},
           {"caption", add_caption(app, runtime)},
           {"vqa", add_vqa(app, runtime)},
+          {"evaluate", add_evaluate(app, runtime)},
           {"inspect", add_inspect(app)}};
 }
 

@@ -1,4 +1,5 @@
-// `vlm generate`, `caption`, `vqa` and `inspect`: options of the command line, and what they run.
+// `vlm generate`, `caption`, `vqa`, `evaluate` and `inspect`: options of the command line, and what
+// they run.
 #pragma once
 
 #include <functional>

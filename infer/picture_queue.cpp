@@ -54,25 +54,14 @@ void PictureQueue::work() {
 PreparedPrompt PictureQueue::prepare(const BatchItem& item) const {
   PreparedPrompt prepared;
   try {
-    const auto messages = make_conversation(item.prompt, 1, options_.system);
-    prepared.prompt = processor_.encode_prompt(messages, {data::load_image(item.path)});
+    std::vector<Image> images;
+    for (const auto& path : item.images) images.push_back(data::load_image(path));
+    prepared.prompt = processor_.encode_prompt(item.messages, images);
   } catch (
       const std::exception& error) {  // also bad_alloc for one huge picture: it costs its own row
     prepared.error = error.what();
   }
   return prepared;
-}
-
-std::vector<Message> make_conversation(const std::string& prompt, std::size_t images,
-                                       const std::string& system) {
-  std::vector<Message> messages;
-  if (!system.empty())
-    messages.push_back({.role = "system", .content = {{.type = "text", .text = system}}});
-  Message user{.role = "user"};
-  for (std::size_t i = 0; i < images; ++i) user.content.push_back({.type = "image"});
-  user.content.push_back({.type = "text", .text = prompt});
-  messages.push_back(std::move(user));
-  return messages;
 }
 
 }  // namespace vlm::infer

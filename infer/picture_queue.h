@@ -23,7 +23,6 @@ struct PreparedPrompt {
 };
 
 struct PictureQueueOptions {
-  std::string system;
   std::int64_t workers = 2;
   std::int64_t ahead = 16;  // most prompts held ready, which bounds memory
 };
@@ -56,9 +55,5 @@ class PictureQueue {
   bool stopping_ = false;
   std::vector<std::thread> threads_;
 };
-
-// One user turn: the pictures first, then the text; a system message in front when there is one.
-std::vector<Message> make_conversation(const std::string& prompt, std::size_t images,
-                                       const std::string& system);
 
 }  // namespace vlm::infer

@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/media.h"
-#include "infer/picture_queue.h"
+#include "infer/batch_runner.h"
 #include "infer/search.h"
 #include "infer/session.h"
 #include "tests/support/folders.h"
@@ -89,8 +89,8 @@ TEST_CASE("answers end at the limit, at an end id, or at the last position") {
   CHECK(ended.finish_reason == "stop");
   CHECK_THROWS_WITH(
       session.generator->generate({EncodedConversation{}}, options),
-      "the prompt is empty: got 0 tokens, wanted fewer than max_position_embeddings = 8192");
-  const EncodedConversation endless{.ids = std::vector<std::int64_t>(8192, 20)};
+      "the prompt is empty: got 0 tokens, wanted fewer than max_position_embeddings = 512");
+  const EncodedConversation endless{.ids = std::vector<std::int64_t>(600, 20)};
   CHECK_THROWS_WITH(session.generator->generate({endless}, options),
                     Contains("the prompt is too long"));
 }
