@@ -44,7 +44,23 @@ class SmolVlmModelBody : public torch::nn::Module {
   std::shared_ptr<LlamaModel> text_model;
 };
 
+namespace {
+
+// Memory that the encoder's activations may take at once during inference.
+constexpr std::int64_t kChunkBytes = 512 << 20;
+
+// Tiles that fit kChunkBytes: per patch a block holds about eight vectors of the hidden size
+// (residual, norm, q, k, v, attended, their sum) and two of the MLP's, in float32.
+std::int64_t count_tiles_per_chunk(const SiglipConfig& config) {
+  const std::int64_t patches = config.grid_side() * config.grid_side();
+  const std::int64_t floats = 8 * config.hidden_size + 2 * config.intermediate_size;
+  return std::clamp<std::int64_t>(kChunkBytes / (patches * floats * 4), 1, 1024);
+}
+
+}  // namespace
+
 SmolVlm::SmolVlm(const SmolVlmConfig& config) : config_(config) {
+  max_tiles_per_chunk = count_tiles_per_chunk(config.vision_config);
   model_ = register_module("model", std::make_shared<SmolVlmModelBody>(config));
   lm_head_ =
       register_module("lm_head", std::make_shared<Linear>(config.text_config.hidden_size,

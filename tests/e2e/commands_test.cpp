@@ -1,0 +1,167 @@
+// The program as its users meet it: output, messages, exit codes, interruptions.
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "tests/support/catch.h"
+#include "tests/support/run_program.h"
+#include "vlm/core/json.h"
+
+namespace vlm {
+namespace {
+
+const std::string kModel = " --model tests/fixtures/smolvlm_tiny --device cpu --threads 1 ";
+const std::string kPictures = "tests/fixtures/pictures/";
+
+TEST_CASE("every command explains itself and refuses what it doesn't know") {
+  for (const std::string command :
+       {"generate", "caption", "vqa", "evaluate", "inspect", "finetune", "merge"}) {
+    INFO(command);
+    const ProgramResult help = run_vlm(command + " --help");
+    CHECK(help.code == 0);
+    CHECK_THAT(help.out, Contains("--device") && Contains("--threads") && Contains("--log-level"));
+    const ProgramResult wrong = run_vlm(command + " --no-such-option");
+    CHECK(wrong.code == 2);
+    CHECK(wrong.out.empty());
+    CHECK_FALSE(wrong.err.empty());
+  }
+  CHECK(run_vlm("").code == 2);
+  CHECK(run_vlm("--version").code == 0);
+}
+
+TEST_CASE("generate prints one line of JSON, or the same text") {
+  const std::string ask =
+      "generate" + kModel + "--image " + kPictures + "wide.png --image " + kPictures +
+      "square.png --system 'Be brief.' --prompt 'What is this?' --max-new-tokens 6";
+  const ProgramResult json = run_vlm(ask + " --format json");
+  REQUIRE(json.code == 0);
+  const Json row = Json::parse(json.out);
+  CHECK(row["token_ids"].size() == 6);
+  CHECK(row["token_logprobs"].size() == 6);
+  CHECK(row["prompt_token_ids"].size() > 20);
+  CHECK(row["finish_reason"] == "length");
+  CHECK(row["peak_rss_mb"].get<double>() > 10);
+  for (const char* key : {"load_s", "vision_s", "prefill_s", "decode_s", "decode_tokens_per_s"}) {
+    CHECK(row["timing"][key].get<double>() >= 0);
+  }
+  const ProgramResult text = run_vlm(ask);
+  CHECK(text.out == row["text"].get<std::string>() + "\n");
+}
+
+TEST_CASE("errors go to stderr with exit code 1") {
+  const ProgramResult picture = run_vlm("generate" + kModel + "--image /nowhere.png --prompt x");
+  CHECK(picture.code == 1);
+  CHECK(picture.out.empty());
+  CHECK_THAT(picture.err, Contains("error: /nowhere.png"));
+  const ProgramResult model = run_vlm("generate --model no/such --prompt x --device cpu");
+  CHECK(model.code == 1);
+  CHECK_THAT(model.err, Contains("error: no/such: no such model: got neither a folder nor"));
+  const ProgramResult device =
+      run_vlm("generate --model tests/fixtures/smolvlm_tiny --prompt x --device tpu");
+  CHECK(device.code == 1);
+  CHECK_THAT(device.err, Contains("error: unknown device: got 'tpu'"));
+}
+
+TEST_CASE("caption and vqa write rows, tell failures by exit code 3, and go on after a kill") {
+  const TemporaryFolder folder;
+  const auto in = folder.path() / "in";
+  std::filesystem::create_directories(in);
+  for (int i = 0; i < 40; ++i) {
+    std::filesystem::copy_file(fixture("pictures/square.png"),
+                               in / ("p" + std::to_string(100 + i) + ".png"));
+  }
+  const std::string output = (folder.path() / "rows.jsonl").string();
+  const std::string command =
+      "vqa " + in.string() + kModel +
+      "--question Who? --question Why? --max-new-tokens 3 --batch-size 2 --output ";
+  REQUIRE(run_vlm(command + (folder.path() / "whole.jsonl").string()).code == 0);
+  const std::string whole = read_file(folder.path() / "whole.jsonl");
+  CHECK(std::count(whole.begin(), whole.end(), '\n') == 80);
+  for (int trial = 0; trial < 4; ++trial) {  // killed at some moment, started again, killed again
+    run_shell("timeout -s KILL 0." + std::to_string(2 + trial) + " '" + VLM_BINARY + "' " +
+                  command + output + " || true",
+              VLM_SOURCE_DIR);
+  }
+  REQUIRE(run_vlm(command + output).code == 0);
+  CHECK(read_file(output) == whole);
+
+  std::ofstream(in / "p120.png") << "broken now";
+  const ProgramResult broken =
+      run_vlm("caption " + in.string() + kModel + "--max-new-tokens 2 --output " +
+              (folder.path() / "captions.jsonl").string());
+  CHECK(broken.code == 3);
+  CHECK_THAT(broken.err, Contains("40 rows written") && Contains("1 with an error"));
+}
+
+// Four questions that can only be answered by heart.
+void write_training(const std::filesystem::path& folder) {
+  std::ofstream data(folder / "data.jsonl");
+  const auto line = [&](const char* picture, const char* question, const char* answer) {
+    data
+        << R"({"messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": ")"
+        << question << R"("}]}, {"role": "assistant", "content": [{"type": "text", "text": ")"
+        << answer << R"("}]}], "images": [")"
+        << fixture(std::string("pictures/") + picture).string() << "\"]}\n";
+  };
+  line("square.png", "What?", "a cat");
+  line("wide.png", "What?", "two dogs");
+  line("square.png", "Where?", "at home");
+  line("wide.png", "Where?", "in Rome");
+  std::ofstream(folder / "config.json")
+      << R"({
+    "model_name_or_path": ")"
+      << fixture("smolvlm_tiny").string()
+      << R"(", "output_dir": "adapter", "train_files": ["data.jsonl"],
+    "r": 16, "lora_alpha": 32, "learning_rate": 0.01, "lr_scheduler_type": "constant", "max_steps": 60,
+    "per_device_train_batch_size": 4, "logging_steps": 5, "save_steps": 20, "max_grad_norm": 1.0})";
+}
+
+TEST_CASE("LoRA learns four samples by heart; generate, evaluate and merge repeat them") {
+  const TemporaryFolder folder;
+  write_training(folder.path());
+  const ProgramResult trained =
+      run_vlm("finetune config.json --device cpu --threads 1", folder.path());
+  INFO(trained.err);
+  REQUIRE(trained.code == 0);
+  const std::string model = " --model " + fixture("smolvlm_tiny").string() + " --device cpu ";
+  const ProgramResult answer =
+      run_vlm("generate" + model + "--adapter adapter --image " +
+                  fixture("pictures/wide.png").string() + " --prompt 'Where?'",
+              folder.path());
+  CHECK(answer.out == " in Rome\n");
+  const ProgramResult scored = run_vlm(
+      "evaluate data.jsonl" + model + "--adapter adapter --output rows.jsonl", folder.path());
+  CHECK(scored.out == "{\"accuracy\":1.0,\"correct\":4,\"total\":4,\"errors\":0}\n");
+  REQUIRE(run_vlm("merge" + model + "--adapter adapter --output merged", folder.path()).code == 0);
+  const ProgramResult merged =
+      run_vlm("generate --model merged --device cpu --image " +
+                  fixture("pictures/wide.png").string() + " --prompt 'Where?'",
+              folder.path());
+  CHECK(merged.out == " in Rome\n");
+  CHECK(std::filesystem::exists(folder.path() / "adapter/train_config.json"));
+}
+
+TEST_CASE("Ctrl-C leaves a checkpoint, and the same command ends as if nothing had been") {
+  const TemporaryFolder folder;
+  write_training(folder.path());
+  const std::string options =
+      " --device cpu --threads 1 --set max_steps=4000 --set save_steps=0 --set output_dir=";
+  const ProgramResult cut =
+      run_shell("timeout -s INT 1.5 '" + std::string(VLM_BINARY) + "' finetune config.json" +
+                    options + "cut || echo code $?",
+                folder.path());
+  // timeout reports 124 when the time was up; the program itself wrote what it needs to go on.
+  CHECK_THAT(cut.out, Contains("code 124"));
+  CHECK_THAT(cut.err, Contains("the same command goes on from here"));
+  const ProgramResult wrong = run_vlm("finetune config.json --set learning_rat=1", folder.path());
+  CHECK(wrong.code == 1);
+  CHECK_THAT(wrong.err,
+             Contains("--set: unknown key 'learning_rat' (did you mean 'learning_rate'?)"));
+  std::int64_t checkpoints = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path() / "cut")) {
+    checkpoints += entry.path().filename().string().starts_with("checkpoint-") ? 1 : 0;
+  }
+  CHECK(checkpoints == 1);
+}
+
+}  // namespace
+}  // namespace vlm
