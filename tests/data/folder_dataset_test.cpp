@@ -25,7 +25,9 @@ std::string answer(const Sample& sample) {
 
 TEST_CASE("CSV: quotes, line breaks in fields, CRLF, a byte order mark, empty fields") {
   CHECK(parse_csv("a,b\n1,2\n", "f") == Table{{"a", "b"}, {"1", "2"}});
-  CHECK(parse_csv("\xEF\xBB\xBF" "a,b\r\n\r\n1,2", "f") == Table{{"a", "b"}, {"1", "2"}});
+  CHECK(parse_csv("\xEF\xBB\xBF"
+                  "a,b\r\n\r\n1,2",
+                  "f") == Table{{"a", "b"}, {"1", "2"}});
   CHECK(parse_csv("\"x, \"\"y\"\"\r\nz\",,\"\"\n,", "f") ==
         Table{{"x, \"y\"\r\nz", "", ""}, {"", ""}});
   CHECK(parse_csv("a 5\" pipe,19\" and 21\"\n", "f") == Table{{"a 5\" pipe", "19\" and 21\""}});
@@ -57,8 +59,8 @@ TEST_CASE("a row of metadata.jsonl becomes one turn about its picture") {
 
 TEST_CASE("metadata.csv gives the same, with any text column and prompt") {
   const ScratchFolder scratch;
-  const std::string file = scratch.write(
-      "metadata.csv", "label,file_name,more\r\n\"a, b\",x.png,1\r\ncat,y.png,2\r\n");
+  const std::string file =
+      scratch.write("metadata.csv", "label,file_name,more\r\n\"a, b\",x.png,1\r\ncat,y.png,2\r\n");
   const auto dataset = load_dataset(scratch.path(), {.text_column = "label", .prompt = "What?"});
   REQUIRE(dataset->size() == 2);
   CHECK(answer(dataset->at(0)) == "a, b");
@@ -73,8 +75,7 @@ TEST_CASE("metadata.csv gives the same, with any text column and prompt") {
 TEST_CASE("metadata that lacks a column or a field is refused with its place") {
   const ScratchFolder scratch;
   const std::string folder = scratch.path().string();
-  CHECK(load_error(folder) ==
-        folder + ": a picture folder needs metadata.jsonl or metadata.csv");
+  CHECK(load_error(folder) == folder + ": a picture folder needs metadata.jsonl or metadata.csv");
   const std::string csv = scratch.write("metadata.csv", "file_name,label\na.png,cat\n");
   CHECK(load_error(folder) == csv + ": no column 'text': got columns file_name, label");
   CHECK(load_error(folder, {.text_column = "label"}) == "");
@@ -123,7 +124,8 @@ TEST_CASE("joined datasets count on from one another") {
   scratch.write("three/metadata.csv", "file_name,text\na.png,3\nb.png,4\n");
   const auto joined = load_datasets({one, two, scratch.at("three")}, {});
   REQUIRE(joined->size() == 5);
-  for (std::int64_t i = 0; i < joined->size(); ++i) CHECK(answer(joined->at(i)) == std::to_string(i));
+  for (std::int64_t i = 0; i < joined->size(); ++i)
+    CHECK(answer(joined->at(i)) == std::to_string(i));
   CHECK(joined->at(2).where == two + ":1");
   CHECK_THROWS(joined->at(5));
   CHECK_THROWS(joined->at(-1));

@@ -55,8 +55,7 @@ TEST_CASE("parts, plain text and system messages") {
 }
 
 TEST_CASE("image parts take the entries of 'images' in order, or name their own path") {
-  const std::string parts =
-      R"([{"type":"image"},{"type":"text","text":"and"},{"type":"image"}])";
+  const std::string parts = R"([{"type":"image"},{"type":"text","text":"and"},{"type":"image"}])";
   CHECK(parsed(user(parts, R"(,"images":["a.png","sub/b.png"])")) ==
         "user: <image> and <image> [/d/a.png;/d/sub/b.png;]");
   CHECK(parsed(user(parts, R"(,"images":[{"path":"a.png","bytes":null},"/abs/b.png"])")) ==
