@@ -22,7 +22,7 @@ struct Format {
   Decoder decoder;
 };
 
-using std::string_view_literals::operator""sv;
+using namespace std::string_view_literals;
 
 constexpr std::array kFormats = {
     Format{"\x89PNG\r\n\x1a\n"sv, 0, "PNG", decode_png},
@@ -80,7 +80,9 @@ Image decode_image(std::string_view bytes, const std::string& where, const Media
 
 bool has_image_suffix(const std::filesystem::path& path) {
   std::string suffix = path.extension().string();
-  for (char& letter : suffix) letter = static_cast<char>(std::tolower(letter));
+  for (char& letter : suffix) {
+    letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
+  }
   constexpr std::array kSuffixes = {".png",  ".apng", ".jpg", ".jpeg", ".jpe", ".jfif",
                                     ".webp", ".bmp",  ".tif", ".tiff", ".gif"};
   return std::find(kSuffixes.begin(), kSuffixes.end(), suffix) != kSuffixes.end();

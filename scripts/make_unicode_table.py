@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes vlm/text/unicode_table.cpp: where the Unicode of the `tokenizers` package and that of our libraries differ.
 
-Its pattern engine knows more than Unicode 14, its NFC less. Both are asked about every code point, and the answers that
+Its pattern engine and its lower case know more than Unicode 14, its NFC less. They are asked about every code point, and the answers that
 Python's unicodedata (Unicode 14 in Python 3.11) gives differently are kept. Run with a Python that has `tokenizers`; the
 result is committed.
 """
@@ -14,6 +14,7 @@ OUT = pathlib.Path(__file__).resolve().parent.parent / "vlm/text/unicode_table.c
 CATEGORIES = "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co".split()
 CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 HEAD = """// Written by scripts/make_unicode_table.py: don't edit.
+// clang-format off
 #include "vlm/text/unicode.h"
 
 namespace vlm {
@@ -25,12 +26,17 @@ MIDDLE = """};
 
 constexpr CodePointRange kInertMarks[] = {
 """
+LOWER = """};
+
+constexpr LowerRange kNewerLower[] = {
+"""
 TAIL = """};
 
 }  // namespace
 
 std::span<const NewerRange> newer_ranges() { return kNewerRanges; }
 std::span<const CodePointRange> inert_marks() { return kInertMarks; }
+std::span<const LowerRange> newer_lower() { return kNewerLower; }
 
 }  // namespace vlm
 """
@@ -65,6 +71,14 @@ def is_inert(c, category):
     return newer or (c != 0x345 and unicodedata.combining(chr(c)) != 0 and not moves)
 
 
+def newer_lower():
+    """(code point, how far its lower case is) where the package knows one and Unicode 14 doesn't."""
+    for c in CODE_POINTS:
+        lower = normalizers.Lowercase().normalize_str(chr(c))
+        if len(lower) == 1 and lower != chr(c).lower():
+            yield c, ord(lower) - c
+
+
 def main():
     assert unicodedata.unidata_version == "14.0.0", "run with Python 3.11"
     known = categories_of_the_engine()
@@ -73,7 +87,8 @@ def main():
     inert = to_ranges((c, "") for c, category in assigned if is_inert(c, category))
     newer_rows = "".join(f'    {{0x{first:04X}, 0x{last:04X}, "{category}"}},\n' for first, last, category in newer)
     inert_rows = "".join(f"    {{0x{first:04X}, 0x{last:04X}}},\n" for first, last, _ in inert)
-    OUT.write_text(HEAD + newer_rows + MIDDLE + inert_rows + TAIL, encoding="utf-8")
+    lower_rows = "".join(f"    {{0x{first:04X}, 0x{last:04X}, {shift}}},\n" for first, last, shift in to_ranges(newer_lower()))
+    OUT.write_text(HEAD + newer_rows + MIDDLE + inert_rows + LOWER + lower_rows + TAIL, encoding="utf-8")
     print(f"{len(newer)} newer ranges, {len(inert)} ranges of inert marks")
 
 

@@ -4,6 +4,7 @@
 
 #include <csetjmp>
 #include <cstring>
+#include <new>
 #include <vector>
 
 #include "data/pictures/decoder.h"
@@ -73,6 +74,7 @@ class PngReader {
     session_.rest = source.bytes;
     session_.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &session_, on_error, on_warning);
     session_.info = png_create_info_struct(session_.png);
+    if (!session_.info) throw std::bad_alloc();
     png_set_read_fn(session_.png, &session_, on_read);
     png_set_user_limits(session_.png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // check_size is ours
   }

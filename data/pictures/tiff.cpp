@@ -100,7 +100,7 @@ class TiffReader {
     TIFFOpenOptionsSetWarningHandlerExtR(options.get(), on_warning, &stream_);
     tiff_.reset(TIFFClientOpenExt("picture", "rm", &stream_, on_read, on_write, on_seek, on_close,
                                   on_size, nullptr, nullptr, options.get()));
-    if (!tiff_) throw failure();
+    if (!tiff_) throw failure("no directory");
   }
 
   Picture read() {
@@ -115,16 +115,17 @@ class TiffReader {
     const auto planar = field<std::uint16_t>(TIFFTAG_PLANARCONFIG, PLANARCONFIG_CONTIG);
     const bool is_ycbcr = photometric == PHOTOMETRIC_YCBCR || compression == COMPRESSION_OJPEG;
     if (!is_ycbcr) return finish(read_blocks(photometric));
-    if (compression != COMPRESSION_JPEG || planar != PLANARCONFIG_CONTIG)
-      return finish(read_ycbcr());
+    const bool libjpeg_converts = compression == COMPRESSION_JPEG && planar == PLANARCONFIG_CONTIG;
+    if (!libjpeg_converts) return finish(read_ycbcr());
     TIFFSetField(tiff_.get(), TIFFTAG_JPEGCOLORMODE, JPEGCOLORMODE_RGB);
     return finish(read_blocks(PHOTOMETRIC_RGB));
   }
 
  private:
-  Error failure() const {
+  // `otherwise`: the reason where libtiff gives none.
+  Error failure(const char* otherwise) const {
     if (stream_.ended) return truncated(source_, "TIFF");
-    return corrupt(source_, "TIFF", stream_.message.empty() ? "no directory" : stream_.message);
+    return corrupt(source_, "TIFF", stream_.message.empty() ? otherwise : stream_.message);
   }
 
   template <typename T>
@@ -240,7 +241,7 @@ class TiffReader {
             : TIFFReadEncodedStrip(tiff, TIFFComputeStrip(tiff, top, sample), block.data(), size);
     const tmsize_t row = layout_.tiled ? TIFFTileRowSize(tiff) : TIFFScanlineSize(tiff);
     const std::uint32_t rows = std::min(layout_.block_height, layout_.height - top);
-    if (got < row * static_cast<tmsize_t>(rows)) throw failure();
+    if (got < row * static_cast<tmsize_t>(rows)) throw failure("too few pixels");
   }
 
   Palette read_palette() const {
@@ -374,7 +375,7 @@ class TiffReader {
     Image image = make_canvas(layout_.height, layout_.width);
     std::vector<std::uint32_t> raster(std::size_t{layout_.width} * layout_.height);
     if (TIFFRGBAImageGet(&reader, raster.data(), layout_.width, layout_.height) == 0) {
-      throw failure();
+      throw failure("too few pixels");
     }
     std::uint8_t* out = image.pixels.data();
     for (const std::uint32_t pixel : raster) {

@@ -11,7 +11,8 @@ std::shared_ptr<SmolVlm> load(const std::string& name) {
   return std::dynamic_pointer_cast<SmolVlm>(load_model(fixture(name), {}));
 }
 
-// transformers takes [B, N, 3, S, S] and drops pictures of zeros; we take the pictures that are left.
+// transformers takes [B, N, 3, S, S] and drops pictures of zeros; we take the pictures that are
+// left.
 struct KeptTiles {
   at::Tensor pixel_values, tile_mask;
 
@@ -37,7 +38,8 @@ TEST_CASE("every stage of the graph equals transformers'") {
     CHECK(patch_mask.equal(golden["patch_mask"].to(at::kBool)));
     CHECK(make_position_ids(patch_mask, model->config().vision_config.grid_side())
               .equal(golden["position_ids"]));
-    check_close(model->encode_patches(tiles.pixel_values, tiles.tile_mask), golden["vision_output"]);
+    check_close(model->encode_patches(tiles.pixel_values, tiles.tile_mask),
+                golden["vision_output"]);
     const at::Tensor features = model->encode_images(tiles.pixel_values, tiles.tile_mask);
     check_close(features, golden["connector_output"]);
     const at::Tensor embeddings = model->embed(golden["input_ids"], features);
@@ -58,8 +60,8 @@ TEST_CASE("greedy decoding with the cache gives transformers' ids and log-probab
     const at::Tensor wanted = golden["greedy_ids"];  // [B, 12]
     at::Tensor mask = golden["attention_mask"].to(at::kBool);
     KvCache cache(model->cache_shape(), mask.size(0), mask.size(1) + wanted.size(1), at::kFloat);
-    at::Tensor embeddings = model->embed(
-        golden["input_ids"], model->encode_images(tiles.pixel_values, tiles.tile_mask));
+    at::Tensor embeddings = model->embed(golden["input_ids"],
+                                         model->encode_images(tiles.pixel_values, tiles.tile_mask));
     std::vector<at::Tensor> logprobs;
     for (std::int64_t step = 0; step < wanted.size(1); ++step) {
       const at::Tensor hidden = model->decode(embeddings, mask, &cache).select(1, -1);
@@ -79,7 +81,8 @@ TEST_CASE("chunks of tiles, left padding and gradients change nothing") {
   const auto model = load("smolvlm_tiny");
   const KeptTiles tiles(golden);
   model->max_tiles_per_chunk = 1;
-  check_close(model->encode_images(tiles.pixel_values, tiles.tile_mask), golden["connector_output"]);
+  check_close(model->encode_images(tiles.pixel_values, tiles.tile_mask),
+              golden["connector_output"]);
 
   const at::NoGradGuard no_grad;
   const at::Tensor ids = at::randint(10, 100, {1, 7}, at::kLong);
@@ -102,8 +105,7 @@ TEST_CASE("gradients of the loss equal transformers', with and without checkpoin
                                    model->encode_images(tiles.pixel_values, tiles.tile_mask)),
                       golden["attention_mask"].to(at::kBool), nullptr);
     const at::Tensor labels = golden["labels"].narrow(1, 1, hidden.size(1) - 1).flatten();
-    const at::Tensor logits =
-        model->logits(hidden.narrow(1, 0, hidden.size(1) - 1)).flatten(0, 1);
+    const at::Tensor logits = model->logits(hidden.narrow(1, 0, hidden.size(1) - 1)).flatten(0, 1);
     const at::Tensor loss = at::cross_entropy_loss(logits, labels);
     check_close(loss.view({1}), golden["loss"]);
     loss.backward();
@@ -118,8 +120,9 @@ TEST_CASE("gradients of the loss equal transformers', with and without checkpoin
 TEST_CASE("a prompt whose image tokens don't fit its pictures is refused") {
   const auto model = load("smolvlm_tiny");
   const at::Tensor ids = at::full({1, 3}, model->image_token_id(), at::kLong);
-  CHECK_THROWS_WITH(model->embed(ids, {}),
-                    "image tokens in the prompt don't fit the pictures: got 3 image tokens, wanted 0");
+  CHECK_THROWS_WITH(
+      model->embed(ids, {}),
+      "image tokens in the prompt don't fit the pictures: got 3 image tokens, wanted 0");
 }
 
 }  // namespace

@@ -15,7 +15,6 @@
 #include <filesystem>
 #include <vector>
 
-#include "vlm/core/fields.h"
 #include "vlm/image/image.h"
 #include "vlm/image/resample.h"
 #include "vlm/image/transform.h"

@@ -6,6 +6,7 @@
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/core/fields.h"
 #include "vlm/image/image_processor.h"
 
 namespace vlm {
@@ -25,14 +26,15 @@ struct Source {
 
 Source find_source(const fs::path& folder) {
   const fs::path combined = folder / "processor_config.json";
-  if (fs::exists(combined)) {
+  std::error_code ignored;
+  if (fs::exists(combined, ignored)) {
     Json whole = load_json(combined);
     if (whole.is_object() && whole.contains("image_processor")) {
       return {std::move(whole["image_processor"]), combined.string() + ": image_processor"};
     }
   }
   const fs::path single = folder / "preprocessor_config.json";
-  if (fs::exists(single)) return {load_json(single), single.string()};
+  if (fs::exists(single, ignored)) return {load_json(single), single.string()};
   throw Error(
       {.what = "no image processor config",
        .where = folder.string(),

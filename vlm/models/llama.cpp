@@ -198,7 +198,7 @@ at::Tensor LlamaModel::forward(const at::Tensor& embeddings, const at::Tensor& a
   at::Tensor x = embeddings;
   for (const auto& layer : layers_) {
     const auto block = [&layer, step](const at::Tensor& in) { return layer->forward(in, step); };
-    x = checkpointing ? checkpoint_activations(block, x) : block(x);
+    x = checkpointing ? checkpoint_activations(*layer, block, x) : block(x);
   }
   if (cache) cache->advance(embeddings.size(1));
   return norm_->forward(x);

@@ -152,7 +152,7 @@ class SiglipEncoder : public torch::nn::Module {
   at::Tensor forward(at::Tensor x, const at::Tensor& mask, bool checkpointing) {
     for (const auto& layer : layers_) {
       const auto block = [&layer, mask](const at::Tensor& in) { return layer->forward(in, mask); };
-      x = checkpointing ? checkpoint_activations(block, x) : block(x);
+      x = checkpointing ? checkpoint_activations(*layer, block, x) : block(x);
     }
     return x;
   }

@@ -54,10 +54,20 @@ class CheckpointFunction : public torch::autograd::Function<CheckpointFunction> 
   }
 };
 
+bool needs_gradient(const torch::nn::Module& owner, const at::Tensor& x) {
+  if (!c10::GradMode::is_enabled()) return false;
+  if (x.requires_grad()) return true;
+  for (const at::Tensor& parameter : owner.parameters()) {
+    if (parameter.requires_grad()) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
-at::Tensor checkpoint_activations(const Block& block, const at::Tensor& x) {
-  if (!c10::GradMode::is_enabled()) return block(x);
+at::Tensor checkpoint_activations(const torch::nn::Module& owner, const Block& block,
+                                  const at::Tensor& x) {
+  if (!needs_gradient(owner, x)) return block(x);
   auto holder = c10::make_intrusive<BlockHolder>();
   holder->block = block;
   const at::Tensor anchor = at::zeros({1}, x.options().dtype(at::kFloat)).requires_grad_();

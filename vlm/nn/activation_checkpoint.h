@@ -7,14 +7,16 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <torch/nn/module.h>
 
 #include <functional>
 
 namespace vlm {
 
-// block(x) with its activations checkpointed. Gradients flow to x and to every parameter that the
-// block uses, also when x itself needs no gradient.
-at::Tensor checkpoint_activations(const std::function<at::Tensor(const at::Tensor&)>& block,
+// block(x) with its activations checkpointed; `owner` holds every parameter that the block uses. Gradients flow to x and
+// to those parameters, also when x itself needs no gradient. Where nothing needs one (a frozen tower) the block just runs.
+at::Tensor checkpoint_activations(const torch::nn::Module& owner,
+                                  const std::function<at::Tensor(const at::Tensor&)>& block,
                                   const at::Tensor& x);
 
 }  // namespace vlm

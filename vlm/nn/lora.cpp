@@ -75,6 +75,21 @@ std::vector<std::string> attach_branches(torch::nn::Module& model, const LoraCon
   throw Error({.what = "no module matches", .where = "target_modules", .got = wanted});
 }
 
+void check_shape(const TensorEntry& entry, const at::Tensor& wanted, const std::string& where) {
+  if (wanted.sizes() == at::IntArrayRef(entry.shape)) return;
+  throw Error({.what = "adapter tensor has the wrong shape",
+               .where = where,
+               .got = shape_text(entry.shape),
+               .wanted = shape_text(wanted.sizes())});
+}
+
+// "lm_head.base_layer.weight" → "lm_head.weight"; empty for a name without "base_layer".
+std::string without_base_layer(const std::string& name) {
+  const std::string mark = ".base_layer.";
+  const auto at = name.find(mark);
+  return at == std::string::npos ? "" : name.substr(0, at) + "." + name.substr(at + mark.size());
+}
+
 }  // namespace
 
 LoraBranch::LoraBranch(const Linear& base, std::int64_t r, double scaling, double dropout)
@@ -128,9 +143,9 @@ LoraConfig load_adapter(torch::nn::Module& model, const std::filesystem::path& f
   const LoraConfig config = LoraConfig::parse(load_ordered_json(config_path), config_path.string());
   if (has_lora(model)) merge_lora(model);
   attach_branches(model, config);
-  std::map<std::string, at::Tensor> wanted;
+  std::map<std::string, at::Tensor> wanted, base;
   for (auto& item : model.named_parameters()) {
-    if (is_lora_parameter(item.key())) wanted[item.key()] = item.value();
+    (is_lora_parameter(item.key()) ? wanted : base)[item.key()] = item.value();
   }
 
   const SafetensorsFile file(folder / "adapter_model.safetensors");
@@ -138,18 +153,19 @@ LoraConfig load_adapter(torch::nn::Module& model, const std::filesystem::path& f
   for (const auto& [key, entry] : file.entries()) {
     const std::string name = key.starts_with(kPrefix) ? key.substr(std::strlen(kPrefix)) : key;
     const std::string where = concat(file.path().string(), ": ", key);
+    if (const auto own = base.find(without_base_layer(name)); own != base.end()) {
+      // PEFT also stores the base weights of an adapted output head.
+      check_shape(entry, own->second, where);
+      own->second.set_data(file.tensor(key).to(own->second.options()));
+      continue;
+    }
     const auto found = wanted.find(name);
     if (found == wanted.end()) {
       throw Error({.what = "adapter tensor has no place in the model",
                    .where = where,
                    .hint = "only LoRA branches on linear layers are supported"});
     }
-    if (found->second.sizes() != at::IntArrayRef(entry.shape)) {
-      throw Error({.what = "adapter tensor has the wrong shape",
-                   .where = where,
-                   .got = shape_text(entry.shape),
-                   .wanted = shape_text(found->second.sizes())});
-    }
+    check_shape(entry, found->second, where);
     found->second.copy_(file.tensor(key));
     wanted.erase(found);
   }

@@ -111,11 +111,15 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens,
                         [](const AddedToken& token) { return token.special; });
   for (std::size_t i = 0; i < tokens_.size(); ++i) {
     const AddedToken& token = tokens_[i];
-    by_id_.emplace(token.id, i);
     by_content_.emplace(token.content, i);
     const Stage stage = token.normalized ? Stage::kNormalized : Stage::kRaw;
     const std::string form = token.normalized ? normalize(token.content) : token.content;
     tries_[static_cast<std::size_t>(stage)].insert(form, static_cast<std::int32_t>(i));
+    forms_[token.id] = {.text = form};
+  }
+  for (auto& [id, form] : forms_) {
+    const AddedToken* same = find(form.text);
+    form.skipped = same != nullptr && same->special;
   }
 }
 
@@ -145,14 +149,14 @@ std::vector<Segment> AddedTokens::split(std::string_view text, Stage stage) cons
   return result;
 }
 
-const AddedToken* AddedTokens::find(std::int64_t id) const {
-  const auto found = by_id_.find(id);
-  return found == by_id_.end() ? nullptr : &tokens_[found->second];
-}
-
 const AddedToken* AddedTokens::find(std::string_view content) const {
   const auto found = by_content_.find(std::string(content));
   return found == by_content_.end() ? nullptr : &tokens_[found->second];
+}
+
+const AddedTokens::Form* AddedTokens::find_form(std::int64_t id) const {
+  const auto found = forms_.find(id);
+  return found == forms_.end() ? nullptr : &found->second;
 }
 
 }  // namespace vlm

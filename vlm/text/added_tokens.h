@@ -52,9 +52,15 @@ class AddedTokens {
   // The segments of `text` (valid UTF-8), which they point into.
   std::vector<Segment> split(std::string_view text, Stage stage) const;
 
-  const AddedToken* find(std::int64_t id) const;
   const AddedToken* find(std::string_view content) const;
-  const std::vector<AddedToken>& tokens() const { return tokens_; }
+
+  // What an id stands for in decoded text: the normalized form of tokens with `normalized`. Like the
+  // package, a special token whose form differs from its content isn't skipped.
+  struct Form {
+    std::string text;
+    bool skipped = false;  // by decode(skip_special_tokens)
+  };
+  const Form* find_form(std::int64_t id) const;
 
  private:
   // A set of strings, and which one of them stands at a place of a text.
@@ -75,7 +81,7 @@ class AddedTokens {
   };
 
   std::vector<AddedToken> tokens_;
-  std::unordered_map<std::int64_t, std::size_t> by_id_;
+  std::unordered_map<std::int64_t, Form> forms_;
   std::unordered_map<std::string, std::size_t> by_content_;
   std::array<Trie, 2> tries_;  // by Stage
 };

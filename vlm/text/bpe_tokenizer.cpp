@@ -18,8 +18,8 @@ class BpeTokenizer::Stream : public DecodeStream {
         chain_(tokenizer.decoder_.start()) {}
 
   std::string add(std::int64_t id) override {
-    if (const AddedToken* added = tokenizer_.added_.find(id)) {
-      return skip_special_tokens_ && added->special ? "" : chain_.add(added->content);
+    if (const AddedTokens::Form* form = tokenizer_.added_.find_form(id)) {
+      return skip_special_tokens_ && form->skipped ? "" : chain_.add(form->text);
     }
     const std::string* token = tokenizer_.model_.id_to_token(id);
     return token == nullptr ? "" : chain_.add(*token);
@@ -45,48 +45,40 @@ BpeTokenizer::BpeTokenizer(const Json& json, const std::string& where)
 
 void BpeTokenizer::read_added_tokens(const Json& json, const std::string& where) {
   std::vector<AddedToken> tokens;
-  std::set<std::int64_t> new_ids;
   std::set<std::string> contents;
+  vocab_size_ = model_.size();
   if (find_member(json, "added_tokens", where) != nullptr) {
     const Json& entries = get_array(json, "added_tokens", where);
     for (std::size_t i = 0; i < entries.size(); ++i) {
       const std::string place = inside(concat(where, ": added_tokens"), i);
       AddedToken token = parse_added_token(entries[i], place);
       if (token.content.empty()) continue;
-      token.id = added_id(entries[i], token.content, place);
-      const bool in_model = model_.id_to_token(token.id) != nullptr;
-      if (!contents.insert(token.content).second ||
-          (!in_model && !new_ids.insert(token.id).second)) {
-        throw Error({.what = "token or id is given twice",
+      if (!contents.insert(token.content).second) {
+        throw Error({.what = "token is given twice",
                      .where = place,
-                     .got = concat("\"", token.content, "\" with id ", token.id)});
+                     .got = concat("\"", token.content, "\"")});
       }
+      const bool in_model = model_.token_to_id(token.content).has_value();
+      token.id = added_id(entries[i], token.content, place);
+      if (!in_model) ++vocab_size_;
       tokens.push_back(std::move(token));
     }
   }
-  vocab_size_ = model_.size() + static_cast<std::int64_t>(new_ids.size());
   added_ = AddedTokens(std::move(tokens),
                        [this](std::string_view text) { return normalizer_.apply(text); });
 }
 
-// The id of an entry, which has to agree with the model's vocabulary.
+// The id of an entry. The `tokenizers` package ignores what the file says and gives the model's id
+// or the next one behind the vocabulary, so a file that says anything else is refused.
 std::int64_t BpeTokenizer::added_id(const Json& entry, const std::string& content,
                                     const std::string& where) const {
   const std::int64_t id = to_token_id(get_member(entry, "id", where), inside(where, "id"));
-  const auto in_model = model_.token_to_id(content);
-  const std::string* other = model_.id_to_token(id);
-  if (in_model && *in_model != id) {
-    throw Error({.what = concat("id of \"", content, "\" differs from the vocabulary's"),
-                 .where = where,
-                 .got = concat(id),
-                 .wanted = concat(*in_model)});
-  }
-  if (!in_model && other != nullptr) {
-    throw Error({.what = concat("id of \"", content, "\" belongs to another token"),
-                 .where = where,
-                 .got = concat(id, ", which is \"", *other, "\"")});
-  }
-  return id;
+  const std::int64_t wanted = model_.token_to_id(content).value_or(vocab_size_);
+  if (id == wanted) return id;
+  throw Error({.what = concat("id of \"", content, "\" doesn't follow from the vocabulary"),
+               .where = where,
+               .got = concat(id),
+               .wanted = concat(wanted)});
 }
 
 std::vector<std::int64_t> BpeTokenizer::encode(std::string_view text,
@@ -132,7 +124,7 @@ std::optional<std::int64_t> BpeTokenizer::token_to_id(std::string_view token) co
 }
 
 std::optional<std::string> BpeTokenizer::id_to_token(std::int64_t id) const {
-  if (const AddedToken* added = added_.find(id)) return added->content;
+  if (const AddedTokens::Form* form = added_.find_form(id)) return form->text;
   const std::string* token = model_.id_to_token(id);
   return token == nullptr ? std::nullopt : std::optional(*token);
 }

@@ -2,7 +2,7 @@
 //
 // Supported: none, NFC, Lowercase, Prepend, Replace and Sequence; others are an Error that names
 // them. NFC equals that of the `tokenizers` package (which knows Unicode 9) for every sequence of
-// code points; Lowercase maps by Unicode 15, where the package has 17.
+// code points.
 #pragma once
 
 #include <functional>

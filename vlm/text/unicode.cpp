@@ -191,6 +191,9 @@ char32_t to_upper(char32_t code_point) {
   return map_case(code_point, utf8proc_toupper);
 }
 char32_t to_lower(char32_t code_point) {
+  if (const LowerRange* newer = find_range(newer_lower(), code_point)) {
+    return code_point + static_cast<char32_t>(newer->shift);
+  }
   return map_case(code_point, utf8proc_tolower);
 }
 char32_t to_title(char32_t code_point) {

@@ -56,7 +56,7 @@ bool is_whitespace(char32_t code_point);
 // General categories Nd, Nl and No (Unicode 17 here: Rust's char::is_numeric).
 bool is_numeric(char32_t code_point);
 
-// Simple case mappings (one code point to one), Unicode 15.
+// Simple case mappings (one code point to one), Unicode 15; lower case Unicode 17.
 char32_t to_upper(char32_t code_point);
 char32_t to_lower(char32_t code_point);
 char32_t to_title(char32_t code_point);
@@ -78,6 +78,14 @@ struct CodePointRange {
 // composes them.
 std::span<const CodePointRange> inert_marks();
 bool is_inert_mark(char32_t code_point);
+
+// Code points that Unicode 14 has no lower case for, and how far it is from them.
+struct LowerRange {
+  char32_t first;
+  char32_t last;
+  std::int32_t shift;
+};
+std::span<const LowerRange> newer_lower();
 
 // A code point with the same general category in Unicode 16, the same length in UTF-8, and known
 // since before Unicode 14; nothing where the code point needs no replacement. Lets an older pattern

@@ -1,0 +1,113 @@
+// Checkpoint folders → models and back.
+#include "vlm/models/registry.h"
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "tests/support/folders.h"
+#include "tests/support/tensors.h"
+#include "vlm/core/json.h"
+#include "vlm/io/checkpoint.h"
+#include "vlm/models/smolvlm.h"
+#include "vlm/nn/layers.h"
+
+namespace vlm {
+namespace {
+
+TEST_CASE("named parameters equal the keys of the published files") {
+  for (const std::string name : {"smolvlm_tiny", "smolvlm_odd", "idefics3_tiny"}) {
+    INFO(name);
+    std::set<std::string> ours;
+    for (const auto& [key, tensor] : load_model(fixture(name), {})->weights()) ours.insert(key);
+    const auto keys = Checkpoint(fixture(name)).keys();
+    CHECK(ours == std::set<std::string>(keys.begin(), keys.end()));
+  }
+}
+
+TEST_CASE("a saved model has the same weights and side files") {
+  const TemporaryFolder folder;
+  for (const std::string name : {"smolvlm_tiny", "smolvlm_odd", "idefics3_tiny"}) {
+    INFO(name);
+    const auto saved = folder.path() / name;
+    const ModelPtr model = load_model(fixture(name), {.dtype = "stored"});
+    save_model(*model, fixture(name), saved);
+    const Checkpoint before(fixture(name)), after(saved);
+    REQUIRE(before.keys() == after.keys());
+    for (const std::string& key : before.keys()) CHECK(before.tensor(key).equal(after.tensor(key)));
+    CHECK(std::filesystem::exists(saved / "tokenizer.json"));
+    CHECK(std::filesystem::exists(saved / "preprocessor_config.json"));
+    const std::string dtype = name == "idefics3_tiny" ? "bfloat16" : "float32";
+    CHECK(load_json(saved / "config.json")["dtype"] == dtype);
+    load_model(saved, {});
+  }
+}
+
+TEST_CASE("a tied head is one parameter; untied weights stay apart with a warning") {
+  const ModelPtr tied = load_model(fixture("smolvlm_odd"), {});
+  const auto parameters = tied->named_parameters();
+  CHECK(parameters["lm_head.weight"].is_same(parameters["model.text_model.embed_tokens.weight"]));
+
+  const TemporaryFolder folder;
+  NamedTensors weights = tied->weights();
+  weights.emplace_back("lm_head.weight", parameters["lm_head.weight"] + 1);
+  save_model(*tied, fixture("smolvlm_odd"), folder.path());
+  save_weights(folder.path(), weights);
+  const ModelPtr apart = load_model(folder.path(), {});
+  const auto kept = apart->named_parameters();
+  CHECK(kept["lm_head.weight"].equal(parameters["lm_head.weight"] + 1));
+  CHECK_FALSE(kept["lm_head.weight"].is_same(kept["model.text_model.embed_tokens.weight"]));
+}
+
+TEST_CASE("older key prefixes are understood") {
+  const TemporaryFolder folder;
+  const ModelPtr model = load_model(fixture("smolvlm_tiny"), {});
+  NamedTensors wrapped;
+  for (const auto& [key, tensor] : model->weights())
+    wrapped.emplace_back("base_model.model." + key, tensor);
+  save_model(*model, fixture("smolvlm_tiny"), folder.path());
+  save_weights(folder.path(), wrapped);
+  const ModelPtr again = load_model(folder.path(), {});
+  for (const auto& item : again->named_parameters()) {
+    CHECK(item.value().equal(model->named_parameters()[item.key()]));
+  }
+}
+
+TEST_CASE("bfloat16 on the CPU stays near float32") {
+  const at::NoGradGuard no_grad;
+  const ModelPtr wide = load_model(fixture("smolvlm_tiny"), {});
+  const ModelPtr narrow = load_model(fixture("smolvlm_tiny"), {.dtype = "bfloat16"});
+  CHECK(narrow->dtype() == at::kBFloat16);
+  const at::Tensor ids = at::arange(20, 40).unsqueeze(0);
+  const auto run = [&](VisionLanguageModel& model) {
+    return model.logits(model.decode(model.embed(ids, {}), {}, nullptr)).to(at::kFloat);
+  };
+  check_close(run(*narrow), run(*wide), 0.05);
+}
+
+TEST_CASE("random weights follow the seed and the config's deviation") {
+  const ModelPtr first = make_model(fixture("smolvlm_tiny"));
+  const ModelPtr second = make_model(fixture("smolvlm_tiny"));
+  initialize_weights(*first, 0.1, at::detail::createCPUGenerator(3));
+  initialize_weights(*second, 0.1, at::detail::createCPUGenerator(3));
+  for (const auto& item : first->named_parameters()) {
+    CHECK(item.value().equal(second->named_parameters()[item.key()]));
+  }
+  const auto parameters = first->named_parameters();
+  CHECK(parameters["lm_head.weight"].std().item<double>() == Approx(0.1).epsilon(0.02));
+  CHECK(parameters["model.text_model.norm.weight"].eq(1).all().item<bool>());
+  CHECK(parameters["model.vision_model.post_layernorm.bias"].eq(0).all().item<bool>());
+}
+
+TEST_CASE("folders that are no model of ours are refused by name") {
+  const TemporaryFolder folder;
+  CHECK_THROWS_WITH(load_model(folder.path(), {}), Contains("config.json: can't open the file"));
+  save_text(folder.path() / "config.json", R"({"model_type": "llava"})");
+  CHECK_THROWS_WITH(
+      load_model(folder.path(), {}),
+      Contains("config.json: unsupported model_type: got 'llava', wanted smolvlm, idefics3"));
+  save_text(folder.path() / "config.json", "{}");
+  CHECK_THROWS_WITH(load_model(folder.path(), {}), Contains("unsupported model_type: got none"));
+}
+
+}  // namespace
+}  // namespace vlm

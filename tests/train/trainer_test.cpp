@@ -1,0 +1,247 @@
+// Losses, norms and trained weights against PEFT's and torch's own runs; and whole runs of the
+// trainer.
+#include "train/trainer.h"
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/folders.h"
+#include "tests/support/tensors.h"
+#include "train/loss.h"
+#include "vlm/core/json.h"
+#include "vlm/models/registry.h"
+
+namespace vlm::train {
+namespace {
+
+const std::string kModel = "smolvlm_tiny";
+
+// A batch of the golden file: labels there stand on their own token, ours on the one before.
+data::Batch golden_batch(const Golden& golden, int number) {
+  const std::string prefix = "batch" + std::to_string(number) + ".";
+  data::Batch batch;
+  batch.inputs.input_ids = golden[prefix + "input_ids"];
+  batch.inputs.pixel_values = golden[prefix + "pixel_values"].flatten(0, 1);
+  const at::Tensor labels = golden[prefix + "labels"];
+  batch.labels = at::full_like(labels, data::kIgnoredLabel);
+  const std::int64_t last = labels.size(1) - 1;
+  batch.labels.narrow(1, 0, last).copy_(labels.narrow(1, 1, last));
+  batch.label_count = batch.labels.ne(data::kIgnoredLabel).sum().item<std::int64_t>();
+  return batch;
+}
+
+struct GoldenRun {
+  std::string name;
+  std::int64_t steps, batches_a_step;
+};
+
+AdamW make_optimizer(VisionLanguageModel& model, bool lora, const Json& settings) {
+  NamedTensors trained;
+  for (const auto& item : model.named_parameters()) {
+    const bool is_trained = !lora || is_lora_parameter(item.key());
+    item.value().set_requires_grad(is_trained);
+    if (is_trained) trained.emplace_back(item.key(), item.value());
+  }
+  return AdamW(trained, {.beta1 = settings["adam_beta1"],
+                         .beta2 = settings["adam_beta2"],
+                         .epsilon = settings["adam_epsilon"],
+                         .weight_decay = settings["weight_decay"]});
+}
+
+TEST_CASE("ten LoRA steps, accumulation and full training give the reference's numbers") {
+  const Golden golden(kModel + "/train/golden.safetensors");
+  const Json settings = load_json(fixture(kModel + "/train/golden.json"))["settings"];
+  for (const GoldenRun& run :
+       {GoldenRun{"lora", 10, 1}, GoldenRun{"accum", 5, 2}, GoldenRun{"full", 5, 1}}) {
+    INFO(run.name);
+    const ModelPtr model = load_model(fixture(kModel), {});
+    const bool lora = run.name != "full";
+    if (lora) load_adapter(*model, fixture(kModel + "/train/adapter_start"));
+    model->train();
+    AdamW optimizer = make_optimizer(*model, lora, settings);
+    std::vector<double> losses, norms;
+    int next = 0;
+    for (std::int64_t step = 0; step < run.steps; ++step) {
+      std::vector<data::Batch> batches;
+      std::int64_t labels = 0;
+      for (std::int64_t i = 0; i < run.batches_a_step; ++i) {
+        batches.push_back(golden_batch(golden, next++ % 3));
+        labels += batches.back().label_count;
+      }
+      double loss = 0;
+      for (const data::Batch& batch : batches) {
+        const at::Tensor part = loss_sum(*model, batch) / static_cast<double>(labels);
+        part.backward();
+        loss += part.item<double>();
+      }
+      losses.push_back(loss);
+      norms.push_back(clip_grad_norm(optimizer.parameters(), settings["max_grad_norm"]));
+      optimizer.step(golden[run.name + ".learning_rates"][step].item<double>());
+      optimizer.zero_grad();
+    }
+    check_close(at::tensor(losses, at::kDouble), golden[run.name + ".losses"], 1e-5);
+    check_close(at::tensor(norms, at::kDouble), golden[run.name + ".grad_norms"], 1e-5);
+    std::int64_t compared = 0;
+    for (const auto& [name, parameter] : optimizer.parameters()) {
+      for (const std::string& key : {name, "base_model.model." + name}) {
+        if (!golden.has(run.name + ".final." + key)) continue;
+        INFO(name);
+        // Adam divides by the gradient's size: rounding alone moves weights by up to 7e-5 of the
+        // largest.
+        check_close(parameter, golden[run.name + ".final." + key], 1e-3);
+        ++compared;
+      }
+    }
+    CHECK(compared > 0);
+  }
+}
+
+TEST_CASE("biases and norms don't decay") {
+  CHECK(has_weight_decay("model.text_model.layers.0.mlp.up_proj.weight"));
+  CHECK_FALSE(has_weight_decay("model.vision_model.encoder.layers.0.mlp.fc1.bias"));
+  CHECK_FALSE(has_weight_decay("model.text_model.layers.0.input_layernorm.weight"));
+  CHECK_FALSE(has_weight_decay("model.text_model.norm.weight"));
+}
+
+// Four questions about two of the fixtures' pictures.
+void write_data(const std::filesystem::path& path) {
+  std::ofstream out(path);
+  const auto line = [&](const char* picture, const char* question, const char* answer) {
+    const Json row = {
+        {"messages",
+         {{{"role", "user"},
+           {"content", {{{"type", "image"}}, {{"type", "text"}, {"text", question}}}}},
+          {{"role", "assistant"}, {"content", {{{"type", "text"}, {"text", answer}}}}}}},
+        {"images", {fixture(std::string("pictures/") + picture).string()}}};
+    out << row.dump() << "\n";
+  };
+  line("square.png", "What is this?", "a square");
+  line("wide.png", "What is this?", "a wide one");
+  line("square.png", "Is it wide?", "no");
+  line("wide.png", "Is it wide?", "yes");
+}
+
+TrainConfig make_config(const std::filesystem::path& folder, const std::string& output) {
+  write_data(folder / "data.jsonl");
+  TrainConfig config;
+  config.model_name_or_path = fixture(kModel).string();
+  config.output_dir = (folder / output).string();
+  config.train_files = {(folder / "data.jsonl").string()};
+  config.per_device_train_batch_size = 2;
+  config.max_steps = 6;
+  config.learning_rate = 1e-2;
+  config.lora_dropout = 0.1;
+  config.logging_steps = 1;
+  config.save_steps = 3;
+  config.augmentation.shift = 0.1;
+  return config;
+}
+
+const TrainOptions kOnCpu = {.runtime = {.device = "cpu", .threads = 1}};
+
+std::vector<Json> read_metrics(const std::filesystem::path& folder) {
+  std::vector<Json> rows;
+  std::ifstream in(folder / "metrics.jsonl");
+  for (std::string line; std::getline(in, line);) rows.push_back(Json::parse(line));
+  return rows;
+}
+
+TEST_CASE("a resumed run equals an uninterrupted one") {
+  const TemporaryFolder folder;
+  for (const std::string method : {"lora", "full"}) {
+    INFO(method);
+    TrainConfig whole = make_config(folder.path(), method + "_whole");
+    whole.method = method;
+    Trainer(whole, kOnCpu).run();
+
+    TrainConfig parts = whole;
+    parts.output_dir = (folder.path() / (method + "_parts")).string();
+    Trainer(parts, kOnCpu).run();
+    // What an interruption after step 5 would leave: the checkpoint of step 3 and metrics that go
+    // on past it.
+    std::filesystem::remove_all(parts.output_dir + "/checkpoint-6");
+    Trainer(parts, kOnCpu).run();
+
+    const std::string file = method == "lora" ? "adapter_model.safetensors" : "model.safetensors";
+    const SafetensorsFile first(whole.output_dir + "/" + file),
+        second(parts.output_dir + "/" + file);
+    for (const auto& [key, entry] : first.entries())
+      CHECK(first.tensor(key).equal(second.tensor(key)));
+    const auto a = read_metrics(whole.output_dir), b = read_metrics(parts.output_dir);
+    REQUIRE(a.size() == 6);
+    REQUIRE(b.size() == 6);
+    for (std::size_t i = 0; i < 6; ++i) {
+      for (const char* key : {"step", "epoch", "loss", "grad_norm", "learning_rate"})
+        CHECK(a[i][key] == b[i][key]);
+    }
+  }
+}
+
+TEST_CASE("twenty steps learn four samples by heart") {
+  const TemporaryFolder folder;
+  TrainConfig config = make_config(folder.path(), "overfit");
+  config.max_steps = 60;
+  config.lora_dropout = 0;
+  config.augmentation.shift = 0;
+  config.r = 16;
+  config.lora_alpha = 32;
+  config.per_device_train_batch_size = 4;
+  config.eval_files = config.train_files;
+  config.lr_scheduler_type = "constant";
+  Trainer(config, kOnCpu).run();
+  const auto rows = read_metrics(config.output_dir);
+  const double first = rows[0]["loss"], last = rows.back()["eval_loss"];
+  CHECK(first > 2);
+  CHECK(last < 0.1);
+  for (const char* key : {"samples_per_second", "peak_rss_mb"})
+    CHECK(rows[0][key].get<double>() > 0);
+}
+
+TEST_CASE("freezing and gradient checkpointing") {
+  const TemporaryFolder folder;
+  TrainConfig config = make_config(folder.path(), "plain");
+  config.method = "full";
+  config.freeze = {"vision_model", "lm_head"};
+  Trainer(config, kOnCpu).run();
+  TrainConfig checkpointed = config;
+  checkpointed.output_dir = (folder.path() / "checkpointed").string();
+  checkpointed.gradient_checkpointing = true;
+  Trainer(checkpointed, kOnCpu).run();
+  const SafetensorsFile before(fixture(kModel + "/model.safetensors"));
+  const SafetensorsFile after(config.output_dir + "/model.safetensors");
+  const SafetensorsFile again(checkpointed.output_dir + "/model.safetensors");
+  for (const auto& [key, entry] : before.entries()) {
+    INFO(key);
+    const bool is_frozen = key.find("vision_model") != std::string::npos || key == "lm_head.weight";
+    CHECK(after.tensor(key).equal(before.tensor(key)) == is_frozen);
+    check_close(again.tensor(key), after.tensor(key), 1e-4);
+  }
+}
+
+TEST_CASE("a run with another config is not resumed, unless it is begun anew") {
+  const TemporaryFolder folder;
+  TrainConfig config = make_config(folder.path(), "run");
+  Trainer(config, kOnCpu).run();
+  config.learning_rate = 1e-3;
+  CHECK_THROWS_WITH(
+      Trainer(config, kOnCpu),
+      Contains("the run to be resumed had another config: got other values of learning_rate"));
+  Trainer({config}, {.runtime = kOnCpu.runtime, .restart = true}).run();
+  CHECK(read_metrics(config.output_dir).size() == 6);
+}
+
+TEST_CASE("data that can't be trained on ends the run with its place") {
+  const TemporaryFolder folder;
+  TrainConfig config = make_config(folder.path(), "run");
+  config.max_length = 10;
+  CHECK_THROWS_WITH(Trainer(config, kOnCpu).run(), Contains("sample is too long: got"));
+  config = make_config(folder.path(), "other");
+  config.learning_rate = 1000;
+  config.max_grad_norm = 0;
+  config.lr_scheduler_type = "constant";
+  config.max_steps = 50;
+  CHECK_THROWS_WITH(Trainer(config, kOnCpu).run(), Contains("the loss is not finite"));
+}
+
+}  // namespace
+}  // namespace vlm::train
