@@ -35,7 +35,7 @@ TEST_CASE("a published config with the older key names") {
   const SmolVlmConfig config = parsed(R"({
     "architectures": ["SmolVLMForConditionalGeneration"], "image_token_id": 49190,
     "model_type": "smolvlm", "pad_token_id": 128002, "scale_factor": 4,
-    "tie_word_embeddings": false, "torch_dtype": "bfloat16", "use_cache": false, "vocab_size": 49280,
+    "tie_word_embeddings": false, "torch_dtype": "float32", "use_cache": false, "vocab_size": 49280,
     "text_config": {"_flash_attn_2_enabled": true, "attention_bias": false, "head_dim": 64,
       "hidden_act": "silu", "hidden_size": 576, "intermediate_size": 1536,
       "max_position_embeddings": 8192, "mlp_bias": false, "model_type": "llama",
@@ -43,11 +43,9 @@ TEST_CASE("a published config with the older key names") {
       "perceiver_config": {"num_key_value_heads": 1, "hidden_act": "relu"}, "qk_layer_norms": false,
       "rms_norm_eps": 1e-05, "rope_scaling": null, "rope_theta": 100000, "torch_dtype": "bfloat16",
       "vocab_size": 49280},
-    "vision_config": {"hidden_act": "gelu_pytorch_tanh", "hidden_size": 768, "image_size": 512,
-      "intermediate_size": 3072, "layer_norm_eps": 1e-06, "max_image_size": {"longest_edge": 512},
-      "model_type": "smolvlm_vision", "num_attention_heads": 12, "num_channels": 3,
-      "num_hidden_layers": 12, "patch_size": 16, "size": {"longest_edge": 2048},
-      "tie_word_embeddings": false, "use_base_siglip": true}})");
+    "vision_config": {"hidden_size": 768, "image_size": 512, "max_image_size": {"longest_edge": 512},
+      "model_type": "smolvlm_vision", "num_attention_heads": 12, "patch_size": 16,
+      "size": {"longest_edge": 2048}, "tie_word_embeddings": false, "use_base_siglip": true}})");
   CHECK(config.image_token_id == 49190);
   CHECK(config.scale_factor == 4);
   CHECK_FALSE(config.tie_word_embeddings);
