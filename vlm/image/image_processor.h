@@ -13,8 +13,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <vector>
 
+#include "vlm/core/json.h"
 #include "vlm/image/image.h"
 #include "vlm/image/resample.h"
 #include "vlm/image/transform.h"
