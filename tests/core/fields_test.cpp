@@ -85,11 +85,16 @@ TEST_CASE("set_field overrides by path, with JSON or bare text") {
   CHECK(sample.inner.lr == 1e-4);
   CHECK(sample.bias == "all");
   CHECK(std::get<std::vector<std::string>>(sample.modules) == std::vector<std::string>{"a", "b"});
+  const std::string nested = std::string(300, '[') + std::string(300, ']');
   CHECK_THROWS_WITH(set_field(sample.fields(), "r", "--set"),
                     "--set: not an assignment: got 'r', wanted key=value");
   CHECK_THROWS_WITH(set_field(sample.fields(), "ri=3", "--set"),
                     "--set: unknown key 'ri' (did you mean 'r'?)");
   CHECK_THROWS_WITH(set_field(sample.fields(), "r.x=3", "--set"), Contains("unknown key 'r.x'"));
+  CHECK_THROWS_WITH(set_field(sample.fields(), "modules=\xff", "--set"),
+                    "--set: modules: value is not UTF-8");
+  CHECK_THROWS_WITH(set_field(sample.fields(), "r=" + nested, "--set"),
+                    "--set: r: JSON is nested too deeply: wanted at most 200 levels");
 }
 
 TEST_CASE("describe_fields shows path, type, default and choices") {

@@ -97,12 +97,12 @@ TEST_CASE("a name leads to the snapshot of main, of a ref or of a commit") {
 TEST_CASE("what the cache lacks is named with the place looked at") {
   const CacheFixture cache;
   const std::string place = cache.scratch.at("hub/models--org--other");
-  CHECK_THROWS_WITH(resolve_model("org/other"), "org/other: no such model: got neither a folder nor " +
-                                                    place +
-                                                    " (HF_HUB_CACHE and HF_HOME name the cache)");
-  CHECK_THROWS_WITH(resolve_model("org/na.me_1@v2"),
-                    "org/na.me_1@v2: revision 'v2' is not in the cache: got no folder " +
-                        cache.snapshot("v2"));
+  CHECK_THROWS_WITH(resolve_model("org/other"),
+                    "org/other: no such model: got neither a folder nor " + place +
+                        " (HF_HUB_CACHE and HF_HOME name the cache)");
+  CHECK_THROWS_WITH(
+      resolve_model("org/na.me_1@v2"),
+      "org/na.me_1@v2: revision 'v2' is not in the cache: got no folder " + cache.snapshot("v2"));
   CHECK_THROWS_WITH(resolve_model("org/na.me_1@gone"),
                     "org/na.me_1@gone: revision 'gone' is not in the cache: got no folder " +
                         cache.snapshot("deadbeef"));
@@ -110,9 +110,9 @@ TEST_CASE("what the cache lacks is named with the place looked at") {
 
 TEST_CASE("no name or ref leads out of the cache") {
   const CacheFixture cache;
-  for (const std::string name : {"../x/y", "a/../b", "../x", "x/..", ".x/y", "x/.y", "-x/y", "a//b",
-                                 "a/b/c", "a b/c", "org/", "/org", "org/na.me_1@",
-                                 "org/na.me_1@../../x", "org/na.me_1@v1/../main"}) {
+  for (const std::string name :
+       {"../x/y", "a/../b", "../x", "x/..", ".x/y", "x/.y", "-x/y", "a//b", "a/b/c", "a b/c",
+        "org/", "/org", "org/na.me_1@", "org/na.me_1@../../x", "org/na.me_1@v1/../main"}) {
     INFO(name);
     CHECK_THROWS_WITH(resolve_model(name), name + ": no such model folder");
   }

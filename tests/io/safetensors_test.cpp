@@ -121,9 +121,8 @@ TEST_CASE("a failed save leaves neither half a file nor a temporary one") {
                     scratch.at("taken") + ": can't write the file: got Is a directory");
   CHECK_THROWS_WITH(save_text(scratch.at("taken"), "x"),
                     scratch.at("taken") + ": can't write the file: got Is a directory");
-  CHECK_THROWS_WITH(
-      save_safetensors(scratch.at("m"), {{"t", at::ones({2}, at::kComplexFloat)}}),
-      "dtype ComplexFloat has no place in a safetensors file");
+  CHECK_THROWS_WITH(save_safetensors(scratch.at("m"), {{"t", at::ones({2}, at::kComplexFloat)}}),
+                    "dtype ComplexFloat has no place in a safetensors file");
   CHECK(scratch.names() == std::vector<std::string>{"taken"});
 }
 
@@ -143,11 +142,9 @@ TEST_CASE("files that are none are refused") {
   fs::create_directory(scratch.at("folder"));
   CHECK(error_of("folder") == "is not a file");
   scratch.write("empty", "");
-  CHECK(error_of("empty") ==
-        "too short for a safetensors file: got 0 bytes, wanted at least 8");
+  CHECK(error_of("empty") == "too short for a safetensors file: got 0 bytes, wanted at least 8");
   scratch.write("short", "1234567");
-  CHECK(error_of("short") ==
-        "too short for a safetensors file: got 7 bytes, wanted at least 8");
+  CHECK(error_of("short") == "too short for a safetensors file: got 7 bytes, wanted at least 8");
   scratch.write("past", file_bytes("{}", 0, 3));
   CHECK(error_of("past") ==
         "header length is past the end of the file: got 3 bytes, wanted at most 2 "
@@ -207,8 +204,7 @@ TEST_CASE("an entry without its parts, or with parts of the wrong kind, is refus
     INFO(bad);
     CHECK(header_error(entry("\"F32\"", "[1]", bad), 4) == sizes + "array" + offsets);
   }
-  CHECK(header_error(entry("\"F32\"", "[1]", R"({"a":0,"b":4})"), 4) ==
-        sizes + "object" + offsets);
+  CHECK(header_error(entry("\"F32\"", "[1]", R"({"a":0,"b":4})"), 4) == sizes + "object" + offsets);
 }
 
 TEST_CASE("offsets that leave the data, overlap, or leave bytes unowned are refused") {
@@ -217,8 +213,9 @@ TEST_CASE("offsets that leave the data, overlap, or leave bytes unowned are refu
         leave + "[0, 8), wanted within the 4 bytes of data (is the file cut short?)");
   CHECK(header_error(entry("\"F32\"", "[1]", "[4,0]"), 4) ==
         leave + "[4, 0), wanted within the 4 bytes of data (is the file cut short?)");
-  CHECK_THAT(header_error(entry("\"F32\"", "[1]", "[18446744073709551612,18446744073709551615]"), 4),
-             Contains("offsets leave the file"));
+  CHECK_THAT(
+      header_error(entry("\"F32\"", "[1]", "[18446744073709551612,18446744073709551615]"), 4),
+      Contains("offsets leave the file"));
   CHECK(header_error(pair_at("[0,4]", "[4,8]"), 8) == "");
   CHECK(header_error(pair_at("[4,8]", "[0,4]"), 8) == "");  // names needn't follow the data
   CHECK(header_error(pair_at("[0,4]", "[2,6]"), 8) ==

@@ -197,6 +197,23 @@ const Field& find_field(const Fields& fields, const std::string& name, const std
   throw unknown_key(name, fields, where);
 }
 
+// The value of an assignment: JSON, or bare text where it is none or the field holds text.
+Json parse_value(const std::string& text, const Field& field, const std::string& where) {
+  const bool is_text = std::holds_alternative<std::string*>(field.target) ||
+                       std::holds_alternative<std::optional<std::string>*>(field.target);
+  if (Json::accept(text)) {
+    Json parsed = parse_json(text, where);
+    if (!is_text || parsed.is_string() || parsed.is_null()) return parsed;
+  }
+  Json bare = text;
+  try {
+    bare.dump();  // as the effective config will be
+  } catch (const Json::exception&) {
+    throw Error({.what = "value is not UTF-8", .where = where});
+  }
+  return bare;
+}
+
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> row(b.size() + 1);
   std::iota(row.begin(), row.end(), 0);
@@ -262,12 +279,7 @@ void set_field(const Fields& fields, std::string_view assignment, const std::str
     if (nested) return set_field(**nested, std::string(assignment).substr(dot + 1), where);
     throw unknown_key(path, fields, where);
   }
-  const Json parsed = Json::parse(text, nullptr, false);
-  const bool is_text = std::holds_alternative<std::string*>(field.target) ||
-                       std::holds_alternative<std::optional<std::string>*>(field.target);
-  const bool keep_text =
-      parsed.is_discarded() || (is_text && !parsed.is_string() && !parsed.is_null());
-  read_field(keep_text ? Json(text) : parsed, field, UnknownKeys::kRefuse, where);
+  read_field(parse_value(text, field, path_of(where, path)), field, UnknownKeys::kRefuse, where);
 }
 
 std::string describe_fields(const Fields& fields, const std::string& prefix) {

@@ -13,8 +13,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <vector>
 
+#include "vlm/core/json.h"
 #include "vlm/image/image.h"
 #include "vlm/image/resample.h"
 #include "vlm/image/transform.h"
@@ -43,6 +45,9 @@ struct ImageProcessorConfig {
   // preprocessor_config.json otherwise. Throws Error naming the file and key for values that can't
   // work (a zero size, an unknown filter, another family's image processor).
   static ImageProcessorConfig load(const std::filesystem::path& folder);
+
+  // The same from the parsed object; `where` names it in errors.
+  static ImageProcessorConfig parse(const Json& object, const std::string& where);
 };
 
 struct PixelSize {

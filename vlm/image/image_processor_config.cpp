@@ -132,6 +132,10 @@ void check_values(const ImageProcessorConfig& config, const std::string& where) 
 
 ImageProcessorConfig ImageProcessorConfig::load(const std::filesystem::path& folder) {
   const auto [object, where] = find_source(folder);
+  return parse(object, where);
+}
+
+ImageProcessorConfig ImageProcessorConfig::parse(const Json& object, const std::string& where) {
   ImageProcessorConfig config;
   std::string type = "SmolVLMImageProcessor";
   Json size;

@@ -1,0 +1,222 @@
+// Random changes of a picture: exact where they can be, bounded where they are drawn.
+#include "data/augment.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "tests/support/catch.h"
+#include "tests/support/golden.h"
+#include "vlm/core/error.h"
+
+namespace vlm::data {
+namespace {
+
+using Pixels = std::vector<std::uint8_t>;
+
+// The picture whose pixel (row, col) is the one of `image` that `source` names.
+template <typename Source>
+Pixels rearranged(const Image& image, const Source& source) {
+  Pixels out;
+  for (std::int64_t row = 0; row < image.height; ++row) {
+    for (std::int64_t col = 0; col < image.width; ++col) {
+      const auto [from_row, from_col] = source(row, col);
+      const auto at = image.pixels.begin() + (from_row * image.width + from_col) * 3;
+      out.insert(out.end(), at, at + 3);
+    }
+  }
+  return out;
+}
+
+using Place = std::pair<std::int64_t, std::int64_t>;
+
+Pixels mirrored(const Image& image) {
+  return rearranged(image, [&](auto r, auto c) { return Place(r, image.width - 1 - c); });
+}
+
+// A dark picture with a soft bright dot at (row, col), far from the border.
+Image dot_at(std::int64_t size, double row, double col) {
+  Image image{size, size, Pixels(static_cast<std::size_t>(size * size * 3))};
+  for (std::int64_t i = 0; i < size * size * 3; ++i) {
+    const double y = double(i / 3 / size) - row, x = double(i / 3 % size) - col;
+    image.pixels[static_cast<std::size_t>(i)] =
+        static_cast<std::uint8_t>(std::lround(250 * std::exp(-(x * x + y * y) / 8)));
+  }
+  return image;
+}
+
+// Centre of brightness: row, column.
+std::pair<double, double> centroid(const Image& image) {
+  double sum = 0, row = 0, col = 0;
+  for (std::int64_t i = 0; i < image.height * image.width; ++i) {
+    const double value = image.pixels[static_cast<std::size_t>(i * 3)];
+    sum += value;
+    row += value * double(i / image.width);
+    col += value * double(i % image.width);
+  }
+  return {row / sum, col / sum};
+}
+
+TEST_CASE("without options a picture stays as it is") {
+  const Image image = noise(7, 5, 1);
+  CHECK(AugmentConfig{}.is_off());
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    CHECK(augment(image, {}, seed).pixels == image.pixels);
+  }
+}
+
+TEST_CASE("the same seed gives the same picture, another one another") {
+  const Image image = noise(20, 30, 2);
+  const AugmentConfig config = {.horizontal_flip = true,
+                                .quarter_turns = true,
+                                .shift = 0.3,
+                                .scale = 0.3,
+                                .brightness = 0.3,
+                                .contrast = 0.3};
+  CHECK_FALSE(config.is_off());
+  std::set<Pixels> seen;
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    const Image once = augment(image, config, seed);
+    CHECK(once.height == 20);
+    CHECK(once.width == 30);
+    CHECK(once.pixels == augment(image, config, seed).pixels);
+    seen.insert(once.pixels);
+  }
+  CHECK(seen.size() == 20);
+}
+
+TEST_CASE("a mirror is exact and comes about half of the time, for odd and even sizes") {
+  for (const std::int64_t width : {6, 7}) {
+    const Image image = noise(5, width, 3);
+    int flips = 0;
+    for (std::uint64_t seed = 0; seed < 200; ++seed) {
+      const Image out = augment(image, {.horizontal_flip = true}, seed);
+      const bool flipped = out.pixels == mirrored(image);
+      CHECK((flipped || out.pixels == image.pixels));
+      flips += flipped;
+    }
+    CHECK(flips > 70);
+    CHECK(flips < 130);
+  }
+}
+
+TEST_CASE("quarter turns of a square picture are exact, and all four come") {
+  for (const std::int64_t size : {6, 7}) {
+    const Image image = noise(size, size, 4);
+    const std::int64_t last = size - 1;
+    const std::vector<Pixels> turns = {
+        image.pixels, rearranged(image, [&](auto r, auto c) { return Place(c, last - r); }),
+        rearranged(image, [&](auto r, auto c) { return Place(last - r, last - c); }),
+        rearranged(image, [&](auto r, auto c) { return Place(last - c, r); })};
+    std::set<std::ptrdiff_t> seen;
+    for (std::uint64_t seed = 0; seed < 60; ++seed) {
+      const Image out = augment(image, {.quarter_turns = true}, seed);
+      const auto turn = std::find(turns.begin(), turns.end(), out.pixels) - turns.begin();
+      CHECK(turn < 4);
+      seen.insert(turn);
+    }
+    CHECK(seen.size() == 4);
+  }
+}
+
+TEST_CASE("a quarter turn of an oblong picture keeps its frame and its corners") {
+  const Image image = noise(10, 30, 5);
+  const auto corner = [&](const Image& of, std::int64_t row, std::int64_t col) {
+    const auto at = of.pixels.begin() + (row * of.width + col) * 3;
+    return Pixels(at, at + 3);
+  };
+  const std::set<Pixels> corners = {corner(image, 0, 0), corner(image, 0, 29), corner(image, 9, 0),
+                                    corner(image, 9, 29)};
+  for (std::uint64_t seed = 0; seed < 8; ++seed) {
+    const Image out = augment(image, {.quarter_turns = true}, seed);
+    REQUIRE(out.pixels.size() == image.pixels.size());
+    CHECK(std::set<Pixels>{corner(out, 0, 0), corner(out, 0, 29), corner(out, 9, 0),
+                           corner(out, 9, 29)} == corners);
+  }
+}
+
+TEST_CASE("a shift moves the content by up to its bound, and reaches near it") {
+  const Image image = dot_at(64, 32, 32);
+  double most_down = 0, most_right = 0, most_up = 0, most_left = 0;
+  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    const auto [row, col] = centroid(augment(image, {.shift = 0.2}, seed));
+    most_down = std::max(most_down, row - 32);
+    most_up = std::max(most_up, 32 - row);
+    most_right = std::max(most_right, col - 32);
+    most_left = std::max(most_left, 32 - col);
+  }
+  for (const double most : {most_down, most_up, most_right, most_left}) {
+    CHECK(most <= 0.2 * 64 + 0.1);  // 0.1: rounding to 8 bits
+    CHECK(most > 0.15 * 64);
+  }
+}
+
+TEST_CASE("a scale moves the content from and to the centre by up to its factor") {
+  const Image image = dot_at(65, 32, 48);  // 16 right of the centre
+  double nearest = 100, farthest = 0;
+  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    const auto [row, col] = centroid(augment(image, {.scale = 0.25}, seed));
+    CHECK(std::abs(row - 32) < 0.1);
+    nearest = std::min(nearest, col - 32);
+    farthest = std::max(farthest, col - 32);
+  }
+  CHECK(nearest >= 16 * 0.75 - 0.1);
+  CHECK(nearest < 16 * 0.8);
+  CHECK(farthest <= 16 * 1.25 + 0.1);
+  CHECK(farthest > 16 * 1.2);
+}
+
+TEST_CASE("corners left empty take the border's colour") {
+  Image image{8, 8, Pixels(8 * 8 * 3, 200)};
+  for (std::uint64_t seed = 0; seed < 10; ++seed) {
+    CHECK(augment(image, {.shift = 0.9, .scale = 0.9}, seed).pixels == image.pixels);
+  }
+}
+
+TEST_CASE("brightness and contrast stay in bounds and treat every pixel alike") {
+  const Image grey{2, 2, Pixels(12, 100)};
+  int darkest = 255, brightest = 0;
+  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    const Image out = augment(grey, {.brightness = 0.2}, seed);
+    CHECK(out.pixels == Pixels(12, out.pixels[0]));
+    darkest = std::min<int>(darkest, out.pixels[0]);
+    brightest = std::max<int>(brightest, out.pixels[0]);
+  }
+  CHECK(darkest >= 49);
+  CHECK(darkest < 60);
+  CHECK(brightest <= 151);
+  CHECK(brightest > 140);
+
+  const Image ends{1, 2, {0, 0, 0, 255, 255, 255}};
+  for (std::uint64_t seed = 0; seed < 50; ++seed) {
+    const Pixels out = augment(ends, {.contrast = 0.4}, seed).pixels;
+    CHECK(out[0] + out[3] == 255);  // about mid-grey
+    CHECK(out[0] <= 51);            // 127.5 − 0.6 · 127.5
+    const Pixels wild = augment(ends, {.brightness = 0.99, .contrast = 0.99}, seed).pixels;
+    CHECK(wild[3] >= wild[0]);  // clamped, never wrapped around
+  }
+}
+
+TEST_CASE("options out of range are refused, and read by name") {
+  AugmentConfig config;
+  read_fields(parse_json(R"({"horizontal_flip":true,"quarter_turns":true,"shift":0.1,
+                             "scale":0.2,"brightness":0.3,"contrast":0.4})",
+                         "c"),
+              config.fields(), UnknownKeys::kRefuse, "c");
+  CHECK_NOTHROW(config.check());
+  CHECK(write_fields(config.fields()).dump() ==
+        R"({"horizontal_flip":true,"quarter_turns":true,"shift":0.1,"scale":0.2,)"
+        R"("brightness":0.3,"contrast":0.4})");
+  CHECK_THROWS_WITH(AugmentConfig{.shift = -0.1}.check(),
+                    "augmentation.shift: value out of range: got -0.1, wanted 0 to below 1");
+  CHECK_THROWS_WITH(AugmentConfig{.scale = 1}.check(),
+                    "augmentation.scale: value out of range: got 1, wanted 0 to below 1");
+  CHECK_THROWS_WITH(AugmentConfig{.brightness = 2}.check(),
+                    "augmentation.brightness: value out of range: got 2, wanted 0 to below 1");
+  CHECK_THROWS_WITH(AugmentConfig{.contrast = std::nan("")}.check(),
+                    "augmentation.contrast: value out of range: got nan, wanted 0 to below 1");
+}
+
+}  // namespace
+}  // namespace vlm::data

@@ -1,0 +1,180 @@
+// What is learned of a conversation, to the token, and how samples become a batch.
+//
+// The ids that labels are compared with come from transformers (tests/fixtures/smolvlm_tiny); which
+// of them are learned was marked by hand.
+#include "data/batch.h"
+
+#include <ATen/ATen.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/support/catch.h"
+#include "tests/support/scratch_folder.h"
+#include "vlm/core/error.h"
+#include "vlm/core/json.h"
+#include "vlm/models/registry.h"
+
+namespace vlm::data {
+namespace {
+
+using Ids = std::vector<std::int64_t>;
+
+const Processor& processor() {
+  static const auto loaded = load_processor(fixture("smolvlm_tiny"));
+  return *loaded;
+}
+
+std::filesystem::path picture(const std::string& name) {
+  return fixture("pictures/" + name + ".png");
+}
+
+Message text(const std::string& role, const std::string& content) {
+  return {.role = role, .content = {{.type = "text", .text = content}}};
+}
+
+Message picture_and(const std::string& role, const std::string& content) {
+  return {.role = role, .content = {{.type = "image"}, {.type = "text", .text = content}}};
+}
+
+Sample sample(std::vector<Message> messages, std::vector<std::filesystem::path> images = {}) {
+  return {.messages = std::move(messages), .images = std::move(images), .where = "t.jsonl:3"};
+}
+
+std::string error_of(const Sample& sample, const EncodeOptions& options = {}) {
+  try {
+    encode_example(sample, processor(), options);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+// The ids that carry a label, decoded, turn by turn.
+std::vector<std::string> learned_turns(const Example& example) {
+  std::vector<std::string> turns;
+  Ids turn;
+  for (std::size_t t = 0; t <= example.ids.size(); ++t) {
+    if (t < example.ids.size() && example.labels[t] != kIgnoredLabel) {
+      CHECK(example.labels[t] == example.ids[t]);
+      turn.push_back(example.ids[t]);
+    } else if (!turn.empty()) {
+      turns.push_back(processor().tokenizer().decode(turn, false));
+      turn.clear();
+    }
+  }
+  return turns;
+}
+
+TEST_CASE("labels of a conversation with pictures and two answers, token by token") {
+  const Json golden = load_json(fixture("smolvlm_tiny/golden.json"));
+  Ids ids;
+  for (const Json& conversation : golden["conversations"]) {
+    if (conversation["name"] == "turns") ids = conversation["input_ids"].get<Ids>();
+  }
+  REQUIRE(ids.size() == 109);
+  const Message second = {
+      .role = "user",
+      .content = {
+          {.type = "text", .text = "And"}, {.type = "image"}, {.type = "text", .text = "?"}}};
+  const Example example = encode_example(
+      sample({picture_and("user", "What colour?"), text("assistant", "Red\nand 12 blue."), second,
+              text("assistant", "naïve 日")},
+             {picture("tall"), picture("square")}),
+      processor(), {});
+  CHECK(example.ids == ids);
+  Ids labels(109, kIgnoredLabel);
+  // " Red\nand 12 blue.<end_of_utterance>", from the space behind the colon; not the newline at 54.
+  const Ids first_turn = {223, 52, 71, 70, 201, 265, 70, 223, 19, 20, 334, 87, 71, 16, 399};
+  std::copy(first_turn.begin(), first_turn.end(), labels.begin() + 39);
+  const Ids second_turn = {301, 308, 110, 299, 327, 101, 399};  // not the newline at 108
+  std::copy(second_turn.begin(), second_turn.end(), labels.begin() + 101);
+  CHECK(example.labels == labels);
+  CHECK(example.pixel_values.sizes() == at::IntArrayRef({3 + 5, 3, 32, 32}));
+}
+
+TEST_CASE("neither system nor user are learned, nor pictures in an answer") {
+  const Example talk = encode_example(
+      sample({text("system", "Be brief."), text("user", "1?"), text("assistant", "a"),
+              text("user", "Assistant: 2?<end_of_utterance>"), text("assistant", "")}),
+      processor(), {});
+  CHECK(learned_turns(talk) ==
+        std::vector<std::string>{" a<end_of_utterance>", " <end_of_utterance>"});
+  CHECK_FALSE(talk.pixel_values.defined());
+
+  // The picture's markers are learned, as they are text; what stands for its pixels is not.
+  const Example shown = encode_example(
+      sample({text("user", "Show!"), picture_and("assistant", "here")}, {picture("square")}),
+      processor(), {});
+  const std::int64_t image = *processor().tokenizer().token_to_id("<image>");
+  std::int64_t places = 0;
+  for (std::size_t t = 0; t < shown.ids.size(); ++t) {
+    if (shown.ids[t] != image) continue;
+    ++places;
+    CHECK(shown.labels[t] == kIgnoredLabel);
+  }
+  CHECK(places == 5 * 4);
+  CHECK(learned_turns(shown).back() == "<fake_token_around_image>here<end_of_utterance>");
+}
+
+TEST_CASE("a batch is padded on the right, and labels are shifted to what comes next") {
+  const at::Tensor one = at::full({1, 3, 2, 2}, 1.0F), two = at::full({2, 3, 2, 2}, 2.0F);
+  const std::vector<Example> examples = {
+      {.ids = {5, 6, 7}, .labels = {-100, 6, 7}, .pixel_values = one},
+      {.ids = {8, 9}, .labels = {8, 9}},
+      {.ids = {1, 2, 3, 4, 5}, .labels = {-100, -100, 3, -100, 5}, .pixel_values = two}};
+  const Batch batch = collate(examples, 77);
+  CHECK(batch.inputs.input_ids.equal(
+      at::tensor(Ids{5, 6, 7, 77, 77, 8, 9, 77, 77, 77, 1, 2, 3, 4, 5}).view({3, 5})));
+  CHECK(batch.labels.equal(at::tensor(Ids{6, 7, -100, -100, -100,     //
+                                          9, -100, -100, -100, -100,  // 8 has nothing before it
+                                          -100, 3, -100, 5, -100})
+                               .view({3, 5})));
+  CHECK(batch.label_count == 2 + 1 + 2);
+  CHECK(batch.inputs.pixel_values.equal(at::cat({one, two})));
+  CHECK_FALSE(batch.inputs.attention_mask.defined());
+  CHECK_FALSE(batch.inputs.tile_mask.defined());
+  CHECK_FALSE(collate({examples[1]}, 77).inputs.pixel_values.defined());
+}
+
+TEST_CASE("a sample that can't be learned from is refused by name") {
+  const Sample talk = sample({text("user", "What is this?"), text("assistant", "A cat.")});
+  const auto length = static_cast<std::int64_t>(encode_example(talk, processor(), {}).ids.size());
+  CHECK(error_of(talk, {.max_length = length}) == "");
+  CHECK(error_of(talk, {.max_length = length - 1}) ==
+        "t.jsonl:3: sample is too long: got " + std::to_string(length) +
+            " tokens, wanted at most max_length = " + std::to_string(length - 1));
+  CHECK(error_of(sample({text("user", "What is this?")})) ==
+        "t.jsonl:3: sample has nothing to learn: wanted at least one assistant turn");
+}
+
+TEST_CASE("a picture that can't be read, or has no place, is refused with the sample's name") {
+  const ScratchFolder scratch;
+  const std::vector<Message> messages = {picture_and("user", "?"), text("assistant", "A cat.")};
+  CHECK(error_of(sample(messages, {scratch.at("none.png")})) ==
+        "t.jsonl:3: " + scratch.at("none.png") +
+            ": can't open the file: got No such file or directory");
+  const std::string broken = scratch.write("broken.png", "GIF is not what this is");
+  CHECK(error_of(sample(messages, {broken})) ==
+        "t.jsonl:3: " + broken + ": not a picture: wanted PNG, JPEG, WebP, BMP, TIFF or GIF");
+  CHECK(error_of(sample(messages, {picture("square"), picture("wide")})) ==
+        "t.jsonl:3: image places in the conversation don't fit the pictures: got 1 places, "
+        "wanted 2 for the pictures given");
+}
+
+TEST_CASE("augmentation changes the tiles by the seed alone, and never the text") {
+  const Sample seen =
+      sample({picture_and("user", "?"), text("assistant", "A cat.")}, {picture("square")});
+  const Example plain = encode_example(seen, processor(), {.seed = 1});
+  CHECK(plain.pixel_values.equal(encode_example(seen, processor(), {.seed = 2}).pixel_values));
+  const EncodeOptions moved = {.augmentation = {.shift = 0.4}, .seed = 1};
+  const Example once = encode_example(seen, processor(), moved);
+  CHECK(once.ids == plain.ids);
+  CHECK(once.labels == plain.labels);
+  CHECK_FALSE(once.pixel_values.equal(plain.pixel_values));
+  CHECK(once.pixel_values.equal(encode_example(seen, processor(), moved).pixel_values));
+  CHECK_FALSE(once.pixel_values.equal(
+      encode_example(seen, processor(), {.augmentation = {.shift = 0.4}, .seed = 2}).pixel_values));
+}
+
+}  // namespace
+}  // namespace vlm::data
