@@ -62,7 +62,7 @@ TEST_CASE("errors go to stderr with exit code 1") {
 }
 
 TEST_CASE("caption and vqa write rows, tell failures by exit code 3, and go on after a kill") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const auto in = folder.path() / "in";
   std::filesystem::create_directories(in);
   for (int i = 0; i < 40; ++i) {
@@ -116,7 +116,7 @@ void write_training(const std::filesystem::path& folder) {
 }
 
 TEST_CASE("LoRA learns four samples by heart; generate, evaluate and merge repeat them") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   write_training(folder.path());
   const ProgramResult trained =
       run_vlm("finetune config.json --device cpu --threads 1", folder.path());
@@ -141,7 +141,7 @@ TEST_CASE("LoRA learns four samples by heart; generate, evaluate and merge repea
 }
 
 TEST_CASE("Ctrl-C leaves a checkpoint, and the same command ends as if nothing had been") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   write_training(folder.path());
   const std::string options =
       " --device cpu --threads 1 --set max_steps=4000 --set save_steps=0 --set output_dir=";

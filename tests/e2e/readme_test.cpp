@@ -33,7 +33,7 @@ TEST_CASE("the README's commands run as they stand there") {
   const auto blocks = marked_blocks(read_file(source / "README.md"));
   REQUIRE(blocks.size() >= 3);
   // A tree of links, so that what the commands write stays out of the source.
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   for (const char* name : {"models", "examples", "configs", "tests", "scripts"}) {
     std::filesystem::create_directory_symlink(source / name, folder.path() / name);
   }

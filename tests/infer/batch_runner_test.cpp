@@ -8,7 +8,7 @@
 #include "infer/evaluate.h"
 #include "infer/inspect.h"
 #include "infer/session.h"
-#include "tests/support/folders.h"
+#include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "vlm/core/json.h"
 
@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 
 // A folder with good and broken pictures, and the items that a command would make of it.
 struct Pictures {
-  TemporaryFolder folder;
+  ScratchFolder folder;
   std::vector<BatchItem> items;
 
   Pictures() {
@@ -156,7 +156,7 @@ TEST_CASE("pictures are listed recursively, sorted, each once") {
 }
 
 TEST_CASE("an evaluation counts the answers that are the data's own") {
-  TemporaryFolder folder;
+  ScratchFolder folder;
   save_text(folder.path() / "metadata.csv", "file_name,text\nsquare.png,zzz\nwide.png,\n");
   for (const char* name : {"square.png", "wide.png"}) {
     fs::copy_file(fixture(std::string("pictures/") + name), folder.path() / name);

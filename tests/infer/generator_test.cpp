@@ -7,7 +7,7 @@
 #include "infer/batch_runner.h"
 #include "infer/search.h"
 #include "infer/session.h"
-#include "tests/support/folders.h"
+#include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "vlm/core/json.h"
 
@@ -113,7 +113,7 @@ TEST_CASE("greedy search takes the lowest of equals") {
 
 TEST_CASE("end ids come from generation_config.json, else from config.json") {
   CHECK(load_generation_options(fixture("smolvlm_odd")).eos_token_ids.size() == 2);
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   save_text(folder.path() / "config.json", R"({"text_config": {"eos_token_id": 7}})");
   CHECK(load_generation_options(folder.path()).eos_token_ids == std::vector<std::int64_t>{7});
   save_text(folder.path() / "generation_config.json", R"({"eos_token_id": ["x"]})");

@@ -3,7 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "tests/support/folders.h"
+#include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "vlm/core/json.h"
 #include "vlm/models/registry.h"
@@ -93,7 +93,7 @@ TEST_CASE("a new adapter changes nothing, and is the same for the same seed") {
 TEST_CASE("a saved adapter loads with the same branches") {
   const at::NoGradGuard no_grad;
   const Golden golden(kModel + "/adapters/golden.safetensors");
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   for (const std::string kind : {"plain", "patterns"}) {
     const ModelPtr model = load();
     const LoraConfig config = load_adapter(*model, adapter(kind));
@@ -148,7 +148,7 @@ TEST_CASE("adapter configs that can't be honoured are refused by name") {
 }
 
 TEST_CASE("adapter files that don't fit are refused by name") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const ModelPtr model = load();
   CHECK_THROWS_WITH(load_adapter(*model, folder.path()),
                     Contains("adapter_config.json: can't open"));

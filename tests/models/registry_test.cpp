@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "tests/support/folders.h"
+#include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "vlm/core/json.h"
 #include "vlm/io/checkpoint.h"
@@ -25,7 +25,7 @@ TEST_CASE("named parameters equal the keys of the published files") {
 }
 
 TEST_CASE("a saved model has the same weights and side files") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   for (const std::string name : {"smolvlm_tiny", "smolvlm_odd", "idefics3_tiny"}) {
     INFO(name);
     const auto saved = folder.path() / name;
@@ -47,7 +47,7 @@ TEST_CASE("a tied head is one parameter; untied weights stay apart with a warnin
   const auto parameters = tied->named_parameters();
   CHECK(parameters["lm_head.weight"].is_same(parameters["model.text_model.embed_tokens.weight"]));
 
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   NamedTensors weights = tied->weights();
   weights.emplace_back("lm_head.weight", parameters["lm_head.weight"] + 1);
   save_model(*tied, fixture("smolvlm_odd"), folder.path());
@@ -59,7 +59,7 @@ TEST_CASE("a tied head is one parameter; untied weights stay apart with a warnin
 }
 
 TEST_CASE("older key prefixes are understood") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const ModelPtr model = load_model(fixture("smolvlm_tiny"), {});
   NamedTensors wrapped;
   for (const auto& [key, tensor] : model->weights())
@@ -99,7 +99,7 @@ TEST_CASE("random weights follow the seed and the config's deviation") {
 }
 
 TEST_CASE("folders that are no model of ours are refused by name") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   CHECK_THROWS_WITH(load_model(folder.path(), {}), Contains("config.json: can't open the file"));
   save_text(folder.path() / "config.json", R"({"model_type": "llava"})");
   CHECK_THROWS_WITH(

@@ -9,7 +9,7 @@
 #include <iterator>
 #include <string>
 
-#include "tests/support/folders.h"
+#include "tests/support/scratch_folder.h"
 
 struct ProgramResult {
   int code = 0;  // exit code, or 128 + signal
@@ -23,7 +23,7 @@ inline std::string read_file(const std::filesystem::path& path) {
 
 // `command` is given to bash, in the folder `place`.
 inline ProgramResult run_shell(const std::string& command, const std::filesystem::path& place) {
-  const TemporaryFolder logs;
+  const ScratchFolder logs;
   const auto script = logs.path() / "script";
   std::ofstream(script) << "cd '" << place.string() << "'\nset -e\n" << command << "\n";
   const std::string call = "bash '" + script.string() + "' >'" + (logs.path() / "out").string() +

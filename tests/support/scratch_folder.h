@@ -10,8 +10,6 @@
 #include <string_view>
 #include <vector>
 
-namespace vlm {
-
 class ScratchFolder {
  public:
   ScratchFolder() {
@@ -49,5 +47,3 @@ class ScratchFolder {
  private:
   std::filesystem::path path_;
 };
-
-}  // namespace vlm

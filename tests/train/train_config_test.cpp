@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/support/catch.h"
-#include "tests/support/folders.h"
+#include "tests/support/scratch_folder.h"
 #include "vlm/core/json.h"
 #include "vlm/nn/lora.h"
 
@@ -12,7 +12,7 @@ namespace {
 
 // Loads a config of the smallest valid keys with `more` added.
 TrainConfig load(const std::string& more, const std::vector<std::string>& overrides = {}) {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const auto path = folder.path() / "c.json";
   save_text(path, R"({"model_name_or_path": "m", "output_dir": "o", "train_files": ["d.jsonl"])" +
                       more + "}");

@@ -5,7 +5,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "tests/support/folders.h"
+#include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "train/loss.h"
 #include "vlm/core/json.h"
@@ -147,7 +147,7 @@ std::vector<Json> read_metrics(const std::filesystem::path& folder) {
 }
 
 TEST_CASE("a resumed run equals an uninterrupted one") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   for (const std::string method : {"lora", "full"}) {
     INFO(method);
     TrainConfig whole = make_config(folder.path(), method + "_whole");
@@ -178,7 +178,7 @@ TEST_CASE("a resumed run equals an uninterrupted one") {
 }
 
 TEST_CASE("twenty steps learn four samples by heart") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   TrainConfig config = make_config(folder.path(), "overfit");
   config.max_steps = 60;
   config.lora_dropout = 0;
@@ -198,7 +198,7 @@ TEST_CASE("twenty steps learn four samples by heart") {
 }
 
 TEST_CASE("freezing and gradient checkpointing") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   TrainConfig config = make_config(folder.path(), "plain");
   config.method = "full";
   config.freeze = {"vision_model", "lm_head"};
@@ -219,7 +219,7 @@ TEST_CASE("freezing and gradient checkpointing") {
 }
 
 TEST_CASE("a run with another config is not resumed, unless it is begun anew") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   TrainConfig config = make_config(folder.path(), "run");
   Trainer(config, kOnCpu).run();
   config.learning_rate = 1e-3;
@@ -231,7 +231,7 @@ TEST_CASE("a run with another config is not resumed, unless it is begun anew") {
 }
 
 TEST_CASE("data that can't be trained on ends the run with its place") {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   TrainConfig config = make_config(folder.path(), "run");
   config.max_length = 10;
   CHECK_THROWS_WITH(Trainer(config, kOnCpu).run(), Contains("sample is too long: got"));

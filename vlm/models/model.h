@@ -70,7 +70,8 @@ class VisionLanguageModel : public torch::nn::Module {
 
   // Recompute activations in backward, block by block.
   bool gradient_checkpointing = false;
-  // Tiles that go through the vision encoder together; families set it by what one tile's activations take.
+  // Tiles that go through the vision encoder together; families set it by what one tile's
+  // activations take.
   std::int64_t max_tiles_per_chunk = 1;
 };
 

@@ -13,8 +13,9 @@
 
 namespace vlm {
 
-// block(x) with its activations checkpointed; `owner` holds every parameter that the block uses. Gradients flow to x and
-// to those parameters, also when x itself needs no gradient. Where nothing needs one (a frozen tower) the block just runs.
+// block(x) with its activations checkpointed; `owner` holds every parameter that the block uses.
+// Gradients flow to x and to those parameters, also when x itself needs no gradient. Where nothing
+// needs one (a frozen tower) the block just runs.
 at::Tensor checkpoint_activations(const torch::nn::Module& owner,
                                   const std::function<at::Tensor(const at::Tensor&)>& block,
                                   const at::Tensor& x);
