@@ -65,7 +65,7 @@ Image apply_warp(const Image& image, const Warp& warp) {
   const double cx = static_cast<double>(image.width - 1) / 2;
   const double cy = static_cast<double>(image.height - 1) / 2;
   // A quarter turn of an oblong picture is stretched back into its frame.
-  const double aspect = warp.a == 0 ? static_cast<double>(image.width) / double(image.height) : 1.0;
+  const double aspect = warp.a == 0 && cx > 0 && cy > 0 ? cx / cy : 1.0;
   std::uint8_t* pixel = out.pixels.data();
   for (std::int64_t row = 0; row < image.height; ++row) {
     for (std::int64_t col = 0; col < image.width; ++col, pixel += 3) {
