@@ -20,7 +20,8 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from peft import PeftModel, get_peft_model_state_dict  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
-from transformers import AutoProcessor  # noqa: E402
+from PIL import Image  # noqa: E402
+from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: E402
 
 from oracle import adapters, dialogues, models, prompts, training  # noqa: E402
 from oracle.text import write_json  # noqa: E402
@@ -335,6 +336,28 @@ def check_full(report, name, program, case, work):
     check_folder(report, name, case, output)
 
 
+def check_default_model(report, name, program, work):
+    """The committed model, in transformers: loads unchanged, and answers its example questions alike."""
+    folder = ROOT / "models" / "easy-vqa-emoji"
+    rows = work / "default_model.jsonl"
+    examples = ROOT / "examples" / "pictures"
+    program.run("evaluate", examples / "examples.jsonl", "--model", folder, "--output", rows,
+                "--max-new-tokens", MAX_NEW_TOKENS, *PRECISION)
+    model, info = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    report.equal(f"{name}: keys that don't fit", [sorted(info["missing_keys"]),
+                                                  sorted(info["unexpected_keys"])], [[], []])
+    processor = AutoProcessor.from_pretrained(folder)
+    got, wanted = [], []
+    for row in map(json.loads, rows.read_text().splitlines()):
+        prompt = processor.apply_chat_template(prompts.chat(row["question"], None, 1),
+                                               add_generation_prompt=True, tokenize=False)
+        picture = [Image.open(row["path"]).convert("RGB")]
+        answer = prompts.answer(model.eval(), processor, prompt, picture, MAX_NEW_TOKENS)
+        got.append((row["id"], row["text"]))
+        wanted.append((row["id"], answer["text"]))
+    report.equal(f"{name}: {len(wanted)} answers", got, wanted)
+
+
 def check_all(report, program, work, only):
     cases = [Case(spec, work) for spec in SPECS]
     dialogues.write_rows(work / "data")
@@ -353,6 +376,7 @@ def check_all(report, program, work, only):
     for case in cases:
         jobs[f"full {case.spec.name}"] = (report.attempt, f"full {case.spec.name}", check_full,
                                           program, case, work)
+    jobs["default model"] = (report.attempt, "default model", check_default_model, program, work)
     for title, (function, *arguments) in jobs.items():
         if only in title:
             print(title)
