@@ -54,8 +54,8 @@ class AddedTokens {
 
   const AddedToken* find(std::string_view content) const;
 
-  // What an id stands for in decoded text: the normalized form of tokens with `normalized`. Like the
-  // package, a special token whose form differs from its content isn't skipped.
+  // What an id stands for in decoded text: the normalized form of tokens with `normalized`. Like
+  // the package, a special token whose form differs from its content isn't skipped.
   struct Form {
     std::string text;
     bool skipped = false;  // by decode(skip_special_tokens)
