@@ -3,14 +3,16 @@
 
 texts.json holds the texts: strings, or lists of bytes for what isn't UTF-8. One folder a family has its tokenizer files
 and golden.json, one row a text, from `tokenizers` or `sentencepiece`: {"ids", "special", "decoded", "skipped"}, where
-the last three are left out when they equal the ids, the text and the decoded text. Everything is seeded.
+the last three are left out when they equal the ids, the text and the decoded text. Texts are seeded, but the trainer of
+`tokenizers` breaks ties at random: a second run writes other, equally good files.
 scripts/parity_text.py uses the same families and text generators for larger comparisons.
 """
+import io
+import itertools
 import json
 import pathlib
 import random
-import shutil
-import tempfile
+import re
 import unicodedata
 
 import sentencepiece
@@ -185,11 +187,10 @@ SENTENCEPIECE = {
 def train_sentencepiece(name, folder):
     options = dict(SENTENCEPIECE[name], character_coverage=0.98, hard_vocab_limit=False, minloglevel=2,
                    num_threads=1)
-    with tempfile.TemporaryDirectory() as temporary:
-        text = pathlib.Path(temporary) / "corpus.txt"
-        text.write_text("\n".join(line.replace("\n", " ") for line in corpus()), encoding="utf-8")
-        sentencepiece.SentencePieceTrainer.train(input=str(text), model_prefix=f"{temporary}/tokenizer", **options)
-        shutil.copy(f"{temporary}/tokenizer.model", folder / "tokenizer.model")
+    model = io.BytesIO()
+    lines = (line.replace("\n", " ") for line in corpus())
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **options)
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
 
 
 # ---------------------------------------------------------------------------------------------------------- hard text
@@ -280,6 +281,40 @@ def sentencepiece_codec(model):
     return model.encode, lambda text: bos + model.encode(text), lambda ids, skip: model.decode(ids)
 
 
+PALIGEMMA_TOKENS = ["<loc0000>", "<loc0001>", "<loc1023>", "<seg000>", "<seg127>", "<image>"]
+
+
+def write_paligemma(folder):
+    """A Gemma model with PaliGemma's tokens behind its own; returns a codec put together from sentencepiece calls."""
+    train_sentencepiece("spm_gemma", folder)
+    model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    special = {name: model.piece_to_id(name) for name in ("<pad>", "<eos>", "<bos>")}
+    added = {name: model.get_piece_size() + i for i, name in enumerate(PALIGEMMA_TOKENS)}
+    decoder = {id: {"content": name, "lstrip": False, "normalized": name not in special, "rstrip": False,
+                    "single_word": False, "special": name in special or name == "<image>"}
+               for name, id in {**special, **added}.items()}
+    config = {"add_bos_token": True, "add_eos_token": False, "added_tokens_decoder": decoder, "bos_token": "<bos>"}
+    save_json(folder / "tokenizer_config.json", config)
+    ids = {**special, **added}
+    names = {id: name for name, id in ids.items()}
+    splitter = re.compile("(" + "|".join(map(re.escape, ids)) + ")")
+
+    def encode(text):
+        parts = [part for part in splitter.split(text) if part]
+        return [id for part in parts for id in ([ids[part]] if part in ids else model.encode(part))]
+
+    def decode(tokens, skip):
+        text = ""
+        for added_token, run in itertools.groupby(tokens, key=lambda id: id in names):
+            if not added_token:
+                text += model.decode(list(run))
+            else:
+                text += "".join(names[id] for id in run if not (skip and decoder[id]["special"]))
+        return text
+
+    return encode, lambda text: [special["<bos>"]] + encode(text), decode
+
+
 def save_json(path, value):
     path.write_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
@@ -291,6 +326,8 @@ def write_family(name, texts):
         tokenizer = FAMILIES[name]()
         tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
         codec = tokenizers_codec(tokenizer)
+    elif name == "spm_paligemma":
+        codec = write_paligemma(folder)
     else:
         train_sentencepiece(name, folder)
         codec = sentencepiece_codec(sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model")))
@@ -302,7 +339,7 @@ def main():
     broken = list(broken_bytes())
     save_json(OUT / "texts.json", golden_texts() + [list(data) for data in broken])
     texts = golden_texts() + [data.decode("utf-8", "replace") for data in broken]
-    for name in [*FAMILIES, *SENTENCEPIECE]:
+    for name in [*FAMILIES, *SENTENCEPIECE, "spm_paligemma"]:
         write_family(name, texts)
         print(name, sum(path.stat().st_size for path in (OUT / name).iterdir()), "bytes")
 

@@ -119,12 +119,15 @@ def real_text(size):
 
 
 def compare_rows(texts, rows, codec):
-    encode, encode_special, decode = codec
+    """Differences between our rows and what the codec gives; ids that the codec calls as good as its own are no one."""
+    encode, encode_special, decode, *ties = codec
     differences = []
     if len(rows) != len(texts):
         return [f"{len(rows)} rows for {len(texts)} texts"]
     for text, row in zip(texts, rows):
         ids = encode(text)
+        if row["ids"] != ids and ties and ties[0](row["ids"], ids):
+            continue
         pairs = [("ids", row["ids"], ids), ("with special tokens", row["special"], encode_special(text)),
                  ("decoded", row["text"], decode(ids, False)), ("skipped", row["skip"], decode(ids, True))]
         for what, ours, theirs in pairs:
@@ -151,7 +154,6 @@ def compare_bytes(ours, folder, codec, data):
 
 def compare_ids(ours, folder, decode, size, rng):
     lists = [[rng.randrange(size + 3) for _ in range(rng.randint(0, 40))] for _ in range(3000)]
-    # ids over the size: unknown ones, which sentencepiece refuses, so they are left out for it
     rows = ours.rows("decode", folder, lists)
     differences = []
     for ids, row in zip(lists, rows):
@@ -371,20 +373,21 @@ def compare_sentencepiece(ours, work, options):
         if path not in options.model:
             fixtures.train_sentencepiece(path, work)
         model = sentencepiece.SentencePieceProcessor(model_file=str(work / "tokenizer.model"))
-        encode, encode_special, _ = fixtures.sentencepiece_codec(model)
-        size = model.get_piece_size()
-        control = {i for i in range(size) if model.is_control(i)}
+        encode, encode_special, decode = fixtures.sentencepiece_codec(model)
 
-        def decode(ids, skip):
-            return model.decode([i for i in ids if i < size]) if skip or not control & set(ids) else None
+        def is_tie(ours, theirs):
+            """Unigram: other pieces with the same likelihood, which rounding decides, in each release differently."""
+            scores = [sum(model.get_score(i) for i in ids) for ids in (ours, theirs)]
+            return path == "spm_unigram" and abs(scores[0] - scores[1]) < 1e-6 * abs(scores[1])
 
-        compare_tokenizer(ours, pathlib.Path(path).name, work, (encode, encode_special, decode), options)
-        check(f"{path}: random ids", compare_ids_without_control(ours, work, model, options.seed))
-        compare_speed(ours, pathlib.Path(path).name, work, model.encode)
+        compare_tokenizer(ours, pathlib.Path(path).name, work, (encode, encode_special, decode, is_tie), options)
+        check(f"{path}: random ids", compare_sentencepiece_ids(ours, work, model, options.seed))
+        compare_speed(ours, pathlib.Path(path).name, work,
+                      lambda texts, model=model: model.encode(texts, num_threads=1))
 
 
-def compare_ids_without_control(ours, work, model, seed):
-    """Random ids; unknown ids are left out for sentencepiece, which refuses them, and control ids where they show."""
+def compare_sentencepiece_ids(ours, work, model, seed):
+    """Random ids; sentencepiece never shows control tokens, so lists with one are compared with special ones skipped."""
     rng = random.Random(seed)
     size = model.get_piece_size()
     plain = [i for i in range(size) if not model.is_control(i)]

@@ -120,20 +120,24 @@ TEST_CASE("quarter turns of a square picture are exact, and all four come") {
   }
 }
 
-TEST_CASE("a quarter turn of an oblong picture keeps its frame and its corners") {
-  const Image image = noise(10, 30, 5);
-  const auto corner = [&](const Image& of, std::int64_t row, std::int64_t col) {
-    const auto at = of.pixels.begin() + (row * of.width + col) * 3;
-    return Pixels(at, at + 3);
-  };
-  const std::set<Pixels> corners = {corner(image, 0, 0), corner(image, 0, 29), corner(image, 9, 0),
-                                    corner(image, 9, 29)};
-  for (std::uint64_t seed = 0; seed < 8; ++seed) {
+TEST_CASE("a quarter turn of an oblong picture is stretched into its frame") {
+  Image image{10, 30, {}};  // four fields of one grey each: 10 | 20 over 40 | 30
+  for (std::int64_t i = 0; i < 300; ++i) {
+    const bool lower = i / 30 >= 5, right = i % 30 >= 15;
+    image.pixels.insert(image.pixels.end(), 3, lower ? (right ? 30 : 40) : (right ? 20 : 10));
+  }
+  std::set<std::vector<int>> seen;  // the corners, clockwise
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
     const Image out = augment(image, {.quarter_turns = true}, seed);
     REQUIRE(out.pixels.size() == image.pixels.size());
-    CHECK(std::set<Pixels>{corner(out, 0, 0), corner(out, 0, 29), corner(out, 9, 0),
-                           corner(out, 9, 29)} == corners);
+    const auto grey = [&](std::int64_t row, std::int64_t col) {
+      return int{out.pixels[static_cast<std::size_t>((row * 30 + col) * 3)]};
+    };
+    CHECK(grey(0, 12) == grey(3, 0));  // up to the middle, but for the blend there
+    seen.insert({grey(0, 0), grey(0, 29), grey(9, 29), grey(9, 0)});
   }
+  CHECK(seen == std::set<std::vector<int>>{
+                    {10, 20, 30, 40}, {20, 30, 40, 10}, {30, 40, 10, 20}, {40, 10, 20, 30}});
 }
 
 TEST_CASE("a shift moves the content by up to its bound, and reaches near it") {

@@ -5,6 +5,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/text/bpe_tokenizer.h"
+#include "vlm/text/sentencepiece_tokenizer.h"
 
 namespace vlm {
 
@@ -21,6 +22,9 @@ std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& folder) {
   const fs::path json_path = folder / "tokenizer.json";
   if (fs::exists(json_path)) {
     return std::make_unique<BpeTokenizer>(load_json(json_path), json_path.string());
+  }
+  if (fs::exists(folder / "tokenizer.model")) {
+    return std::make_unique<SentencepieceTokenizer>(folder);
   }
   throw Error({.what = "no tokenizer found",
                .where = folder.string(),
