@@ -26,6 +26,8 @@ void add_shared_options(CLI::App& command, vlm::RuntimeOptions& runtime, std::st
       ->capture_default_str();
   command.add_option("--threads", runtime.threads, "CPU threads; 0: as many as the machine has")
       ->capture_default_str();
+  command.add_option("--seed", runtime.seed,
+                     "Seed of everything random (default: the config's, or 0)");
   command.add_option("--log-level", log_level, "debug, info, warning, error or off")
       ->capture_default_str();
 }

@@ -16,6 +16,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
+#include "vlm/core/progress.h"
 
 namespace vlm::infer {
 namespace {
@@ -77,6 +78,7 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   StreamDecoder stream(generator.processor().tokenizer(), /*skip_special_tokens=*/true);
   const auto on_token = [&](std::size_t, std::int64_t id) {
     if (as_text) print(stream.add(id));
+    return !stop_requested();
   };
   const Generation answer = generator.generate({prompt}, session.generation, on_token)[0];
   if (as_text) {
@@ -84,7 +86,7 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   } else {
     print(to_json(answer, prompt, session).dump() + "\n");
   }
-  return 0;
+  return answer.finish_reason == "interrupted" ? 130 : 0;
 }
 
 BatchItem make_item(const std::filesystem::path& path, const std::string& prompt,

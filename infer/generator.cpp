@@ -9,7 +9,6 @@
 #include "infer/search.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
-#include "vlm/core/progress.h"
 
 namespace vlm::infer {
 namespace {
@@ -119,6 +118,7 @@ std::vector<Generation> Generator::generate(const std::vector<EncodedConversatio
   std::vector<std::size_t> rows(prompts.size());  // of the batch → index of the prompt
   for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = i;
 
+  bool is_interrupted = false;
   for (std::int64_t step = 0; step < budget && !rows.empty(); ++step) {
     const at::Tensor hidden = model_->decode(embeddings, mask, &cache).select(1, -1);  // [B, C]
     const NextTokens next = greedy_search(model_->logits(hidden));
@@ -128,11 +128,11 @@ std::vector<Generation> Generator::generate(const std::vector<EncodedConversatio
       const std::int64_t id = next.ids[row];
       result.ids.push_back(id);
       result.logprobs.push_back(next.logprobs[row]);
-      if (on_token) on_token(rows[row], id);
+      if (on_token && !on_token(rows[row], id)) is_interrupted = true;
       const auto& ends = options.eos_token_ids;
       const bool is_end = std::find(ends.begin(), ends.end(), id) != ends.end();
-      if (is_end || step + 1 == budget) {
-        result.finish_reason = is_end ? "stop" : "length";
+      if (is_end || is_interrupted || step + 1 == budget) {
+        result.finish_reason = is_end ? "stop" : is_interrupted ? "interrupted" : "length";
       } else {
         kept.push_back(static_cast<std::int64_t>(row));
         kept_ids.push_back(id);

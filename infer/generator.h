@@ -22,7 +22,7 @@ namespace vlm::infer {
 struct Generation {
   std::vector<std::int64_t> ids;  // the end-of-sequence id included
   std::vector<double> logprobs;   // of each id
-  std::string finish_reason;      // "stop" (an end id) or "length"
+  std::string finish_reason;      // "stop" (an end id), "length" or "interrupted" (by the callback)
   std::string text;               // special tokens left out
 
   double mean_logprob() const;
@@ -36,8 +36,8 @@ struct GenerationTiming {
   double decode_tokens_per_s() const;
 };
 
-// Called with (row, id) for every new token.
-using TokenCallback = std::function<void(std::size_t, std::int64_t)>;
+// Called with (row, id) for every new token; false ends every row here.
+using TokenCallback = std::function<bool(std::size_t, std::int64_t)>;
 
 class Generator {
  public:

@@ -32,8 +32,8 @@ bool is_part(const std::string& parameter, const std::string& part) {
 
 Trainer::Trainer(TrainConfig config, const TrainOptions& options)
     : config_(std::move(config)), options_(options) {
+  if (options_.runtime.seed) config_.seed = *options_.runtime.seed;
   effective_config_ = write_fields(config_.fields());
-  options_.runtime.seed = config_.seed;
   const at::Device device = prepare_runtime(options_.runtime);
   load_model_and_adapter(device);
   choose_trainable();

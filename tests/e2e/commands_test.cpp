@@ -18,7 +18,8 @@ TEST_CASE("every command explains itself and refuses what it doesn't know") {
     INFO(command);
     const ProgramResult help = run_vlm(command + " --help");
     CHECK(help.code == 0);
-    CHECK_THAT(help.out, Contains("--device") && Contains("--threads") && Contains("--log-level"));
+    CHECK_THAT(help.out, Contains("--device") && Contains("--threads") && Contains("--seed") &&
+                             Contains("--log-level"));
     const ProgramResult wrong = run_vlm(command + " --no-such-option");
     CHECK(wrong.code == 2);
     CHECK(wrong.out.empty());

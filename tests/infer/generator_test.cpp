@@ -60,8 +60,11 @@ TEST_CASE("a batch gives what its prompts give alone") {
     GenerationOptions options = session.generation;
     options.max_new_tokens = 20;
     std::vector<std::vector<std::int64_t>> streamed(prompts.size());
-    const auto together = session.generator->generate(
-        prompts, options, [&](std::size_t row, std::int64_t id) { streamed[row].push_back(id); });
+    const auto together =
+        session.generator->generate(prompts, options, [&](std::size_t row, std::int64_t id) {
+          streamed[row].push_back(id);
+          return true;
+        });
     for (std::size_t i = 0; i < prompts.size(); ++i) {
       INFO(name << ": " << golden["generate"][i]["name"]);
       const Generation alone = session.generator->generate({prompts[i]}, options)[0];
@@ -93,6 +96,16 @@ TEST_CASE("answers end at the limit, at an end id, or at the last position") {
   const EncodedConversation endless{.ids = std::vector<std::int64_t>(600, 20)};
   CHECK_THROWS_WITH(session.generator->generate({endless}, options),
                     Contains("the prompt is too long"));
+}
+
+TEST_CASE("a callback that says no ends the answer there") {
+  Session session = open("smolvlm_tiny");
+  int left = 3;
+  const Generation cut =
+      session.generator->generate({EncodedConversation{.ids = {1, 278, 28}}}, session.generation,
+                                  [&](std::size_t, std::int64_t) { return --left > 0; })[0];
+  CHECK(cut.ids.size() == 3);
+  CHECK(cut.finish_reason == "interrupted");
 }
 
 TEST_CASE("an adapter answers merged as it does in training") {

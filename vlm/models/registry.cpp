@@ -2,6 +2,7 @@
 
 #include <array>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -58,12 +59,23 @@ at::ScalarType choose_dtype(const Json& config, const LoadOptions& options) {
   return is_wide ? at::kFloat : at::kBFloat16;
 }
 
+// What belongs to a checkpoint beside its weights, as transformers names it.
 bool is_side_file(const fs::path& path) {
-  const std::string name = path.filename().string();
-  const bool is_text = name.ends_with(".json") || name.ends_with(".jinja") ||
-                       name.ends_with(".txt") || name.ends_with(".model");
-  const bool is_ours = name.starts_with("adapter_") || name.starts_with("model.safetensors");
-  return is_text && !is_ours;
+  static const std::set<std::string> names = {"config.json",
+                                              "generation_config.json",
+                                              "preprocessor_config.json",
+                                              "processor_config.json",
+                                              "video_preprocessor_config.json",
+                                              "chat_template.json",
+                                              "chat_template.jinja",
+                                              "tokenizer.json",
+                                              "tokenizer.model",
+                                              "tokenizer_config.json",
+                                              "special_tokens_map.json",
+                                              "added_tokens.json",
+                                              "vocab.json",
+                                              "merges.txt"};
+  return names.count(path.filename().string()) > 0;
 }
 
 void write_config(const fs::path& source, const fs::path& folder, at::ScalarType dtype) {

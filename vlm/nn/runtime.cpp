@@ -60,7 +60,7 @@ at::Device prepare_runtime(const RuntimeOptions& options) {
   }
   if (options.threads > 0) at::set_num_threads(static_cast<int>(options.threads));
   const at::Device device = choose_device(options.device);
-  at::manual_seed(static_cast<std::uint64_t>(options.seed));
+  at::manual_seed(static_cast<std::uint64_t>(options.seed.value_or(0)));
   return device;
 }
 

@@ -8,15 +8,16 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace vlm {
 
 struct RuntimeOptions {
-  std::string device = "auto";  // auto, cpu, cuda, cuda:N
-  std::string dtype = "auto";   // auto, float32, bfloat16
-  std::int64_t threads = 0;     // 0: as many as the machine has
-  std::int64_t seed = 42;
+  std::string device = "auto";       // auto, cpu, cuda, cuda:N
+  std::string dtype = "auto";        // auto, float32, bfloat16
+  std::int64_t threads = 0;          // 0: as many as the machine has
+  std::optional<std::int64_t> seed;  // of everything random; unset: the default of the command
 };
 
 // Sets threads and the default generators' seed; returns the device. Throws Error when a GPU is
