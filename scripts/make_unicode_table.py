@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Writes vlm/text/unicode_table.cpp: where the Unicode of the `tokenizers` package and that of our libraries differ.
 
-Its pattern engine and its lower case know more than Unicode 14, its NFC less. They are asked about every code point, and the answers that
-Python's unicodedata (Unicode 14 in Python 3.11) gives differently are kept. Run with a Python that has `tokenizers`; the
-result is committed.
+Its pattern engine and its lower case know more than Unicode 14, its NFC less. They are asked about every code point, and
+the answers that Python's unicodedata (Unicode 14 in Python 3.11) gives differently are kept. Run with a Python that has
+`tokenizers`; the result is committed.
 """
+
 import pathlib
 import unicodedata
 
@@ -87,7 +88,9 @@ def main():
     inert = to_ranges((c, "") for c, category in assigned if is_inert(c, category))
     newer_rows = "".join(f'    {{0x{first:04X}, 0x{last:04X}, "{category}"}},\n' for first, last, category in newer)
     inert_rows = "".join(f"    {{0x{first:04X}, 0x{last:04X}}},\n" for first, last, _ in inert)
-    lower_rows = "".join(f"    {{0x{first:04X}, 0x{last:04X}, {shift}}},\n" for first, last, shift in to_ranges(newer_lower()))
+    lower_rows = "".join(
+        f"    {{0x{first:04X}, 0x{last:04X}, {shift}}},\n" for first, last, shift in to_ranges(newer_lower())
+    )
     OUT.write_text(HEAD + newer_rows + MIDDLE + inert_rows + LOWER + lower_rows + TAIL, encoding="utf-8")
     print(f"{len(newer)} newer ranges, {len(inert)} ranges of inert marks")
 

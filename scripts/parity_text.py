@@ -8,6 +8,7 @@ Trains the families of make_text_fixtures.py anew and compares ids and decoded t
 from every code point, on lines of one megabyte and on random ids; then chat templates; then prints speeds side by side,
 one thread each (never a pass or a fail). Ends with "N passed, N failed" and exits 1 when one failed.
 """
+
 import os
 
 os.environ["RAYON_NUM_THREADS"] = "1"
@@ -29,6 +30,8 @@ import unicodedata
 import sentencepiece
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
+import chat_template_cases
+import hard_text
 import make_text_fixtures as fixtures
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -95,9 +98,9 @@ def long_lines(rng, size=1_000_000):
         "newlines": "\n" * size,
         "digits": "".join(rng.choices("0123456789", k=size)),
         "letters": "".join(rng.choices(letters, k=size)),
-        "words": "".join(rng.choice(fixtures.WORDS) + " " for _ in range(size // 6)),
+        "words": "".join(rng.choice(hard_text.WORDS) + " " for _ in range(size // 6)),
         "punctuation": "".join(rng.choices("!?.,;:-()[]", k=size)),
-        "emoji": "".join(rng.choices(fixtures.EMOJI, k=size // 10)),
+        "emoji": "".join(rng.choices(hard_text.EMOJI, k=size // 10)),
         "CJK": "".join(chr(rng.randrange(0x4E00, 0x9FFF)) for _ in range(size // 3)),
         "marks": "e" + "\u0301\u0323" * (size // 4),
         "special tokens": "<|endoftext|><image>\n" * (size // 21),
@@ -106,7 +109,9 @@ def long_lines(rng, size=1_000_000):
 
 def real_text(size):
     """Prose and code found on this machine, for speeds."""
-    paths = sorted(glob.glob("/usr/share/common-licenses/*")) + sorted(glob.glob(os.path.dirname(os.__file__) + "/*.py"))
+    paths = sorted(glob.glob("/usr/share/common-licenses/*")) + sorted(
+        glob.glob(os.path.dirname(os.__file__) + "/*.py")
+    )
     text = ""
     for path in paths:
         text += pathlib.Path(path).read_text(encoding="utf-8", errors="replace")
@@ -128,12 +133,18 @@ def compare_rows(texts, rows, codec):
         ids = encode(text)
         if row["ids"] != ids and ties and ties[0](row["ids"], ids):
             continue
-        pairs = [("ids", row["ids"], ids), ("with special tokens", row["special"], encode_special(text)),
-                 ("decoded", row["text"], decode(ids, False)), ("skipped", row["skip"], decode(ids, True))]
+        pairs = [
+            ("ids", row["ids"], ids),
+            ("with special tokens", row["special"], encode_special(text)),
+            ("decoded", row["text"], decode(ids, False)),
+            ("skipped", row["skip"], decode(ids, True)),
+        ]
         for what, ours, theirs in pairs:
             if ours != theirs:
                 at = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
-                differences.append(f"{text[:60]!r}: {what} differ at {at}: {ours[at:at + 12]!r} and {theirs[at:at + 12]!r}")
+                differences.append(
+                    f"{text[:60]!r}: {what} differ at {at}: {ours[at:at + 12]!r} and {theirs[at:at + 12]!r}"
+                )
                 break
     return differences
 
@@ -142,7 +153,7 @@ def compare_texts(ours, folder, codec, texts):
     texts = list(texts)
     differences = []
     for begin in range(0, len(texts), 50_000):
-        part = texts[begin:begin + 50_000]
+        part = texts[begin : begin + 50_000]
         differences += compare_rows(part, ours.rows("encode", folder, part), codec)
     return differences
 
@@ -166,9 +177,9 @@ def compare_ids(ours, folder, decode, size, rng):
 
 def compare_tokenizer(ours, name, folder, codec, options):
     rng = random.Random(options.seed)
-    texts = [fixtures.random_text(rng, rng.randint(1, 30)) for _ in range(options.texts)]
+    texts = [hard_text.random_text(rng, rng.randint(1, 30)) for _ in range(options.texts)]
     check(f"{name}: {len(texts)} random texts", compare_texts(ours, folder, codec, texts))
-    broken = list(fixtures.broken_bytes(options.seed, 2000))
+    broken = list(hard_text.broken_bytes(options.seed, 2000))
     check(f"{name}: {len(broken)} texts that aren't UTF-8", compare_bytes(ours, folder, codec, broken))
     texts = list(code_point_texts(options.every_code_point))
     check(f"{name}: {len(texts)} code points", compare_texts(ours, folder, codec, texts))
@@ -182,109 +193,56 @@ def compare_splits(ours, work, options):
     """Every behaviour of Split, inverted and not, with regular expressions and strings, in front of ByteLevel."""
     tokenizer = fixtures.gpt2()
     rng = random.Random(options.seed)
-    texts = [fixtures.random_text(rng, 12) for _ in range(300)] + ["", "a", "  ", "aXbXXc", "XX", "Xa", "aX"]
-    patterns = [" ", "ab", "X", "a", Regex(r"\s+"), Regex(r"\p{N}{2,3}"), Regex("X*"), Regex(r"(?<=a)b|\P{L}"),
-                Regex(r"(?i:[a-e\u00e9]+)|[^\x00-\x7f]"), Regex(r"\d(?!\d)"), Regex(r"\p{Lu}?\p{Ll}++|\p{M}*?x")]
+    texts = [hard_text.random_text(rng, 12) for _ in range(300)] + ["", "a", "  ", "aXbXXc", "XX", "Xa", "aX"]
+    patterns = [
+        " ",
+        "ab",
+        "X",
+        "a",
+        Regex(r"\s+"),
+        Regex(r"\p{N}{2,3}"),
+        Regex("X*"),
+        Regex(r"(?<=a)b|\P{L}"),
+        Regex(r"(?i:[a-e\u00e9]+)|[^\x00-\x7f]"),
+        Regex(r"\d(?!\d)"),
+        Regex(r"\p{Lu}?\p{Ll}++|\p{M}*?x"),
+    ]
     behaviors = ["removed", "isolated", "contiguous", "merged_with_previous", "merged_with_next"]
     for behavior, invert in itertools.product(behaviors, (False, True)):
         differences = []
         for pattern in patterns:
             tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-                [pre_tokenizers.Split(pattern, behavior, invert), pre_tokenizers.Digits(invert),
-                 pre_tokenizers.ByteLevel(invert, use_regex=not invert)])
+                [
+                    pre_tokenizers.Split(pattern, behavior, invert),
+                    pre_tokenizers.Digits(invert),
+                    pre_tokenizers.ByteLevel(invert, use_regex=not invert),
+                ]
+            )
             tokenizer.save(str(work / "tokenizer.json"))
-            differences += [f"{pattern}: {line}"
-                            for line in compare_texts(ours, work, fixtures.tokenizers_codec(tokenizer), texts)]
+            differences += [
+                f"{pattern}: {line}" for line in compare_texts(ours, work, fixtures.tokenizers_codec(tokenizer), texts)
+            ]
         check(f"Split {behavior}{', inverted' if invert else ''}: {len(patterns)} patterns", differences)
 
 
 # ----------------------------------------------------------------------------------------------------- chat templates
 
-TEXT, IMAGE, VIDEO = {"type": "text", "text": "What is this?"}, {"type": "image"}, {"type": "video"}
-CONVERSATIONS = [
-    [{"role": "user", "content": [IMAGE, TEXT]}],
-    [{"role": "user", "content": [TEXT, IMAGE]}],
-    [{"role": "user", "content": [IMAGE, IMAGE, TEXT]}, {"role": "assistant", "content": [{"type": "text", "text": " A cat.\n"}]}],
-    [{"role": "system", "content": [{"type": "text", "text": "Be brief."}]}, {"role": "user", "content": [TEXT]}],
-    [{"role": "user", "content": [VIDEO, TEXT]}, {"role": "assistant", "content": [TEXT]}, {"role": "user", "content": [IMAGE]}],
-    [{"role": "user", "content": "plain"}, {"role": "assistant", "content": "ändern ß"}, {"role": "user", "content": ""}],
-    [{"role": "USER", "content": []}],
-    [{"role": "ünser role", "content": [{"type": "text", "text": "{{ 'no' }} {% x %} <image>"}]}],
-    [],
-]
-
-
-def family_templates():
-    """Templates of this family, described in docs and checkpoints, built from their parts."""
-    from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
-
-    published = DEFAULT_CHAT_TEMPLATE.replace("{% elif line['type'] == 'video' %}{{ '<video>' }}", "")
-    assert "video" not in published
-    yield "SmolVLM2", published
-    yield "SmolVLM2 with video", DEFAULT_CHAT_TEMPLATE
-    yield "first SmolVLM", published.replace("<|im_start|>", "{{ bos_token }}")
-    yield "Idefics3", published.replace("<|im_start|>", "<|begin_of_text|>").replace(" | capitalize", ".capitalize()")
-    yield "SmolLM2", ("{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
-                      "{{ '<|im_start|>system\\nBe kind<|im_end|>\\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\\n'"
-                      " + message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}"
-                      "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
-    yield "namespace", ("{% set count = namespace(images=0) %}{% for m in messages %}{% if m.content is string %}"
-                        "{{ m.content }}{% else %}{% for c in m.content %}{% if c.type == 'image' or 'image' in c %}"
-                        "{% set count.images = count.images + 1 %}Picture {{ count.images }}: {% elif 'text' in c %}"
-                        "{{ c.text }}{% endif %}{% endfor %}{% endif %}{{ eos_token }}\n{% endfor %}")
-
-
-# Small templates, each about one thing; both sides must give the same text, or both an error.
-CONSTRUCTS = [
-    "a\n  {% if true %}\n  b\n  {% endif %}\nc\n", "a  {%- if true -%}  b  {%- endif -%}  c", "{# x #}\n a {#- y -#}  b",
-    "  {%+ if true +%}\n x {% endif %}", "x {{- ' y ' -}} z", "x\n  {{ 1 }}\n y", "\r\na\r\n", "a\n\n", "{{ 'a' 'b' }}",
-    "{{ 1 + 2 * 3 - 4 }}", "{{ -7 // 2 }} {{ -7 % 3 }} {{ 7 % -3 }}", "{{ (1 + 2) * 3 }}", "{{ 'a' ~ 1 ~ none ~ true }}",
-    "{{ 1 < 2 < 3 }} {{ 1 == true }} {{ 'a' < 'b' }}", "{{ 1 if false }}|{{ 1 if true else 2 }}", "{{ not true or true and false }}",
-    "{{ 'a' in 'cat' }} {{ 'x' not in ['x'] }} {{ 'k' in {'k': 1} }}", "{{ [1, 2, 3][1] }} {{ [1, 2, 3][-1] }} {{ 'abc'[1] }}",
-    "{{ 'abcdef'[1:3] }} {{ 'abc'[:-1] }} {{ 'abc'[1:] }} {{ ([1, 2, 3][1:]) | join('-') }}", "{{ 'häß'[1] }}{{ 'häß' | length }}",
-    "{{ {'a': 1}.a }} {{ {'a': {'b': 2}}['a'].b }}", "{{ x }}|{{ x.y is defined }}", "{{ x is defined }} {{ messages is defined }}",
-    "{{ x is undefined }} {{ none is none }} {{ 1 is number }} {{ 'a' is string }} {{ [] is iterable }} {{ {} is mapping }}",
-    "{{ true is boolean }} {{ 1 is integer }} {{ true is integer }} {{ [] is sequence }} {{ 1 is not string }} {{ true is true }}",
-    "{{ 'hello wORLD' | capitalize }} {{ 'hello wORLD-x (y' | title }} {{ 'aB' | upper | lower }}", "{{ '  x ' | trim }}|{{ 'xax' | trim('x') }}",
-    "{{ [1, 2] | length }} {{ 'abc' | count }} {{ [3, 4] | first }} {{ [3, 4] | last }} {{ 'xyz' | first }}",
-    "{{ ['a', 'b'] | join(', ') }} {{ [1, 2] | join }}", "{{ x | default('d') }} {{ '' | default('d') }} {{ '' | d('e', true) }}",
-    "{{ 'a-b' | replace('-', '+') }}", "{{ ' a '.strip() }}|{{ ' a '.lstrip() }}|{{ ' a '.rstrip() }}|{{ 'xa'.strip('x') }}",
-    "{{ 'aB'.upper() }}{{ 'aB'.lower() }}{{ 'ab cd'.title() }}{{ 'ab'.capitalize() }}", "{{ 'abc'.startswith('a') }} {{ 'abc'.endswith('x') }}",
-    "{{ 'a,b'.split(',') | last }} {{ '-'.join(['a', 'b']) }} {{ 'aa'.replace('a', 'b') }}", "{{ {'a': 1}.get('a') }} {{ {}.get('b', 2) }}",
-    "{% for x in [1, 2, 3] %}{{ loop.index }}{{ loop.index0 }}{{ loop.first }}{{ loop.last }}{{ loop.length }}{{ loop.revindex }} {% endfor %}",
-    "{% for x in [] %}a{% else %}b{% endfor %}", "{% for c in 'hé' %}{{ c }}.{% endfor %}", "{% for k in {'a': 1, 'b': 2} %}{{ k }}{% endfor %}",
-    "{% for x in [1, 2] %}{% for y in [3, 4] %}{{ x }}{{ y }}{{ loop.last }}{% endfor %}{{ loop.first }}{% endfor %}",
-    "{% set a = 1 %}{% for x in [1, 2] %}{% set a = a + x %}{{ a }}{% endfor %}{{ a }}", "{% if false %}{% elif 0 %}{% elif '' %}{% else %}e{% endif %}",
-    "{% set n = namespace(v=1, w='x') %}{% for x in [1, 2] %}{% set n.v = n.v + x %}{% endfor %}{{ n.v }}{{ n.w }}",
-    "{% generation %}x{% endgeneration %}", "{{ raise_exception('no') }}", "{{ x.y.z }}", "{{ 1 + 'a' }}", "{{ [] | first }}|", "{{ missing() }}",
-    "{% for x in missing %}a{% endfor %}b", "{{ '\\n\\t\\'\\\"\\\\\\u00e9\\x41' }}", "{{ \"it's\" }}", "{{ loop }}", "{{ messages | length }}",
-    "{{ messages[0].role if messages else 'none' }}", "{{ tools }}{{ 'a' if tools else 'b' }}", "{{ 'a' if not tools is defined }}", "{{ 2 == 2 and 3 != 4 }}",
-    "{{ 1, 2 }}" if False else "{{ (1, 2) | join }}", "{% set a, b = 1, 2 %}" if False else "{{ 5 // 0 }}", "{% if x %}", "{% endif %}", "{{ 'a }}", "{{ a b }}",
-    "{{ }}", "{% for %}", "{{ (1 }}", "{# x", "{{ {'a': {'b': {}}} | length }}", "{{ '}}' }}{{ '%}' }}", "{ { } } {x}", "{{ 'A' | lower == 'a' }}",
-    "{{ true }} {{ True }} {{ none }} {{ None }}", "{{ 'x' * 2 }}" if False else "{{ 3 * 4 }}", "{{ '\u00a0 x\u2003' | trim }}|", "{{ 'ǆ' | capitalize }}",
-]
-
-
-def render_theirs(template, messages, add_generation_prompt, variables):
-    from transformers.utils.chat_template_utils import render_jinja_template
-    try:
-        return render_jinja_template([messages], chat_template=template, add_generation_prompt=add_generation_prompt,
-                                     **variables)[0][0]
-    except Exception as error:  # noqa: BLE001: any error is an error here
-        return error
-
 
 def compare_template(ours, work, name, template, conversations):
-    variables = {"bos_token": "<s>", "eos_token": "</s>"}
+    variables = chat_template_cases.VARIABLES
     (work / "tokenizer_config.json").write_text(json.dumps({**variables, "chat_template": template}), encoding="utf-8")
-    cases = [{"messages": messages, "add_generation_prompt": prompt} for messages in conversations for prompt in (True, False)]
+    cases = [
+        {"messages": messages, "add_generation_prompt": prompt}
+        for messages in conversations
+        for prompt in (True, False)
+    ]
     try:
         rows = ours.rows("template", work, cases)
     except RuntimeError as error:
         rows = [{"error": str(error)}] * len(cases)
     differences = []
     for case, row in zip(cases, rows):
-        theirs = render_theirs(template, case["messages"], case["add_generation_prompt"], variables)
+        theirs = chat_template_cases.render(template, case["messages"], case["add_generation_prompt"], variables)
         same = "error" in row if isinstance(theirs, Exception) else row.get("text") == theirs
         if not same:
             differences.append(f"{name}: {json.dumps(case)[:80]}: {row} and {theirs!r}")
@@ -292,12 +250,12 @@ def compare_template(ours, work, name, template, conversations):
 
 
 def compare_templates(ours, work):
-    for name, template in family_templates():
-        check(f"chat template {name}", compare_template(ours, work, name, template, CONVERSATIONS))
+    for name, template in chat_template_cases.family_templates():
+        check(f"chat template {name}", compare_template(ours, work, name, template, chat_template_cases.CONVERSATIONS))
     differences = []
-    for template in CONSTRUCTS:
-        differences += compare_template(ours, work, repr(template), template, CONVERSATIONS[:1])
-    check(f"{len(CONSTRUCTS)} templates of one construct", differences)
+    for template in chat_template_cases.CONSTRUCTS:
+        differences += compare_template(ours, work, repr(template), template, chat_template_cases.CONVERSATIONS[:1])
+    check(f"{len(chat_template_cases.CONSTRUCTS)} templates of one construct", differences)
 
 
 # -------------------------------------------------------------------------------------------------------------- speed
@@ -316,17 +274,22 @@ def compare_speed(ours, name, folder, encode_batch):
     text = real_text(4_000_000)
     lines = [line for line in text.split("\n") if line]
     rng = random.Random(1)
-    cases = {"lines of text": lines, "documents of 10 kB": [text[i:i + 10_000] for i in range(0, len(text), 10_000)],
-             "one line of 1 MB text": [text[:1_000_000].replace("\n", " ")],
-             "one word of 1 MB": ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=1_000_000))],
-             "1 MB of digits": ["".join(rng.choices("0123456789", k=1_000_000))],
-             "1 MB of CJK": ["".join(chr(rng.randrange(0x4E00, 0x9FFF)) for _ in range(333_333))],
-             "1 MB of spaces": [" " * 1_000_000]}
+    cases = {
+        "lines of text": lines,
+        "documents of 10 kB": [text[i : i + 10_000] for i in range(0, len(text), 10_000)],
+        "one line of 1 MB text": [text[:1_000_000].replace("\n", " ")],
+        "one word of 1 MB": ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=1_000_000))],
+        "1 MB of digits": ["".join(rng.choices("0123456789", k=1_000_000))],
+        "1 MB of CJK": ["".join(chr(rng.randrange(0x4E00, 0x9FFF)) for _ in range(333_333))],
+        "1 MB of spaces": [" " * 1_000_000],
+    }
     for kind, texts in cases.items():
         size = sum(len(item.encode()) for item in texts) / 1e6
         own = float(ours.run("bench", folder, texts))
         other = fastest(lambda texts=texts: encode_batch(texts))
-        print(f"speed {name}: {kind}: ours {size / own:.1f} MB/s, theirs {size / other:.1f} MB/s, {other / own:.1f} times")
+        print(
+            f"speed {name}: {kind}: ours {size / own:.1f} MB/s, theirs {size / other:.1f} MB/s, {other / own:.1f} times"
+        )
 
 
 # --------------------------------------------------------------------------------------------------------------- main
@@ -360,11 +323,14 @@ def compare_bpe(ours, work, options):
         codec = fixtures.tokenizers_codec(tokenizer)
         name = pathlib.Path(path).name
         compare_tokenizer(ours, name, work, codec, options)
-        check(f"{name}: random ids", compare_ids(ours, work, codec[2], tokenizer.get_vocab_size(),
-                                                 random.Random(options.seed)))
+        check(
+            f"{name}: random ids",
+            compare_ids(ours, work, codec[2], tokenizer.get_vocab_size(), random.Random(options.seed)),
+        )
         if path in options.tokenizer or path in ("smolvlm", "qwen2", "llama3", "gemma"):
-            compare_speed(ours, name, work,
-                          lambda texts, fast=tokenizer: fast.encode_batch_fast(texts, add_special_tokens=False))
+            compare_speed(
+                ours, name, work, lambda texts, fast=tokenizer: fast.encode_batch_fast(texts, add_special_tokens=False)
+            )
 
 
 def compare_sentencepiece(ours, work, options):
@@ -382,12 +348,13 @@ def compare_sentencepiece(ours, work, options):
 
         compare_tokenizer(ours, pathlib.Path(path).name, work, (encode, encode_special, decode, is_tie), options)
         check(f"{path}: random ids", compare_sentencepiece_ids(ours, work, model, options.seed))
-        compare_speed(ours, pathlib.Path(path).name, work,
-                      lambda texts, model=model: model.encode(texts, num_threads=1))
+        compare_speed(
+            ours, pathlib.Path(path).name, work, lambda texts, model=model: model.encode(texts, num_threads=1)
+        )
 
 
 def compare_sentencepiece_ids(ours, work, model, seed):
-    """Random ids; sentencepiece never shows control tokens, so lists with one are compared with special ones skipped."""
+    """Random ids; sentencepiece never shows control tokens, so they only count where special tokens are skipped."""
     rng = random.Random(seed)
     size = model.get_piece_size()
     plain = [i for i in range(size) if not model.is_control(i)]
