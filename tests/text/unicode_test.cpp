@@ -36,7 +36,8 @@ TEST_CASE("every code point survives its bytes") {
     if (c >= 0xD800 && c < 0xE000) continue;
     const std::string text = to_utf8(c);
     std::size_t at = 0;
-    if (!is_valid_utf8(text) || next_code_point(text, at) != c || at != text.size()) FAIL(static_cast<std::uint32_t>(c));
+    if (!is_valid_utf8(text) || next_code_point(text, at) != c || at != text.size())
+      FAIL(static_cast<std::uint32_t>(c));
   }
 }
 
