@@ -11,7 +11,8 @@ namespace {
 using Kind = JinjaExpression::Kind;
 using List = JinjaValue::List;
 
-constexpr std::size_t kMaxSteps = 5'000'000;  // statements and expressions
+// Statements, iterations, expressions, and every 64 bytes or item of what an expression gives.
+constexpr std::size_t kMaxSteps = 2'000'000;
 
 std::string quoted(const std::string& text) {
   return concat("\"", text, "\"");
@@ -101,8 +102,9 @@ std::string JinjaEvaluator::run(const JinjaBody& body) {
   return std::move(output_);
 }
 
-void JinjaEvaluator::count_step(int line) {
-  if (++steps_ > kMaxSteps) {
+void JinjaEvaluator::count_steps(std::size_t count, int line) {
+  steps_ += count;
+  if (steps_ > kMaxSteps) {
     place_of(line).fail("chat template takes too long", concat("over ", kMaxSteps, " steps"));
   }
 }
@@ -117,7 +119,7 @@ JinjaValue JinjaEvaluator::look_up(const std::string& name) const {
 
 void JinjaEvaluator::run_body(const JinjaBody& body) {
   for (const JinjaStatement& statement : body) {
-    count_step(statement.line);
+    count_steps(1, statement.line);
     switch (statement.kind) {
       case JinjaStatement::Kind::kText:
         output_ += statement.text;
@@ -146,6 +148,7 @@ void JinjaEvaluator::run_for(const JinjaStatement& statement) {
   const auto items = value.items();
   if (!items) place_of(statement.line).fail("for can't run over this value", value.type_name());
   for (std::size_t i = 0; i < items->size(); ++i) {
+    count_steps(1, statement.line);
     scopes_.push_back({{statement.name, (*items)[i]}, {"loop", make_loop(*items, i)}});
     run_body(statement.body);
     scopes_.pop_back();
@@ -177,7 +180,15 @@ void JinjaEvaluator::run_set(const JinjaStatement& statement) {
 }
 
 JinjaValue JinjaEvaluator::evaluate(const Expression& expression) {
-  count_step(expression.line);
+  JinjaValue value = compute(expression);
+  std::size_t size = 0;
+  if (value.string() != nullptr) size = value.string()->size() / 64;
+  if (value.list() != nullptr) size = value.list()->size();
+  count_steps(1 + size, expression.line);
+  return value;
+}
+
+JinjaValue JinjaEvaluator::compute(const Expression& expression) {
   const auto& operands = expression.operands;
   switch (expression.kind) {
     case Kind::kLiteral:

@@ -31,7 +31,8 @@ class JinjaEvaluator {
   void run_for(const JinjaStatement& statement);
   void run_set(const JinjaStatement& statement);
 
-  JinjaValue evaluate(const Expression& expression);
+  JinjaValue evaluate(const Expression& expression);  // compute, counted
+  JinjaValue compute(const Expression& expression);
   JinjaValue evaluate_list(const Expression& expression);
   JinjaValue evaluate_dict(const Expression& expression);
   JinjaValue evaluate_item(const Expression& expression);
@@ -47,7 +48,7 @@ class JinjaEvaluator {
 
   JinjaValue look_up(const std::string& name) const;
   JinjaPlace place_of(int line) const { return {where_, line}; }
-  void count_step(int line);
+  void count_steps(std::size_t count, int line);
 
   const std::string& where_;
   std::vector<Variables> scopes_;  // outermost first

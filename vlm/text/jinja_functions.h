@@ -16,8 +16,8 @@
 namespace vlm {
 
 // Longest string and list that a template may make.
-inline constexpr std::size_t kMaxJinjaText = 64 << 20;
-inline constexpr std::size_t kMaxJinjaItems = 1 << 20;
+inline constexpr std::size_t kMaxJinjaText = 16 << 20;
+inline constexpr std::size_t kMaxJinjaItems = 1 << 17;
 
 // Where something is called, for errors.
 struct JinjaPlace {
