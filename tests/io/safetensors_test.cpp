@@ -74,6 +74,30 @@ TEST_CASE("every dtype, scalars and empty tensors come back as they were written
   CHECK_THROWS_WITH(file.tensor("x"), scratch.at("m") + ": no tensor 'x'");
 }
 
+TEST_CASE("a file can be read into memory of its own, and written without a temporary one") {
+  const ScratchFolder scratch;
+  const NamedTensors tensors = {{"z", at::arange(5).to(at::kFloat)},
+                                {"bytes", at::arange(3).to(at::kByte)},
+                                {"half", at::ones({2, 2}, at::kHalf)},
+                                {"none", at::empty({0, 3})}};
+  write_safetensors(scratch.at("m"), tensors);
+  CHECK(scratch.names() == std::vector<std::string>{"m"});
+  const NamedTensors read = read_safetensors(scratch.at("m"));
+  fs::resize_file(scratch.at("m"), 0);  // a mapping would fault from here on
+  REQUIRE(read.size() == 4);
+  const std::size_t order[] = {1, 2, 3, 0};  // of the names
+  for (std::size_t i = 0; i < 4; ++i) {
+    CHECK(read[i].first == tensors[order[i]].first);
+    CHECK(read[i].second.scalar_type() == tensors[order[i]].second.scalar_type());
+    CHECK(read[i].second.equal(tensors[order[i]].second));
+  }
+  CHECK_THROWS_WITH(read_safetensors(scratch.at("m")),
+                    Contains("too short for a safetensors file"));
+  CHECK_THROWS_WITH(read_safetensors(scratch.at("none")), Contains("can't open the file"));
+  CHECK_THROWS_WITH(write_safetensors(scratch.at("none/m"), tensors),
+                    scratch.at("none/m") + ": can't write the file: got No such file or directory");
+}
+
 TEST_CASE("data starts at a multiple of eight, whatever the names' lengths") {
   const ScratchFolder scratch;
   for (std::size_t length = 1; length <= 9; ++length) {

@@ -1,5 +1,6 @@
 #include "vlm/io/safetensors.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -194,6 +195,68 @@ std::string make_header(const NamedTensors& tensors) {
   return text;
 }
 
+void write_tensors(int file, const NamedTensors& tensors, const std::filesystem::path& path) {
+  const std::string header = make_header(tensors);
+  const std::uint64_t header_bytes = header.size();
+  write_all(file, &header_bytes, sizeof header_bytes, path);
+  write_all(file, header.data(), header.size(), path);
+  for (const auto& [name, tensor] : tensors) {
+    const at::Tensor flat = tensor.detach().cpu().contiguous();
+    write_all(file, flat.data_ptr(), flat.nbytes(), path);
+  }
+}
+
+struct FilePart {
+  void* data;
+  std::size_t bytes;
+  std::size_t offset;
+};
+
+void read_part(int file, FilePart part, const std::filesystem::path& path) {
+  while (part.bytes > 0) {
+    const ssize_t got = ::pread(file, part.data, std::min<std::size_t>(part.bytes, 1 << 30),
+                                static_cast<off_t>(part.offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw os_error(path, "can't read the file");
+    if (got == 0) throw Error({.what = "file ends too early", .where = path.string()});
+    const auto count = static_cast<std::size_t>(got);
+    part = {static_cast<char*>(part.data) + count, part.bytes - count, part.offset + count};
+  }
+}
+
+// A file descriptor that closes itself.
+struct Descriptor {
+  int value;
+  ~Descriptor() {
+    if (value >= 0) ::close(value);
+  }
+};
+
+// The size of an open file that can hold a header's length.
+std::size_t checked_size(int file, const std::filesystem::path& path) {
+  struct stat status = {};
+  if (::fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
+    throw Error({.what = "is not a file", .where = path.string()});
+  }
+  const auto bytes = static_cast<std::size_t>(status.st_size);
+  if (bytes >= 8) return bytes;
+  throw Error({.what = "too short for a safetensors file",
+               .where = path.string(),
+               .got = concat(bytes, " bytes"),
+               .wanted = "at least 8"});
+}
+
+void check_header_length(std::uint64_t header_bytes, std::size_t file_bytes,
+                         const std::filesystem::path& path) {
+  const std::uint64_t most = std::min<std::uint64_t>(file_bytes - 8, kMaxHeaderBytes);
+  if (header_bytes <= most) return;
+  throw Error({.what = "header length is past the end of the file",
+               .where = path.string(),
+               .got = concat(header_bytes, " bytes"),
+               .wanted = concat("at most ", most),
+               .hint = "is it a safetensors file, and whole?"});
+}
+
 }  // namespace
 
 struct SafetensorsFile::Mapping {
@@ -225,36 +288,18 @@ SafetensorsHeader parse_safetensors_header(std::string_view json, std::uint64_t 
 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
     : path_(path), mapping_(std::make_shared<Mapping>()) {
-  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) throw os_error(path, "can't open the file");
-  struct stat status = {};
-  const bool regular = ::fstat(file, &status) == 0 && S_ISREG(status.st_mode);
-  const auto bytes = static_cast<std::size_t>(status.st_size);
-  void* data = MAP_FAILED;
-  if (regular && bytes >= 8) {
-    data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file, 0);
-  }
-  ::close(file);
-  if (!regular) throw Error({.what = "is not a file", .where = path.string()});
-  if (bytes < 8) {
-    throw Error({.what = "too short for a safetensors file",
-                 .where = path.string(),
-                 .got = concat(bytes, " bytes"),
-                 .wanted = "at least 8"});
-  }
+  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (file.value < 0) throw os_error(path, "can't open the file");
+  const std::size_t bytes = checked_size(file.value, path);
+  void* data =
+      ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.value, 0);
   if (data == MAP_FAILED) throw os_error(path, "can't map the file");
   mapping_->data = static_cast<char*>(data);
   mapping_->bytes = bytes;
 
   std::uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, mapping_->data, sizeof header_bytes);
-  if (header_bytes > bytes - 8 || header_bytes > kMaxHeaderBytes) {
-    throw Error({.what = "header length is past the end of the file",
-                 .where = path.string(),
-                 .got = concat(header_bytes, " bytes"),
-                 .wanted = concat("at most ", std::min<std::uint64_t>(bytes - 8, kMaxHeaderBytes)),
-                 .hint = "is it a safetensors file, and whole?"});
-  }
+  check_header_length(header_bytes, bytes, path);
   mapping_->data_begin = 8 + header_bytes;
   header_ = parse_safetensors_header({mapping_->data + 8, header_bytes},
                                      bytes - mapping_->data_begin, path.string());
@@ -275,27 +320,45 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
 }
 
 void save_safetensors(const std::filesystem::path& path, const NamedTensors& tensors) {
-  const std::string header = make_header(tensors);
-  const std::uint64_t header_bytes = header.size();
   const std::filesystem::path temporary = concat(path.string(), ".tmp", ::getpid());
-  const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (file < 0) throw os_error(path, "can't write the file");
+  const Descriptor file{::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
+  if (file.value < 0) throw os_error(path, "can't write the file");
   try {
-    write_all(file, &header_bytes, sizeof header_bytes, path);
-    write_all(file, header.data(), header.size(), path);
-    for (const auto& [name, tensor] : tensors) {
-      const at::Tensor flat = tensor.detach().cpu().contiguous();
-      write_all(file, flat.data_ptr(), flat.nbytes(), path);
-    }
-    if (::fsync(file) != 0) throw os_error(path, "can't write the file");
+    write_tensors(file.value, tensors, path);
+    if (::fsync(file.value) != 0) throw os_error(path, "can't write the file");
     if (::rename(temporary.c_str(), path.c_str()) != 0)
       throw os_error(path, "can't write the file");
   } catch (...) {
-    ::close(file);
     ::unlink(temporary.c_str());
     throw;
   }
-  ::close(file);
+}
+
+void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors) {
+  const Descriptor file{::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
+  if (file.value < 0) throw os_error(path, "can't write the file");
+  write_tensors(file.value, tensors, path);
+}
+
+NamedTensors read_safetensors(const std::filesystem::path& path) {
+  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (file.value < 0) throw os_error(path, "can't open the file");
+  const std::size_t bytes = checked_size(file.value, path);
+  std::uint64_t header_bytes = 0;
+  read_part(file.value, {&header_bytes, sizeof header_bytes, 0}, path);
+  check_header_length(header_bytes, bytes, path);
+  std::string json(header_bytes, '\0');
+  read_part(file.value, {json.data(), json.size(), 8}, path);
+  const std::size_t data_begin = 8 + header_bytes;
+  const SafetensorsHeader header =
+      parse_safetensors_header(json, bytes - data_begin, path.string());
+  NamedTensors tensors;
+  for (const auto& [name, entry] : header.entries) {
+    at::Tensor tensor = at::empty(entry.shape, at::TensorOptions().dtype(entry.dtype));
+    read_part(file.value, {tensor.data_ptr(), tensor.nbytes(), data_begin + entry.begin}, path);
+    tensors.emplace_back(name, std::move(tensor));
+  }
+  return tensors;
 }
 
 std::string shape_text(at::IntArrayRef shape) {

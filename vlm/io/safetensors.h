@@ -66,6 +66,14 @@ using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 // replaces `path`.
 void save_safetensors(const std::filesystem::path& path, const NamedTensors& tensors);
 
+// Writes straight to `path`, without the temporary file and without waiting for the disk: for files
+// that their reader checks. What a failed write leaves behind is the caller's to remove.
+void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors);
+
+// Reads the whole file into memory of its own, in the order of the names: for files that others may
+// remove or cut meanwhile, where a mapping would end the process. Throws Error as SafetensorsFile.
+NamedTensors read_safetensors(const std::filesystem::path& path);
+
 // "[2, 3]", for messages.
 std::string shape_text(at::IntArrayRef shape);
 
