@@ -2,28 +2,66 @@
 
 #include <nlohmann/json.hpp>
 
+#include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
+#include "vlm/core/log.h"
 
 namespace vlm::infer {
 namespace {
 
-// One id or a list of ids; null and absence leave the list empty.
-std::vector<std::int64_t> read_ids(const Json& json, const char* key, const std::string& where) {
+constexpr std::int64_t kMostRows = 256;
+
+// One value or a list of values; null and absence leave the list empty.
+Json read_list(const Json& json, const char* key) {
   const auto found = json.is_object() ? json.find(key) : json.end();
-  if (!json.is_object() || found == json.end() || found->is_null()) return {};
-  const Json list = found->is_array() ? *found : Json::array({*found});
+  if (!json.is_object() || found == json.end() || found->is_null()) return Json::array();
+  return found->is_array() ? *found : Json::array({*found});
+}
+
+[[noreturn]] void refuse_type(const Json& json, const char* key, const std::string& where,
+                              const std::string& wanted) {
+  throw Error({.what = "wrong type",
+               .where = where + ": " + key,
+               .got = describe(json[key]),
+               .wanted = wanted});
+}
+
+std::vector<std::int64_t> read_ids(const Json& json, const char* key, const std::string& where) {
   std::vector<std::int64_t> ids;
-  for (const Json& id : list) {
-    if (!id.is_number_integer()) {
-      throw Error({.what = "wrong type",
-                   .where = where + ": " + key,
-                   .got = describe(*found),
-                   .wanted = "an id or a list of ids"});
-    }
+  for (const Json& id : read_list(json, key)) {
+    if (!id.is_number_integer()) refuse_type(json, key, where, "an id or a list of ids");
     ids.push_back(id.get<std::int64_t>());
   }
   return ids;
+}
+
+std::vector<std::string> read_strings(const Json& json, const char* key, const std::string& where) {
+  std::vector<std::string> strings;
+  for (const Json& text : read_list(json, key)) {
+    if (!text.is_string()) refuse_type(json, key, where, "a string or a list of strings");
+    strings.push_back(text.get<std::string>());
+  }
+  return strings;
+}
+
+std::vector<std::vector<std::int64_t>> read_id_lists(const Json& json, const char* key,
+                                                     const std::string& where) {
+  std::vector<std::vector<std::int64_t>> lists;
+  for (const Json& list : read_list(json, key)) {
+    if (!list.is_array()) refuse_type(json, key, where, "a list of lists of ids");
+    lists.push_back(read_ids({{key, list}}, key, where));
+  }
+  return lists;
+}
+
+// true, false or "never" in the file.
+std::string read_early_stopping(const Json& json, const std::string& where) {
+  const char* key = "early_stopping";
+  if (!json.contains(key) || json[key].is_null()) return "false";
+  if (json[key].is_boolean()) return json[key].get<bool>() ? "true" : "false";
+  if (json[key] == "never") return "never";
+  refuse_type(json, key, where, "true, false or \"never\"");
 }
 
 // config.json names ids at the top or, in older files, in text_config.
@@ -36,18 +74,119 @@ std::vector<std::int64_t> config_ids(const Json& config, const char* key,
   return ids;
 }
 
+// Settings of GenerationConfig that would change answers, with the values that change nothing.
+void warn_about_unsupported(const Json& json, const std::string& where) {
+  const std::vector<std::pair<const char*, Json>> neutral = {
+      {"assistant_early_exit", nullptr},
+      {"begin_suppress_tokens", nullptr},
+      {"constraints", nullptr},
+      {"diversity_penalty", 0.0},
+      {"dola_layers", nullptr},
+      {"encoder_no_repeat_ngram_size", 0},
+      {"encoder_repetition_penalty", 1.0},
+      {"epsilon_cutoff", 0.0},
+      {"eta_cutoff", 0.0},
+      {"exponential_decay_length_penalty", nullptr},
+      {"force_words_ids", nullptr},
+      {"forced_bos_token_id", nullptr},
+      {"forced_eos_token_id", nullptr},
+      {"guidance_scale", nullptr},
+      {"max_time", nullptr},
+      {"min_length", 0},
+      {"num_beam_groups", 1},
+      {"penalty_alpha", nullptr},
+      {"sequence_bias", nullptr},
+      {"suppress_tokens", nullptr},
+      {"top_h", nullptr},
+      {"watermarking_config", nullptr}};
+  for (const auto& [key, value] : neutral) {
+    if (!json.contains(key) || json[key].is_null() || json[key] == value) continue;
+    log_warning(concat(where, ": ", key, " is not supported: answers are made without it"));
+  }
+}
+
+void check(bool is_right, const std::string& where, const char* what, const std::string& got,
+           const std::string& wanted) {
+  if (is_right) return;
+  throw Error({.what = concat(what, " is out of range"),
+               .where = where,
+               .got = got,
+               .wanted = wanted});
+}
+
 }  // namespace
+
+std::int64_t GenerationOptions::rows() const {
+  return num_beams > 1 ? num_beams : num_return_sequences;
+}
+
+void GenerationOptions::validate(const std::string& where) const {
+  const auto share = [&](const char* name, double value) {
+    check(value > 0 && value <= 1, where, name, concat(value), "above 0, at most 1");
+  };
+  const auto count = [&](const char* name, std::int64_t value, std::int64_t least) {
+    check(value >= least && value <= kMostRows, where, name, concat(value),
+          concat(least, " to ", kMostRows));
+  };
+  check(temperature > 0, where, "temperature", concat(temperature), "above 0");
+  check(repetition_penalty > 0, where, "repetition_penalty", concat(repetition_penalty), "above 0");
+  check(top_k >= 0, where, "top_k", concat(top_k), "0 or more");
+  check(no_repeat_ngram_size >= 0, where, "no_repeat_ngram_size", concat(no_repeat_ngram_size),
+        "0 or more");
+  check(max_new_tokens >= 0, where, "max_new_tokens", concat(max_new_tokens), "0 or more");
+  check(min_new_tokens >= 0, where, "min_new_tokens", concat(min_new_tokens), "0 or more");
+  share("top_p", top_p);
+  share("typical_p", typical_p);
+  if (min_p) check(*min_p >= 0 && *min_p <= 1, where, "min_p", concat(*min_p), "0 to 1");
+  count("num_beams", num_beams, 1);
+  count("num_return_sequences", num_return_sequences, 1);
+  for (const std::string& stop : stop_strings) {
+    check(!stop.empty(), where, "stop_strings", "an empty string", "text");
+  }
+  for (const auto& word : bad_words_ids) {
+    check(!word.empty(), where, "bad_words_ids", "an empty list", "ids");
+  }
+  const bool can_return = num_beams > 1 ? num_return_sequences <= num_beams
+                                        : do_sample || num_return_sequences == 1;
+  if (!can_return) {
+    throw Error({.what = "num_return_sequences doesn't go with the search",
+                 .where = where,
+                 .got = concat(num_return_sequences),
+                 .wanted = num_beams > 1 ? concat("at most num_beams = ", num_beams) : "1",
+                 .hint = num_beams > 1 ? "" : "several answers need do_sample or num_beams"});
+  }
+}
 
 GenerationOptions load_generation_options(const std::filesystem::path& folder) {
   GenerationOptions options;
   const auto path = folder / "generation_config.json";
-  const bool has_file = std::filesystem::exists(path);
-  const auto source = has_file ? path : folder / "config.json";
-  const Json json = load_json(source);
-  options.eos_token_ids = has_file ? read_ids(json, "eos_token_id", source.string())
-                                   : config_ids(json, "eos_token_id", source.string());
-  const auto pad = read_ids(json, "pad_token_id", source.string());
-  if (has_file && !pad.empty()) options.pad_token_id = pad[0];
+  if (!std::filesystem::exists(path)) {
+    const auto config = folder / "config.json";
+    options.eos_token_ids = config_ids(load_json(config), "eos_token_id", config.string());
+    return options;
+  }
+  const std::string where = path.string();
+  const Json json = load_json(path);
+  const Fields fields = {{"max_new_tokens", &options.max_new_tokens},
+                         {"min_new_tokens", &options.min_new_tokens},
+                         {"do_sample", &options.do_sample},
+                         {"temperature", &options.temperature},
+                         {"top_k", &options.top_k},
+                         {"top_p", &options.top_p},
+                         {"min_p", &options.min_p},
+                         {"typical_p", &options.typical_p},
+                         {"repetition_penalty", &options.repetition_penalty},
+                         {"no_repeat_ngram_size", &options.no_repeat_ngram_size},
+                         {"num_beams", &options.num_beams},
+                         {"length_penalty", &options.length_penalty},
+                         {"num_return_sequences", &options.num_return_sequences}};
+  read_fields(json, fields, UnknownKeys::kIgnore, where);
+  options.eos_token_ids = read_ids(json, "eos_token_id", where);
+  options.stop_strings = read_strings(json, "stop_strings", where);
+  options.bad_words_ids = read_id_lists(json, "bad_words_ids", where);
+  options.early_stopping = read_early_stopping(json, where);
+  options.validate(where);
+  warn_about_unsupported(json, where);
   return options;
 }
 

@@ -1,31 +1,68 @@
 // The one loop that calls a model to generate: prompts in, answers with log-probabilities out.
 //
-//   EncodedConversation × B ─► left-padded batch ─► prefill ─► (logits → next ids → cache) … ─►
-//   Generation × B
+//   RequestGroup ─► submit ─► (pictures encoded, prompt prefilled, tokens decoded beside those of
+//   other groups) ─► step … ─► Answers, as they get ready
 //
-// Rows that end leave the batch at once. The answers don't depend on what else is in the batch (up
-// to rounding).
+// A group is requests about the same pictures. What their prompts begin with, pictures included, is
+// prefilled once; every question, beam, sample and choice goes on from it (KvCache). Groups enter
+// and leave while others go on (continuous batching), at most batch_size of them at a time. An
+// answer doesn't depend on what else is decoded (up to rounding).
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "infer/generation_options.h"
+#include "infer/picture_features.h"
+#include "infer/search/search.h"
 #include "vlm/models/model.h"
 #include "vlm/models/processor.h"
+#include "vlm/nn/kv_cache.h"
 
 namespace vlm::infer {
 
-struct Generation {
-  std::vector<std::int64_t> ids;  // the end-of-sequence id included
-  std::vector<double> logprobs;   // of each id
-  std::string finish_reason;      // "stop" (an end id), "length" or "interrupted" (by the callback)
-  std::string text;               // special tokens left out
+struct Generation : Hypothesis {
+  std::string text;  // special tokens left out
 
   double mean_logprob() const;
+  double min_logprob() const;
+};
+
+// Log-likelihood of one given continuation.
+struct ChoiceScore {
+  double logprob = 0;       // summed over its tokens
+  std::int64_t tokens = 0;  // its length
+};
+
+// Called with each new id of the answer; false ends it there. Beam search calls it for none.
+using TokenCallback = std::function<bool(std::int64_t)>;
+
+struct Request {
+  std::uint64_t id = 0;             // comes back in the Answer
+  std::vector<std::int64_t> prompt;  // ids
+  GenerationOptions options;
+  std::uint64_t stream = 0;  // with options.seed, the source of every random draw
+  TokenCallback on_token = {};
+  // When there are any: these continuations are scored and nothing is generated.
+  std::vector<std::vector<std::int64_t>> choices = {};
+};
+
+struct RequestGroup {
+  std::vector<Request> requests;
+  std::shared_ptr<PictureFeatures> pictures = {};  // of every request's prompt; null: none
+};
+
+struct Answer {
+  std::uint64_t id = 0;
+  std::vector<Generation> generations;  // the best first
+  double first_token_entropy = 0;       // nats, of the model's distribution before any filter
+  std::vector<ChoiceScore> choices;     // of a request with choices
+  std::string error;                    // why there is no answer; empty: there is
 };
 
 struct GenerationTiming {
@@ -36,28 +73,71 @@ struct GenerationTiming {
   double decode_tokens_per_s() const;
 };
 
-// Called with (row, id) for every new token; false ends every row here.
-using TokenCallback = std::function<bool(std::size_t, std::int64_t)>;
-
 class Generator {
  public:
-  Generator(ModelPtr model, std::shared_ptr<const Processor> processor)
-      : model_(std::move(model)), processor_(std::move(processor)) {}
+  Generator(ModelPtr model, std::shared_ptr<const Processor> processor);
+  ~Generator();
+  Generator(Generator&&) noexcept;
 
-  // Greedy answers, one a prompt. Throws Error for an empty prompt or one that is longer than the
-  // model's positions.
-  std::vector<Generation> generate(const std::vector<EncodedConversation>& prompts,
-                                   const GenerationOptions& options,
-                                   const TokenCallback& on_token = {});
+  // Groups that are decoded together; 1 until set.
+  void set_batch_size(std::int64_t groups) { batch_size_ = groups; }
+  // Keeps picture features across runs; null: not.
+  void set_feature_cache(std::shared_ptr<FeatureCache> cache) {
+    encoder_.set_cache(std::move(cache));
+  }
 
-  const GenerationTiming& timing() const { return timing_; }  // of the last call
+  void submit(RequestGroup group);
+  // Does a bounded piece of work; returns the answers that it finished. A request that can't be
+  // answered (too long a prompt) comes back with an error.
+  std::vector<Answer> step();
+  bool is_idle() const { return waiting_.empty() && active_.empty() && rejected_.empty(); }
+  // Groups submitted whose prefill has not begun.
+  std::int64_t waiting() const { return static_cast<std::int64_t>(waiting_.size()); }
+
+  // One answer a prompt, all about their own pictures, decoded together. Throws Error for a prompt
+  // that can't be answered.
+  std::vector<Answer> generate(const std::vector<EncodedConversation>& prompts,
+                               const GenerationOptions& options,
+                               const std::function<bool(std::size_t, std::int64_t)>& on_token = {});
+
+  const GenerationTiming& timing() const { return timing_; }  // since reset_timing
+  void reset_timing() { timing_ = {}; }
   const Processor& processor() const { return *processor_; }
+  std::int64_t max_positions() const { return model_->max_positions(); }
 
  private:
-  at::Tensor encode_all_images(const std::vector<EncodedConversation>& prompts);
+  struct Branch;
+  struct Group;
+  using Logits = at::Tensor;  // [rows, V] float32 on the CPU
+
+  bool reject_if_impossible(const Request& request);
+  void wait(std::vector<Request> requests, std::shared_ptr<PictureFeatures> pictures);
+
+  void admit();
+  std::vector<std::unique_ptr<Group>> take_newcomers();
+  void encode_pictures(const std::vector<std::unique_ptr<Group>>& newcomers);
+  void prefill(const std::vector<Group*>& groups);
+  void start_branches();
+  void extend_suffixes(const std::vector<Branch*>& branches);
+  void score_choices(const std::vector<Branch*>& branches);
+  void decode_rows();
+
+  void advance(Branch& branch, const Logits& logits);
+  void finish(Branch& branch);
+  void remove_finished();
+  std::unique_ptr<Search> start_search(const Request& request) const;
+  Logits head(const at::Tensor& hidden);
+  at::Tensor extend(const std::vector<std::int64_t>& rows,
+                    const std::vector<std::vector<std::int64_t>>& ids);
 
   ModelPtr model_;
   std::shared_ptr<const Processor> processor_;
+  PictureEncoder encoder_;
+  std::int64_t batch_size_ = 1;
+  std::optional<KvCache> cache_;
+  std::deque<std::unique_ptr<Group>> waiting_;
+  std::vector<std::unique_ptr<Group>> active_;  // at their group of the cache
+  std::vector<Answer> rejected_, finished_;
   GenerationTiming timing_;
 };
 

@@ -1,12 +1,11 @@
 #include "vlm/models/llama.h"
 
 #include <ATen/ops/arange.h>
-#include <ATen/ops/ones.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/silu.h>
 
 #include "vlm/core/concat.h"
 #include "vlm/nn/activation_checkpoint.h"
+#include "vlm/nn/attention.h"
 #include "vlm/nn/rotary.h"
 
 namespace vlm {
@@ -33,16 +32,9 @@ namespace {
 // What every layer of one forward pass shares.
 struct DecodeStep {
   RotaryTable rotary;
-  at::Tensor mask;  // [B, 1, T, S] bool, or undefined
-  bool is_causal;   // causal without a mask
+  at::Tensor mask;  // [B, 1, T, T] bool; undefined: causal
   KvCache* cache;   // may be null
 };
-
-// [B, K, S, D] → [B, K·groups, S, D], each head repeated `groups` times in a row.
-at::Tensor repeat_heads(const at::Tensor& t, std::int64_t groups) {
-  if (groups == 1) return t;
-  return t.unsqueeze(2).expand({t.size(0), t.size(1), groups, t.size(2), t.size(3)}).flatten(1, 2);
-}
 
 }  // namespace
 
@@ -50,7 +42,6 @@ class LlamaAttention : public torch::nn::Module {
  public:
   LlamaAttention(const LlamaConfig& config, std::int64_t layer)
       : layer_(layer), head_dim_(config.head_size()) {
-    groups_ = config.num_attention_heads / config.kv_heads();
     const auto make = [&](const char* name, std::int64_t in, std::int64_t out) {
       return register_module(name, std::make_shared<Linear>(in, out, config.attention_bias));
     };
@@ -67,30 +58,17 @@ class LlamaAttention : public torch::nn::Module {
       return t.view({x.size(0), x.size(1), -1, head_dim_}).transpose(1, 2);
     };
     const at::Tensor q = apply_rotary(split(q_proj_->forward(x)), step.rotary);
-    at::Tensor k = apply_rotary(split(k_proj_->forward(x)), step.rotary);
-    at::Tensor v = split(v_proj_->forward(x));
-    if (step.cache) std::tie(k, v) = step.cache->append(layer_, k, v);
-    const at::Tensor attended = attend(q, k, v, step);  // [B, H, T, D]
+    const at::Tensor k = apply_rotary(split(k_proj_->forward(x)), step.rotary);
+    const at::Tensor v = split(v_proj_->forward(x));
+    const at::Tensor attended =  // [B, H, T, D]
+        step.cache ? step.cache->attend(layer_, q, k, v)
+                   : grouped_attention(q, k, v, step.mask, !step.mask.defined() && x.size(1) > 1);
     return o_proj_->forward(attended.transpose(1, 2).flatten(2));
   }
 
  private:
-  at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                    const DecodeStep& step) const {
-    const auto mask = step.mask.defined() ? std::optional(step.mask) : std::nullopt;
-    if (q.size(2) == 1 && groups_ > 1) {
-      // One new token: the query heads of a group stand in for query positions, so keys are not
-      // repeated.
-      const at::Tensor grouped = q.reshape({q.size(0), k.size(1), groups_, head_dim_});
-      return at::scaled_dot_product_attention(grouped, k, v, mask).reshape(q.sizes());
-    }
-    return at::scaled_dot_product_attention(q, repeat_heads(k, groups_), repeat_heads(v, groups_),
-                                            mask, 0.0, step.is_causal);
-  }
-
   std::int64_t layer_;
   std::int64_t head_dim_;
-  std::int64_t groups_ = 1;  // query heads a kv head
   std::shared_ptr<Linear> q_proj_, k_proj_, v_proj_, o_proj_;
 };
 
@@ -151,42 +129,33 @@ LlamaModel::LlamaModel(const LlamaConfig& config) : config_(config) {
 
 namespace {
 
-// Positions of the T new tokens among `past` + T: real tokens are counted from 0, padding gets 0.
-// [B, T]
-at::Tensor make_positions(const at::Tensor& embeddings, const at::Tensor& attention_mask,
-                          std::int64_t past) {
-  const std::int64_t tokens = embeddings.size(1);
+// Real tokens are counted from 0, padding gets 0. [B, T]
+at::Tensor make_positions(const at::Tensor& embeddings, const at::Tensor& attention_mask) {
   if (!attention_mask.defined()) {
-    return at::arange(past, past + tokens, embeddings.options().dtype(at::kLong)).unsqueeze(0);
+    return at::arange(embeddings.size(1), embeddings.options().dtype(at::kLong)).unsqueeze(0);
   }
-  const at::Tensor counted = attention_mask.to(at::kLong).cumsum(1) - 1;
-  return counted.clamp_min(0).narrow(1, past, tokens);
+  return (attention_mask.to(at::kLong).cumsum(1) - 1).clamp_min(0);
 }
 
-// Causal and padding mask in one, [B, 1, T, S] bool; a row of padding sees itself, so that no
+// Causal and padding mask in one, [B, 1, T, T] bool; a row of padding sees itself, so that no
 // softmax is empty.
-at::Tensor make_mask(const at::Tensor& attention_mask, std::int64_t past, std::int64_t tokens) {
-  const auto options = attention_mask.options().dtype(at::kLong);
-  const at::Tensor keys = at::arange(past + tokens, options).view({1, 1, 1, -1});
-  const at::Tensor queries = at::arange(past, past + tokens, options).view({1, 1, -1, 1});
+at::Tensor make_mask(const at::Tensor& attention_mask) {
+  const at::Tensor tokens =
+      at::arange(attention_mask.size(1), attention_mask.options().dtype(at::kLong));
+  const at::Tensor keys = tokens.view({1, 1, 1, -1}), queries = tokens.view({1, 1, -1, 1});
   const at::Tensor real = attention_mask.to(at::kBool).unsqueeze(1).unsqueeze(1);
   return (keys <= queries).logical_and(real).logical_or(keys == queries);
 }
 
 DecodeStep make_step(const LlamaConfig& config, const at::Tensor& embeddings,
                      const at::Tensor& attention_mask, KvCache* cache) {
-  const std::int64_t past = cache ? cache->length() : 0;
-  const std::int64_t tokens = embeddings.size(1);
+  TORCH_CHECK(!cache || !attention_mask.defined(), "the cache knows which tokens are real");
   DecodeStep step{.cache = cache};
-  step.rotary = make_rotary_table(make_positions(embeddings, attention_mask, past),
-                                  config.head_size(), config.rope_theta, embeddings.scalar_type());
-  if (attention_mask.defined()) {
-    step.mask = make_mask(attention_mask, past, tokens);
-  } else if (past > 0 && tokens > 1) {
-    step.mask = make_mask(at::ones({1, past + tokens}, embeddings.options().dtype(at::kBool)), past,
-                          tokens);
-  }
-  step.is_causal = !step.mask.defined() && tokens > 1;
+  const at::Tensor positions =
+      cache ? cache->positions() : make_positions(embeddings, attention_mask);
+  step.rotary = make_rotary_table(positions, config.head_size(), config.rope_theta,
+                                  embeddings.scalar_type());
+  if (attention_mask.defined()) step.mask = make_mask(attention_mask);
   return step;
 }
 
@@ -200,7 +169,7 @@ at::Tensor LlamaModel::forward(const at::Tensor& embeddings, const at::Tensor& a
     const auto block = [&layer, step](const at::Tensor& in) { return layer->forward(in, step); };
     x = checkpointing ? checkpoint_activations(*layer, block, x) : block(x);
   }
-  if (cache) cache->advance(embeddings.size(1));
+  if (cache) cache->end_pass();
   return norm_->forward(x);
 }
 

@@ -39,9 +39,9 @@ class VisionLanguageModel : public torch::nn::Module {
   // (undefined: none). Throws Error when their numbers differ.
   virtual at::Tensor embed(const at::Tensor& input_ids, const at::Tensor& image_features) = 0;
 
-  // Hidden states behind the final norm. `attention_mask` [B, S] covers the cached tokens too
-  // (undefined: all real); positions count real tokens. With a cache the new keys and values are
-  // appended to it.
+  // Hidden states behind the final norm. `attention_mask` [B, T] (undefined: all real); positions
+  // count real tokens. With a cache, on which the caller has begun the pass, the mask is undefined:
+  // the cache knows what is real, where the tokens stand and what they see.
   virtual at::Tensor decode(const at::Tensor& embeddings, const at::Tensor& attention_mask,
                             KvCache* cache) = 0;
 
@@ -55,6 +55,10 @@ class VisionLanguageModel : public torch::nn::Module {
 
   // Parameters under their published names, adapters' branches left out, a tied head once.
   virtual NamedTensors weights() const = 0;
+  // What picture features follow from, beside the tiles: the weights that make them, and the
+  // settings that are no weights, as text. For the keys of caches.
+  virtual NamedTensors picture_weights() const = 0;
+  virtual std::string picture_settings() const = 0;
   // Parameter → the parameter whose storage it shares by the config.
   virtual std::map<std::string, std::string> tied_weights() const = 0;
   // Makes tied parameters one. Called once they are filled; weights that differ stay apart, with a

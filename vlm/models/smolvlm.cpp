@@ -3,6 +3,8 @@
 #include <ATen/ops/cat.h>
 #include <c10/core/GradMode.h>
 
+#include <nlohmann/json.hpp>
+
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
@@ -123,6 +125,21 @@ NamedTensors SmolVlm::weights() const {
     if (!is_tied && !is_lora_parameter(item.key())) weights.emplace_back(item.key(), item.value());
   }
   return weights;
+}
+
+NamedTensors SmolVlm::picture_weights() const {
+  NamedTensors weights;
+  for (const auto& item : named_parameters()) {
+    const bool is_seen = item.key().starts_with("model.vision_model.") ||
+                         item.key().starts_with("model.connector.");
+    if (is_seen) weights.emplace_back(item.key(), item.value());
+  }
+  return weights;
+}
+
+std::string SmolVlm::picture_settings() const {
+  SiglipConfig vision = config_.vision_config;
+  return concat(write_fields(vision.fields()).dump(), " scale_factor ", config_.scale_factor);
 }
 
 std::map<std::string, std::string> SmolVlm::tied_weights() const {

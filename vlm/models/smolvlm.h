@@ -51,6 +51,8 @@ class SmolVlm : public VisionLanguageModel {
   }
   KvCacheShape cache_shape() const override;
   NamedTensors weights() const override;
+  NamedTensors picture_weights() const override;
+  std::string picture_settings() const override;
   std::map<std::string, std::string> tied_weights() const override;
   void tie_weights() override;
   double initializer_range() const override { return config_.text_config.initializer_range; }

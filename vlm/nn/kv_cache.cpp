@@ -1,33 +1,271 @@
 #include "vlm/nn/kv_cache.h"
 
-#include <ATen/ops/empty.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "vlm/nn/attention.h"
 
 namespace vlm {
+namespace {
 
-KvCache::KvCache(const KvCacheShape& shape, std::int64_t batch, std::int64_t capacity,
+// `old` [A, K, S, D] in a larger buffer of zeros, or itself when it is large enough.
+at::Tensor grown(const at::Tensor& old, std::int64_t places, std::int64_t tokens) {
+  if (old.size(0) >= places && old.size(2) >= tokens) return old;
+  at::Tensor larger = at::zeros({std::max(places, old.size(0)), old.size(1),
+                                 std::max(tokens, old.size(2)), old.size(3)},
+                                old.options());
+  larger.narrow(0, 0, old.size(0)).narrow(2, 0, old.size(2)).copy_(old);
+  return larger;
+}
+
+std::int64_t largest(const std::vector<std::int64_t>& values) {
+  return values.empty() ? 0 : *std::max_element(values.begin(), values.end());
+}
+
+}  // namespace
+
+KvCache::KvCache(const KvCacheShape& shape, std::int64_t rows_per_group,
                  const at::TensorOptions& options)
-    : capacity_(capacity) {
-  const std::vector<std::int64_t> size = {batch, shape.kv_heads, capacity, shape.head_dim};
-  for (std::int64_t i = 0; i < shape.layers; ++i) {
-    layers_.emplace_back(at::empty(size, options), at::empty(size, options));
+    : shape_(shape), rows_per_group_(rows_per_group), options_(options) {
+  const at::Tensor empty = at::zeros({0, shape.kv_heads, 0, shape.head_dim}, options);
+  layers_.assign(static_cast<std::size_t>(shape.layers), Layer{empty, empty, empty, empty});
+}
+
+void KvCache::reserve(std::int64_t groups, std::int64_t prefix_tokens, std::int64_t tail_tokens) {
+  const auto have = static_cast<std::int64_t>(prefix_lengths_.size());
+  if (groups <= have && prefix_tokens <= prefix_capacity_ && tail_tokens <= tail_capacity_) return;
+  groups = std::max(groups, have);
+  if (prefix_tokens > prefix_capacity_) {
+    // The first prompt sets the size; longer ones later leave some room, so that growing is rare.
+    const std::int64_t room = prefix_capacity_ > 0 ? prefix_tokens / 4 : 0;
+    prefix_capacity_ = prefix_tokens + room;
+  }
+  if (tail_tokens > tail_capacity_) {
+    tail_capacity_ = std::max({tail_tokens, tail_capacity_ * 2, std::int64_t{32}});
+  }
+  for (Layer& layer : layers_) {
+    layer.prefix_k = grown(layer.prefix_k, groups, prefix_capacity_);
+    layer.prefix_v = grown(layer.prefix_v, groups, prefix_capacity_);
+    layer.tail_k = grown(layer.tail_k, groups * rows_per_group_, tail_capacity_);
+    layer.tail_v = grown(layer.tail_v, groups * rows_per_group_, tail_capacity_);
+  }
+  prefix_lengths_.resize(static_cast<std::size_t>(groups), 0);
+  tail_lengths_.resize(static_cast<std::size_t>(groups * rows_per_group_), 0);
+}
+
+void KvCache::begin_prefill(const std::vector<std::int64_t>& groups,
+                            const std::vector<std::int64_t>& lengths) {
+  pass_ = {.is_prefill = true, .places = groups, .counts = lengths, .tokens = largest(lengths)};
+  reserve(largest(groups) + 1, pass_.tokens, 0);
+  pass_.index = at::tensor(groups, at::kLong).to(options_.device());
+  pass_.positions =
+      at::arange(pass_.tokens, at::TensorOptions(at::kLong).device(options_.device())).unsqueeze(0);
+}
+
+void KvCache::begin_extend(const std::vector<std::int64_t>& rows,
+                           const std::vector<std::int64_t>& counts) {
+  pass_ = {.places = rows, .counts = counts, .tokens = largest(counts)};
+  pass_.first_group = rows.front() / rows_per_group_;
+  pass_.groups = rows.back() / rows_per_group_ + 1 - pass_.first_group;
+  const std::int64_t first_row = pass_.first_group * rows_per_group_;
+  pass_.is_whole_grid =
+      static_cast<std::int64_t>(rows.size()) == pass_.groups * rows_per_group_;
+
+  std::vector<std::int64_t> begins, grid_rows;
+  pass_.offset = tail_length(rows.front());
+  for (const std::int64_t row : rows) {
+    const std::int64_t tail = tail_length(row);
+    begins.push_back(prefix_length(row / rows_per_group_) + tail);
+    grid_rows.push_back(row - first_row);
+    pass_.tail_tokens = std::max(pass_.tail_tokens, tail + pass_.tokens);
+    if (tail != pass_.offset) pass_.offset = -1;
+  }
+  for (std::int64_t g = 0; g < pass_.groups; ++g) {
+    pass_.prefix_tokens = std::max(pass_.prefix_tokens, prefix_length(pass_.first_group + g));
+  }
+  reserve(0, 0, pass_.tail_tokens);
+
+  const auto longs = at::TensorOptions(at::kLong).device(options_.device());
+  pass_.positions = at::tensor(begins, at::kLong).to(options_.device()).unsqueeze(1) +
+                    at::arange(pass_.tokens, longs);
+  pass_.index = at::tensor(rows, at::kLong).to(options_.device());
+  pass_.grid_index = at::tensor(grid_rows, at::kLong).to(options_.device());
+  make_extend_mask();
+}
+
+// Which keys a query may not see: what lies behind its group's prefix, and tokens of its tail that
+// come after it. Rows of the grid that take no part see nothing real and are never read.
+void KvCache::make_extend_mask() {
+  const std::int64_t rows = pass_.groups * rows_per_group_;
+  std::vector<std::int64_t> prefixes, tails(static_cast<std::size_t>(rows), 0);
+  bool is_even = pass_.tokens == 1 && pass_.is_whole_grid && pass_.offset >= 0;
+  for (std::int64_t g = 0; g < pass_.groups; ++g) {
+    prefixes.push_back(prefix_length(pass_.first_group + g));
+    is_even = is_even && prefixes.back() == pass_.prefix_tokens;
+  }
+  if (is_even) return;
+  for (const std::int64_t row : pass_.places) {
+    tails[static_cast<std::size_t>(row - pass_.first_group * rows_per_group_)] = tail_length(row);
+  }
+  const std::vector<std::int64_t> grid = {pass_.groups, rows_per_group_, 1, 1};
+  const at::Tensor prefix = at::tensor(prefixes, at::kLong).view({-1, 1, 1, 1});
+  const at::Tensor tail = at::tensor(tails, at::kLong).view(grid);
+  const at::Tensor in_prefix = at::arange(pass_.prefix_tokens, at::kLong).ge(prefix);
+  const at::Tensor query = at::arange(pass_.tokens, at::kLong).view({1, 1, -1, 1}) + tail;
+  const at::Tensor in_tail = at::arange(pass_.tail_tokens, at::kLong).gt(query);
+  const std::vector<std::int64_t> first = {pass_.groups, rows_per_group_, pass_.tokens,
+                                           pass_.prefix_tokens};
+  pass_.is_hidden = at::cat({in_prefix.expand(first), in_tail}, -1).to(options_.device());
+}
+
+at::Tensor KvCache::attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
+                           const at::Tensor& v) {
+  Layer& held = layers_.at(static_cast<std::size_t>(layer));
+  return pass_.is_prefill ? attend_prompts(held, q, k, v) : attend_rows(held, q, k, v);
+}
+
+at::Tensor KvCache::attend_prompts(Layer& layer, const at::Tensor& q, const at::Tensor& k,
+                                   const at::Tensor& v) {
+  layer.prefix_k.narrow(2, 0, pass_.tokens).index_copy_(0, pass_.index, k);
+  layer.prefix_v.narrow(2, 0, pass_.tokens).index_copy_(0, pass_.index, v);
+  // Padding is on the right, where no real token looks.
+  return grouped_attention(q, k, v, {}, /*is_causal=*/pass_.tokens > 1);
+}
+
+at::Tensor KvCache::attend_rows(Layer& layer, const at::Tensor& q, const at::Tensor& k,
+                                const at::Tensor& v) {
+  store_tails(layer, k, v);
+  if (pass_.is_whole_grid) return attend_grid(layer, q);
+  at::Tensor grid = at::zeros(
+      {pass_.groups * rows_per_group_, q.size(1), q.size(2), q.size(3)}, q.options());
+  grid.index_copy_(0, pass_.grid_index, q);
+  return attend_grid(layer, grid).index_select(0, pass_.grid_index);
+}
+
+void KvCache::store_tails(Layer& layer, const at::Tensor& k, const at::Tensor& v) {
+  if (pass_.offset >= 0) {
+    layer.tail_k.narrow(2, pass_.offset, pass_.tokens).index_copy_(0, pass_.index, k);
+    layer.tail_v.narrow(2, pass_.offset, pass_.tokens).index_copy_(0, pass_.index, v);
+    return;
+  }
+  for (std::size_t i = 0; i < pass_.places.size(); ++i) {
+    const std::int64_t row = pass_.places[i];
+    const auto store = [&](at::Tensor& tails, const at::Tensor& from) {
+      tails[row].narrow(1, tail_length(row), pass_.tokens).copy_(from[static_cast<std::int64_t>(i)]);
+    };
+    store(layer.tail_k, k);
+    store(layer.tail_v, v);
   }
 }
 
-std::pair<at::Tensor, at::Tensor> KvCache::append(std::int64_t layer, const at::Tensor& k,
-                                                  const at::Tensor& v) {
-  auto& [keys, values] = layers_.at(static_cast<std::size_t>(layer));
-  const std::int64_t tokens = k.size(2);
-  TORCH_CHECK(length_ + tokens <= capacity_, "KV cache holds ", capacity_, " tokens, got ",
-              length_ + tokens);
-  keys.narrow(2, length_, tokens).copy_(k);
-  values.narrow(2, length_, tokens).copy_(v);
-  return {keys.narrow(2, 0, length_ + tokens), values.narrow(2, 0, length_ + tokens)};
+// Softmax over prefix and tail together. The prefix is read once for all rows of its group.
+at::Tensor KvCache::attend_grid(const Layer& layer, const at::Tensor& q) const {
+  const std::int64_t n = pass_.groups, r = rows_per_group_, kv = shape_.kv_heads;
+  const std::int64_t tokens = q.size(2), d = q.size(3), per_kv = q.size(1) / kv * tokens;
+  const auto prefix_of = [&](const at::Tensor& t) {  // [n, K, P, D]
+    return t.narrow(0, pass_.first_group, n).narrow(2, 0, pass_.prefix_tokens);
+  };
+  const auto tail_of = [&](const at::Tensor& t) {  // [n·R, K, T, D]
+    return t.narrow(0, pass_.first_group * r, n * r).narrow(2, 0, pass_.tail_tokens);
+  };
+  // Rows side by side for the prefix: [n·R, K, …] → [n, K, R·…]
+  const auto by_group = [&](const at::Tensor& t) {
+    return t.view({n, r, kv, per_kv, t.size(-1)}).transpose(1, 2).reshape(
+        {n, kv, r * per_kv, t.size(-1)});
+  };
+  const auto by_row = [&](const at::Tensor& t) {
+    return t.view({n, kv, r, per_kv, t.size(-1)}).transpose(1, 2).reshape(
+        {n * r, kv, per_kv, t.size(-1)});
+  };
+  const at::Tensor scaled =
+      (q * (1.0 / std::sqrt(static_cast<double>(d)))).reshape({n * r, kv, per_kv, d});
+  at::Tensor scores = at::cat(
+      {by_row(at::matmul(by_group(scaled), prefix_of(layer.prefix_k).transpose(-1, -2))),
+       at::matmul(scaled, tail_of(layer.tail_k).transpose(-1, -2))},
+      -1);  // [n·R, K, heads·T, P + T']
+  if (pass_.is_hidden.defined()) {
+    const at::Tensor hidden =
+        pass_.is_hidden.view({n * r, 1, 1, tokens, scores.size(-1)});
+    scores = scores.view({n * r, kv, per_kv / tokens, tokens, -1})
+                 .masked_fill(hidden, -1e30)
+                 .view(scores.sizes());
+  }
+  const at::Tensor weights = scores.softmax(-1);
+  const at::Tensor from_prefix =
+      at::matmul(by_group(weights.narrow(-1, 0, pass_.prefix_tokens).contiguous()),
+                 prefix_of(layer.prefix_v));
+  const at::Tensor from_tail =
+      at::matmul(weights.narrow(-1, pass_.prefix_tokens, pass_.tail_tokens),
+                 tail_of(layer.tail_v));
+  return (by_row(from_prefix) + from_tail).view(q.sizes());
 }
 
-void KvCache::select_rows(const at::Tensor& rows) {
-  for (auto& [keys, values] : layers_) {
-    keys = keys.index_select(0, rows);
-    values = values.index_select(0, rows);
+void KvCache::end_pass() {
+  for (std::size_t i = 0; i < pass_.places.size(); ++i) {
+    const auto place = static_cast<std::size_t>(pass_.places[i]);
+    if (!pass_.is_prefill) {
+      tail_lengths_[place] += pass_.counts[i];
+      continue;
+    }
+    prefix_lengths_[place] = pass_.counts[i];
+    for (std::int64_t r = 0; r < rows_per_group_; ++r) {
+      clear_tail(pass_.places[i] * rows_per_group_ + r);
+    }
+  }
+}
+
+void KvCache::copy_tails(const std::vector<std::int64_t>& from,
+                         const std::vector<std::int64_t>& to) {
+  std::int64_t tokens = 0;
+  std::vector<std::int64_t> sources, targets, lengths;
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    lengths.push_back(tail_length(from[i]));
+    if (from[i] == to[i]) continue;
+    sources.push_back(from[i]);
+    targets.push_back(to[i]);
+    tokens = std::max(tokens, lengths.back());
+  }
+  for (std::size_t i = 0; i < to.size(); ++i) {
+    tail_lengths_.at(static_cast<std::size_t>(to[i])) = lengths[i];
+  }
+  if (tokens == 0) return;
+  const at::Tensor source = at::tensor(sources, at::kLong).to(options_.device());
+  const at::Tensor target = at::tensor(targets, at::kLong).to(options_.device());
+  for (Layer& layer : layers_) {
+    for (at::Tensor* tails : {&layer.tail_k, &layer.tail_v}) {
+      at::Tensor used = tails->narrow(2, 0, tokens);
+      used.index_copy_(0, target, used.index_select(0, source));
+    }
+  }
+}
+
+void KvCache::move_group(std::int64_t from, std::int64_t to) {
+  const std::int64_t prefix = prefix_length(from);
+  std::int64_t tail = 0;
+  for (std::int64_t r = 0; r < rows_per_group_; ++r) {
+    const std::int64_t length = tail_length(from * rows_per_group_ + r);
+    tail_lengths_.at(static_cast<std::size_t>(to * rows_per_group_ + r)) = length;
+    tail = std::max(tail, length);
+  }
+  prefix_lengths_.at(static_cast<std::size_t>(to)) = prefix;
+  const auto move = [](at::Tensor& t, std::int64_t source, std::int64_t target, std::int64_t count,
+                       std::int64_t tokens) {
+    if (tokens == 0) return;
+    t.narrow(0, target, count).narrow(2, 0, tokens).copy_(
+        t.narrow(0, source, count).narrow(2, 0, tokens));
+  };
+  const std::int64_t r = rows_per_group_;
+  for (Layer& layer : layers_) {
+    move(layer.prefix_k, from, to, 1, prefix);
+    move(layer.prefix_v, from, to, 1, prefix);
+    move(layer.tail_k, from * r, to * r, r, tail);
+    move(layer.tail_v, from * r, to * r, r, tail);
   }
 }
 

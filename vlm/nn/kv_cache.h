@@ -1,12 +1,19 @@
-// Keys and values of the tokens seen so far, preallocated: appending copies the new rows only.
+// Keys and values of the tokens seen so far, laid out so that answers can share a prompt.
 //
-//   per layer k, v [B, K, capacity, D]; views of the first `length` positions go to attention.
+//   group g ── prefix [K, P, D]   the prompt's keys and values, kept once
+//      ├─ row g·R     ── tail [K, T, D]   what this answer adds: its question, its tokens
+//      ├─ row g·R + 1 ── tail
+//      └─ …            R rows a group: beams, samples, questions about one picture, choices
+//
+// Every group and row has a length of its own, so sequences of different lengths decode together
+// without padding tokens. A forward pass is announced first: begin_prefill (new prompts) or
+// begin_extend (tokens behind some rows); then each layer calls attend, which stores and attends;
+// then end_pass counts the new tokens. Buffers grow when a pass needs more.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <utility>
 #include <vector>
 
 namespace vlm {
@@ -19,26 +26,83 @@ struct KvCacheShape {
 
 class KvCache {
  public:
-  KvCache(const KvCacheShape& shape, std::int64_t batch, std::int64_t capacity,
-          const at::TensorOptions& options);
+  // `options` give dtype and device.
+  KvCache(const KvCacheShape& shape, std::int64_t rows_per_group, const at::TensorOptions& options);
 
-  // Writes k, v [B, K, T, D] behind what the layer holds; returns views of everything, [B, K,
-  // length + T, D]. The layers of one step append the same T, then advance(T) is called once.
-  std::pair<at::Tensor, at::Tensor> append(std::int64_t layer, const at::Tensor& k,
-                                           const at::Tensor& v);
-  void advance(std::int64_t tokens) { length_ += tokens; }
+  // The next pass brings new prompts [B, T, C], padded on the right: prompt i, lengths[i] tokens
+  // long, becomes the prefix of groups[i], whose rows are emptied.
+  void begin_prefill(const std::vector<std::int64_t>& groups,
+                     const std::vector<std::int64_t>& lengths);
 
-  // Row i becomes what row rows[i] was; the number of rows may change (finished rows leave, beams
-  // move).
-  void select_rows(const at::Tensor& rows);
+  // The next pass adds counts[i] tokens, padded on the right to the longest, behind rows[i]. Rows
+  // ascend.
+  void begin_extend(const std::vector<std::int64_t>& rows, const std::vector<std::int64_t>& counts);
 
-  std::int64_t length() const { return length_; }
-  std::int64_t capacity() const { return capacity_; }
+  // Positions of the pass's tokens, [B, T] int64: real tokens before them in their sequence.
+  const at::Tensor& positions() const { return pass_.positions; }
+
+  // Stores k and v [B, K, T, D] of the pass's tokens, and attends from q [B, H, T, D] (rotated) to
+  // all that each row holds up to its own position. → [B, H, T, D]; rows of padding are arbitrary.
+  at::Tensor attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
+                    const at::Tensor& v);
+
+  void end_pass();
+
+  // Row to[i] gets the tail that row from[i] had before the call. All belong to one group.
+  void copy_tails(const std::vector<std::int64_t>& from, const std::vector<std::int64_t>& to);
+  void clear_tail(std::int64_t row) { tail_lengths_.at(static_cast<std::size_t>(row)) = 0; }
+  // Group `to` becomes what group `from` is.
+  void move_group(std::int64_t from, std::int64_t to);
+
+  std::int64_t rows_per_group() const { return rows_per_group_; }
+  std::int64_t prefix_length(std::int64_t group) const {
+    return prefix_lengths_.at(static_cast<std::size_t>(group));
+  }
+  std::int64_t tail_length(std::int64_t row) const {
+    return tail_lengths_.at(static_cast<std::size_t>(row));
+  }
 
  private:
-  std::vector<std::pair<at::Tensor, at::Tensor>> layers_;
-  std::int64_t length_ = 0;
-  std::int64_t capacity_ = 0;
+  // Keys and values of one layer, zeros where nothing was stored.
+  struct Layer {
+    at::Tensor prefix_k, prefix_v;  // [G, K, P, D]
+    at::Tensor tail_k, tail_v;      // [G·R, K, T, D]
+  };
+
+  // What the layers of one forward pass share.
+  struct Pass {
+    bool is_prefill = false;
+    std::vector<std::int64_t> places;  // groups of a prefill, rows of an extension
+    std::vector<std::int64_t> counts;  // tokens of each
+    std::int64_t tokens = 0;           // T, the largest count
+    at::Tensor positions;              // [B, T]
+    at::Tensor index;                  // places as a tensor
+    // Of an extension only. Rows are worked on as a grid of all rows of groups [first, first + n).
+    std::int64_t first_group = 0, groups = 0;
+    std::int64_t prefix_tokens = 0, tail_tokens = 0;  // longest prefix and (new) tail of the grid
+    std::int64_t offset = -1;   // where the tokens go in every tail; -1: differs
+    bool is_whole_grid = false;  // the pass has every row of the grid
+    at::Tensor grid_index;       // [B] of the grid's rows
+    at::Tensor is_hidden;        // [n, R, T, prefix_tokens + tail_tokens] bool; undefined: all seen
+  };
+
+  void reserve(std::int64_t groups, std::int64_t prefix_tokens, std::int64_t tail_tokens);
+  void make_extend_mask();
+  at::Tensor attend_prompts(Layer& layer, const at::Tensor& q, const at::Tensor& k,
+                            const at::Tensor& v);
+  at::Tensor attend_rows(Layer& layer, const at::Tensor& q, const at::Tensor& k,
+                         const at::Tensor& v);
+  void store_tails(Layer& layer, const at::Tensor& k, const at::Tensor& v);
+  at::Tensor attend_grid(const Layer& layer, const at::Tensor& q) const;
+
+  KvCacheShape shape_;
+  std::int64_t rows_per_group_;  // R
+  at::TensorOptions options_;
+  std::vector<Layer> layers_;
+  std::vector<std::int64_t> prefix_lengths_;  // [G]
+  std::vector<std::int64_t> tail_lengths_;    // [G·R]
+  std::int64_t prefix_capacity_ = 0, tail_capacity_ = 0;
+  Pass pass_;
 };
 
 }  // namespace vlm

@@ -1,0 +1,52 @@
+#include "infer/picture_features.h"
+
+#include <ATen/ops/cat.h>
+
+#include "vlm/core/concat.h"
+#include "vlm/core/sha256.h"
+#include "vlm/io/tensor_digest.h"
+
+namespace vlm::infer {
+
+// Everything that features follow from: the tiles, the weights that see them, how they are computed.
+std::string PictureEncoder::make_key(const at::Tensor& pixel_values) {
+  if (model_digest_.empty()) {
+    model_digest_ = concat(digest_tensors(model_->picture_weights()), " ",
+                           model_->picture_settings(), " ", model_->dtype(), " ",
+                           model_->device().type());
+  }
+  return sha256_hex(concat(digest_tensor(pixel_values), " ", model_digest_));
+}
+
+void PictureEncoder::encode(const std::vector<std::shared_ptr<PictureFeatures>>& pictures) {
+  std::vector<PictureFeatures*> missing;
+  std::vector<std::string> keys;
+  std::vector<at::Tensor> tiles;
+  for (const auto& one : pictures) {
+    if (!one || one->features.defined() || !one->pixel_values.defined()) continue;
+    std::string key = cache_ ? make_key(one->pixel_values) : "";
+    if (cache_) {
+      if (const auto found = cache_->find(key)) {
+        one->features = found->to(model_->device());
+        one->pixel_values.reset();
+        continue;
+      }
+    }
+    missing.push_back(one.get());
+    keys.push_back(std::move(key));
+    tiles.push_back(one->pixel_values);
+  }
+  if (missing.empty()) return;
+  const at::Tensor features =
+      model_->encode_images(tiles.size() == 1 ? tiles[0] : at::cat(tiles), {});  // [ΣN, L, C]
+  std::int64_t begin = 0;
+  for (std::size_t i = 0; i < missing.size(); ++i) {
+    const std::int64_t count = tiles[i].size(0);
+    missing[i]->features = features.narrow(0, begin, count).clone();
+    missing[i]->pixel_values.reset();
+    if (cache_) cache_->store(keys[i], missing[i]->features.cpu());
+    begin += count;
+  }
+}
+
+}  // namespace vlm::infer

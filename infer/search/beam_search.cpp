@@ -1,0 +1,202 @@
+#include "infer/search/beam_search.h"
+
+#include <ATen/ops/log_softmax.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/topk.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "infer/search/logits_processor.h"
+
+namespace vlm::infer {
+namespace {
+
+// Stands for minus infinity in sums that must stay finite.
+constexpr float kHopeless = -1.0e9F;
+
+// Indexes of the `count` largest, the largest first, as at::topk breaks ties.
+std::vector<std::int64_t> top_indexes(const std::vector<float>& values, std::int64_t count) {
+  const at::Tensor indexes = std::get<1>(at::tensor(values).topk(count));
+  const auto* data = indexes.const_data_ptr<std::int64_t>();
+  return {data, data + count};
+}
+
+}  // namespace
+
+BeamSearch::BeamSearch(SearchContext context)
+    : context_(std::move(context)), random_(context_.options.seed, context_.stream) {
+  const auto beams = static_cast<std::size_t>(context_.options.num_beams);
+  running_.resize(beams);
+  finished_.resize(beams);
+  for (std::size_t i = 1; i < beams; ++i) running_[i].score = kHopeless;
+  for (Beam& beam : finished_) beam.score = kHopeless;
+}
+
+std::int64_t BeamSearch::rows() const {
+  if (is_done_) return 0;
+  return steps_ == 0 ? 1 : context_.options.num_beams;
+}
+
+// Processed log-probabilities of every continuation on top of its beam's own, [num_beams · V].
+at::Tensor BeamSearch::accumulate(const at::Tensor& own) {
+  at::Tensor scores = own;
+  if (changes_logits(context_.options)) {
+    std::vector<std::vector<std::int64_t>> sequences;
+    for (const Beam& beam : running_) {
+      sequences.push_back(context_.prompt);
+      sequences.back().insert(sequences.back().end(), beam.answer.ids.begin(),
+                              beam.answer.ids.end());
+    }
+    scores = process_logits(own, sequences, static_cast<std::int64_t>(context_.prompt.size()),
+                            context_.options);
+  }
+  std::vector<float> before;
+  for (const Beam& beam : running_) before.push_back(beam.score);
+  return (scores + at::tensor(before).unsqueeze(1)).flatten();
+}
+
+// The best continuations or, when sampling, as many drawn without replacement, in the order of the
+// draws (Gumbel's trick: the largest of log p + noise).
+at::Tensor BeamSearch::draw_or_take(const at::Tensor& accumulated, std::int64_t count) {
+  if (!context_.options.do_sample) return std::get<1>(accumulated.topk(count));
+  at::Tensor noisy = accumulated.clone();
+  float* values = noisy.data_ptr<float>();
+  for (std::int64_t i = 0; i < noisy.numel(); ++i) {
+    values[i] -= static_cast<float>(std::log(-std::log(random_.uniform())));
+  }
+  return std::get<1>(noisy.topk(count));
+}
+
+std::vector<BeamSearch::Candidate> BeamSearch::best_candidates(const at::Tensor& accumulated,
+                                                               const at::Tensor& own) {
+  const GenerationOptions& options = context_.options;
+  const auto ends = static_cast<std::int64_t>(options.eos_token_ids.size());
+  const std::int64_t count = std::max<std::int64_t>(2, 1 + ends) * options.num_beams;
+  const std::int64_t vocab = own.size(1);
+  const at::Tensor best = draw_or_take(accumulated, std::min(count, accumulated.numel()));
+  std::vector<Candidate> candidates;
+  for (std::int64_t i = 0; i < best.numel(); ++i) {
+    const std::int64_t index = best.const_data_ptr<std::int64_t>()[i];
+    Candidate candidate{.parent = index / vocab, .id = index % vocab};
+    candidate.beam.answer = running_[static_cast<std::size_t>(candidate.parent)].answer;
+    Hypothesis& answer = candidate.beam.answer;
+    answer.ids.push_back(candidate.id);
+    answer.logprobs.push_back(own.const_data_ptr<float>()[index]);
+    candidate.beam.score = accumulated.const_data_ptr<float>()[index];
+
+    const auto& eos = options.eos_token_ids;
+    bool is_stopped = std::find(eos.begin(), eos.end(), candidate.id) != eos.end();
+    if (!is_stopped && context_.is_stopped) {
+      std::vector<std::int64_t> sequence = context_.prompt;
+      sequence.insert(sequence.end(), answer.ids.begin(), answer.ids.end());
+      is_stopped = context_.is_stopped(sequence);
+    }
+    candidate.is_ended = is_stopped || steps_ + 1 >= options.max_new_tokens;
+    answer.finish_reason = is_stopped ? "stop" : "length";
+    candidates.push_back(std::move(candidate));
+  }
+  return candidates;
+}
+
+// Ended candidates among the first num_beams join the finished ones when they score higher.
+void BeamSearch::keep_finished(const std::vector<Candidate>& candidates) {
+  const GenerationOptions& options = context_.options;
+  const bool is_full =
+      std::all_of(finished_.begin(), finished_.end(), [](const Beam& b) { return b.is_finished; });
+  const bool is_closed = (is_full && options.early_stopping == "true") || !is_improvable_;
+  const auto divisor =
+      static_cast<float>(std::pow(static_cast<double>(steps_ + 1), options.length_penalty));
+  std::vector<Beam> merged = finished_;
+  std::vector<float> scores;
+  for (const Beam& beam : finished_) scores.push_back(beam.score);
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    Beam beam = candidates[i].beam;
+    beam.is_finished =
+        candidates[i].is_ended && static_cast<std::int64_t>(i) < options.num_beams;
+    beam.score = beam.score / divisor + (is_closed ? kHopeless : 0) +
+                 (beam.is_finished ? 0 : kHopeless);
+    scores.push_back(beam.score);
+    merged.push_back(std::move(beam));
+  }
+  std::vector<Beam> kept;
+  for (const std::int64_t index : top_indexes(scores, options.num_beams)) {
+    kept.push_back(merged[static_cast<std::size_t>(index)]);
+  }
+  finished_ = std::move(kept);
+}
+
+// Whether the best running beam could, by the chosen heuristic, still beat a finished one.
+bool BeamSearch::can_improve() const {
+  const GenerationOptions& options = context_.options;
+  const bool looks_ahead = options.early_stopping == "never" && options.length_penalty > 0;
+  const std::int64_t length = looks_ahead ? options.max_new_tokens : steps_;
+  const auto divisor =
+      static_cast<float>(std::pow(static_cast<double>(length), options.length_penalty));
+  const float best = running_.front().score / divisor;
+  float worst = finished_.front().score;
+  for (const Beam& beam : finished_) worst = std::min(worst, beam.score);
+  return std::any_of(finished_.begin(), finished_.end(), [&](const Beam& beam) {
+    return best > (beam.is_finished ? worst : kHopeless);
+  });
+}
+
+SearchStep BeamSearch::advance(const at::Tensor& logits) {
+  const GenerationOptions& options = context_.options;
+  at::Tensor own = logits.log_softmax(-1);
+  const bool is_first = steps_ == 0;
+  if (is_first) {
+    first_token_entropy_ = -(own.exp() * own).nansum().item<double>();
+    own = own.expand({options.num_beams, -1});
+  }
+  own = own.contiguous();
+  const std::vector<Candidate> candidates = best_candidates(accumulate(own), own);
+
+  std::vector<float> scores;
+  for (const Candidate& one : candidates) {
+    scores.push_back(one.beam.score + (one.is_ended ? kHopeless : 0));
+  }
+  SearchStep step;
+  std::vector<Beam> next;
+  for (const std::int64_t index : top_indexes(scores, options.num_beams)) {
+    const Candidate& one = candidates[static_cast<std::size_t>(index)];
+    step.parents.push_back(is_first ? 0 : one.parent);
+    step.ids.push_back(one.id);
+    next.push_back(one.beam);
+    next.back().score = scores[static_cast<std::size_t>(index)];
+  }
+  running_ = std::move(next);
+  keep_finished(candidates);
+  ++steps_;
+
+  is_improvable_ = is_improvable_ && can_improve();
+  const bool is_full =
+      std::all_of(finished_.begin(), finished_.end(), [](const Beam& b) { return b.is_finished; });
+  const bool can_go_on = std::any_of(candidates.begin(), candidates.end(),
+                                     [](const Candidate& one) { return !one.is_ended; });
+  is_done_ =
+      !is_improvable_ || (is_full && options.early_stopping == "true") || !can_go_on;
+  return is_done_ ? SearchStep{} : step;
+}
+
+void BeamSearch::interrupt() {
+  // What runs is the best there is when nothing has ended yet.
+  for (std::size_t i = 0; i < finished_.size(); ++i) {
+    if (finished_[i].is_finished || i >= running_.size()) continue;
+    finished_[i] = running_[i];
+    finished_[i].answer.finish_reason = "interrupted";
+  }
+  is_done_ = true;
+}
+
+std::vector<Hypothesis> BeamSearch::hypotheses() const {
+  std::vector<Hypothesis> best;
+  const auto count = static_cast<std::size_t>(context_.options.num_return_sequences);
+  for (std::size_t i = 0; i < std::min(count, finished_.size()); ++i) {
+    best.push_back(finished_[i].answer);
+    best.back().score = finished_[i].score;
+  }
+  return best;
+}
+
+}  // namespace vlm::infer

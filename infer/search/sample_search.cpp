@@ -1,0 +1,103 @@
+#include "infer/search/sample_search.h"
+
+#include <ATen/ops/log_softmax.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "infer/search/logits_processor.h"
+
+namespace vlm::infer {
+namespace {
+
+bool contains(const std::vector<std::int64_t>& ids, std::int64_t id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
+
+}  // namespace
+
+SampleSearch::SampleSearch(SearchContext context)
+    : context_(std::move(context)),
+      answers_(static_cast<std::size_t>(context_.options.num_return_sequences)),
+      running_{0} {
+  for (std::size_t i = 0; i < answers_.size(); ++i) {
+    random_.emplace_back(context_.options.seed, context_.stream * 0x100000001ULL + i);
+  }
+}
+
+// The lowest of the likeliest ids, or one drawn by the softmax of the scores.
+std::int64_t SampleSearch::choose(const float* scores, std::int64_t vocab, std::size_t answer) {
+  const std::int64_t best = std::max_element(scores, scores + vocab) - scores;
+  if (!context_.options.do_sample) return best;
+  double total = 0;
+  std::vector<double> cumulated(static_cast<std::size_t>(vocab));
+  for (std::int64_t id = 0; id < vocab; ++id) {
+    total += std::exp(static_cast<double>(scores[id]) - scores[best]);
+    cumulated[static_cast<std::size_t>(id)] = total;
+  }
+  const double wanted = random_[answer].uniform() * total;
+  return std::upper_bound(cumulated.begin(), cumulated.end() - 1, wanted) - cumulated.begin();
+}
+
+std::string SampleSearch::finish_reason(const Hypothesis& answer) const {
+  const GenerationOptions& options = context_.options;
+  if (contains(options.eos_token_ids, answer.ids.back())) return "stop";
+  if (context_.is_stopped) {
+    std::vector<std::int64_t> sequence = context_.prompt;
+    sequence.insert(sequence.end(), answer.ids.begin(), answer.ids.end());
+    if (context_.is_stopped(sequence)) return "stop";
+  }
+  const bool is_full = static_cast<std::int64_t>(answer.ids.size()) >= options.max_new_tokens;
+  return is_full ? "length" : "";
+}
+
+SearchStep SampleSearch::advance(const at::Tensor& logits) {
+  const GenerationOptions& options = context_.options;
+  const std::int64_t vocab = logits.size(1);
+  const at::Tensor own = logits.log_softmax(-1);  // the model's own log-probabilities
+  const bool is_first = std::exchange(is_first_, false);
+  if (is_first) {
+    first_token_entropy_ = -(own.exp() * own).nansum().item<double>();
+    running_.resize(answers_.size());
+    for (std::size_t i = 0; i < running_.size(); ++i) running_[i] = i;
+  }
+  at::Tensor scores = logits;
+  if (changes_logits(options)) {
+    std::vector<std::vector<std::int64_t>> sequences;
+    const std::size_t rows = is_first ? 1 : running_.size();
+    for (std::size_t row = 0; row < rows; ++row) {
+      sequences.push_back(context_.prompt);
+      const auto& ids = answers_[running_[row]].ids;
+      sequences.back().insert(sequences.back().end(), ids.begin(), ids.end());
+    }
+    scores = process_logits(logits, sequences, static_cast<std::int64_t>(context_.prompt.size()),
+                            options);
+  }
+  scores = scores.contiguous();
+
+  SearchStep step;
+  std::vector<std::size_t> left;
+  for (std::size_t row = 0; row < running_.size(); ++row) {
+    const std::int64_t source = is_first ? 0 : static_cast<std::int64_t>(row);
+    Hypothesis& answer = answers_[running_[row]];
+    const std::int64_t id =
+        choose(scores.const_data_ptr<float>() + source * vocab, vocab, running_[row]);
+    answer.ids.push_back(id);
+    answer.logprobs.push_back(own.const_data_ptr<float>()[source * vocab + id]);
+    step.chosen.push_back(id);
+    answer.finish_reason = finish_reason(answer);
+    if (!answer.finish_reason.empty()) continue;
+    step.parents.push_back(source);
+    step.ids.push_back(id);
+    left.push_back(running_[row]);
+  }
+  running_ = std::move(left);
+  return step;
+}
+
+void SampleSearch::interrupt() {
+  for (const std::size_t answer : running_) answers_[answer].finish_reason = "interrupted";
+  running_.clear();
+}
+
+}  // namespace vlm::infer

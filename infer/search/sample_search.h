@@ -1,0 +1,31 @@
+// Greedy search and sampling: every answer goes on with one token, its own way.
+#pragma once
+
+#include <vector>
+
+#include "infer/search/random.h"
+#include "infer/search/search.h"
+
+namespace vlm::infer {
+
+class SampleSearch : public Search {
+ public:
+  explicit SampleSearch(SearchContext context);
+
+  std::int64_t rows() const override { return static_cast<std::int64_t>(running_.size()); }
+  SearchStep advance(const at::Tensor& logits) override;
+  void interrupt() override;
+  std::vector<Hypothesis> hypotheses() const override { return answers_; }
+
+ private:
+  std::int64_t choose(const float* scores, std::int64_t vocab, std::size_t answer);
+  std::string finish_reason(const Hypothesis& answer) const;
+
+  SearchContext context_;
+  std::vector<Hypothesis> answers_;    // num_return_sequences
+  std::vector<CountedRandom> random_;  // one an answer
+  std::vector<std::size_t> running_;   // row → answer
+  bool is_first_ = true;
+};
+
+}  // namespace vlm::infer

@@ -1,0 +1,71 @@
+// One answer being searched: logits of its rows in, next tokens and the rows they go on from out.
+//
+//   logits [rows(), V] ─► advance ─► parents, ids (the rows of the next step) … ─► hypotheses
+//
+// Knows neither model nor cache: whoever runs it feeds ids to the model, row j behind what row
+// parents[j] has seen. The first logits are one row, the prompt's. Greedy and sampling keep one row
+// an answer, beam search num_beams. Reference: GenerationMixin._sample and ._beam_search,
+// transformers 5.23.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "infer/generation_options.h"
+
+namespace vlm::infer {
+
+// One finished answer.
+struct Hypothesis {
+  std::vector<std::int64_t> ids;  // the end-of-sequence id included
+  std::vector<double> logprobs;   // of each id: log softmax of the model's own logits
+  std::string finish_reason;      // "stop" (an end id or stop string), "length" or "interrupted"
+  double score = 0;               // beam search: sum of log-probabilities / length^length_penalty
+};
+
+struct SearchStep {
+  std::vector<std::int64_t> parents;  // of each next row, the row it goes on from
+  std::vector<std::int64_t> ids;      // of each next row, the token to feed
+  std::vector<std::int64_t> chosen;   // sampling: token of each former row; beam search: none
+};
+
+// What a search needs to know of its request.
+struct SearchContext {
+  GenerationOptions options;
+  std::vector<std::int64_t> prompt;
+  // Draws of one request come from options.seed and this number alone, whatever else is decoded.
+  std::uint64_t stream = 0;
+  // Whether the last id of prompt and answer completes a stop string; empty: never.
+  std::function<bool(std::span<const std::int64_t>)> is_stopped;
+};
+
+class Search {
+ public:
+  virtual ~Search() = default;
+
+  // Rows that advance takes next; 0: done.
+  virtual std::int64_t rows() const = 0;
+  // `logits` float32 on the CPU. A step without rows means that the search is done.
+  virtual SearchStep advance(const at::Tensor& logits) = 0;
+  // Ends what is still running with "interrupted".
+  virtual void interrupt() = 0;
+  // The best first; num_return_sequences of them once the search is done.
+  virtual std::vector<Hypothesis> hypotheses() const = 0;
+
+  // Entropy in nats of the first token's distribution, known after the first step.
+  double first_token_entropy() const { return first_token_entropy_; }
+
+ protected:
+  double first_token_entropy_ = 0;
+};
+
+// Beam search for num_beams > 1, else greedy or sampling. max_new_tokens is at least 1.
+std::unique_ptr<Search> make_search(SearchContext context);
+
+}  // namespace vlm::infer

@@ -1,0 +1,18 @@
+// Attention of grouped queries: query heads share key and value heads in groups.
+//
+//   q [B, H, T, D], k and v [B, K, S, D] ─► [B, H, T, D], head h looking at kv head h / (H / K)
+//
+// One call of LibTorch's scaled_dot_product_attention. Reference: sdpa_attention_forward,
+// transformers 5.23.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace vlm {
+
+// `mask` [B, 1, T, S] bool, true = may look (undefined: by `is_causal` alone). A causal call has
+// T = S.
+at::Tensor grouped_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                             const at::Tensor& mask, bool is_causal);
+
+}  // namespace vlm
