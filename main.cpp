@@ -63,6 +63,7 @@ int main(int argc, char** argv) {
     return run(argc, argv);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
-    return 1;
+    // A download that was told to stop ends in an error, too.
+    return vlm::stop_requested() ? 130 : 1;
   }
 }

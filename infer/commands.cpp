@@ -11,6 +11,7 @@
 #include "infer/batch_runner.h"
 #include "infer/evaluate.h"
 #include "infer/inspect.h"
+#include "infer/pull_command.h"
 #include "infer/session.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -239,7 +240,8 @@ std::map<std::string, std::function<int()>> add_commands(CLI::App& app,
           {"caption", add_caption(app, runtime)},
           {"vqa", add_vqa(app, runtime)},
           {"evaluate", add_evaluate(app, runtime)},
-          {"inspect", add_inspect(app)}};
+          {"inspect", add_inspect(app)},
+          {"pull", add_pull(app)}};
 }
 
 }  // namespace vlm::infer

@@ -8,7 +8,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/json.h"
 #include "vlm/io/checkpoint.h"
-#include "vlm/io/hub_cache.h"
+#include "vlm/io/hub_pull.h"
 #include "vlm/models/registry.h"
 
 namespace vlm::infer {
@@ -50,7 +50,7 @@ void report_config(const Json& config, const char* part, Report& report) {
 }  // namespace
 
 std::string inspect_model(const std::string& model_name) {
-  const auto folder = resolve_model(model_name);
+  const auto folder = find_or_pull_model(model_name);
   const ModelPtr model = make_model(folder);
   const Checkpoint checkpoint(folder);
   Report report;

@@ -2,7 +2,7 @@
 
 #include <chrono>
 
-#include "vlm/io/hub_cache.h"
+#include "vlm/io/hub_pull.h"
 #include "vlm/models/registry.h"
 #include "vlm/nn/lora.h"
 
@@ -11,7 +11,7 @@ namespace vlm::infer {
 Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime) {
   const auto start = std::chrono::steady_clock::now();
   const at::Device device = prepare_runtime(runtime);
-  const auto folder = resolve_model(choice.model);
+  const auto folder = find_or_pull_model(choice.model);
   ModelPtr model = load_model(folder, {.dtype = runtime.dtype, .device = device});
   if (!choice.adapter.empty()) {
     load_adapter(*model, choice.adapter);

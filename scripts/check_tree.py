@@ -29,7 +29,9 @@ ALLOWED = {
 THIRD_PARTY = {
     "pcre2.h": ["vlm/text/bpe_pattern.cpp"],
     "sentencepiece": ["vlm/text/sentencepiece_tokenizer.cpp", "vlm/text/sentencepiece_tokenizer.h"],
-    "CLI/": ["main.cpp", "train/commands.cpp", "infer/commands.cpp"],
+    "openssl/": ["vlm/core/sha256.cpp", "tests/support/tls_socket.cpp"],
+    "curl/": ["vlm/io/http.cpp"],
+    "CLI/": ["main.cpp", "train/commands.cpp", "infer/commands.cpp", "infer/pull_command.cpp"],
     "gif_lib.h": ["data/pictures/gif.cpp"],
     "jpeglib.h": ["data/pictures/jpeg.cpp"],
     "png.h": ["data/pictures/png.cpp"],

@@ -6,7 +6,7 @@
 #include "train/trainer.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
-#include "vlm/io/hub_cache.h"
+#include "vlm/io/hub_pull.h"
 #include "vlm/models/registry.h"
 
 namespace vlm::train {
@@ -32,7 +32,7 @@ struct MergeOptions {
 };
 
 int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
-  const auto folder = resolve_model(options.model);
+  const auto folder = find_or_pull_model(options.model);
   if (std::filesystem::exists(options.output) &&
       std::filesystem::equivalent(folder, options.output)) {
     throw Error({.what = "the merged model would overwrite its base", .where = "--output"});

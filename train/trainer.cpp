@@ -13,7 +13,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/core/progress.h"
-#include "vlm/io/hub_cache.h"
+#include "vlm/io/hub_pull.h"
 #include "vlm/models/registry.h"
 
 namespace vlm::train {
@@ -45,7 +45,7 @@ Trainer::~Trainer() = default;
 
 void Trainer::load_model_and_adapter(at::Device device) {
   const auto seed = static_cast<std::uint64_t>(config_.seed);
-  model_folder_ = resolve_model(config_.model_name_or_path);
+  model_folder_ = find_or_pull_model(config_.model_name_or_path);
   at::Generator generator = at::detail::createCPUGenerator(mix_seed(seed, kWeightStream));
   if (config_.init_weights == "random") {
     model_ = make_model(model_folder_);
