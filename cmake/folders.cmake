@@ -1,7 +1,9 @@
-# One static library a folder. Libraries that use LibTorch share one precompiled header, built once.
+# One static library a folder, with the subfolders named by ALSO. Libraries that use LibTorch share one precompiled
+# header, built once.
 function(vlm_add_folder target folder)
-  cmake_parse_arguments(ARG "TORCH" "" "LINK" ${ARGN})
-  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/*.cpp)
+  cmake_parse_arguments(ARG "TORCH" "" "LINK;ALSO" ${ARGN})
+  list(TRANSFORM ARG_ALSO REPLACE ".+" "${CMAKE_SOURCE_DIR}/${folder}/\\0/*.cpp")
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/*.cpp ${ARG_ALSO})
   if(NOT sources)
     add_library(${target} INTERFACE)
     return()

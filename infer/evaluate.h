@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "data/dataset.h"
-#include "infer/batch_runner.h"
+#include "infer/batch/batch_runner.h"
 #include "vlm/core/json.h"
 
 namespace vlm::infer {

@@ -29,7 +29,8 @@ ALLOWED = {
 THIRD_PARTY = {
     "pcre2.h": ["vlm/text/bpe_pattern.cpp"],
     "sentencepiece": ["vlm/text/sentencepiece_tokenizer.cpp", "vlm/text/sentencepiece_tokenizer.h"],
-    "CLI/": ["main.cpp", "train/commands.cpp", "infer/commands.cpp"],
+    "CLI/": ["main.cpp", "train/commands.cpp", "infer/commands.cpp", "infer/batch_commands.cpp"],
+    "archive": ["infer/items/tar_source.cpp"],
     "gif_lib.h": ["data/pictures/gif.cpp"],
     "jpeglib.h": ["data/pictures/jpeg.cpp"],
     "png.h": ["data/pictures/png.cpp"],

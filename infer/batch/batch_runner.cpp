@@ -1,4 +1,4 @@
-#include "infer/batch_runner.h"
+#include "infer/batch/batch_runner.h"
 
 #include <algorithm>
 #include <fstream>
@@ -7,7 +7,7 @@
 #include <set>
 
 #include "data/media.h"
-#include "infer/picture_queue.h"
+#include "infer/batch/picture_queue.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
@@ -159,19 +159,6 @@ BatchResult run_batch(Generator& generator, const std::vector<BatchItem>& items,
     progress.update(static_cast<std::int64_t>(begin));
   }
   return writer.result;
-}
-
-std::vector<Message> make_conversation(const std::string& prompt, std::size_t images,
-                                       const std::string& system) {
-  std::vector<Message> messages;
-  if (!system.empty()) {
-    messages.push_back({.role = "system", .content = {{.type = "text", .text = system}}});
-  }
-  Message user{.role = "user"};
-  for (std::size_t i = 0; i < images; ++i) user.content.push_back({.type = "image"});
-  user.content.push_back({.type = "text", .text = prompt});
-  messages.push_back(std::move(user));
-  return messages;
 }
 
 std::vector<fs::path> list_pictures(const std::vector<std::string>& paths) {

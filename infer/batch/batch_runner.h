@@ -16,15 +16,9 @@
 #include <vector>
 
 #include "infer/generator.h"
+#include "infer/items/item.h"
 
 namespace vlm::infer {
-
-struct BatchItem {
-  std::string id;                                            // of the row; no two items share one
-  std::vector<std::pair<std::string, std::string>> columns;  // shown in the row behind the id
-  std::vector<Message> messages;                             // what the model is asked
-  std::vector<std::filesystem::path> images;                 // of the image parts, in their order
-};
 
 struct BatchOptions {
   std::filesystem::path output;
@@ -42,10 +36,6 @@ struct BatchResult {
 // Throws Error when the output can't be written or holds rows of another list of items.
 BatchResult run_batch(Generator& generator, const std::vector<BatchItem>& items,
                       const BatchOptions& options);
-
-// One user turn: the pictures first, then the text; a system message in front when there is one.
-std::vector<Message> make_conversation(const std::string& prompt, std::size_t images,
-                                       const std::string& system);
 
 // Picture files of the paths: files as they are, folders recursively and sorted by path, each file
 // once. Throws Error for a path that doesn't exist or a folder without pictures.

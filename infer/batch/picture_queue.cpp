@@ -1,7 +1,7 @@
-#include "infer/picture_queue.h"
+#include "infer/batch/picture_queue.h"
 
 #include "data/media.h"
-#include "infer/batch_runner.h"
+#include "infer/batch/batch_runner.h"
 #include "vlm/core/error.h"
 
 namespace vlm::infer {
