@@ -1,44 +1,39 @@
-// Folders of pictures → JSONL rows, one an item: batched, in order, safe to interrupt and start
-// again.
+// Items of a list → answers → rows of a log: batched, safe to interrupt and start again.
 //
-//   items ─► (pictures decoded and processed ahead in threads) ─► Generator, batch by batch ─► rows
+//   ItemList ─► PictureQueue ─► Generator, batch by batch ─► RowSink ─► RowLog
 //
-// A row is {"id", "path", "question" where asked, "text", "mean_logprob", "finish_reason"} or
-// {"id", …, "error"}: a picture that can't be read costs its own row, never the run. Rows are
-// written whole and in the order of the items, so the rows already there tell where to go on; a
-// torn last line is cut off and done again.
+// A picture that can't be read costs its own rows, never the run. What is written, and how a run
+// goes on, is row_log.h's business; here is only the loop that answers.
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
-#include <string>
-#include <utility>
-#include <vector>
+#include <nlohmann/json.hpp>
 
+#include "infer/batch/row_format.h"
+#include "infer/batch/row_log.h"
+#include "infer/batch/row_sink.h"
 #include "infer/generator.h"
-#include "infer/items/item.h"
+#include "infer/items/item_list.h"
 
 namespace vlm::infer {
 
 struct BatchOptions {
-  std::filesystem::path output;
   std::int64_t batch_size = 8;
   std::int64_t workers = 2;  // threads that decode and process pictures
-  GenerationOptions generation;
+  RowSinkOptions sink = {};
+  GenerationOptions generation = {};
 };
 
-struct BatchResult {
-  std::int64_t rows = 0;    // written by this run
-  std::int64_t errors = 0;  // of them with an error
-  bool is_interrupted = false;
-};
+// Answers what the log has no row for, and leaves it synced and, in input order, sorted. False when
+// a stop request ended it before all was done. Throws Error when the output can't be written.
+bool run_batch(Generator& generator, const ItemList& items, const RowFormat& format, RowLog& log,
+               const BatchOptions& options);
 
-// Throws Error when the output can't be written or holds rows of another list of items.
-BatchResult run_batch(Generator& generator, const std::vector<BatchItem>& items,
-                      const BatchOptions& options);
+// Number of items in a shard's groups.
+std::int64_t count_items(const ItemList& items, const Shard& shard);
 
-// Picture files of the paths: files as they are, folders recursively and sorted by path, each file
-// once. Throws Error for a path that doesn't exist or a folder without pictures.
-std::vector<std::filesystem::path> list_pictures(const std::vector<std::string>& paths);
+// The options with those of one item in their place. Throws Error for an override that the
+// generator doesn't have.
+GenerationOptions apply_overrides(GenerationOptions options, const OrderedJson& overrides);
 
 }  // namespace vlm::infer
