@@ -112,7 +112,8 @@ OrderedJson answer_fields(const Generation& generation) {
 
 std::vector<std::string> answer_columns() {
   std::vector<std::string> names;
-  for (const auto& [name, value] : answer_fields({}).items()) names.push_back(name);
+  const OrderedJson fields = answer_fields({});
+  for (const auto& [name, value] : fields.items()) names.push_back(name);
   names.emplace_back("error");
   return names;
 }
