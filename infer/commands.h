@@ -1,5 +1,5 @@
-// `vlm generate`, `caption`, `vqa`, `evaluate` and `inspect`: options of the command line, and what
-// they run.
+// `vlm generate` and `inspect`: options of the command line, and what they run. The commands that
+// write rows are in batch_commands.h and are declared with these.
 #pragma once
 
 #include <functional>

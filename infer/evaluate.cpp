@@ -4,6 +4,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "infer/items/digest.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
@@ -24,25 +25,54 @@ std::string normalized(const std::string& text) {
   return lower.substr(begin, lower.find_last_not_of(" \t\r\n") - begin + 1);
 }
 
+// Samples of a data set. Their pictures are files.
+class EvaluationEntries : public EntrySource {
+ public:
+  explicit EvaluationEntries(std::unique_ptr<data::Dataset> dataset)
+      : dataset_(std::move(dataset)) {
+    for (std::int64_t i = 0; i < dataset_->size(); ++i) {
+      const data::Sample sample = dataset_->at(i);
+      if (sample.messages.size() < 2 || sample.messages.back().role != "assistant") {
+        throw Error({.what = "sample doesn't end with an assistant turn", .where = sample.where});
+      }
+      shares_.push_back(i > 0 && sample.images == before_);
+      before_ = sample.images;
+      for (const Message& message : sample.messages) digest_.add(message.role + text_of(message));
+      for (const auto& image : sample.images) digest_.add(image.string());
+    }
+  }
+
+  std::int64_t size() const override { return dataset_->size(); }
+
+  Entry at(std::int64_t index) const override {
+    data::Sample sample = dataset_->at(index);
+    Entry entry{.id = concat(index)};
+    entry.columns["answer"] = text_of(sample.messages.back());
+    sample.messages.pop_back();
+    entry.messages = std::move(sample.messages);
+    for (const auto& image : sample.images) entry.pictures.push_back({.name = image.string()});
+    if (!sample.images.empty()) entry.path = sample.images[0].string();
+    return entry;
+  }
+
+  bool shares_pictures(std::int64_t index) const override {
+    return shares_.at(static_cast<std::size_t>(index));
+  }
+  std::vector<std::string> columns() const override { return {"answer"}; }
+  bool asks() const override { return true; }
+  void add_to(Digest& digest) const override { digest.add(digest_.value()); }
+
+ private:
+  std::unique_ptr<data::Dataset> dataset_;
+  std::vector<bool> shares_;
+  std::vector<std::filesystem::path> before_;
+  Digest digest_;
+};
+
 }  // namespace
 
-std::vector<BatchItem> make_evaluation_items(const data::Dataset& dataset) {
-  std::vector<BatchItem> items;
-  for (std::int64_t i = 0; i < dataset.size(); ++i) {
-    data::Sample sample = dataset.at(i);
-    if (sample.messages.size() < 2 || sample.messages.back().role != "assistant") {
-      throw Error({.what = "sample doesn't end with an assistant turn", .where = sample.where});
-    }
-    const std::string answer = text_of(sample.messages.back());
-    sample.messages.pop_back();
-    BatchItem item{.id = concat(i), .images = sample.images};
-    if (!sample.images.empty()) item.columns.emplace_back("path", sample.images[0].string());
-    item.columns.emplace_back("question", text_of(sample.messages.back()));
-    item.columns.emplace_back("answer", answer);
-    item.messages = std::move(sample.messages);
-    items.push_back(std::move(item));
-  }
-  return items;
+std::unique_ptr<EntrySource> make_evaluation_entries(std::unique_ptr<data::Dataset> dataset) {
+  return std::make_unique<EvaluationEntries>(std::move(dataset));
 }
 
 OrderedJson score_rows(const std::filesystem::path& rows) {

@@ -1,23 +1,23 @@
 // A data set's questions → the share of answers that equal the data set's own.
 //
-//   samples ─► items (the last assistant turn taken off as the wanted answer) ─► run_batch ─► rows
-//   ─► score
+//   samples ─► entries (the last assistant turn taken off as the wanted answer) ─► run_batch ─►
+//   rows ─► score
 //
 // An answer is right when it equals the wanted one but for case and surrounding space.
 #pragma once
 
 #include <filesystem>
-#include <vector>
+#include <memory>
 
 #include "data/dataset.h"
-#include "infer/batch_runner.h"
+#include "infer/items/entry_source.h"
 #include "vlm/core/json.h"
 
 namespace vlm::infer {
 
-// One item a sample, its row with the columns "path" (of the first picture), "question" and
-// "answer". Throws Error for a sample that doesn't end with an assistant turn.
-std::vector<BatchItem> make_evaluation_items(const data::Dataset& dataset);
+// One entry a sample, called by its number, with the column "answer". Throws Error for a sample
+// that doesn't end with an assistant turn.
+std::unique_ptr<EntrySource> make_evaluation_entries(std::unique_ptr<data::Dataset> dataset);
 
 // {"accuracy", "correct", "total", "errors"} over the rows of a file; rows with an error count as
 // wrong.

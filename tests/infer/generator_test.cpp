@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/media.h"
-#include "infer/batch_runner.h"
+#include "infer/batch/batch_runner.h"
 #include "infer/search.h"
 #include "infer/session.h"
 #include "tests/support/scratch_folder.h"

@@ -80,7 +80,7 @@ TEST_CASE("pictures and their places must be as many") {
   const SmolVlmProcessor processor(fixture("smolvlm_tiny"));
   const Message ask{.role = "user", .content = {{.type = "image"}, {.type = "text", .text = "a"}}};
   CHECK_THROWS_WITH(
-      processor.encode_prompt({ask}, {}),
+      processor.encode_prompt({ask}, std::vector<Image>{}),
       "image places in the conversation don't fit the pictures: got 1 places, wanted 0 "
       "for the pictures given");
   CHECK_THROWS_WITH(processor.encode_prompt({ask}, {grey(8, 8), grey(8, 8)}), Contains("wanted 2"));

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "vlm/image/image.h"
@@ -26,14 +27,26 @@ struct EncodedConversation {
   at::Tensor pixel_values;        // [N, 3, S, S] float32; undefined without pictures
 };
 
+// Pictures ready for any number of prompts that show them.
+struct ProcessedPictures {
+  at::Tensor pixel_values;         // [N, 3, S, S] float32, of all pictures; undefined for none
+  std::vector<std::string> texts;  // what stands for each picture in the prompt
+};
+
 class Processor {
  public:
   virtual ~Processor() = default;
 
-  // The prompt that asks for an answer. `images` belong to the image parts in their order.
-  // Throws Error when their numbers differ.
+  virtual ProcessedPictures process_pictures(const std::vector<Image>& images) const = 0;
+
+  // The prompt that asks for an answer. The pictures belong to the image parts in their order; the
+  // result shares their pixel_values. Throws Error when their numbers differ.
   virtual EncodedConversation encode_prompt(const std::vector<Message>& messages,
-                                            const std::vector<Image>& images) const = 0;
+                                            const ProcessedPictures& pictures) const = 0;
+  EncodedConversation encode_prompt(const std::vector<Message>& messages,
+                                    const std::vector<Image>& images) const {
+    return encode_prompt(messages, process_pictures(images));
+  }
 
   // A whole conversation. Trained are the assistant's turns: from the character after the turn's
   // opening up to and including the end-of-utterance token.

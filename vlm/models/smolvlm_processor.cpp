@@ -48,21 +48,10 @@ std::string image_prompt(std::int64_t rows, std::int64_t cols, std::int64_t imag
   return text + concat(kFake, kGlobal, tokens, kFake);
 }
 
-// Pictures processed once; placeholders are replaced as the text is walked through.
+// Placeholders are replaced by the pictures' texts as the prompt is walked through.
 struct SmolVlmProcessor::Expansion {
-  std::vector<std::string> prompts;  // one a picture
-  at::Tensor pixel_values;
+  const std::vector<std::string>& prompts;  // one a picture
   std::size_t used = 0;
-
-  Expansion(const SmolVlmProcessor& processor, const std::vector<Image>& images) {
-    std::vector<at::Tensor> tiles;
-    for (const Image& image : images) {
-      const ProcessedImage processed = processor.image_processor_.process(image);
-      prompts.push_back(image_prompt(processed.rows, processed.cols, processor.image_seq_len_));
-      tiles.push_back(processed.pixel_values);
-    }
-    if (!tiles.empty()) pixel_values = tiles.size() == 1 ? tiles[0] : at::cat(tiles);
-  }
 
   std::string expand(std::string_view text) {
     std::string expanded;
@@ -90,27 +79,41 @@ SmolVlmProcessor::SmolVlmProcessor(const std::filesystem::path& folder)
       image_processor_(ImageProcessorConfig::load(folder)),
       image_seq_len_(load_image_seq_len(folder)) {}
 
+ProcessedPictures SmolVlmProcessor::process_pictures(const std::vector<Image>& images) const {
+  ProcessedPictures pictures;
+  std::vector<at::Tensor> tiles;
+  for (const Image& image : images) {
+    const ProcessedImage processed = image_processor_.process(image);
+    pictures.texts.push_back(image_prompt(processed.rows, processed.cols, image_seq_len_));
+    tiles.push_back(processed.pixel_values);
+  }
+  if (!tiles.empty()) pictures.pixel_values = tiles.size() == 1 ? tiles[0] : at::cat(tiles);
+  return pictures;
+}
+
 std::string SmolVlmProcessor::expand_prompt(const std::vector<Message>& messages,
                                             const std::vector<Image>& images,
                                             bool add_generation_prompt) const {
-  Expansion expansion(*this, images);
+  const ProcessedPictures pictures = process_pictures(images);
+  Expansion expansion{pictures.texts};
   const std::string text = expansion.expand(chat_template_.render(messages, add_generation_prompt));
   expansion.check_all_used();
   return text;
 }
 
 EncodedConversation SmolVlmProcessor::encode_prompt(const std::vector<Message>& messages,
-                                                    const std::vector<Image>& images) const {
-  Expansion expansion(*this, images);
+                                                    const ProcessedPictures& pictures) const {
+  Expansion expansion{pictures.texts};
   const std::string text = expansion.expand(chat_template_.render(messages, true));
   expansion.check_all_used();
-  return {.ids = tokenizer_->encode(text), .pixel_values = expansion.pixel_values};
+  return {.ids = tokenizer_->encode(text), .pixel_values = pictures.pixel_values};
 }
 
 EncodedConversation SmolVlmProcessor::encode_conversation(const std::vector<Message>& messages,
                                                           const std::vector<Image>& images) const {
-  Expansion expansion(*this, images);
-  EncodedConversation encoded{.pixel_values = expansion.pixel_values};
+  const ProcessedPictures pictures = process_pictures(images);
+  Expansion expansion{pictures.texts};
+  EncodedConversation encoded{.pixel_values = pictures.pixel_values};
   std::string whole;
   const auto add = [&](std::string_view text, bool is_trained) {
     const std::string expanded = expansion.expand(text);

@@ -21,8 +21,10 @@ class SmolVlmProcessor : public Processor {
   // checkpoint folder.
   explicit SmolVlmProcessor(const std::filesystem::path& folder);
 
+  using Processor::encode_prompt;
+  ProcessedPictures process_pictures(const std::vector<Image>& images) const override;
   EncodedConversation encode_prompt(const std::vector<Message>& messages,
-                                    const std::vector<Image>& images) const override;
+                                    const ProcessedPictures& pictures) const override;
   EncodedConversation encode_conversation(const std::vector<Message>& messages,
                                           const std::vector<Image>& images) const override;
   const Tokenizer& tokenizer() const override { return *tokenizer_; }

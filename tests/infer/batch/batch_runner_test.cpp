@@ -1,5 +1,5 @@
 // Folders of pictures: rows, errors as rows, going on after an interruption.
-#include "infer/batch_runner.h"
+#include "infer/batch/batch_runner.h"
 
 #include <fstream>
 #include <nlohmann/json.hpp>

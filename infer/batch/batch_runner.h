@@ -1,0 +1,39 @@
+// Items of a list → answers → rows of a log: batched, safe to interrupt and start again.
+//
+//   ItemList ─► PictureQueue ─► Generator, batch by batch ─► RowSink ─► RowLog
+//
+// A picture that can't be read costs its own rows, never the run. What is written, and how a run
+// goes on, is row_log.h's business; here is only the loop that answers.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+
+#include "infer/batch/row_format.h"
+#include "infer/batch/row_log.h"
+#include "infer/batch/row_sink.h"
+#include "infer/generator.h"
+#include "infer/items/item_list.h"
+
+namespace vlm::infer {
+
+struct BatchOptions {
+  std::int64_t batch_size = 8;
+  std::int64_t workers = 2;  // threads that decode and process pictures
+  RowSinkOptions sink = {};
+  GenerationOptions generation = {};
+};
+
+// Answers what the log has no row for, and leaves it synced and, in input order, sorted. False when
+// a stop request ended it before all was done. Throws Error when the output can't be written.
+bool run_batch(Generator& generator, const ItemList& items, const RowFormat& format, RowLog& log,
+               const BatchOptions& options);
+
+// Number of items in a shard's groups.
+std::int64_t count_items(const ItemList& items, const Shard& shard);
+
+// The options with those of one item in their place. Throws Error for an override that the
+// generator doesn't have.
+GenerationOptions apply_overrides(GenerationOptions options, const OrderedJson& overrides);
+
+}  // namespace vlm::infer

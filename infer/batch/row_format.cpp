@@ -1,0 +1,167 @@
+#include "infer/batch/row_format.h"
+
+#include <nlohmann/json.hpp>
+
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+
+namespace vlm::infer {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Paths may hold bytes that are not UTF-8; JSON can't.
+std::string dump(const OrderedJson& json) {
+  return json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
+}
+
+OrderedJson to_row(const BatchItem& item, const Answer& answer) {
+  OrderedJson row;
+  row["id"] = item.id;
+  row.update(item.columns);
+  if (answer.error.empty()) {
+    row.update(answer_fields(answer.generation));
+  } else {
+    row["error"] = answer.error;
+  }
+  return row;
+}
+
+OrderedJson to_completion(const BatchItem& item, const Answer& answer) {
+  const auto completion_tokens = static_cast<std::int64_t>(answer.generation.ids.size());
+  const OrderedJson message = {{"role", "assistant"}, {"content", answer.generation.text}};
+  OrderedJson body;
+  body["id"] = concat("chatcmpl-", item.ordinal);
+  body["object"] = "chat.completion";
+  body["created"] = 0;  // the same run gives the same bytes
+  body["model"] = item.columns.value("model", "vlm");
+  body["choices"] = OrderedJson::array({{{"index", 0},
+                                         {"message", message},
+                                         {"logprobs", nullptr},
+                                         {"finish_reason", answer.generation.finish_reason}}});
+  body["usage"] = {{"prompt_tokens", answer.prompt_tokens},
+                   {"completion_tokens", completion_tokens},
+                   {"total_tokens", answer.prompt_tokens + completion_tokens}};
+  return body;
+}
+
+OrderedJson to_openai_row(const BatchItem& item, const Answer& answer) {
+  OrderedJson row;
+  row["id"] = concat("batch_req_", item.ordinal);
+  row["custom_id"] = item.id;
+  row["response"] = nullptr;
+  row["error"] = nullptr;
+  if (answer.error.empty()) {
+    row["response"] = {{"status_code", 200},
+                       {"request_id", concat("req_", item.ordinal)},
+                       {"body", to_completion(item, answer)}};
+  } else {
+    row["error"] = {{"code", "item_failed"}, {"message", answer.error}};
+  }
+  return row;
+}
+
+std::string csv_field(const std::string& text) {
+  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) {
+    quoted += c;
+    if (c == '"') quoted += c;
+  }
+  return quoted + "\"";
+}
+
+std::string trimmed(const std::string& text) {
+  const auto begin = text.find_first_not_of(" \t\r\n");
+  if (begin == std::string::npos) return "";
+  return text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1);
+}
+
+}  // namespace
+
+OutputFormat parse_output_format(const std::string& name, const fs::path& output) {
+  if (name.empty()) return output.extension() == ".csv" ? OutputFormat::kCsv : OutputFormat::kJsonl;
+  for (const auto format :
+       {OutputFormat::kJsonl, OutputFormat::kCsv, OutputFormat::kOpenAi, OutputFormat::kTxt}) {
+    if (name == to_string(format)) return format;
+  }
+  throw Error({.what = "unknown format",
+               .where = "--output-format",
+               .got = concat("'", name, "'"),
+               .wanted = "jsonl, csv, openai or txt"});
+}
+
+std::string to_string(OutputFormat format) {
+  switch (format) {
+    case OutputFormat::kCsv:
+      return "csv";
+    case OutputFormat::kOpenAi:
+      return "openai";
+    case OutputFormat::kTxt:
+      return "txt";
+    default:
+      return "jsonl";
+  }
+}
+
+OrderedJson answer_fields(const Generation& generation) {
+  return {{"text", generation.text},
+          {"mean_logprob", generation.mean_logprob()},
+          {"finish_reason", generation.finish_reason}};
+}
+
+std::vector<std::string> answer_columns() {
+  std::vector<std::string> names;
+  const OrderedJson fields = answer_fields({});
+  for (const auto& [name, value] : fields.items()) names.push_back(name);
+  names.emplace_back("error");
+  return names;
+}
+
+RowFormat::RowFormat(OutputFormat format, const std::vector<std::string>& columns)
+    : format_(format), columns_{"id"} {
+  columns_.insert(columns_.end(), columns.begin(), columns.end());
+  const auto answer = answer_columns();
+  columns_.insert(columns_.end(), answer.begin(), answer.end());
+}
+
+std::string RowFormat::preamble() const {
+  if (format_ != OutputFormat::kCsv) return "";
+  std::string line;
+  for (const std::string& name : columns_) line += (line.empty() ? "" : ",") + csv_field(name);
+  return line + "\r\n";
+}
+
+std::string RowFormat::row(const BatchItem& item, const Answer& answer) const {
+  if (format_ == OutputFormat::kCsv) return csv_line(to_row(item, answer));
+  const bool is_openai = format_ == OutputFormat::kOpenAi;
+  return dump(is_openai ? to_openai_row(item, answer) : to_row(item, answer)) + "\n";
+}
+
+std::string RowFormat::csv_line(const OrderedJson& row) const {
+  std::string line;
+  for (std::size_t i = 0; i < columns_.size(); ++i) {
+    if (i > 0) line += ',';
+    const auto value = row.find(columns_[i]);
+    if (value == row.end() || value->is_null()) continue;
+    line += csv_field(value->is_string() ? value->get<std::string>() : dump(*value));
+  }
+  return line + "\r\n";
+}
+
+void write_text_file(const BatchItem& item, const std::string& text, bool overwrite) {
+  if (item.text_file.empty()) {
+    throw TextFileError({.what = "no picture file that a .txt could lie beside",
+                         .where = item.id,
+                         .hint = "choose another --output-format"});
+  }
+  const std::string content = trimmed(text) + "\n";
+  if (!overwrite && fs::exists(item.text_file) && load_text(item.text_file) != content) {
+    throw TextFileError({.what = "the file is there already, with other text",
+                         .where = item.text_file,
+                         .hint = "--overwrite replaces such files"});
+  }
+  save_text(item.text_file, content);
+}
+
+}  // namespace vlm::infer

@@ -1,0 +1,44 @@
+// Finished answers, in whatever order they come → rows of the log, in input or completion order.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <vector>
+
+#include "infer/batch/row_format.h"
+#include "infer/batch/row_log.h"
+
+namespace vlm::infer {
+
+struct RowSinkOptions {
+  bool in_input_order = true;
+  bool overwrites_text = false;  // .txt files that hold other text
+};
+
+class RowSink {
+ public:
+  // Log and format must outlive the sink.
+  RowSink(RowLog& log, const RowFormat& format, const RowSinkOptions& options)
+      : log_(log), format_(format), options_(options) {}
+
+  // Items are announced in the order of the input, before they are answered.
+  void expect(std::int64_t ordinal) { expected_.push_back(ordinal); }
+
+  // The row of an announced item. It is held until flush(), and in input order until the rows in
+  // front of it are there.
+  void add(const BatchItem& item, Answer answer);
+
+  // Writes the rows that can be written.
+  void flush();
+
+ private:
+  RowLog& log_;
+  const RowFormat& format_;
+  RowSinkOptions options_;
+  std::deque<std::int64_t> expected_;            // announced and not written, in input order
+  std::map<std::int64_t, FinishedRow> waiting_;  // by ordinal
+  std::vector<FinishedRow> ready_;
+};
+
+}  // namespace vlm::infer

@@ -1,0 +1,284 @@
+#include "infer/batch_commands.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "infer/batch/batch_runner.h"
+#include "infer/batch/fingerprint.h"
+#include "infer/batch/gather.h"
+#include "infer/batch/shard.h"
+#include "infer/evaluate.h"
+#include "infer/session.h"
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+#include "vlm/core/json.h"
+#include "vlm/core/log.h"
+#include "vlm/io/hub_cache.h"
+
+namespace vlm::infer {
+namespace {
+
+constexpr std::int64_t kMostNewTokens = 1 << 20;
+constexpr const char* kCaptionPrompt = "Can you describe this image?";
+
+struct BatchCommandOptions {
+  ModelChoice choice;
+  std::vector<std::string> paths;
+  std::vector<std::string> questions;
+  std::string questions_file;
+  std::string prompt;  // caption's; empty: the rows' own, or the default
+  std::string system;
+  std::string output_format, order = "input", shard;
+  std::int64_t max_new_tokens = 64;
+  RowLogOptions log;
+  BatchOptions batch;
+};
+
+void print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+Shard choose_shard(const BatchCommandOptions& options) {
+  if (!options.shard.empty()) return parse_shard(options.shard);
+  const FoundShard found = find_shard(process_environment());
+  if (!found.source.empty()) {
+    log_info(concat("shard ", found.shard.index, " of ", found.shard.count, ", by ", found.source));
+  }
+  return found.shard;
+}
+
+// Everything that rows depend on; journals keep it.
+OrderedJson describe_run(const std::string& command, const ItemList& items,
+                         const BatchCommandOptions& options, const RuntimeOptions& runtime) {
+  OrderedJson run;
+  run["command"] = command;
+  run["inputs"] = items.digest();
+  run["--model"] = identify_folder(options.choice.model, resolve_model(options.choice.model));
+  if (!options.choice.adapter.empty()) {
+    run["--adapter"] = identify_folder(options.choice.adapter, options.choice.adapter);
+  }
+  run["--dtype"] = runtime.dtype;
+  run["--prompt"] = options.prompt;
+  OrderedJson questions = OrderedJson::array();
+  for (const Question& question : load_questions(options.questions, options.questions_file)) {
+    questions.push_back({question.id, question.text});
+  }
+  run["--question"] = questions;
+  run["--system"] = options.system;
+  run["--max-new-tokens"] = options.max_new_tokens;
+  return run;
+}
+
+// Answers the items that have no row yet and tells how it went.
+int answer_items(const std::string& command, const ItemList& items,
+                 const BatchCommandOptions& options, const RuntimeOptions& runtime) {
+  const Shard shard = choose_shard(options);
+  RowLogOptions log_options = options.log;
+  log_options.output = shard_output(options.log.output, shard);
+  const RowFormat format(parse_output_format(options.output_format, log_options.output),
+                         items.columns());
+  log_options.preamble = format.preamble();
+  log_options.header = {.items = items.items(),
+                        .shard_items = count_items(items, shard),
+                        .shard = shard,
+                        .options = describe_run(command, items, options, runtime)};
+  log_options.header.options["--output-format"] = to_string(format.format());
+  log_options.header.options["columns"] = log_options.preamble;
+  RowLog log(log_options);
+  const std::int64_t before = log.rows();
+  if (before > 0) log_info(concat("goes on behind the ", before, " rows already there"));
+  bool is_done = true;
+  if (before < log.header().shard_items) {
+    Session session = open_session(options.choice, runtime);
+    BatchOptions batch = options.batch;
+    batch.sink.in_input_order = options.order == "input";
+    batch.generation = session.generation;
+    batch.generation.max_new_tokens = options.max_new_tokens;
+    is_done = run_batch(*session.generator, items, format, log, batch);
+  } else if (options.order == "input") {
+    log.sort();  // what a run in completion order, or one that was stopped, left
+  }
+  log_info(concat(log.rows() - before, " rows written to ", log_options.output.string(), ", ",
+                  log.rows(), " of ", log.header().shard_items, " are there, ", log.errors(),
+                  " with an error", is_done ? "" : "; stopped, run again to go on"));
+  if (!is_done) return 130;
+  return log.errors() > 0 ? 3 : 0;
+}
+
+int run_evaluate(const BatchCommandOptions& options, const data::FolderOptions& folder,
+                 const RuntimeOptions& runtime) {
+  const ItemList items(make_evaluation_entries(data::load_datasets(options.paths, folder)),
+                       {.reserved = answer_columns()});
+  const int code = answer_items("evaluate", items, options, runtime);
+  if (code != 130) {
+    const auto output = shard_output(options.log.output, choose_shard(options));
+    print(score_rows(output).dump() + "\n");
+  }
+  return code;
+}
+
+int run_caption(const BatchCommandOptions& options, const RuntimeOptions& runtime) {
+  auto source = open_entries(options.paths, std::cin);
+  ItemListOptions list{.prompt = kCaptionPrompt,
+                       .system = options.system,
+                       .shows_question = source->asks(),
+                       .reserved = answer_columns()};
+  // A prompt that was given replaces the rows' own; the default doesn't.
+  if (!options.prompt.empty()) list.questions = {{.id = "1", .text = options.prompt}};
+  return answer_items("caption", ItemList(std::move(source), list), options, runtime);
+}
+
+int run_vqa(const BatchCommandOptions& options, const RuntimeOptions& runtime) {
+  auto source = open_entries(options.paths, std::cin);
+  ItemListOptions list{.questions = load_questions(options.questions, options.questions_file),
+                       .system = options.system,
+                       .reserved = answer_columns()};
+  if (list.questions.empty() && !source->asks()) {
+    throw Error({.what = "no question",
+                 .hint = "give --question or --questions, or rows with "
+                         "questions of their own"});
+  }
+  return answer_items("vqa", ItemList(std::move(source), list), options, runtime);
+}
+
+int run_gather(const GatherOptions& options) {
+  const GatherReport report = gather_shards(options);
+  for (const std::string& missing : report.missing) log_warning("missing: " + missing);
+  log_info(concat(report.rows, " of ", report.items, " rows, ", report.errors, " with an error",
+                  report.is_written ? " gathered in " + options.output.string()
+                                    : "; nothing written (--partial writes what is there)"));
+  return report.missing.empty() && report.errors == 0 ? 0 : 3;
+}
+
+// What every command that writes rows has.
+void add_batch_options(CLI::App& command, BatchCommandOptions& options) {
+  command
+      .add_option("--model", options.choice.model,
+                  "Model folder, or org/name in the Hugging Face cache")
+      ->required();
+  command.add_option("--adapter", options.choice.adapter, "PEFT adapter folder (default: none)");
+  command
+      .add_option("--output", options.log.output,
+                  "File for the rows; FILE.journal beside it knows which are done")
+      ->required();
+  command
+      .add_option("--order", options.order,
+                  "Rows in the order of the input, or of completion (a little sooner on the disk)")
+      ->check(CLI::IsMember({"input", "completion"}))
+      ->capture_default_str();
+  command.add_option("--shard", options.shard,
+                     "i/n: only part i, from 0 to n-1, into OUTPUT.shard-i-of-n (default: by the "
+                     "variables of torchrun and Slurm)");
+  auto* restart = command.add_flag("--restart", options.log.restart,
+                                   "Delete the rows that are there and begin anew");
+  command
+      .add_flag("--retry-errors", options.log.retry_errors, "Do items again whose row is an error")
+      ->excludes(restart);
+  command
+      .add_flag("--allow-changes", options.log.allow_changes,
+                "Go on although model, prompt or options differ from those of the rows there")
+      ->excludes(restart);
+  command.add_option("--max-new-tokens", options.max_new_tokens, "Longest answer in tokens")
+      ->check(CLI::Range(std::int64_t{0}, kMostNewTokens))
+      ->capture_default_str();
+  command.add_option("--batch-size", options.batch.batch_size, "Items answered together")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  command.add_option("--workers", options.batch.workers, "Threads that decode pictures ahead")
+      ->check(CLI::Range(1, 256))
+      ->capture_default_str();
+}
+
+CLI::App* add_picture_command(CLI::App& app, const char* name, const char* description,
+                              BatchCommandOptions& options) {
+  CLI::App* command = app.add_subcommand(name, description);
+  command
+      ->add_option("paths", options.paths,
+                   "Pictures, folders (searched recursively), quoted globs (** too), .jsonl files, "
+                   ".tar shards, or - for a list of paths on stdin")
+      ->required();
+  add_batch_options(*command, options);
+  command->add_option("--system", options.system, "System message (default: none)");
+  command
+      ->add_option("--output-format", options.output_format,
+                   "jsonl, csv, openai (batch results), or txt (jsonl, and the answer in a .txt "
+                   "beside each picture); default: by the suffix of --output")
+      ->check(CLI::IsMember({"jsonl", "csv", "openai", "txt"}));
+  command->add_flag("--overwrite", options.batch.sink.overwrites_text,
+                    "With txt: replace .txt files that hold other text");
+  return command;
+}
+
+std::function<int()> add_evaluate(CLI::App& app, const RuntimeOptions& runtime) {
+  auto options = std::make_shared<BatchCommandOptions>();
+  options->output_format = "jsonl";
+  auto folder = std::make_shared<data::FolderOptions>();
+  CLI::App* command = app.add_subcommand(
+      "evaluate", "Answer a data set's questions and print the share answered exactly");
+  command->add_option("data", options->paths, "JSONL files and picture folders, as for finetune")
+      ->required();
+  add_batch_options(*command, *options);
+  command
+      ->add_option("--text-column", folder->text_column,
+                   "Column of a folder's metadata with the answer")
+      ->capture_default_str();
+  command->add_option("--prompt", folder->prompt, "Question put to every picture of a folder")
+      ->capture_default_str();
+  return [options, folder, &runtime] { return run_evaluate(*options, *folder, runtime); };
+}
+
+std::function<int()> add_caption(CLI::App& app, const RuntimeOptions& runtime) {
+  auto options = std::make_shared<BatchCommandOptions>();
+  CLI::App* command =
+      add_picture_command(app, "caption", "Describe pictures, one row each", *options);
+  command->add_option("--prompt", options->prompt,
+                      concat("What to ask for, also of rows that ask something themselves; "
+                             "{path}, {name}, {stem} and columns are filled in (default: the "
+                             "rows' own, or '",
+                             kCaptionPrompt, "')"));
+  return [options, &runtime] { return run_caption(*options, runtime); };
+}
+
+std::function<int()> add_vqa(CLI::App& app, const RuntimeOptions& runtime) {
+  auto options = std::make_shared<BatchCommandOptions>();
+  CLI::App* command =
+      add_picture_command(app, "vqa", "Ask questions about pictures, one row each", *options);
+  command
+      ->add_option("--question", options->questions,
+                   "Question put to every picture, in place of the rows' own; may be repeated; "
+                   "{path}, {name}, {stem} and columns are filled in")
+      ->allow_extra_args(false);
+  command->add_option("--questions", options->questions_file,
+                      "JSONL file of further questions: {\"id\": …, \"question\": …} a line");
+  return [options, &runtime] { return run_vqa(*options, runtime); };
+}
+
+std::function<int()> add_gather(CLI::App& app) {
+  auto options = std::make_shared<GatherOptions>();
+  CLI::App* command =
+      app.add_subcommand("gather", "Join the outputs of shards, in the order of the input");
+  command->add_option("output", options->output, "What --output was for every shard")->required();
+  command
+      ->add_option("--shards", options->shards,
+                   "How many there are (default: what their names say)")
+      ->check(CLI::PositiveNumber);
+  command->add_flag("--partial", options->allows_partial,
+                    "Write what is there although rows are missing");
+  return [options] { return run_gather(*options); };
+}
+
+}  // namespace
+
+std::map<std::string, std::function<int()>> add_batch_commands(CLI::App& app,
+                                                               const RuntimeOptions& runtime) {
+  return {{"caption", add_caption(app, runtime)},
+          {"vqa", add_vqa(app, runtime)},
+          {"evaluate", add_evaluate(app, runtime)},
+          {"gather", add_gather(app)}};
+}
+
+}  // namespace vlm::infer

@@ -1,0 +1,255 @@
+#include "infer/items/entry_source.h"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <istream>
+#include <iterator>
+#include <unordered_set>
+
+#include "data/media.h"
+#include "infer/items/jsonl_source.h"
+#include "infer/items/tar_source.h"
+#include "vlm/core/error.h"
+
+namespace vlm::infer {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool ends_with_any(const std::string& name, std::initializer_list<const char*> suffixes) {
+  return std::any_of(suffixes.begin(), suffixes.end(),
+                     [&](const char* suffix) { return name.ends_with(suffix); });
+}
+
+bool is_pattern(const std::string& path) {
+  return path.find_first_of("*?[") != std::string::npos && !fs::exists(path);
+}
+
+// Picture files, an entry each.
+class PictureFiles : public EntrySource {
+ public:
+  void add(std::string path) { paths_.push_back(std::move(path)); }
+
+  std::int64_t size() const override { return static_cast<std::int64_t>(paths_.size()); }
+
+  Entry at(std::int64_t index) const override {
+    const std::string& path = paths_.at(static_cast<std::size_t>(index));
+    return {.id = path, .path = path, .pictures = {{.name = path}}};
+  }
+
+  void add_to(Digest& digest) const override {
+    for (const std::string& path : paths_) digest.add(path);
+  }
+
+ private:
+  std::vector<std::string> paths_;
+};
+
+// Several sources in a row.
+class Chain : public EntrySource {
+ public:
+  explicit Chain(std::vector<std::unique_ptr<EntrySource>> parts) : parts_(std::move(parts)) {
+    for (const auto& part : parts_) {
+      begins_.push_back(size_);
+      size_ += part->size();
+    }
+  }
+
+  std::int64_t size() const override { return size_; }
+
+  Entry at(std::int64_t index) const override {
+    const auto [part, inside] = find(index);
+    return part->at(inside);
+  }
+
+  bool shares_pictures(std::int64_t index) const override {
+    const auto [part, inside] = find(index);
+    return inside > 0 && part->shares_pictures(inside);
+  }
+
+  std::vector<std::string> columns() const override {
+    std::vector<std::string> names;
+    for (const auto& part : parts_) {
+      for (const std::string& name : part->columns()) {
+        if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+      }
+    }
+    return names;
+  }
+
+  bool asks() const override {
+    return std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->asks(); });
+  }
+
+  void add_to(Digest& digest) const override {
+    for (const auto& part : parts_) part->add_to(digest);
+  }
+
+ private:
+  std::pair<const EntrySource*, std::int64_t> find(std::int64_t index) const {
+    const auto after = std::upper_bound(begins_.begin(), begins_.end(), index);
+    const auto part = static_cast<std::size_t>(after - begins_.begin()) - 1;
+    return {parts_[part].get(), index - begins_[part]};
+  }
+
+  std::vector<std::unique_ptr<EntrySource>> parts_;
+  std::vector<std::int64_t> begins_;
+  std::int64_t size_ = 0;
+};
+
+// Sorts arguments into sources; pictures that follow each other share one.
+class Opener {
+ public:
+  explicit Opener(std::istream& list) : list_(list) {}
+
+  void add_argument(const std::string& path) {
+    if (path == "-") return add_list();
+    if (is_pattern(path)) {
+      for (const std::string& match : expand_glob(path)) add_existing(match);
+      return;
+    }
+    if (!fs::exists(path)) throw Error({.what = "no such file or folder", .where = path});
+    add_existing(path);
+  }
+
+  std::unique_ptr<EntrySource> finish() {
+    flush();
+    check_ids_.check();
+    return parts_.size() == 1 ? std::move(parts_[0]) : std::make_unique<Chain>(std::move(parts_));
+  }
+
+ private:
+  void add_existing(const std::string& path) {
+    if (fs::is_directory(path)) return add_folder(path);
+    if (ends_with_any(path, {".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"})) {
+      throw Error({.what = "the archive is compressed",
+                   .where = path,
+                   .wanted = "a plain .tar",
+                   .hint = "pictures are compressed already; unpack it once, e.g. with gunzip"});
+    }
+    if (ends_with_any(path, {".csv", ".json", ".parquet", ".zip"})) {
+      throw Error({.what = "unknown kind of input",
+                   .where = path,
+                   .wanted = "pictures, folders, .jsonl, .tar or -"});
+    }
+    const bool is_jsonl = ends_with_any(path, {".jsonl", ".ndjson"});
+    if (!is_jsonl && !path.ends_with(".tar")) return add_picture(path);
+    flush();
+    parts_.push_back(is_jsonl ? open_jsonl_source(path, check_ids_) : open_tar_source(path, check_ids_));
+  }
+
+  // The paths of a list are not looked at now: a missing one is an error of its own row.
+  void add_list() {
+    const std::string text{std::istreambuf_iterator<char>(list_), {}};
+    const char end = text.find('\0') == std::string::npos ? '\n' : '\0';
+    bool is_empty = true;
+    for (std::size_t begin = 0; begin < text.size();) {
+      const std::size_t stop = std::min(text.find(end, begin), text.size());
+      std::string path = text.substr(begin, stop - begin);
+      begin = stop + 1;
+      if (end == '\n' && path.ends_with('\r')) path.pop_back();
+      if (path.empty()) continue;
+      is_empty = false;
+      if (fs::is_directory(path) || ends_with_any(path, {".jsonl", ".ndjson", ".tar"})) {
+        add_argument(path);
+      } else {
+        add_picture(path);
+      }
+    }
+    if (is_empty) throw Error({.what = "no paths in the list", .where = "-"});
+  }
+
+  void add_folder(const std::string& folder) {
+    std::vector<std::string> inside;
+    const auto skip = fs::directory_options::skip_permission_denied;
+    for (const auto& entry : fs::recursive_directory_iterator(folder, skip)) {
+      if (data::has_image_suffix(entry.path()) && entry.is_regular_file()) {
+        inside.push_back(entry.path().string());
+      }
+    }
+    if (inside.empty()) throw Error({.what = "no pictures in the folder", .where = folder});
+    std::sort(inside.begin(), inside.end());
+    for (const std::string& path : inside) add_picture(path);
+  }
+
+  // Each file once, however often it is named.
+  void add_picture(const std::string& path) {
+    if (!seen_.insert(fs::path(path).lexically_normal().string()).second) return;
+    if (!pictures_) pictures_ = std::make_unique<PictureFiles>();
+    pictures_->add(path);
+  }
+
+  void flush() {
+    if (pictures_) parts_.push_back(std::move(pictures_));
+    pictures_ = nullptr;
+  }
+
+  std::istream& list_;
+  std::unordered_set<std::string> seen_;
+  std::unique_ptr<PictureFiles> pictures_;
+  std::vector<std::unique_ptr<EntrySource>> parts_;
+  IdCheck check_ids_;
+};
+
+// Matches the parts of a pattern from `index` on below `folder`.
+class GlobSearch {
+ public:
+  explicit GlobSearch(const fs::path& pattern) : parts_(pattern.begin(), pattern.end()) {}
+
+  std::vector<std::string> run() {
+    match("", 0);
+    std::sort(found_.begin(), found_.end());
+    found_.erase(std::unique(found_.begin(), found_.end()), found_.end());
+    return std::move(found_);
+  }
+
+ private:
+  void match(const fs::path& folder, std::size_t index) {
+    if (index == parts_.size()) {
+      found_.push_back(folder.string());
+      return;
+    }
+    const std::string part = parts_[index].string();
+    if (part.find_first_of("*?[") == std::string::npos) {
+      if (fs::exists(folder / part)) match(folder / part, index + 1);
+      return;
+    }
+    const bool crosses = part == "**";
+    if (crosses && index + 1 < parts_.size()) match(folder, index + 1);
+    std::error_code ignored;  // a folder that can't be read matches nothing
+    for (const auto& entry :
+         fs::directory_iterator(folder.empty() ? fs::path(".") : folder, ignored)) {
+      const std::string name = entry.path().filename().string();
+      // FNM_PERIOD: hidden files are matched only by patterns that begin with a dot, as in a shell.
+      if (::fnmatch(crosses ? "*" : part.c_str(), name.c_str(), FNM_PERIOD) != 0) continue;
+      const bool is_link = entry.is_symlink(ignored);  // "**" doesn't follow links: they may circle
+      if (crosses && entry.is_directory(ignored)) {
+        if (!is_link) match(folder / name, index);
+      } else if (crosses ? index + 1 == parts_.size() : true) {
+        match(folder / name, index + 1);
+      }
+    }
+  }
+
+  std::vector<fs::path> parts_;
+  std::vector<std::string> found_;
+};
+
+}  // namespace
+
+std::vector<std::string> expand_glob(const std::string& pattern) {
+  auto found = GlobSearch(pattern).run();
+  if (found.empty()) throw Error({.what = "nothing matches the pattern", .where = pattern});
+  return found;
+}
+
+std::unique_ptr<EntrySource> open_entries(const std::vector<std::string>& arguments,
+                                          std::istream& list) {
+  Opener opener(list);
+  for (const std::string& argument : arguments) opener.add_argument(argument);
+  return opener.finish();
+}
+
+}  // namespace vlm::infer

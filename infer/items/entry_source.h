@@ -1,0 +1,62 @@
+// Paths, globs, folders, lists, JSONL and tar files → entries: pictures with an id, columns and
+// perhaps their own question.
+//
+//   arguments ─► open_entries ─► EntrySource: size(), at(i)
+//
+// Entries have a fixed order and are made when asked for, so that a hundred thousand of them cost a
+// path each, not a conversation each. What an argument is, is told by what it names: "-" is a list
+// of paths on stdin, a folder is searched recursively, *.jsonl and *.tar have their own readers
+// (jsonl_source.h, tar_source.h), a pattern with * ? [ is a glob whose ** also crosses folders, and
+// everything else is a picture.
+#pragma once
+
+#include <cstdint>
+#include <iosfwd>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "infer/items/digest.h"
+#include "infer/items/item.h"
+
+namespace vlm::infer {
+
+struct Entry {
+  std::string id;
+  std::string path = {};                        // shown in the row; empty: the pictures have none
+  OrderedJson columns = OrderedJson::object();  // further fields, shown and usable in templates
+  std::vector<PictureRef> pictures = {};
+  std::optional<std::string> question = {};  // its own, without a conversation
+  std::vector<Message> messages = {};        // its own whole conversation
+  OrderedJson overrides = {};
+  std::string error = {};
+};
+
+class EntrySource {
+ public:
+  virtual ~EntrySource() = default;
+  virtual std::int64_t size() const = 0;
+  // Thread-safe. What is wrong with one entry alone is its `error`.
+  virtual Entry at(std::int64_t index) const = 0;
+  // True when the entry shows the pictures of the one before it.
+  virtual bool shares_pictures(std::int64_t) const { return false; }
+  // Names of all columns that entries may have, in the order in which they are met.
+  virtual std::vector<std::string> columns() const { return {}; }
+  // True when entries ask something of their own.
+  virtual bool asks() const { return false; }
+  // Tells this list of entries from every other one.
+  virtual void add_to(Digest& digest) const = 0;
+};
+
+// Throws Error for a path that doesn't exist, a folder or pattern without pictures, a kind of file
+// that can't be read, and for what is wrong with a whole file. `list` is what "-" reads: paths, one
+// a line, or ended by NUL bytes when there are any.
+std::unique_ptr<EntrySource> open_entries(const std::vector<std::string>& arguments,
+                                          std::istream& list);
+
+// Files and folders that match, sorted. "*" and "?" don't cross a "/", "**" as a whole part of the
+// pattern stands for any number of folders.
+std::vector<std::string> expand_glob(const std::string& pattern);
+
+}  // namespace vlm::infer

@@ -1,0 +1,141 @@
+#include "infer/items/item_list.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+
+namespace vlm::infer {
+namespace {
+
+std::string last_text(const std::vector<Message>& messages) {
+  std::string text;
+  if (messages.empty()) return text;
+  for (const ContentPart& part : messages.back().content) text += part.text;
+  return text;
+}
+
+}  // namespace
+
+ItemList::ItemList(std::unique_ptr<EntrySource> source, ItemListOptions options)
+    : source_(std::move(source)), options_(std::move(options)) {
+  const auto fields = template_fields(*source_);
+  for (const Question& question : options_.questions) {
+    templates_.emplace_back(question.text, fields);
+  }
+  if (!options_.prompt.empty()) prompt_.emplace(options_.prompt, fields);
+  if (!options_.questions.empty()) return;
+  bool any_shared = false;
+  for (std::int64_t i = 0; i < source_->size(); ++i) {
+    const bool is_shared = i > 0 && source_->shares_pictures(i) && i - begins_.back() < kMostShared;
+    any_shared = any_shared || is_shared;
+    if (!is_shared) begins_.push_back(i);
+  }
+  if (!any_shared) begins_ = {};
+}
+
+std::int64_t ItemList::items() const {
+  return first_item(groups());
+}
+
+std::int64_t ItemList::groups() const {
+  return begins_.empty() ? source_->size() : static_cast<std::int64_t>(begins_.size());
+}
+
+std::int64_t ItemList::first_item(std::int64_t group) const {
+  if (!templates_.empty()) return group * static_cast<std::int64_t>(templates_.size());
+  if (begins_.empty()) return group;
+  return group < groups() ? begins_[static_cast<std::size_t>(group)] : source_->size();
+}
+
+ItemGroup ItemList::group(std::int64_t index) const {
+  ItemGroup group;
+  const std::int64_t first = first_item(index);
+  if (!templates_.empty()) {
+    Entry entry = source_->at(index);
+    for (std::size_t q = 0; q < templates_.size(); ++q) group.items.push_back(make_item(entry, q));
+    group.pictures = std::move(entry.pictures);
+  } else {
+    for (std::int64_t i = first; i < first_item(index + 1); ++i) {
+      Entry entry = source_->at(i);
+      group.items.push_back(make_item(entry, 0));
+      // One that can't be asked has no pictures; its neighbours have.
+      if (group.pictures.empty()) group.pictures = std::move(entry.pictures);
+    }
+  }
+  for (std::size_t i = 0; i < group.items.size(); ++i) {
+    group.items[i].ordinal = first + static_cast<std::int64_t>(i);
+  }
+  return group;
+}
+
+std::string ItemList::prompt_of(const Entry& entry, std::size_t question) const {
+  if (!templates_.empty()) {
+    if (!entry.messages.empty()) {
+      throw Error({.what = "the row has its own conversation, and --question was given",
+                   .hint = "ask rows with 'messages' without --question"});
+    }
+    return templates_[question].fill(entry);
+  }
+  if (entry.question) return *entry.question;
+  if (!prompt_) throw Error({.what = "the row asks nothing", .hint = "give --question"});
+  return prompt_->fill(entry);
+}
+
+BatchItem ItemList::make_item(const Entry& entry, std::size_t question) const {
+  BatchItem item{.id = entry.id, .overrides = entry.overrides, .error = entry.error};
+  std::string asked;
+  if (item.error.empty()) {
+    try {
+      const bool is_whole = !entry.messages.empty() && templates_.empty();
+      asked = is_whole ? last_text(entry.messages) : prompt_of(entry, question);
+      item.messages = is_whole ? entry.messages
+                               : make_conversation(asked, entry.pictures.size(), options_.system);
+    } catch (const Error& error) {
+      item.error = located(error, entry.id).what();
+    }
+  }
+  item.columns = columns_of(entry, asked);
+  std::string suffix;
+  if (options_.questions.size() > 1) {
+    item.id += "#" + options_.questions[question].id;
+    suffix = "." + options_.questions[question].id;
+  }
+  if (!entry.pictures.empty() && entry.pictures[0].is_file()) {
+    std::filesystem::path file(entry.pictures[0].name);
+    item.text_file = file.replace_extension().string() + suffix + ".txt";
+  }
+  return item;
+}
+
+OrderedJson ItemList::columns_of(const Entry& entry, const std::string& question) const {
+  OrderedJson columns = OrderedJson::object();
+  if (!entry.path.empty()) columns["path"] = entry.path;
+  if (options_.shows_question && !question.empty()) columns["question"] = question;
+  for (const auto& [name, value] : entry.columns.items()) columns[shown_name(name)] = value;
+  return columns;
+}
+
+std::string ItemList::shown_name(const std::string& column) const {
+  const auto& reserved = options_.reserved;
+  const bool is_taken = column == "id" || column == "path" || column == "question" ||
+                        std::find(reserved.begin(), reserved.end(), column) != reserved.end();
+  return is_taken ? "input_" + column : column;
+}
+
+std::vector<std::string> ItemList::columns() const {
+  std::vector<std::string> names = {"path"};
+  if (options_.shows_question) names.emplace_back("question");
+  for (const std::string& name : source_->columns()) names.push_back(shown_name(name));
+  return names;
+}
+
+std::string ItemList::digest() const {
+  Digest digest;
+  digest.add(static_cast<std::uint64_t>(items()));
+  source_->add_to(digest);
+  return digest.hex();
+}
+
+}  // namespace vlm::infer

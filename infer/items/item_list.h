@@ -1,0 +1,63 @@
+// Entries × questions → numbered items, in groups that show the same pictures.
+//
+// With questions, every entry is a group of one item a question. Without, every entry asks its own
+// (or the default prompt), and entries that follow each other with the same pictures are a group of
+// at most kMostShared. Items are made when their group is asked for, so memory doesn't grow with
+// their number.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "infer/items/entry_source.h"
+#include "infer/items/questions.h"
+
+namespace vlm::infer {
+
+struct ItemListOptions {
+  std::vector<Question> questions = {};  // put to every entry, in place of its own
+  std::string prompt = {};               // for entries that ask nothing; empty: an error of the row
+  std::string system = {};               // in front of every conversation but whole ones
+  bool shows_question = true;            // false: rows have no column "question"
+  std::vector<std::string> reserved = {};  // names of columns that the answer takes
+};
+
+class ItemList {
+ public:
+  // Throws Error for a template's unknown field.
+  ItemList(std::unique_ptr<EntrySource> source, ItemListOptions options);
+
+  std::int64_t items() const;
+  std::int64_t groups() const;
+  // Ordinal of the group's first item; for groups(), the number of items.
+  std::int64_t first_item(std::int64_t group) const;
+
+  // Thread-safe.
+  ItemGroup group(std::int64_t index) const;
+
+  // Names of the columns that rows may have behind the id. A column of the input that would
+  // collide with one of ours is called "input_…".
+  std::vector<std::string> columns() const;
+
+  // Tells this list of items from every other one.
+  std::string digest() const;
+
+ private:
+  static constexpr std::int64_t kMostShared = 64;
+
+  BatchItem make_item(const Entry& entry, std::size_t question) const;
+  std::string prompt_of(const Entry& entry, std::size_t question) const;
+  OrderedJson columns_of(const Entry& entry, const std::string& question) const;
+  std::string shown_name(const std::string& column) const;
+
+  std::unique_ptr<EntrySource> source_;
+  ItemListOptions options_;
+  std::vector<PromptTemplate> templates_;  // of the questions
+  std::optional<PromptTemplate> prompt_;   // of the default prompt
+  std::vector<std::int64_t> begins_;       // first entry of each group, when groups share pictures
+};
+
+}  // namespace vlm::infer

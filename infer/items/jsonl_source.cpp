@@ -1,0 +1,292 @@
+#include "infer/items/jsonl_source.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <string_view>
+#include <tuple>
+
+#include "infer/items/messages.h"
+#include "infer/items/openai_request.h"
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+
+namespace vlm::infer {
+namespace {
+
+// A whole file, read-only. Its pages are the kernel's to drop.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::string& path) {
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    struct stat status = {};
+    if (file < 0 || ::fstat(file, &status) != 0) {
+      const Error error(
+          {.what = "can't open the file", .where = path, .got = std::strerror(errno)});
+      if (file >= 0) ::close(file);
+      throw error;
+    }
+    size_ = static_cast<std::size_t>(status.st_size);
+    if (size_ > 0) memory_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
+    ::close(file);
+    if (memory_ == MAP_FAILED) throw Error({.what = "can't map the file", .where = path});
+  }
+  ~MappedFile() {
+    if (memory_) ::munmap(memory_, size_);
+  }
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  std::string_view text() const { return {static_cast<const char*>(memory_), size_}; }
+
+ private:
+  void* memory_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+// What the row says about its pictures, and nothing else of it.
+std::uint64_t digest_of_pictures(const Json& row) {
+  Digest digest;
+  for (const char* key : {"image", "images"}) {
+    if (row.contains(key))
+      digest.add(row[key].dump(-1, ' ', false, Json::error_handler_t::replace));
+  }
+  const bool is_request = row.contains("body") && row["body"].is_object();
+  const Json messages =
+      is_request ? row["body"].value("messages", Json()) : row.value("messages", Json());
+  if (!messages.is_array()) return digest.value();
+  for (const Json& message : messages) {
+    if (!message.is_object() || !message.contains("content")) continue;
+    for (const Json& part : message["content"]) {
+      if (part.is_object() && part.value("type", Json()) != "text") {
+        digest.add(part.dump(-1, ' ', false, Json::error_handler_t::replace));
+      }
+    }
+  }
+  return digest.value();
+}
+
+template <typename AnyJson>
+const char* id_key(const AnyJson& row) {
+  return row.contains("id") ? "id" : row.contains("custom_id") ? "custom_id" : nullptr;
+}
+
+template <typename AnyJson>
+std::string read_id(const AnyJson& row, const std::string& where) {
+  const char* key = id_key(row);
+  if (!key) return where;
+  if (row[key].is_string()) return row[key].template get<std::string>();
+  if (row[key].is_number_integer()) return row[key].dump();
+  throw Error({.what = "wrong type",
+               .where = concat(where, ": ", key),
+               .got = describe(Json(row[key])),
+               .wanted = "a string or a whole number"});
+}
+
+// What is asked, and what a row of a JSONL file has besides; the rest are columns.
+bool is_question_field(const std::string& key) {
+  return key == "question" || key == "prompt" || key == "messages";
+}
+
+bool is_own_field(const std::string& key) {
+  constexpr std::array kOwn = {"id", "custom_id", "image", "images"};
+  return is_question_field(key) || std::find(kOwn.begin(), kOwn.end(), key) != kOwn.end();
+}
+
+std::vector<PictureRef> read_pictures(const OrderedJson& row, const PictureRoot& root) {
+  if (row.contains("image") && row.contains("images")) {
+    throw Error({.what = "both 'image' and 'images'", .wanted = "one of them"});
+  }
+  const auto found = row.find(row.contains("images") ? "images" : "image");
+  if (found == row.end() || found->is_null()) return {};
+  const OrderedJson list = found->is_array() ? *found : OrderedJson::array({*found});
+  std::vector<PictureRef> pictures;
+  for (const OrderedJson& one : list) {
+    const bool has_path = one.is_object() && one.contains("path");
+    const OrderedJson& reference = has_path ? one["path"] : one;
+    if (!reference.is_string()) {
+      throw Error({.what = "wrong type",
+                   .where = found.key(),
+                   .got = describe(Json(one)),
+                   .wanted = "a path or a data URI"});
+    }
+    pictures.push_back(resolve_picture(reference.get<std::string>(), root));
+  }
+  return pictures;
+}
+
+std::optional<std::string> read_question(const OrderedJson& row) {
+  for (const char* key : {"question", "prompt"}) {
+    if (!row.contains(key) || row[key].is_null()) continue;
+    if (row.contains("messages")) {
+      throw Error({.what = concat("both 'messages' and '", key, "'"), .wanted = "one of them"});
+    }
+    if (!row[key].is_string()) {
+      throw Error({.what = "wrong type",
+                   .where = key,
+                   .got = describe(Json(row[key])),
+                   .wanted = "string"});
+    }
+    return row[key].get<std::string>();
+  }
+  return std::nullopt;
+}
+
+void read_conversation(const OrderedJson& row, const PictureRoot& root, Entry& entry) {
+  entry.question = read_question(row);
+  if (row.contains("messages")) {
+    Conversation conversation = parse_messages(row["messages"], std::move(entry.pictures), root);
+    entry.messages = std::move(conversation.messages);
+    entry.pictures = std::move(conversation.pictures);
+  }
+}
+
+Entry parse_row(const OrderedJson& row, const PictureRoot& root) {
+  if (is_openai_request(row)) {
+    return parse_openai_request(row, {.folder = root.folder, .is_confined = true});
+  }
+  Entry entry{.pictures = read_pictures(row, root)};
+  for (const auto& [key, value] : row.items()) {
+    if (!is_own_field(key)) entry.columns[key] = value;
+  }
+  read_conversation(row, root, entry);
+  if (entry.pictures.empty() && entry.messages.empty() && !entry.question) {
+    throw Error({.what = "a row without picture and question",
+                 .wanted = "'image', 'images', 'question', 'prompt' or 'messages'"});
+  }
+  return entry;
+}
+
+class JsonlSource : public EntrySource {
+ public:
+  JsonlSource(const std::string& path, IdCheck& ids)
+      : path_(path), file_(path), root_{.folder = std::filesystem::path(path).parent_path()} {
+    std::string_view rest = file_.text();
+    std::uint64_t pictures_before = 0;
+    for (std::uint32_t number = 1; !rest.empty(); ++number) {
+      const std::size_t end = std::min(rest.find('\n'), rest.size());
+      const std::string_view line = rest.substr(0, end);
+      if (line.find_first_not_of(" \t\r") != std::string_view::npos) {
+        const Json row = parse_line(line, number);
+        if (id_key(row)) ids.add(read_id(row, place(number)), path_, number);
+        collect_columns(row);
+        const std::uint64_t pictures = digest_of_pictures(row);
+        shares_.push_back(!lines_.empty() && pictures == pictures_before);
+        pictures_before = pictures;
+        lines_.push_back({static_cast<std::uint64_t>(line.data() - file_.text().data()),
+                          static_cast<std::uint32_t>(line.size()), number});
+      }
+      rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+    if (lines_.empty()) throw Error({.what = "no rows in the file", .where = path});
+  }
+
+  std::int64_t size() const override { return static_cast<std::int64_t>(lines_.size()); }
+
+  Entry at(std::int64_t index) const override {
+    const Line& line = lines_.at(static_cast<std::size_t>(index));
+    const OrderedJson row = OrderedJson::parse(file_.text().substr(line.begin, line.size));
+    Entry entry;
+    try {
+      entry = parse_row(row, root_);
+    } catch (const Error& error) {
+      entry = {.error = located(error, place(line.number)).what()};
+    }
+    entry.id = read_id(row, place(line.number));
+    if (!entry.pictures.empty() && entry.pictures[0].is_file()) entry.path = entry.pictures[0].name;
+    return entry;
+  }
+
+  bool shares_pictures(std::int64_t index) const override {
+    return shares_.at(static_cast<std::size_t>(index));
+  }
+
+  std::vector<std::string> columns() const override { return columns_; }
+  bool asks() const override { return asks_; }
+
+  void add_to(Digest& digest) const override { digest.add(file_.text()); }
+
+ private:
+  struct Line {
+    std::uint64_t begin;
+    std::uint32_t size, number;
+  };
+
+  std::string place(std::uint32_t number) const { return concat(path_, ":", number); }
+
+  Json parse_line(std::string_view line, std::uint32_t number) const {
+    Json row = parse_json(line, place(number));
+    if (row.is_object()) return row;
+    throw Error(
+        {.what = "not a row", .where = place(number), .got = describe(row), .wanted = "an object"});
+  }
+
+  void collect_columns(const Json& row) {
+    if (row.contains("custom_id") && row.contains("body")) {
+      asks_ = true;
+      return add_column("model");
+    }
+    for (const auto& [key, value] : row.items()) {
+      asks_ = asks_ || is_question_field(key);
+      if (!is_own_field(key)) add_column(key);
+    }
+  }
+
+  void add_column(const std::string& name) {
+    if (std::find(columns_.begin(), columns_.end(), name) == columns_.end()) {
+      columns_.push_back(name);
+    }
+  }
+
+  std::string path_;
+  MappedFile file_;
+  PictureRoot root_;
+  std::vector<Line> lines_;
+  std::vector<bool> shares_;
+  std::vector<std::string> columns_;
+  bool asks_ = false;
+};
+
+}  // namespace
+
+Entry parse_sample_row(const OrderedJson& row, std::vector<PictureRef> pictures) {
+  Entry entry{.pictures = std::move(pictures)};
+  for (const auto& [key, value] : row.items()) {
+    if (!is_question_field(key)) entry.columns[key] = value;
+  }
+  read_conversation(row, {}, entry);
+  return entry;
+}
+
+void IdCheck::add(const std::string& id, const std::string& file, std::int64_t line) {
+  if (files_.empty() || files_.back() != file) files_.push_back(file);
+  places_.push_back({digest_of(id), static_cast<std::uint32_t>(files_.size() - 1),
+                     static_cast<std::uint32_t>(line)});
+}
+
+void IdCheck::check() {
+  std::sort(places_.begin(), places_.end(), [](const Place& a, const Place& b) {
+    return std::tie(a.digest, a.file, a.line) < std::tie(b.digest, b.file, b.line);
+  });
+  for (std::size_t i = 1; i < places_.size(); ++i) {
+    const Place &first = places_[i - 1], &second = places_[i];
+    if (first.digest != second.digest) continue;
+    throw Error({.what = "id given twice",
+                 .where = concat(files_[second.file], ":", second.line),
+                 .hint = concat("the same id as ", files_[first.file], ":", first.line)});
+  }
+  places_ = {};
+}
+
+std::unique_ptr<EntrySource> open_jsonl_source(const std::string& path, IdCheck& ids) {
+  return std::make_unique<JsonlSource>(path, ids);
+}
+
+}  // namespace vlm::infer

@@ -1,0 +1,43 @@
+// JSONL files of own rows, and OpenAI batch files: an entry a line.
+//
+// A row is {"id" or "custom_id", "image" or "images", "question" or "prompt", …}, all optional but
+// one of pictures and question, or has Hugging Face "messages" (messages.h) in place of the
+// question. Pictures are paths relative to the file, {"path": …} or data URIs. Other fields are
+// columns. A row with "custom_id" and "body" is a request of OpenAI's batch format
+// (openai_request.h). Rows without an id are called by file and line. The file is mapped, not held
+// in memory; lines are parsed once when it is opened and again when they are asked for.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "infer/items/entry_source.h"
+
+namespace vlm::infer {
+
+// Finds ids that are given twice, over all files of a run.
+class IdCheck {
+ public:
+  void add(const std::string& id, const std::string& file, std::int64_t line);
+  // Throws Error naming both places.
+  void check();
+
+ private:
+  struct Place {
+    std::uint64_t digest;
+    std::uint32_t file, line;
+  };
+  std::vector<std::string> files_;
+  std::vector<Place> places_;
+};
+
+// The entry of a row whose pictures are known: what it asks, and all other fields as columns. Paths
+// in "messages" are relative to the working folder. Throws Error for fields of the wrong type.
+Entry parse_sample_row(const OrderedJson& row, std::vector<PictureRef> pictures);
+
+// Throws Error naming the line for text that is no JSON object, or an id of the wrong type.
+std::unique_ptr<EntrySource> open_jsonl_source(const std::string& path, IdCheck& ids);
+
+}  // namespace vlm::infer

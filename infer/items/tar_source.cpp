@@ -1,0 +1,251 @@
+#include "infer/items/tar_source.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+
+#include "data/media.h"
+#include "infer/items/messages.h"
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+
+namespace vlm::infer {
+namespace {
+
+constexpr std::uint64_t kBlock = 512;
+constexpr std::uint64_t kMostText = 1 << 24;  // bytes of a .json, .txt or .cls member
+
+struct Member {
+  std::string name;
+  std::uint64_t offset = 0, size = 0;  // of its bytes
+};
+
+// "dir/0001.left.jpg" → "dir/0001" and "left.jpg"
+std::pair<std::string, std::string> split_name(const std::string& name) {
+  const auto slash = name.rfind('/');
+  const auto dot = name.find('.', slash == std::string::npos ? 0 : slash + 1);
+  if (dot == std::string::npos) return {name, ""};
+  return {name.substr(0, dot), name.substr(dot + 1)};
+}
+
+bool is_text(const std::string& suffix) {
+  return suffix == "json" || suffix == "txt" || suffix == "cls";
+}
+
+// Walks through the headers of a plain tar.
+class TarReader {
+ public:
+  explicit TarReader(const std::string& path)
+      : path_(path), archive_(::archive_read_new()), file_size_(std::filesystem::file_size(path)) {
+    ::archive_read_support_filter_all(archive_);  // to tell a compressed one from a broken one
+    ::archive_read_support_format_tar(archive_);
+    if (::archive_read_open_filename(archive_, path.c_str(), 1 << 16) != ARCHIVE_OK) fail();
+  }
+  ~TarReader() { ::archive_read_free(archive_); }
+  TarReader(const TarReader&) = delete;
+  TarReader& operator=(const TarReader&) = delete;
+
+  // False at the end.
+  bool next(Member& member) {
+    for (;;) {
+      archive_entry* entry = nullptr;
+      const int code = ::archive_read_next_header(archive_, &entry);
+      if (code == ARCHIVE_EOF) {
+        check_end();
+        return false;
+      }
+      if (code < ARCHIVE_WARN) fail();
+      if (::archive_filter_count(archive_) != 1) {
+        throw Error(
+            {.what = "the archive is compressed", .where = path_, .wanted = "a plain .tar"});
+      }
+      const std::uint64_t begin = static_cast<std::uint64_t>(::archive_filter_bytes(archive_, 0));
+      const std::uint64_t size = static_cast<std::uint64_t>(::archive_entry_size(entry));
+      end_ = begin + (size + kBlock - 1) / kBlock * kBlock;
+      if (begin + size > file_size_) truncated();
+      if (::archive_entry_filetype(entry) != AE_IFREG || ::archive_entry_hardlink(entry)) continue;
+      const char* name = ::archive_entry_pathname(entry);
+      // The locale may not be able to hold a name in UTF-8.
+      if (!name) name = ::archive_entry_pathname_utf8(entry);
+      member = {.name = name ? name : "", .offset = begin, .size = size};
+      if (member.name.starts_with("./")) member.name.erase(0, 2);
+      return true;
+    }
+  }
+
+ private:
+  [[noreturn]] void fail() const {
+    const char* reason = ::archive_error_string(archive_);
+    throw Error({.what = "can't read the archive",
+                 .where = path_,
+                 .got = reason ? reason : "",
+                 .wanted = "a tar in ustar, GNU or pax format"});
+  }
+
+  [[noreturn]] void truncated() const {
+    throw Error({.what = "the archive is truncated",
+                 .where = path_,
+                 .got = concat(file_size_, " bytes"),
+                 .wanted = concat("at least ", end_ + kBlock)});
+  }
+
+  // A file cut between two members looks whole but for the missing block of zeros.
+  void check_end() const {
+    if (file_size_ < end_ + kBlock) truncated();
+  }
+
+  std::string path_;
+  archive* archive_;
+  std::uint64_t file_size_, end_ = 0;
+};
+
+class TarSource : public EntrySource {
+ public:
+  TarSource(const std::string& path, IdCheck& ids) : path_(path) {
+    TarReader reader(path);
+    Member member;
+    std::string key, before;
+    while (reader.next(member)) {
+      const auto [name, suffix] = split_name(member.name);
+      if (samples_.empty() || name != before) {
+        drop_without_pictures();
+        samples_.push_back({.key = name});
+      }
+      before = name;
+      add(samples_.back(), member, suffix);
+    }
+    drop_without_pictures();
+    if (samples_.empty()) throw Error({.what = "no pictures in the archive", .where = path});
+    for (std::size_t i = 0; i < samples_.size(); ++i) {
+      ids.add(id_of(samples_[i]), path, static_cast<std::int64_t>(i) + 1);
+    }
+  }
+
+  std::int64_t size() const override { return static_cast<std::int64_t>(samples_.size()); }
+
+  Entry at(std::int64_t index) const override {
+    const Sample& sample = samples_.at(static_cast<std::size_t>(index));
+    const std::string id = id_of(sample);
+    std::vector<PictureRef> pictures;
+    for (const Member& member : sample.pictures) {
+      pictures.push_back({.name = concat(path_, "/", member.name),
+                          .archive = path_,
+                          .offset = member.offset,
+                          .size = member.size});
+    }
+    Entry entry;
+    try {
+      entry = read_texts(sample, std::move(pictures));
+    } catch (const Error& error) {
+      entry = {.error = located(error, id).what()};
+    }
+    entry.id = id;
+    entry.path = concat(path_, "/", sample.pictures[0].name);
+    return entry;
+  }
+
+  std::vector<std::string> columns() const override { return columns_; }
+  bool asks() const override { return asks_; }
+
+  void add_to(Digest& digest) const override {
+    digest.add(path_);
+    for (const Sample& sample : samples_) {
+      for (const Member& member : sample.pictures) add_member(digest, member);
+      for (const auto& [suffix, member] : sample.texts) add_member(digest, member);
+    }
+  }
+
+ private:
+  struct Sample {
+    std::string key;
+    std::vector<Member> pictures = {};
+    std::map<std::string, Member> texts = {};  // by suffix
+  };
+
+  static void add_member(Digest& digest, const Member& member) {
+    digest.add(member.name);
+    digest.add(member.offset);
+    digest.add(member.size);
+  }
+
+  std::string id_of(const Sample& sample) const { return concat(path_, "/", sample.key); }
+
+  void drop_without_pictures() {
+    if (!samples_.empty() && samples_.back().pictures.empty()) samples_.pop_back();
+  }
+
+  void add(Sample& sample, const Member& member, const std::string& suffix) {
+    if (data::has_image_suffix(member.name)) {
+      sample.pictures.push_back(member);
+    } else if (is_text(suffix)) {
+      sample.texts[suffix] = member;
+      if (suffix == "json") return collect_columns(member);
+      add_column(suffix);
+    }
+  }
+
+  void collect_columns(const Member& member) {
+    const Json row = Json::parse(read(member), nullptr, /*allow_exceptions=*/false);
+    if (!row.is_object()) return;  // an error of its own entry
+    for (const auto& [key, value] : row.items()) {
+      const bool is_question = key == "question" || key == "prompt" || key == "messages";
+      asks_ = asks_ || is_question;
+      if (!is_question) add_column(key);
+    }
+  }
+
+  void add_column(const std::string& name) {
+    if (std::find(columns_.begin(), columns_.end(), name) == columns_.end()) {
+      columns_.push_back(name);
+    }
+  }
+
+  std::string read(const Member& member) const {
+    if (member.size > kMostText) {
+      throw Error({.what = "the member is too large",
+                   .where = member.name,
+                   .wanted = concat("at most ", kMostText, " bytes")});
+    }
+    return read_bytes({.name = concat(path_, "/", member.name),
+                       .archive = path_,
+                       .offset = member.offset,
+                       .size = member.size});
+  }
+
+  Entry read_texts(const Sample& sample, std::vector<PictureRef> pictures) const {
+    OrderedJson row = OrderedJson::object();
+    for (const auto& [suffix, member] : sample.texts) {
+      const std::string text = read(member);
+      if (suffix != "json") {
+        row[suffix] = text;
+        continue;
+      }
+      parse_json(text, member.name);  // the checks of structure
+      const OrderedJson fields = OrderedJson::parse(text);
+      if (!fields.is_object()) {
+        throw Error({.what = "wrong type",
+                     .where = member.name,
+                     .got = describe(Json(fields)),
+                     .wanted = "an object"});
+      }
+      row.update(fields);
+    }
+    return parse_sample_row(row, std::move(pictures));
+  }
+
+  std::string path_;
+  std::vector<Sample> samples_;
+  std::vector<std::string> columns_;
+  bool asks_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<EntrySource> open_tar_source(const std::string& path, IdCheck& ids) {
+  return std::make_unique<TarSource>(path, ids);
+}
+
+}  // namespace vlm::infer
