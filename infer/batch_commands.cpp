@@ -11,17 +11,17 @@
 #include "infer/batch/gather.h"
 #include "infer/batch/shard.h"
 #include "infer/evaluate.h"
+#include "infer/generation_flags.h"
 #include "infer/session.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
-#include "vlm/io/hub_cache.h"
+#include "vlm/io/hub_pull.h"
 
 namespace vlm::infer {
 namespace {
 
-constexpr std::int64_t kMostNewTokens = 1 << 20;
 constexpr const char* kCaptionPrompt = "Can you describe this image?";
 
 struct BatchCommandOptions {
@@ -32,7 +32,8 @@ struct BatchCommandOptions {
   std::string prompt;  // caption's; empty: the rows' own, or the default
   std::string system;
   std::string output_format, order = "input", shard;
-  std::int64_t max_new_tokens = 64;
+  GenerationFlags generation{.max_new_tokens = 64};
+  FeatureCacheChoice features;
   RowLogOptions log;
   BatchOptions batch;
 };
@@ -53,11 +54,12 @@ Shard choose_shard(const BatchCommandOptions& options) {
 
 // Everything that rows depend on; journals keep it.
 OrderedJson describe_run(const std::string& command, const ItemList& items,
-                         const BatchCommandOptions& options, const RuntimeOptions& runtime) {
+                         const BatchCommandOptions& options, const RuntimeOptions& runtime,
+                         const std::filesystem::path& model) {
   OrderedJson run;
   run["command"] = command;
   run["inputs"] = items.digest();
-  run["--model"] = identify_folder(options.choice.model, resolve_model(options.choice.model));
+  run["--model"] = identify_folder(options.choice.model, model);
   if (!options.choice.adapter.empty()) {
     run["--adapter"] = identify_folder(options.choice.adapter, options.choice.adapter);
   }
@@ -69,8 +71,17 @@ OrderedJson describe_run(const std::string& command, const ItemList& items,
   }
   run["--question"] = questions;
   run["--system"] = options.system;
-  run["--max-new-tokens"] = options.max_new_tokens;
+  run.update(options.generation.describe());
+  if (options.generation.choice_list().texts.empty()) run["--seed"] = runtime.seed.value_or(0);
   return run;
+}
+
+ReportOptions make_report(const GenerationFlags& flags, const GenerationOptions& defaults) {
+  const auto answers = flags.num_return_sequences.value_or(defaults.num_return_sequences);
+  return {.choices = flags.choice_list(),
+          .abstain_below = flags.abstain_below,
+          .has_alternatives = answers > 1,
+          .has_scores = flags.num_beams.value_or(defaults.num_beams) > 1};
 }
 
 // Answers the items that have no row yet and tells how it went.
@@ -79,13 +90,15 @@ int answer_items(const std::string& command, const ItemList& items,
   const Shard shard = choose_shard(options);
   RowLogOptions log_options = options.log;
   log_options.output = shard_output(options.log.output, shard);
+  const auto model = find_or_pull_model(options.choice.model);
   const RowFormat format(parse_output_format(options.output_format, log_options.output),
-                         items.columns());
+                         items.columns(),
+                         make_report(options.generation, load_generation_options(model)));
   log_options.preamble = format.preamble();
   log_options.header = {.items = items.items(),
                         .shard_items = count_items(items, shard),
                         .shard = shard,
-                        .options = describe_run(command, items, options, runtime)};
+                        .options = describe_run(command, items, options, runtime, model)};
   log_options.header.options["--output-format"] = to_string(format.format());
   log_options.header.options["columns"] = log_options.preamble;
   RowLog log(log_options);
@@ -96,8 +109,11 @@ int answer_items(const std::string& command, const ItemList& items,
     Session session = open_session(options.choice, runtime);
     BatchOptions batch = options.batch;
     batch.sink.in_input_order = options.order == "input";
-    batch.generation = session.generation;
-    batch.generation.max_new_tokens = options.max_new_tokens;
+    const Processor& processor = session.generator->processor();
+    batch.generation = options.generation.apply(session.generation, runtime.seed.value_or(0),
+                                                processor.tokenizer());
+    batch.choices = encode_choices(processor, format.report().choices.texts);
+    session.generator->set_feature_cache(open_feature_cache(options.features, *session.model));
     is_done = run_batch(*session.generator, items, format, log, batch);
   } else if (options.order == "input") {
     log.sort();  // what a run in completion order, or one that was stopped, left
@@ -112,7 +128,7 @@ int answer_items(const std::string& command, const ItemList& items,
 int run_evaluate(const BatchCommandOptions& options, const data::FolderOptions& folder,
                  const RuntimeOptions& runtime) {
   const ItemList items(make_evaluation_entries(data::load_datasets(options.paths, folder)),
-                       {.reserved = answer_columns()});
+                       {.reserved = reserved_columns()});
   const int code = answer_items("evaluate", items, options, runtime);
   if (code != 130) {
     const auto output = shard_output(options.log.output, choose_shard(options));
@@ -126,7 +142,7 @@ int run_caption(const BatchCommandOptions& options, const RuntimeOptions& runtim
   ItemListOptions list{.prompt = kCaptionPrompt,
                        .system = options.system,
                        .shows_question = source->asks(),
-                       .reserved = answer_columns()};
+                       .reserved = reserved_columns()};
   // A prompt that was given replaces the rows' own; the default doesn't.
   if (!options.prompt.empty()) list.questions = {{.id = "1", .text = options.prompt}};
   return answer_items("caption", ItemList(std::move(source), list), options, runtime);
@@ -136,7 +152,7 @@ int run_vqa(const BatchCommandOptions& options, const RuntimeOptions& runtime) {
   auto source = open_entries(options.paths, std::cin);
   ItemListOptions list{.questions = load_questions(options.questions, options.questions_file),
                        .system = options.system,
-                       .reserved = answer_columns()};
+                       .reserved = reserved_columns()};
   if (list.questions.empty() && !source->asks()) {
     throw Error({.what = "no question",
                  .hint = "give --question or --questions, or rows with "
@@ -182,10 +198,19 @@ void add_batch_options(CLI::App& command, BatchCommandOptions& options) {
       .add_flag("--allow-changes", options.log.allow_changes,
                 "Go on although model, prompt or options differ from those of the rows there")
       ->excludes(restart);
-  command.add_option("--max-new-tokens", options.max_new_tokens, "Longest answer in tokens")
-      ->check(CLI::Range(std::int64_t{0}, kMostNewTokens))
+  options.generation.declare(command);
+  command
+      .add_option("--feature-cache", options.features.folder,
+                  "Folder that keeps encoded pictures for later runs; auto: a folder of the user's "
+                  "cache when the vision encoder is large; off: none")
       ->capture_default_str();
-  command.add_option("--batch-size", options.batch.batch_size, "Items answered together")
+  command
+      .add_option("--feature-cache-gb", options.features.gigabytes, "Most that the folder may take")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      .add_option("--batch-size", options.batch.batch_size,
+                  "Pictures answered together, with all their questions")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   command.add_option("--workers", options.batch.workers, "Threads that decode pictures ahead")

@@ -8,7 +8,9 @@
 #include <nlohmann/json.hpp>
 
 #include "data/media.h"
+#include "infer/answer_report.h"
 #include "infer/batch_commands.h"
+#include "infer/generation_flags.h"
 #include "infer/inspect.h"
 #include "infer/items/item.h"
 #include "infer/pull_command.h"
@@ -19,13 +21,11 @@
 namespace vlm::infer {
 namespace {
 
-constexpr std::int64_t kMostNewTokens = 1 << 20;
-
 struct GenerateOptions {
   ModelChoice choice;
   std::vector<std::string> images;
   std::string prompt, system;
-  std::int64_t max_new_tokens = 128;
+  GenerationFlags generation;
   std::string format = "text";
 };
 
@@ -34,15 +34,13 @@ void print(const std::string& text) {
   std::fflush(stdout);
 }
 
-OrderedJson to_json(const Generation& answer, const EncodedConversation& prompt,
-                    const Session& session) {
+OrderedJson to_json(const Answer& answer, const ReportOptions& report, const Session& session) {
   const GenerationTiming& timing = session.generator->timing();
-  OrderedJson json;
-  json["text"] = answer.text;
-  json["token_ids"] = answer.ids;
-  json["token_logprobs"] = answer.logprobs;
-  json["prompt_token_ids"] = prompt.ids;
-  json["finish_reason"] = answer.finish_reason;
+  OrderedJson json = report_answer(answer, report);
+  if (!answer.generations.empty()) {
+    json["token_ids"] = answer.generations[0].ids;
+    json["token_logprobs"] = answer.generations[0].logprobs;
+  }
   json["timing"] = {{"load_s", session.load_s},
                     {"vision_s", timing.vision_s},
                     {"prefill_s", timing.prefill_s},
@@ -52,28 +50,54 @@ OrderedJson to_json(const Generation& answer, const EncodedConversation& prompt,
   return json;
 }
 
+// One line an answer; choices with their probabilities, the likeliest first.
+std::string to_text(const Answer& answer, const ReportOptions& report) {
+  const auto text = shown_text(answer, report);
+  std::string lines = text.value_or("(withheld)") + "\n";
+  for (std::size_t i = 1; i < answer.generations.size(); ++i) {
+    lines += answer.generations[i].text + "\n";
+  }
+  return lines;
+}
+
 int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) {
   Session session = open_session(options.choice, runtime);
-  session.generation.max_new_tokens = options.max_new_tokens;
   Generator& generator = *session.generator;
+  const Processor& processor = generator.processor();
+  const GenerationOptions generation =
+      options.generation.apply(session.generation, runtime.seed.value_or(0), processor.tokenizer());
+  const ReportOptions report{.choices = options.generation.choice_list(),
+                             .abstain_below = options.generation.abstain_below,
+                             .has_alternatives = generation.num_return_sequences > 1,
+                             .has_scores = generation.num_beams > 1};
   std::vector<Image> images;
   for (const std::string& path : options.images) images.push_back(data::load_image(path));
-  const EncodedConversation prompt = generator.processor().encode_prompt(
+  const EncodedConversation prompt = processor.encode_prompt(
       make_conversation(options.prompt, images.size(), options.system), images);
 
+  // Streamed is what can't change or be withheld any more.
   const bool as_text = options.format == "text";
-  StreamDecoder stream(generator.processor().tokenizer(), /*skip_special_tokens=*/true);
-  const auto on_token = [&](std::size_t, std::int64_t id) {
-    if (as_text) print(stream.add(id));
+  const bool streams = as_text && generation.rows() == 1 && !options.generation.abstain_below;
+  StreamDecoder stream(processor.tokenizer(), /*skip_special_tokens=*/true);
+  Request request{.prompt = prompt.ids, .options = generation};
+  request.choices = encode_choices(processor, report.choices.texts);
+  request.on_token = [&](std::int64_t id) {
+    if (streams) print(stream.add(id));
     return !stop_requested();
   };
-  const Generation answer = generator.generate({prompt}, session.generation, on_token)[0];
-  if (as_text) {
+  const Answer answer = generator.answer(std::move(request), prompt.pixel_values);
+  if (!as_text) {
+    OrderedJson json = to_json(answer, report, session);
+    json["prompt_token_ids"] = prompt.ids;
+    print(json.dump() + "\n");
+  } else if (streams && request.choices.empty()) {
     print(stream.finish() + "\n");
   } else {
-    print(to_json(answer, prompt, session).dump() + "\n");
+    print(to_text(answer, report));
   }
-  return answer.finish_reason == "interrupted" ? 130 : 0;
+  const bool is_interrupted =
+      !answer.generations.empty() && answer.generations[0].finish_reason == "interrupted";
+  return is_interrupted ? 130 : 0;
 }
 
 void add_model_options(CLI::App& command, ModelChoice& choice) {
@@ -91,9 +115,7 @@ std::function<int()> add_generate(CLI::App& app, const RuntimeOptions& runtime) 
       ->allow_extra_args(false);
   command->add_option("--prompt", options->prompt, "What to ask")->required();
   command->add_option("--system", options->system, "System message (default: none)");
-  command->add_option("--max-new-tokens", options->max_new_tokens, "Longest answer in tokens")
-      ->check(CLI::Range(std::int64_t{0}, kMostNewTokens))
-      ->capture_default_str();
+  options->generation.declare(*command);
   command->add_option("--format", options->format, "text streams the answer, json prints one line")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();

@@ -108,10 +108,8 @@ void warn_about_unsupported(const Json& json, const std::string& where) {
 void check(bool is_right, const std::string& where, const char* what, const std::string& got,
            const std::string& wanted) {
   if (is_right) return;
-  throw Error({.what = concat(what, " is out of range"),
-               .where = where,
-               .got = got,
-               .wanted = wanted});
+  throw Error(
+      {.what = concat(what, " is out of range"), .where = where, .got = got, .wanted = wanted});
 }
 
 }  // namespace
@@ -146,8 +144,8 @@ void GenerationOptions::validate(const std::string& where) const {
   for (const auto& word : bad_words_ids) {
     check(!word.empty(), where, "bad_words_ids", "an empty list", "ids");
   }
-  const bool can_return = num_beams > 1 ? num_return_sequences <= num_beams
-                                        : do_sample || num_return_sequences == 1;
+  const bool can_return =
+      num_beams > 1 ? num_return_sequences <= num_beams : do_sample || num_return_sequences == 1;
   if (!can_return) {
     throw Error({.what = "num_return_sequences doesn't go with the search",
                  .where = where,

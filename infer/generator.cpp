@@ -19,11 +19,11 @@ namespace {
 
 using Ids = std::vector<std::int64_t>;
 
-constexpr std::int64_t kMostBranches = 8;         // requests of one group decoded at a time
-constexpr std::int64_t kMostChoiceRows = 16;      // choices of one request scored at a time
+constexpr std::int64_t kMostBranches = 8;          // requests of one group decoded at a time
+constexpr std::int64_t kMostChoiceRows = 16;       // choices of one request scored at a time
 constexpr std::int64_t kMostPrefillTokens = 4096;  // of one pass, padding included
-constexpr std::int64_t kMostLookahead = 64;       // waiting groups whose pictures may be encoded
-constexpr std::int64_t kMostHeadRows = 512;       // positions whose logits are held at once
+constexpr std::int64_t kMostLookahead = 64;        // waiting groups whose pictures may be encoded
+constexpr std::int64_t kMostHeadRows = 512;        // positions whose logits are held at once
 
 // Adds the time since it was made to a sum.
 class Stopwatch {
@@ -120,11 +120,10 @@ std::unique_ptr<Search> Generator::start_search(const Request& request) const {
   const auto room = model_->max_positions() - static_cast<std::int64_t>(request.prompt.size());
   context.options.max_new_tokens = std::min(request.options.max_new_tokens, room);
   if (!request.options.stop_strings.empty()) {
-    context.is_stopped = [stops = std::make_shared<StopStrings>(processor_->tokenizer(),
-                                                                request.options.stop_strings)](
-                             std::span<const std::int64_t> ids) {
-      return stops->is_completed_by_last(ids);
-    };
+    context.is_stopped =
+        [stops =
+             std::make_shared<StopStrings>(processor_->tokenizer(), request.options.stop_strings)](
+            std::span<const std::int64_t> ids) { return stops->is_completed_by_last(ids); };
   }
   return make_search(std::move(context));
 }
@@ -134,14 +133,13 @@ bool Generator::reject_if_impossible(const Request& request) {
   std::size_t longest = 0;
   for (const Ids& choice : request.choices) longest = std::max(longest, choice.size());
   const auto length = static_cast<std::int64_t>(request.prompt.size() + longest);
-  Answer answer{.id = request.id};
+  Answer answer{.id = request.id, .prompt_tokens = std::ssize(request.prompt)};
   if (request.prompt.empty() || length >= model_->max_positions() + (longest > 0 ? 1 : 0)) {
-    answer.error = Error({.what = request.prompt.empty() ? "the prompt is empty"
-                                                         : "the prompt is too long",
-                          .got = concat(length, " tokens"),
-                          .wanted = concat("fewer than max_position_embeddings = ",
-                                           model_->max_positions())})
-                       .what();
+    answer.error =
+        Error({.what = request.prompt.empty() ? "the prompt is empty" : "the prompt is too long",
+               .got = concat(length, " tokens"),
+               .wanted = concat("fewer than max_position_embeddings = ", model_->max_positions())})
+            .what();
   } else if (!request.choices.empty() || request.options.max_new_tokens > 0) {
     return false;
   } else {
@@ -165,9 +163,9 @@ void Generator::submit(RequestGroup group) {
   }
   for (const Request& request : requests) {
     // Pictures must lie in what is shared.
-    can_share = can_share && std::find(request.prompt.begin() + static_cast<std::ptrdiff_t>(shared),
-                                       request.prompt.end(),
-                                       model_->image_token_id()) == request.prompt.end();
+    can_share = can_share &&
+                std::find(request.prompt.begin() + static_cast<std::ptrdiff_t>(shared),
+                          request.prompt.end(), model_->image_token_id()) == request.prompt.end();
   }
   if (can_share && shared > 1) return wait(std::move(requests), group.pictures);
   for (Request& request : requests) {
@@ -296,8 +294,8 @@ void Generator::prefill(const std::vector<Group*>& groups) {
     }
   }
   const std::int64_t pad = model_->image_token_id() == 0 ? 1 : 0;
-  const at::Tensor embeddings = model_->embed(
-      pad_right(prompts, pad), features.empty() ? at::Tensor() : at::cat(features));
+  const at::Tensor embeddings =
+      model_->embed(pad_right(prompts, pad), features.empty() ? at::Tensor() : at::cat(features));
   cache_->begin_prefill(slots, lengths);
   const at::Tensor hidden = model_->decode(embeddings, {}, &*cache_);  // [n, T, C]
 
@@ -308,8 +306,7 @@ void Generator::prefill(const std::vector<Group*>& groups) {
     if (!groups[i]->has_whole_prompt) continue;
     rows.push_back(static_cast<std::int64_t>(i));
     last.push_back(lengths[i] - 1);
-    groups[i]->branches.push_back(
-        std::make_unique<Branch>(std::move(groups[i]->pending.front())));
+    groups[i]->branches.push_back(std::make_unique<Branch>(std::move(groups[i]->pending.front())));
     groups[i]->pending.pop_front();
     ready.push_back(groups[i]->branches.back().get());
   }
@@ -428,8 +425,7 @@ void Generator::score_choices(const std::vector<Branch*>& branches) {
       const at::Tensor wanted =
           at::tensor(at::ArrayRef<std::int64_t>(choice.data() + t, static_cast<std::size_t>(count)),
                      at::kLong);
-      score.logprob +=
-          logprobs.gather(1, wanted.unsqueeze(1)).sum(at::kDouble).item<double>();
+      score.logprob += logprobs.gather(1, wanted.unsqueeze(1)).sum(at::kDouble).item<double>();
     }
     scored[i].branch->scores.push_back(score);
   }
@@ -474,8 +470,8 @@ void Generator::decode_rows() {
 // Takes the search one step further, and moves its rows' tails to where it goes on.
 void Generator::advance(Branch& branch, const Logits& logits) {
   SearchStep step = branch.search->advance(logits);
-  if (branch.request.on_token && step.chosen.size() == 1 &&
-      !branch.request.on_token(step.chosen[0])) {
+  const bool is_single = branch.request.options.rows() == 1;
+  if (branch.request.on_token && !branch.request.on_token(is_single ? step.chosen[0] : -1)) {
     branch.search->interrupt();
     step.ids.clear();
   }
@@ -492,7 +488,9 @@ void Generator::advance(Branch& branch, const Logits& logits) {
 
 void Generator::finish(Branch& branch) {
   branch.is_finished = true;
-  Answer answer{.id = branch.request.id, .choices = std::move(branch.scores)};
+  Answer answer{.id = branch.request.id,
+                .prompt_tokens = std::ssize(branch.request.prompt),
+                .choices = std::move(branch.scores)};
   if (branch.search) {
     answer.first_token_entropy = branch.search->first_token_entropy();
     for (Hypothesis& hypothesis : branch.search->hypotheses()) {
@@ -519,11 +517,26 @@ void Generator::remove_finished() {
   }
 }
 
+Answer Generator::answer(Request request, const at::Tensor& pixel_values) {
+  RequestGroup group;
+  group.requests.push_back(std::move(request));
+  if (pixel_values.defined()) {
+    group.pictures = std::make_shared<PictureFeatures>(PictureFeatures{pixel_values});
+  }
+  submit(std::move(group));
+  Answer answer;
+  while (!is_idle()) {
+    for (Answer& one : step()) answer = std::move(one);
+  }
+  if (!answer.error.empty()) throw Error({.what = answer.error});
+  return answer;
+}
+
 std::vector<Answer> Generator::generate(
     const std::vector<EncodedConversation>& prompts, const GenerationOptions& options,
     const std::function<bool(std::size_t, std::int64_t)>& on_token) {
-  const std::int64_t batch_size = std::exchange(batch_size_, std::max<std::int64_t>(
-                                                                 1, std::ssize(prompts)));
+  const std::int64_t batch_size =
+      std::exchange(batch_size_, std::max<std::int64_t>(1, std::ssize(prompts)));
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     Request request{.id = i, .prompt = prompts[i].ids, .options = options, .stream = i};
     if (on_token) {

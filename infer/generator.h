@@ -39,11 +39,12 @@ struct ChoiceScore {
   std::int64_t tokens = 0;  // its length
 };
 
-// Called with each new id of the answer; false ends it there. Beam search calls it for none.
+// Called with each new id of the answer; false ends it there. Where several rows are searched
+// (beams, several answers) no id is final: then it is called with -1, once a step.
 using TokenCallback = std::function<bool(std::int64_t)>;
 
 struct Request {
-  std::uint64_t id = 0;             // comes back in the Answer
+  std::uint64_t id = 0;              // comes back in the Answer
   std::vector<std::int64_t> prompt;  // ids
   GenerationOptions options;
   std::uint64_t stream = 0;  // with options.seed, the source of every random draw
@@ -59,6 +60,7 @@ struct RequestGroup {
 
 struct Answer {
   std::uint64_t id = 0;
+  std::int64_t prompt_tokens = 0;
   std::vector<Generation> generations;  // the best first
   double first_token_entropy = 0;       // nats, of the model's distribution before any filter
   std::vector<ChoiceScore> choices;     // of a request with choices
@@ -94,6 +96,8 @@ class Generator {
   // Groups submitted whose prefill has not begun.
   std::int64_t waiting() const { return static_cast<std::int64_t>(waiting_.size()); }
 
+  // The answer to one request. Throws Error when there can be none.
+  Answer answer(Request request, const at::Tensor& pixel_values);
   // One answer a prompt, all about their own pictures, decoded together. Throws Error for a prompt
   // that can't be answered.
   std::vector<Answer> generate(const std::vector<EncodedConversation>& prompts,

@@ -8,12 +8,13 @@
 
 namespace vlm::infer {
 
-// Everything that features follow from: the tiles, the weights that see them, how they are computed.
+// Everything that features follow from: the tiles, the weights that see them, how they are
+// computed.
 std::string PictureEncoder::make_key(const at::Tensor& pixel_values) {
   if (model_digest_.empty()) {
-    model_digest_ = concat(digest_tensors(model_->picture_weights()), " ",
-                           model_->picture_settings(), " ", model_->dtype(), " ",
-                           model_->device().type());
+    model_digest_ =
+        concat(digest_tensors(model_->picture_weights()), " ", model_->picture_settings(), " ",
+               model_->dtype(), " ", model_->device().type());
   }
   return sha256_hex(concat(digest_tensor(pixel_values), " ", model_digest_));
 }
@@ -47,6 +48,20 @@ void PictureEncoder::encode(const std::vector<std::shared_ptr<PictureFeatures>>&
     if (cache_) cache_->store(keys[i], missing[i]->features.cpu());
     begin += count;
   }
+}
+
+std::shared_ptr<FeatureCache> open_feature_cache(const FeatureCacheChoice& choice,
+                                                 const VisionLanguageModel& model) {
+  constexpr std::int64_t kManyParameters = 50'000'000;
+  std::filesystem::path folder = choice.folder;
+  if (choice.folder == "off") return nullptr;
+  if (choice.folder == "auto") {
+    std::int64_t parameters = 0;
+    for (const auto& [name, weight] : model.picture_weights()) parameters += weight.numel();
+    folder = default_feature_cache_folder();
+    if (parameters < kManyParameters || folder.empty()) return nullptr;
+  }
+  return std::make_shared<FeatureCache>(folder, static_cast<std::uint64_t>(choice.gigabytes * 1e9));
 }
 
 }  // namespace vlm::infer

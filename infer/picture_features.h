@@ -44,4 +44,14 @@ class PictureEncoder {
   std::string model_digest_;  // made when first needed
 };
 
+struct FeatureCacheChoice {
+  std::string folder = "auto";  // "auto", "off" or a folder
+  double gigabytes = 10;
+};
+
+// Null when it is off. "auto" is the user's cache folder when the model's vision encoder is so
+// large that reading features back is clearly cheaper than making them, else off.
+std::shared_ptr<FeatureCache> open_feature_cache(const FeatureCacheChoice& choice,
+                                                 const VisionLanguageModel& model);
+
 }  // namespace vlm::infer

@@ -17,7 +17,7 @@ Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime) {
     load_adapter(*model, choice.adapter);
     merge_lora(*model);
   }
-  Session session{.generation = load_generation_options(folder)};
+  Session session{.model = model, .generation = load_generation_options(folder)};
   session.generator = std::make_unique<Generator>(model, load_processor(folder));
   session.load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return session;

@@ -15,6 +15,7 @@ struct ModelChoice {
 };
 
 struct Session {
+  ModelPtr model;
   std::unique_ptr<Generator> generator;
   GenerationOptions generation;  // of the checkpoint
   double load_s = 0;

@@ -17,7 +17,7 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-from oracle import adapters, forward, models, pictures, prompts, store, training  # noqa: E402
+from oracle import adapters, decoding, forward, models, pictures, prompts, store, training  # noqa: E402
 from oracle.text import write_json  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,6 +118,19 @@ def make_prompts():
                                                 FIXTURES / "pictures")})
 
 
+def make_decoding():
+    """Logits processors on random scores; beam search of two checkpoints."""
+    folder = FIXTURES / "decoding"
+    folder.mkdir(exist_ok=True)
+    tensors, records = decoding.processor_golden()
+    store.save_tensors(folder / "processors.safetensors", tensors)
+    write_json(folder / "processors.json", records)
+    for spec in (TINY, ODD):
+        processor = prompts.make_processor(spec, FIXTURES / spec.name)
+        write_json(folder / f"beams_{spec.name}.json", decoding.beam_golden(
+            models.load(FIXTURES / spec.name), processor, FIXTURES / "pictures", spec.seed))
+
+
 def make_odd():
     folder, _, _, golden = model_fixture(ODD)
     assert "lm_head.weight" not in models.stored_shapes(folder)
@@ -139,6 +152,7 @@ PARTS = {
     "smolvlm_odd": make_odd,
     "idefics3_tiny": make_idefics3,
     "prompts": make_prompts,
+    "decoding": make_decoding,
 }
 
 

@@ -1,5 +1,7 @@
 #include "infer/batch/batch_runner.h"
 
+#include <unordered_map>
+
 #include "infer/batch/picture_queue.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -9,71 +11,65 @@
 namespace vlm::infer {
 namespace {
 
-// Answers prepared items. They go in in input order; the sink takes answers in any order.
+// Hands prepared groups to the generator, and its answers to the sink.
 class Answerer {
  public:
   Answerer(Generator& generator, const BatchOptions& options, RowSink& sink)
-      : generator_(generator), options_(options), sink_(sink) {}
+      : generator_(generator), options_(options), sink_(sink) {
+    generator_.set_batch_size(options.batch_size);
+  }
 
-  void add(PreparedItem item) {
-    sink_.expect(item.item.ordinal);
-    if (item.error.empty()) {
-      try {
-        apply_overrides(options_.generation, item.item.overrides);
-      } catch (const Error& error) {
-        item.error = error.what();
+  // Enough is waiting for the generator to fill its next pass.
+  bool is_fed() const { return generator_.waiting() >= options_.batch_size; }
+  bool is_idle() const { return generator_.is_idle(); }
+
+  void add(std::vector<PreparedItem> items) {
+    RequestGroup group;
+    for (PreparedItem& one : items) {
+      sink_.expect(one.item.ordinal);
+      if (one.error.empty()) submit(one, group);
+      if (!one.error.empty()) {
+        sink_.add(one.item, {.error = one.error});
+      } else {
+        asked_.emplace(one.item.ordinal, std::move(one.item));
       }
     }
-    if (!item.error.empty()) return sink_.add(item.item, {.error = item.error});
-    const bool fits = batch_.empty() || batch_[0].item.overrides == item.item.overrides;
-    if (!fits || is_full()) finish();
-    batch_.push_back(std::move(item));
+    if (!group.requests.empty()) generator_.submit(std::move(group));
   }
 
-  // Writes the rows that are ready.
-  void write() {
-    if (is_full()) answer_batch();
-    sink_.flush();
-  }
-
-  // Answers what is waiting, and writes it.
-  void finish() {
-    answer_batch();
+  // Lets the generator work; its finished answers become rows.
+  void work() {
+    for (Answer& answer : generator_.step()) {
+      const auto asked = asked_.extract(static_cast<std::int64_t>(answer.id));
+      sink_.add(asked.mapped(), std::move(answer));
+    }
     sink_.flush();
   }
 
  private:
-  bool is_full() const { return batch_.size() >= static_cast<std::size_t>(options_.batch_size); }
-
-  void answer_batch() {
-    if (batch_.empty()) return;
-    answer(batch_, apply_overrides(options_.generation, batch_[0].item.overrides));
-    batch_.clear();
-  }
-
-  // One prompt that the model refuses (too long) must not take the batch with it: then each is
-  // tried alone.
-  void answer(const std::vector<PreparedItem>& items, const GenerationOptions& generation) {
-    std::vector<EncodedConversation> prompts;
-    for (const PreparedItem& item : items) prompts.push_back(item.prompt);
-    std::vector<Generation> answers;
+  // Adds the item's request to the group, or tells in its error why there is none.
+  void submit(PreparedItem& one, RequestGroup& group) {
     try {
-      answers = generator_.generate(prompts, generation);
+      const auto ordinal = static_cast<std::uint64_t>(one.item.ordinal);
+      Request request{.id = ordinal,
+                      .prompt = std::move(one.prompt.ids),
+                      .options = apply_overrides(options_.generation, one.item.overrides),
+                      .stream = ordinal,
+                      .choices = options_.choices};
+      if (!group.pictures && one.prompt.pixel_values.defined()) {
+        group.pictures =
+            std::make_shared<PictureFeatures>(PictureFeatures{one.prompt.pixel_values});
+      }
+      group.requests.push_back(std::move(request));
     } catch (const Error& error) {
-      if (items.size() == 1) return sink_.add(items[0].item, {.error = error.what()});
-      for (const PreparedItem& item : items) answer({item}, generation);
-      return;
-    }
-    for (std::size_t i = 0; i < items.size(); ++i) {
-      sink_.add(items[i].item, {.generation = std::move(answers[i]),
-                                .prompt_tokens = static_cast<std::int64_t>(prompts[i].ids.size())});
+      one.error = error.what();
     }
   }
 
   Generator& generator_;
   const BatchOptions& options_;
   RowSink& sink_;
-  std::vector<PreparedItem> batch_;
+  std::unordered_map<std::int64_t, BatchItem> asked_;  // by ordinal
 };
 
 }  // namespace
@@ -86,19 +82,22 @@ bool run_batch(Generator& generator, const ItemList& items, const RowFormat& for
       generator.processor(), items, log.done(),
       {.workers = options.workers, .ahead = options.batch_size * 2, .shard = log.header().shard});
   Progress progress("items", log.header().shard_items, log.rows());
-  bool is_stopped = false;
-  while (auto group = queue.next()) {
-    for (PreparedItem& item : *group) answerer.add(std::move(item));
-    answerer.write();
-    progress.update(log.rows());
-    is_stopped = stop_requested();
-    if (is_stopped) break;
+  std::int64_t shown = log.rows();
+  bool is_at_end = false;
+  while (!stop_requested()) {
+    while (!is_at_end && !answerer.is_fed() && (answerer.is_idle() || queue.is_ready())) {
+      auto group = queue.next();
+      is_at_end = !group;
+      if (group) answerer.add(std::move(*group));
+    }
+    answerer.work();
+    if (log.rows() > shown) progress.update(shown = log.rows());
+    if (is_at_end && answerer.is_idle()) break;
   }
-  if (!is_stopped) answerer.finish();
-  progress.update(log.rows());
+  const bool is_done = is_at_end && answerer.is_idle();
   log.sync();
-  if (!is_stopped && options.sink.in_input_order) log.sort();
-  return !is_stopped;
+  if (is_done && options.sink.in_input_order) log.sort();
+  return is_done;
 }
 
 std::int64_t count_items(const ItemList& items, const Shard& shard) {
@@ -111,19 +110,31 @@ std::int64_t count_items(const ItemList& items, const Shard& shard) {
 
 GenerationOptions apply_overrides(GenerationOptions options, const OrderedJson& overrides) {
   for (const auto& [key, value] : overrides.items()) {
-    // Values that mean what is done anyhow: one answer, the likeliest, which no seed changes.
-    const bool is_greedy =
-        (key == "temperature" && value == 0) || (key == "n" && value == 1) || key == "seed" ||
-        (key == "top_p" && (value == 1 || overrides.value("temperature", 1.0) == 0));
     if (key == "max_new_tokens") {
       options.max_new_tokens = value.get<std::int64_t>();
-    } else if (!is_greedy) {
-      throw Error({.what = "the request asks for what generation doesn't have",
-                   .where = key,
-                   .got = value.dump(),
-                   .wanted = "greedy answers: temperature 0, n 1, no stop"});
+    } else if (key == "seed") {
+      options.seed = value.get<std::uint64_t>();
+    } else if (key == "stop") {
+      options.stop_strings = value.get<std::vector<std::string>>();
+    } else if (key == "n") {
+      options.num_return_sequences = value.get<std::int64_t>();
+    } else if (key == "temperature") {
+      options.temperature = value.get<double>();
+    } else if (key == "top_p") {
+      options.top_p = value.get<double>();
+    } else {
+      throw Error({.what = "unknown override", .where = key, .got = value.dump()});
     }
   }
+  // There, temperature is 1 when nobody names it, and all tokens take part.
+  const bool asks_for_draws = overrides.contains("temperature") || overrides.contains("top_p") ||
+                              options.num_return_sequences > options.num_beams;
+  if (asks_for_draws) {
+    options.do_sample = options.temperature > 0 && options.top_p > 0;
+    options.top_k = 0;
+    if (!options.do_sample) options.temperature = options.top_p = 1;
+  }
+  options.validate("body");
   return options;
 }
 

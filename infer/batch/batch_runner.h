@@ -1,6 +1,6 @@
 // Items of a list → answers → rows of a log: batched, safe to interrupt and start again.
 //
-//   ItemList ─► PictureQueue ─► Generator, batch by batch ─► RowSink ─► RowLog
+//   ItemList ─► PictureQueue ─► Generator, fed as it gets room ─► RowSink ─► RowLog
 //
 // A picture that can't be read costs its own rows, never the run. What is written, and how a run
 // goes on, is row_log.h's business; here is only the loop that answers.
@@ -18,10 +18,11 @@
 namespace vlm::infer {
 
 struct BatchOptions {
-  std::int64_t batch_size = 8;
-  std::int64_t workers = 2;  // threads that decode and process pictures
+  std::int64_t batch_size = 8;  // pictures (or lists of them) whose questions are answered together
+  std::int64_t workers = 2;     // threads that decode and process pictures
   RowSinkOptions sink = {};
   GenerationOptions generation = {};
+  std::vector<std::vector<std::int64_t>> choices = {};  // ids; scored when there are any
 };
 
 // Answers what the log has no row for, and leaves it synced and, in input order, sorted. False when

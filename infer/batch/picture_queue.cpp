@@ -40,6 +40,12 @@ std::optional<std::vector<PreparedItem>> PictureQueue::next() {
   return std::move(group.items);
 }
 
+bool PictureQueue::is_ready() {
+  const std::lock_guard lock(mutex_);
+  return ready_.count(handed_out_) > 0 ||
+         (handed_out_ == claimed_ && next_group_ >= items_.groups());
+}
+
 std::int64_t PictureQueue::pending_in(std::int64_t group) const {
   const auto begin = done_.begin() + items_.first_item(group);
   return std::count(begin, done_.begin() + items_.first_item(group + 1), false);

@@ -53,6 +53,8 @@ class PictureQueue {
   // The next group's items that are not done; nothing at the end. Throws what a thread met that
   // was no item's own fault.
   std::optional<std::vector<PreparedItem>> next();
+  // Whether next() would return at once.
+  bool is_ready();
 
  private:
   void work();

@@ -15,37 +15,57 @@ std::string dump(const OrderedJson& json) {
   return json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
 }
 
-OrderedJson to_row(const BatchItem& item, const Answer& answer) {
+OrderedJson to_row(const BatchItem& item, const Answer& answer, const ReportOptions& report) {
   OrderedJson row;
   row["id"] = item.id;
   row.update(item.columns);
   if (answer.error.empty()) {
-    row.update(answer_fields(answer.generation));
+    row.update(report_answer(answer, report));
   } else {
     row["error"] = answer.error;
   }
   return row;
 }
 
-OrderedJson to_completion(const BatchItem& item, const Answer& answer) {
-  const auto completion_tokens = static_cast<std::int64_t>(answer.generation.ids.size());
-  const OrderedJson message = {{"role", "assistant"}, {"content", answer.generation.text}};
+OrderedJson to_message(const std::optional<std::string>& text) {
+  OrderedJson message = {{"role", "assistant"}, {"content", nullptr}};
+  if (text) message["content"] = *text;
+  return message;
+}
+
+OrderedJson to_choice(std::size_t index, const std::optional<std::string>& text,
+                      const std::string& finish_reason) {
+  return {{"index", index},
+          {"message", to_message(text)},
+          {"logprobs", nullptr},
+          {"finish_reason", finish_reason}};
+}
+
+OrderedJson to_completion(const BatchItem& item, const Answer& answer,
+                          const ReportOptions& report) {
+  std::int64_t completion_tokens = 0;
+  OrderedJson choices = OrderedJson::array();
+  for (std::size_t i = 0; i < answer.generations.size(); ++i) {
+    const Generation& generation = answer.generations[i];
+    completion_tokens += std::ssize(generation.ids);
+    choices.push_back(to_choice(i, i == 0 ? shown_text(answer, report) : generation.text,
+                                generation.finish_reason));
+  }
+  if (choices.empty()) choices.push_back(to_choice(0, shown_text(answer, report), "stop"));
   OrderedJson body;
   body["id"] = concat("chatcmpl-", item.ordinal);
   body["object"] = "chat.completion";
   body["created"] = 0;  // the same run gives the same bytes
   body["model"] = item.columns.value("model", "vlm");
-  body["choices"] = OrderedJson::array({{{"index", 0},
-                                         {"message", message},
-                                         {"logprobs", nullptr},
-                                         {"finish_reason", answer.generation.finish_reason}}});
+  body["choices"] = choices;
   body["usage"] = {{"prompt_tokens", answer.prompt_tokens},
                    {"completion_tokens", completion_tokens},
                    {"total_tokens", answer.prompt_tokens + completion_tokens}};
   return body;
 }
 
-OrderedJson to_openai_row(const BatchItem& item, const Answer& answer) {
+OrderedJson to_openai_row(const BatchItem& item, const Answer& answer,
+                          const ReportOptions& report) {
   OrderedJson row;
   row["id"] = concat("batch_req_", item.ordinal);
   row["custom_id"] = item.id;
@@ -54,7 +74,7 @@ OrderedJson to_openai_row(const BatchItem& item, const Answer& answer) {
   if (answer.error.empty()) {
     row["response"] = {{"status_code", 200},
                        {"request_id", concat("req_", item.ordinal)},
-                       {"body", to_completion(item, answer)}};
+                       {"body", to_completion(item, answer, report)}};
   } else {
     row["error"] = {{"code", "item_failed"}, {"message", answer.error}};
   }
@@ -104,38 +124,28 @@ std::string to_string(OutputFormat format) {
   }
 }
 
-OrderedJson answer_fields(const Generation& generation) {
-  return {{"text", generation.text},
-          {"mean_logprob", generation.mean_logprob()},
-          {"finish_reason", generation.finish_reason}};
-}
-
-std::vector<std::string> answer_columns() {
-  std::vector<std::string> names;
-  const OrderedJson fields = answer_fields({});
-  for (const auto& [name, value] : fields.items()) names.push_back(name);
-  names.emplace_back("error");
-  return names;
-}
-
-RowFormat::RowFormat(OutputFormat format, const std::vector<std::string>& columns)
-    : format_(format), columns_{"id"} {
+RowFormat::RowFormat(OutputFormat format, const std::vector<std::string>& columns,
+                     ReportOptions report)
+    : format_(format), report_(std::move(report)), columns_{"id"} {
   columns_.insert(columns_.end(), columns.begin(), columns.end());
-  const auto answer = answer_columns();
+  const auto answer = report_columns(report_);
   columns_.insert(columns_.end(), answer.begin(), answer.end());
+  columns_.emplace_back("error");
 }
 
 std::string RowFormat::preamble() const {
   if (format_ != OutputFormat::kCsv) return "";
   std::string line;
-  for (const std::string& name : columns_) line += (line.empty() ? "" : ",") + csv_field(name);
+  for (const std::string& name : columns_) line += csv_field(name) + ",";
+  line.pop_back();
   return line + "\r\n";
 }
 
 std::string RowFormat::row(const BatchItem& item, const Answer& answer) const {
-  if (format_ == OutputFormat::kCsv) return csv_line(to_row(item, answer));
+  if (format_ == OutputFormat::kCsv) return csv_line(to_row(item, answer, report_));
   const bool is_openai = format_ == OutputFormat::kOpenAi;
-  return dump(is_openai ? to_openai_row(item, answer) : to_row(item, answer)) + "\n";
+  return dump(is_openai ? to_openai_row(item, answer, report_) : to_row(item, answer, report_)) +
+         "\n";
 }
 
 std::string RowFormat::csv_line(const OrderedJson& row) const {

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "infer/generator.h"
+#include "infer/answer_report.h"
 #include "infer/items/item.h"
 #include "vlm/core/error.h"
 
@@ -23,24 +23,13 @@ enum class OutputFormat { kJsonl, kCsv, kOpenAi, kTxt };
 OutputFormat parse_output_format(const std::string& name, const std::filesystem::path& output);
 std::string to_string(OutputFormat format);
 
-struct Answer {
-  Generation generation = {};
-  std::int64_t prompt_tokens = 0;
-  std::string error = {};  // why there is none; empty: there is
-};
-
-// What a row shows of an answer, in order. Its keys are the answer's columns.
-OrderedJson answer_fields(const Generation& generation);
-
-// Columns that no input may have: those of answer_fields and "error".
-std::vector<std::string> answer_columns();
-
 class RowFormat {
  public:
   // `columns` are those that items may have (ItemList::columns).
-  RowFormat(OutputFormat format, const std::vector<std::string>& columns);
+  RowFormat(OutputFormat format, const std::vector<std::string>& columns, ReportOptions report);
 
   OutputFormat format() const { return format_; }
+  const ReportOptions& report() const { return report_; }
   std::string preamble() const;  // in front of all rows; mostly empty
   std::string row(const BatchItem& item, const Answer& answer) const;
 
@@ -48,6 +37,7 @@ class RowFormat {
   std::string csv_line(const OrderedJson& row) const;
 
   OutputFormat format_;
+  ReportOptions report_;
   std::vector<std::string> columns_;  // all of a CSV row
 };
 

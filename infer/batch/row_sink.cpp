@@ -7,9 +7,11 @@
 namespace vlm::infer {
 
 void RowSink::add(const BatchItem& item, Answer answer) {
-  if (format_.format() == OutputFormat::kTxt && answer.error.empty()) {
+  const bool is_answered = answer.error.empty();
+  const auto text = is_answered ? shown_text(answer, format_.report()) : std::nullopt;
+  if (format_.format() == OutputFormat::kTxt && text) {
     try {
-      write_text_file(item, answer.generation.text, options_.overwrites_text);
+      write_text_file(item, *text, options_.overwrites_text);
     } catch (const TextFileError& error) {
       answer.error = error.what();
     }

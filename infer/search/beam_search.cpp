@@ -112,10 +112,9 @@ void BeamSearch::keep_finished(const std::vector<Candidate>& candidates) {
   for (const Beam& beam : finished_) scores.push_back(beam.score);
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     Beam beam = candidates[i].beam;
-    beam.is_finished =
-        candidates[i].is_ended && static_cast<std::int64_t>(i) < options.num_beams;
-    beam.score = beam.score / divisor + (is_closed ? kHopeless : 0) +
-                 (beam.is_finished ? 0 : kHopeless);
+    beam.is_finished = candidates[i].is_ended && static_cast<std::int64_t>(i) < options.num_beams;
+    beam.score =
+        beam.score / divisor + (is_closed ? kHopeless : 0) + (beam.is_finished ? 0 : kHopeless);
     scores.push_back(beam.score);
     merged.push_back(std::move(beam));
   }
@@ -174,8 +173,7 @@ SearchStep BeamSearch::advance(const at::Tensor& logits) {
       std::all_of(finished_.begin(), finished_.end(), [](const Beam& b) { return b.is_finished; });
   const bool can_go_on = std::any_of(candidates.begin(), candidates.end(),
                                      [](const Candidate& one) { return !one.is_ended; });
-  is_done_ =
-      !is_improvable_ || (is_full && options.early_stopping == "true") || !can_go_on;
+  is_done_ = !is_improvable_ || (is_full && options.early_stopping == "true") || !can_go_on;
   return is_done_ ? SearchStep{} : step;
 }
 

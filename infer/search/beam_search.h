@@ -20,7 +20,7 @@ class BeamSearch : public Search {
  private:
   struct Beam {
     Hypothesis answer;
-    float score = 0;          // accumulated, processed log-probability
+    float score = 0;  // accumulated, processed log-probability
     bool is_finished = false;
   };
   // A running beam with one more token.

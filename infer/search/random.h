@@ -1,4 +1,5 @@
-// Random numbers by counting: the n-th number of a stream is a function of seed, stream and n alone.
+// Random numbers by counting: the n-th number of a stream is a function of seed, stream and n
+// alone.
 //
 // So an answer's draws don't depend on which other answers are decoded beside it. The mixing
 // function is SplitMix64's (Steele, Lea, Flood 2014).

@@ -27,6 +27,8 @@ struct Hypothesis {
   std::vector<double> logprobs;   // of each id: log softmax of the model's own logits
   std::string finish_reason;      // "stop" (an end id or stop string), "length" or "interrupted"
   double score = 0;               // beam search: sum of log-probabilities / length^length_penalty
+
+  bool operator==(const Hypothesis&) const = default;
 };
 
 struct SearchStep {

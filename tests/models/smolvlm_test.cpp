@@ -50,6 +50,14 @@ TEST_CASE("every stage of the graph equals transformers'") {
   }
 }
 
+// The real ids of a left-padded row.
+std::vector<std::int64_t> real_ids(const Golden& golden, std::int64_t row) {
+  const at::Tensor ids =
+      golden["input_ids"][row].masked_select(golden["attention_mask"][row].to(at::kBool));
+  const auto* data = ids.const_data_ptr<std::int64_t>();
+  return {data, data + ids.numel()};
+}
+
 TEST_CASE("greedy decoding with the cache gives transformers' ids and log-probabilities") {
   const at::NoGradGuard no_grad;
   for (const std::string name : kModels) {
@@ -58,19 +66,32 @@ TEST_CASE("greedy decoding with the cache gives transformers' ids and log-probab
     const auto model = load(name);
     const KeptTiles tiles(golden);
     const at::Tensor wanted = golden["greedy_ids"];  // [B, 12]
-    at::Tensor mask = golden["attention_mask"].to(at::kBool);
-    KvCache cache(model->cache_shape(), mask.size(0), mask.size(1) + wanted.size(1), at::kFloat);
-    at::Tensor embeddings = model->embed(golden["input_ids"],
-                                         model->encode_images(tiles.pixel_values, tiles.tile_mask));
+    const std::int64_t batch = wanted.size(0);
+    std::vector<std::int64_t> groups, lengths, ones(static_cast<std::size_t>(batch), 1);
+    std::vector<at::Tensor> rows;
+    const std::int64_t width = golden["input_ids"].size(1);
+    for (std::int64_t b = 0; b < batch; ++b) {  // padded on the right, as the cache wants it
+      const auto ids = real_ids(golden, b);
+      groups.push_back(b);
+      lengths.push_back(static_cast<std::int64_t>(ids.size()));
+      rows.push_back(at::constant_pad_nd(at::tensor(ids, at::kLong), {0, width - lengths.back()}));
+    }
+    KvCache cache(model->cache_shape(), 1, at::kFloat);
+    at::Tensor embeddings =
+        model->embed(at::stack(rows), model->encode_images(tiles.pixel_values, tiles.tile_mask));
+    at::Tensor last = at::tensor(lengths, at::kLong) - 1;
+    cache.begin_prefill(groups, lengths);
     std::vector<at::Tensor> logprobs;
     for (std::int64_t step = 0; step < wanted.size(1); ++step) {
-      const at::Tensor hidden = model->decode(embeddings, mask, &cache).select(1, -1);
-      const at::Tensor scores = model->logits(hidden).log_softmax(-1);  // [B, V]
+      const at::Tensor hidden = model->decode(embeddings, {}, &cache);
+      const at::Tensor scores =
+          model->logits(hidden.index({at::arange(batch), last})).log_softmax(-1);  // [B, V]
       CHECK(scores.argmax(-1).equal(wanted.select(1, step)));
       const at::Tensor next = wanted.narrow(1, step, 1);
       logprobs.push_back(scores.gather(1, next));
       embeddings = model->embed(next, {});
-      mask = at::cat({mask, at::ones({mask.size(0), 1}, at::kBool)}, 1);
+      last = at::zeros({batch}, at::kLong);
+      cache.begin_extend(groups, ones);
     }
     check_close(at::cat(logprobs, 1), golden["greedy_logprobs"]);
   }

@@ -2,6 +2,7 @@
 
 #include "tests/support/tensors.h"
 #include "vlm/nn/activation_checkpoint.h"
+#include "vlm/nn/attention.h"
 #include "vlm/nn/layers.h"
 #include "vlm/nn/lora.h"
 #include "vlm/nn/runtime.h"
@@ -9,26 +10,126 @@
 namespace vlm {
 namespace {
 
-TEST_CASE("a cache gives back what was appended, and follows its rows") {
-  KvCache cache({.layers = 2, .kv_heads = 1, .head_dim = 4}, 3, 6, at::kFloat);
-  const at::Tensor k = at::rand({3, 1, 2, 4}), v = at::rand({3, 1, 2, 4});
-  for (const std::int64_t layer : {0, 1}) {
-    const auto [keys, values] = cache.append(layer, k + layer, v);
-    CHECK(keys.equal(k + layer));
-    CHECK(values.equal(v));
+constexpr std::int64_t kHeads = 4, kKvHeads = 2, kHeadDim = 3;
+
+// Queries, keys and values of one sequence, [1, heads, T, D].
+struct Sequence {
+  at::Tensor q, k, v;
+
+  explicit Sequence(std::int64_t tokens)
+      : q(at::rand({1, kHeads, tokens, kHeadDim})),
+        k(at::rand({1, kKvHeads, tokens, kHeadDim})),
+        v(at::rand({1, kKvHeads, tokens, kHeadDim})) {}
+
+  Sequence cut(std::int64_t begin, std::int64_t count) const {
+    Sequence part = *this;
+    for (at::Tensor* t : {&part.q, &part.k, &part.v}) *t = t->narrow(2, begin, count);
+    return part;
   }
-  cache.advance(2);
-  cache.select_rows(at::tensor({2, 0}, at::kLong));
-  const auto [keys, values] = cache.append(0, at::ones({2, 1, 1, 4}), at::ones({2, 1, 1, 4}));
-  CHECK(keys.narrow(2, 0, 2).equal(at::stack({k[2], k[0]})));
-  CHECK(keys.select(2, 2).eq(1).all().item<bool>());
-  CHECK(cache.length() == 2);
+  static Sequence join(const Sequence& a, const Sequence& b) {
+    Sequence whole = a;
+    whole.q = at::cat({a.q, b.q}, 2);
+    whole.k = at::cat({a.k, b.k}, 2);
+    whole.v = at::cat({a.v, b.v}, 2);
+    return whole;
+  }
+  // Causal attention over all of it. [1, H, T, D]
+  at::Tensor attended() const { return grouped_attention(q, k, v, {}, q.size(2) > 1); }
+};
+
+// Sequences as one pass, padded on the right with garbage.
+struct PaddedPass {
+  at::Tensor q, k, v;
+  std::vector<std::int64_t> counts;
+
+  explicit PaddedPass(const std::vector<Sequence>& sequences) {
+    std::int64_t longest = 0;
+    for (const Sequence& one : sequences) {
+      counts.push_back(one.q.size(2));
+      longest = std::max(longest, counts.back());
+    }
+    const auto rows = static_cast<std::int64_t>(sequences.size());
+    q = at::full({rows, kHeads, longest, kHeadDim}, 9.0);
+    k = at::full({rows, kKvHeads, longest, kHeadDim}, 9.0);
+    v = at::full({rows, kKvHeads, longest, kHeadDim}, 9.0);
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+      const auto row = static_cast<std::int64_t>(i);
+      q[row].narrow(1, 0, counts[i]).copy_(sequences[i].q[0]);
+      k[row].narrow(1, 0, counts[i]).copy_(sequences[i].k[0]);
+      v[row].narrow(1, 0, counts[i]).copy_(sequences[i].v[0]);
+    }
+  }
+};
+
+at::Tensor run_pass(KvCache& cache, const PaddedPass& pass) {
+  const at::Tensor out = cache.attend(0, pass.q, pass.k, pass.v);
+  cache.end_pass();
+  return out;
 }
 
-TEST_CASE("a cache refuses more than its capacity") {
-  KvCache cache({.layers = 1, .kv_heads = 1, .head_dim = 2}, 1, 3, at::kFloat);
-  const at::Tensor four = at::zeros({1, 1, 4, 2});
-  CHECK_THROWS_WITH(cache.append(0, four, four), Contains("KV cache holds 3 tokens, got 4"));
+TEST_CASE("rows that share a prefix attend as whole sequences would") {
+  at::manual_seed(1);
+  KvCache cache({.layers = 1, .kv_heads = kKvHeads, .head_dim = kHeadDim}, 2, at::kFloat);
+  const std::vector<Sequence> prompts = {Sequence(5), Sequence(1), Sequence(9)};
+  const PaddedPass prefill(prompts);
+  cache.begin_prefill({0, 1, 2}, prefill.counts);
+  const at::Tensor first = run_pass(cache, prefill);
+  for (std::int64_t g = 0; g < 3; ++g) {
+    const std::int64_t length = prefill.counts[static_cast<std::size_t>(g)];
+    check_close(first[g].narrow(1, 0, length), prompts[static_cast<std::size_t>(g)].attended()[0]);
+  }
+
+  // Rows 0, 1 of group 0 and row 5 of group 2 go on, by several tokens and then one by one.
+  const std::vector<std::int64_t> rows = {0, 1, 5};
+  std::vector<Sequence> whole = {prompts[0], prompts[0], prompts[2]};
+  for (const std::vector<std::int64_t> counts :
+       {std::vector<std::int64_t>{3, 1, 2}, {1, 1, 1}, {1, 1, 1}, {4, 2, 40}}) {
+    std::vector<Sequence> more;
+    for (const std::int64_t count : counts) more.emplace_back(count);
+    const PaddedPass pass(more);
+    cache.begin_extend(rows, counts);
+    const at::Tensor out = run_pass(cache, pass);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      whole[i] = Sequence::join(whole[i], more[i]);
+      const std::int64_t length = whole[i].q.size(2);
+      check_close(out[static_cast<std::int64_t>(i)].narrow(1, 0, counts[i]),
+                  whole[i].attended()[0].narrow(1, length - counts[i], counts[i]));
+    }
+  }
+  CHECK(cache.prefix_length(2) == 9);
+  CHECK(cache.tail_length(5) == 44);
+}
+
+TEST_CASE("positions count the real tokens before each one") {
+  KvCache cache({.layers = 1, .kv_heads = kKvHeads, .head_dim = kHeadDim}, 1, at::kFloat);
+  const PaddedPass prefill({Sequence(4), Sequence(2)});
+  cache.begin_prefill({0, 1}, prefill.counts);
+  CHECK(cache.positions().equal(at::arange(4).unsqueeze(0)));
+  run_pass(cache, prefill);
+  cache.begin_extend({0, 1}, {2, 1});
+  CHECK(cache.positions().equal(at::tensor({4, 5, 2, 3}, at::kLong).view({2, 2})));
+}
+
+TEST_CASE("tails follow their beams, and groups may move") {
+  at::manual_seed(2);
+  KvCache cache({.layers = 1, .kv_heads = kKvHeads, .head_dim = kHeadDim}, 3, at::kFloat);
+  const std::vector<Sequence> prompts = {Sequence(3), Sequence(6)};
+  const PaddedPass prefill(prompts);
+  cache.begin_prefill({0, 1}, prefill.counts);
+  run_pass(cache, prefill);
+  std::vector<Sequence> tails = {Sequence(2), Sequence(2), Sequence(2)};
+  cache.begin_extend({3, 4, 5}, {2, 2, 2});
+  run_pass(cache, PaddedPass(tails));
+  cache.copy_tails({5, 3, 3}, {3, 4, 5});
+  cache.move_group(1, 0);
+  tails = {tails[2], tails[0], tails[0]};
+  const std::vector<Sequence> next = {Sequence(1), Sequence(1), Sequence(1)};
+  cache.begin_extend({0, 1, 2}, {1, 1, 1});
+  const at::Tensor out = run_pass(cache, PaddedPass(next));
+  for (std::size_t i = 0; i < 3; ++i) {
+    const auto whole = Sequence::join(Sequence::join(prompts[1], tails[i]), next[i]);
+    check_close(out[static_cast<std::int64_t>(i)], whole.attended()[0].narrow(1, 8, 1));
+  }
 }
 
 TEST_CASE("checkpointed activations give the same gradients, dropout included") {

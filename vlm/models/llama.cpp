@@ -153,8 +153,8 @@ DecodeStep make_step(const LlamaConfig& config, const at::Tensor& embeddings,
   DecodeStep step{.cache = cache};
   const at::Tensor positions =
       cache ? cache->positions() : make_positions(embeddings, attention_mask);
-  step.rotary = make_rotary_table(positions, config.head_size(), config.rope_theta,
-                                  embeddings.scalar_type());
+  step.rotary =
+      make_rotary_table(positions, config.head_size(), config.rope_theta, embeddings.scalar_type());
   if (attention_mask.defined()) step.mask = make_mask(attention_mask);
   return step;
 }

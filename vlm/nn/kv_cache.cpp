@@ -17,9 +17,9 @@ namespace {
 // `old` [A, K, S, D] in a larger buffer of zeros, or itself when it is large enough.
 at::Tensor grown(const at::Tensor& old, std::int64_t places, std::int64_t tokens) {
   if (old.size(0) >= places && old.size(2) >= tokens) return old;
-  at::Tensor larger = at::zeros({std::max(places, old.size(0)), old.size(1),
-                                 std::max(tokens, old.size(2)), old.size(3)},
-                                old.options());
+  at::Tensor larger = at::zeros(
+      {std::max(places, old.size(0)), old.size(1), std::max(tokens, old.size(2)), old.size(3)},
+      old.options());
   larger.narrow(0, 0, old.size(0)).narrow(2, 0, old.size(2)).copy_(old);
   return larger;
 }
@@ -74,8 +74,7 @@ void KvCache::begin_extend(const std::vector<std::int64_t>& rows,
   pass_.first_group = rows.front() / rows_per_group_;
   pass_.groups = rows.back() / rows_per_group_ + 1 - pass_.first_group;
   const std::int64_t first_row = pass_.first_group * rows_per_group_;
-  pass_.is_whole_grid =
-      static_cast<std::int64_t>(rows.size()) == pass_.groups * rows_per_group_;
+  pass_.is_whole_grid = static_cast<std::int64_t>(rows.size()) == pass_.groups * rows_per_group_;
 
   std::vector<std::int64_t> begins, grid_rows;
   pass_.offset = tail_length(rows.front());
@@ -142,8 +141,8 @@ at::Tensor KvCache::attend_rows(Layer& layer, const at::Tensor& q, const at::Ten
                                 const at::Tensor& v) {
   store_tails(layer, k, v);
   if (pass_.is_whole_grid) return attend_grid(layer, q);
-  at::Tensor grid = at::zeros(
-      {pass_.groups * rows_per_group_, q.size(1), q.size(2), q.size(3)}, q.options());
+  at::Tensor grid =
+      at::zeros({pass_.groups * rows_per_group_, q.size(1), q.size(2), q.size(3)}, q.options());
   grid.index_copy_(0, pass_.grid_index, q);
   return attend_grid(layer, grid).index_select(0, pass_.grid_index);
 }
@@ -157,7 +156,9 @@ void KvCache::store_tails(Layer& layer, const at::Tensor& k, const at::Tensor& v
   for (std::size_t i = 0; i < pass_.places.size(); ++i) {
     const std::int64_t row = pass_.places[i];
     const auto store = [&](at::Tensor& tails, const at::Tensor& from) {
-      tails[row].narrow(1, tail_length(row), pass_.tokens).copy_(from[static_cast<std::int64_t>(i)]);
+      tails[row]
+          .narrow(1, tail_length(row), pass_.tokens)
+          .copy_(from[static_cast<std::int64_t>(i)]);
     };
     store(layer.tail_k, k);
     store(layer.tail_v, v);
@@ -176,33 +177,32 @@ at::Tensor KvCache::attend_grid(const Layer& layer, const at::Tensor& q) const {
   };
   // Rows side by side for the prefix: [n·R, K, …] → [n, K, R·…]
   const auto by_group = [&](const at::Tensor& t) {
-    return t.view({n, r, kv, per_kv, t.size(-1)}).transpose(1, 2).reshape(
-        {n, kv, r * per_kv, t.size(-1)});
+    return t.view({n, r, kv, per_kv, t.size(-1)})
+        .transpose(1, 2)
+        .reshape({n, kv, r * per_kv, t.size(-1)});
   };
   const auto by_row = [&](const at::Tensor& t) {
-    return t.view({n, kv, r, per_kv, t.size(-1)}).transpose(1, 2).reshape(
-        {n * r, kv, per_kv, t.size(-1)});
+    return t.view({n, kv, r, per_kv, t.size(-1)})
+        .transpose(1, 2)
+        .reshape({n * r, kv, per_kv, t.size(-1)});
   };
   const at::Tensor scaled =
       (q * (1.0 / std::sqrt(static_cast<double>(d)))).reshape({n * r, kv, per_kv, d});
-  at::Tensor scores = at::cat(
-      {by_row(at::matmul(by_group(scaled), prefix_of(layer.prefix_k).transpose(-1, -2))),
-       at::matmul(scaled, tail_of(layer.tail_k).transpose(-1, -2))},
-      -1);  // [n·R, K, heads·T, P + T']
+  at::Tensor scores =
+      at::cat({by_row(at::matmul(by_group(scaled), prefix_of(layer.prefix_k).transpose(-1, -2))),
+               at::matmul(scaled, tail_of(layer.tail_k).transpose(-1, -2))},
+              -1);  // [n·R, K, heads·T, P + T']
   if (pass_.is_hidden.defined()) {
-    const at::Tensor hidden =
-        pass_.is_hidden.view({n * r, 1, 1, tokens, scores.size(-1)});
+    const at::Tensor hidden = pass_.is_hidden.view({n * r, 1, 1, tokens, scores.size(-1)});
     scores = scores.view({n * r, kv, per_kv / tokens, tokens, -1})
                  .masked_fill(hidden, -1e30)
                  .view(scores.sizes());
   }
   const at::Tensor weights = scores.softmax(-1);
-  const at::Tensor from_prefix =
-      at::matmul(by_group(weights.narrow(-1, 0, pass_.prefix_tokens).contiguous()),
-                 prefix_of(layer.prefix_v));
+  const at::Tensor from_prefix = at::matmul(
+      by_group(weights.narrow(-1, 0, pass_.prefix_tokens).contiguous()), prefix_of(layer.prefix_v));
   const at::Tensor from_tail =
-      at::matmul(weights.narrow(-1, pass_.prefix_tokens, pass_.tail_tokens),
-                 tail_of(layer.tail_v));
+      at::matmul(weights.narrow(-1, pass_.prefix_tokens, pass_.tail_tokens), tail_of(layer.tail_v));
   return (by_row(from_prefix) + from_tail).view(q.sizes());
 }
 
@@ -257,8 +257,9 @@ void KvCache::move_group(std::int64_t from, std::int64_t to) {
   const auto move = [](at::Tensor& t, std::int64_t source, std::int64_t target, std::int64_t count,
                        std::int64_t tokens) {
     if (tokens == 0) return;
-    t.narrow(0, target, count).narrow(2, 0, tokens).copy_(
-        t.narrow(0, source, count).narrow(2, 0, tokens));
+    t.narrow(0, target, count)
+        .narrow(2, 0, tokens)
+        .copy_(t.narrow(0, source, count).narrow(2, 0, tokens));
   };
   const std::int64_t r = rows_per_group_;
   for (Layer& layer : layers_) {

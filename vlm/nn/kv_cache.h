@@ -80,7 +80,7 @@ class KvCache {
     // Of an extension only. Rows are worked on as a grid of all rows of groups [first, first + n).
     std::int64_t first_group = 0, groups = 0;
     std::int64_t prefix_tokens = 0, tail_tokens = 0;  // longest prefix and (new) tail of the grid
-    std::int64_t offset = -1;   // where the tokens go in every tail; -1: differs
+    std::int64_t offset = -1;    // where the tokens go in every tail; -1: differs
     bool is_whole_grid = false;  // the pass has every row of the grid
     at::Tensor grid_index;       // [B] of the grid's rows
     at::Tensor is_hidden;        // [n, R, T, prefix_tokens + tail_tokens] bool; undefined: all seen

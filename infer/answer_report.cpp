@@ -1,0 +1,97 @@
+#include "infer/answer_report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+namespace vlm::infer {
+namespace {
+
+std::size_t best_choice(const std::vector<double>& probabilities) {
+  return static_cast<std::size_t>(std::max_element(probabilities.begin(), probabilities.end()) -
+                                  probabilities.begin());
+}
+
+OrderedJson report_choices(const Answer& answer, const ChoiceList& list) {
+  const auto probabilities = choice_probabilities(answer.choices, list.by_mean);
+  const std::size_t best = best_choice(probabilities);
+  OrderedJson fields = {{"text", list.texts[best]}, {"probability", probabilities[best]}};
+  fields["probabilities"] = OrderedJson::object();
+  fields["logprobs"] = OrderedJson::object();
+  for (std::size_t i = 0; i < list.texts.size(); ++i) {
+    fields["probabilities"][list.texts[i]] = probabilities[i];
+    fields["logprobs"][list.texts[i]] = answer.choices[i].logprob;
+  }
+  return fields;
+}
+
+OrderedJson report_generation(const Generation& generation, const ReportOptions& options) {
+  OrderedJson fields = {{"text", generation.text},
+                        {"mean_logprob", generation.mean_logprob()},
+                        {"min_logprob", generation.min_logprob()}};
+  if (options.has_scores) fields["score"] = generation.score;
+  fields["finish_reason"] = generation.finish_reason;
+  return fields;
+}
+
+// From 0 to 1.
+double confidence(const Answer& answer, const ReportOptions& options) {
+  if (options.choices.texts.empty()) return std::exp(answer.generations[0].mean_logprob());
+  const auto probabilities = choice_probabilities(answer.choices, options.choices.by_mean);
+  return probabilities[best_choice(probabilities)];
+}
+
+bool is_withheld(const Answer& answer, const ReportOptions& options) {
+  return options.abstain_below && confidence(answer, options) < *options.abstain_below;
+}
+
+}  // namespace
+
+OrderedJson report_answer(const Answer& answer, const ReportOptions& options) {
+  OrderedJson fields;
+  if (!options.choices.texts.empty()) {
+    fields = report_choices(answer, options.choices);
+  } else {
+    fields = report_generation(answer.generations[0], options);
+    fields["first_token_entropy"] = answer.first_token_entropy;
+    if (options.has_alternatives) {
+      fields["alternatives"] = OrderedJson::array();
+      for (std::size_t i = 1; i < answer.generations.size(); ++i) {
+        fields["alternatives"].push_back(report_generation(answer.generations[i], options));
+      }
+    }
+  }
+  if (!options.abstain_below) return fields;
+  const bool abstains = is_withheld(answer, options);
+  fields["abstained"] = abstains;
+  fields["withheld_text"] = nullptr;
+  if (abstains) std::swap(fields["text"], fields["withheld_text"]);
+  return fields;
+}
+
+std::optional<std::string> shown_text(const Answer& answer, const ReportOptions& options) {
+  const OrderedJson text = report_answer(answer, options)["text"];
+  return text.is_null() ? std::nullopt : std::optional(text.get<std::string>());
+}
+
+std::vector<std::string> report_columns(const ReportOptions& options) {
+  Answer answer{.generations = {Generation{}}};
+  answer.choices.resize(options.choices.texts.size());
+  for (ChoiceScore& score : answer.choices) score.tokens = 1;
+  std::vector<std::string> names;
+  const OrderedJson fields = report_answer(answer, options);
+  for (const auto& [name, value] : fields.items()) names.push_back(name);
+  return names;
+}
+
+std::vector<std::string> reserved_columns() {
+  std::vector<std::string> names =
+      report_columns({.abstain_below = 0, .has_alternatives = true, .has_scores = true});
+  for (const std::string& name : report_columns({.choices = {.texts = {"yes", "no"}}})) {
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  }
+  names.emplace_back("error");
+  return names;
+}
+
+}  // namespace vlm::infer

@@ -1,0 +1,51 @@
+// The options of the command line that say how answers are made, the same for every command.
+//
+// What isn't given comes from the checkpoint's generation_config.json. Names are those of
+// transformers' GenerationConfig.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "infer/choices.h"
+#include "infer/generation_options.h"
+#include "vlm/core/json.h"
+#include "vlm/text/tokenizer.h"
+
+namespace CLI {
+class App;
+}
+
+namespace vlm::infer {
+
+struct GenerationFlags {
+  std::int64_t max_new_tokens = 128;  // a command may change its default before it declares it
+  std::optional<std::int64_t> min_new_tokens, top_k, no_repeat_ngram_size, num_beams,
+      num_return_sequences;
+  std::optional<double> temperature, top_p, min_p, typical_p, repetition_penalty, length_penalty;
+  bool do_sample = false, no_do_sample = false;
+  std::string early_stopping;  // empty: the checkpoint's
+  std::vector<std::string> stop, bad_words;
+  std::vector<std::string> choices;
+  std::string choices_file;
+  std::string choice_score = "sum";
+  std::optional<double> abstain_below;
+
+  // Declares --max-new-tokens and the rest.
+  void declare(CLI::App& command);
+
+  // The checkpoint's options with what was given in their place. A sampling option turns sampling
+  // on, unless --no-do-sample or temperature 0 turns it off. Throws Error for what is out of range.
+  GenerationOptions apply(GenerationOptions options, std::uint64_t seed,
+                          const Tokenizer& tokenizer) const;
+
+  // The given choices; empty when there are none. Throws Error as load_choices.
+  ChoiceList choice_list() const;
+
+  // What was given, for a run's journal.
+  OrderedJson describe() const;
+};
+
+}  // namespace vlm::infer
