@@ -128,7 +128,8 @@ RowFormat::RowFormat(OutputFormat format, const std::vector<std::string>& column
 std::string RowFormat::preamble() const {
   if (format_ != OutputFormat::kCsv) return "";
   std::string line;
-  for (const std::string& name : columns_) line += (line.empty() ? "" : ",") + csv_field(name);
+  for (const std::string& name : columns_) line += csv_field(name) + ",";
+  line.pop_back();
   return line + "\r\n";
 }
 
