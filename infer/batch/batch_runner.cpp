@@ -86,17 +86,16 @@ bool run_batch(Generator& generator, const ItemList& items, const RowFormat& for
       generator.processor(), items, log.done(),
       {.workers = options.workers, .ahead = options.batch_size * 2, .shard = log.header().shard});
   Progress progress("items", log.header().shard_items, log.rows());
-  std::int64_t shown = log.rows();
   bool is_stopped = false;
   while (auto group = queue.next()) {
     for (PreparedItem& item : *group) answerer.add(std::move(item));
     answerer.write();
-    if (log.rows() > shown) progress.update(shown = log.rows());
+    progress.update(log.rows());
     is_stopped = stop_requested();
     if (is_stopped) break;
   }
   if (!is_stopped) answerer.finish();
-  if (log.rows() > shown) progress.update(log.rows());
+  progress.update(log.rows());
   log.sync();
   if (!is_stopped && options.sink.in_input_order) log.sort();
   return !is_stopped;
