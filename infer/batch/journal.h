@@ -29,7 +29,7 @@ struct JournalHeader {
   std::int64_t items = 0;        // of the whole input
   std::int64_t shard_items = 0;  // of this shard
   Shard shard = {};
-  OrderedJson options = {};  // option → value: everything that a row depends on
+  OrderedJson options;  // option → value: everything that a row depends on
 };
 
 struct RowRecord {

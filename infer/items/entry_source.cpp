@@ -137,7 +137,8 @@ class Opener {
     const bool is_jsonl = ends_with_any(path, {".jsonl", ".ndjson"});
     if (!is_jsonl && !path.ends_with(".tar")) return add_picture(path);
     flush();
-    parts_.push_back(is_jsonl ? open_jsonl_source(path, check_ids_) : open_tar_source(path, check_ids_));
+    parts_.push_back(is_jsonl ? open_jsonl_source(path, check_ids_)
+                              : open_tar_source(path, check_ids_));
   }
 
   // The paths of a list are not looked at now: a missing one is an error of its own row.

@@ -36,12 +36,12 @@ Image load_picture(const PictureRef& picture);
 
 struct BatchItem {
   std::int64_t ordinal = 0;
-  std::string id;                      // of the row; no two items share one
-  OrderedJson columns;                 // an object: shown in the row behind the id
-  std::vector<Message> messages = {};  // what the model is asked
-  OrderedJson overrides = {};          // generation options of this item alone, or null
-  std::string text_file = {};          // where a .txt answer lies; empty: no place for one
-  std::string error = {};              // why it can't be asked; empty: it can
+  std::string id;                               // of the row; no two items share one
+  OrderedJson columns = OrderedJson::object();  // shown in the row behind the id
+  std::vector<Message> messages = {};           // what the model is asked
+  OrderedJson overrides = {};                   // generation options of this item alone, or null
+  std::string text_file = {};                   // where a .txt answer lies; empty: no place for one
+  std::string error = {};                       // why it can't be asked; empty: it can
 };
 
 // Neighbours that show the same pictures: read, processed and encoded once for all of them.

@@ -1,6 +1,5 @@
 // The program as its users meet it: output, messages, exit codes, interruptions.
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "tests/support/catch.h"
 #include "tests/support/run_program.h"
@@ -14,7 +13,7 @@ const std::string kPictures = "tests/fixtures/pictures/";
 
 TEST_CASE("every command explains itself and refuses what it doesn't know") {
   for (const std::string command :
-       {"generate", "caption", "vqa", "evaluate", "inspect", "finetune", "merge"}) {
+       {"generate", "caption", "vqa", "evaluate", "gather", "inspect", "finetune", "merge"}) {
     INFO(command);
     const ProgramResult help = run_vlm(command + " --help");
     CHECK(help.code == 0);
@@ -60,37 +59,6 @@ TEST_CASE("errors go to stderr with exit code 1") {
       run_vlm("generate --model tests/fixtures/smolvlm_tiny --prompt x --device tpu");
   CHECK(device.code == 1);
   CHECK_THAT(device.err, Contains("error: unknown device: got 'tpu'"));
-}
-
-TEST_CASE("caption and vqa write rows, tell failures by exit code 3, and go on after a kill") {
-  const ScratchFolder folder;
-  const auto in = folder.path() / "in";
-  std::filesystem::create_directories(in);
-  for (int i = 0; i < 40; ++i) {
-    std::filesystem::copy_file(fixture("pictures/square.png"),
-                               in / ("p" + std::to_string(100 + i) + ".png"));
-  }
-  const std::string output = (folder.path() / "rows.jsonl").string();
-  const std::string command =
-      "vqa " + in.string() + kModel +
-      "--question Who? --question Why? --max-new-tokens 3 --batch-size 2 --output ";
-  REQUIRE(run_vlm(command + (folder.path() / "whole.jsonl").string()).code == 0);
-  const std::string whole = read_file(folder.path() / "whole.jsonl");
-  CHECK(std::count(whole.begin(), whole.end(), '\n') == 80);
-  for (int trial = 0; trial < 4; ++trial) {  // killed at some moment, started again, killed again
-    run_shell("timeout -s KILL 0." + std::to_string(2 + trial) + " '" + VLM_BINARY + "' " +
-                  command + output + " || true",
-              VLM_SOURCE_DIR);
-  }
-  REQUIRE(run_vlm(command + output).code == 0);
-  CHECK(read_file(output) == whole);
-
-  std::ofstream(in / "p120.png") << "broken now";
-  const ProgramResult broken =
-      run_vlm("caption " + in.string() + kModel + "--max-new-tokens 2 --output " +
-              (folder.path() / "captions.jsonl").string());
-  CHECK(broken.code == 3);
-  CHECK_THAT(broken.err, Contains("40 rows written") && Contains("1 with an error"));
 }
 
 // Four questions that can only be answered by heart.

@@ -1,9 +1,10 @@
-// Folders of pictures: rows, errors as rows, going on after an interruption.
+// Items answered: rows, errors as rows, going on after an interruption, the score of an evaluation.
 #include "infer/batch/batch_runner.h"
 
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <sstream>
 
 #include "infer/evaluate.h"
 #include "infer/inspect.h"
@@ -17,57 +18,83 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A folder with good and broken pictures, and the items that a command would make of it.
-struct Pictures {
-  ScratchFolder folder;
-  std::vector<BatchItem> items;
-
-  Pictures() {
-    fs::create_directories(folder.path() / "in/deep");
-    for (const char* name : {"square", "wide", "tall"}) {
-      const std::string file = std::string(name) + ".png";
-      fs::copy_file(fixture("pictures/" + file), folder.path() / "in" / file);
-      fs::copy_file(fixture("pictures/" + file), folder.path() / "in/deep" / file);
-    }
-    save_text(folder.path() / "in/broken.png", "no picture");
-    save_text(folder.path() / "in/notes.txt", "not looked at");
-    for (const auto& path : list_pictures({(folder.path() / "in").string()})) {
-      items.push_back({.id = path.string(),
-                       .columns = {{"question", "What?"}},
-                       .messages = make_conversation("What?", 1, ""),
-                       .images = {path}});
-    }
-  }
-};
-
-BatchOptions make_options(const Session& session, const fs::path& output) {
-  BatchOptions options{.output = output, .batch_size = 3};
-  options.generation = session.generation;
-  options.generation.max_new_tokens = 4;
-  return options;
-}
-
 Session open() {
   return open_session({.model = fixture("smolvlm_tiny").string()}, {.device = "cpu"});
 }
 
-TEST_CASE("every picture is a row, a broken one a row with its error") {
-  Pictures pictures;
-  REQUIRE(pictures.items.size() == 7);
-  Session session = open();
-  const auto output = pictures.folder.path() / "out.jsonl";
-  const BatchResult result =
-      run_batch(*session.generator, pictures.items, make_options(session, output));
-  CHECK(result.rows == 7);
-  CHECK(result.errors == 1);
+// A folder with good and broken pictures, and a run over it.
+struct Run {
+  ScratchFolder folder;
+  std::string prompt = "What?";
+  BatchOptions options = {.batch_size = 3};
+  OutputFormat kind = OutputFormat::kJsonl;
+  bool retry_errors = false;
+
+  Run() {
+    for (const char* name : {"square", "wide", "tall"}) {
+      const std::string file = std::string(name) + ".png";
+      const std::string bytes = load_text(fixture("pictures/" + file));
+      folder.write("in/" + file, bytes);
+      folder.write("in/deep/" + file, bytes);
+    }
+    folder.write("in/broken.png", "no picture");
+    folder.write("in/notes.txt", "not looked at");
+  }
+
+  fs::path output() const { return folder.path() / "out.jsonl"; }
+
+  ItemList items() const {
+    std::istringstream none;
+    return ItemList(open_entries({(folder.path() / "in").string()}, none),
+                    {.questions = {{"1", prompt}}, .reserved = answer_columns()});
+  }
+
+  // Number of rows, of those with an error.
+  std::pair<std::int64_t, std::int64_t> answer(Session& session) {
+    const ItemList list = items();
+    const RowFormat format(kind, list.columns());
+    RowLog log({.output = output(),
+                .header = {.items = list.items(),
+                           .shard_items = list.items(),
+                           .options = {{"--prompt", prompt}}},
+                .preamble = format.preamble(),
+                .retry_errors = retry_errors});
+    options.generation = session.generation;
+    options.generation.max_new_tokens = 4;
+    CHECK(run_batch(*session.generator, list, format, log, options));
+    return {log.rows(), log.errors()};
+  }
+};
+
+std::vector<OrderedJson> read_rows(const fs::path& output) {
+  std::vector<OrderedJson> rows;
   std::ifstream in(output);
-  std::string line;
-  for (const BatchItem& item : pictures.items) {
-    REQUIRE(std::getline(in, line));
-    const OrderedJson row = OrderedJson::parse(line);
-    CHECK(row["id"] == item.id);
+  for (std::string line; std::getline(in, line);) rows.push_back(OrderedJson::parse(line));
+  return rows;
+}
+
+// The rows without their log-probabilities, whose last digits depend on the batch.
+std::vector<std::string> read_answers(const fs::path& output) {
+  std::vector<std::string> answers;
+  for (OrderedJson& row : read_rows(output)) {
+    row.erase("mean_logprob");
+    answers.push_back(row.dump());
+  }
+  return answers;
+}
+
+TEST_CASE("every picture is a row, a broken one a row with its error") {
+  Run run;
+  Session session = open();
+  CHECK(run.answer(session) == std::pair<std::int64_t, std::int64_t>(7, 1));
+  const auto rows = read_rows(run.output());
+  REQUIRE(rows.size() == 7);
+  std::vector<std::string> names;
+  for (const OrderedJson& row : rows) {
+    CHECK(row["id"] == row["path"]);
     CHECK(row["question"] == "What?");
-    if (item.images[0].filename() == "broken.png") {
+    names.push_back(fs::path(row["id"].get<std::string>()).filename());
+    if (names.back() == "broken.png") {
       CHECK_THAT(row["error"].get<std::string>(), Contains("broken.png"));
       CHECK_FALSE(row.contains("text"));
     } else {
@@ -76,100 +103,110 @@ TEST_CASE("every picture is a row, a broken one a row with its error") {
       CHECK_FALSE(row.contains("error"));
     }
   }
-  CHECK_FALSE(std::getline(in, line));
+  CHECK(names == std::vector<std::string>{"broken.png", "square.png", "tall.png", "wide.png",
+                                          "square.png", "tall.png", "wide.png"});
 }
 
-// The rows without their log-probabilities, whose last digits depend on the batch.
-std::vector<std::string> read_answers(const fs::path& output) {
-  std::vector<std::string> rows;
-  std::ifstream in(output);
-  for (std::string line; std::getline(in, line);) {
-    OrderedJson row = OrderedJson::parse(line);
-    row.erase("mean_logprob");
-    rows.push_back(row.dump());
-  }
-  return rows;
-}
-
-TEST_CASE("cut off anywhere, the same command completes the same rows") {
-  Pictures pictures;
+TEST_CASE("cut off anywhere, output or journal, the same run completes the same rows") {
+  Run run;
   Session session = open();
-  const auto output = pictures.folder.path() / "out.jsonl";
-  const BatchOptions options = make_options(session, output);
-  run_batch(*session.generator, pictures.items, options);
-  const std::string whole = load_text(output);
-  const auto wanted = read_answers(output);
+  run.answer(session);
+  const std::string whole = load_text(run.output());
+  const std::string journal = load_text(journal_path(run.output()));
+  const auto wanted = read_answers(run.output());
   REQUIRE(wanted.size() == 7);
   std::mt19937 random(3);
-  for (int trial = 0; trial < 12; ++trial) {
-    const std::size_t cut = random() % (whole.size() + 1);
-    INFO("cut at byte " << cut);
-    save_text(output, whole.substr(0, cut));
-    run_batch(*session.generator, pictures.items, options);
-    CHECK(read_answers(output) == wanted);
-    const std::size_t kept = cut == 0 ? 0 : whole.rfind('\n', cut - 1) + 1;
-    CHECK(load_text(output).substr(0, kept) == whole.substr(0, kept));
+  for (int trial = 0; trial < 24; ++trial) {
+    const bool cuts_output = trial % 2 == 0;
+    const std::size_t cut = random() % ((cuts_output ? whole : journal).size() + 1);
+    INFO("cut " << (cuts_output ? "output" : "journal") << " at byte " << cut);
+    save_text(run.output(), cuts_output ? whole.substr(0, cut) : whole);
+    save_text(journal_path(run.output()), cuts_output ? journal : journal.substr(0, cut));
+    if (!cuts_output && cut < journal.find('\n') + 1) {
+      CHECK_THROWS_WITH(run.answer(session), Contains("no journal tells of which run"));
+      continue;
+    }
+    run.answer(session);
+    CHECK(read_answers(run.output()) == wanted);
   }
 }
 
-TEST_CASE("rows of another run are not touched") {
-  Pictures pictures;
+TEST_CASE("rows with an error are done again, the others kept as they are") {
+  Run run;
   Session session = open();
-  const auto output = pictures.folder.path() / "out.jsonl";
-  save_text(output, "{\"id\": \"elsewhere.png\", \"text\": \"x\"}\n");
-  CHECK_THROWS_WITH(
-      run_batch(*session.generator, pictures.items, make_options(session, output)),
-      Contains("out.jsonl:1: the output holds rows of another run: got elsewhere.png"));
-  CHECK(load_text(output) == "{\"id\": \"elsewhere.png\", \"text\": \"x\"}\n");
-  save_text(output, "no row\n");
-  CHECK_THROWS_WITH(run_batch(*session.generator, pictures.items, make_options(session, output)),
-                    Contains("got no row"));
-  BatchOptions nowhere = make_options(session, "/nowhere/out.jsonl");
-  CHECK_THROWS_WITH(run_batch(*session.generator, pictures.items, nowhere),
-                    Contains("/nowhere/out.jsonl: can't write the file"));
+  run.answer(session);
+  const auto before = read_answers(run.output());
+  run.folder.write("in/broken.png", load_text(fixture("pictures/square.png")));
+  CHECK(run.answer(session) == std::pair<std::int64_t, std::int64_t>(7, 1));
+  run.retry_errors = true;
+  CHECK(run.answer(session) == std::pair<std::int64_t, std::int64_t>(7, 0));
+  const auto after = read_answers(run.output());
+  REQUIRE(after.size() == 7);
+  CHECK_THAT(after[0], Contains("broken.png") && Contains("\"finish_reason\":\"length\""));
+  CHECK(std::vector(after.begin() + 1, after.end()) ==
+        std::vector(before.begin() + 1, before.end()));
 }
 
-TEST_CASE("a prompt that the model can't hold is an error of its own row") {
-  Pictures pictures;
+TEST_CASE("a prompt that the model can't hold is an error of its own rows") {
+  Run run;
+  run.prompt = std::string(40000, '!');
   Session session = open();
-  pictures.items[2].messages = make_conversation(std::string(40000, '!'), 1, "");
-  const auto output = pictures.folder.path() / "out.jsonl";
-  const BatchResult result =
-      run_batch(*session.generator, pictures.items, make_options(session, output));
-  CHECK(result.rows == 7);
-  CHECK(result.errors == 2);
-  CHECK_THAT(load_text(output), Contains("the prompt is too long"));
+  CHECK(run.answer(session) == std::pair<std::int64_t, std::int64_t>(7, 7));
+  CHECK_THAT(load_text(run.output()), Contains("the prompt is too long"));
 }
 
-TEST_CASE("pictures are listed recursively, sorted, each once") {
-  Pictures pictures;
-  const fs::path in = pictures.folder.path() / "in";
-  const auto found = list_pictures({(in / "wide.png").string(), in.string()});
-  REQUIRE(found.size() == 7);
-  CHECK(found[0] == in / "wide.png");
-  CHECK(found[1] == in / "broken.png");
-  CHECK(found[2] == in / "deep/square.png");
-  CHECK_THROWS_WITH(list_pictures({"/nowhere"}), "/nowhere: no such file or folder");
-  fs::create_directories(in / "empty");
-  CHECK_THROWS_WITH(list_pictures({(in / "empty").string()}),
-                    Contains("empty: no pictures in the folder"));
+TEST_CASE("an answer beside its picture replaces no foreign text unless told to") {
+  Run run;
+  run.kind = OutputFormat::kTxt;
+  run.folder.write("in/wide.txt", "a caption by hand\n");
+  Session session = open();
+  CHECK(run.answer(session) == std::pair<std::int64_t, std::int64_t>(7, 2));
+  CHECK(load_text(run.folder.at("in/wide.txt")) == "a caption by hand\n");
+  CHECK_THAT(load_text(run.output()),
+             Contains("wide.txt: the file is there already, with other text (--overwrite"));
+  CHECK(fs::exists(run.folder.at("in/square.txt")));
+  CHECK_FALSE(fs::exists(run.folder.at("in/broken.txt")));
+  run.retry_errors = true;
+  run.options.sink.overwrites_text = true;
+  CHECK(run.answer(session) == std::pair<std::int64_t, std::int64_t>(7, 1));
+  CHECK(load_text(run.folder.at("in/wide.txt")) != "a caption by hand\n");
+  CHECK_THROWS_WITH(write_text_file({.id = "7"}, "x", false),
+                    "7: no picture file that a .txt could lie beside (choose another "
+                    "--output-format)");
+}
+
+TEST_CASE("requests of one item alone are followed or refused") {
+  CHECK(apply_overrides({.max_new_tokens = 9}, {{"max_new_tokens", 3}}).max_new_tokens == 3);
+  CHECK(apply_overrides({.max_new_tokens = 9},
+                        {{"temperature", 0}, {"top_p", 0.5}, {"n", 1}, {"seed", 7}})
+            .max_new_tokens == 9);
+  CHECK_THROWS_WITH(apply_overrides({}, {{"n", 2}}),
+                    "n: the request asks for what generation doesn't have: got 2, wanted greedy "
+                    "answers: temperature 0, n 1, no stop");
 }
 
 TEST_CASE("an evaluation counts the answers that are the data's own") {
   ScratchFolder folder;
-  save_text(folder.path() / "metadata.csv", "file_name,text\nsquare.png,zzz\nwide.png,\n");
+  folder.write("metadata.csv", "file_name,text\nsquare.png,zzz\nwide.png,\n");
   for (const char* name : {"square.png", "wide.png"}) {
     fs::copy_file(fixture(std::string("pictures/") + name), folder.path() / name);
   }
-  const auto items = make_evaluation_items(*data::load_dataset(folder.path(), {.prompt = "What?"}));
-  REQUIRE(items.size() == 2);
-  CHECK(items[0].columns[1] == std::pair<std::string, std::string>("question", "What?"));
-  CHECK(items[0].columns[2] == std::pair<std::string, std::string>("answer", "zzz"));
+  const ItemList list(
+      make_evaluation_entries(data::load_dataset(folder.path(), {.prompt = "What?"})),
+      {.reserved = answer_columns()});
+  REQUIRE(list.items() == 2);
+  const BatchItem item = list.group(0).items[0];
+  CHECK(item.id == "0");
+  CHECK(item.columns["question"] == "What?");
+  CHECK(item.columns["answer"] == "zzz");
   Session session = open();
-  const auto output = folder.path() / "rows.jsonl";
-  BatchOptions options = make_options(session, output);
+  const fs::path output = folder.path() / "rows.jsonl";
+  const RowFormat format(OutputFormat::kJsonl, list.columns());
+  RowLog log({.output = output, .header = {.items = 2, .shard_items = 2}});
+  BatchOptions options;
+  options.generation = session.generation;
   options.generation.max_new_tokens = 0;  // every answer is empty
-  run_batch(*session.generator, items, options);
+  run_batch(*session.generator, list, format, log, options);
   CHECK(score_rows(output).dump() == R"({"accuracy":0.5,"correct":1,"total":2,"errors":0})");
   CHECK(is_same_answer(" Yes\n", "yes"));
   CHECK_FALSE(is_same_answer("yes", "yes sir"));

@@ -1,0 +1,358 @@
+// Every kind of input → entries, and what is wrong with them.
+#include "infer/items/entry_source.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "infer/items/item_list.h"
+#include "infer/items/messages.h"
+#include "tests/support/catch.h"
+#include "tests/support/scratch_folder.h"
+#include "vlm/core/error.h"
+
+namespace vlm::infer {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::unique_ptr<EntrySource> open(const std::vector<std::string>& arguments,
+                                  const std::string& list = "") {
+  std::istringstream in(list);
+  return open_entries(arguments, in);
+}
+
+std::vector<std::string> ids_of(const EntrySource& source, const fs::path& folder = {}) {
+  std::vector<std::string> ids;
+  for (std::int64_t i = 0; i < source.size(); ++i) {
+    const std::string id = source.at(i).id;
+    ids.push_back(folder.empty() ? id : fs::path(id).lexically_relative(folder).string());
+  }
+  return ids;
+}
+
+using Names = std::vector<std::string>;
+
+TEST_CASE("pictures are listed recursively, sorted, each once") {
+  const ScratchFolder folder;
+  for (const char* name :
+       {"in/b.png", "in/deep/a.JPG", "in/c.webp", "in/notes.txt", "in/deep/.h.png"}) {
+    folder.write(name, "x");
+  }
+  const fs::path in = folder.path() / "in";
+  CHECK(ids_of(*open({(in / "c.webp").string(), in.string(), (in / "deep").string()}), in) ==
+        Names{"c.webp", "b.png", "deep/.h.png", "deep/a.JPG"});
+  CHECK_THROWS_WITH(open({"/nowhere"}), "/nowhere: no such file or folder");
+  fs::create_directories(in / "empty");
+  CHECK_THROWS_WITH(open({(in / "empty").string()}), Contains("empty: no pictures in the folder"));
+  CHECK_THROWS_WITH(open({folder.write("x.csv", "")}),
+                    Contains("x.csv: unknown kind of input: wanted pictures, folders, .jsonl"));
+  CHECK_THROWS_WITH(open({folder.write("x.tar.gz", "")}),
+                    Contains("x.tar.gz: the archive is compressed: wanted a plain .tar"));
+}
+
+TEST_CASE("globs match as in a shell, and ** crosses folders") {
+  const ScratchFolder folder;
+  for (const char* name :
+       {"in/a1.png", "in/a2.png", "in/b.jpg", "in/d/a3.png", "in/d/e/a4.png", "in/.a5.png"}) {
+    folder.write(name, "x");
+  }
+  const fs::path in = folder.path() / "in";
+  const auto match = [&](const std::string& pattern) {
+    return ids_of(*open({(in / pattern).string()}), in);
+  };
+  CHECK(match("*.png") == Names{"a1.png", "a2.png"});
+  CHECK(match("a[2-9].png") == Names{"a2.png"});
+  CHECK(match("?.jpg") == Names{"b.jpg"});
+  CHECK(match("**/*.png") == Names{"a1.png", "a2.png", "d/a3.png", "d/e/a4.png"});
+  CHECK(match("**/e/*") == Names{"d/e/a4.png"});
+  CHECK(match("d/**") == Names{"d/a3.png", "d/e/a4.png"});
+  CHECK(match("d*") == Names{"d/a3.png", "d/e/a4.png"});  // a folder that matches is searched
+  CHECK_THROWS_WITH(match("*.gif"), Contains("*.gif: nothing matches the pattern"));
+  folder.write("in/odd[1].png", "x");  // a name that only looks like a pattern
+  CHECK(match("odd[1].png") == Names{"odd[1].png"});
+}
+
+TEST_CASE("a list of paths ends them by lines or NUL bytes") {
+  CHECK(ids_of(*open({"-"}, "a.png\r\n\nb c.png")) == Names{"a.png", "b c.png"});
+  CHECK(ids_of(*open({"-"}, std::string("a\nb.png\0c.png\0", 14))) == Names{"a\nb.png", "c.png"});
+  CHECK_THROWS_WITH(open({"-"}, "\n"), "-: no paths in the list");
+}
+
+TEST_CASE("JSONL rows bring ids, pictures, questions and columns") {
+  const ScratchFolder folder;
+  const std::string file = folder.write(
+      "in/rows.jsonl",
+      R"({"id": "a", "image": "p.png", "question": "Who?", "label": 3, "text": "t"})"
+      "\n\n"
+      R"({"custom_id": 7, "images": ["p.png", {"path": "/q.png"}], "prompt": "Why?"})"
+      "\n"
+      R"({"image": "data:image/png;base64,aGkh", "label": [1]})"
+      "\n"
+      R"({"id": "m", "images": ["p.png"], "messages": [{"role": "user", "content": "Hm?"}]})"
+      "\n"
+      R"({"id": "bad", "image": "https://x.org/p.png", "question": "Who?"})"
+      "\n"
+      R"({"id": "none"})"
+      "\n");
+  const auto source = open({file});
+  CHECK(ids_of(*source) == Names{"a", "7", file + ":4", "m", "bad", "none"});
+  CHECK(source->columns() == Names{"label", "text"});
+  CHECK(source->asks());
+  const Entry first = source->at(0);
+  CHECK(first.path == (folder.path() / "in/p.png").string());
+  CHECK(first.question == "Who?");
+  CHECK(first.columns.dump() == R"({"label":3,"text":"t"})");
+  const Entry second = source->at(1);
+  REQUIRE(second.pictures.size() == 2);
+  CHECK(second.pictures[1].name == "/q.png");
+  CHECK(second.question == "Why?");
+  const Entry third = source->at(2);
+  CHECK(third.path.empty());
+  CHECK(read_bytes(third.pictures[0]) == "hi!");
+  CHECK_FALSE(third.question.has_value());
+  const Entry fourth = source->at(3);
+  REQUIRE(fourth.messages.size() == 1);
+  CHECK(fourth.messages[0].content[0].type == "image");
+  CHECK(source->at(4).error ==
+        file +
+            ":6: pictures are not fetched from the network: got https://x.org/p.png, wanted a "
+            "file or a data URI");
+  CHECK_THAT(source->at(5).error, Contains(":7: a row without picture and question"));
+  CHECK_FALSE(source->shares_pictures(1));
+
+  CHECK_THROWS_WITH(
+      open({folder.write("twice.jsonl", "{\"id\":\"a\"}\n{\"id\":\"b\"}\n{\"id\":\"a\"}\n")}),
+      folder.at("twice.jsonl") + ":3: id given twice (the same id as " + folder.at("twice.jsonl") +
+          ":1)");
+  CHECK_THROWS_WITH(open({folder.write("broken.jsonl", "{}\n{\"id\"\n")}),
+                    Contains("broken.jsonl:2: not valid JSON"));
+  CHECK_THROWS_WITH(open({folder.write("list.jsonl", "[]\n")}),
+                    Contains("list.jsonl:1: not a row: got array, wanted an object"));
+  CHECK_THROWS_WITH(open({folder.write("id.jsonl", "{\"id\":[]}\n")}),
+                    Contains("id.jsonl:1: id: wrong type: got array, wanted a string or a whole"));
+  CHECK_THROWS_WITH(open({folder.write("empty.jsonl", "\n")}), Contains("empty.jsonl: no rows in"));
+}
+
+std::string error_of(const std::string& row) {
+  const ScratchFolder folder;
+  const std::string file = folder.write("b.jsonl", row + "\n");
+  return open({file})->at(0).error;
+}
+
+TEST_CASE("what is wrong with one row is its own error") {
+  CHECK_THAT(error_of(R"({"image": "a", "images": ["b"]})"), Contains("both 'image' and 'images'"));
+  CHECK_THAT(error_of(R"({"image": 3})"),
+             Contains("image: wrong type: got number 3, wanted a path"));
+  CHECK_THAT(error_of(R"({"question": 3})"), Contains("question: wrong type: got number 3"));
+  CHECK_THAT(error_of(R"({"question": "x", "messages": []})"),
+             Contains("both 'messages' and 'question'"));
+  CHECK_THAT(error_of(R"({"messages": 3})"),
+             Contains("messages: wrong type: got number 3, wanted a list"));
+  CHECK_THAT(
+      error_of(
+          R"({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]})"),
+      Contains("the conversation doesn't end with a user's turn"));
+  CHECK_THAT(error_of(R"({"messages": [{"role": "tool", "content": "x"}]})"),
+             Contains("messages[0]: unknown role: got 'tool'"));
+  CHECK_THAT(error_of(R"({"messages": [{"role": "user"}]})"),
+             Contains("messages[0]: no 'content'"));
+  CHECK_THAT(error_of(R"({"messages": [3]})"), Contains("messages[0]: wrong type: got number 3"));
+  CHECK_THAT(error_of(R"({"messages": [{"role": "user", "content": [{"type": "image"}]}]})"),
+             Contains("more image parts than pictures in the row: got 0 pictures"));
+  CHECK_THAT(
+      error_of(
+          R"({"image": "a", "messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]})"),
+      Contains("image parts don't fit the row's pictures: got 0 parts, wanted 1"));
+  CHECK_THAT(error_of(R"({"messages": [{"role": "user", "content": [{"type": "video"}]}]})"),
+             Contains("unknown content part: got 'video'"));
+  CHECK_THAT(
+      error_of(
+          R"({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a", "detail": "low"}}]}]})"),
+      Contains("unsupported detail of a picture: got low"));
+  CHECK_THAT(error_of(R"({"image": "data:image/png,xx"})"),
+             Contains("data URI without base64 data"));
+  CHECK_THAT(error_of(R"({"image": "data:image/png;base64,x"})"), Contains("not base64"));
+  CHECK_THAT(error_of(R"({"image": "s3://bucket/x"})"),
+             Contains("unknown kind of picture address"));
+}
+
+std::string request(const std::string& fields, const std::string& picture = "p.png") {
+  return R"({"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", )" +
+         fields +
+         R"("messages": [{"role": "user", "content": [{"type": "text", "text": "x"}, )"
+         R"({"type": "image_url", "image_url": {"url": ")" +
+         picture + R"("}}]}]}})";
+}
+
+TEST_CASE("OpenAI requests become entries with overrides, or errors") {
+  const ScratchFolder folder;
+  const std::string file = folder.write(
+      "b.jsonl",
+      request(R"("max_tokens": 5, "temperature": 0.5, "stop": "x", "n": 2, "user": "u", )"
+              R"("top_p": 1, "seed": 3, "presence_penalty": 0, "tools": null, )",
+              "file://a%20b.png") +
+          "\n");
+  const Entry entry = open({file})->at(0);
+  CHECK(entry.error.empty());
+  CHECK(entry.id == "a");
+  CHECK(entry.overrides.dump() ==
+        R"({"max_new_tokens":5,"temperature":0.5,"stop":["x"],"n":2,"top_p":1,"seed":3})");
+  CHECK(entry.columns.dump() == R"({"model":"m"})");
+  CHECK(entry.pictures[0].name == (folder.path() / "a b.png").string());
+  REQUIRE(entry.messages.size() == 1);
+  CHECK(entry.messages[0].content[1].type == "image");
+
+  CHECK_THAT(error_of(request(R"("logprobs": true, )")),
+             Contains("body: unsupported field of the request: got logprobs"));
+  CHECK_THAT(
+      error_of(request(R"("temperature": 3, )")),
+      Contains("body: temperature: unsupported value: got number 3, wanted a number from 0 to 2"));
+  CHECK_THAT(error_of(request(R"("max_tokens": 0, )")), Contains("wanted a whole number from 1"));
+  CHECK_THAT(error_of(request(R"("max_tokens": 1, "max_completion_tokens": 1, )")),
+             Contains("both max_tokens and max_completion_tokens"));
+  CHECK_THAT(error_of(request(R"("stop": ["", "a"], )")),
+             Contains("a string or up to four of them"));
+  CHECK_THAT(error_of(request("", "../p.png")),
+             Contains("picture outside of the batch file's folder"));
+  CHECK_THAT(error_of(request("", "/etc/p.png")),
+             Contains("picture outside of the batch file's folder"));
+  CHECK_THAT(error_of(R"({"custom_id": "a", "url": "/v1/embeddings", "body": {"messages": []}})"),
+             Contains("url: unsupported request: got string \"/v1/embeddings\""));
+  CHECK_THAT(error_of(R"({"custom_id": "a", "body": {}})"), Contains("body: no messages"));
+}
+
+// A tar made by the system's own program, in the format given.
+std::string make_tar(const ScratchFolder& folder, const std::string& format) {
+  const std::string tar = folder.at(format + ".tar");
+  const std::string command = "tar -C '" + folder.at("members") + "' --format=" + format +
+                              " --sort=name -cf '" + tar + "' .";
+  REQUIRE(std::system(command.c_str()) == 0);
+  return tar;
+}
+
+TEST_CASE("tar shards are read in place, in every format") {
+  const ScratchFolder folder;
+  const std::string square = load_text(fixture("pictures/square.png"));
+  const std::string long_name(60, 'n');
+  const std::string deep = long_name + "/" + std::string(80, 'd');
+  folder.write("members/000.png", square);
+  folder.write("members/000.txt", "a caption");
+  folder.write("members/001.json", R"({"question": "Who?", "label": 3})");
+  folder.write("members/001.left.png", square);
+  folder.write("members/001.right.png", square);
+  folder.write("members/002.mp3", "no picture here");
+  folder.write("members/" + deep + ".png", square);
+  for (const char* format : {"gnu", "pax", "ustar"}) {
+    INFO(format);
+    const std::string tar = make_tar(folder, format);
+    const auto source = open({tar});
+    CHECK(ids_of(*source) == Names{tar + "/000", tar + "/001", tar + "/" + deep});
+    CHECK(source->columns() == Names{"txt", "label"});
+    CHECK(source->at(0).columns.dump() == R"({"txt":"a caption"})");
+    const Entry second = source->at(1);
+    CHECK(second.question == "Who?");
+    CHECK(second.columns.dump() == R"({"label":3})");
+    REQUIRE(second.pictures.size() == 2);
+    CHECK(second.path == tar + "/001.left.png");
+    for (std::int64_t i = 0; i < 3; ++i) CHECK(read_bytes(source->at(i).pictures[0]) == square);
+    CHECK(load_picture(second.pictures[1]).width ==
+          load_picture({.name = fixture("pictures/square.png")}).width);
+
+    const std::string bytes = load_text(tar);
+    for (const std::size_t cut :
+         {bytes.find("IEND"), std::size_t{1024 + square.size() / 512 * 512 + 512}}) {
+      const std::string torn = folder.write("torn.tar", bytes.substr(0, cut));
+      CHECK_THROWS_WITH(open({torn}), Contains("torn.tar: ") && Contains("truncated"));
+    }
+  }
+  CHECK_THROWS_WITH(open({folder.write("no.tar", std::string(2048, 'x'))}),
+                    Contains("no.tar: can't read the archive"));
+  const ScratchFolder empty;
+  empty.write("members/a.txt", "x");
+  CHECK_THROWS_WITH(open({make_tar(empty, "gnu")}),
+                    Contains("gnu.tar: no pictures in the archive"));
+}
+
+TEST_CASE("questions are templates over the fields of a row") {
+  const ScratchFolder folder;
+  const std::string file =
+      folder.write("rows.jsonl", R"({"id": "a", "image": "dir/p.png", "label": 3, "text": "t"})"
+                                 "\n"
+                                 R"({"id": "b", "image": "q.png"})"
+                                 "\n");
+  const auto questions = load_questions(
+      {"{name} {stem} {{{label}}} {id}"},
+      folder.write("q.jsonl",
+                   "{\"id\": \"color\", \"question\": \"Color?\"}\n\n{\"question\": \"?\"}\n"));
+  REQUIRE(questions.size() == 3);
+  const ItemList items(open({file}),
+                       {.questions = questions, .system = "S", .reserved = {"text", "error"}});
+  CHECK(items.items() == 6);
+  CHECK(items.groups() == 2);
+  CHECK(items.columns() == Names{"path", "question", "label", "input_text"});
+  const ItemGroup group = items.group(0);
+  REQUIRE(group.items.size() == 3);
+  CHECK(group.pictures.size() == 1);
+  CHECK(group.items[0].id == "a#1");
+  CHECK(group.items[1].id == "a#color");
+  CHECK(group.items[2].id == "a#3");
+  CHECK(group.items[0].columns.dump() ==
+        R"({"path":")" + folder.at("dir/p.png") +
+            R"(","question":"p.png p {3} a","label":3,"input_text":"t"})");
+  CHECK(group.items[1].text_file == folder.at("dir/p.color.txt"));
+  CHECK(group.items[0].messages[0].role == "system");
+  CHECK(items.group(1).items[0].ordinal == 3);
+  CHECK_THAT(items.group(1).items[0].error,
+             Contains("b: the row has no value for a field of the question: got label"));
+  CHECK(items.group(1).items[1].error.empty());
+
+  const auto use = [&](const std::string& text) {
+    ItemList(open({file}), {.questions = {{"1", text}}});
+  };
+  CHECK_THROWS_WITH(
+      use("{size}"),
+      "unknown field in the question: got {size}, wanted one of path, name, stem, id, "
+      "question, label, text (write {{ and }} for braces)");
+  CHECK_THROWS_WITH(use("a } b"),
+                    "unmatched brace in the question: got a } b (write {{ and }} for braces)");
+  CHECK_THROWS_WITH(use("a {b"), Contains("unmatched brace"));
+  const auto read = [&](const std::string& text) {
+    load_questions({}, folder.write("q.jsonl", text));
+  };
+  CHECK_THROWS_WITH(read("{}"), Contains("q.jsonl:1: no 'question'"));
+  CHECK_THROWS_WITH(read("{\"question\":\"a\",\"x\":1}"),
+                    Contains("q.jsonl:1: unknown key: got x"));
+  CHECK_THROWS_WITH(read("{\"question\":\"a\",\"id\":\"b/c\"}"),
+                    Contains("unusable id of a question: got 'b/c'"));
+  CHECK_THROWS_WITH(read("{\"question\":\"a\",\"id\":[]}"), Contains("id: wrong type: got array"));
+  CHECK_THROWS_WITH(read("{\"question\":\"a\",\"id\":\"b\"}\n{\"question\":\"a\",\"id\":\"b\"}"),
+                    Contains("q.jsonl:2: id of a question given twice: got b"));
+  CHECK_THROWS_WITH(read(""), Contains("q.jsonl: no questions in the file"));
+}
+
+TEST_CASE("rows that follow each other with the same picture are one group") {
+  const ScratchFolder folder;
+  std::string text;
+  for (const char* picture : {"a", "a", "b", "a"}) {
+    text += std::string(R"({"image": ")") + picture + R"(.png", "question": "x"})" + "\n";
+  }
+  text += R"({"image": "a.png"})";
+  const ItemList items(open({folder.write("rows.jsonl", text)}), {});
+  CHECK(items.items() == 5);
+  REQUIRE(items.groups() == 3);
+  CHECK(items.first_item(1) == 2);
+  CHECK(items.group(0).items.size() == 2);
+  CHECK(items.group(2).items[0].ordinal == 3);
+  CHECK_THAT(items.group(2).items[1].error, Contains("the row asks nothing (give --question)"));
+  const std::string chat =
+      folder.write("chat.jsonl", R"({"id": "c", "messages": [{"role": "user", "content": "x"}]})"
+                                 "\n");
+  const ItemList asked(open({chat}), {.questions = {{"1", "x"}}});
+  CHECK_THAT(asked.group(0).items[0].error,
+             Contains("c: the row has its own conversation, and --question was given"));
+}
+
+}  // namespace
+}  // namespace vlm::infer
