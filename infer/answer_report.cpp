@@ -12,24 +12,29 @@ std::size_t best_choice(const std::vector<double>& probabilities) {
                                   probabilities.begin());
 }
 
+// Six decimals: what follows depends on what else was computed beside it.
+double shown(double value) {
+  return std::round(value * 1e6) / 1e6;
+}
+
 OrderedJson report_choices(const Answer& answer, const ChoiceList& list) {
   const auto probabilities = choice_probabilities(answer.choices, list.by_mean);
   const std::size_t best = best_choice(probabilities);
-  OrderedJson fields = {{"text", list.texts[best]}, {"probability", probabilities[best]}};
+  OrderedJson fields = {{"text", list.texts[best]}, {"probability", shown(probabilities[best])}};
   fields["probabilities"] = OrderedJson::object();
   fields["logprobs"] = OrderedJson::object();
   for (std::size_t i = 0; i < list.texts.size(); ++i) {
-    fields["probabilities"][list.texts[i]] = probabilities[i];
-    fields["logprobs"][list.texts[i]] = answer.choices[i].logprob;
+    fields["probabilities"][list.texts[i]] = shown(probabilities[i]);
+    fields["logprobs"][list.texts[i]] = shown(answer.choices[i].logprob);
   }
   return fields;
 }
 
 OrderedJson report_generation(const Generation& generation, const ReportOptions& options) {
   OrderedJson fields = {{"text", generation.text},
-                        {"mean_logprob", generation.mean_logprob()},
-                        {"min_logprob", generation.min_logprob()}};
-  if (options.has_scores) fields["score"] = generation.score;
+                        {"mean_logprob", shown(generation.mean_logprob())},
+                        {"min_logprob", shown(generation.min_logprob())}};
+  if (options.has_scores) fields["score"] = shown(generation.score);
   fields["finish_reason"] = generation.finish_reason;
   return fields;
 }
@@ -53,7 +58,7 @@ OrderedJson report_answer(const Answer& answer, const ReportOptions& options) {
     fields = report_choices(answer, options.choices);
   } else {
     fields = report_generation(answer.generations[0], options);
-    fields["first_token_entropy"] = answer.first_token_entropy;
+    fields["first_token_entropy"] = shown(answer.first_token_entropy);
     if (options.has_alternatives) {
       fields["alternatives"] = OrderedJson::array();
       for (std::size_t i = 1; i < answer.generations.size(); ++i) {

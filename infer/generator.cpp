@@ -351,8 +351,7 @@ void Generator::start_branches() {
 at::Tensor Generator::extend(const Ids& rows, const std::vector<Ids>& ids) {
   Ids counts;
   for (const Ids& row : ids) counts.push_back(std::ssize(row));
-  const std::int64_t pad = model_->image_token_id() == 0 ? 1 : 0;
-  const at::Tensor embeddings = model_->embed(pad_right(ids, pad), {});
+  const at::Tensor embeddings = model_->embed_tokens(pad_right(ids, 0));
   cache_->begin_extend(rows, counts);
   return model_->decode(embeddings, {}, &*cache_);
 }

@@ -31,6 +31,7 @@ struct Generation : Hypothesis {
 
   double mean_logprob() const;
   double min_logprob() const;
+  bool operator==(const Generation&) const = default;
 };
 
 // Log-likelihood of one given continuation.

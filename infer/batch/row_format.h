@@ -26,7 +26,8 @@ std::string to_string(OutputFormat format);
 class RowFormat {
  public:
   // `columns` are those that items may have (ItemList::columns).
-  RowFormat(OutputFormat format, const std::vector<std::string>& columns, ReportOptions report);
+  RowFormat(OutputFormat format, const std::vector<std::string>& columns,
+            ReportOptions report = {});
 
   OutputFormat format() const { return format_; }
   const ReportOptions& report() const { return report_; }

@@ -5,6 +5,7 @@
 
 #include "data/media.h"
 #include "infer/choices.h"
+#include "infer/items/item.h"
 #include "infer/session.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
@@ -338,7 +339,7 @@ TEST_CASE("choices that can't be told apart are refused") {
   CHECK(load_choices(folder.path() / "lines.txt") == std::vector<std::string>{"yes", "no, never"});
   save_text(folder.path() / "list.json", R"(["a", 3])");
   CHECK_THROWS_WITH(load_choices(folder.path() / "list.json"),
-                    Contains("list.json: wrong type: got 3, wanted an array of strings"));
+                    Contains("list.json: wrong type: got number 3, wanted an array of strings"));
 }
 
 TEST_CASE("picture features come back from the disk as they were") {
@@ -349,9 +350,9 @@ TEST_CASE("picture features come back from the disk as they were") {
   const Generation plain = generate(session, prompt, session.generation);
   const auto cache = std::make_shared<FeatureCache>(folder.path(), 1 << 24);
   session.generator->set_feature_cache(cache);
-  CHECK(generate(session, prompt, session.generation) == plain);
+  CHECK((generate(session, prompt, session.generation) == plain));
   CHECK(cache->misses() == 1);
-  CHECK(generate(session, prompt, session.generation) == plain);
+  CHECK((generate(session, prompt, session.generation) == plain));
   CHECK(cache->hits() == 1);
 }
 

@@ -50,8 +50,8 @@ class LlamaModel : public torch::nn::Module {
  public:
   explicit LlamaModel(const LlamaConfig& config);
 
-  // attention_mask [B, T] bool, or undefined when all are real or a cache is given. With a cache, the
-  // pass was begun on it.
+  // attention_mask [B, T] bool, or undefined when all are real or a cache is given. With a cache,
+  // the pass was begun on it.
   at::Tensor forward(const at::Tensor& embeddings, const at::Tensor& attention_mask, KvCache* cache,
                      bool checkpointing);
 

@@ -39,6 +39,9 @@ class VisionLanguageModel : public torch::nn::Module {
   // (undefined: none). Throws Error when their numbers differ.
   virtual at::Tensor embed(const at::Tensor& input_ids, const at::Tensor& image_features) = 0;
 
+  // Token embeddings as they are, of ids that are no prompt: a model may say an image token.
+  virtual at::Tensor embed_tokens(const at::Tensor& input_ids) = 0;
+
   // Hidden states behind the final norm. `attention_mask` [B, T] (undefined: all real); positions
   // count real tokens. With a cache, on which the caller has begun the pass, the mask is undefined:
   // the cache knows what is real, where the tokens stand and what they see.

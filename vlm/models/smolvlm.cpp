@@ -86,8 +86,12 @@ at::Tensor SmolVlm::encode_images(const at::Tensor& pixel_values, const at::Tens
   return features.size() == 1 ? features[0] : at::cat(features);
 }
 
+at::Tensor SmolVlm::embed_tokens(const at::Tensor& input_ids) {
+  return model_->text_model->embed_tokens()->forward(input_ids.to(device()));
+}
+
 at::Tensor SmolVlm::embed(const at::Tensor& input_ids, const at::Tensor& image_features) {
-  const at::Tensor embedded = model_->text_model->embed_tokens()->forward(input_ids.to(device()));
+  const at::Tensor embedded = embed_tokens(input_ids);
   const at::Tensor is_image = input_ids.to(device()).eq(config_.image_token_id);
   const std::int64_t places = is_image.sum().item<std::int64_t>();
   const std::int64_t given =
@@ -130,8 +134,8 @@ NamedTensors SmolVlm::weights() const {
 NamedTensors SmolVlm::picture_weights() const {
   NamedTensors weights;
   for (const auto& item : named_parameters()) {
-    const bool is_seen = item.key().starts_with("model.vision_model.") ||
-                         item.key().starts_with("model.connector.");
+    const bool is_seen =
+        item.key().starts_with("model.vision_model.") || item.key().starts_with("model.connector.");
     if (is_seen) weights.emplace_back(item.key(), item.value());
   }
   return weights;

@@ -37,6 +37,7 @@ class SmolVlm : public VisionLanguageModel {
 
   at::Tensor encode_images(const at::Tensor& pixel_values, const at::Tensor& tile_mask) override;
   at::Tensor embed(const at::Tensor& input_ids, const at::Tensor& image_features) override;
+  at::Tensor embed_tokens(const at::Tensor& input_ids) override;
   at::Tensor decode(const at::Tensor& embeddings, const at::Tensor& attention_mask,
                     KvCache* cache) override;
   at::Tensor logits(const at::Tensor& hidden) override;

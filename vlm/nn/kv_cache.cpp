@@ -177,12 +177,12 @@ at::Tensor KvCache::attend_grid(const Layer& layer, const at::Tensor& q) const {
   };
   // Rows side by side for the prefix: [n·R, K, …] → [n, K, R·…]
   const auto by_group = [&](const at::Tensor& t) {
-    return t.view({n, r, kv, per_kv, t.size(-1)})
+    return t.reshape({n, r, kv, per_kv, t.size(-1)})
         .transpose(1, 2)
         .reshape({n, kv, r * per_kv, t.size(-1)});
   };
   const auto by_row = [&](const at::Tensor& t) {
-    return t.view({n, kv, r, per_kv, t.size(-1)})
+    return t.reshape({n, kv, r, per_kv, t.size(-1)})
         .transpose(1, 2)
         .reshape({n * r, kv, per_kv, t.size(-1)});
   };
@@ -193,17 +193,17 @@ at::Tensor KvCache::attend_grid(const Layer& layer, const at::Tensor& q) const {
                at::matmul(scaled, tail_of(layer.tail_k).transpose(-1, -2))},
               -1);  // [n·R, K, heads·T, P + T']
   if (pass_.is_hidden.defined()) {
-    const at::Tensor hidden = pass_.is_hidden.view({n * r, 1, 1, tokens, scores.size(-1)});
-    scores = scores.view({n * r, kv, per_kv / tokens, tokens, -1})
+    const at::Tensor hidden = pass_.is_hidden.reshape({n * r, 1, 1, tokens, scores.size(-1)});
+    scores = scores.reshape({n * r, kv, per_kv / tokens, tokens, -1})
                  .masked_fill(hidden, -1e30)
-                 .view(scores.sizes());
+                 .reshape(scores.sizes());
   }
   const at::Tensor weights = scores.softmax(-1);
-  const at::Tensor from_prefix = at::matmul(
-      by_group(weights.narrow(-1, 0, pass_.prefix_tokens).contiguous()), prefix_of(layer.prefix_v));
+  const at::Tensor from_prefix =
+      at::matmul(by_group(weights.narrow(-1, 0, pass_.prefix_tokens)), prefix_of(layer.prefix_v));
   const at::Tensor from_tail =
       at::matmul(weights.narrow(-1, pass_.prefix_tokens, pass_.tail_tokens), tail_of(layer.tail_v));
-  return (by_row(from_prefix) + from_tail).view(q.sizes());
+  return (by_row(from_prefix) + from_tail).reshape(q.sizes());
 }
 
 void KvCache::end_pass() {

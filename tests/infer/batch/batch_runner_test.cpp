@@ -46,7 +46,7 @@ struct Run {
   ItemList items() const {
     std::istringstream none;
     return ItemList(open_entries({(folder.path() / "in").string()}, none),
-                    {.questions = {{"1", prompt}}, .reserved = answer_columns()});
+                    {.questions = {{"1", prompt}}, .reserved = reserved_columns()});
   }
 
   // Number of rows, of those with an error.
@@ -77,7 +77,7 @@ std::vector<OrderedJson> read_rows(const fs::path& output) {
 std::vector<std::string> read_answers(const fs::path& output) {
   std::vector<std::string> answers;
   for (OrderedJson& row : read_rows(output)) {
-    row.erase("mean_logprob");
+    for (const char* name : {"mean_logprob", "min_logprob", "first_token_entropy"}) row.erase(name);
     answers.push_back(row.dump());
   }
   return answers;
@@ -177,12 +177,18 @@ TEST_CASE("an answer beside its picture replaces no foreign text unless told to"
 
 TEST_CASE("requests of one item alone are followed or refused") {
   CHECK(apply_overrides({.max_new_tokens = 9}, {{"max_new_tokens", 3}}).max_new_tokens == 3);
-  CHECK(apply_overrides({.max_new_tokens = 9},
-                        {{"temperature", 0}, {"top_p", 0.5}, {"n", 1}, {"seed", 7}})
-            .max_new_tokens == 9);
-  CHECK_THROWS_WITH(apply_overrides({}, {{"n", 2}}),
-                    "n: the request asks for what generation doesn't have: got 2, wanted greedy "
-                    "answers: temperature 0, n 1, no stop");
+  const GenerationOptions greedy =
+      apply_overrides({.do_sample = true}, {{"temperature", 0}, {"top_p", 0.5}, {"seed", 7}});
+  CHECK_FALSE(greedy.do_sample);
+  CHECK(greedy.seed == 7);
+  const GenerationOptions drawn =
+      apply_overrides({}, {{"n", 2}, {"top_p", 0.5}, {"stop", {"a", "b"}}});
+  CHECK(drawn.do_sample);
+  CHECK(drawn.top_k == 0);
+  CHECK(drawn.num_return_sequences == 2);
+  CHECK(drawn.stop_strings == std::vector<std::string>{"a", "b"});
+  CHECK_THROWS_WITH(apply_overrides({}, {{"n", 1000}}),
+                    "body: num_return_sequences is out of range: got 1000, wanted 1 to 256");
 }
 
 TEST_CASE("an evaluation counts the answers that are the data's own") {
@@ -193,7 +199,7 @@ TEST_CASE("an evaluation counts the answers that are the data's own") {
   }
   const ItemList list(
       make_evaluation_entries(data::load_dataset(folder.path(), {.prompt = "What?"})),
-      {.reserved = answer_columns()});
+      {.reserved = reserved_columns()});
   REQUIRE(list.items() == 2);
   const BatchItem item = list.group(0).items[0];
   CHECK(item.id == "0");

@@ -175,11 +175,9 @@ BatchItem item(std::int64_t ordinal) {
 }
 
 Answer answer() {
-  return {.generation = {.ids = {5, 2},
-                         .logprobs = {-1, -2},
-                         .finish_reason = "stop",
-                         .text = "a \"b\"\nc"},
-          .prompt_tokens = 7};
+  const Hypothesis hypothesis{.ids = {5, 2}, .logprobs = {-1, -2}, .finish_reason = "stop"};
+  return {
+      .prompt_tokens = 7, .generations = {{hypothesis, "a \"b\"\nc"}}, .first_token_entropy = 0.5};
 }
 
 TEST_CASE("an answer in every format") {
@@ -187,15 +185,16 @@ TEST_CASE("an answer in every format") {
   CHECK(jsonl.preamble().empty());
   CHECK(
       jsonl.row(item(1), answer()) ==
-      R"({"id":"a,b","path":"p.png","width":3,"text":"a \"b\"\nc","mean_logprob":-1.5,"finish_reason":"stop"})"
+      R"({"id":"a,b","path":"p.png","width":3,"text":"a \"b\"\nc","mean_logprob":-1.5,"min_logprob":-2.0,"finish_reason":"stop","first_token_entropy":0.5})"
       "\n");
   CHECK(jsonl.row(item(1), {.error = "why"}) ==
         R"({"id":"a,b","path":"p.png","width":3,"error":"why"})"
         "\n");
   const RowFormat csv(OutputFormat::kCsv, {"path", "width"});
-  CHECK(csv.preamble() == "id,path,width,text,mean_logprob,finish_reason,error\r\n");
-  CHECK(csv.row(item(1), answer()) == "\"a,b\",p.png,3,\"a \"\"b\"\"\nc\",-1.5,stop,\r\n");
-  CHECK(csv.row(item(1), {.error = "why"}) == "\"a,b\",p.png,3,,,,why\r\n");
+  CHECK(csv.preamble() ==
+        "id,path,width,text,mean_logprob,min_logprob,finish_reason,first_token_entropy,error\r\n");
+  CHECK(csv.row(item(1), answer()) == "\"a,b\",p.png,3,\"a \"\"b\"\"\nc\",-1.5,-2.0,stop,0.5,\r\n");
+  CHECK(csv.row(item(1), {.error = "why"}) == "\"a,b\",p.png,3,,,,,,why\r\n");
   const RowFormat openai(OutputFormat::kOpenAi, {});
   CHECK(
       openai.row(item(1), answer()) ==
@@ -231,8 +230,8 @@ TEST_CASE("answers in any order become rows in input or completion order") {
     CHECK(log.rows() == (in_input_order ? 0 : 1));
     add(2);
     add(7);
-    CHECK(load_text(output) ==
-          (in_input_order ? "2,,,,e\r\n5,,,,e\r\n7,,,,e\r\n" : "5,,,,e\r\n2,,,,e\r\n7,,,,e\r\n"));
+    CHECK(load_text(output) == (in_input_order ? "2,,,,,,e\r\n5,,,,,,e\r\n7,,,,,,e\r\n"
+                                               : "5,,,,,,e\r\n2,,,,,,e\r\n7,,,,,,e\r\n"));
   }
 }
 
