@@ -18,7 +18,7 @@ namespace vlm {
 namespace {
 
 constexpr int kMostRedirects = 10;
-constexpr std::size_t kMostJsonBytes = 64 << 20;
+constexpr std::size_t kMostJsonBytes = 16 << 20;
 constexpr std::int64_t kMostTextFileBytes = 256LL << 20;
 
 bool is_hex(const std::string& text, std::size_t digits) {

@@ -26,6 +26,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::size_t kMostIndexBytes = 64 << 20;
+
 bool is_there(const fs::path& path) {
   std::error_code dangling;
   return fs::is_regular_file(path, dangling);
@@ -141,7 +143,7 @@ class Pull {
       path = folders_.blob(index);
     }
     const std::string where = concat(name_.repository(), "/", kWeightIndex);
-    std::vector<std::string> shards = shard_names(load_text(path), where);
+    std::vector<std::string> shards = shard_names(load_text(path, kMostIndexBytes), where);
     for (const std::string& shard : shards) {
       if (is_listed(shard)) continue;
       throw Error({.what = "the index names a shard that the repository lacks",
