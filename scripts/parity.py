@@ -358,6 +358,14 @@ def check_default_model(report, name, program, work):
     report.equal(f"{name}: {len(wanted)} answers", got, wanted)
 
 
+def check_hub(report, name, program, work):
+    """The Python hub client and `vlm pull` on one cache; a process of its own, for it must not be offline."""
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "parity_hub.py", "--binary", program.binary,
+                           "--work", work / "hub"], capture_output=True, text=True, timeout=300)
+    print(done.stdout, end="")
+    report.add(name, done.returncode == 0, (done.stdout + done.stderr).strip().splitlines()[-1])
+
+
 def check_all(report, program, work, only):
     cases = [Case(spec, work) for spec in SPECS]
     dialogues.write_rows(work / "data")
@@ -376,6 +384,7 @@ def check_all(report, program, work, only):
     for case in cases:
         jobs[f"full {case.spec.name}"] = (report.attempt, f"full {case.spec.name}", check_full,
                                           program, case, work)
+    jobs["hub cache"] = (report.attempt, "hub cache", check_hub, program, work)
     jobs["default model"] = (report.attempt, "default model", check_default_model, program, work)
     for title, (function, *arguments) in jobs.items():
         if only in title:

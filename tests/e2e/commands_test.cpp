@@ -13,7 +13,7 @@ const std::string kPictures = "tests/fixtures/pictures/";
 
 TEST_CASE("every command explains itself and refuses what it doesn't know") {
   for (const std::string command :
-       {"generate", "caption", "vqa", "evaluate", "gather", "inspect", "finetune", "merge"}) {
+       {"generate", "caption", "vqa", "evaluate", "gather", "inspect", "pull", "finetune", "merge"}) {
     INFO(command);
     const ProgramResult help = run_vlm(command + " --help");
     CHECK(help.code == 0);
@@ -52,7 +52,9 @@ TEST_CASE("errors go to stderr with exit code 1") {
   CHECK(picture.code == 1);
   CHECK(picture.out.empty());
   CHECK_THAT(picture.err, Contains("error: /nowhere.png"));
-  const ProgramResult model = run_vlm("generate --model no/such --prompt x --device cpu");
+  const ProgramResult model = run_shell("HF_HUB_OFFLINE=1 '" + std::string(VLM_BINARY) +
+                                            "' generate --model no/such --prompt x --device cpu",
+                                        VLM_SOURCE_DIR);
   CHECK(model.code == 1);
   CHECK_THAT(model.err, Contains("error: no/such: no such model: got neither a folder nor"));
   const ProgramResult device =

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cctype>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <utility>
@@ -14,6 +15,8 @@
 
 namespace vlm {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kMostHeaderBytes = 256 << 10;
 constexpr std::size_t kMostPageBytes = 1 << 20;
@@ -42,9 +45,13 @@ std::string without_query(const std::string& url) {
 struct Transfer {
   const HttpRequest& request;
   CURL* curl;
+  double stall_s;
   HttpReply reply = {};
   std::size_t header_bytes = 0, discarded_bytes = 0;
   std::exception_ptr thrown = nullptr;
+  curl_off_t seen_bytes = 0;
+  Clock::time_point seen_at = Clock::now();
+  bool is_stalled = false;
 
   void take_header(std::string_view line) {
     header_bytes += line.size();
@@ -89,8 +96,18 @@ std::size_t receive(char* data, std::size_t size, std::size_t count, void* point
   }
 }
 
-int on_progress(void*, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
-  return stop_requested() ? 1 : 0;
+// Called for every piece, and once a second in between. (libcurl's own limit of speed is an average
+// over seconds, and late.)
+int on_progress(void* pointer, curl_off_t, curl_off_t bytes, curl_off_t, curl_off_t) {
+  auto& transfer = *static_cast<Transfer*>(pointer);
+  const auto now = Clock::now();
+  if (bytes != transfer.seen_bytes) {
+    transfer.seen_bytes = bytes;
+    transfer.seen_at = now;
+  }
+  const double silent_s = std::chrono::duration<double>(now - transfer.seen_at).count();
+  transfer.is_stalled = silent_s > transfer.stall_s;
+  return stop_requested() || transfer.is_stalled ? 1 : 0;
 }
 
 bool may_pass(CURLcode code) {
@@ -139,8 +156,6 @@ void set_options(CURL* curl, const HttpRequest& request, const HttpTimeouts& tim
   curl_easy_setopt(curl, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
   curl_easy_setopt(curl, CURLOPT_USERAGENT, "vlm");
   curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, timeouts.connect_s);
-  curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
-  curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, timeouts.stall_s);
   curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
   curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_progress);
 }
@@ -201,7 +216,7 @@ HttpClient::~HttpClient() {
 
 HttpReply HttpClient::send(const HttpRequest& request) {
   CURL* curl = curl_;
-  Transfer transfer{.request = request, .curl = curl};
+  Transfer transfer{.request = request, .curl = curl, .stall_s = timeouts_.stall_s};
   std::array<char, CURL_ERROR_SIZE> reason{};
   const HeaderList headers = make_header_list(request.headers);
   curl_easy_reset(curl);
@@ -212,6 +227,7 @@ HttpReply HttpClient::send(const HttpRequest& request) {
   curl_easy_setopt(curl, CURLOPT_HEADERDATA, &transfer);
   curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, receive<&Transfer::take_body>);
   curl_easy_setopt(curl, CURLOPT_WRITEDATA, &transfer);
+  curl_easy_setopt(curl, CURLOPT_XFERINFODATA, &transfer);
   const CURLcode code = curl_easy_perform(curl);
   curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, nullptr);
   if (transfer.thrown) std::rethrow_exception(transfer.thrown);
@@ -225,6 +241,10 @@ HttpReply HttpClient::send(const HttpRequest& request) {
   if (code != CURLE_OK) {
     reply.failure = printable(reason[0] ? reason.data() : curl_easy_strerror(code));
     reply.may_pass = may_pass(code);
+  }
+  if (transfer.is_stalled) {
+    reply.failure = concat("not a byte for ", timeouts_.stall_s, " s");
+    reply.may_pass = true;
   }
   return std::move(reply);
 }

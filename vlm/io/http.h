@@ -41,7 +41,7 @@ struct HttpRequest {
 
 struct HttpTimeouts {
   long connect_s = 20;
-  long stall_s = 30;  // without a single byte
+  double stall_s = 30;  // without a single byte
 };
 
 class HttpClient {

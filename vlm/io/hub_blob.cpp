@@ -66,7 +66,7 @@ FileLock::~FileLock() {
 
 // False when the file that was locked is no longer the one with that name.
 bool FileLock::lock_once(const fs::path& path) {
-  file_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0664);
+  file_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0664);
   check_call(file_ >= 0, "can't make the lock file", path);
   bool is_told = false;
   while (::flock(file_, LOCK_EX | LOCK_NB) != 0) {

@@ -18,7 +18,7 @@ namespace vlm {
 namespace {
 
 constexpr int kMostRedirects = 10;
-constexpr std::size_t kMostJsonBytes = 64 << 20;
+constexpr std::size_t kMostJsonBytes = 16 << 20;
 constexpr std::int64_t kMostTextFileBytes = 256LL << 20;
 
 bool is_hex(const std::string& text, std::size_t digits) {
@@ -94,7 +94,8 @@ std::string HubClient::file_url(const HubName& name, const std::string& commit,
   std::string path;
   for (std::size_t start = 0; start <= file.size();) {
     const auto slash = std::min(file.find('/', start), file.size());
-    path += "/" + percent_encode(file.substr(start, slash - start));
+    path += '/';
+    path += percent_encode(file.substr(start, slash - start));
     start = slash + 1;
   }
   return concat(options_.endpoint, "/", name.repository(), "/resolve/", commit, path);
@@ -334,10 +335,14 @@ void HubClient::fetch(const HubName& name, const std::string& commit, const HubF
     if (sink.size() >= file.bytes) return;
     if (sink.size() > best) tries = 1;
     best = std::max(best, sink.size());
-    const bool is_short = reply.failure.empty() && (reply.status == 200 || reply.status == 206);
-    if (is_short) reply.failure = concat("only ", sink.size(), " of ", file.bytes, " bytes");
-    const bool is_worth_it = is_short || reply.status == 416 || is_worth_another_try(reply);
-    if (!is_worth_it || tries >= options_.retry.tries) refuse(reply, name, where);
+    // An answer without failure that ends too early, or a file that ends before the range asked
+    // for.
+    const bool is_short = reply.status == 200 || reply.status == 206 || reply.status == 416;
+    if (is_short && reply.failure.empty()) {
+      reply.failure = concat("only ", sink.size(), " of ", file.bytes, " bytes");
+      reply.may_pass = true;
+    }
+    if (!is_worth_another_try(reply) || tries >= options_.retry.tries) refuse(reply, name, where);
     wait(reply, tries, where);
   }
 }

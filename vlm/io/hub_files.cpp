@@ -16,10 +16,20 @@ bool is_plain_part(const std::string& part) {
   return !part.empty() && part.size() <= 255 && part != "." && part != "..";
 }
 
-bool is_safe(const std::string& name) {
-  for (const char c : name) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f || c == '\\') return false;
+// Characters that end a name early, mean a folder elsewhere, or command a terminal (U+0000–U+001F,
+// U+007F–U+009F).
+bool has_bad_character(const std::string& name) {
+  for (std::size_t i = 0; i < name.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(name[i]);
+    const auto next = static_cast<unsigned char>(i + 1 < name.size() ? name[i + 1] : 0);
+    if (byte < 0x20 || byte == 0x7f || byte == '\\') return true;
+    if (byte == 0xc2 && next >= 0x80 && next < 0xa0) return true;
   }
+  return false;
+}
+
+bool is_safe(const std::string& name) {
+  if (has_bad_character(name)) return false;
   std::size_t start = 0;
   while (true) {
     const auto slash = name.find('/', start);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <iomanip>
+#include <mutex>
 #include <optional>
 #include <sstream>
 #include <utility>
@@ -25,6 +26,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::size_t kMostIndexBytes = 64 << 20;
+
 bool is_there(const fs::path& path) {
   std::error_code dangling;
   return fs::is_regular_file(path, dangling);
@@ -39,23 +42,27 @@ std::string megabytes(std::int64_t bytes) {
 // Megabytes for people, kilobytes where those would be few.
 class BytesProgress {
  public:
-  BytesProgress(std::int64_t total, std::int64_t done)
-      : unit_bytes_(total < 10'000'000 ? 1000 : 1'000'000),
-        total_(total),
-        done_(done),
-        progress_(total < 10'000'000 ? "kB" : "MB", rounded(total), rounded(done)) {}
+  BytesProgress(std::int64_t total, std::int64_t done) : total_(total), done_(done) { begin(); }
 
+  // Negative when bytes of an earlier run turn out to be of no use: the rate begins anew.
   void add(std::int64_t bytes, const std::string& file) {
     done_ += bytes;
-    // Another process at the same partial file can make the counts differ from the plan.
-    progress_.update(rounded(std::clamp<std::int64_t>(done_, 0, total_)), file);
+    if (bytes < 0) begin();
+    progress_->update(shown(), file);
   }
 
  private:
-  std::int64_t rounded(std::int64_t bytes) const { return (bytes + unit_bytes_ - 1) / unit_bytes_; }
+  void begin() { progress_.emplace(is_small() ? "kB" : "MB", in_units(total_), shown()); }
 
-  std::int64_t unit_bytes_, total_, done_;
-  Progress progress_;
+  bool is_small() const { return total_ < 10'000'000; }
+  std::int64_t in_units(std::int64_t bytes) const {
+    return bytes / (is_small() ? 1000 : 1'000'000);
+  }
+  // Another process at the same partial file can make the counts differ from the plan.
+  std::int64_t shown() const { return in_units(std::clamp<std::int64_t>(done_, 0, total_)); }
+
+  std::int64_t total_, done_;
+  std::optional<Progress> progress_;
 };
 
 // Files without which nothing loads come late, so that a snapshot is never taken for whole before
@@ -66,8 +73,10 @@ int link_rank(const std::string& file) {
 }
 
 void check_room(const fs::path& cache, std::int64_t bytes) {
+  fs::path place = fs::absolute(cache);
+  while (!fs::exists(place) && place.has_relative_path()) place = place.parent_path();
   std::error_code unknown;
-  const fs::space_info room = fs::space(cache, unknown);
+  const fs::space_info room = fs::space(place, unknown);
   if (unknown || bytes < 0 || static_cast<std::uintmax_t>(bytes) <= room.available) return;
   throw Error({.what = "not enough room on the disk",
                .where = cache.string(),
@@ -97,12 +106,7 @@ class Pull {
     if (weights.empty() && !is_listed(kWeightIndex)) refuse_without_weights();
     std::vector<HubFile> files = describe_missing(weights);
     fetch(files);
-    if (!files.empty()) mark_as_cache(cache_);
-    std::stable_sort(files.begin(), files.end(), [](const HubFile& a, const HubFile& b) {
-      return link_rank(a.name) < link_rank(b.name);
-    });
-    for (const HubFile& file : files) link(file);
-    write_ref();
+    put_in_place(std::move(files));
     return snapshot_;
   }
 
@@ -139,7 +143,7 @@ class Pull {
       path = folders_.blob(index);
     }
     const std::string where = concat(name_.repository(), "/", kWeightIndex);
-    std::vector<std::string> shards = shard_names(load_text(path), where);
+    std::vector<std::string> shards = shard_names(load_text(path, kMostIndexBytes), where);
     for (const std::string& shard : shards) {
       if (is_listed(shard)) continue;
       throw Error({.what = "the index names a shard that the repository lacks",
@@ -178,6 +182,18 @@ class Pull {
       fetch_blob(client_, name_, listing_.commit, file, folders_, count);
       if (counted != file.bytes) count(file.bytes - counted);  // another process has brought it
     }
+  }
+
+  void put_in_place(std::vector<HubFile> files) {
+    // Temporary names differ between processes, not between threads.
+    static std::mutex mutex;
+    const std::lock_guard lock(mutex);
+    if (!files.empty()) mark_as_cache(cache_);
+    std::stable_sort(files.begin(), files.end(), [](const HubFile& a, const HubFile& b) {
+      return link_rank(a.name) < link_rank(b.name);
+    });
+    for (const HubFile& file : files) link(file);
+    write_ref();
   }
 
   // snapshots/<commit>/a/b → ../../../blobs/<hash>
