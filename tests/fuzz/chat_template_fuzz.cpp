@@ -1,8 +1,8 @@
 // Bytes → a chat template and a conversation: an Error or a prompt.
 //
 // The first byte says what the conversation is like; then come the template, a zero byte, and the
-// text of the messages. Rendering twice must give the same: only namespaces change, and those
-// belong to one run.
+// text of the messages. The prompt must be UTF-8, and rendering twice must give the same: only
+// namespaces change, and those belong to one run.
 #include <cstdint>
 #include <cstdlib>
 #include <string>
@@ -11,6 +11,7 @@
 
 #include "vlm/core/error.h"
 #include "vlm/text/chat_template.h"
+#include "vlm/text/unicode.h"
 
 namespace {
 
@@ -37,7 +38,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const auto messages = make_messages(data[0], text);
     const bool open = (data[0] & 32U) != 0;
     const std::string prompt = chat.render(messages, open);
-    if (chat.render(messages, open) != prompt) std::abort();
+    if (chat.render(messages, open) != prompt || !vlm::is_valid_utf8(prompt)) std::abort();
   } catch (const vlm::Error&) {
   }
   return 0;
