@@ -22,7 +22,7 @@ ALLOWED = {
     "infer": ["data", "vlm"],
     "main.cpp": ["train", "infer", "vlm/core"],  # and vlm/nn/runtime.h through the commands
     "tests/support": ["vlm"],
-    "tests/fuzz": ["vlm"],
+    "tests/fuzz": ["vlm", "data"],
 }
 
 # Header prefix → the only files that may include it (a path or a folder).

@@ -2,6 +2,7 @@
 // palettes too short and 16-bit grey come out as in Pillow. Transparency is dropped.
 #include <png.h>
 
+#include <algorithm>
 #include <csetjmp>
 #include <cstring>
 #include <new>
@@ -68,6 +69,23 @@ void read_end(Session& session) {
   png_read_end(session.png, session.info);
 }
 
+// libpng allocates what the header of a chunk promises before it reads the chunk, so a promise past
+// the end of the file is refused here.
+void check_chunks(const PictureSource& source) {
+  constexpr std::size_t kSignature = 8;
+  constexpr std::size_t kHeader = 8;
+  constexpr std::size_t kChecksum = 4;
+  std::string_view rest = source.bytes.substr(kSignature);
+  while (rest.size() >= kHeader && rest.substr(4, 4) != "IEND") {
+    std::size_t length = 0;
+    for (const char byte : rest.substr(0, 4))
+      length = length << 8 | static_cast<std::uint8_t>(byte);
+    rest.remove_prefix(kHeader);
+    if (length > rest.size()) throw truncated(source, "PNG");
+    rest.remove_prefix(std::min(length + kChecksum, rest.size()));
+  }
+}
+
 class PngReader {
  public:
   explicit PngReader(const PictureSource& source) : source_(source) {
@@ -77,6 +95,8 @@ class PngReader {
     if (!session_.info) throw std::bad_alloc();
     png_set_read_fn(session_.png, &session_, on_read);
     png_set_user_limits(session_.png, PNG_UINT_31_MAX, PNG_UINT_31_MAX);  // check_size is ours
+    // Texts of a few kB unpack to at most 8 MB each, which libpng bounds, and to 64 of them.
+    png_set_chunk_cache_max(session_.png, 64);
   }
   ~PngReader() { png_destroy_read_struct(&session_.png, &session_.info, nullptr); }
   PngReader(const PngReader&) = delete;
@@ -192,6 +212,7 @@ class PngReader {
 }  // namespace
 
 Picture decode_png(const PictureSource& source) {
+  check_chunks(source);
   return PngReader(source).read();
 }
 

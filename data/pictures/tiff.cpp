@@ -90,6 +90,11 @@ struct Layout {
   std::uint32_t block_width = 0;
 };
 
+// The length of the whole blocks that cover `side`.
+std::int64_t padded(std::int64_t side, std::int64_t block) {
+  return (side + block - 1) / block * block;
+}
+
 class TiffReader {
  public:
   explicit TiffReader(const PictureSource& source) : source_(source) {
@@ -161,12 +166,24 @@ class TiffReader {
       layout_.block_height = field<std::uint32_t>(TIFFTAG_TILELENGTH, 0);
       layout_.block_width = field<std::uint32_t>(TIFFTAG_TILEWIDTH, 0);
       check_size(source_, layout_.block_height, layout_.block_width);
+      check_padding();
     } else {
       layout_.block_height = std::clamp<std::uint32_t>(
           field<std::uint32_t>(TIFFTAG_ROWSPERSTRIP, layout_.height), 1, layout_.height);
       layout_.block_width = layout_.width;
     }
     set_kind();
+  }
+
+  // All tiles are decoded whole, and where they stick far out of the picture, that is work which
+  // the picture's size doesn't bound.
+  void check_padding() const {
+    const std::int64_t height = padded(layout_.height, layout_.block_height);
+    const std::int64_t width = padded(layout_.width, layout_.block_width);
+    if (height / 4 <= source_.max_pixels / width) return;
+    throw corrupt(source_, "TIFF",
+                  concat("tiles of ", layout_.block_width, " × ", layout_.block_height, " for ",
+                         layout_.width, " × ", layout_.height, " pixels"));
   }
 
   void set_kind() {

@@ -79,6 +79,25 @@ TEST_CASE("a header that promises too much is refused at once") {
         "p: picture has too many pixels: got 65280 × 65280, wanted at most 178956970");
 }
 
+TEST_CASE("memory and work are bounded by the file and the bound on pixels") {
+  // A chunk that promises 1.9 GB; libpng would allocate them.
+  const std::string png = bytes_of("RGB.png");
+  const std::string chunk("\x6f\x6f\x6f\x52zTXtRaw", 11);
+  CHECK(error_of(std::string(png).insert(png.find("IDAT") - 4, chunk)) == "p: truncated PNG file");
+  // One column of pixels, each row in a tile of a million columns.
+  std::string tiff = bytes_of("RGB_tiles_big_endian.tiff");
+  const auto set = [&](const std::string& tag, const std::string& value) {
+    const auto entry = tiff.find(tag);
+    REQUIRE(entry != tiff.npos);
+    tiff = patched(tiff, entry + 2, std::string("\0\4\0\0\0\1", 6) + value);
+  };
+  set(std::string("\1\0\0", 3), std::string("\0\0\0\1", 4));
+  set(std::string("\1\1\0", 3), std::string("\0\1\0\0", 4));
+  set(std::string("\1\x42\0", 3), std::string("\0\1\0\0", 4));
+  set(std::string("\1\x43\0", 3), std::string("\0\0\0\x10", 4));
+  CHECK(error_of(tiff) == "p: corrupt TIFF file: got tiles of 65536 × 16 for 1 × 65536 pixels");
+}
+
 TEST_CASE("truncated files are refused") {
   const Golden golden("decode");
   for (const Json& expected : golden.cases()) {

@@ -28,6 +28,19 @@ TEST_CASE("every command explains itself and refuses what it doesn't know") {
   CHECK(run_vlm("--version").code == 0);
 }
 
+TEST_CASE("waiting threads spin briefly, unless the user says how they wait") {
+  // libgomp shows what it read when it is loaded.
+  const auto display = [](const std::string& environment) {
+    return run_shell("exec env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT OMP_DISPLAY_ENV=VERBOSE " +
+                         environment + " '" + VLM_BINARY + "' --version",
+                     VLM_SOURCE_DIR)
+        .err;
+  };
+  CHECK_THAT(display(""), Contains("GOMP_SPINCOUNT = '5000'"));
+  CHECK_THAT(display("GOMP_SPINCOUNT=7"), Contains("GOMP_SPINCOUNT = '7'"));
+  CHECK_THAT(display("OMP_WAIT_POLICY=passive"), Contains("GOMP_SPINCOUNT = '0'"));
+}
+
 TEST_CASE("generate prints one line of JSON, or the same text") {
   const std::string ask =
       "generate" + kModel + "--image " + kPictures + "wide.png --image " + kPictures +

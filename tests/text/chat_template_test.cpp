@@ -145,6 +145,17 @@ TEST_CASE("what a template can't do with the messages is named") {
   CHECK(error_of("{{ 1 | join }}") == "t:1: \"join\" can't run over this value: got integer");
 }
 
+TEST_CASE("broken UTF-8 is repaired in messages and refused in templates") {
+  const std::vector<Message> messages = {{.role = "r\xf4", .plain_content = "a\xf4"}};
+  CHECK(render("{{ messages[0].role[1] }}|{{ messages[0].content[1:] }}", messages) ==
+        "\uFFFD|\uFFFD");
+  const std::vector<Message> parts = {{.role = "user", .content = {{"text", "\xc3"}}}};
+  CHECK(render("{{ messages[0].content[0].text | length }}", parts) == "1");
+  CHECK(ChatTemplate("{{ bos_token | upper }}", "t", {{"bos_token", "a\xe2\x82"}})
+            .render({}, false) == "A\uFFFD");
+  CHECK(error_of("{{ 'a\xf4' }}") == "t: chat template is not UTF-8 text");
+}
+
 TEST_CASE("work and memory of a template are bounded") {
   const std::string list =
       "{% set l = [1,2,3,4,5,6,7,8,9,10] %}" + repeat("{% set l = l + l %}", 12);

@@ -13,9 +13,9 @@
 namespace vlm {
 namespace {
 
-// Opens the CUDA part of LibTorch; returns why not, or nothing.
+// Opens the CUDA part of LibTorch; returns why not, or nothing. It must be open before anything
+// asks for CUDA: LibTorch keeps the answer that at::hasCUDA gives first.
 std::string open_cuda() {
-  if (at::hasCUDA()) return "";
   if (!std::filesystem::exists("/dev/nvidiactl") && !std::filesystem::exists("/dev/dxg")) {
     return "the machine has no NVIDIA device";
   }

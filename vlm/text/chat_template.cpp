@@ -8,22 +8,35 @@
 #include "vlm/text/jinja_evaluator.h"
 #include "vlm/text/jinja_parser.h"
 #include "vlm/text/json_access.h"
+#include "vlm/text/unicode.h"
 
 namespace vlm {
 namespace {
 
 namespace fs = std::filesystem;
 
+// The language indexes and prints characters, so its strings are valid UTF-8.
+JinjaValue to_value(const std::string& text) {
+  return to_valid_utf8(text);
+}
+
 JinjaValue to_value(const Message& message) {
   JinjaValue::List parts;
   for (const ContentPart& part : message.content) {
-    JinjaValue::Dict dict{.entries = {{"type", part.type}}};
-    if (part.type == "text") dict.entries.emplace_back("text", part.text);
+    JinjaValue::Dict dict{.entries = {{"type", to_value(part.type)}}};
+    if (part.type == "text") dict.entries.emplace_back("text", to_value(part.text));
     parts.emplace_back(std::move(dict));
   }
   const JinjaValue content =
-      message.plain_content ? JinjaValue(*message.plain_content) : JinjaValue(std::move(parts));
-  return JinjaValue::Dict{.entries = {{"role", message.role}, {"content", content}}};
+      message.plain_content ? to_value(*message.plain_content) : JinjaValue(std::move(parts));
+  return JinjaValue::Dict{.entries = {{"role", to_value(message.role)}, {"content", content}}};
+}
+
+JinjaBody parse_template(const std::string& source, const std::string& where) {
+  if (!is_valid_utf8(source)) {
+    throw Error({.what = "chat template is not UTF-8 text", .where = where});
+  }
+  return parse_jinja(source, where);
 }
 
 // "chat_template" of a JSON file: a string, or a list of {"name", "template"} with a "default".
@@ -74,7 +87,7 @@ struct ChatTemplate::Program {
 
 ChatTemplate::ChatTemplate(const std::string& source, const std::string& where, Variables variables)
     : program_(std::make_unique<Program>(
-          Program{parse_jinja(source, where), where, std::move(variables)})) {}
+          Program{parse_template(source, where), where, std::move(variables)})) {}
 
 ChatTemplate::~ChatTemplate() = default;
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
@@ -83,7 +96,7 @@ ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 std::string ChatTemplate::render(const std::vector<Message>& messages,
                                  bool add_generation_prompt) const {
   JinjaEvaluator::Variables variables;
-  for (const auto& [name, text] : program_->variables) variables[name] = text;
+  for (const auto& [name, text] : program_->variables) variables[name] = to_value(text);
   JinjaValue::List list;
   for (const Message& message : messages) list.push_back(to_value(message));
   variables["messages"] = std::move(list);

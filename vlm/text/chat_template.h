@@ -34,13 +34,14 @@ class ChatTemplate {
   // Named strings that a template may use besides the messages: "bos_token" and the like.
   using Variables = std::map<std::string, std::string>;
 
-  // Parses the template; `where` names its file in errors.
+  // Parses the template, which is UTF-8; `where` names its file in errors.
   ChatTemplate(const std::string& source, const std::string& where, Variables variables = {});
   ~ChatTemplate();
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
 
   // The prompt. With `add_generation_prompt` it ends with the opening of the assistant's turn.
+  // Bytes of the messages that are not UTF-8 are read as U+FFFD.
   // Throws Error when the template refuses the messages (raise_exception) or can't handle them.
   std::string render(const std::vector<Message>& messages, bool add_generation_prompt) const;
 
