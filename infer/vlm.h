@@ -18,6 +18,7 @@
 #include <functional>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,10 +28,12 @@
 namespace vlm {
 
 struct ModelOptions {
-  std::string adapter;          // PEFT adapter folder, merged into the weights; empty: none
-  std::string device = "auto";  // auto, cpu, cuda, cuda:N
-  std::string dtype = "auto";   // auto, float32, bfloat16; auto is float32 on a CPU
-  int threads = 0;              // of the whole process; 0: as many as the machine has
+  std::string adapter;           // PEFT adapter folder, merged into the weights; empty: none
+  std::string device = "auto";   // auto, cpu, cuda, cuda:N
+  std::string dtype = "auto";    // auto, float32, bfloat16; auto is float32 on a CPU
+  int threads = 0;               // of the whole process; 0: as many as the machine has
+  std::string feature_cache;     // folder that keeps picture features across runs; empty: none
+  double feature_cache_gb = 10;  // its bound
 };
 
 // A picture that is opened when it is asked about: PNG, JPEG, WebP, BMP, TIFF or GIF (first frame),
@@ -91,10 +94,28 @@ class Conversation {
   std::vector<Turn> turns_;
 };
 
+// Names and meanings are those of transformers' GenerationConfig (5.23). What is not set is as the
+// checkpoint's generation_config.json says, or else as transformers has it: greedy.
 struct AskOptions {
   std::int64_t max_new_tokens = 128;
+  std::optional<std::int64_t> min_new_tokens;
+  std::vector<std::string> stop_strings;  // the answer ends with the token that completes one
+
+  std::optional<bool> do_sample;
+  std::optional<double> temperature, top_p, min_p, typical_p;
+  std::optional<std::int64_t> top_k;  // 0: all
+  std::uint64_t seed = 0;             // the same seed draws the same answer
+
+  std::optional<double> repetition_penalty;
+  std::optional<std::int64_t> no_repeat_ngram_size;
+
+  std::optional<std::int64_t> num_beams;
+  std::optional<double> length_penalty;
+  std::optional<std::string> early_stopping;         // "true", "false" or "never"
+  std::optional<std::int64_t> num_return_sequences;  // for Model::ask_many
+
   // Called with each new piece of the answer, whole characters; false ends the answer there. The
-  // pieces joined are Answer::text.
+  // pieces joined are Answer::text. Not called by beam search, nor for several answers.
   std::function<bool(std::string_view)> on_text;
 };
 
@@ -102,8 +123,19 @@ struct Answer {
   std::string text;           // as the model wrote it, often with a space in front
   std::string finish_reason;  // "stop", "length" (max_new_tokens) or "interrupted" (by on_text)
   std::vector<std::int64_t> token_ids;  // the end token included
-  std::vector<double> token_logprobs;   // of each of them
+  std::vector<double> token_logprobs;   // of each of them, before any filter
   double mean_logprob = 0;              // of these; 0 for an empty answer
+  double score = 0;  // of beam search: sum of log-probabilities / length^length_penalty
+};
+
+struct ChooseOptions {
+  bool by_mean = false;  // compare log-probabilities a token, so that long choices may win
+};
+
+struct Choice {
+  std::string text;
+  double probability = 0;  // over the choices given
+  double logprob = 0;      // of the whole answer, its end included; summed over its tokens
 };
 
 // A loaded model. Copies share it; the last one frees its memory.
@@ -120,6 +152,18 @@ class Model {
 
   // The next turn of the assistant.
   Answer ask(const Conversation& conversation, const AskOptions& options = {}) const;
+
+  // num_return_sequences answers: of beam search the best ones, the best first; else samples.
+  std::vector<Answer> ask_many(const Conversation& conversation, const AskOptions& options) const;
+
+  // Which of the given answers the model holds likely, the likeliest first. Exact: each is scored
+  // as a whole, nothing is generated. Throws Error unless there are two or more, all different.
+  std::vector<Choice> choose(const Pictures& pictures, const std::string& question,
+                             const std::vector<std::string>& choices,
+                             const ChooseOptions& options = {}) const;
+  std::vector<Choice> choose(const Conversation& conversation,
+                             const std::vector<std::string>& choices,
+                             const ChooseOptions& options = {}) const;
 
  private:
   struct Loaded;

@@ -1,7 +1,11 @@
 // The library's calls give what the generator gives, however pictures and options arrive.
 #include "infer/vlm.h"
 
+#include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <stdexcept>
 #include <thread>
 
 #include "data/media.h"
@@ -98,7 +102,8 @@ TEST_CASE("a conversation's turns and pictures reach the model in their order") 
        data::load_image(picture_file("square"))});
   infer::GenerationOptions generation = session.generation;
   generation.max_new_tokens = 8;
-  const infer::Generation expected = session.generator->generate({prompt}, generation)[0];
+  const infer::Generation expected =
+      session.generator->generate({prompt}, generation)[0].generations[0];
   CHECK(model.ask(talk, options).token_logprobs == expected.logprobs);
 }
 
@@ -125,6 +130,136 @@ TEST_CASE("the streamed pieces are the text, and a callback can end it") {
   CHECK(part.finish_reason == "interrupted");
   CHECK(part.token_ids.size() < whole.token_ids.size());
   CHECK(whole.text.starts_with(streamed));
+}
+
+TEST_CASE("a callback that throws leaves the model as it was") {
+  const Model model = load_tiny();
+  const auto ask = [&](const AskOptions& options) {
+    return model.ask(picture_file("wide"), "What is it?", options).token_logprobs;
+  };
+  AskOptions options;
+  options.max_new_tokens = 8;
+  const auto expected = ask(options);
+  AskOptions throwing = options;
+  throwing.on_text = [](std::string_view) -> bool { throw std::runtime_error("pipe broke"); };
+  CHECK_THROWS_WITH(ask(throwing), "pipe broke");
+  CHECK(ask(options) == expected);
+}
+
+TEST_CASE("samples follow their seed, and come near greedy as it gets cold") {
+  const Model model = load_tiny();
+  const auto talk = Conversation().user("What is it?", picture_file("wide"));
+  AskOptions options;
+  options.max_new_tokens = 8;
+  const Answer greedy = model.ask(talk, options);
+  options.do_sample = true;
+  options.temperature = 1e-6;
+  CHECK(model.ask(talk, options).token_ids == greedy.token_ids);
+  options.temperature = 5.0;
+  options.top_k = 0;
+  const Answer one = model.ask(talk, options);
+  CHECK(one.token_ids != greedy.token_ids);
+  CHECK(model.ask(talk, options).token_ids == one.token_ids);
+  options.seed = 1;
+  CHECK(model.ask(talk, options).token_ids != one.token_ids);
+  options.top_k = 1;
+  CHECK(model.ask(talk, options).token_ids == greedy.token_ids);
+
+  options.top_k = 0;
+  options.num_return_sequences = 3;
+  bool is_told = false;
+  options.on_text = [&](std::string_view) { return is_told = true; };
+  const auto three = model.ask_many(talk, options);
+  REQUIRE(three.size() == 3);
+  CHECK(three[0].token_ids != three[1].token_ids);
+  CHECK(three[1].token_ids != three[2].token_ids);
+  CHECK_FALSE(is_told);
+}
+
+TEST_CASE("beam search gives its best answers, the best first") {
+  const Model model = load_tiny();
+  const auto talk = Conversation().user("What is it?", picture_file("wide"));
+  AskOptions options;
+  options.max_new_tokens = 6;
+  const Answer greedy = model.ask(talk, options);
+  options.num_beams = 4;
+  options.num_return_sequences = 4;
+  options.length_penalty = 0.0;  // scores are sums
+  const auto answers = model.ask_many(talk, options);
+  REQUIRE(answers.size() == 4);
+  const auto sum = [](const Answer& answer) {
+    return answer.mean_logprob * static_cast<double>(answer.token_ids.size());
+  };
+  for (const Answer& answer : answers) CHECK(answer.score == Approx(sum(answer)).margin(1e-4));
+  for (std::size_t i = 1; i < 4; ++i) CHECK(answers[i - 1].score >= answers[i].score);
+  CHECK(answers[0].score >= sum(greedy) - 1e-4);
+  CHECK(model.ask(talk, options).token_ids == answers[0].token_ids);
+}
+
+TEST_CASE("stop strings and lengths end an answer where they say") {
+  const Model model = load_tiny();
+  const auto talk = Conversation().user("Describe the image.", picture_file("wide"));
+  AskOptions options;
+  options.max_new_tokens = 8;
+  const Answer whole = model.ask(talk, options);
+  REQUIRE(whole.text.find("@q#") != std::string::npos);  // by the golden answer
+  options.stop_strings = {"@q"};
+  const Answer stopped = model.ask(talk, options);
+  CHECK(stopped.text == whole.text.substr(0, whole.text.find("@q") + 2));
+  CHECK(stopped.finish_reason == "stop");
+  options.max_new_tokens = 2;
+  CHECK(model.ask(talk, options).token_ids.size() == 2);
+  options.max_new_tokens = 0;
+  CHECK(model.ask(talk, options).text.empty());
+}
+
+TEST_CASE("choices are ranked by their likelihood behind the prompt") {
+  const Model model = load_tiny();
+  const std::vector<std::string> texts = {"a dog", "yes", "no", "a very long answer"};
+  const auto choices = model.choose(picture_file("wide"), "What is it?", texts);
+  REQUIRE(choices.size() == 4);
+  double total = 0;
+  std::set<std::string> seen;
+  for (const Choice& choice : choices) {
+    CHECK(choice.probability ==
+          Approx(choices[0].probability * std::exp(choice.logprob - choices[0].logprob)));
+    CHECK(choice.probability <= choices[0].probability);
+    total += choice.probability;
+    seen.insert(choice.text);
+  }
+  CHECK(total == Approx(1));
+  CHECK(seen == std::set<std::string>(texts.begin(), texts.end()));
+
+  // The mean favours what is long.
+  ChooseOptions by_mean;
+  by_mean.by_mean = true;
+  const auto means = model.choose(picture_file("wide"), "What is it?", texts, by_mean);
+  const auto find = [](const std::vector<Choice>& list, const std::string& text) {
+    return *std::find_if(list.begin(), list.end(), [&](const auto& c) { return c.text == text; });
+  };
+  for (const std::string& text : texts) {
+    CHECK(find(means, text).logprob == Approx(find(choices, text).logprob));
+  }
+  CHECK(find(means, texts[3]).probability > find(choices, texts[3]).probability);
+
+  const auto other = model.choose(Conversation().user("What is it?", picture_file("tall")), texts);
+  CHECK(find(other, "yes").logprob != find(choices, "yes").logprob);
+}
+
+TEST_CASE("picture features are kept on disk when a folder is named") {
+  const ScratchFolder scratch;
+  AskOptions options;
+  options.max_new_tokens = 8;
+  std::vector<std::vector<double>> logprobs;
+  for (int run = 0; run < 2; ++run) {
+    const Model model = Model::load(fixture("smolvlm_tiny").string(),
+                                    {.device = "cpu", .feature_cache = scratch.at("cache")});
+    logprobs.push_back(model.ask(picture_file("wide"), "What is it?", options).token_logprobs);
+    CHECK(std::filesystem::exists(scratch.at("cache/lock")));
+  }
+  CHECK(logprobs[0] == logprobs[1]);
+  CHECK(logprobs[0] ==
+        load_tiny().ask(picture_file("wide"), "What is it?", options).token_logprobs);
 }
 
 TEST_CASE("threads and copies share a model") {
@@ -158,7 +293,18 @@ TEST_CASE("what a caller gets wrong is told") {
   AskOptions options;
   options.max_new_tokens = -1;
   CHECK_THROWS_WITH(model.ask({}, "What?", options),
-                    "max_new_tokens: value out of range: got -1, wanted 0 or more");
+                    "AskOptions: max_new_tokens is out of range: got -1, wanted 0 or more");
+  options.max_new_tokens = 8;
+  options.temperature = 0.0;
+  CHECK_THROWS_WITH(model.ask({}, "What?", options),
+                    "AskOptions: temperature is out of range: got 0, wanted above 0");
+  CHECK_THROWS_WITH(model.choose({}, "What?", {"yes"}), Contains("nothing to choose from"));
+  CHECK_THROWS_WITH(model.choose({}, "What?", {"yes", "yes"}), Contains("a choice is given twice"));
+  for (const double size : {-1.0, 1e9, std::nan("")}) {
+    CHECK_THROWS_WITH(
+        Model::load(fixture("smolvlm_tiny").string(), {.feature_cache_gb = size}),
+        Contains("feature_cache_gb: value out of range: got ") && Contains(", wanted 0 to 1e+06"));
+  }
 
   const std::string text = "pixels don't fit the picture's size: got 12 bytes, wanted ";
   const std::vector<std::uint8_t> pixels(12);
