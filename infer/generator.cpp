@@ -216,6 +216,14 @@ std::vector<Answer> Generator::step() {
   return answers;
 }
 
+void Generator::abandon() {
+  waiting_.clear();
+  active_.clear();
+  rejected_.clear();
+  finished_.clear();
+  cache_.reset();
+}
+
 // The oldest waiting groups, as many as there is room for.
 std::vector<std::unique_ptr<Generator::Group>> Generator::take_newcomers() {
   const std::int64_t room = batch_size_ - std::ssize(active_);

@@ -94,6 +94,8 @@ class Generator {
   // answered (too long a prompt) comes back with an error.
   std::vector<Answer> step();
   bool is_idle() const { return waiting_.empty() && active_.empty() && rejected_.empty(); }
+  // Lets go of everything submitted. To be called after step has thrown.
+  void abandon();
   // Groups submitted whose prefill has not begun.
   std::int64_t waiting() const { return static_cast<std::int64_t>(waiting_.size()); }
 

@@ -1,0 +1,248 @@
+#include "infer/vlm.h"
+
+#include <algorithm>
+#include <mutex>
+#include <utility>
+#include <variant>
+
+#include "data/media.h"
+#include "infer/choices.h"
+#include "infer/session.h"
+#include "vlm/core/concat.h"
+#include "vlm/io/feature_cache.h"
+
+namespace vlm {
+
+constexpr double kMostCacheGb = 1e6;
+
+// The file's name, its bytes, or its pixels.
+struct Picture::Source {
+  struct File {
+    std::string path;
+  };
+  struct Bytes {
+    std::string bytes;
+  };
+  std::variant<File, Bytes, Image> value;
+
+  Image open() const {
+    if (const auto* file = std::get_if<File>(&value)) return data::load_image(file->path);
+    if (const auto* encoded = std::get_if<Bytes>(&value)) {
+      return data::decode_image(encoded->bytes, "picture in memory");
+    }
+    return std::get<Image>(value);
+  }
+};
+
+namespace {
+
+template <typename Value>
+void set(Value& field, const std::optional<Value>& value) {
+  if (value) field = *value;
+}
+
+infer::GenerationOptions merge(infer::GenerationOptions generation, const AskOptions& options) {
+  generation.max_new_tokens = options.max_new_tokens;
+  set(generation.min_new_tokens, options.min_new_tokens);
+  if (!options.stop_strings.empty()) generation.stop_strings = options.stop_strings;
+  set(generation.do_sample, options.do_sample);
+  set(generation.temperature, options.temperature);
+  set(generation.top_k, options.top_k);
+  set(generation.top_p, options.top_p);
+  if (options.min_p) generation.min_p = options.min_p;
+  set(generation.typical_p, options.typical_p);
+  generation.seed = options.seed;
+  set(generation.repetition_penalty, options.repetition_penalty);
+  set(generation.no_repeat_ngram_size, options.no_repeat_ngram_size);
+  set(generation.num_beams, options.num_beams);
+  set(generation.length_penalty, options.length_penalty);
+  set(generation.early_stopping, options.early_stopping);
+  set(generation.num_return_sequences, options.num_return_sequences);
+  generation.validate("AskOptions");
+  return generation;
+}
+
+Answer to_answer(infer::Generation generation) {
+  const double mean = generation.mean_logprob();
+  return {.text = std::move(generation.text),
+          .finish_reason = std::move(generation.finish_reason),
+          .token_ids = std::move(generation.ids),
+          .token_logprobs = std::move(generation.logprobs),
+          .mean_logprob = mean,
+          .score = generation.score};
+}
+
+// Pieces of text out of ids, for a callback.
+class TextStream {
+ public:
+  TextStream(const Tokenizer& tokenizer, const std::function<bool(std::string_view)>& on_text)
+      : decoder_(tokenizer, /*skip_special_tokens=*/true), on_text_(on_text) {}
+
+  bool add(std::int64_t id) { return tell(decoder_.add(id)); }
+  void finish() { tell(decoder_.finish()); }
+
+ private:
+  bool tell(const std::string& piece) {
+    if (goes_on_ && !piece.empty()) goes_on_ = on_text_(piece);
+    return goes_on_;
+  }
+
+  StreamDecoder decoder_;
+  const std::function<bool(std::string_view)>& on_text_;
+  bool goes_on_ = true;
+};
+
+}  // namespace
+
+struct Model::Loaded {
+  infer::Session session;
+  std::mutex mutex;  // of the generator
+
+  const Processor& processor() const { return session.generator->processor(); }
+  EncodedConversation encode(const Conversation& conversation) const;
+  infer::Answer answer(const EncodedConversation& prompt, infer::Request request);
+};
+
+EncodedConversation Model::Loaded::encode(const Conversation& conversation) const {
+  std::vector<Message> messages;
+  std::vector<Image> images;
+  for (const Conversation::Turn& turn : conversation.turns()) {
+    Message message{.role = turn.role};
+    for (const Picture& picture : turn.pictures.list()) {
+      message.content.push_back({.type = "image"});
+      images.push_back(picture.source_->open());
+    }
+    message.content.push_back({.type = "text", .text = turn.text});
+    messages.push_back(std::move(message));
+  }
+  return processor().encode_prompt(messages, images);
+}
+
+infer::Answer Model::Loaded::answer(const EncodedConversation& prompt, infer::Request request) {
+  request.prompt = prompt.ids;
+  infer::RequestGroup group;
+  group.requests.push_back(std::move(request));
+  if (prompt.pixel_values.defined()) {
+    group.pictures =
+        std::make_shared<infer::PictureFeatures>(infer::PictureFeatures{prompt.pixel_values});
+  }
+  const std::lock_guard lock(mutex);
+  infer::Generator& generator = *session.generator;
+  infer::Answer answer;
+  try {
+    generator.submit(std::move(group));
+    while (!generator.is_idle()) {
+      for (infer::Answer& one : generator.step()) answer = std::move(one);
+    }
+  } catch (...) {
+    generator.abandon();  // or the next caller would get this one's answer
+    throw;
+  }
+  if (!answer.error.empty()) throw Error({.what = answer.error});
+  return answer;
+}
+
+Picture::Picture(const char* file) : Picture(std::string(file)) {}
+Picture::Picture(std::string file)
+    : source_(std::make_shared<Source>(Source{Source::File{std::move(file)}})) {}
+
+Picture Picture::from_bytes(std::string bytes) {
+  return Picture(std::make_shared<Source>(Source{Source::Bytes{std::move(bytes)}}));
+}
+
+Picture Picture::from_rgb(std::int64_t height, std::int64_t width,
+                          std::vector<std::uint8_t> pixels) {
+  const auto bytes = static_cast<std::int64_t>(pixels.size());
+  const std::int64_t points = bytes / 3;
+  // Divided, not multiplied: the sides are the caller's and may be anything.
+  const bool fits =
+      bytes % 3 == 0 && height > 0 && width > 0 && points % height == 0 && points / height == width;
+  if (!fits) {
+    throw Error({.what = "pixels don't fit the picture's size",
+                 .got = concat(bytes, " bytes"),
+                 .wanted = concat(height, " x ", width, " x 3")});
+  }
+  return Picture(std::make_shared<Source>(Source{Image{height, width, std::move(pixels)}}));
+}
+
+Conversation& Conversation::system(std::string text) {
+  turns_.push_back({"system", std::move(text)});
+  return *this;
+}
+
+Conversation& Conversation::user(std::string text, Pictures pictures) {
+  turns_.push_back({"user", std::move(text), std::move(pictures)});
+  return *this;
+}
+
+Conversation& Conversation::assistant(std::string text) {
+  turns_.push_back({"assistant", std::move(text)});
+  return *this;
+}
+
+Model Model::load(const std::string& model, const ModelOptions& options) {
+  const RuntimeOptions runtime{
+      .device = options.device, .dtype = options.dtype, .threads = options.threads};
+  if (!(options.feature_cache_gb >= 0 && options.feature_cache_gb <= kMostCacheGb)) {
+    throw Error({.what = "value out of range",
+                 .where = "feature_cache_gb",
+                 .got = concat(options.feature_cache_gb),
+                 .wanted = concat("0 to ", kMostCacheGb)});
+  }
+  auto loaded = std::make_shared<Loaded>();
+  loaded->session = infer::open_session({.model = model, .adapter = options.adapter}, runtime);
+  if (!options.feature_cache.empty()) {
+    loaded->session.generator->set_feature_cache(std::make_shared<FeatureCache>(
+        options.feature_cache, static_cast<std::uint64_t>(options.feature_cache_gb * 1e9),
+        FeatureCacheOptions{.keep_used = false}));
+  }
+  return Model(std::move(loaded));
+}
+
+Answer Model::ask(const Pictures& pictures, const std::string& question,
+                  const AskOptions& options) const {
+  return ask(Conversation().user(question, pictures), options);
+}
+
+Answer Model::ask(const Conversation& conversation, const AskOptions& options) const {
+  return ask_many(conversation, options).front();
+}
+
+std::vector<Answer> Model::ask_many(const Conversation& conversation,
+                                    const AskOptions& options) const {
+  infer::Request request{.options = merge(loaded_->session.generation, options)};
+  const EncodedConversation prompt = loaded_->encode(conversation);
+  TextStream stream(loaded_->processor().tokenizer(), options.on_text);
+  const bool is_streamed = options.on_text && request.options.rows() == 1;
+  if (is_streamed) request.on_token = [&](std::int64_t id) { return stream.add(id); };
+  infer::Answer answer = loaded_->answer(prompt, std::move(request));
+  if (is_streamed) stream.finish();
+  std::vector<Answer> answers;
+  for (infer::Generation& one : answer.generations) answers.push_back(to_answer(std::move(one)));
+  return answers;
+}
+
+std::vector<Choice> Model::choose(const Pictures& pictures, const std::string& question,
+                                  const std::vector<std::string>& choices,
+                                  const ChooseOptions& options) const {
+  return choose(Conversation().user(question, pictures), choices, options);
+}
+
+std::vector<Choice> Model::choose(const Conversation& conversation,
+                                  const std::vector<std::string>& choices,
+                                  const ChooseOptions& options) const {
+  infer::check_choices(choices);
+  infer::Request request{.options = loaded_->session.generation};
+  request.choices = infer::encode_choices(loaded_->processor(), choices);
+  const infer::Answer answer = loaded_->answer(loaded_->encode(conversation), std::move(request));
+  const auto probabilities = infer::choice_probabilities(answer.choices, options.by_mean);
+  std::vector<Choice> scored;
+  for (std::size_t i = 0; i < choices.size(); ++i) {
+    scored.push_back({choices[i], probabilities[i], answer.choices[i].logprob});
+  }
+  std::stable_sort(scored.begin(), scored.end(),
+                   [](const Choice& a, const Choice& b) { return a.probability > b.probability; });
+  return scored;
+}
+
+}  // namespace vlm

@@ -1,0 +1,174 @@
+// vlm as a library: load a model, ask it about pictures. Installed as <vlm/vlm.h>.
+//
+//   vlm::Model model = vlm::Model::load("org/name or a folder");
+//   vlm::Answer answer = model.ask("picture.png", "what shape is in the image?");
+//   std::cout << answer.text;
+//
+// A thin layer on infer/session and Generator; it needs no other header of the tree and none of
+// LibTorch. Fine-tuning and runs over folders are the program's (vlm finetune, vlm caption).
+// docs/library.md has an example of each call.
+//
+// Errors: vlm::Error for whatever a caller, a file or a model can cause; what LibTorch throws
+// (out of memory, say) comes through as std::exception. Threads: everything here may be called
+// from any thread. A model answers one request at a time; others wait, while their pictures are
+// already being decoded. Messages for people go to stderr, or where vlm/core/log.h sends them.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "vlm/core/error.h"
+
+namespace vlm {
+
+struct ModelOptions {
+  std::string adapter;           // PEFT adapter folder, merged into the weights; empty: none
+  std::string device = "auto";   // auto, cpu, cuda, cuda:N
+  std::string dtype = "auto";    // auto, float32, bfloat16; auto is float32 on a CPU
+  int threads = 0;               // of the whole process; 0: as many as the machine has
+  std::string feature_cache;     // folder that keeps picture features across runs; empty: none
+  double feature_cache_gb = 10;  // its bound
+};
+
+// A picture that is opened when it is asked about: PNG, JPEG, WebP, BMP, TIFF or GIF (first frame),
+// told apart by content. Cheap to copy.
+class Picture {
+ public:
+  Picture(const char* file);
+  Picture(std::string file);
+
+  // A whole file's bytes, as they came from a network, say.
+  static Picture from_bytes(std::string bytes);
+  // Raw pixels [height, width, 3], row by row. Throws Error when their number doesn't fit.
+  static Picture from_rgb(std::int64_t height, std::int64_t width,
+                          std::vector<std::uint8_t> pixels);
+
+ private:
+  friend class Model;
+  struct Source;
+  explicit Picture(std::shared_ptr<const Source> source) : source_(std::move(source)) {}
+  std::shared_ptr<const Source> source_;
+};
+
+// What calls take: none, "one.png", a Picture, or several as {"one.png", picture, …}.
+class Pictures {
+ public:
+  Pictures() = default;
+  Pictures(const char* file) : list_{Picture(file)} {}
+  Pictures(std::string file) : list_{Picture(std::move(file))} {}
+  Pictures(Picture picture) : list_{std::move(picture)} {}
+  Pictures(std::initializer_list<Picture> list) : list_(list) {}
+  Pictures(std::vector<Picture> list) : list_(std::move(list)) {}
+
+  const std::vector<Picture>& list() const { return list_; }
+
+ private:
+  std::vector<Picture> list_;
+};
+
+// Turns in order; a turn's pictures stand before its text.
+//
+//   talk.system("Be brief.").user("What is this?", "a.png");
+//   talk.assistant(model.ask(talk).text).user("And its colour?");
+class Conversation {
+ public:
+  struct Turn {
+    std::string role;  // "system", "user" or "assistant"
+    std::string text;
+    Pictures pictures = {};
+  };
+
+  Conversation& system(std::string text);
+  Conversation& user(std::string text, Pictures pictures = {});
+  Conversation& assistant(std::string text);
+
+  const std::vector<Turn>& turns() const { return turns_; }
+
+ private:
+  std::vector<Turn> turns_;
+};
+
+// Names and meanings are those of transformers' GenerationConfig (5.23). What is not set is as the
+// checkpoint's generation_config.json says, or else as transformers has it: greedy.
+struct AskOptions {
+  std::int64_t max_new_tokens = 128;
+  std::optional<std::int64_t> min_new_tokens;
+  std::vector<std::string> stop_strings;  // the answer ends with the token that completes one
+
+  std::optional<bool> do_sample;
+  std::optional<double> temperature, top_p, min_p, typical_p;
+  std::optional<std::int64_t> top_k;  // 0: all
+  std::uint64_t seed = 0;             // the same seed draws the same answer
+
+  std::optional<double> repetition_penalty;
+  std::optional<std::int64_t> no_repeat_ngram_size;
+
+  std::optional<std::int64_t> num_beams;
+  std::optional<double> length_penalty;
+  std::optional<std::string> early_stopping;         // "true", "false" or "never"
+  std::optional<std::int64_t> num_return_sequences;  // for Model::ask_many
+
+  // Called with each new piece of the answer, whole characters; false ends the answer there. The
+  // pieces joined are Answer::text. Not called by beam search, nor for several answers.
+  std::function<bool(std::string_view)> on_text;
+};
+
+struct Answer {
+  std::string text;           // as the model wrote it, often with a space in front
+  std::string finish_reason;  // "stop", "length" (max_new_tokens) or "interrupted" (by on_text)
+  std::vector<std::int64_t> token_ids;  // the end token included
+  std::vector<double> token_logprobs;   // of each of them, before any filter
+  double mean_logprob = 0;              // of these; 0 for an empty answer
+  double score = 0;  // of beam search: sum of log-probabilities / length^length_penalty
+};
+
+struct ChooseOptions {
+  bool by_mean = false;  // compare log-probabilities a token, so that long choices may win
+};
+
+struct Choice {
+  std::string text;
+  double probability = 0;  // over the choices given
+  double logprob = 0;      // of the whole answer, its end included; summed over its tokens
+};
+
+// A loaded model. Copies share it; the last one frees its memory.
+class Model {
+ public:
+  // `model`: a checkpoint folder, or org/name[@revision] as in `vlm --model`. Sets the threads of
+  // the process. Throws Error for a model that isn't there or doesn't fit.
+  static Model load(const std::string& model, const ModelOptions& options = {});
+
+  // One question about pictures, or about none. Throws Error for a picture that can't be read and
+  // for a prompt that is longer than the model's positions.
+  Answer ask(const Pictures& pictures, const std::string& question,
+             const AskOptions& options = {}) const;
+
+  // The next turn of the assistant.
+  Answer ask(const Conversation& conversation, const AskOptions& options = {}) const;
+
+  // num_return_sequences answers: of beam search the best ones, the best first; else samples.
+  std::vector<Answer> ask_many(const Conversation& conversation, const AskOptions& options) const;
+
+  // Which of the given answers the model holds likely, the likeliest first. Exact: each is scored
+  // as a whole, nothing is generated. Throws Error unless there are two or more, all different.
+  std::vector<Choice> choose(const Pictures& pictures, const std::string& question,
+                             const std::vector<std::string>& choices,
+                             const ChooseOptions& options = {}) const;
+  std::vector<Choice> choose(const Conversation& conversation,
+                             const std::vector<std::string>& choices,
+                             const ChooseOptions& options = {}) const;
+
+ private:
+  struct Loaded;
+  explicit Model(std::shared_ptr<Loaded> loaded) : loaded_(std::move(loaded)) {}
+  std::shared_ptr<Loaded> loaded_;
+};
+
+}  // namespace vlm
