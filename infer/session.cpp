@@ -1,6 +1,7 @@
 #include "infer/session.h"
 
 #include <chrono>
+#include <future>
 
 #include "vlm/io/hub_cache.h"
 #include "vlm/models/registry.h"
@@ -12,13 +13,15 @@ Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime) {
   const auto start = std::chrono::steady_clock::now();
   const at::Device device = prepare_runtime(runtime);
   const auto folder = resolve_model(choice.model);
+  // A vocabulary takes as long to read as the weights of a small model to map.
+  auto processor = std::async(std::launch::async, [&] { return load_processor(folder); });
   ModelPtr model = load_model(folder, {.dtype = runtime.dtype, .device = device});
   if (!choice.adapter.empty()) {
     load_adapter(*model, choice.adapter);
     merge_lora(*model);
   }
   Session session{.generation = load_generation_options(folder)};
-  session.generator = std::make_unique<Generator>(model, load_processor(folder));
+  session.generator = std::make_unique<Generator>(model, processor.get());
   session.load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return session;
 }
