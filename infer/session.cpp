@@ -15,8 +15,10 @@ Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime) {
   const auto folder = resolve_model(choice.model);
   // A vocabulary takes as long to read as the weights of a small model to map.
   auto processor = std::async(std::launch::async, [&] { return load_processor(folder); });
-  ModelPtr model = load_model(folder, {.dtype = runtime.dtype, .device = device});
-  if (!choice.adapter.empty()) {
+  const bool is_merged = !choice.adapter.empty();
+  ModelPtr model =
+      load_model(folder, {.dtype = runtime.dtype, .device = device, .keep_bfloat16 = !is_merged});
+  if (is_merged) {
     load_adapter(*model, choice.adapter);
     merge_lora(*model);
   }

@@ -67,29 +67,25 @@ class Peer:
 
     def encode(self, inputs):
         return self.model.model.get_image_features(
-            inputs["pixel_values"], inputs.get("pixel_attention_mask"))
-
-    def with_features(self, features, function, *arguments):
-        """Calls function while the model takes these picture features instead of encoding."""
-        body = self.model.model
-        body.get_image_features = lambda *_, **__: features
-        try:
-            return self.median(lambda: function(*arguments))
-        finally:
-            del body.get_image_features
+            inputs["pixel_values"], inputs.get("pixel_attention_mask"), return_dict=True)
 
     def measure_prompt(self, folder):
         """(encode, prefill, decode tokens/s or None) of one picture."""
         inputs = self.inputs(folder, self.pictures[:1])
         features = self.encode(inputs)
         encode = self.median(lambda: self.encode(inputs))
-        prefill = self.with_features(
-            features, lambda: self.model(**inputs, use_cache=True, logits_to_keep=1))
+
+        def encoded():  # the prompt with its picture's features instead of pixels
+            return {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"],
+                    "mm_encoder_outputs": {"image": features}}
+
+        prefill = self.median(
+            lambda: self.model(**encoded(), use_cache=True, logits_to_keep=1))
         decode = None
         if folder == self.job["one_tile"]:
             tokens = self.job["tokens"]
-            longer = self.with_features(features, self.generate, inputs, tokens + 1)
-            decode = tokens / (longer - self.with_features(features, self.generate, inputs, 1))
+            longer = self.median(lambda: self.generate(encoded(), tokens + 1))
+            decode = tokens / (longer - self.median(lambda: self.generate(encoded(), 1)))
         return encode, prefill, decode
 
     def caption_all(self):

@@ -54,10 +54,11 @@ void fill_all(const std::map<std::string, at::Tensor>& parameters,
   for (const auto& [name, key] : key_of) {
     at::Tensor parameter = parameters.at(name);
     const at::Tensor value = checkpoint.tensor(key);
+    const bool is_kept = value.scalar_type() == at::kBFloat16 && rules.kept_bfloat16.count(name);
     if (!rules.device.is_cpu()) {
       parameter.set_data(value.to(rules.device, rules.dtype));
       drop_pages(value);
-    } else if (value.scalar_type() == rules.dtype) {
+    } else if (is_kept || value.scalar_type() == rules.dtype) {
       parameter.set_data(value);
     } else {
       conversions.push_back({value, empty_weight(value.sizes(), rules.dtype)});
