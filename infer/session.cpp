@@ -1,6 +1,7 @@
 #include "infer/session.h"
 
 #include <chrono>
+#include <future>
 
 #include "vlm/io/hub_pull.h"
 #include "vlm/models/registry.h"
@@ -12,13 +13,17 @@ Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime) {
   const auto start = std::chrono::steady_clock::now();
   const at::Device device = prepare_runtime(runtime);
   const auto folder = find_or_pull_model(choice.model);
-  ModelPtr model = load_model(folder, {.dtype = runtime.dtype, .device = device});
-  if (!choice.adapter.empty()) {
+  // A vocabulary takes as long to read as the weights of a small model to map.
+  auto processor = std::async(std::launch::async, [&] { return load_processor(folder); });
+  const bool is_merged = !choice.adapter.empty();
+  ModelPtr model =
+      load_model(folder, {.dtype = runtime.dtype, .device = device, .keep_bfloat16 = !is_merged});
+  if (is_merged) {
     load_adapter(*model, choice.adapter);
     merge_lora(*model);
   }
   Session session{.model = model, .generation = load_generation_options(folder)};
-  session.generator = std::make_unique<Generator>(model, load_processor(folder));
+  session.generator = std::make_unique<Generator>(model, processor.get());
   session.load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return session;
 }

@@ -72,6 +72,37 @@ TEST_CASE("older key prefixes are understood") {
   }
 }
 
+TEST_CASE("matrices kept in bfloat16 compute as in float32; what isn't stored so is not touched") {
+  const at::NoGradGuard no_grad;
+  const ModelPtr wide = load_model(fixture("idefics3_tiny"), {});
+  const ModelPtr kept = load_model(fixture("idefics3_tiny"), {.keep_bfloat16 = true});
+  CHECK(kept->dtype() == at::kFloat);
+  std::set<at::ScalarType> matrices, others;
+  for (const auto& item : kept->named_parameters()) {
+    const bool is_matrix = item.value().dim() == 2;
+    (is_matrix ? matrices : others).insert(item.value().scalar_type());
+  }
+  CHECK(matrices == std::set{at::kBFloat16});
+  CHECK(others == std::set{at::kFloat});
+
+  const at::Tensor ids = at::arange(20, 40).unsqueeze(0);
+  const at::Tensor pixels = at::rand({2, 3, 32, 32}) * 2 - 1;
+  const auto logits_of = [&](VisionLanguageModel& model) {
+    return model.logits(model.decode(model.embed(ids, {}), {}, nullptr));
+  };
+  const auto error = [](const at::Tensor& a, const at::Tensor& b) {
+    REQUIRE(a.scalar_type() == at::kFloat);
+    return ((a - b).abs().max() / b.abs().max()).item<double>();
+  };
+  CHECK(error(logits_of(*kept), logits_of(*wide)) < 1e-5);
+  CHECK(error(kept->encode_images(pixels, {}), wide->encode_images(pixels, {})) < 1e-5);
+
+  const ModelPtr stored_wide = load_model(fixture("smolvlm_tiny"), {.keep_bfloat16 = true});
+  for (const auto& item : stored_wide->named_parameters()) {
+    CHECK(item.value().scalar_type() == at::kFloat);
+  }
+}
+
 TEST_CASE("bfloat16 on the CPU stays near float32") {
   const at::NoGradGuard no_grad;
   const ModelPtr wide = load_model(fixture("smolvlm_tiny"), {});

@@ -19,9 +19,13 @@ namespace {
 namespace fs = std::filesystem;
 
 // Watches the parser for what nlohmann/json lets pass: repeated keys and bottomless nesting.
+// An object that ends with fewer members than it had keys repeats one. To name that key the names
+// have to be kept, which is dear for a vocabulary of 50,000: only a second pass does it.
 class StructureCheck {
  public:
-  explicit StructureCheck(const std::string& where) : where_(where) {}
+  enum class Pass { kCount, kName };
+
+  StructureCheck(const std::string& where, Pass pass) : where_(where), pass_(pass) {}
 
   bool operator()(int depth, Json::parse_event_t event, Json& value) {
     using Event = Json::parse_event_t;
@@ -30,18 +34,39 @@ class StructureCheck {
                    .where = where_,
                    .wanted = concat("at most ", kMaxJsonDepth, " levels")});
     }
-    if (event == Event::object_start) keys_.emplace_back();
-    if (event == Event::object_end) keys_.pop_back();
-    if (event == Event::key && !keys_.back().insert(value.get_ref<const std::string&>()).second) {
-      throw Error({.what = "key given twice", .where = where_, .got = value.dump()});
+    if (event == Event::object_start) open_.emplace_back();
+    if (event == Event::key) add_key(value);
+    if (event == Event::object_end) {
+      has_repeats_ = has_repeats_ || open_.back().keys != value.size();
+      open_.pop_back();
     }
     return true;
   }
 
+  bool has_repeats() const { return has_repeats_; }
+
  private:
+  struct Object {
+    std::size_t keys = 0;
+    std::set<std::string> names;
+  };
+
+  void add_key(const Json& key) {
+    ++open_.back().keys;
+    if (pass_ == Pass::kCount) return;
+    if (open_.back().names.insert(key.get_ref<const std::string&>()).second) return;
+    throw Error({.what = "key given twice", .where = where_, .got = key.dump()});
+  }
+
   std::string where_;
-  std::vector<std::set<std::string>> keys_;
+  Pass pass_;
+  bool has_repeats_ = false;
+  std::vector<Object> open_;
 };
+
+Json parse_checked(std::string_view text, StructureCheck& check) {
+  return Json::parse(text.begin(), text.end(), std::ref(check));
+}
 
 // The last part of nlohmann's message: "[json.exception.parse_error.101] parse error at line 1 …:
 // reason".
@@ -58,9 +83,14 @@ Error file_error(const fs::path& path, const std::string& what) {
 }  // namespace
 
 Json parse_json(std::string_view text, const std::string& where) {
-  StructureCheck check(where);
+  StructureCheck check(where, StructureCheck::Pass::kCount);
   try {
-    return Json::parse(text.begin(), text.end(), std::ref(check));
+    Json parsed = parse_checked(text, check);
+    if (check.has_repeats()) {
+      StructureCheck naming(where, StructureCheck::Pass::kName);
+      parse_checked(text, naming);
+    }
+    return parsed;
   } catch (const Json::exception& error) {
     throw Error({.what = "not valid JSON", .where = where, .got = reason_of(error)});
   }

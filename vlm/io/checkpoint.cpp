@@ -7,6 +7,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
+#include "vlm/io/convert.h"
 
 namespace vlm {
 namespace {
@@ -45,9 +46,26 @@ struct Mismatch {
   }
 };
 
-void fill(at::Tensor parameter, const at::Tensor& value, const LoadRules& rules) {
-  // A parameter keeps its identity; only its storage changes.
-  parameter.set_data(value.to(rules.device, rules.dtype));
+// Gives every parameter its value. A parameter keeps its identity; only its storage changes.
+void fill_all(const std::map<std::string, at::Tensor>& parameters,
+              const std::map<std::string, std::string>& key_of, const Checkpoint& checkpoint,
+              const LoadRules& rules) {
+  std::vector<Conversion> conversions;
+  for (const auto& [name, key] : key_of) {
+    at::Tensor parameter = parameters.at(name);
+    const at::Tensor value = checkpoint.tensor(key);
+    const bool is_kept = value.scalar_type() == at::kBFloat16 && rules.kept_bfloat16.count(name);
+    if (!rules.device.is_cpu()) {
+      parameter.set_data(value.to(rules.device, rules.dtype));
+      drop_pages(value);
+    } else if (is_kept || value.scalar_type() == rules.dtype) {
+      parameter.set_data(value);
+    } else {
+      conversions.push_back({value, empty_weight(value.sizes(), rules.dtype)});
+      parameter.set_data(conversions.back().to);
+    }
+  }
+  convert_mapped(conversions);
 }
 
 std::string describe_entry(const std::string& name, const TensorEntry& entry) {
@@ -189,7 +207,7 @@ void load_weights(const NamedTensors& parameters, const Checkpoint& checkpoint,
   }
   mismatch.raise_if_any(checkpoint.folder());
 
-  for (const auto& [name, key] : key_of) fill(wanted.at(name), checkpoint.tensor(key), rules);
+  fill_all(wanted, key_of, checkpoint, rules);
   for (const auto& [name, source] : rules.tied) {
     if (!key_of.count(name)) wanted.at(name).set_data(wanted.at(source));
   }

@@ -16,6 +16,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,8 @@ struct LoadRules {
   // Parameter → the parameter whose weights it takes when the files don't hold it (a tied head).
   std::map<std::string, std::string> tied;
   at::ScalarType dtype = at::kFloat;
+  // Parameters that stay as they are stored when that is bfloat16.
+  std::set<std::string> kept_bfloat16;
   at::Device device = at::kCPU;
 };
 

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/silu.h>
+#include <c10/core/GradMode.h>
 
 #include "vlm/core/concat.h"
 #include "vlm/nn/activation_checkpoint.h"
@@ -84,7 +85,11 @@ class LlamaMlp : public torch::nn::Module {
   }
 
   at::Tensor forward(const at::Tensor& x) {
-    return down_proj_->forward(at::silu(gate_proj_->forward(x)) * up_proj_->forward(x));
+    at::Tensor gate = gate_proj_->forward(x);
+    // Without gradients nobody needs what was there before.
+    gate = at::GradMode::is_enabled() ? at::silu(gate) * up_proj_->forward(x)
+                                      : at::silu_(gate).mul_(up_proj_->forward(x));
+    return down_proj_->forward(gate);
   }
 
  private:
@@ -105,8 +110,9 @@ class LlamaDecoderLayer : public torch::nn::Module {
   }
 
   at::Tensor forward(const at::Tensor& x, const DecodeStep& step) {
-    const at::Tensor attended = x + self_attn_->forward(input_layernorm_->forward(x), step);
-    return attended + mlp_->forward(post_attention_layernorm_->forward(attended));
+    const at::Tensor attended =
+        add_residual(self_attn_->forward(input_layernorm_->forward(x), step), x);
+    return add_residual(mlp_->forward(post_attention_layernorm_->forward(attended)), attended);
   }
 
  private:

@@ -55,6 +55,8 @@ class LlamaModel : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& embeddings, const at::Tensor& attention_mask, KvCache* cache,
                      bool checkpointing);
 
+  // Of the norms: matrices may be stored narrower.
+  at::TensorOptions options() const { return norm_->weight.options(); }
   const std::shared_ptr<Embedding>& embed_tokens() const { return embed_tokens_; }
 
  private:

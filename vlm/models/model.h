@@ -72,8 +72,10 @@ class VisionLanguageModel : public torch::nn::Module {
   // Loader's view of a file's key: older prefixes removed.
   virtual std::string canonical_key(const std::string& key) const = 0;
 
-  at::Device device() const { return parameters().front().device(); }
-  at::ScalarType dtype() const { return parameters().front().scalar_type(); }
+  // Where the graph runs, and what it computes in; weights of projections and embeddings may be
+  // stored narrower. Asked for in every step, so families answer without walking the modules.
+  virtual at::Device device() const = 0;
+  virtual at::ScalarType dtype() const = 0;
 
   // Recompute activations in backward, block by block.
   bool gradient_checkpointing = false;

@@ -10,6 +10,7 @@
 #include "vlm/io/checkpoint.h"
 #include "vlm/models/smolvlm.h"
 #include "vlm/models/smolvlm_processor.h"
+#include "vlm/nn/layers.h"
 
 namespace vlm {
 namespace {
@@ -88,6 +89,18 @@ void write_config(const fs::path& source, const fs::path& folder, at::ScalarType
   save_text(folder / "config.json", config.dump(2) + "\n");
 }
 
+// Weights of projections and embeddings: the layers that take bfloat16 beside float32.
+std::set<std::string> find_matrices(const VisionLanguageModel& model) {
+  std::set<std::string> names;
+  for (const auto& item : model.named_modules()) {
+    const auto* module = item.value().get();
+    if (dynamic_cast<const Linear*>(module) || dynamic_cast<const Embedding*>(module)) {
+      names.insert(item.key() + ".weight");
+    }
+  }
+  return names;
+}
+
 // The row of the table that config.json names.
 const Family& find_family(const Json& config, const fs::path& path) {
   const std::string type = string_at(config, "model_type");
@@ -125,6 +138,9 @@ ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {
   rules.tied = model->tied_weights();
   rules.dtype = choose_dtype(load_json(folder / "config.json"), options);
   rules.device = options.device;
+  if (options.keep_bfloat16 && options.device.is_cpu() && rules.dtype == at::kFloat) {
+    rules.kept_bfloat16 = find_matrices(*model);
+  }
   NamedTensors parameters;
   for (auto& item : model->named_parameters()) parameters.emplace_back(item.key(), item.value());
   load_weights(parameters, Checkpoint(folder), rules);

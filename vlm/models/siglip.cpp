@@ -7,6 +7,7 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
 
 #include "vlm/core/concat.h"
 #include "vlm/nn/activation_checkpoint.h"
@@ -107,7 +108,10 @@ class SiglipMlp : public torch::nn::Module {
   }
 
   at::Tensor forward(const at::Tensor& x) {
-    return fc2_->forward(at::gelu(fc1_->forward(x), "tanh"));
+    at::Tensor hidden = fc1_->forward(x);
+    // Without gradients nobody needs what was there before.
+    hidden = at::GradMode::is_enabled() ? at::gelu(hidden, "tanh") : at::gelu_(hidden, "tanh");
+    return fc2_->forward(hidden);
   }
 
  private:
@@ -128,8 +132,9 @@ class SiglipEncoderLayer : public torch::nn::Module {
   }
 
   at::Tensor forward(const at::Tensor& x, const at::Tensor& mask) {
-    const at::Tensor attended = x + self_attn_->forward(layer_norm1_->forward(x), mask);
-    return attended + mlp_->forward(layer_norm2_->forward(attended));
+    const at::Tensor attended =
+        add_residual(self_attn_->forward(layer_norm1_->forward(x), mask), x);
+    return add_residual(mlp_->forward(layer_norm2_->forward(attended)), attended);
   }
 
  private:

@@ -48,21 +48,23 @@ class SmolVlmModelBody : public torch::nn::Module {
 
 namespace {
 
-// Memory that the encoder's activations may take at once during inference.
+// Memory that the encoder's activations may take at once during inference. A GPU needs many tiles
+// to be busy; a CPU is with one.
 constexpr std::int64_t kChunkBytes = 512 << 20;
+constexpr std::int64_t kCpuChunkBytes = 128 << 20;
 
-// Tiles that fit kChunkBytes: per patch a block holds about eight vectors of the hidden size
+// Tiles that fit `bytes`: per patch a block holds about eight vectors of the hidden size
 // (residual, norm, q, k, v, attended, their sum) and two of the MLP's, in float32.
-std::int64_t count_tiles_per_chunk(const SiglipConfig& config) {
+std::int64_t count_tiles(const SiglipConfig& config, std::int64_t bytes) {
   const std::int64_t patches = config.grid_side() * config.grid_side();
   const std::int64_t floats = 8 * config.hidden_size + 2 * config.intermediate_size;
-  return std::clamp<std::int64_t>(kChunkBytes / (patches * floats * 4), 1, 1024);
+  return std::clamp<std::int64_t>(bytes / (patches * floats * 4), 1, 1024);
 }
 
 }  // namespace
 
 SmolVlm::SmolVlm(const SmolVlmConfig& config) : config_(config) {
-  max_tiles_per_chunk = count_tiles_per_chunk(config.vision_config);
+  max_tiles_per_chunk = count_tiles(config.vision_config, kChunkBytes);
   model_ = register_module("model", std::make_shared<SmolVlmModelBody>(config));
   lm_head_ =
       register_module("lm_head", std::make_shared<Linear>(config.text_config.hidden_size,
@@ -76,9 +78,13 @@ at::Tensor SmolVlm::encode_patches(const at::Tensor& pixel_values, const at::Ten
 }
 
 at::Tensor SmolVlm::encode_images(const at::Tensor& pixel_values, const at::Tensor& tile_mask) {
+  std::int64_t chunk = max_tiles_per_chunk;
+  if (device().is_cpu()) {
+    chunk = std::min(chunk, count_tiles(config_.vision_config, kCpuChunkBytes));
+  }
   std::vector<at::Tensor> features;
-  for (std::int64_t start = 0; start < pixel_values.size(0); start += max_tiles_per_chunk) {
-    const std::int64_t count = std::min(max_tiles_per_chunk, pixel_values.size(0) - start);
+  for (std::int64_t start = 0; start < pixel_values.size(0); start += chunk) {
+    const std::int64_t count = std::min(chunk, pixel_values.size(0) - start);
     const at::Tensor mask = tile_mask.defined() ? tile_mask.narrow(0, start, count) : tile_mask;
     features.push_back(
         model_->connector->forward(encode_patches(pixel_values.narrow(0, start, count), mask)));
@@ -87,7 +93,7 @@ at::Tensor SmolVlm::encode_images(const at::Tensor& pixel_values, const at::Tens
 }
 
 at::Tensor SmolVlm::embed_tokens(const at::Tensor& input_ids) {
-  return model_->text_model->embed_tokens()->forward(input_ids.to(device()));
+  return model_->text_model->embed_tokens()->forward(input_ids.to(device())).to(dtype());
 }
 
 at::Tensor SmolVlm::embed(const at::Tensor& input_ids, const at::Tensor& image_features) {
@@ -114,6 +120,14 @@ at::Tensor SmolVlm::decode(const at::Tensor& embeddings, const at::Tensor& atten
 
 at::Tensor SmolVlm::logits(const at::Tensor& hidden) {
   return lm_head_->forward(hidden);
+}
+
+at::Device SmolVlm::device() const {
+  return model_->text_model->options().device();
+}
+
+at::ScalarType SmolVlm::dtype() const {
+  return c10::typeMetaToScalarType(model_->text_model->options().dtype());
 }
 
 KvCacheShape SmolVlm::cache_shape() const {

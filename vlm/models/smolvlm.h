@@ -45,6 +45,8 @@ class SmolVlm : public VisionLanguageModel {
   // The vision encoder alone: [N, 3, S, S] → [N, P, C].
   at::Tensor encode_patches(const at::Tensor& pixel_values, const at::Tensor& tile_mask);
 
+  at::Device device() const override;
+  at::ScalarType dtype() const override;
   std::int64_t image_token_id() const override { return config_.image_token_id; }
   std::int64_t vocab_size() const override { return config_.text_config.vocab_size; }
   std::int64_t max_positions() const override {

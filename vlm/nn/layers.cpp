@@ -4,11 +4,13 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/rms_norm.h>
 #include <ATen/ops/rsqrt.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
 
+#include "vlm/nn/bfloat16_linear.h"
 #include "vlm/nn/lora.h"
+#include "vlm/nn/rms_norm.h"
 
 namespace vlm {
 
@@ -18,7 +20,8 @@ Linear::Linear(std::int64_t in_features, std::int64_t out_features, bool has_bia
 }
 
 at::Tensor Linear::forward(const at::Tensor& x) const {
-  const at::Tensor y = at::linear(x, weight, bias);
+  const bool is_mixed = weight.scalar_type() == at::kBFloat16 && x.scalar_type() == at::kFloat;
+  const at::Tensor y = is_mixed ? bfloat16_linear(x, weight, bias) : at::linear(x, weight, bias);
   return lora_ ? lora_->add_to(y, x) : y;
 }
 
@@ -61,9 +64,16 @@ RmsNorm::RmsNorm(std::int64_t features, double eps) : eps_(eps) {
 }
 
 at::Tensor RmsNorm::forward(const at::Tensor& x) const {
+  if (c10::InferenceMode::is_enabled() && can_normalize_rows(x, weight)) {
+    return normalize_rows(x, weight, eps_);
+  }
   const at::Tensor wide = x.to(at::kFloat);
   const at::Tensor scale = at::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps_);
   return weight * (wide * scale).to(x.scalar_type());
+}
+
+at::Tensor add_residual(at::Tensor branch, const at::Tensor& x) {
+  return at::GradMode::is_enabled() ? branch + x : branch.add_(x);
 }
 
 void initialize_weights(torch::nn::Module& model, double std, at::Generator generator) {

@@ -17,7 +17,8 @@ namespace vlm {
 
 class LoraBranch;
 
-// y = x Wᵀ + b, plus the adapter's branch when one is attached.
+// y = x Wᵀ + b, plus the adapter's branch when one is attached. A bfloat16 weight beside float32
+// inputs is a state too: stored in half the memory, computed in float32 (bfloat16_linear.h).
 class Linear : public torch::nn::Module {
  public:
   Linear(std::int64_t in_features, std::int64_t out_features, bool has_bias);
@@ -43,6 +44,7 @@ class Linear : public torch::nn::Module {
   std::shared_ptr<LoraBranch> lora_;
 };
 
+// Rows of the weight, in its dtype.
 class Embedding : public torch::nn::Module {
  public:
   Embedding(std::int64_t rows, std::int64_t features);
@@ -73,6 +75,9 @@ class RmsNorm : public torch::nn::Module {
  private:
   double eps_;
 };
+
+// branch + x, into the branch's memory where no gradient is recorded.
+at::Tensor add_residual(at::Tensor branch, const at::Tensor& x);
 
 // Random weights as transformers makes them: normal(0, std) for projections, convolutions and
 // embeddings, zero biases, norms that do nothing. Deterministic for a generator's state.

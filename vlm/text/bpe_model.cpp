@@ -28,26 +28,32 @@ std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
   return static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right);
 }
 
+bool by_id(const std::pair<std::int32_t, const std::string*>& a,
+           const std::pair<std::int32_t, const std::string*>& b) {
+  return a.first < b.first;
+}
+
 std::string byte_token(std::size_t byte) {
   char text[8];
   std::snprintf(text, sizeof text, "<0x%02X>", static_cast<unsigned>(byte));
   return text;
 }
 
-// One entry of "merges": "a b" or ["a", "b"].
-std::pair<std::string, std::string> parse_merge(const Json& json, const std::string& where) {
+// Entry `rank` of the list `where`: "a b" or ["a", "b"]; the views are into `json`.
+std::pair<std::string_view, std::string_view> parse_merge(const Json& json, std::size_t rank,
+                                                          const std::string& where) {
   if (json.is_array() && json.size() == 2 && json[0].is_string() && json[1].is_string()) {
-    return {json[0].get<std::string>(), json[1].get<std::string>()};
+    return {json[0].get_ref<const std::string&>(), json[1].get_ref<const std::string&>()};
   }
   if (json.is_string()) {
-    const auto& text = json.get_ref<const std::string&>();
+    const std::string_view text = json.get_ref<const std::string&>();
     const auto space = text.find(' ');
     if (space != std::string::npos && text.find(' ', space + 1) == std::string::npos) {
       return {text.substr(0, space), text.substr(space + 1)};
     }
   }
   throw Error({.what = "not a merge",
-               .where = where,
+               .where = inside(where, rank),
                .got = describe(json),
                .wanted = "\"left right\" or [\"left\", \"right\"]"});
 }
@@ -127,14 +133,22 @@ void BpeModel::read_vocabulary(const Json& vocab, const std::string& where) {
   }
   ids_.reserve(vocab.size());
   tokens_.reserve(vocab.size());
-  for (const auto& [token, value] : vocab.items()) {
-    const auto id = static_cast<std::int32_t>(to_token_id(value, inside(where, token)));
-    ids_.emplace(token, id);
-    const auto [other, added] = tokens_.emplace(id, token);
-    if (added) continue;
+  for (const auto& [token, value] : vocab.get_ref<const Json::object_t&>()) {
+    const bool plain = value.is_number_unsigned() && value.get<std::uint64_t>() <= kMaxTokenId;
+    const auto id =
+        plain ? value.get<std::int32_t>()
+              : static_cast<std::int32_t>(to_token_id(value, inside(where, token)));  // throws
+    tokens_.emplace_back(id, &ids_.emplace(token, id).first->first);
+  }
+  std::stable_sort(tokens_.begin(), tokens_.end(), by_id);
+  const auto twice =
+      std::adjacent_find(tokens_.begin(), tokens_.end(),
+                         [](const auto& a, const auto& b) { return a.first == b.first; });
+  if (twice != tokens_.end()) {
     throw Error({.what = "id given to two tokens",
                  .where = where,
-                 .got = concat(id, " for \"", other->second, "\" and \"", token, "\"")});
+                 .got = concat(twice->first, " for \"", *twice->second, "\" and \"",
+                               *std::next(twice)->second, "\"")});
   }
   for (std::size_t c = 0; c < low_symbols_.size(); ++c) {
     low_symbols_[c] = symbol_id(to_utf8(static_cast<char32_t>(c))).value_or(-1);
@@ -146,29 +160,26 @@ void BpeModel::read_vocabulary(const Json& vocab, const std::string& where) {
 
 void BpeModel::read_merges(const Json& merges, const std::string& where) {
   merges_ = std::make_unique<MergeTable>(merges.size());
-  for (std::size_t i = 0; i < merges.size(); ++i) {
-    const std::string place = inside(where, i);
-    add_merge(parse_merge(merges[i], place), static_cast<std::uint32_t>(i), place);
-  }
+  for (std::size_t i = 0; i < merges.size(); ++i) add_merge(merges[i], i, where);
 }
 
-void BpeModel::add_merge(const std::pair<std::string, std::string>& pair, std::uint32_t rank,
-                         const std::string& where) {
-  const auto& [left, right] = pair;
-  const auto get_id = [&](const std::string& token) {
+void BpeModel::add_merge(const Json& json, std::size_t rank, const std::string& where) {
+  const auto [left, right] = parse_merge(json, rank, where);
+  const auto get_id = [&](std::string_view token) {
     const auto id = symbol_id(token);
     if (id) return *id;
     throw Error({.what = "merge names a token that is not in the vocabulary",
-                 .where = where,
+                 .where = inside(where, rank),
                  .got = concat("\"", token, "\"")});
   };
   if (right.size() < options_.prefix.size()) {
     throw Error({.what = "right side is shorter than continuing_subword_prefix",
-                 .where = where,
+                 .where = inside(where, rank),
                  .got = concat("\"", right, "\"")});
   }
-  const std::string joined = left + right.substr(options_.prefix.size());
-  merges_->insert(get_id(left), get_id(right), {.rank = rank, .id = get_id(joined)});
+  const std::string joined = std::string(left).append(right.substr(options_.prefix.size()));
+  merges_->insert(get_id(left), get_id(right),
+                  {.rank = static_cast<std::uint32_t>(rank), .id = get_id(joined)});
 }
 
 std::optional<std::int32_t> BpeModel::symbol_id(std::string_view symbol) const {
@@ -182,8 +193,9 @@ std::optional<std::int64_t> BpeModel::token_to_id(std::string_view token) const 
 
 const std::string* BpeModel::id_to_token(std::int64_t id) const {
   if (id < 0 || id > kMaxTokenId) return nullptr;
-  const auto found = tokens_.find(static_cast<std::int32_t>(id));
-  return found == tokens_.end() ? nullptr : &found->second;
+  const std::pair<std::int32_t, const std::string*> wanted(static_cast<std::int32_t>(id), nullptr);
+  const auto found = std::lower_bound(tokens_.begin(), tokens_.end(), wanted, by_id);
+  return found == tokens_.end() || found->first != id ? nullptr : found->second;
 }
 
 BpeModel::Encoder::Encoder(const BpeModel& model) : model_(model) {

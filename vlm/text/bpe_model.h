@@ -103,8 +103,7 @@ class BpeModel {
   void read_options(const Json& json, const std::string& where);
   void read_vocabulary(const Json& vocab, const std::string& where);
   void read_merges(const Json& merges, const std::string& where);
-  void add_merge(const std::pair<std::string, std::string>& pair, std::uint32_t rank,
-                 const std::string& where);
+  void add_merge(const Json& json, std::size_t rank, const std::string& where);
 
   void encode_piece(std::string_view piece, BpeWorkspace& workspace) const;
   void append_symbols(std::string_view piece, BpeWorkspace& workspace) const;
@@ -115,7 +114,7 @@ class BpeModel {
 
   Options options_;
   std::unordered_map<std::string, std::int32_t, StringHash, std::equal_to<>> ids_;
-  std::unordered_map<std::int32_t, std::string> tokens_;
+  std::vector<std::pair<std::int32_t, const std::string*>> tokens_;  // by id; keys of ids_
   std::array<std::int32_t, 0x180> low_symbols_;  // id of each character below U+0180, or -1
   std::array<std::int32_t, 256> byte_ids_;       // id of "<0x00>" … "<0xFF>", or -1
   std::unique_ptr<MergeTable> merges_;

@@ -1,0 +1,197 @@
+"""Inference of build/vlm beside transformers, and beside what the machine can do (use
+scripts/bench infer).
+
+Random checkpoints of the published shapes, one picture as one tile and as 17, a folder of 8
+pictures. Figures are medians; the machine's limits are measured before and after each model and
+the better of the two counts. Prints a Markdown table, and writes every figure as JSON.
+"""
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+from benchmarks import checkpoints, machine, peer
+from benchmarks.program import Program
+from oracle import pictures
+
+ROOT = Path(__file__).resolve().parent.parent
+PROMPT = "Can you describe this image?"
+PICTURES = 8
+
+# key, what it is, unit, True when more is better
+ROWS = [
+    ("first_token_s", "process start to first token, 1 tile", "s", False),
+    ("startup_s", "– less encode and prefill", "s", False),
+    ("load_s", "load", "s", False),
+    ("encode_1_s", "encode 1 tile", "s", False),
+    ("encode_17_s", "encode 17 tiles", "s", False),
+    ("prefill_1_s", "prefill, 1 tile", "s", False),
+    ("prefill_17_s", "prefill, 17 tiles", "s", False),
+    ("decode_tok_s", "decode, batch 1", "tokens/s", True),
+    ("folder_pic_s", f"folder of {PICTURES} pictures", "pictures/s", True),
+    ("peak_mb_1", "peak memory, 1 tile", "MB", False),
+    ("peak_mb_17", "peak memory, 17 tiles", "MB", False),
+]
+
+
+def make_pictures(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(PICTURES):
+        path = folder / f"{seed}.jpg"
+        if not path.exists():
+            pictures.scene(1024, 1024, seed).save(path)
+    return sorted(folder.glob("*.jpg"))
+
+
+def median_of(runs, *path):
+    values = []
+    for value in runs:
+        for key in path:
+            value = value[key]
+        values.append(value)
+    return statistics.median(values)
+
+
+def measure_program(options, folder, one_tile, files):
+    program = Program(options.threads, options.dtype)
+    short, long, tiled, folders = [], [], [], []
+    program.generate(one_tile, files[0], PROMPT, 1)  # pages of the weights come into the cache
+    for _ in range(options.repeat):
+        short.append(program.generate(one_tile, files[0], PROMPT, 1))
+        long.append(program.generate(one_tile, files[0], PROMPT, options.tokens + 1))
+        tiled.append(program.generate(folder, files[0], PROMPT, 1))
+        folders.append(program.caption(one_tile, files[0].parent, PROMPT, options.tokens))
+    figures = {
+        "first_token_s": median_of(short, "first_line_s"),
+        "startup_s": statistics.median(
+            run["first_line_s"] - run["timing"]["vision_s"] - run["timing"]["prefill_s"]
+            for run in short),
+        "load_s": median_of(short, "timing", "load_s"),
+        "encode_1_s": median_of(short + long, "timing", "vision_s"),
+        "prefill_1_s": median_of(short + long, "timing", "prefill_s"),
+        "encode_17_s": median_of(tiled, "timing", "vision_s"),
+        "prefill_17_s": median_of(tiled, "timing", "prefill_s"),
+        "decode_tok_s": median_of(long, "timing", "decode_tokens_per_s"),
+        "peak_mb_1": max(run["peak_rss_mb"] for run in long),
+        "peak_mb_17": max(run["peak_rss_mb"] for run in tiled),
+    }
+    figures["folder_pic_s"] = PICTURES / (statistics.median(folders) - figures["startup_s"])
+    return figures, {"1": len(short[0]["prompt_token_ids"]),
+                     "17": len(tiled[0]["prompt_token_ids"])}
+
+
+def measure_peer(options, folder, one_tile, files, dtype):
+    figures = peer.run({
+        "model": str(folder), "one_tile": str(one_tile), "pictures": [str(f) for f in files],
+        "prompt": PROMPT, "threads": options.threads, "dtype": dtype, "repeat": options.repeat,
+        "tokens": options.tokens})
+    figures["startup_s"] = (figures["first_token_s"] - figures["encode_1_s"]
+                            - figures["prefill_1_s"])
+    return figures
+
+
+def shares(figures, work, limits, weight_bytes):
+    """Each bound figure as a share of the machine's limit."""
+    products = limits["products_gflop_s"] * 1e9
+    bandwidth = limits["bandwidth_gb_s"] * 1e9
+    found = {"decode_tok_s": figures["decode_tok_s"] * work["decode_weights"] * weight_bytes
+             / bandwidth}
+    for tiles in (1, 17):
+        found[f"encode_{tiles}_s"] = tiles * work["tile_flop"] / figures[f"encode_{tiles}_s"] / products
+        found[f"prefill_{tiles}_s"] = (
+            work[f"prefill_{tiles}_flop"] / figures[f"prefill_{tiles}_s"] / products)
+    return found
+
+
+def best_of(figures):
+    """Of several dtypes of the peer, the best value of each row."""
+    return {key: (max if more else min)(f[key] for f in figures) for key, _, _, more in ROWS}
+
+
+def bench_model(options, name):
+    folder, one_tile = checkpoints.make(options.data, name, options.store)
+    needed = checkpoints.count_parameters(name) * 4 * 1.3 / 1e9
+    if needed > machine.available_gb():
+        return {"skipped": f"needs {needed:.1f} GB, {machine.available_gb():.1f} GB are free"}
+    files = make_pictures(options.data / "pictures")
+    before = machine.measure_apart(options.threads)
+    ours, prompt_tokens = measure_program(options, folder, one_tile, files)
+    peers = {} if options.skip_peer else {
+        dtype: measure_peer(options, folder, one_tile, files, dtype)
+        for dtype in options.peer_dtypes}
+    after = machine.measure_apart(options.threads)
+    limits = {key: max(before[key], after[key]) for key in before}
+    work = checkpoints.count_work(name, prompt_tokens)
+    stored_bytes = 2 if options.store == "bfloat16" else 4
+    result = {"vlm": ours, "vlm_shares": shares(ours, work, limits, stored_bytes),
+              "transformers": peers, "limits": limits, "work": work,
+              "prompt_tokens": prompt_tokens}
+    if peers:
+        result["best"] = best_of(list(peers.values()))
+        result["best_shares"] = shares(result["best"], work, limits, 4)
+    return result
+
+
+def format_value(value):
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def print_table(name, result):
+    print(f"\n### {name}\n")
+    if "skipped" in result:
+        return print(f"Skipped: {result['skipped']}.")
+    limits, best = result["limits"], result.get("best")
+    print(f"Machine: {limits['bandwidth_gb_s']:.1f} GB/s, {limits['products_gflop_s']:.0f} GFLOP/s"
+          f" in float32. Prompts: {result['prompt_tokens']['1']} and"
+          f" {result['prompt_tokens']['17']} tokens.\n")
+    print("| | vlm | of limit | transformers | of limit | times |\n|---|---|---|---|---|---|")
+    for key, label, unit, more in ROWS:
+        def share(of):
+            return f"{of[key]:.0%}" if of and key in of else ""
+        ours = result["vlm"][key]
+        row = [f"{label}, {unit}", format_value(ours), share(result["vlm_shares"])]
+        if best:
+            ratio = ours / best[key] if more else best[key] / ours
+            row += [format_value(best[key]), share(result["best_shares"]), f"{ratio:.2f}"]
+        else:
+            row += ["", "", ""]
+        print("| " + " | ".join(row) + " |")
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(prog="scripts/bench infer", description=__doc__)
+    parser.add_argument("--models", nargs="+", default=["256m", "2.2b"],
+                        choices=list(checkpoints.SHAPES), help="default: 256m 2.2b")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each figure (3)")
+    parser.add_argument("--threads", type=int, default=len(machine.cpus()), help="default: all")
+    parser.add_argument("--tokens", type=int, default=64, help="new tokens for decode (64)")
+    parser.add_argument("--store", default="bfloat16", choices=["bfloat16", "float32"],
+                        help="dtype of the checkpoints' weights (bfloat16)")
+    parser.add_argument("--dtype", default="auto", help="vlm's --dtype (auto)")
+    parser.add_argument("--peer-dtypes", nargs="+", default=["float32"],
+                        choices=["float32", "bfloat16"], help="best of each counts (float32)")
+    parser.add_argument("--skip-peer", action="store_true", help="leave transformers out")
+    parser.add_argument("--data", type=Path, default=ROOT / ".data" / "bench",
+                        help="folder of checkpoints and pictures (.data/bench)")
+    parser.add_argument("--json", type=Path, default=ROOT / "out" / "bench_infer.json",
+                        help="every figure (out/bench_infer.json)")
+    return parser.parse_args()
+
+
+def main():
+    options = parse_arguments()
+    print(f"{machine.describe()}, {options.threads} threads; weights stored in {options.store};"
+          f" medians of {options.repeat}")
+    results = {"machine": machine.describe(), "threads": options.threads, "store": options.store,
+               "repeat": options.repeat, "models": {}}
+    for name in options.models:
+        results["models"][name] = bench_model(options, name)
+        print_table(name, results["models"][name])
+        sys.stdout.flush()
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+// Products with bfloat16 weights: those of the same weights in float32.
+#include "vlm/nn/bfloat16_linear.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include "tests/support/catch.h"
+#include "vlm/core/concat.h"
+#include "vlm/nn/layers.h"
+
+namespace vlm {
+namespace {
+
+// Largest difference from float64, relative to the largest value.
+double error_of(const at::Tensor& found, const at::Tensor& x, const at::Tensor& weight,
+                const at::Tensor& bias) {
+  const at::Tensor wanted = at::linear(x.to(at::kDouble), weight.to(at::kDouble),
+                                       bias.defined() ? bias.to(at::kDouble) : at::Tensor());
+  REQUIRE(found.sizes() == wanted.sizes());
+  REQUIRE(found.scalar_type() == at::kFloat);
+  return ((found - wanted).abs().max() / wanted.abs().max()).item<double>();
+}
+
+TEST_CASE("bfloat16 weights: as in float32, for every path and edge") {
+  at::manual_seed(3);
+  // Rows on both sides of the direct path's limit; widths with and without a rest; more than one
+  // block of converted weights (4 MB) and more than one piece a thread takes.
+  const std::vector<std::pair<std::int64_t, std::int64_t>> weights = {
+      {1, 1}, {3, 31}, {5, 32}, {7, 33}, {66, 100}, {130, 1537}, {1100, 1024}};
+  for (const auto& [n, k] : weights) {
+    const at::Tensor weight = at::randn({n, k}).to(at::kBFloat16);
+    const at::Tensor bias = at::randn({n});
+    for (const std::int64_t rows : {1, 2, 3, 5, 7, 8, 9, 20}) {
+      INFO(concat("rows ", rows, ", weight ", n, " x ", k));
+      const at::Tensor x = at::randn({rows, k});
+      CHECK(error_of(bfloat16_linear(x, weight, {}), x, weight, {}) < 1e-6);
+      CHECK(error_of(bfloat16_linear(x, weight, bias), x, weight, bias) < 1e-6);
+    }
+  }
+}
+
+TEST_CASE("bfloat16 weights: any leading shape, strides, no rows; one thread gives the same") {
+  at::manual_seed(4);
+  const at::Tensor weight = at::randn({40, 64}).to(at::kBFloat16);
+  const at::Tensor x = at::randn({64, 2, 3}).permute({1, 2, 0});  // not contiguous
+  const at::Tensor y = bfloat16_linear(x, weight, {});
+  CHECK(error_of(y, x, weight, {}) < 1e-6);
+  CHECK(bfloat16_linear(at::empty({0, 64}), weight, {}).sizes() == at::IntArrayRef({0, 40}));
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  CHECK(bfloat16_linear(x, weight, {}).equal(y));
+  at::set_num_threads(threads);
+}
+
+TEST_CASE("bfloat16 weights: large, tiny and infinite values come through") {
+  const at::Tensor weight =
+      at::tensor({3.0e38F, -1.0e-38F, INFINITY, -INFINITY, -0.0F}).view({5, 1}).to(at::kBFloat16);
+  const at::Tensor x = at::ones({1, 1});
+  CHECK(bfloat16_linear(x, weight, {}).view({-1}).equal(weight.to(at::kFloat).view({-1})));
+}
+
+TEST_CASE("a Linear whose weight is bfloat16 takes float32, and bfloat16 as ever") {
+  at::manual_seed(5);
+  Linear layer(48, 24, true);
+  layer.weight.set_data(at::randn({24, 48}).to(at::kBFloat16));
+  layer.bias.set_data(at::randn({24}));
+  const at::NoGradGuard no_grad;
+  const at::Tensor x = at::randn({2, 5, 48});
+  CHECK(error_of(layer.forward(x), x, layer.weight, layer.bias) < 1e-6);
+  layer.bias.set_data(layer.bias.to(at::kBFloat16));
+  CHECK(layer.forward(x.to(at::kBFloat16)).scalar_type() == at::kBFloat16);
+}
+
+}  // namespace
+}  // namespace vlm

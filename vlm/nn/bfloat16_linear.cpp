@@ -1,0 +1,183 @@
+#include "vlm/nn/bfloat16_linear.h"
+
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#include "vlm/io/parallel.h"
+#include "vlm/nn/clones.h"
+
+namespace vlm {
+namespace {
+
+constexpr std::int64_t kDirectRows = 8;            // of x; more of them go through a product
+constexpr std::int64_t kBlockBytes = 4 << 20;      // of converted weights
+constexpr std::int64_t kPieceWeights = 64 * 1024;  // that a thread takes at a time
+
+constexpr int kLanes = 16;
+constexpr int kStep = 2 * kLanes;  // weights in a vector of words
+using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
+using Words = std::uint32_t __attribute__((vector_size(kLanes * sizeof(std::uint32_t))));
+
+VLM_INLINE float widen(std::uint16_t half) {
+  const std::uint32_t word = static_cast<std::uint32_t>(half) << 16;
+  float value;
+  std::memcpy(&value, &word, sizeof value);
+  return value;
+}
+
+struct Product {
+  const float* x;          // [rows, k], split: see split_evens
+  const std::uint16_t* w;  // [n, k]
+  const float* bias;       // [n], or null
+  float* y;                // [rows, n]
+  std::int64_t rows, k, n;
+};
+
+// The sums of M rows of x with N rows of w. A vector of words holds 32 weights: those of even index
+// in the words' low halves, those of odd index in the high ones. Shift or mask, and each is a
+// float32.
+template <int M, int N>
+VLM_INLINE void multiply_tile(const Product& p, std::int64_t m, std::int64_t n) {
+  Floats sums[M][N] = {};
+  const std::int64_t whole = p.k / kStep * kStep;
+  const float* x = p.x + m * p.k;
+  const std::uint16_t* w = p.w + n * p.k;
+  for (std::int64_t k = 0; k < whole; k += kStep) {
+    Floats even[N], odd[N];
+#pragma GCC unroll 4
+    for (int j = 0; j < N; ++j) {
+      Words words;
+      std::memcpy(&words, w + j * p.k + k, sizeof words);
+      even[j] = (Floats)(words << 16);
+      odd[j] = (Floats)(words & 0xFFFF0000U);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < M; ++i) {
+      Floats evens, odds;
+      std::memcpy(&evens, x + i * p.k + k, sizeof evens);
+      std::memcpy(&odds, x + i * p.k + k + kLanes, sizeof odds);
+#pragma GCC unroll 4
+      for (int j = 0; j < N; ++j) {
+        sums[i][j] += evens * even[j];
+        sums[i][j] += odds * odd[j];
+      }
+    }
+  }
+  for (int i = 0; i < M; ++i) {
+    for (int j = 0; j < N; ++j) {
+      float sum = p.bias ? p.bias[n + j] : 0.0F;
+      for (std::int64_t k = whole; k < p.k; ++k) sum += x[i * p.k + k] * widen(w[j * p.k + k]);
+      for (int lane = 0; lane < kLanes; ++lane) sum += sums[i][j][lane];
+      p.y[(m + i) * p.n + n + j] = sum;
+    }
+  }
+}
+
+template <int N>
+VLM_INLINE void multiply_rows(const Product& p, std::int64_t n) {
+  std::int64_t m = 0;
+  for (; m + 4 <= p.rows; m += 4) multiply_tile<4, N>(p, m, n);
+  for (; m + 2 <= p.rows; m += 2) multiply_tile<2, N>(p, m, n);
+  for (; m < p.rows; ++m) multiply_tile<1, N>(p, m, n);
+}
+
+// Columns `begin` … `end` of y, for all rows of x.
+VLM_CLONES void multiply_columns(const Product& p, std::int64_t begin, std::int64_t end) {
+  std::int64_t n = begin;
+  for (; n + 4 <= end; n += 4) multiply_rows<4>(p, n);
+  for (; n < end; ++n) multiply_rows<1>(p, n);
+}
+
+VLM_CLONES void widen_all(const std::uint16_t* from, float* to, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) to[i] = widen(from[i]);
+}
+
+const std::uint16_t* words_of(const at::Tensor& weight) {
+  return static_cast<const std::uint16_t*>(weight.const_data_ptr());
+}
+
+// Calls work(begin, end) for ranges of whole rows of W that cover begin … end.
+template <typename Work>
+void over_rows(std::int64_t rows, std::int64_t k, const Work& work) {
+  const std::int64_t step = std::max<std::int64_t>(kPieceWeights / k / 4 * 4, 4);
+  run_pieces((rows + step - 1) / step,
+             [&](std::int64_t i) { work(i * step, std::min((i + 1) * step, rows)); });
+}
+
+// x with each run of 32 values reordered, those of even index first, as multiply_tile takes them.
+at::Tensor split_evens(const at::Tensor& x) {
+  const std::int64_t whole = x.size(1) / kStep * kStep;
+  at::Tensor split = x.clone();
+  split.narrow(1, 0, whole)
+      .view({x.size(0), whole / kStep, 2, kLanes})
+      .copy_(x.narrow(1, 0, whole).view({x.size(0), whole / kStep, kLanes, 2}).transpose(2, 3));
+  return split;
+}
+
+void multiply_directly(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                       at::Tensor& y) {
+  const at::Tensor split = split_evens(x);
+  const Product product{.x = split.const_data_ptr<float>(),
+                        .w = words_of(weight),
+                        .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+                        .y = y.mutable_data_ptr<float>(),
+                        .rows = x.size(0),
+                        .k = x.size(1),
+                        .n = weight.size(0)};
+  over_rows(product.n, product.k,
+            [&](std::int64_t begin, std::int64_t end) { multiply_columns(product, begin, end); });
+}
+
+// A buffer for converted weights that lives as long as the calling thread: asking the system for
+// megabytes of fresh pages in every call costs as much as the conversion.
+at::Tensor scratch(std::int64_t rows, std::int64_t k) {
+  thread_local at::Tensor buffer;
+  if (!buffer.defined() || buffer.numel() < rows * k) buffer = at::empty({rows * k}, at::kFloat);
+  return buffer.narrow(0, 0, rows * k).view({rows, k});
+}
+
+void multiply_in_blocks(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                        at::Tensor& y) {
+  const std::int64_t k = x.size(1), total = weight.size(0);
+  const std::int64_t step = std::clamp<std::int64_t>(kBlockBytes / 4 / k, 1, total);
+  for (std::int64_t n = 0; n < total; n += step) {
+    const std::int64_t count = std::min(step, total - n);
+    const at::Tensor block = scratch(count, k);  // [count, K]
+    over_rows(count, k, [&](std::int64_t begin, std::int64_t end) {
+      widen_all(words_of(weight) + (n + begin) * k, block.mutable_data_ptr<float>() + begin * k,
+                (end - begin) * k);
+    });
+    at::Tensor columns = y.narrow(1, n, count);
+    if (bias.defined()) {
+      at::addmm_out(columns, bias.narrow(0, n, count), x, block.t());
+    } else {
+      at::mm_out(columns, x, block.t());
+    }
+  }
+}
+
+}  // namespace
+
+at::Tensor bfloat16_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  TORCH_CHECK(x.is_cpu() && weight.is_cpu() && x.scalar_type() == at::kFloat &&
+                  weight.scalar_type() == at::kBFloat16 && x.size(-1) == weight.size(1),
+              "bfloat16_linear: x ", x.sizes(), " ", x.scalar_type(), ", weight ", weight.sizes(),
+              " ", weight.scalar_type());
+  const at::Tensor rows = x.reshape({-1, x.size(-1)}).contiguous();
+  at::Tensor y = at::empty({rows.size(0), weight.size(0)}, x.options());
+  if (rows.size(0) <= kDirectRows) {
+    multiply_directly(rows, weight.contiguous(), bias, y);
+  } else {
+    multiply_in_blocks(rows, weight.contiguous(), bias, y);
+  }
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = weight.size(0);
+  return y.view(shape);
+}
+
+}  // namespace vlm
