@@ -23,8 +23,9 @@ TEST_CASE("names that could leave the folder are refused") {
         std::string(".."), std::string("."), std::string("a/./b"), std::string("a//b"),
         std::string("a/"), std::string(""), std::string("..\\x.json"), std::string("C:\\x.json"),
         std::string("a\0.json", 7), std::string("a\n.json"), std::string("\x1b[2J.json"),
-        std::string("\xc2\x9b2J.json"), std::string(256, 'x'),
-        std::string(600, 'x') + "/" + std::string(600, 'x')}) {
+        std::string("\xc2\x9b"
+                    "2J.json"),
+        std::string(256, 'x'), std::string(600, 'x') + "/" + std::string(600, 'x')}) {
     INFO(name);
     CHECK_THROWS_WITH(check_file_name(name, "org/x"),
                       Contains("org/x: the hub names a file that is not let near the disk: got '"));
