@@ -82,7 +82,7 @@ TEST_CASE("rows that share a prefix attend as whole sequences would") {
   // Rows 0, 1 of group 0 and row 5 of group 2 go on, by several tokens and then one by one.
   const std::vector<std::int64_t> rows = {0, 1, 5};
   std::vector<Sequence> whole = {prompts[0], prompts[0], prompts[2]};
-  for (const std::vector<std::int64_t> counts :
+  for (const std::vector<std::int64_t>& counts :
        {std::vector<std::int64_t>{3, 1, 2}, {1, 1, 1}, {1, 1, 1}, {4, 2, 40}}) {
     std::vector<Sequence> more;
     for (const std::int64_t count : counts) more.emplace_back(count);
