@@ -53,12 +53,11 @@ struct Run {
   std::pair<std::int64_t, std::int64_t> answer(Session& session) {
     const ItemList list = items();
     const RowFormat format(kind, list.columns());
-    RowLog log({.output = output(),
-                .header = {.items = list.items(),
-                           .shard_items = list.items(),
-                           .options = {{"--prompt", prompt}}},
-                .preamble = format.preamble(),
-                .retry_errors = retry_errors});
+    RowLogOptions log_options{.output = output(), .retry_errors = retry_errors};
+    log_options.header.items = log_options.header.shard_items = list.items();
+    log_options.header.options["--prompt"] = prompt;
+    log_options.preamble = format.preamble();
+    RowLog log(log_options);
     options.generation = session.generation;
     options.generation.max_new_tokens = 4;
     CHECK(run_batch(*session.generator, list, format, log, options));
