@@ -14,7 +14,7 @@
 namespace vlm {
 namespace {
 
-constexpr std::int64_t kDirectRows = 8;            // of x; more of them go through a product
+constexpr std::int64_t kDirectRows = 64;           // of x; more of them go through a product
 constexpr std::int64_t kBlockBytes = 4 << 20;      // of converted weights
 constexpr std::int64_t kPieceWeights = 64 * 1024;  // that a thread takes at a time
 
