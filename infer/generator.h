@@ -17,56 +17,14 @@
 #include <string>
 #include <vector>
 
-#include "infer/generation_options.h"
+#include "infer/active_group.h"
 #include "infer/picture_features.h"
-#include "infer/search/search.h"
+#include "infer/request.h"
 #include "vlm/models/model.h"
 #include "vlm/models/processor.h"
 #include "vlm/nn/kv_cache.h"
 
 namespace vlm::infer {
-
-struct Generation : Hypothesis {
-  std::string text;  // special tokens left out
-
-  double mean_logprob() const;
-  double min_logprob() const;
-  bool operator==(const Generation&) const = default;
-};
-
-// Log-likelihood of one given continuation.
-struct ChoiceScore {
-  double logprob = 0;       // summed over its tokens
-  std::int64_t tokens = 0;  // its length
-};
-
-// Called with each new id of the answer; false ends it there. Where several rows are searched
-// (beams, several answers) no id is final: then it is called with -1, once a step.
-using TokenCallback = std::function<bool(std::int64_t)>;
-
-struct Request {
-  std::uint64_t id = 0;              // comes back in the Answer
-  std::vector<std::int64_t> prompt;  // ids
-  GenerationOptions options;
-  std::uint64_t stream = 0;  // with options.seed, the source of every random draw
-  TokenCallback on_token = {};
-  // When there are any: these continuations are scored and nothing is generated.
-  std::vector<std::vector<std::int64_t>> choices = {};
-};
-
-struct RequestGroup {
-  std::vector<Request> requests;
-  std::shared_ptr<PictureFeatures> pictures = {};  // of every request's prompt; null: none
-};
-
-struct Answer {
-  std::uint64_t id = 0;
-  std::int64_t prompt_tokens = 0;
-  std::vector<Generation> generations;  // the best first
-  double first_token_entropy = 0;       // nats, of the model's distribution before any filter
-  std::vector<ChoiceScore> choices;     // of a request with choices
-  std::string error;                    // why there is no answer; empty: there is
-};
 
 struct GenerationTiming {
   double vision_s = 0;
@@ -113,24 +71,21 @@ class Generator {
   std::int64_t max_positions() const { return model_->max_positions(); }
 
  private:
-  struct Branch;
-  struct Group;
   using Logits = at::Tensor;  // [rows, V] float32 on the CPU
 
   bool reject_if_impossible(const Request& request);
-  void wait(std::vector<Request> requests, std::shared_ptr<PictureFeatures> pictures);
 
   void admit();
-  std::vector<std::unique_ptr<Group>> take_newcomers();
-  void encode_pictures(const std::vector<std::unique_ptr<Group>>& newcomers);
-  void prefill(const std::vector<Group*>& groups);
-  void start_branches();
-  void extend_suffixes(const std::vector<Branch*>& branches);
-  void score_choices(const std::vector<Branch*>& branches);
+  std::vector<std::unique_ptr<ActiveGroup>> take_newcomers();
+  void encode_pictures(const std::vector<std::unique_ptr<ActiveGroup>>& newcomers);
+  void prefill(const std::vector<ActiveGroup*>& groups);
+  void start_pending();
+  void extend_suffixes(const std::vector<ActiveRequest*>& requests);
+  void score_choices(const std::vector<ActiveRequest*>& requests);
   void decode_rows();
 
-  void advance(Branch& branch, const Logits& logits);
-  void finish(Branch& branch);
+  void advance(ActiveRequest& one, const Logits& logits);
+  void finish(ActiveRequest& one);
   void remove_finished();
   std::unique_ptr<Search> start_search(const Request& request) const;
   Logits head(const at::Tensor& hidden);
@@ -142,8 +97,8 @@ class Generator {
   PictureEncoder encoder_;
   std::int64_t batch_size_ = 1;
   std::optional<KvCache> cache_;
-  std::deque<std::unique_ptr<Group>> waiting_;
-  std::vector<std::unique_ptr<Group>> active_;  // at their group of the cache
+  std::deque<std::unique_ptr<ActiveGroup>> waiting_;
+  std::vector<std::unique_ptr<ActiveGroup>> active_;  // at their group of the cache
   std::vector<Answer> rejected_, finished_;
   GenerationTiming timing_;
 };

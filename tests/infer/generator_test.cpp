@@ -291,6 +291,8 @@ TEST_CASE("choices are scored as one pass over prompt and choice scores them") {
             Approx(score_directly(session, prompts[i], choices[c])).margin(2e-4));
     }
   }
+  CHECK_THROWS_WITH(session.generator->answer({.prompt = {1}, .choices = choices}, {}),
+                    "the prompt is too short: choices need at least two tokens in front");
   const auto shares = choice_probabilities({{-1.0, 1}, {-3.0, 6}}, false);
   CHECK(shares[0] == Approx(1 / (1 + std::exp(-2.0))));
   CHECK(choice_probabilities({{-1.0, 1}, {-3.0, 6}}, true)[1] == Approx(1 / (1 + std::exp(-0.5))));

@@ -1,0 +1,81 @@
+#include "infer/active_group.h"
+
+#include <algorithm>
+
+namespace vlm::infer {
+namespace {
+
+constexpr std::int64_t kMostRequests = 8;     // requests of one group decoded at a time
+constexpr std::int64_t kMostChoiceRows = 16;  // choices of one request scored at a time
+
+std::size_t common_prefix(const std::vector<std::int64_t>& a, const std::vector<std::int64_t>& b) {
+  return static_cast<std::size_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first -
+                                  a.begin());
+}
+
+// How many ids all prompts begin with.
+std::size_t shared_prefix(const std::vector<Request>& requests) {
+  std::size_t shared = requests[0].prompt.size();
+  for (const Request& request : requests) {
+    shared = std::min(shared, common_prefix(requests[0].prompt, request.prompt));
+  }
+  return shared;
+}
+
+bool can_share(const std::vector<Request>& requests, std::int64_t image_token_id) {
+  const std::size_t shared = shared_prefix(requests);
+  return shared > 1 && std::none_of(requests.begin(), requests.end(), [&](const Request& one) {
+           const auto begin = one.prompt.begin() + static_cast<std::ptrdiff_t>(shared);
+           return std::find(begin, one.prompt.end(), image_token_id) != one.prompt.end();
+         });
+}
+
+std::unique_ptr<ActiveGroup> make_group(std::vector<Request> requests,
+                                        std::shared_ptr<PictureFeatures> pictures) {
+  auto group = std::make_unique<ActiveGroup>();
+  group->pictures = std::move(pictures);
+  std::size_t shared = shared_prefix(requests);
+  group->has_whole_prompt = requests.size() == 1 && requests[0].choices.empty();
+  if (!group->has_whole_prompt) {
+    // Every request needs a token of its own whose logits are the first.
+    for (const Request& request : requests) shared = std::min(shared, request.prompt.size() - 1);
+  }
+  const auto& first = requests[0].prompt;
+  group->prefix.assign(first.begin(), first.begin() + static_cast<std::ptrdiff_t>(shared));
+  for (Request& request : requests) {
+    ActiveRequest active{.group = group.get()};
+    active.suffix.assign(request.prompt.begin() + static_cast<std::ptrdiff_t>(shared),
+                         request.prompt.end());
+    active.width = request.choices.empty()
+                       ? request.options.rows()
+                       : std::min<std::int64_t>(std::ssize(request.choices), kMostChoiceRows);
+    active.request = std::move(request);
+    group->pending.push_back(std::move(active));
+  }
+  return group;
+}
+
+}  // namespace
+
+std::int64_t ActiveGroup::rows_needed() const {
+  std::int64_t widest = 1;
+  for (const ActiveRequest& request : pending) widest = std::max(widest, request.width);
+  return widest * std::min<std::int64_t>(std::ssize(pending), kMostRequests);
+}
+
+std::vector<std::unique_ptr<ActiveGroup>> make_groups(RequestGroup group,
+                                                      std::int64_t image_token_id) {
+  std::vector<std::unique_ptr<ActiveGroup>> groups;
+  if (can_share(group.requests, image_token_id)) {
+    groups.push_back(make_group(std::move(group.requests), std::move(group.pictures)));
+    return groups;
+  }
+  for (Request& request : group.requests) {
+    std::vector<Request> one;
+    one.push_back(std::move(request));
+    groups.push_back(make_group(std::move(one), group.pictures));
+  }
+  return groups;
+}
+
+}  // namespace vlm::infer

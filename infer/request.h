@@ -1,0 +1,60 @@
+// What a Generator is asked, and what it answers.
+//
+//   RequestGroup (requests about the same pictures) ─► Generator ─► an Answer for each
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "infer/generation_options.h"
+#include "infer/picture_features.h"
+#include "infer/search/search.h"
+
+namespace vlm::infer {
+
+struct Generation : Hypothesis {
+  std::string text;  // special tokens left out
+
+  double mean_logprob() const;
+  double min_logprob() const;
+  bool operator==(const Generation&) const = default;
+};
+
+// Log-likelihood of one given continuation.
+struct ChoiceScore {
+  double logprob = 0;       // summed over its tokens
+  std::int64_t tokens = 0;  // its length
+};
+
+// Called with each new id of the answer; false ends it there. Where several rows are searched
+// (beams, several answers) no id is final: then it is called with -1, once a step.
+using TokenCallback = std::function<bool(std::int64_t)>;
+
+struct Request {
+  std::uint64_t id = 0;              // comes back in the Answer
+  std::vector<std::int64_t> prompt;  // ids
+  GenerationOptions options;
+  std::uint64_t stream = 0;  // with options.seed, the source of every random draw
+  TokenCallback on_token = {};
+  // When there are any: these continuations are scored and nothing is generated.
+  std::vector<std::vector<std::int64_t>> choices = {};
+};
+
+struct RequestGroup {
+  std::vector<Request> requests;
+  std::shared_ptr<PictureFeatures> pictures = {};  // of every request's prompt; null: none
+};
+
+struct Answer {
+  std::uint64_t id = 0;
+  std::int64_t prompt_tokens = 0;
+  std::vector<Generation> generations;  // the best first
+  double first_token_entropy = 0;       // nats, of the model's distribution before any filter
+  std::vector<ChoiceScore> choices;     // of a request with choices
+  std::string error;                    // why there is no answer; empty: there is
+};
+
+}  // namespace vlm::infer
