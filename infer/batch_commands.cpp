@@ -174,7 +174,7 @@ int run_gather(const GatherOptions& options) {
 void add_batch_options(CLI::App& command, BatchCommandOptions& options) {
   command
       .add_option("--model", options.choice.model,
-                  "Model folder, or org/name in the Hugging Face cache")
+                  "Model folder, or org/name (in the Hugging Face cache, or pulled into it)")
       ->required();
   command.add_option("--adapter", options.choice.adapter, "PEFT adapter folder (default: none)");
   command

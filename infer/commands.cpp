@@ -102,7 +102,8 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
 
 void add_model_options(CLI::App& command, ModelChoice& choice) {
   command
-      .add_option("--model", choice.model, "Model folder, or org/name in the Hugging Face cache")
+      .add_option("--model", choice.model,
+                  "Model folder, or org/name (in the Hugging Face cache, or pulled into it)")
       ->required();
   command.add_option("--adapter", choice.adapter, "PEFT adapter folder (default: none)");
 }
@@ -126,7 +127,9 @@ std::function<int()> add_inspect(CLI::App& app) {
   auto model = std::make_shared<std::string>();
   CLI::App* command =
       app.add_subcommand("inspect", "Print a model's architecture, parameters and memory needs");
-  command->add_option("model", *model, "Model folder, or org/name in the Hugging Face cache")
+  command
+      ->add_option("model", *model,
+                   "Model folder, or org/name (in the Hugging Face cache, or pulled into it)")
       ->required();
   return [model] {
     print(inspect_model(*model));

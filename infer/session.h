@@ -10,7 +10,7 @@
 namespace vlm::infer {
 
 struct ModelChoice {
-  std::string model;    // folder, or org/name in the Hugging Face cache
+  std::string model;    // folder, or org/name (in the Hugging Face cache, or pulled into it)
   std::string adapter;  // PEFT adapter folder; empty: none
 };
 

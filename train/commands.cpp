@@ -66,7 +66,8 @@ std::function<int()> add_merge(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<MergeOptions>();
   CLI::App* command = app.add_subcommand("merge", "Merge an adapter into its model's weights");
   command
-      ->add_option("--model", options->model, "Model folder, or org/name in the Hugging Face cache")
+      ->add_option("--model", options->model,
+                   "Model folder, or org/name (in the Hugging Face cache, or pulled into it)")
       ->required();
   command->add_option("--adapter", options->adapter, "PEFT adapter folder")->required();
   command->add_option("--output", options->output, "Folder for the merged checkpoint")->required();

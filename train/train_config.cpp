@@ -109,7 +109,7 @@ Fields TrainConfig::fields() {
   augmentation_fields_ = augmentation.fields();
   return {
       {"model_name_or_path", &model_name_or_path,
-       "Model folder, or org/name in the Hugging Face cache"},
+       "Model folder, or org/name (in the Hugging Face cache, or pulled into it)"},
       {"output_dir", &output_dir, "Folder for the result, checkpoints and metrics.jsonl"},
       {"method", &method, "What is trained: adapters, or every weight", {"lora", "full"}},
       {"adapter", &adapter,

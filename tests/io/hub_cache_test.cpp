@@ -155,14 +155,14 @@ using Names = std::vector<std::string>;
 
 TEST_CASE("a snapshot is whole when a checkpoint can be loaded from it") {
   const SnapshotFixture snapshot;
-  CHECK(snapshot.missing() == Names{});
+  CHECK(snapshot.missing().empty());
   snapshot.remove("tokenizer.json");
   snapshot.remove("preprocessor_config.json");
   CHECK(snapshot.missing() == Names{"tokenizer.json or tokenizer.model",
                                     "preprocessor_config.json or processor_config.json"});
   snapshot.add("tokenizer.model");
   snapshot.add("processor_config.json");
-  CHECK(snapshot.missing() == Names{});
+  CHECK(snapshot.missing().empty());
   snapshot.remove("config.json");
   snapshot.remove("model.safetensors");
   CHECK(snapshot.missing() == Names{"config.json", "model.safetensors"});
@@ -185,7 +185,7 @@ TEST_CASE("with an index every shard is wanted") {
   snapshot.add("2.safetensors");
   CHECK(snapshot.missing() == Names{"1.safetensors"});
   snapshot.add("1.safetensors");
-  CHECK(snapshot.missing() == Names{});
+  CHECK(snapshot.missing().empty());
   snapshot.add("model.safetensors.index.json", R"({"weight_map": {"a": "../1.safetensors"}})");
   CHECK_THROWS_WITH(snapshot.missing(),
                     (snapshot.folder() / "model.safetensors.index.json").string() +
@@ -199,9 +199,9 @@ TEST_CASE("what the Python client has listed is wanted, but for card, licence an
     "LICENSE.txt": {"size": 1}, "pytorch_model.bin": {"size": 2}, "onnx/config.json": {}}})");
   CHECK(snapshot.missing() == Names{"chat_template.jinja"});
   snapshot.add("chat_template.jinja");
-  CHECK(snapshot.missing() == Names{});
+  CHECK(snapshot.missing().empty());
   snapshot.scratch.write("trees/beef.json", "{torn");
-  CHECK(snapshot.missing() == Names{});
+  CHECK(snapshot.missing().empty());
 }
 
 }  // namespace

@@ -158,9 +158,12 @@ TEST_CASE("https doesn't fall back to http") {
   };
   const ScratchFolder scratch;
   ::setenv("SSL_CERT_FILE", scratch.write("store.pem", server.certificate()).c_str(), 1);
-  HubClient client({.endpoint = server.endpoint()});
-  CHECK_THROWS_WITH(client.list({.org = "org", .name = "tiny"}),
-                    "http://127.0.0.1:1/x: a redirect from https to http is not followed");
+  const std::string address = server.endpoint().substr(std::string("https").size());
+  for (const std::string scheme : {"https", "HTTPS"}) {
+    HubClient client({.endpoint = scheme + address});
+    CHECK_THROWS_WITH(client.list({.org = "org", .name = "tiny"}),
+                      "http://127.0.0.1:1/x: a redirect from https to http is not followed");
+  }
 }
 
 TEST_CASE("429 waits as long as the server asks, within a bound") {

@@ -58,10 +58,10 @@ TEST_CASE("one file of weights, else an index, else all at the top") {
   const std::string index = "model.safetensors.index.json";
   CHECK(weight_files({"consolidated.safetensors", "model.safetensors", index}) ==
         Names{"model.safetensors"});
-  CHECK(weight_files({"model-00001-of-00001.safetensors", index}) == Names{});
+  CHECK(weight_files({"model-00001-of-00001.safetensors", index}).empty());
   CHECK(weight_files({"adapter_model.safetensors", "x/model.safetensors", "a.bin"}) ==
         Names{"adapter_model.safetensors"});
-  CHECK(weight_files({"a.bin", "config.json"}) == Names{});
+  CHECK(weight_files({"a.bin", "config.json"}).empty());
 }
 
 TEST_CASE("an index names its shards once each, and nothing else") {

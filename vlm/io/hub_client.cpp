@@ -55,6 +55,10 @@ std::string first_of(const std::map<std::string, std::string>& headers, const st
   return found == headers.end() ? "" : found->second;
 }
 
+bool is_encrypted(const std::string& url) {
+  return url_origin(url).starts_with("https:");
+}
+
 // What the server asks to wait: Retry-After, or the hub's own "RateLimit: …;t=55".
 std::optional<double> asked_wait(const HttpReply& reply) {
   if (reply.retry_after_s) return reply.retry_after_s;
@@ -121,7 +125,7 @@ HubClient::Asked HubClient::ask(HttpRequest request, bool stop_at_description) {
     const std::string location = asked.reply.header("location");
     if (!is_redirect(asked.reply.status) || location.empty()) return asked;
     const std::string next = join_url(request.url, location);
-    if (request.url.starts_with("https:") && !next.starts_with("https:")) {
+    if (is_encrypted(request.url) && !is_encrypted(next)) {
       throw Error({.what = "a redirect from https to http is not followed",
                    .where = next.substr(0, next.find('?'))});
     }

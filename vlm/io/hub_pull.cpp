@@ -48,7 +48,8 @@ class BytesProgress {
   void add(std::int64_t bytes, const std::string& file) {
     done_ += bytes;
     if (bytes < 0) begin();
-    progress_->update(shown(), file);
+    if (shown() != last_shown_) progress_->update(shown(), file);
+    last_shown_ = shown();
   }
 
  private:
@@ -61,7 +62,7 @@ class BytesProgress {
   // Another process at the same partial file can make the counts differ from the plan.
   std::int64_t shown() const { return in_units(std::clamp<std::int64_t>(done_, 0, total_)); }
 
-  std::int64_t total_, done_;
+  std::int64_t total_, done_, last_shown_ = -1;
   std::optional<Progress> progress_;
 };
 
