@@ -50,7 +50,7 @@ OrderedJson to_json(const Answer& answer, const ReportOptions& report, const Ses
   return json;
 }
 
-// One line an answer; choices with their probabilities, the likeliest first.
+// One line an answer, the best first.
 std::string to_text(const Answer& answer, const ReportOptions& report) {
   const auto text = shown_text(answer, report);
   std::string lines = text.value_or("(withheld)") + "\n";
@@ -77,7 +77,8 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
 
   // Streamed is what can't change or be withheld any more.
   const bool as_text = options.format == "text";
-  const bool streams = as_text && generation.rows() == 1 && !options.generation.abstain_below;
+  const bool streams = as_text && generation.rows() == 1 && report.choices.texts.empty() &&
+                       !options.generation.abstain_below;
   StreamDecoder stream(processor.tokenizer(), /*skip_special_tokens=*/true);
   Request request{.prompt = prompt.ids, .options = generation};
   request.choices = encode_choices(processor, report.choices.texts);
@@ -90,7 +91,7 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
     OrderedJson json = to_json(answer, report, session);
     json["prompt_token_ids"] = prompt.ids;
     print(json.dump() + "\n");
-  } else if (streams && request.choices.empty()) {
+  } else if (streams) {
     print(stream.finish() + "\n");
   } else {
     print(to_text(answer, report));

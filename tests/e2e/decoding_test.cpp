@@ -14,12 +14,12 @@ namespace {
 const std::string kModel =
     " --model models/easy-vqa-emoji --device cpu --threads 1 --max-new-tokens 8 ";
 const std::string kAsk =
-    "generate --format json --image examples/pictures/shape_049.png"
+    "generate --image examples/pictures/shape_049.png"
     " --prompt 'what shape is in the image?'" +
     kModel;
 
 Json ask(const std::string& options) {
-  const ProgramResult result = run_vlm(kAsk + options);
+  const ProgramResult result = run_vlm(kAsk + "--format json " + options);
   INFO(options << ": " << result.err);
   REQUIRE(result.code == 0);
   return Json::parse(result.out);
@@ -55,6 +55,9 @@ TEST_CASE("beams, samples and choices answer on the command line") {
             choices["probabilities"]["triangle"].get<double>() ==
         Approx(1).margin(1e-5));
   CHECK_FALSE(choices.contains("token_ids"));
+  const std::string as_text = kAsk + "--format text ";
+  CHECK(run_vlm(as_text + "--choices circle,triangle").out == "circle\n");
+  CHECK(run_vlm(as_text + "--num-beams 2").out == " circle\n");
 }
 
 TEST_CASE("answers below the wanted confidence are withheld") {
