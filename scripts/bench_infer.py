@@ -2,8 +2,8 @@
 scripts/bench infer).
 
 Random checkpoints of the published shapes, one picture as one tile and as 17, a folder of 8
-pictures. Figures are medians; the machine's limits are measured before and after each model and
-the better of the two counts. Prints a Markdown table, and writes every figure as JSON.
+pictures. Figures are medians over turns: the machine's limits, ours, transformers', and again, so
+that a machine whose speed drifts treats all alike. Prints a Markdown table, and writes every figure as JSON.
 """
 import argparse
 import json
@@ -44,51 +44,66 @@ def make_pictures(folder):
     return sorted(folder.glob("*.jpg"))
 
 
-def median_of(runs, *path):
-    values = []
-    for value in runs:
-        for key in path:
-            value = value[key]
-        values.append(value)
-    return statistics.median(values)
+class Ours:
+    """build/vlm, one run at a time."""
+
+    def __init__(self, options, folder, one_tile, files):
+        self.program = Program(options.threads, options.dtype)
+        self.folder, self.one_tile, self.files = folder, one_tile, files
+        self.tokens = options.tokens
+        self.prompt_tokens = {}
+
+    def generate(self, tiles, tokens):
+        folder = self.one_tile if tiles == 1 else self.folder
+        run = self.program.generate(folder, self.files[0], PROMPT, tokens)
+        self.prompt_tokens[str(tiles)] = len(run["prompt_token_ids"])
+        timing = run["timing"]
+        return {f"encode_{tiles}_s": timing["vision_s"], f"prefill_{tiles}_s": timing["prefill_s"],
+                f"peak_mb_{tiles}": run["peak_rss_mb"], "load_s": timing["load_s"],
+                "decode_tok_s": timing["decode_tokens_per_s"], "first_line_s": run["first_line_s"]}
+
+    def start(self):
+        run = self.generate(1, 1)
+        start = run["first_line_s"] - run["encode_1_s"] - run["prefill_1_s"]
+        return {"first_token_s": run["first_line_s"], "startup_s": start, "load_s": run["load_s"]}
+
+    def one(self):
+        run = self.generate(1, self.tokens + 1)
+        keys = ("encode_1_s", "prefill_1_s", "decode_tok_s", "peak_mb_1")
+        return {key: run[key] for key in keys}
+
+    def tiled(self):
+        run = self.generate(17, 1)
+        return {key: run[key] for key in ("encode_17_s", "prefill_17_s", "peak_mb_17")}
+
+    def whole_folder(self, startup_s):
+        seconds = self.program.caption(self.one_tile, self.files[0].parent, PROMPT, self.tokens)
+        return {"folder_pic_s": PICTURES / (seconds - startup_s)}
 
 
-def measure_program(options, folder, one_tile, files):
-    program = Program(options.threads, options.dtype)
-    short, long, tiled, folders = [], [], [], []
-    program.generate(one_tile, files[0], PROMPT, 1)  # pages of the weights come into the cache
-    for _ in range(options.repeat):
-        short.append(program.generate(one_tile, files[0], PROMPT, 1))
-        long.append(program.generate(one_tile, files[0], PROMPT, options.tokens + 1))
-        tiled.append(program.generate(folder, files[0], PROMPT, 1))
-        folders.append(program.caption(one_tile, files[0].parent, PROMPT, options.tokens))
-    figures = {
-        "first_token_s": median_of(short, "first_line_s"),
-        "startup_s": statistics.median(
-            run["first_line_s"] - run["timing"]["vision_s"] - run["timing"]["prefill_s"]
-            for run in short),
-        "load_s": median_of(short, "timing", "load_s"),
-        "encode_1_s": median_of(short + long, "timing", "vision_s"),
-        "prefill_1_s": median_of(short + long, "timing", "prefill_s"),
-        "encode_17_s": median_of(tiled, "timing", "vision_s"),
-        "prefill_17_s": median_of(tiled, "timing", "prefill_s"),
-        "decode_tok_s": median_of(long, "timing", "decode_tokens_per_s"),
-        "peak_mb_1": max(run["peak_rss_mb"] for run in long),
-        "peak_mb_17": max(run["peak_rss_mb"] for run in tiled),
-    }
-    figures["folder_pic_s"] = PICTURES / (statistics.median(folders) - figures["startup_s"])
-    return figures, {"1": len(short[0]["prompt_token_ids"]),
-                     "17": len(tiled[0]["prompt_token_ids"])}
+class Theirs:
+    """transformers in one dtype; its process is started again for every start-up."""
+
+    def __init__(self, options, folder, one_tile, files, dtype):
+        self.job = {"model": str(folder), "one_tile": str(one_tile),
+                    "pictures": [str(f) for f in files], "prompt": PROMPT,
+                    "threads": options.threads, "dtype": dtype, "tokens": options.tokens}
+
+    def repeat(self):
+        with peer.Running(self.job) as running:
+            one, tiled = running.measure("one"), running.measure("tiled")
+            folder = running.measure("folder")
+        start = running.first_token_s - one["encode_s"] - one["prefill_s"]
+        return {"first_token_s": running.first_token_s, "startup_s": start,
+                "load_s": running.load_s, "encode_1_s": one["encode_s"],
+                "prefill_1_s": one["prefill_s"], "decode_tok_s": one["decode_tok_s"],
+                "peak_mb_1": one["peak_mb"], "encode_17_s": tiled["encode_s"],
+                "prefill_17_s": tiled["prefill_s"], "peak_mb_17": tiled["peak_mb"],
+                "folder_pic_s": PICTURES / folder["s"]}
 
 
-def measure_peer(options, folder, one_tile, files, dtype):
-    figures = peer.run({
-        "model": str(folder), "one_tile": str(one_tile), "pictures": [str(f) for f in files],
-        "prompt": PROMPT, "threads": options.threads, "dtype": dtype, "repeat": options.repeat,
-        "tokens": options.tokens})
-    figures["startup_s"] = (figures["first_token_s"] - figures["encode_1_s"]
-                            - figures["prefill_1_s"])
-    return figures
+def medians(runs):
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
 
 
 def shares(figures, work, limits, weight_bytes):
@@ -115,16 +130,23 @@ def bench_model(options, name):
     if needed > machine.available_gb():
         return {"skipped": f"needs {needed:.1f} GB, {machine.available_gb():.1f} GB are free"}
     files = make_pictures(options.data / "pictures")
-    before = machine.measure_apart(options.threads)
-    ours, prompt_tokens = measure_program(options, folder, one_tile, files)
-    peers = {} if options.skip_peer else {
-        dtype: measure_peer(options, folder, one_tile, files, dtype)
-        for dtype in options.peer_dtypes}
-    after = machine.measure_apart(options.threads)
-    limits = {key: max(before[key], after[key]) for key in before}
+    ours = Ours(options, folder, one_tile, files)
+    theirs = {} if options.skip_peer else {
+        dtype: Theirs(options, folder, one_tile, files, dtype) for dtype in options.peer_dtypes}
+    ours.start()  # the weights' pages come into the cache
+    limits, runs, peer_runs = [], [], {dtype: [] for dtype in theirs}
+    for _ in range(options.repeat):
+        limits.append(machine.measure_apart(options.threads))
+        run = {**ours.start(), **ours.one(), **ours.tiled()}
+        runs.append({**run, **ours.whole_folder(run["startup_s"])})
+        for dtype, side in theirs.items():
+            peer_runs[dtype].append(side.repeat())
+    figures, limits = medians(runs), medians(limits)
+    peers = {dtype: medians(found) for dtype, found in peer_runs.items()}
+    prompt_tokens = ours.prompt_tokens
     work = checkpoints.count_work(name, prompt_tokens)
     stored_bytes = 2 if options.store == "bfloat16" else 4
-    result = {"vlm": ours, "vlm_shares": shares(ours, work, limits, stored_bytes),
+    result = {"vlm": figures, "vlm_shares": shares(figures, work, limits, stored_bytes),
               "transformers": peers, "limits": limits, "work": work,
               "prompt_tokens": prompt_tokens}
     if peers:
@@ -144,7 +166,8 @@ def print_table(name, result):
     limits, best = result["limits"], result.get("best")
     print(f"Machine: {limits['bandwidth_gb_s']:.1f} GB/s, {limits['products_gflop_s']:.0f} GFLOP/s"
           f" in float32. Prompts: {result['prompt_tokens']['1']} and"
-          f" {result['prompt_tokens']['17']} tokens.\n")
+          f" {result['prompt_tokens']['17']} tokens. Weights in float32:"
+          f" {result['work']['parameters'] * 4 / 1e6:.0f} MB.\n")
     print("| | vlm | of limit | transformers | of limit | times |\n|---|---|---|---|---|---|")
     for key, label, unit, more in ROWS:
         def share(of):

@@ -188,6 +188,7 @@ def count_work(name, prompt_tokens):
     tokens_per_tile = patches // shape["scale_factor"]**2
     layers = text["num_hidden_layers"]
     work = {
+        "parameters": count_parameters(name),
         "tile_flop": vision["num_hidden_layers"] * block + stem
         + 2 * tokens_per_tile * parts["connector"],
         "decode_weights": layers * parts["text_block"] + parts["head"],

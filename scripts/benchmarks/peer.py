@@ -1,11 +1,12 @@
-"""transformers measured in a process of its own.
+"""transformers measured in a process of its own, which does one measurement when it is asked.
 
-`python -m benchmarks.peer JOB` with JOB a JSON object: model, one_tile, pictures, prompt, threads,
-dtype, repeat, tokens. Prints one line when the first token is there and one with every figure.
+with Running(job) as peer: peer.first_token_s is the time from process start to the first token;
+peer.measure("one" | "tiled" | "folder") gives one run's figures. JOB is a JSON object: model,
+one_tile, pictures, prompt, threads, dtype, tokens. So runs of both sides can take turns, and a
+machine whose speed drifts treats them alike.
 """
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import time
@@ -13,18 +14,31 @@ import time
 from .machine import environment
 
 
-def run(job):
-    """-> the figures, with `first_token_s`: process start to first token."""
-    start = time.perf_counter()
-    with subprocess.Popen([sys.executable, "-m", "benchmarks.peer", json.dumps(job)],
-                          stdout=subprocess.PIPE, text=True,
-                          env=environment(job["threads"])) as process:
-        first = process.stdout.readline()
-        seconds = time.perf_counter() - start
-        figures = process.stdout.readline()
-    if process.returncode != 0 or not first or not figures:
-        raise RuntimeError(f"transformers: exit status {process.returncode}")
-    return {**json.loads(figures), "first_token_s": seconds}
+class Running:
+    def __init__(self, job):
+        start = time.perf_counter()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.peer", json.dumps(job)], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, env=environment(job["threads"]))
+        self.load_s = self.read()["load_s"]
+        self.first_token_s = time.perf_counter() - start
+
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"transformers: exit status {self.process.wait()}")
+        return json.loads(line)
+
+    def measure(self, what):
+        print(what, file=self.process.stdin, flush=True)
+        return self.read()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def peak_mb():
@@ -53,13 +67,10 @@ class Peer:
                            return_tensors="pt", padding=True, padding_side="left")
         return inputs.to(dtype=self.model.dtype)
 
-    def median(self, function, repeat=None):
-        times = []
-        for _ in range(repeat or self.job["repeat"]):
-            start = time.perf_counter()
-            function()
-            times.append(time.perf_counter() - start)
-        return statistics.median(times)
+    def timed(self, function):
+        start = time.perf_counter()
+        function()
+        return time.perf_counter() - start
 
     def generate(self, inputs, tokens):
         return self.model.generate(**inputs, max_new_tokens=tokens, min_new_tokens=tokens,
@@ -69,46 +80,40 @@ class Peer:
         return self.model.model.get_image_features(
             inputs["pixel_values"], inputs.get("pixel_attention_mask"), return_dict=True)
 
-    def measure_prompt(self, folder):
-        """(encode, prefill, decode tokens/s or None) of one picture."""
+    def measure_prompt(self, folder, decodes):
+        """Encoding and prefill of one picture, and where asked the tokens a second after that."""
         inputs = self.inputs(folder, self.pictures[:1])
-        features = self.encode(inputs)
-        encode = self.median(lambda: self.encode(inputs))
+        features = []
+        figures = {"encode_s": self.timed(lambda: features.append(self.encode(inputs)))}
 
         def encoded():  # the prompt with its picture's features instead of pixels
             return {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"],
-                    "mm_encoder_outputs": {"image": features}}
+                    "mm_encoder_outputs": {"image": features[0]}}
 
-        prefill = self.median(
+        figures["prefill_s"] = self.timed(
             lambda: self.model(**encoded(), use_cache=True, logits_to_keep=1))
-        decode = None
-        if folder == self.job["one_tile"]:
+        if decodes:
             tokens = self.job["tokens"]
-            longer = self.median(lambda: self.generate(encoded(), tokens + 1))
-            decode = tokens / (longer - self.median(lambda: self.generate(encoded(), 1)))
-        return encode, prefill, decode
+            first = self.timed(lambda: self.generate(encoded(), 1))
+            longer = self.timed(lambda: self.generate(encoded(), tokens + 1))
+            figures["decode_tok_s"] = tokens / (longer - first)
+        return {**figures, "peak_mb": peak_mb()}
 
-    def caption_all(self):
-        self.generate(self.inputs(self.job["one_tile"], self.pictures), self.job["tokens"])
-
-    def measure(self):
-        figures = {"load_s": self.load_s, "peak_mb_start": peak_mb()}
-        one = self.measure_prompt(self.job["one_tile"])
-        figures |= dict(zip(("encode_1_s", "prefill_1_s", "decode_tok_s"), one))
-        figures["peak_mb_1"] = peak_mb()
-        figures["folder_pic_s"] = len(self.pictures) / self.median(self.caption_all)
-        figures["encode_17_s"], figures["prefill_17_s"], _ = self.measure_prompt(self.job["model"])
-        figures["peak_mb_17"] = peak_mb()
-        return figures
+    def measure(self, what):
+        if what == "folder":
+            return {"s": self.timed(lambda: self.generate(
+                self.inputs(self.job["one_tile"], self.pictures), self.job["tokens"]))}
+        folder = self.job["one_tile" if what == "one" else "model"]
+        return self.measure_prompt(folder, decodes=what == "one")
 
 
 def main():
-    job = json.loads(sys.argv[1])
-    peer = Peer(job)
+    peer = Peer(json.loads(sys.argv[1]))
     with peer.torch.inference_mode():
-        peer.generate(peer.inputs(job["one_tile"], peer.pictures[:1]), 1)
-        print("first", flush=True)
-        print(json.dumps(peer.measure()), flush=True)
+        peer.generate(peer.inputs(peer.job["one_tile"], peer.pictures[:1]), 1)
+        print(json.dumps({"load_s": peer.load_s}), flush=True)
+        for line in sys.stdin:
+            print(json.dumps(peer.measure(line.strip())), flush=True)
 
 
 if __name__ == "__main__":
