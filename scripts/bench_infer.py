@@ -3,7 +3,8 @@ scripts/bench infer).
 
 Random checkpoints of the published shapes, one picture as one tile and as 17, a folder of 8
 pictures. Figures are medians over turns: the machine's limits, ours, transformers', and again, so
-that a machine whose speed drifts treats all alike. Prints a Markdown table, and writes every figure as JSON.
+that a machine whose speed drifts treats all alike. Prints a Markdown table, and writes every
+figure as JSON.
 """
 import argparse
 import json
@@ -113,7 +114,8 @@ def shares(figures, work, limits, weight_bytes):
     found = {"decode_tok_s": figures["decode_tok_s"] * work["decode_weights"] * weight_bytes
              / bandwidth}
     for tiles in (1, 17):
-        found[f"encode_{tiles}_s"] = tiles * work["tile_flop"] / figures[f"encode_{tiles}_s"] / products
+        found[f"encode_{tiles}_s"] = (
+            tiles * work["tile_flop"] / figures[f"encode_{tiles}_s"] / products)
         found[f"prefill_{tiles}_s"] = (
             work[f"prefill_{tiles}_flop"] / figures[f"prefill_{tiles}_s"] / products)
     return found

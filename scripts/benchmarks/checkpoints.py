@@ -117,7 +117,8 @@ def write_image_processor(folder, shape, split):
 def write_weights(folder, config, dtype):
     """Normal weights, norms of ones; shards of at most 5 GB with their index."""
     with torch.device("meta"):
-        shapes = {k: v.shape for k, v in SmolVLMForConditionalGeneration(config).state_dict().items()}
+        model = SmolVLMForConditionalGeneration(config)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     generator = torch.Generator().manual_seed(11)
     element = torch.empty(0, dtype=dtype).element_size()
     shards, size = [[]], 0

@@ -49,9 +49,9 @@ class SmolVlmModelBody : public torch::nn::Module {
 namespace {
 
 // Memory that the encoder's activations may take at once during inference. A GPU needs many tiles
-// to be busy; a CPU is with one.
+// to be busy; a CPU is with one, and is no quicker with more.
 constexpr std::int64_t kChunkBytes = 512 << 20;
-constexpr std::int64_t kCpuChunkBytes = 128 << 20;
+constexpr std::int64_t kCpuChunkBytes = 64 << 20;
 
 // Tiles that fit `bytes`: per patch a block holds about eight vectors of the hidden size
 // (residual, norm, q, k, v, attended, their sum) and two of the MLP's, in float32.
