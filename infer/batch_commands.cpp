@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "data/metrics/metric.h"
 #include "infer/batch/batch_runner.h"
 #include "infer/batch/fingerprint.h"
 #include "infer/batch/gather.h"
@@ -125,14 +126,19 @@ int answer_items(const std::string& command, const ItemList& items,
   return log.errors() > 0 ? 3 : 0;
 }
 
-int run_evaluate(const BatchCommandOptions& options, const data::FolderOptions& folder,
+struct EvaluateOptions {
+  data::FolderOptions folder;
+  std::vector<std::string> metrics;
+};
+
+int run_evaluate(const BatchCommandOptions& options, const EvaluateOptions& evaluate,
                  const RuntimeOptions& runtime) {
-  const ItemList items(make_evaluation_entries(data::load_datasets(options.paths, folder)),
+  const ItemList items(make_evaluation_entries(data::load_datasets(options.paths, evaluate.folder)),
                        {.reserved = reserved_columns()});
   const int code = answer_items("evaluate", items, options, runtime);
   if (code != 130) {
     const auto output = shard_output(options.log.output, choose_shard(options));
-    print(score_rows(output).dump() + "\n");
+    print(score_rows(output, evaluate.metrics).dump() + "\n");
   }
   return code;
 }
@@ -241,7 +247,8 @@ CLI::App* add_picture_command(CLI::App& app, const char* name, const char* descr
 std::function<int()> add_evaluate(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<BatchCommandOptions>();
   options->output_format = "jsonl";
-  auto folder = std::make_shared<data::FolderOptions>();
+  auto evaluate = std::make_shared<EvaluateOptions>();
+  data::FolderOptions* folder = &evaluate->folder;
   CLI::App* command = app.add_subcommand(
       "evaluate", "Answer a data set's questions and print the share answered exactly");
   command->add_option("data", options->paths, "JSONL files and picture folders, as for finetune")
@@ -253,7 +260,13 @@ std::function<int()> add_evaluate(CLI::App& app, const RuntimeOptions& runtime) 
       ->capture_default_str();
   command->add_option("--prompt", folder->prompt, "Question put to every picture of a folder")
       ->capture_default_str();
-  return [options, folder, &runtime] { return run_evaluate(*options, *folder, runtime); };
+  command
+      ->add_option("--metric", evaluate->metrics,
+                   concat("Metric to print beside the accuracy; may be repeated: ",
+                          join(data::metric_names()), " (default: none)"))
+      ->allow_extra_args(false)
+      ->check(CLI::IsMember(data::metric_names()));
+  return [options, evaluate, &runtime] { return run_evaluate(*options, *evaluate, runtime); };
 }
 
 std::function<int()> add_caption(CLI::App& app, const RuntimeOptions& runtime) {

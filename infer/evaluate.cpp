@@ -1,9 +1,10 @@
 #include "infer/evaluate.h"
 
-#include <cctype>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "data/metrics/answer_match.h"
+#include "data/metrics/metric.h"
 #include "infer/items/digest.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -15,14 +16,6 @@ std::string text_of(const Message& message) {
   std::string text;
   for (const ContentPart& part : message.content) text += part.text;
   return text;
-}
-
-std::string normalized(const std::string& text) {
-  std::string lower;
-  for (const char c : text) lower += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  const auto begin = lower.find_first_not_of(" \t\r\n");
-  if (begin == std::string::npos) return "";
-  return lower.substr(begin, lower.find_last_not_of(" \t\r\n") - begin + 1);
 }
 
 // Samples of a data set. Their pictures are files.
@@ -75,23 +68,31 @@ std::unique_ptr<EntrySource> make_evaluation_entries(std::unique_ptr<data::Datas
   return std::make_unique<EvaluationEntries>(std::move(dataset));
 }
 
-OrderedJson score_rows(const std::filesystem::path& rows) {
+OrderedJson score_rows(const std::filesystem::path& rows, const std::vector<std::string>& metrics) {
   std::ifstream in(rows);
+  std::vector<data::AnswerPair> pairs;
+  std::vector<bool> has_error;
   std::int64_t total = 0, correct = 0, errors = 0;
   for (std::string line; std::getline(in, line); ++total) {
     const Json row = parse_json(line, concat(rows.string(), ":", total + 1));
-    if (row.contains("error")) {
-      ++errors;
-    } else {
-      correct += is_same_answer(row.at("text"), row.at("answer")) ? 1 : 0;
-    }
+    has_error.push_back(row.contains("error"));
+    const bool has_text = !has_error.back() && row.at("text").is_string();  // null: withheld
+    pairs.push_back({.answer = has_text ? data::strip_space(row.at("text")) : "",
+                     .references = {row.at("answer").get<std::string>()}});
+    errors += has_error.back() ? 1 : 0;
+    const data::AnswerPair& pair = pairs.back();
+    correct += has_text && data::is_same_answer(pair.answer, pair.references[0]) ? 1 : 0;
   }
   const double accuracy = total > 0 ? static_cast<double>(correct) / static_cast<double>(total) : 0;
-  return {{"accuracy", accuracy}, {"correct", correct}, {"total", total}, {"errors", errors}};
-}
-
-bool is_same_answer(const std::string& given, const std::string& wanted) {
-  return normalized(given) == normalized(wanted);
+  OrderedJson scores = {
+      {"accuracy", accuracy}, {"correct", correct}, {"total", total}, {"errors", errors}};
+  for (const std::string& metric : metrics) {
+    const data::MetricScore score = data::compute_metric(metric, pairs);
+    double sum = 0;
+    for (std::size_t i = 0; i < pairs.size(); ++i) sum += has_error[i] ? 0 : score.items[i];
+    scores[metric] = total > 0 ? sum / static_cast<double>(total) : 0;
+  }
+  return scores;
 }
 
 }  // namespace vlm::infer
