@@ -18,6 +18,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
+#include "vlm/core/progress.h"
 #include "vlm/io/hub_pull.h"
 
 namespace vlm::infer {
@@ -122,7 +123,7 @@ int answer_items(const std::string& command, const ItemList& items,
   log_info(concat(log.rows() - before, " rows written to ", log_options.output.string(), ", ",
                   log.rows(), " of ", log.header().shard_items, " are there, ", log.errors(),
                   " with an error", is_done ? "" : "; stopped, run again to go on"));
-  if (!is_done) return 130;
+  if (!is_done) return stop_exit_code();
   return log.errors() > 0 ? 3 : 0;
 }
 
@@ -136,7 +137,7 @@ int run_evaluate(const BatchCommandOptions& options, const EvaluateOptions& eval
   const ItemList items(make_evaluation_entries(data::load_datasets(options.paths, evaluate.folder)),
                        {.reserved = reserved_columns()});
   const int code = answer_items("evaluate", items, options, runtime);
-  if (code != 130) {
+  if (code == 0 || code == 3) {
     const auto output = shard_output(options.log.output, choose_shard(options));
     print(score_rows(output, evaluate.metrics).dump() + "\n");
   }

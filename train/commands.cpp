@@ -3,9 +3,11 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "train/distributed.h"
 #include "train/trainer.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
+#include "vlm/core/progress.h"
 #include "vlm/io/hub_pull.h"
 #include "vlm/models/registry.h"
 
@@ -18,11 +20,14 @@ struct FinetuneOptions {
   bool restart = false;
 };
 
-int run_finetune(const FinetuneOptions& options, const RuntimeOptions& runtime) {
+int run_finetune(const FinetuneOptions& options, const RuntimeOptions& runtime,
+                 const AnswerFunction& answer) {
+  if (find_job_place().rank > 0) set_log_level(LogLevel::kWarning);  // rank 0 tells what all do
   TrainConfig config = load_train_config(options.config, options.overrides);
   const std::string output_dir = config.output_dir;
-  Trainer trainer(std::move(config), {.runtime = runtime, .restart = options.restart});
-  if (trainer.run() == TrainResult::kInterrupted) return 130;
+  Trainer trainer(std::move(config),
+                  {.runtime = runtime, .restart = options.restart, .answer = answer});
+  if (trainer.run() == TrainResult::kInterrupted) return stop_exit_code();
   log_info("wrote " + output_dir);
   return 0;
 }
@@ -48,7 +53,8 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
   return 0;
 }
 
-std::function<int()> add_finetune(CLI::App& app, const RuntimeOptions& runtime) {
+std::function<int()> add_finetune(CLI::App& app, const RuntimeOptions& runtime,
+                                  const AnswerFunction& answer) {
   auto options = std::make_shared<FinetuneOptions>();
   CLI::App* command = app.add_subcommand("finetune", "Fine-tune a model from a config file");
   command->add_option("config", options->config, "Config file (JSON); its keys are listed below")
@@ -59,7 +65,7 @@ std::function<int()> add_finetune(CLI::App& app, const RuntimeOptions& runtime) 
                     "Begin anew instead of going on from the last checkpoint in output_dir");
   TrainConfig defaults;
   command->footer("Config keys:\n" + describe_fields(defaults.fields()));
-  return [options, &runtime] { return run_finetune(*options, runtime); };
+  return [options, &runtime, answer] { return run_finetune(*options, runtime, answer); };
 }
 
 std::function<int()> add_merge(CLI::App& app, const RuntimeOptions& runtime) {
@@ -77,8 +83,9 @@ std::function<int()> add_merge(CLI::App& app, const RuntimeOptions& runtime) {
 }  // namespace
 
 std::map<std::string, std::function<int()>> add_commands(CLI::App& app,
-                                                         const RuntimeOptions& runtime) {
-  return {{"finetune", add_finetune(app, runtime)}, {"merge", add_merge(app, runtime)}};
+                                                         const RuntimeOptions& runtime,
+                                                         const AnswerFunction& answer) {
+  return {{"finetune", add_finetune(app, runtime, answer)}, {"merge", add_merge(app, runtime)}};
 }
 
 }  // namespace vlm::train

@@ -58,7 +58,9 @@ StepData StepLoader::make(std::int64_t step) const {
   const data::Dataset& dataset = *datasets_.at(static_cast<std::size_t>(plan.stage));
   StepData made{.sample_count = static_cast<std::int64_t>(plan.samples.size())};
   const auto batch_size = static_cast<std::size_t>(options_.batch_size);
-  for (std::size_t begin = 0; begin < plan.samples.size(); begin += batch_size) {
+  const std::size_t stride = batch_size * static_cast<std::size_t>(options_.ranks);
+  for (std::size_t begin = batch_size * static_cast<std::size_t>(options_.rank);
+       begin < plan.samples.size(); begin += stride) {
     std::vector<data::Example> examples;
     for (std::size_t i = begin; i < std::min(begin + batch_size, plan.samples.size()); ++i) {
       const std::int64_t index = plan.samples[i];

@@ -21,7 +21,7 @@ namespace vlm::train {
 struct StepData {
   std::vector<data::Batch> batches;  // one a forward pass
   std::int64_t label_count = 0;      // over all of them
-  std::int64_t sample_count = 0;
+  std::int64_t sample_count = 0;     // of the step, over all processes
 };
 
 struct LoaderOptions {
@@ -30,6 +30,7 @@ struct LoaderOptions {
   std::int64_t pad_id = 0;
   data::AugmentConfig augmentation;
   std::uint64_t seed = 0;
+  std::int64_t rank = 0, ranks = 1;  // this process takes every so many-th batch of a step
 };
 
 class StepLoader {

@@ -14,12 +14,14 @@ void StepLog::add(const StepFigures& figures, bool is_last) {
   if (state_.step % logging_steps_ != 0 && !is_last) return;
   const auto now = std::chrono::steady_clock::now();
   const double seconds = std::chrono::duration<double>(now - last_row_).count();
+  state_.seconds += seconds;
   metrics_.write({{"step", state_.step},
                   {"epoch", figures.epoch},
                   {"loss", state_.loss_since_log / static_cast<double>(state_.steps_since_log)},
                   {"grad_norm", figures.grad_norm},
                   {"learning_rate", figures.learning_rate},
                   {"samples_per_second", static_cast<double>(samples_) / std::max(seconds, 1e-9)},
+                  {"seconds", state_.seconds},
                   {"peak_rss_mb", peak_rss_mb()}});
   state_.loss_since_log = 0;
   state_.steps_since_log = 0;

@@ -87,6 +87,7 @@ void check(const TrainConfig& config) {
   check_parts(config.target_parts, "target_parts");
   check_data(config);
   check_numbers(config);
+  config.evaluation.check(!config.eval_files.empty());
   if (config.method == "lora") config.lora();
 }
 
@@ -107,7 +108,7 @@ std::string scoped_pattern(const std::vector<std::string>& names,
 
 Fields TrainConfig::fields() {
   augmentation_fields_ = augmentation.fields();
-  return {
+  Fields all = {
       {"model_name_or_path", &model_name_or_path,
        "Model folder, or org/name (in the Hugging Face cache, or pulled into it)"},
       {"output_dir", &output_dir, "Folder for the result, checkpoints and metrics.jsonl"},
@@ -159,8 +160,11 @@ Fields TrainConfig::fields() {
       {"logging_steps", &logging_steps, "Steps between rows of metrics.jsonl"},
       {"eval_steps", &eval_steps, "Steps between evaluations; 0: at the end only"},
       {"save_steps", &save_steps, "Steps between checkpoints; 0: none"},
-      {"save_total_limit", &save_total_limit, "Checkpoints kept"},
+      {"save_total_limit", &save_total_limit, "Checkpoints kept, beside the best"},
   };
+  const Fields of_evaluation = evaluation.fields();
+  all.insert(all.end(), of_evaluation.begin(), of_evaluation.end());
+  return all;
 }
 
 std::vector<Stage> TrainConfig::parse_stages() const {

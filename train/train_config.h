@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "data/augment.h"
+#include "train/evaluation/evaluation_config.h"
 #include "vlm/core/fields.h"
 #include "vlm/nn/lora.h"
 
@@ -78,6 +79,8 @@ struct TrainConfig {
   std::int64_t eval_steps = 0;
   std::int64_t save_steps = 500;
   std::int64_t save_total_limit = 2;
+
+  EvaluationConfig evaluation;  // its keys stand among the others
 
   Fields fields();
   std::vector<Stage> parse_stages() const;

@@ -1,13 +1,17 @@
 #include "train/trainer.h"
 
 #include <ATen/Context.h>
-#include <c10/core/GradMode.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
 
-#include "train/evaluation.h"
+#include "data/media.h"
+#include "data/thumbnail.h"
+#include "train/evaluation/best_step.h"
 #include "train/loss.h"
+#include "train/report/html_report.h"
+#include "train/report/model_card.h"
 #include "train/step_loader.h"
 #include "train/step_log.h"
 #include "vlm/core/concat.h"
@@ -19,96 +23,154 @@ namespace vlm::train {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+// A step takes the same samples however many processes share them; the number of forward passes
+// follows.
+void check_step_size(const TrainingState& found, const TrainingState& asked, std::int64_t per_pass,
+                     const fs::path& checkpoint) {
+  if (found.processes == asked.processes && found.samples_per_step != asked.samples_per_step) {
+    throw Error({.what = "the run to be resumed had another config",
+                 .where = checkpoint.string(),
+                 .got = "other values of gradient_accumulation_steps",
+                 .hint = "use another output_dir, or --restart to begin anew"});
+  }
+  if (found.samples_per_step % per_pass == 0) return;
+  throw Error({.what = "a step can't be split over the processes",
+               .where = checkpoint.string(),
+               .got = concat(found.samples_per_step, " samples a step"),
+               .wanted = concat("a multiple of the ", per_pass, " samples that ", asked.processes,
+                                " processes take in a pass")});
+}
+
+}  // namespace
+
 Trainer::Trainer(TrainConfig config, const TrainOptions& options)
     : config_(std::move(config)), options_(options) {
   if (options_.runtime.seed) config_.seed = *options_.runtime.seed;
   effective_config_ = write_fields(config_.fields());
-  const at::Device device = prepare_runtime(options_.runtime);
+  job_ = join_job({.timeout_s = static_cast<double>(config_.evaluation.ddp_timeout),
+                   .bucket_mb = config_.evaluation.ddp_bucket_cap_mb});
+  find_start();
+  const at::Device device =
+      choose_local_device(prepare_runtime(options_.runtime), options_.runtime.device);
   trained_ = load_trained_model(config_, options_.runtime, device);
   optimizer_ = make_optimizer(config_, trained_.trainable);
-  data_ = load_training_data(config_);
+  data_ = load_training_data(config_, job_->size());
   schedule_ = make_schedule(config_, data_.plan->total_steps());
-  resume();
+  load_start();
 }
 
 Trainer::~Trainer() = default;
 
-void Trainer::resume() {
+// Where the run goes on: rank 0 looks, as the folder may be on its machine alone.
+void Trainer::find_start() {
   const fs::path output_dir = config_.output_dir;
-  fs::create_directories(output_dir);
-  const auto checkpoint = options_.restart ? std::nullopt : find_checkpoint(output_dir);
-  if (checkpoint) {
-    state_ = load_training_state(*checkpoint, effective_config_);
-    const c10::NoGradGuard no_grad;
-    const SafetensorsFile weights(*checkpoint / "trained.safetensors");
-    for (const auto& [name, parameter] : optimizer_->parameters()) {
-      at::Tensor(parameter).copy_(weights.tensor(name));
-    }
-    optimizer_->load_state(SafetensorsFile(*checkpoint / "optimizer.safetensors"));
-    log_info(concat("goes on from ", checkpoint->string()));
-  } else if (options_.restart) {
-    for (auto old = find_checkpoint(output_dir); old; old = find_checkpoint(output_dir)) {
-      fs::remove_all(*old);
+  const std::int64_t per_pass = config_.per_device_train_batch_size * job_->size();
+  state_.samples_per_step = per_pass * config_.gradient_accumulation_steps;
+  state_.processes = job_->size();
+  if (job_->is_writer()) {
+    fs::create_directories(output_dir);
+    clean_checkpoints(output_dir, options_.restart);
+    if (const auto checkpoint = find_checkpoint(output_dir)) {
+      const TrainingState found = load_training_state(*checkpoint, effective_config_);
+      check_step_size(found, state_, per_pass, *checkpoint);
+      state_ = found;
+      state_.processes = job_->size();
+      log_info(concat("goes on from ", checkpoint->string()));
     }
   }
-  save_text(output_dir / "train_config.json", effective_config_.dump(2) + "\n");
-  metrics_ = std::make_unique<MetricsLog>(output_dir / "metrics.jsonl", state_.step);
+  const std::string shared = job_->broadcast(write_fields(state_.fields()).dump());
+  read_fields(Json::parse(shared), state_.fields(), UnknownKeys::kRefuse, "rank 0");
+  // The same samples a step, whatever the number of processes.
+  config_.gradient_accumulation_steps = state_.samples_per_step / per_pass;
+}
+
+void Trainer::load_start() {
+  const fs::path output_dir = config_.output_dir;
+  if (job_->is_writer() && state_.step > 0) {
+    load_weights_and_optimizer(checkpoint_path(output_dir, state_.step), *optimizer_);
+  }
+  job_->broadcast(optimizer_->parameters());
+  if (state_.step > 0) job_->broadcast(optimizer_->state());
+  std::unique_ptr<TensorboardLog> tensorboard;
+  if (job_->is_writer()) {
+    save_text(output_dir / "train_config.json", effective_config_.dump(2) + "\n");
+    if (config_.evaluation.reports_to("tensorboard")) {
+      tensorboard = std::make_unique<TensorboardLog>(output_dir / "runs", state_.step);
+    }
+  }
+  metrics_ =
+      std::make_unique<MetricsLog>(job_->is_writer() ? output_dir / "metrics.jsonl" : fs::path(),
+                                   state_.step, std::move(tensorboard));
+  if (!data_.eval_dataset) return;
+  evaluator_ = std::make_unique<Evaluator>(EvaluatorParts{.config = config_,
+                                                          .trained = trained_,
+                                                          .dataset = *data_.eval_dataset,
+                                                          .job = *job_,
+                                                          .answer = options_.answer});
 }
 
 TrainResult Trainer::run() {
+  evaluate_start();
   const LoaderOptions loader_options{
       .batch_size = config_.per_device_train_batch_size,
       .max_length = config_.max_length,
       .augmentation = config_.augmentation,
-      .seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kAugmentStream)};
+      .seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kAugmentStream),
+      .rank = job_->rank(),
+      .ranks = job_->size()};
   StepLoader loader(*data_.plan, data_.datasets, *trained_.processor, loader_options, state_.step);
-  const CheckpointWriter writer{.output_dir = config_.output_dir,
-                                .config = effective_config_,
-                                .save_total_limit = config_.save_total_limit,
-                                .save_weights = [this](const fs::path& folder) {
-                                  save_safetensors(folder / "trained.safetensors",
-                                                   optimizer_->parameters());
-                                }};
   const std::int64_t total = data_.plan->total_steps();
-  Progress progress("steps", total, state_.step);
+  std::optional<Progress> progress;
+  if (job_->is_writer()) progress.emplace("steps", total, state_.step);
   StepLog log(state_, *metrics_, config_.logging_steps);
   trained_.model->train();
-  while (state_.step < total) {
-    if (stop_requested()) {
-      writer.save(state_, *optimizer_);
+  while (state_.step < total && !state_.has_stopped_early) {
+    const StepData step = loader.next();
+    // What all processes must agree on before they begin the step.
+    const auto sums =
+        job_->sum({static_cast<double>(step.label_count), stop_requested() ? 1.0 : 0.0});
+    if (sums[1] > 0) {
+      save_checkpoint();
+      write_report();
       log_info(concat("stopped at step ", state_.step, "; the same command goes on from here"));
       return TrainResult::kInterrupted;
     }
-    const StepData step = loader.next();
     StepFigures figures{.learning_rate = schedule_.at(state_.step),
                         .epoch = data_.plan->epoch_at(state_.step),
                         .samples = step.sample_count};
-    figures.loss = train_step(step, figures.grad_norm);
+    figures.loss = train_step(step, sums[0], figures.grad_norm);
     ++state_.step;
     const bool is_last = state_.step == total;
     log.add(figures, is_last);
     const bool eval_now = config_.eval_steps > 0 && state_.step % config_.eval_steps == 0;
-    if (eval_now || is_last) evaluate();
+    const bool is_best = (eval_now || is_last) && evaluate();
     const bool save_now = config_.save_steps > 0 && state_.step % config_.save_steps == 0;
-    if (save_now || (is_last && config_.save_steps > 0)) writer.save(state_, *optimizer_);
-    progress.update(state_.step, concat("loss ", figures.loss));
+    const bool is_end = is_last || state_.has_stopped_early;
+    if (save_now || is_best || (is_end && saves_checkpoints())) save_checkpoint();
+    if (progress) progress->update(state_.step, concat("loss ", figures.loss));
   }
-  trained_.model->eval();
-  save_trained_model(trained_, config_, config_.output_dir);
+  finish();
   return TrainResult::kFinished;
 }
 
-double Trainer::train_step(const StepData& data, double& grad_norm) {
-  // Dropout draws from the default generators; seeding them by step makes a resumed run exact.
-  at::manual_seed(mix_seed(static_cast<std::uint64_t>(config_.seed), kDropoutStream,
-                           static_cast<std::uint64_t>(state_.step)));
+double Trainer::train_step(const StepData& data, double labels, double& grad_norm) {
+  const std::uint64_t seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kDropoutStream,
+                                      static_cast<std::uint64_t>(state_.step));
+  auto number = static_cast<std::uint64_t>(job_->rank());  // of the batch, among all processes'
   double loss = 0;
   for (const data::Batch& batch : data.batches) {
-    const at::Tensor part =
-        loss_sum(*trained_.model, batch) / static_cast<double>(data.label_count);
+    // Dropout draws from the default generators; seeding them by step and batch makes a resumed
+    // run exact, and several processes draw what one would.
+    at::manual_seed(mix_seed(seed, number));
+    number += static_cast<std::uint64_t>(job_->size());
+    const at::Tensor part = loss_sum(*trained_.model, batch) / labels;
     part.backward();
     loss += part.item<double>();
   }
+  job_->sum_gradients(optimizer_->parameters());
+  loss = job_->sum({loss})[0];
   if (!std::isfinite(loss)) {
     throw Error({.what = "the loss is not finite",
                  .where = concat("step ", state_.step + 1),
@@ -121,12 +183,79 @@ double Trainer::train_step(const StepData& data, double& grad_norm) {
   return loss;
 }
 
-void Trainer::evaluate() {
-  if (!data_.eval_dataset) return;
-  const double loss = evaluate_loss(
-      *trained_.model, *trained_.processor, *data_.eval_dataset,
-      {.batch_size = config_.per_device_eval_batch_size, .max_length = config_.max_length});
-  metrics_->write({{"step", state_.step}, {"eval_loss", loss}});
+// The model before training, on the items that it will be compared on.
+void Trainer::evaluate_start() {
+  if (state_.step > 0 || !evaluator_ || config_.evaluation.eval_metrics.empty()) return;
+  const Evaluation made = evaluator_->evaluate(0);
+  metrics_->write(made.row);
+  if (job_->is_writer()) save_answers(before_path(config_.output_dir), made.answers);
+}
+
+bool Trainer::evaluate() {
+  if (!evaluator_) return false;
+  const Evaluation made = evaluator_->evaluate(state_.step);
+  metrics_->write(made.row);
+  if (job_->is_writer() && !made.answers.empty()) {
+    save_answers(answers_path(config_.output_dir), made.answers);
+  }
+  const std::string key = config_.evaluation.best_key();
+  const bool is_best = !key.empty() && take_evaluation(config_.evaluation, made.row[key], state_);
+  if (state_.has_stopped_early) {
+    log_info(
+        concat("stops at step ", state_.step, ": ", key, " was best at step ", state_.best_step));
+  }
+  write_report();
+  return is_best;
+}
+
+bool Trainer::saves_checkpoints() const {
+  return config_.save_steps > 0 || !config_.evaluation.best_key().empty();
+}
+
+void Trainer::save_checkpoint() const {
+  if (!job_->is_writer()) return;
+  const CheckpointWriter writer{.output_dir = config_.output_dir,
+                                .config = effective_config_,
+                                .save_total_limit = config_.save_total_limit};
+  writer.save(state_, *optimizer_);
+}
+
+void Trainer::finish() {
+  trained_.model->eval();
+  const bool takes_best = config_.evaluation.load_best_model_at_end && state_.best_step >= 0 &&
+                          state_.best_step != state_.step;
+  if (takes_best) {
+    if (job_->is_writer()) {
+      load_trained_weights(checkpoint_path(config_.output_dir, state_.best_step), *optimizer_);
+    }
+    job_->broadcast(optimizer_->parameters());
+    log_info(concat("the result is that of step ", state_.best_step));
+    if (!config_.evaluation.eval_metrics.empty()) {
+      const auto answers = evaluator_->evaluate(state_.best_step).answers;
+      if (job_->is_writer()) save_answers(answers_path(config_.output_dir), answers);
+      trained_.model->eval();
+    }
+  }
+  if (!job_->is_writer()) return;
+  save_trained_model(trained_, config_, config_.output_dir);
+  save_text(fs::path(config_.output_dir) / "README.md",
+            make_model_card(load_run_record(config_.output_dir, effective_config_)));
+  write_report();
+}
+
+void Trainer::write_report() const {
+  if (!job_->is_writer() || !config_.evaluation.reports_to("html")) return;
+  const auto pictures = [this](std::int64_t index) {
+    constexpr std::int64_t kLongestSide = 440;
+    std::vector<std::string> uris;
+    for (const auto& path : data_.eval_dataset->at(index).images) {
+      uris.push_back(data::make_thumbnail_uri(data::load_image(path), kLongestSide));
+    }
+    return uris;
+  };
+  save_text(fs::path(config_.output_dir) / "report.html",
+            make_report(load_run_record(config_.output_dir, effective_config_),
+                        {.samples = config_.evaluation.report_samples, .pictures = pictures}));
 }
 
 }  // namespace vlm::train

@@ -5,12 +5,17 @@
 //   save
 //
 // A run that was cut off goes on from its last checkpoint and ends as an uninterrupted one would:
-// order, augmentation and dropout are functions of the seed and the step. The parts stand beside:
-// trained_model, training_data, step_loader, loss, optimizer, evaluation, step_log, training_state.
+// order, augmentation and dropout are functions of the seed and the step. Several processes
+// (distributed.h) each take their share of a step's batches; all go through the same steps, and
+// rank 0 writes. The parts stand beside: trained_model, training_data, step_loader, loss,
+// optimizer, evaluation/, step_log, training_state, report/.
 #pragma once
 
 #include <memory>
 
+#include "train/distributed.h"
+#include "train/evaluation/answer_function.h"
+#include "train/evaluation/evaluator.h"
 #include "train/metrics_log.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -24,7 +29,8 @@ namespace vlm::train {
 
 struct TrainOptions {
   RuntimeOptions runtime;
-  bool restart = false;  // ignore checkpoints in output_dir
+  bool restart = false;        // ignore checkpoints in output_dir
+  AnswerFunction answer = {};  // needed for eval_metrics
 };
 
 struct StepData;
@@ -41,19 +47,29 @@ class Trainer {
   TrainResult run();
 
  private:
-  void resume();
+  void find_start();
+  void load_start();
+  void evaluate_start();
+  // One step on this process's batches, `labels` being those of all processes.
   // Returns the loss; the norm of the gradients goes into `grad_norm`.
-  double train_step(const StepData& data, double& grad_norm);
-  void evaluate();
+  double train_step(const StepData& data, double labels, double& grad_norm);
+  // True when the step is the best so far.
+  bool evaluate();
+  bool saves_checkpoints() const;
+  void save_checkpoint() const;
+  void finish();
+  void write_report() const;
 
   TrainConfig config_;
   TrainOptions options_;
   OrderedJson effective_config_;
+  std::unique_ptr<Job> job_;
   TrainedModel trained_;
   TrainingData data_;
   Schedule schedule_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<MetricsLog> metrics_;
+  std::unique_ptr<Evaluator> evaluator_;  // null without eval_files
   TrainingState state_;
 };
 

@@ -4,10 +4,10 @@
 
 namespace vlm::train {
 
-TrainingData load_training_data(const TrainConfig& config) {
+TrainingData load_training_data(const TrainConfig& config, std::int64_t processes) {
   const data::FolderOptions folder{.text_column = config.text_column, .prompt = config.prompt};
   const std::int64_t samples_per_step =
-      config.per_device_train_batch_size * config.gradient_accumulation_steps;
+      config.per_device_train_batch_size * config.gradient_accumulation_steps * processes;
   TrainingData loaded;
   std::vector<StageSize> sizes;
   auto stages = config.parse_stages();

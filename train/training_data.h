@@ -22,8 +22,9 @@ struct TrainingData {
   std::unique_ptr<DataPlan> plan;
 };
 
-// Throws Error for files that are missing, empty or malformed.
-TrainingData load_training_data(const TrainConfig& config);
+// `processes` share the samples of a step. Throws Error for files that are missing, empty or
+// malformed.
+TrainingData load_training_data(const TrainConfig& config, std::int64_t processes = 1);
 
 // The learning rate over a run of `total_steps`.
 Schedule make_schedule(const TrainConfig& config, std::int64_t total_steps);

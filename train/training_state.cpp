@@ -118,7 +118,6 @@ Fields TrainingState::fields() {
   return {{"step", &step},
           {"loss_since_log", &loss_since_log},
           {"steps_since_log", &steps_since_log},
-          {"samples_since_log", &samples_since_log},
           {"samples_per_step", &samples_per_step},
           {"processes", &processes},
           {"seconds", &seconds},

@@ -27,7 +27,6 @@ struct TrainingState {
   std::int64_t step = 0;      // optimizer steps done
   double loss_since_log = 0;  // sum of the losses of the steps since the last row of metrics
   std::int64_t steps_since_log = 0;
-  std::int64_t samples_since_log = 0;
   std::int64_t samples_per_step = 0;  // over all processes
   std::int64_t processes = 1;         // that the step was made by
   double seconds = 0;                 // of training, over all parts of the run
