@@ -10,9 +10,12 @@
 
 namespace vlm::train {
 
+class PictureStore;
+
 struct EvaluationOptions {
   std::int64_t batch_size = 1;
   std::int64_t max_length = 0;
+  PictureStore* pictures = nullptr;  // where features come from; null: from the model
 };
 
 // The model is in training mode before and after.
