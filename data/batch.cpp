@@ -1,6 +1,5 @@
 #include "data/batch.h"
 
-#include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 
 #include <algorithm>
@@ -8,6 +7,8 @@
 #include "data/media.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/core/json.h"
+#include "vlm/core/sha256.h"
 
 namespace vlm::data {
 namespace {
@@ -29,21 +30,71 @@ void check_example(const Example& example, const Sample& sample, std::int64_t ma
   }
 }
 
+// Of the files' bytes, in their order; empty without pictures.
+std::string content_key(const Sample& sample) {
+  if (sample.images.empty()) return "";
+  std::string digests;
+  for (const auto& path : sample.images) {
+    digests += sha256_hex(load_text(path, static_cast<std::size_t>(MediaLimits().max_bytes)));
+  }
+  return sha256_hex(digests);
+}
+
+SamplePictures open_pictures(const Sample& sample, const Processor& processor,
+                             const EncodeOptions& options) {
+  SamplePictures pictures;
+  if (options.lookup && options.augmentation.is_off()) {
+    pictures.key = content_key(sample);
+    if (auto known = options.lookup->find(pictures.key)) {
+      pictures.texts = std::move(known->texts);
+      pictures.features = known->features;
+      return pictures;
+    }
+  }
+  std::vector<Image> images;
+  for (std::size_t i = 0; i < sample.images.size(); ++i) {
+    Image image = load_image(sample.images[i]);
+    if (!options.augmentation.is_off()) {
+      image = augment(image, options.augmentation, options.seed + i);
+    }
+    images.push_back(std::move(image));
+  }
+  ProcessedPictures processed = processor.process_pictures(images);
+  pictures.texts = std::move(processed.texts);
+  pictures.pixel_values = processed.pixel_values;
+  return pictures;
+}
+
 }  // namespace
+
+std::int64_t SamplePictures::tiles() const {
+  if (features.defined()) return features.size(0);
+  return pixel_values.defined() ? pixel_values.size(0) : 0;
+}
+
+double Batch::padding() const {
+  return 1 - static_cast<double>(token_count) / static_cast<double>(labels.numel());
+}
+
+void add_pictures(const SamplePictures& pictures, Batch& batch) {
+  if (pictures.empty()) return;
+  std::size_t place = 0;
+  while (place < batch.pictures.size() &&
+         (pictures.key.empty() || batch.pictures[place].key != pictures.key)) {
+    ++place;
+  }
+  if (place == batch.pictures.size()) batch.pictures.push_back(pictures);
+  batch.picture_order.push_back(static_cast<std::int64_t>(place));
+}
 
 Example encode_example(const Sample& sample, const Processor& processor,
                        const EncodeOptions& options) {
   try {
-    std::vector<Image> images;
-    for (std::size_t i = 0; i < sample.images.size(); ++i) {
-      Image image = load_image(sample.images[i]);
-      if (!options.augmentation.is_off()) {
-        image = augment(image, options.augmentation, options.seed + i);
-      }
-      images.push_back(std::move(image));
-    }
-    EncodedConversation encoded = processor.encode_conversation(sample.messages, images);
-    Example example{.ids = std::move(encoded.ids), .pixel_values = encoded.pixel_values};
+    Example example{.pictures = open_pictures(sample, processor, options)};
+    const SamplePictures& pictures = example.pictures;
+    EncodedConversation encoded = processor.encode_conversation(
+        sample.messages, {.pixel_values = pictures.pixel_values, .texts = pictures.texts});
+    example.ids = std::move(encoded.ids);
     for (std::size_t t = 0; t < example.ids.size(); ++t) {
       example.labels.push_back(encoded.is_trained[t] ? example.ids[t] : kIgnoredLabel);
     }
@@ -63,7 +114,6 @@ Batch collate(const std::vector<Example>& examples, std::int64_t pad_id) {
   Batch batch;
   batch.inputs.input_ids = at::full(size, pad_id, at::kLong);
   batch.labels = at::full(size, kIgnoredLabel, at::kLong);
-  std::vector<at::Tensor> tiles;
   for (std::size_t b = 0; b < examples.size(); ++b) {
     const Example& example = examples[b];
     std::int64_t* ids = batch.inputs.input_ids.data_ptr<std::int64_t>() + b * length;
@@ -72,9 +122,9 @@ Batch collate(const std::vector<Example>& examples, std::int64_t pad_id) {
     std::copy(example.labels.begin() + 1, example.labels.end(), labels);  // shifted left by one
     batch.label_count += std::count_if(example.labels.begin() + 1, example.labels.end(),
                                        [](std::int64_t label) { return label != kIgnoredLabel; });
-    if (example.pixel_values.defined()) tiles.push_back(example.pixel_values);
+    batch.token_count += static_cast<std::int64_t>(example.ids.size());
+    add_pictures(example.pictures, batch);
   }
-  if (!tiles.empty()) batch.inputs.pixel_values = at::cat(tiles);
   return batch;
 }
 

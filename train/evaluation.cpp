@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "train/batches/picture_store.h"
 #include "train/loss.h"
 
 namespace vlm::train {
@@ -23,7 +24,7 @@ LossSum evaluate_loss(VisionLanguageModel& model, const Processor& processor,
           data::encode_example(dataset.at(i), processor, {.max_length = options.max_length}));
     }
     const data::Batch batch = data::collate(examples, 0);
-    sum.loss += loss_sum(model, batch).item<double>();
+    sum.loss += loss_sum(model, batch, options.pictures).item<double>();
     sum.labels += batch.label_count;
   }
   return sum;

@@ -10,9 +10,12 @@
 
 namespace vlm::train {
 
+class PictureStore;
+
 struct EvaluationOptions {
   std::int64_t batch_size = 1;
   std::int64_t max_length = 0;
+  PictureStore* pictures = nullptr;  // where features come from; null: from the model
   std::int64_t rank = 0, ranks = 1;
 };
 

@@ -43,6 +43,14 @@ struct TrainConfig {
   std::string prompt = "Describe the image.";
   std::int64_t max_length = 0;
   bool shuffle = true;
+  bool packing = false;
+  std::int64_t max_tokens_per_batch = 2048;
+  std::int64_t max_tiles_per_batch = 0;
+  bool share_pictures = false;
+  bool group_by_length = false;
+  std::string feature_cache = "auto";
+  double feature_cache_gb = 10;
+  std::int64_t dataloader_num_workers = 2;
   data::AugmentConfig augmentation;
 
   // LoRA

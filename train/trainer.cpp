@@ -2,22 +2,25 @@
 
 #include <ATen/Context.h>
 
+#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "data/media.h"
 #include "data/thumbnail.h"
+#include "train/batches/step_loader.h"
 #include "train/evaluation/best_step.h"
 #include "train/loss.h"
 #include "train/report/html_report.h"
 #include "train/report/model_card.h"
-#include "train/step_loader.h"
 #include "train/step_log.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/core/progress.h"
+#include "vlm/models/picture_cache.h"
+#include "vlm/models/registry.h"
 
 namespace vlm::train {
 
@@ -56,7 +59,8 @@ Trainer::Trainer(TrainConfig config, const TrainOptions& options)
       choose_local_device(prepare_runtime(options_.runtime), options_.runtime.device);
   trained_ = load_trained_model(config_, options_.runtime, device);
   optimizer_ = make_optimizer(config_, trained_.trainable);
-  data_ = load_training_data(config_, job_->size());
+  data_ = load_training_data(config_, *trained_.processor, job_->size());
+  open_pictures(device);
   schedule_ = make_schedule(config_, data_.plan->total_steps());
   load_start();
 }
@@ -106,31 +110,70 @@ void Trainer::load_start() {
   if (!data_.eval_dataset) return;
   evaluator_ = std::make_unique<Evaluator>(EvaluatorParts{.config = config_,
                                                           .trained = trained_,
+                                                          .pictures = *pictures_,
                                                           .dataset = *data_.eval_dataset,
                                                           .job = *job_,
                                                           .answer = options_.answer});
 }
 
+void Trainer::open_pictures(at::Device device) {
+  const bool may_keep = config_.augmentation.is_off() && !trains_pictures(*trained_.model);
+  std::shared_ptr<FeatureCache> cache;
+  if (may_keep) {
+    cache = open_feature_cache({config_.feature_cache, config_.feature_cache_gb}, *trained_.model);
+  }
+  if (cache) log_info("picture features are kept in " + cache->folder().string());
+  pictures_ = std::make_unique<PictureStore>(cache, *trained_.model, *trained_.processor);
+  device_ = device;
+}
+
+// Once every picture's features came from the cache for a whole epoch, or were put there, the
+// vision tower is not needed any more.
+void Trainer::release_tower() {
+  const bool is_adapter = config_.method == "lora" && config_.init_weights == "checkpoint";
+  const bool is_new_epoch = data_.plan->epoch_at(state_.step) >= 1;
+  if (!is_adapter || !is_new_epoch || !pictures_->has_cache() || pictures_->is_released()) return;
+  pictures_->release_tower(*trained_.model, [this] {
+    return load_model(trained_.folder, base_options(config_, options_.runtime, device_));
+  });
+}
+
+LoaderOptions Trainer::loader_options() const {
+  LoaderOptions options{.batch_size = config_.per_device_train_batch_size,
+                        .max_length = config_.max_length,
+                        .augmentation = config_.augmentation,
+                        .seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kAugmentStream),
+                        .workers = config_.dataloader_num_workers,
+                        .lookup = pictures_.get(),
+                        .rank = job_->rank(),
+                        .ranks = job_->size()};
+  if (config_.packing) {
+    options.packing = {.max_tokens = config_.max_tokens_per_batch,
+                       .max_tiles = config_.max_tiles_per_batch,
+                       .share_pictures = config_.share_pictures,
+                       .image_token_id = trained_.model->image_token_id()};
+  }
+  return options;
+}
+
 TrainResult Trainer::run() {
   evaluate_start();
-  const LoaderOptions loader_options{
-      .batch_size = config_.per_device_train_batch_size,
-      .max_length = config_.max_length,
-      .augmentation = config_.augmentation,
-      .seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kAugmentStream),
-      .rank = job_->rank(),
-      .ranks = job_->size()};
-  StepLoader loader(*data_.plan, data_.datasets, *trained_.processor, loader_options, state_.step);
+  StepLoader loader(*data_.plan, data_.datasets, *trained_.processor, loader_options(),
+                    state_.step);
   const std::int64_t total = data_.plan->total_steps();
   std::optional<Progress> progress;
   if (job_->is_writer()) progress.emplace("steps", total, state_.step);
   StepLog log(state_, *metrics_, config_.logging_steps);
   trained_.model->train();
   while (state_.step < total && !state_.has_stopped_early) {
+    release_tower();
+    const auto asked_at = std::chrono::steady_clock::now();
     const StepData step = loader.next();
+    const std::chrono::duration<double> wait = std::chrono::steady_clock::now() - asked_at;
     // What all processes must agree on before they begin the step.
     const auto sums =
-        job_->sum({static_cast<double>(step.label_count), stop_requested() ? 1.0 : 0.0});
+        job_->sum({static_cast<double>(step.label_count), stop_requested() ? 1.0 : 0.0,
+                   static_cast<double>(step.token_count), static_cast<double>(step.slot_count)});
     if (sums[1] > 0) {
       save_checkpoint();
       write_report();
@@ -139,7 +182,10 @@ TrainResult Trainer::run() {
     }
     StepFigures figures{.learning_rate = schedule_.at(state_.step),
                         .epoch = data_.plan->epoch_at(state_.step),
-                        .samples = step.sample_count};
+                        .samples = step.sample_count,
+                        .tokens = static_cast<std::int64_t>(sums[2]),
+                        .slots = static_cast<std::int64_t>(sums[3]),
+                        .data_wait_s = wait.count()};
     figures.loss = train_step(step, sums[0], figures.grad_norm);
     ++state_.step;
     const bool is_last = state_.step == total;
@@ -165,7 +211,7 @@ double Trainer::train_step(const StepData& data, double labels, double& grad_nor
     // run exact, and several processes draw what one would.
     at::manual_seed(mix_seed(seed, number));
     number += static_cast<std::uint64_t>(job_->size());
-    const at::Tensor part = loss_sum(*trained_.model, batch) / labels;
+    const at::Tensor part = loss_sum(*trained_.model, batch, pictures_.get()) / labels;
     part.backward();
     loss += part.item<double>();
   }
@@ -222,6 +268,7 @@ void Trainer::save_checkpoint() const {
 
 void Trainer::finish() {
   trained_.model->eval();
+  pictures_->restore_tower(*trained_.model);
   const bool takes_best = config_.evaluation.load_best_model_at_end && state_.best_step >= 0 &&
                           state_.best_step != state_.step;
   if (takes_best) {

@@ -13,6 +13,8 @@
 
 #include <memory>
 
+#include "train/batches/picture_store.h"
+#include "train/batches/step_loader.h"
 #include "train/distributed.h"
 #include "train/evaluation/answer_function.h"
 #include "train/evaluation/evaluator.h"
@@ -33,8 +35,6 @@ struct TrainOptions {
   AnswerFunction answer = {};  // needed for eval_metrics
 };
 
-struct StepData;
-
 enum class TrainResult { kFinished, kInterrupted };
 
 class Trainer {
@@ -49,6 +49,9 @@ class Trainer {
  private:
   void find_start();
   void load_start();
+  void open_pictures(at::Device device);
+  void release_tower();
+  LoaderOptions loader_options() const;
   void evaluate_start();
   // One step on this process's batches, `labels` being those of all processes.
   // Returns the loss; the norm of the gradients goes into `grad_norm`.
@@ -64,8 +67,10 @@ class Trainer {
   TrainOptions options_;
   OrderedJson effective_config_;
   std::unique_ptr<Job> job_;
+  at::Device device_ = at::kCPU;
   TrainedModel trained_;
   TrainingData data_;
+  std::unique_ptr<PictureStore> pictures_;
   Schedule schedule_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<MetricsLog> metrics_;

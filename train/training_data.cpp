@@ -1,10 +1,31 @@
 #include "train/training_data.h"
 
 #include <cmath>
+#include <filesystem>
+#include <map>
+
+#include "data/sample_size.h"
 
 namespace vlm::train {
 
-TrainingData load_training_data(const TrainConfig& config, std::int64_t processes) {
+namespace {
+
+// Samples that show the same pictures have the same number.
+std::vector<std::int64_t> number_pictures(const data::Dataset& dataset) {
+  std::map<std::vector<std::filesystem::path>, std::int64_t> numbers;
+  std::vector<std::int64_t> groups;
+  for (std::int64_t i = 0; i < dataset.size(); ++i) {
+    const auto images = dataset.at(i).images;
+    // Samples without a picture have nothing to share.
+    groups.push_back(images.empty() ? i : numbers.emplace(images, i).first->second);
+  }
+  return groups;
+}
+
+}  // namespace
+
+TrainingData load_training_data(const TrainConfig& config, const Processor& processor,
+                                std::int64_t processes) {
   const data::FolderOptions folder{.text_column = config.text_column, .prompt = config.prompt};
   const std::int64_t samples_per_step =
       config.per_device_train_batch_size * config.gradient_accumulation_steps * processes;
@@ -22,6 +43,13 @@ TrainingData load_training_data(const TrainConfig& config, std::int64_t processe
           std::ceil(config.num_train_epochs * static_cast<double>(per_epoch)));
     }
     sizes.push_back({.samples = samples, .steps = steps});
+    const data::Dataset& dataset = *loaded.datasets.back();
+    if (config.share_pictures) sizes.back().groups = number_pictures(dataset);
+    if (config.group_by_length) {
+      const auto measured =
+          data::measure_samples(dataset, processor, config.dataloader_num_workers);
+      for (const data::SampleSize& size : measured) sizes.back().lengths.push_back(size.tokens);
+    }
   }
   if (!config.eval_files.empty()) {
     loaded.eval_dataset = data::load_datasets(config.eval_files, folder);

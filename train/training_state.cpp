@@ -6,11 +6,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "vlm/core/concat.h"
@@ -32,10 +33,12 @@ constexpr const char* kRemoving = "removing-";
 // Keys that may change between the parts of a run without changing what is learned. How many
 // forward passes make a step follows from samples_per_step.
 bool is_free_to_change(const std::string& key) {
-  static constexpr std::array<const char*, 8> keys = {
-      "save_steps", "save_total_limit",  "output_dir",  "gradient_accumulation_steps",
-      "report_to",  "ddp_bucket_cap_mb", "ddp_timeout", "report_samples"};
-  return std::find(keys.begin(), keys.end(), key) != keys.end();
+  static const std::set<std::string> free = {
+      "save_steps",       "save_total_limit",       "output_dir",
+      "feature_cache_gb", "dataloader_num_workers", "gradient_accumulation_steps",
+      "report_to",        "report_samples",         "ddp_bucket_cap_mb",
+      "ddp_timeout"};
+  return free.count(key) > 0;
 }
 
 // The N of "checkpoint-N", or −1.

@@ -46,6 +46,7 @@ double Evaluator::mean_loss() const {
       evaluate_loss(*parts_.trained.model, *parts_.trained.processor, parts_.dataset,
                     {.batch_size = parts_.config.per_device_eval_batch_size,
                      .max_length = parts_.config.max_length,
+                     .pictures = &parts_.pictures,
                      .rank = parts_.job.rank(),
                      .ranks = parts_.job.size()});
   const auto sums = parts_.job.sum({own.loss, static_cast<double>(own.labels)});
@@ -54,6 +55,7 @@ double Evaluator::mean_loss() const {
 
 std::vector<HeldOutAnswer> Evaluator::answer_all() const {
   if (items_.empty()) return {};
+  parts_.pictures.restore_tower(*parts_.trained.model);  // generating needs it
   // The request shares the processor without owning it.
   AnswerRequest request{
       .model = parts_.trained.model,

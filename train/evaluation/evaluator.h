@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "data/dataset.h"
+#include "train/batches/picture_store.h"
 #include "train/distributed.h"
 #include "train/evaluation/answer_function.h"
 #include "train/evaluation/held_out_answers.h"
@@ -24,6 +25,7 @@ namespace vlm::train {
 struct EvaluatorParts {
   const TrainConfig& config;
   const TrainedModel& trained;
+  PictureStore& pictures;
   const data::Dataset& dataset;
   const Job& job;
   AnswerFunction answer;  // empty: fine without eval_metrics

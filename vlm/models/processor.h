@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "vlm/image/image.h"
+#include "vlm/image/image_processor.h"
 #include "vlm/text/chat_template.h"
 #include "vlm/text/tokenizer.h"
 
@@ -39,6 +39,9 @@ class Processor {
 
   virtual ProcessedPictures process_pictures(const std::vector<Image>& images) const = 0;
 
+  // The texts alone of pictures of these sizes, as they are shown (turned upright).
+  virtual std::vector<std::string> picture_texts(const std::vector<PixelSize>& sizes) const = 0;
+
   // The prompt that asks for an answer. The pictures belong to the image parts in their order; the
   // result shares their pixel_values. Throws Error when their numbers differ.
   virtual EncodedConversation encode_prompt(const std::vector<Message>& messages,
@@ -51,9 +54,18 @@ class Processor {
   // A whole conversation. Trained are the assistant's turns: from the character after the turn's
   // opening up to and including the end-of-utterance token.
   virtual EncodedConversation encode_conversation(const std::vector<Message>& messages,
-                                                  const std::vector<Image>& images) const = 0;
+                                                  const ProcessedPictures& pictures) const = 0;
+  EncodedConversation encode_conversation(const std::vector<Message>& messages,
+                                          const std::vector<Image>& images) const {
+    return encode_conversation(messages, process_pictures(images));
+  }
+
+  // What pictures' tiles and texts follow from beside their pixels, as text. For keys of caches.
+  virtual std::string picture_settings() const = 0;
 
   virtual const Tokenizer& tokenizer() const = 0;
+  // Tokens that each tile becomes.
+  virtual std::int64_t tokens_per_tile() const = 0;
 };
 
 }  // namespace vlm

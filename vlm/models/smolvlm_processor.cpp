@@ -91,6 +91,16 @@ ProcessedPictures SmolVlmProcessor::process_pictures(const std::vector<Image>& i
   return pictures;
 }
 
+std::vector<std::string> SmolVlmProcessor::picture_texts(
+    const std::vector<PixelSize>& sizes) const {
+  std::vector<std::string> texts;
+  for (const PixelSize& size : sizes) {
+    const TilePlan plan = plan_tiles(image_processor_.config(), size);
+    texts.push_back(image_prompt(plan.rows, plan.cols, image_seq_len_));
+  }
+  return texts;
+}
+
 std::string SmolVlmProcessor::expand_prompt(const std::vector<Message>& messages,
                                             const std::vector<Image>& images,
                                             bool add_generation_prompt) const {
@@ -109,9 +119,16 @@ EncodedConversation SmolVlmProcessor::encode_prompt(const std::vector<Message>& 
   return {.ids = tokenizer_->encode(text), .pixel_values = pictures.pixel_values};
 }
 
+std::string SmolVlmProcessor::picture_settings() const {
+  const ImageProcessorConfig& c = image_processor_.config();
+  return Json({c.do_resize, c.do_image_splitting, c.do_rescale, c.do_normalize, c.resample,
+               c.rescale_factor, c.image_mean, c.image_std, c.size_longest_edge, c.size_height,
+               c.size_width, c.max_image_size_longest_edge, image_seq_len_})
+      .dump();
+}
+
 EncodedConversation SmolVlmProcessor::encode_conversation(const std::vector<Message>& messages,
-                                                          const std::vector<Image>& images) const {
-  const ProcessedPictures pictures = process_pictures(images);
+                                                          const ProcessedPictures& pictures) const {
   Expansion expansion{pictures.texts};
   EncodedConversation encoded{.pixel_values = pictures.pixel_values};
   std::string whole;

@@ -23,11 +23,15 @@ class SmolVlmProcessor : public Processor {
 
   using Processor::encode_prompt;
   ProcessedPictures process_pictures(const std::vector<Image>& images) const override;
+  std::vector<std::string> picture_texts(const std::vector<PixelSize>& sizes) const override;
   EncodedConversation encode_prompt(const std::vector<Message>& messages,
                                     const ProcessedPictures& pictures) const override;
+  using Processor::encode_conversation;
   EncodedConversation encode_conversation(const std::vector<Message>& messages,
-                                          const std::vector<Image>& images) const override;
+                                          const ProcessedPictures& pictures) const override;
+  std::string picture_settings() const override;
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
+  std::int64_t tokens_per_tile() const override { return image_seq_len_; }
 
   // The prompt string with every picture's tokens spelled out. For tests and inspection.
   std::string expand_prompt(const std::vector<Message>& messages, const std::vector<Image>& images,

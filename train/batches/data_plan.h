@@ -2,17 +2,23 @@
 // goes on exactly.
 //
 // Steps run through the stages; within a stage every epoch is a new seeded order, and an epoch's
-// last step may be short.
+// last step may be short. Samples of one group (those about the same pictures) can be kept next to
+// each other, so that they meet in a step; or samples of similar length, so that batches have
+// little padding (as transformers' LengthGroupedSampler: sorted within 50 batches, the longest
+// first of all).
 #pragma once
 
 #include <cstdint>
+#include <mutex>
 #include <vector>
 
 namespace vlm::train {
 
 struct StageSize {
   std::int64_t samples = 0;
-  std::int64_t steps = 0;  // of this stage
+  std::int64_t steps = 0;            // of this stage
+  std::vector<std::int64_t> groups;  // number of each sample's group; empty: none are kept together
+  std::vector<std::int64_t> lengths;  // of each sample; empty: they don't count
 };
 
 // Samples of one optimizer step.
@@ -26,6 +32,8 @@ class DataPlan {
  public:
   DataPlan(std::vector<StageSize> stages, std::int64_t samples_per_step, bool shuffle,
            std::uint64_t seed);
+  DataPlan(const DataPlan&) = delete;
+  DataPlan& operator=(const DataPlan&) = delete;
 
   std::int64_t total_steps() const;
   StepPlan at(std::int64_t step) const;
@@ -40,11 +48,17 @@ class DataPlan {
   Place find(std::int64_t step) const;
   std::int64_t steps_per_epoch(std::int64_t stage) const;
   std::vector<std::int64_t> order_of(std::int64_t stage, std::int64_t epoch) const;
+  std::vector<std::int64_t> make_order(std::int64_t stage, std::int64_t epoch) const;
 
   std::vector<StageSize> stages_;
   std::int64_t samples_per_step_;
   bool shuffle_;
   std::uint64_t seed_;
+
+  // The order asked for last: steps of an epoch ask for the same one.
+  mutable std::mutex mutex_;
+  mutable std::int64_t last_stage_ = -1, last_epoch_ = -1;
+  mutable std::vector<std::int64_t> last_order_;
 };
 
 // Random streams of a run, told apart in mix_seed.
