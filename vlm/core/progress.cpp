@@ -77,7 +77,8 @@ bool stop_requested() {
 }
 
 int stop_exit_code() {
-  return 128 + g_signal.load();
+  const int signal = g_signal.load();
+  return 128 + (signal == 0 ? SIGTERM : signal);
 }
 
 void watch_for_stop() {
