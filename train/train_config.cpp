@@ -67,6 +67,7 @@ void check_numbers(const TrainConfig& config) {
   require_at_least(config.max_tokens_per_batch, 1, "max_tokens_per_batch");
   require_at_least(config.max_tiles_per_batch, 0, "max_tiles_per_batch");
   require_at_least(config.dataloader_num_workers, 1, "dataloader_num_workers");
+  require_between(config.memory_gb, 0, 1e6, "memory_gb");
   require_between(config.feature_cache_gb, 0, 1e6, "feature_cache_gb");
   require_at_least(config.warmup_steps, 0, "warmup_steps");
   require_at_least(config.logging_steps, 1, "logging_steps");
@@ -185,6 +186,9 @@ Fields TrainConfig::fields() {
        "The same as a fraction of all steps, when warmup_steps is 0"},
       {"gradient_checkpointing", &gradient_checkpointing,
        "Recompute activations: less memory, more time"},
+      {"memory_gb", &memory_gb,
+       "GB (10^9 bytes) that the run may take: it is planned first, recomputes activations where "
+       "that makes it fit, and is refused where nothing does; 0: not looked at"},
       {"seed", &seed, "Of order, adapters, dropout and augmentation"},
       {"logging_steps", &logging_steps, "Steps between rows of metrics.jsonl"},
       {"eval_steps", &eval_steps, "Steps between evaluations; 0: at the end only"},

@@ -79,6 +79,7 @@ struct TrainConfig {
   std::int64_t warmup_steps = 0;
   double warmup_ratio = 0;
   bool gradient_checkpointing = false;
+  double memory_gb = 0;
   std::int64_t seed = 42;
 
   // Output

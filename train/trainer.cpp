@@ -10,6 +10,7 @@
 #include "train/batches/step_loader.h"
 #include "train/evaluation.h"
 #include "train/loss.h"
+#include "train/plan/run_plan.h"
 #include "train/step_log.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -25,6 +26,7 @@ namespace fs = std::filesystem;
 Trainer::Trainer(TrainConfig config, const TrainOptions& options)
     : config_(std::move(config)), options_(options) {
   if (options_.runtime.seed) config_.seed = *options_.runtime.seed;
+  if (config_.memory_gb > 0) make_fit(config_, options_.runtime);
   effective_config_ = write_fields(config_.fields());
   const at::Device device = prepare_runtime(options_.runtime);
   trained_ = load_trained_model(config_, options_.runtime, device);
@@ -139,6 +141,10 @@ TrainResult Trainer::run() {
   }
   trained_.model->eval();
   pictures_->restore_tower(*trained_.model);
+  if (const double planned = planned_peak_mb(config_.output_dir); planned > 0) {
+    log_info(concat("peak memory: ", std::llround(peak_rss_mb()), " MB measured, ",
+                    std::llround(planned), " MB planned"));
+  }
   save_trained_model(trained_, config_, config_.output_dir);
   return TrainResult::kFinished;
 }

@@ -44,6 +44,7 @@ TrainingData load_training_data(const TrainConfig& config, const Processor& proc
     sizes.push_back({.samples = samples, .steps = steps});
     const data::Dataset& dataset = *loaded.datasets.back();
     if (config.share_pictures) sizes.back().groups = number_pictures(dataset);
+    loaded.groups.push_back(sizes.back().groups);
     if (config.group_by_length) {
       const auto measured =
           data::measure_samples(dataset, processor, config.dataloader_num_workers);

@@ -21,6 +21,8 @@ struct TrainingData {
   std::vector<std::unique_ptr<data::Dataset>> datasets;  // one a stage
   std::unique_ptr<data::Dataset> eval_dataset;           // null without eval_files
   std::unique_ptr<DataPlan> plan;
+  // Of each stage: the number of the pictures that a sample shows; empty unless they are shared.
+  std::vector<std::vector<std::int64_t>> groups;
 };
 
 // Throws Error for files that are missing, empty or malformed. Reads every sample where
