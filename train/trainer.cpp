@@ -30,10 +30,10 @@ Trainer::Trainer(TrainConfig config, const TrainOptions& options)
   effective_config_ = write_fields(config_.fields());
   const at::Device device = prepare_runtime(options_.runtime);
   trained_ = load_trained_model(config_, options_.runtime, device);
-  optimizer_ = make_optimizer(config_, trained_.trainable);
+  optimizer_ = make_optimizer(config_, trained_);
   data_ = load_training_data(config_, *trained_.processor);
   open_pictures(device);
-  schedule_ = make_schedule(config_, data_.plan->total_steps());
+  schedule_ = config_.schedule(data_.plan->total_steps());
   resume();
 }
 
@@ -75,11 +75,12 @@ void Trainer::open_pictures(at::Device device) {
 // Once every picture's features came from the cache for a whole epoch, or were put there, the
 // vision tower is not needed any more.
 void Trainer::release_tower() {
-  const bool is_adapter = config_.method == "lora" && config_.init_weights == "checkpoint";
+  const bool is_adapter = config_.method == "lora" || config_.method == "dora";
   const bool is_new_epoch = data_.plan->epoch_at(state_.step) >= 1;
   if (!is_adapter || !is_new_epoch || !pictures_->has_cache() || pictures_->is_released()) return;
   pictures_->release_tower(*trained_.model, [this] {
-    return load_model(trained_.folder, base_options(config_, options_.runtime, device_));
+    return load_model(trained_.folder,
+                      base_options(config_, trained_.lora, options_.runtime, device_));
   });
 }
 

@@ -60,13 +60,4 @@ TrainingData load_training_data(const TrainConfig& config, const Processor& proc
   return loaded;
 }
 
-Schedule make_schedule(const TrainConfig& config, std::int64_t total_steps) {
-  const auto by_ratio =
-      static_cast<std::int64_t>(std::ceil(config.warmup_ratio * static_cast<double>(total_steps)));
-  return {.type = config.lr_scheduler_type,
-          .learning_rate = config.learning_rate,
-          .warmup_steps = config.warmup_steps > 0 ? config.warmup_steps : by_ratio,
-          .total_steps = total_steps};
-}
-
 }  // namespace vlm::train

@@ -4,7 +4,7 @@
 
 #include "tests/support/tensors.h"
 #include "vlm/nn/attention.h"
-#include "vlm/nn/bfloat16_linear.h"
+#include "vlm/nn/frozen_linear.h"
 #include "vlm/nn/gated_silu.h"
 
 namespace vlm {
@@ -111,7 +111,7 @@ TEST_CASE("gradients flow through frozen bfloat16 weights as through the same in
     wanted.backward(dy);
     const at::Tensor grad = x.grad().clone();
     x.mutable_grad() = at::Tensor();
-    const at::Tensor found = bfloat16_linear(x, weight, bias);
+    const at::Tensor found = frozen_bfloat16_linear(x, weight, bias);
     check_close(found, wanted, 1e-5);
     found.backward(dy);
     check_close(x.grad(), grad, 1e-5);

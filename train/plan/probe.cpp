@@ -35,7 +35,7 @@ struct Pass {
   double forward = 0, peak = 0, held = 0, seconds = 0;
 };
 
-Pass run_pass(VisionLanguageModel& model, const AdamW& optimizer, const data::Batch& batch) {
+Pass run_pass(VisionLanguageModel& model, const Optimizer& optimizer, const data::Batch& batch) {
   for (const auto& [name, parameter] : optimizer.parameters()) {
     parameter.mutable_grad() = at::Tensor();
   }
@@ -86,7 +86,7 @@ double StepCost::batch_bytes(double tokens, double batch_labels, double tiles) c
   return keeps_tiles ? text + tiles * tile_bytes : std::max(text, tiles > 0 ? tile_bytes : 0.0);
 }
 
-StepCost probe(TrainedModel& trained, AdamW& optimizer, const ProbeOptions& options) {
+StepCost probe(TrainedModel& trained, Optimizer& optimizer, const ProbeOptions& options) {
   VisionLanguageModel& model = *trained.model;
   StepCost cost;
   model.train();

@@ -43,6 +43,6 @@ struct ProbeOptions {
   std::int64_t tile_side = 0;  // pixels
 };
 
-StepCost probe(TrainedModel& trained, AdamW& optimizer, const ProbeOptions& options);
+StepCost probe(TrainedModel& trained, Optimizer& optimizer, const ProbeOptions& options);
 
 }  // namespace vlm::train

@@ -128,7 +128,7 @@ class Planner {
     data_ = load_training_data(config_, *processor);
     layout_ = lay_out(data_, *processor, config_);
     trained_ = load_trained_model(config_, options_.runtime, device_);
-    optimizer_ = make_optimizer(config_, trained_.trainable);
+    optimizer_ = make_optimizer(config_, trained_);
     const ProcessedPictures picture = trained_.processor->process_pictures({blank()});
     tile_side_ = picture.pixel_values.size(-1);
   }
@@ -171,7 +171,7 @@ class Planner {
 
   void fill_memory(const StepCost& cost, RunPlan& plan) const {
     const double weights = bytes_of(*trained_.model);
-    const double trainable = bytes_of(trained_.trainable);
+    const double trainable = bytes_of(trained_.trained.parameters);
     const double adapters = config_.method == "full" ? 0 : trainable;
     const double state = bytes_of(optimizer_->state());
     const double batch = batch_bytes(cost, static_cast<double>(layout_.largest.slots));
@@ -246,7 +246,7 @@ class Planner {
   TrainingData data_;
   Layout layout_;
   TrainedModel trained_;
-  std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<Optimizer> optimizer_;
   std::int64_t tile_side_ = 0;
 };
 
