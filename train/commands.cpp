@@ -1,9 +1,12 @@
 #include "train/commands.h"
 
 #include <CLI/CLI.hpp>
+#include <iostream>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "train/distributed.h"
+#include "train/plan/run_plan.h"
 #include "train/trainer.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
@@ -30,6 +33,24 @@ int run_finetune(const FinetuneOptions& options, const RuntimeOptions& runtime,
   if (trainer.run() == TrainResult::kInterrupted) return stop_exit_code();
   log_info("wrote " + output_dir);
   return 0;
+}
+
+struct PlanCommand {
+  std::string config;
+  std::vector<std::string> overrides;
+  double memory_gb = 0;
+  std::string format = "text";
+};
+
+int run_plan(const PlanCommand& options, const RuntimeOptions& runtime) {
+  TrainConfig config = load_train_config(options.config, options.overrides);
+  const std::string output_dir = config.output_dir;
+  const RunPlan plan =
+      make_plan(std::move(config), {.runtime = runtime, .memory_gb = options.memory_gb});
+  const OrderedJson json = plan.to_json();
+  std::cout << (options.format == "json" ? json.dump() + "\n" : plan.to_text()) << std::flush;
+  save_plan(plan, output_dir);
+  return plan.fits() ? 0 : 1;
 }
 
 struct MergeOptions {
@@ -68,6 +89,25 @@ std::function<int()> add_finetune(CLI::App& app, const RuntimeOptions& runtime,
   return [options, &runtime, answer] { return run_finetune(*options, runtime, answer); };
 }
 
+std::function<int()> add_plan(CLI::App& app, const RuntimeOptions& runtime) {
+  auto options = std::make_shared<PlanCommand>();
+  CLI::App* command = app.add_subcommand(
+      "plan", "Say what a fine-tuning run will take: memory by part, tokens, steps, hours");
+  command->add_option("config", options->config, "Config file (JSON) of finetune")->required();
+  command->add_option("--set", options->overrides, "Override a key of the config")
+      ->type_name("KEY=VALUE");
+  command
+      ->add_option("--memory-gb", options->memory_gb,
+                   "What the run may take; where it is less than the peak, what to change is said "
+                   "and the exit code is 1 (0: no bound)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--format", options->format, "What is printed")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+  return [options, &runtime] { return run_plan(*options, runtime); };
+}
+
 std::function<int()> add_merge(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<MergeOptions>();
   CLI::App* command = app.add_subcommand("merge", "Merge an adapter into its model's weights");
@@ -85,7 +125,9 @@ std::function<int()> add_merge(CLI::App& app, const RuntimeOptions& runtime) {
 std::map<std::string, std::function<int()>> add_commands(CLI::App& app,
                                                          const RuntimeOptions& runtime,
                                                          const AnswerFunction& answer) {
-  return {{"finetune", add_finetune(app, runtime, answer)}, {"merge", add_merge(app, runtime)}};
+  return {{"finetune", add_finetune(app, runtime, answer)},
+          {"plan", add_plan(app, runtime)},
+          {"merge", add_merge(app, runtime)}};
 }
 
 }  // namespace vlm::train

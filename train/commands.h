@@ -1,4 +1,4 @@
-// `vlm finetune` and `vlm merge`: options of the command line, and what they run.
+// `vlm finetune`, `vlm plan` and `vlm merge`: options of the command line, and what they run.
 #pragma once
 
 #include <functional>

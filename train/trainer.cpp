@@ -12,6 +12,7 @@
 #include "train/batches/step_loader.h"
 #include "train/evaluation/best_step.h"
 #include "train/loss.h"
+#include "train/plan/run_plan.h"
 #include "train/report/html_report.h"
 #include "train/report/model_card.h"
 #include "train/step_log.h"
@@ -51,6 +52,7 @@ void check_step_size(const TrainingState& found, const TrainingState& asked, std
 Trainer::Trainer(TrainConfig config, const TrainOptions& options)
     : config_(std::move(config)), options_(options) {
   if (options_.runtime.seed) config_.seed = *options_.runtime.seed;
+  if (config_.memory_gb > 0) make_fit(config_, options_.runtime);
   effective_config_ = write_fields(config_.fields());
   job_ = join_job({.timeout_s = static_cast<double>(config_.evaluation.ddp_timeout),
                    .bucket_mb = config_.evaluation.ddp_bucket_cap_mb});
@@ -58,10 +60,10 @@ Trainer::Trainer(TrainConfig config, const TrainOptions& options)
   const at::Device device =
       choose_local_device(prepare_runtime(options_.runtime), options_.runtime.device);
   trained_ = load_trained_model(config_, options_.runtime, device);
-  optimizer_ = make_optimizer(config_, trained_.trainable);
+  optimizer_ = make_optimizer(config_, trained_);
   data_ = load_training_data(config_, *trained_.processor, job_->size());
   open_pictures(device);
-  schedule_ = make_schedule(config_, data_.plan->total_steps());
+  schedule_ = config_.schedule(data_.plan->total_steps());
   load_start();
 }
 
@@ -130,11 +132,12 @@ void Trainer::open_pictures(at::Device device) {
 // Once every picture's features came from the cache for a whole epoch, or were put there, the
 // vision tower is not needed any more.
 void Trainer::release_tower() {
-  const bool is_adapter = config_.method == "lora" && config_.init_weights == "checkpoint";
+  const bool is_adapter = config_.method == "lora" || config_.method == "dora";
   const bool is_new_epoch = data_.plan->epoch_at(state_.step) >= 1;
   if (!is_adapter || !is_new_epoch || !pictures_->has_cache() || pictures_->is_released()) return;
   pictures_->release_tower(*trained_.model, [this] {
-    return load_model(trained_.folder, base_options(config_, options_.runtime, device_));
+    return load_model(trained_.folder,
+                      base_options(config_, trained_.lora, options_.runtime, device_));
   });
 }
 
@@ -284,6 +287,10 @@ void Trainer::finish() {
     }
   }
   if (!job_->is_writer()) return;
+  if (const double planned = planned_peak_mb(config_.output_dir); planned > 0) {
+    log_info(concat("peak memory: ", std::llround(peak_rss_mb()), " MB measured, ",
+                    std::llround(planned), " MB planned"));
+  }
   save_trained_model(trained_, config_, config_.output_dir);
   save_text(fs::path(config_.output_dir) / "README.md",
             make_model_card(load_run_record(config_.output_dir, effective_config_)));

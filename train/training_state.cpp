@@ -134,7 +134,7 @@ fs::path checkpoint_path(const fs::path& output_dir, std::int64_t step) {
   return output_dir / concat("checkpoint-", step);
 }
 
-void CheckpointWriter::save(const TrainingState& state, const AdamW& optimizer) const {
+void CheckpointWriter::save(const TrainingState& state, const Optimizer& optimizer) const {
   const fs::path place = checkpoint_path(output_dir, state.step);
   const fs::path temporary = output_dir / (kSaving + place.filename().string());
   if (fs::exists(place)) {
@@ -162,7 +162,7 @@ void CheckpointWriter::save(const TrainingState& state, const AdamW& optimizer) 
 }
 
 void CheckpointWriter::write(const fs::path& folder, const TrainingState& state,
-                             const AdamW& optimizer) const {
+                             const Optimizer& optimizer) const {
   save_safetensors(folder / kWeightsFile, optimizer.parameters());
   save_safetensors(folder / kOptimizerFile, optimizer.state());
   TrainingState copy = state;
@@ -238,7 +238,7 @@ TrainingState load_training_state(const fs::path& checkpoint, const OrderedJson&
   return state;
 }
 
-void load_trained_weights(const fs::path& checkpoint, const AdamW& optimizer) {
+void load_trained_weights(const fs::path& checkpoint, const Optimizer& optimizer) {
   const c10::NoGradGuard no_grad;
   const SafetensorsFile weights(checkpoint / kWeightsFile);
   for (const auto& [name, parameter] : optimizer.parameters()) {
@@ -246,7 +246,7 @@ void load_trained_weights(const fs::path& checkpoint, const AdamW& optimizer) {
   }
 }
 
-void load_weights_and_optimizer(const fs::path& checkpoint, AdamW& optimizer) {
+void load_weights_and_optimizer(const fs::path& checkpoint, Optimizer& optimizer) {
   load_trained_weights(checkpoint, optimizer);
   optimizer.load_state(SafetensorsFile(checkpoint / kOptimizerFile));
 }

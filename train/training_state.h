@@ -48,11 +48,11 @@ struct CheckpointWriter {
   // Writes checkpoint-<step> and removes the oldest beyond the limit, but never the best. Where a
   // whole checkpoint of this step is there already, it stays. Throws Error naming the last good
   // checkpoint when the disk is full; nothing of the failed one is left.
-  void save(const TrainingState& state, const AdamW& optimizer) const;
+  void save(const TrainingState& state, const Optimizer& optimizer) const;
 
  private:
   void write(const std::filesystem::path& folder, const TrainingState& state,
-             const AdamW& optimizer) const;
+             const Optimizer& optimizer) const;
   void remove_old(std::int64_t best_step) const;
 };
 
@@ -71,9 +71,9 @@ TrainingState load_training_state(const std::filesystem::path& checkpoint,
                                   const OrderedJson& config);
 
 // Copies the checkpoint's weights into the optimizer's parameters. Throws Error as SafetensorsFile.
-void load_trained_weights(const std::filesystem::path& checkpoint, const AdamW& optimizer);
+void load_trained_weights(const std::filesystem::path& checkpoint, const Optimizer& optimizer);
 
 // The same with the optimizer's state.
-void load_weights_and_optimizer(const std::filesystem::path& checkpoint, AdamW& optimizer);
+void load_weights_and_optimizer(const std::filesystem::path& checkpoint, Optimizer& optimizer);
 
 }  // namespace vlm::train
