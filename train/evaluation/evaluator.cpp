@@ -82,12 +82,4 @@ std::vector<HeldOutAnswer> Evaluator::answer_all() const {
   return answers;
 }
 
-std::filesystem::path before_path(const std::filesystem::path& output_dir) {
-  return output_dir / "eval_before.jsonl";
-}
-
-std::filesystem::path answers_path(const std::filesystem::path& output_dir) {
-  return output_dir / "eval_answers.jsonl";
-}
-
 }  // namespace vlm::train

@@ -53,9 +53,4 @@ class Evaluator {
   std::vector<HeldOutAnswer> items_;  // without answers
 };
 
-// output_dir/eval_before.jsonl: what the untuned model answered; output_dir/eval_answers.jsonl: the
-// latest answers.
-std::filesystem::path before_path(const std::filesystem::path& output_dir);
-std::filesystem::path answers_path(const std::filesystem::path& output_dir);
-
 }  // namespace vlm::train

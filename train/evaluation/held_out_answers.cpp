@@ -67,6 +67,14 @@ std::vector<HeldOutAnswer> load_answers(const std::filesystem::path& path) {
   return answers;
 }
 
+std::filesystem::path before_path(const std::filesystem::path& output_dir) {
+  return output_dir / "eval_before.jsonl";
+}
+
+std::filesystem::path answers_path(const std::filesystem::path& output_dir) {
+  return output_dir / "eval_answers.jsonl";
+}
+
 data::MetricScore score_answers(const std::string& metric,
                                 const std::vector<HeldOutAnswer>& answers) {
   std::vector<data::AnswerPair> pairs;

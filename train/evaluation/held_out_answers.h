@@ -32,6 +32,11 @@ void save_answers(const std::filesystem::path& path, const std::vector<HeldOutAn
 // Empty when there is no file. Throws Error for a malformed one.
 std::vector<HeldOutAnswer> load_answers(const std::filesystem::path& path);
 
+// output_dir/eval_before.jsonl: what the untuned model answered; output_dir/eval_answers.jsonl: the
+// latest answers.
+std::filesystem::path before_path(const std::filesystem::path& output_dir);
+std::filesystem::path answers_path(const std::filesystem::path& output_dir);
+
 data::MetricScore score_answers(const std::string& metric,
                                 const std::vector<HeldOutAnswer>& answers);
 

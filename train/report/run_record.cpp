@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstdio>
 
-#include "train/evaluation/evaluator.h"
 #include "train/metrics_log.h"
 
 namespace vlm::train {

@@ -1,11 +1,10 @@
 // TensorBoard files, charts, the report page and the model card.
 #include <cstring>
-#include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "tests/support/catch.h"
 #include "tests/support/scratch_folder.h"
-#include "train/evaluation/evaluator.h"
 #include "train/metrics_log.h"
 #include "train/report/html_report.h"
 #include "train/report/model_card.h"
