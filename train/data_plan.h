@@ -47,6 +47,9 @@ class DataPlan {
   std::uint64_t seed_;
 };
 
+// Random streams of a run, told apart in mix_seed.
+enum Stream : std::uint64_t { kOrderStream = 1, kAugmentStream, kDropoutStream, kWeightStream };
+
 // Mixes numbers into one seed (splitmix64), so that neighbouring steps or samples draw unrelated
 // numbers.
 std::uint64_t mix_seed(std::uint64_t a, std::uint64_t b, std::uint64_t c = 0);

@@ -4,28 +4,20 @@
 //   TrainConfig ─► Trainer::run: plan → batches → loss → backward → clip → AdamW → log, evaluate,
 //   save
 //
-// full and LoRA training differ in which parameters require gradients, nothing else. A run that was
-// cut off goes on from its last checkpoint and ends as an uninterrupted one would: order,
-// augmentation and dropout are functions of the seed and the step.
+// A run that was cut off goes on from its last checkpoint and ends as an uninterrupted one would:
+// order, augmentation and dropout are functions of the seed and the step. The parts stand beside:
+// trained_model, training_data, step_loader, loss, optimizer, evaluation, step_log, training_state.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
-#include <chrono>
-#include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
-#include <vector>
 
-#include "data/dataset.h"
-#include "train/data_plan.h"
 #include "train/metrics_log.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 #include "train/train_config.h"
+#include "train/trained_model.h"
+#include "train/training_data.h"
 #include "train/training_state.h"
-#include "vlm/models/model.h"
-#include "vlm/models/processor.h"
 #include "vlm/nn/runtime.h"
 
 namespace vlm::train {
@@ -49,31 +41,20 @@ class Trainer {
   TrainResult run();
 
  private:
-  void load_model_and_adapter(at::Device device);
-  void choose_trainable();
-  void load_data();
   void resume();
-  double train_step(StepData& data, double& grad_norm);
-  double evaluate();
-  void log_step(double loss, double grad_norm, std::int64_t samples);
-  void save_result(const std::filesystem::path& folder) const;
+  // Returns the loss; the norm of the gradients goes into `grad_norm`.
+  double train_step(const StepData& data, double& grad_norm);
+  void evaluate();
 
   TrainConfig config_;
   TrainOptions options_;
   OrderedJson effective_config_;
-  std::filesystem::path model_folder_;
-  std::shared_ptr<VisionLanguageModel> model_;
-  std::unique_ptr<Processor> processor_;
-  LoraConfig lora_;
-  std::vector<std::unique_ptr<data::Dataset>> datasets_;  // one a stage
-  std::unique_ptr<data::Dataset> eval_dataset_;
-  std::unique_ptr<DataPlan> plan_;
+  TrainedModel trained_;
+  TrainingData data_;
   Schedule schedule_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<MetricsLog> metrics_;
   TrainingState state_;
-  std::int64_t samples_since_log_ = 0;
-  std::chrono::steady_clock::time_point last_log_;
 };
 
 }  // namespace vlm::train

@@ -1,0 +1,33 @@
+#include "train/evaluation.h"
+
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "train/loss.h"
+
+namespace vlm::train {
+
+double evaluate_loss(VisionLanguageModel& model, const Processor& processor,
+                     const data::Dataset& dataset, const EvaluationOptions& options) {
+  const c10::NoGradGuard no_grad;
+  model.eval();
+  double sum = 0;
+  std::int64_t labels = 0;
+  for (std::int64_t begin = 0; begin < dataset.size(); begin += options.batch_size) {
+    const std::int64_t end = std::min(begin + options.batch_size, dataset.size());
+    std::vector<data::Example> examples;
+    for (std::int64_t i = begin; i < end; ++i) {
+      examples.push_back(
+          data::encode_example(dataset.at(i), processor, {.max_length = options.max_length}));
+    }
+    const data::Batch batch = data::collate(examples, 0);
+    sum += loss_sum(model, batch).item<double>();
+    labels += batch.label_count;
+  }
+  model.train();
+  return sum / static_cast<double>(labels);
+}
+
+}  // namespace vlm::train

@@ -1,0 +1,31 @@
+// The data of a run: one data set a stage, the evaluation set, and which samples each step takes.
+//
+//   TrainConfig ─► load_training_data ─► data sets, DataPlan
+//
+// Files are listed and their lines found here; samples are opened when a step wants them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "data/dataset.h"
+#include "train/data_plan.h"
+#include "train/schedule.h"
+#include "train/train_config.h"
+
+namespace vlm::train {
+
+struct TrainingData {
+  std::vector<std::unique_ptr<data::Dataset>> datasets;  // one a stage
+  std::unique_ptr<data::Dataset> eval_dataset;           // null without eval_files
+  std::unique_ptr<DataPlan> plan;
+};
+
+// Throws Error for files that are missing, empty or malformed.
+TrainingData load_training_data(const TrainConfig& config);
+
+// The learning rate over a run of `total_steps`.
+Schedule make_schedule(const TrainConfig& config, std::int64_t total_steps);
+
+}  // namespace vlm::train
