@@ -12,47 +12,113 @@
 namespace vlm::data {
 namespace {
 
-void check_example(const Example& example, const Sample& sample, std::int64_t max_length) {
+// Takes away what stands behind max_length: text, never a part of a picture.
+void truncate(Example& example, const std::vector<bool>& is_media, const Sample& sample,
+              std::int64_t max_length) {
+  const auto length = static_cast<std::ptrdiff_t>(max_length);
+  if (std::find(is_media.begin() + length, is_media.end(), true) != is_media.end()) {
+    throw LongSampleError({.what = "sample is too long, and cutting it would cut a picture",
+                           .where = sample.where,
+                           .got = concat(example.ids.size(), " tokens"),
+                           .wanted = concat("pictures within max_length = ", max_length)});
+  }
+  example.cut_tokens = static_cast<std::int64_t>(example.ids.size()) - max_length;
+  example.ids.resize(static_cast<std::size_t>(length));
+  example.labels.resize(static_cast<std::size_t>(length));
+}
+
+void check_length(const Example& example, const Sample& sample, std::int64_t max_length) {
   const auto length = static_cast<std::int64_t>(example.ids.size());
-  if (max_length > 0 && length > max_length) {
-    throw Error({.what = "sample is too long",
-                 .where = sample.where,
-                 .got = concat(length, " tokens"),
-                 .wanted = concat("at most max_length = ", max_length)});
-  }
-  const bool learns = std::any_of(example.labels.begin(), example.labels.end(),
+  if (max_length == 0 || length <= max_length) return;
+  throw LongSampleError({.what = "sample is too long",
+                         .where = sample.where,
+                         .got = concat(length, " tokens"),
+                         .wanted = concat("at most max_length = ", max_length)});
+}
+
+// The first token has nothing before it that could predict it.
+void check_labels(const Example& example, const Sample& sample) {
+  const auto begin = example.labels.begin() + (example.labels.empty() ? 0 : 1);
+  const bool learns = std::any_of(begin, example.labels.end(),
                                   [](std::int64_t label) { return label != kIgnoredLabel; });
-  if (!learns) {
-    throw Error({.what = "sample has nothing to learn",
+  if (learns) return;
+  if (example.cut_tokens > 0) {
+    throw Error({.what = "sample has nothing to learn within max_length",
                  .where = sample.where,
-                 .wanted = "at least one assistant turn"});
+                 .got = concat(example.cut_tokens, " tokens cut off")});
   }
+  throw Error({.what = "sample has nothing to learn",
+               .where = sample.where,
+               .wanted = "at least one assistant turn"});
 }
 
 }  // namespace
+
+Example make_example(EncodedConversation encoded, const Sample& sample,
+                     const EncodeOptions& options) {
+  Example example{.ids = std::move(encoded.ids), .pixel_values = encoded.pixel_values};
+  for (std::size_t t = 0; t < example.ids.size(); ++t) {
+    example.labels.push_back(encoded.is_trained[t] ? example.ids[t] : kIgnoredLabel);
+  }
+  const auto length = static_cast<std::int64_t>(example.ids.size());
+  const bool is_long = options.max_length > 0 && length > options.max_length;
+  if (is_long && options.length_policy == LengthPolicy::kTruncate) {
+    truncate(example, encoded.is_media, sample, options.max_length);
+  }
+  check_length(example, sample, options.max_length);
+  check_labels(example, sample);
+  return example;
+}
 
 Example encode_example(const Sample& sample, const Processor& processor,
                        const EncodeOptions& options) {
   try {
     std::vector<Image> images;
-    for (std::size_t i = 0; i < sample.images.size(); ++i) {
-      Image image = load_image(sample.images[i]);
+    for (std::size_t i = 0; i < sample.media.size(); ++i) {
+      Image image = load_picture(sample.media[i]);
       if (!options.augmentation.is_off()) {
         image = augment(image, options.augmentation, options.seed + i);
       }
       images.push_back(std::move(image));
     }
-    EncodedConversation encoded = processor.encode_conversation(sample.messages, images);
-    Example example{.ids = std::move(encoded.ids), .pixel_values = encoded.pixel_values};
-    for (std::size_t t = 0; t < example.ids.size(); ++t) {
-      example.labels.push_back(encoded.is_trained[t] ? example.ids[t] : kIgnoredLabel);
-    }
-    check_example(example, sample, options.max_length);
-    return example;
+    return make_example(
+        processor.encode_conversation(sample.messages, processor.process_pictures(images),
+                                      find_loss_turns(sample, options.train_on)),
+        sample, options);
   } catch (const Error& error) {
     if (error.parts().where.starts_with(sample.where)) throw;
     throw located(error, sample.where);
   }
+}
+
+std::optional<Example> try_example(const Dataset& dataset, std::int64_t index,
+                                   const Processor& processor, const EncodeOptions& options,
+                                   SkippedSamples& skipped) {
+  const std::string where = dataset.where(index);
+  if (skipped.contains(where)) return std::nullopt;
+  try {
+    return encode_example(dataset.at(index), processor, options);
+  } catch (const LongSampleError& error) {
+    if (options.length_policy == LengthPolicy::kSkip) {
+      skipped.add_long(where, error);
+    } else {
+      skipped.add_bad(where, error);
+    }
+  } catch (const Error& error) {
+    skipped.add_bad(where, error);
+  }
+  return std::nullopt;
+}
+
+Example read_example(const Dataset& dataset, std::int64_t index, const Processor& processor,
+                     const EncodeOptions& options, SkippedSamples& skipped) {
+  for (std::int64_t tried = 0; tried < dataset.size(); ++tried) {
+    const std::int64_t at = (index + tried) % dataset.size();
+    auto example = try_example(dataset, at, processor, options, skipped);
+    if (example) return std::move(*example);
+  }
+  throw Error({.what = "every sample of the data is skipped",
+               .got = concat(skipped.bad_count(), " bad, ", skipped.long_count(), " too long")});
 }
 
 Batch collate(const std::vector<Example>& examples, std::int64_t pad_id) {

@@ -8,8 +8,11 @@
 #include <optional>
 #include <vector>
 
-#include "data/augment.h"
+#include "data/dataset.h"
+#include "data/encode_options.h"
 #include "data/sample.h"
+#include "data/skipped_samples.h"
+#include "vlm/core/error.h"
 #include "vlm/models/model.h"
 #include "vlm/models/processor.h"
 
@@ -22,6 +25,7 @@ struct Example {
   std::vector<std::int64_t> ids;     // [T]
   std::vector<std::int64_t> labels;  // [T], not shifted; kIgnoredLabel where nothing is learned
   at::Tensor pixel_values;           // [N, 3, S, S] or undefined
+  std::int64_t cut_tokens = 0;       // that length_policy truncate took away
 };
 
 struct Batch {
@@ -30,15 +34,30 @@ struct Batch {
   std::int64_t label_count = 0;
 };
 
-struct EncodeOptions {
-  std::int64_t max_length = 0;  // longest sample in tokens; 0: no bound
-  AugmentConfig augmentation;
-  std::uint64_t seed = 0;  // of this sample's augmentation
+// A sample of more than max_length tokens.
+class LongSampleError : public Error {
+ public:
+  using Error::Error;
 };
 
 // Throws Error naming the sample: a picture that can't be read, too long, nothing to learn.
 Example encode_example(const Sample& sample, const Processor& processor,
                        const EncodeOptions& options);
+
+// The same for an encoded conversation: labels, length policy and checks.
+Example make_example(EncodedConversation encoded, const Sample& sample,
+                     const EncodeOptions& options);
+
+// The example of sample `index`, or none where that one is to be skipped. Throws Error for what may
+// not be skipped.
+std::optional<Example> try_example(const Dataset& dataset, std::int64_t index,
+                                   const Processor& processor, const EncodeOptions& options,
+                                   SkippedSamples& skipped);
+
+// The same, or the next that is not to be skipped: a function of the files and the index, so that a
+// run that goes on takes the same. Throws Error when nothing is left.
+Example read_example(const Dataset& dataset, std::int64_t index, const Processor& processor,
+                     const EncodeOptions& options, SkippedSamples& skipped);
 
 // Pads with `pad_id` to the longest row.
 Batch collate(const std::vector<Example>& examples, std::int64_t pad_id);

@@ -33,7 +33,7 @@ THIRD_PARTY = {
     "curl/": ["vlm/io/http.cpp"],
     "CLI/": ["main.cpp", "train/commands.cpp", "infer/commands.cpp", "infer/batch_commands.cpp", "infer/pull_command.cpp",
              "infer/generation_flags.cpp"],
-    "archive": ["infer/items/tar_source.cpp"],
+    "archive": ["data/formats/tar_reader.cpp"],
     "gif_lib.h": ["data/pictures/gif.cpp"],
     "jpeglib.h": ["data/pictures/jpeg.cpp"],
     "png.h": ["data/pictures/png.cpp"],

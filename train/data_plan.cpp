@@ -68,9 +68,13 @@ double DataPlan::epoch_at(std::int64_t step) const {
 }
 
 std::vector<std::int64_t> DataPlan::order_of(std::int64_t stage, std::int64_t epoch) const {
-  std::vector<std::int64_t> order(
-      static_cast<std::size_t>(stages_[static_cast<std::size_t>(stage)].samples));
+  const StageSize& size = stages_[static_cast<std::size_t>(stage)];
+  std::vector<std::int64_t> order(static_cast<std::size_t>(size.samples));
   std::iota(order.begin(), order.end(), 0);
+  if (!size.mixture.empty()) {
+    order = take_epoch(size.mixture, epoch, shuffle_,
+                       mix_seed(seed_, static_cast<std::uint64_t>(stage)));
+  }
   if (!shuffle_) return order;
   std::mt19937_64 random(
       mix_seed(seed_, static_cast<std::uint64_t>(stage), static_cast<std::uint64_t>(epoch)));

@@ -8,11 +8,14 @@
 #include <cstdint>
 #include <vector>
 
+#include "train/mixture.h"
+
 namespace vlm::train {
 
 struct StageSize {
-  std::int64_t samples = 0;
-  std::int64_t steps = 0;  // of this stage
+  std::int64_t samples = 0;           // of an epoch
+  std::int64_t steps = 0;             // of this stage
+  std::vector<MixPart> mixture = {};  // its files; empty: an epoch takes every sample once
 };
 
 // Samples of one optimizer step.

@@ -62,12 +62,12 @@ StepData StepLoader::make(std::int64_t step) const {
     std::vector<data::Example> examples;
     for (std::size_t i = begin; i < std::min(begin + batch_size, plan.samples.size()); ++i) {
       const std::int64_t index = plan.samples[i];
-      const data::EncodeOptions options{
-          .max_length = options_.max_length,
-          .augmentation = options_.augmentation,
-          .seed = mix_seed(options_.seed, static_cast<std::uint64_t>(plan.stage << 32 | plan.epoch),
-                           static_cast<std::uint64_t>(index))};
-      examples.push_back(data::encode_example(dataset.at(index), processor_, options));
+      data::EncodeOptions options = options_.encode;
+      options.seed =
+          mix_seed(options_.seed, static_cast<std::uint64_t>(plan.stage << 32 | plan.epoch),
+                   static_cast<std::uint64_t>(index));
+      examples.push_back(
+          data::read_example(dataset, index, processor_, options, *options_.skipped));
     }
     made.batches.push_back(data::collate(examples, options_.pad_id));
     made.label_count += made.batches.back().label_count;

@@ -26,10 +26,10 @@ struct StepData {
 
 struct LoaderOptions {
   std::int64_t batch_size = 1;
-  std::int64_t max_length = 0;
   std::int64_t pad_id = 0;
-  data::AugmentConfig augmentation;
+  data::EncodeOptions encode;  // their seed comes from the next
   std::uint64_t seed = 0;
+  data::SkippedSamples* skipped = nullptr;  // must outlive the loader
 };
 
 class StepLoader {

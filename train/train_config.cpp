@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "data/formats/row_format.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
@@ -42,7 +43,17 @@ void check_data(const TrainConfig& config) {
                  .where = "train_files",
                  .wanted = "either train_files or stages"});
   }
-  if (has_stages) config.parse_stages();
+  const data::DataOptions options = config.data_options();
+  for (const Stage& stage : config.parse_stages()) {
+    data::parse_data_files(stage.train_files, options, "stages.train_files");
+  }
+  data::parse_data_files(config.train_files, options, "train_files");
+  data::parse_data_files(config.eval_files, options, "eval_files");
+  if (config.length_policy != "error" && config.max_length == 0) {
+    throw Error({.what = "length_policy without max_length",
+                 .where = "length_policy",
+                 .got = config.length_policy});
+  }
   config.augmentation.check();
 }
 
@@ -51,6 +62,7 @@ void check_numbers(const TrainConfig& config) {
   require_at_least(config.per_device_eval_batch_size, 1, "per_device_eval_batch_size");
   require_at_least(config.gradient_accumulation_steps, 1, "gradient_accumulation_steps");
   require_at_least(config.max_length, 0, "max_length");
+  require_at_least(config.max_bad_samples, 0, "max_bad_samples");
   require_at_least(config.warmup_steps, 0, "warmup_steps");
   require_at_least(config.logging_steps, 1, "logging_steps");
   require_at_least(config.eval_steps, 0, "eval_steps");
@@ -116,13 +128,26 @@ Fields TrainConfig::fields() {
        "PEFT adapter folder to go on from; its settings replace the LoRA keys"},
       {"init_weights", &init_weights, "Where a full training starts", {"checkpoint", "random"}},
       {"freeze", &freeze, "Parts kept as they are: vision_model, connector, text_model, lm_head"},
-      {"train_files", &train_files, "JSONL files and picture folders"},
+      {"train_files", &train_files,
+       "Data files and picture folders: paths, or objects with path, weight and keys of their own"},
       {"eval_files", &eval_files, "The same, for the evaluation loss"},
       {"stages", &stages,
        "In place of train_files: list of {train_files, steps}, one after the other"},
-      {"text_column", &text_column, "Column of a picture folder's metadata that holds the answer"},
-      {"prompt", &prompt, "Question put to every picture of a picture folder"},
-      {"max_length", &max_length, "Longest sample in tokens, longer is an error; 0: no bound"},
+      {"dataset_format", &dataset_format, "What rows are; auto: told by their columns",
+       data::row_formats()},
+      {"field_map", &field_map, "Other names of columns: {query: question, response: answer}"},
+      {"text_column", &text_column, "Column of a row that holds the answer"},
+      {"prompt", &prompt, "Question put to every picture that comes without one"},
+      {"image_folder", &image_folder,
+       "Folder that pictures' paths begin at; empty: the folder of the data file"},
+      {"train_on", &train_on, "Turns that are learned", data::train_on_names()},
+      {"max_length", &max_length, "Longest sample in tokens; 0: no bound"},
+      {"length_policy", &length_policy,
+       "What a longer sample is: an error, cut off behind its pictures, or passed over",
+       data::length_policy_names()},
+      {"max_bad_samples", &max_bad_samples,
+       "Malformed samples that may be passed over; each is told, and listed in "
+       "skipped_samples.jsonl"},
       {"shuffle", &shuffle, "New seeded order every epoch; false: the order of the files"},
       {"augmentation", &augmentation_fields_},
       {"r", &r, "Rank of the adapters"},
@@ -161,6 +186,21 @@ Fields TrainConfig::fields() {
       {"save_steps", &save_steps, "Steps between checkpoints; 0: none"},
       {"save_total_limit", &save_total_limit, "Checkpoints kept"},
   };
+}
+
+data::DataOptions TrainConfig::data_options() const {
+  return {.format = dataset_format,
+          .field_map = data::parse_field_map(field_map, "field_map"),
+          .text_column = text_column,
+          .prompt = prompt,
+          .image_folder = image_folder};
+}
+
+data::EncodeOptions TrainConfig::encode_options() const {
+  return {.max_length = max_length,
+          .length_policy = data::parse_length_policy(length_policy),
+          .train_on = data::parse_train_on(train_on),
+          .augmentation = augmentation};
 }
 
 std::vector<Stage> TrainConfig::parse_stages() const {

@@ -14,7 +14,8 @@
 #include <string>
 #include <vector>
 
-#include "data/augment.h"
+#include "data/dataset.h"
+#include "data/encode_options.h"
 #include "vlm/core/fields.h"
 #include "vlm/nn/lora.h"
 
@@ -22,7 +23,7 @@ namespace vlm::train {
 
 // One stretch of training on its own files.
 struct Stage {
-  std::vector<std::string> train_files;
+  Json train_files;  // as TrainConfig's
   std::int64_t steps = 0;
 };
 
@@ -35,12 +36,18 @@ struct TrainConfig {
   std::vector<std::string> freeze;
 
   // Data
-  std::vector<std::string> train_files;
-  std::vector<std::string> eval_files;
+  Json train_files = Json::array();  // paths, or objects (data::parse_data_files)
+  Json eval_files = Json::array();
   Json stages;  // list of {"train_files", "steps"}
+  std::string dataset_format = "auto";
+  Json field_map;  // {our name of a column: the files'}
   std::string text_column = "text";
   std::string prompt = "Describe the image.";
+  std::string image_folder;
+  std::string train_on = "assistant";
   std::int64_t max_length = 0;
+  std::string length_policy = "error";
+  std::int64_t max_bad_samples = 0;
   bool shuffle = true;
   data::AugmentConfig augmentation;
 
@@ -81,6 +88,9 @@ struct TrainConfig {
 
   Fields fields();
   std::vector<Stage> parse_stages() const;
+  data::DataOptions data_options() const;
+  // Without the seed of a sample.
+  data::EncodeOptions encode_options() const;
   LoraConfig lora() const;
 
  private:

@@ -53,14 +53,16 @@ void Trainer::resume() {
   }
   save_text(output_dir / "train_config.json", effective_config_.dump(2) + "\n");
   metrics_ = std::make_unique<MetricsLog>(output_dir / "metrics.jsonl", state_.step);
+  skipped_ = std::make_unique<data::SkippedSamples>(
+      config_.max_bad_samples, output_dir / "skipped_samples.jsonl", state_.step > 0);
 }
 
 TrainResult Trainer::run() {
   const LoaderOptions loader_options{
       .batch_size = config_.per_device_train_batch_size,
-      .max_length = config_.max_length,
-      .augmentation = config_.augmentation,
-      .seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kAugmentStream)};
+      .encode = config_.encode_options(),
+      .seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kAugmentStream),
+      .skipped = skipped_.get()};
   StepLoader loader(*data_.plan, data_.datasets, *trained_.processor, loader_options, state_.step);
   const CheckpointWriter writer{.output_dir = config_.output_dir,
                                 .config = effective_config_,
@@ -123,9 +125,12 @@ double Trainer::train_step(const StepData& data, double& grad_norm) {
 
 void Trainer::evaluate() {
   if (!data_.eval_dataset) return;
-  const double loss = evaluate_loss(
-      *trained_.model, *trained_.processor, *data_.eval_dataset,
-      {.batch_size = config_.per_device_eval_batch_size, .max_length = config_.max_length});
+  data::EncodeOptions encode = config_.encode_options();
+  encode.augmentation = {};
+  const double loss = evaluate_loss(*trained_.model, *trained_.processor, *data_.eval_dataset,
+                                    {.batch_size = config_.per_device_eval_batch_size,
+                                     .encode = encode,
+                                     .skipped = skipped_.get()});
   metrics_->write({{"step", state_.step}, {"eval_loss", loss}});
 }
 

@@ -11,6 +11,7 @@
 
 #include <memory>
 
+#include "data/skipped_samples.h"
 #include "train/metrics_log.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -54,6 +55,7 @@ class Trainer {
   Schedule schedule_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<MetricsLog> metrics_;
+  std::unique_ptr<data::SkippedSamples> skipped_;
   TrainingState state_;
 };
 

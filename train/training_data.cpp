@@ -1,11 +1,28 @@
 #include "train/training_data.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace vlm::train {
+namespace {
+
+// None when every file is taken once an epoch.
+std::vector<MixPart> mix_parts(const data::Dataset& dataset) {
+  std::vector<MixPart> parts;
+  bool is_plain = true;
+  for (const data::DatasetPart& part : dataset.parts()) {
+    const double draws = std::round(part.weight * static_cast<double>(part.samples));
+    parts.push_back({.samples = part.samples,
+                     .draws = std::max<std::int64_t>(1, static_cast<std::int64_t>(draws))});
+    is_plain = is_plain && part.weight == 1;
+  }
+  return is_plain ? std::vector<MixPart>{} : parts;
+}
+
+}  // namespace
 
 TrainingData load_training_data(const TrainConfig& config) {
-  const data::FolderOptions folder{.text_column = config.text_column, .prompt = config.prompt};
+  const data::DataOptions options = config.data_options();
   const std::int64_t samples_per_step =
       config.per_device_train_batch_size * config.gradient_accumulation_steps;
   TrainingData loaded;
@@ -13,18 +30,20 @@ TrainingData load_training_data(const TrainConfig& config) {
   auto stages = config.parse_stages();
   if (stages.empty()) stages.push_back({.train_files = config.train_files});
   for (const Stage& stage : stages) {
-    loaded.datasets.push_back(data::load_datasets(stage.train_files, folder));
-    const std::int64_t samples = loaded.datasets.back()->size();
+    loaded.datasets.push_back(data::load_datasets(stage.train_files, options));
+    const std::vector<MixPart> parts = mix_parts(*loaded.datasets.back());
+    std::int64_t samples = loaded.datasets.back()->size();
+    if (!parts.empty()) samples = count_draws(parts);
     std::int64_t steps = stage.steps > 0 ? stage.steps : config.max_steps;
     if (steps < 0) {
       const std::int64_t per_epoch = (samples + samples_per_step - 1) / samples_per_step;
       steps = static_cast<std::int64_t>(
           std::ceil(config.num_train_epochs * static_cast<double>(per_epoch)));
     }
-    sizes.push_back({.samples = samples, .steps = steps});
+    sizes.push_back({.samples = samples, .steps = steps, .mixture = parts});
   }
   if (!config.eval_files.empty()) {
-    loaded.eval_dataset = data::load_datasets(config.eval_files, folder);
+    loaded.eval_dataset = data::load_datasets(config.eval_files, options);
   }
   loaded.plan =
       std::make_unique<DataPlan>(sizes, samples_per_step, config.shuffle,

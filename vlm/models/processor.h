@@ -20,6 +20,7 @@
 
 #include "vlm/image/frame_sampling.h"
 #include "vlm/image/image.h"
+#include "vlm/models/turn_spans.h"
 #include "vlm/text/chat_template.h"
 #include "vlm/text/tokenizer.h"
 
@@ -28,6 +29,7 @@ namespace vlm {
 struct EncodedConversation {
   std::vector<std::int64_t> ids;  // [T]
   std::vector<bool> is_trained;   // [T], true where the loss looks; empty for a prompt
+  std::vector<bool> is_media;     // [T], true for what stands for media; empty for a prompt
   at::Tensor pixel_values;        // [N, 3, S, S] float32; undefined without media
 };
 
@@ -37,6 +39,7 @@ using Medium = std::variant<Image, VideoClip>;
 struct MediumText {
   enum class Kind { kPicture, kVideo } kind = Kind::kPicture;
   std::string text;
+  std::int64_t rows = 0, cols = 0;  // tiles of a picture beside the whole; 0: it was not split
 };
 
 struct ProcessedMedium {
@@ -59,6 +62,9 @@ class Processor {
 
   virtual ProcessedMedium process_picture(const Image& image) const = 0;
 
+  // What process_picture gives as text, by the picture's size alone.
+  virtual MediumText picture_text(std::int64_t height, std::int64_t width) const = 0;
+
   // A clip in two halves, so that its frames can go to the vision encoder piece by piece while
   // later ones are being decoded: the tiles of some frames [F, 3, S, S], and the text of them all.
   virtual at::Tensor process_frames(const std::vector<Image>& frames) const = 0;
@@ -72,10 +78,10 @@ class Processor {
   virtual EncodedConversation encode_prompt(const std::vector<Message>& messages,
                                             const ProcessedMedia& media) const = 0;
 
-  // A whole conversation. Trained are the assistant's turns: from the character after the turn's
-  // opening up to and including the end-of-utterance token.
+  // A whole conversation. What is trained of it is `turns` without the tokens of media.
   virtual EncodedConversation encode_conversation(const std::vector<Message>& messages,
-                                                  const ProcessedMedia& media) const = 0;
+                                                  const ProcessedMedia& media,
+                                                  const LossTurns& turns) const = 0;
 
   virtual const Tokenizer& tokenizer() const = 0;
 
@@ -86,6 +92,12 @@ class Processor {
   EncodedConversation encode_prompt(const std::vector<Message>& messages,
                                     const std::vector<Image>& images) const {
     return encode_prompt(messages, process_pictures(images));
+  }
+  // Trained are the assistant's turns: from the character after the turn's opening up to and
+  // including the end-of-utterance token.
+  EncodedConversation encode_conversation(const std::vector<Message>& messages,
+                                          const ProcessedMedia& media) const {
+    return encode_conversation(messages, media, assistant_turns(messages));
   }
   EncodedConversation encode_conversation(const std::vector<Message>& messages,
                                           const std::vector<Image>& images) const {

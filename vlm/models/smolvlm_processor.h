@@ -27,6 +27,7 @@ class SmolVlmProcessor : public Processor {
   using Processor::encode_conversation;
   using Processor::encode_prompt;
   ProcessedMedium process_picture(const Image& image) const override;
+  MediumText picture_text(std::int64_t height, std::int64_t width) const override;
   at::Tensor process_frames(const std::vector<Image>& frames) const override;
   MediumText video_text(const std::vector<double>& times_s, double duration_s) const override;
   const FrameSampling& frame_sampling() const override {
@@ -35,7 +36,8 @@ class SmolVlmProcessor : public Processor {
   EncodedConversation encode_prompt(const std::vector<Message>& messages,
                                     const ProcessedMedia& media) const override;
   EncodedConversation encode_conversation(const std::vector<Message>& messages,
-                                          const ProcessedMedia& media) const override;
+                                          const ProcessedMedia& media,
+                                          const LossTurns& turns) const override;
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
 
   // The prompt string with the tokens of all media spelled out. For tests and inspection.
