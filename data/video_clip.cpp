@@ -20,8 +20,7 @@ Error option_error(const std::string& prefix, const char* name, const std::strin
 
 void refuse_idle(bool is_set, const std::string& name, const std::string& strategy) {
   if (!is_set) return;
-  throw Error(
-      {.what = concat("has no effect with strategy '", strategy, "'"), .where = name});
+  throw Error({.what = concat("has no effect with strategy '", strategy, "'"), .where = name});
 }
 
 // Times of a file of constant rate are index / fps, as the reference has them.
@@ -40,10 +39,10 @@ double duration_of(const VideoFile& file) {
 SampledFrames choose_scenes(VideoFile& file, const VideoSampling& sampling,
                             std::int64_t max_frames) {
   const std::vector<double> times = times_of(file);
-  SampledFrames chosen{
-      .indices = choose_scene_frames(file, {.budget = max_frames,
-                                            .start_s = sampling.start_s.value_or(0),
-                                            .end_s = sampling.end_s.value_or(0)})};
+  SampledFrames chosen{.indices =
+                           choose_scene_frames(file, {.budget = max_frames,
+                                                      .start_s = sampling.start_s.value_or(0),
+                                                      .end_s = sampling.end_s.value_or(0)})};
   for (const std::int64_t index : chosen.indices) {
     chosen.times_s.push_back(times.at(static_cast<std::size_t>(index)));
   }
@@ -58,7 +57,7 @@ SampledFrames choose_frames(VideoFile& file, const VideoSampling& sampling,
   const TimeWindow window{sampling.start_s, sampling.end_s};
   if (sampling.strategy == "scene") return choose_scenes(file, sampling, rule.max_frames);
   if (sampling.strategy == "uniform") {
-    return sample_uniformly(times_of(file), rule.max_frames, window);
+    return sample_uniformly(times_of(file), duration_s, rule.max_frames, window);
   }
   if (sampling.strategy == "times") {
     return sample_at_times(times_of(file), duration_s, sampling.times_s);
@@ -82,8 +81,7 @@ Fields VideoSampling::fields() {
       {"video_max_frames", &max_frames, "Most frames of a clip; null: the checkpoint's"},
       {"video_frame_size", &frame_size,
        "Long edge that larger frames are scaled to while decoding; 0: as they are"},
-      {"video_drop_duplicates", &drop_duplicates,
-       "Leave out frames that look like the one before"},
+      {"video_drop_duplicates", &drop_duplicates, "Leave out frames that look like the one before"},
   };
 }
 
