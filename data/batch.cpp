@@ -52,6 +52,35 @@ void check_labels(const Example& example, const Sample& sample) {
                .wanted = "at least one assistant turn"});
 }
 
+// What opening one sample's media needs.
+struct MediaLoader {
+  const Processor& processor;
+  const EncodeOptions& options;
+
+  Image changed(Image image, std::uint64_t seed) const {
+    if (options.augmentation.is_off()) return image;
+    return augment(image, options.augmentation, seed);
+  }
+
+  ProcessedMedium load(const MediaRef& medium, std::uint64_t seed) const {
+    if (medium.kind == MediaKind::kVideo) return load_video(medium.name, seed);
+    return processor.process_picture(changed(load_picture(medium), seed));
+  }
+
+  // Frame by frame: sixty-four frames of a large clip are gigabytes, their tiles are not.
+  ProcessedMedium load_video(const std::filesystem::path& path, std::uint64_t seed) const {
+    ClipReader reader(path, options.video, processor.frame_sampling());
+    std::vector<at::Tensor> tiles;
+    std::vector<double> times_s;
+    reader.for_each_frame([&](VideoFrame frame) {
+      tiles.push_back(processor.process_frames({changed(std::move(frame.image), seed)}));
+      times_s.push_back(frame.time_s);
+      return true;
+    });
+    return {at::cat(tiles), processor.video_text(times_s, reader.duration_s())};
+  }
+};
+
 }  // namespace
 
 Example make_example(EncodedConversation encoded, const Sample& sample,
@@ -73,18 +102,14 @@ Example make_example(EncodedConversation encoded, const Sample& sample,
 Example encode_example(const Sample& sample, const Processor& processor,
                        const EncodeOptions& options) {
   try {
-    std::vector<Image> images;
+    const MediaLoader loader{processor, options};
+    std::vector<ProcessedMedium> media;
     for (std::size_t i = 0; i < sample.media.size(); ++i) {
-      Image image = load_picture(sample.media[i]);
-      if (!options.augmentation.is_off()) {
-        image = augment(image, options.augmentation, options.seed + i);
-      }
-      images.push_back(std::move(image));
+      media.push_back(loader.load(sample.media[i], options.seed + i));
     }
-    return make_example(
-        processor.encode_conversation(sample.messages, processor.process_pictures(images),
-                                      find_loss_turns(sample, options.train_on)),
-        sample, options);
+    return make_example(processor.encode_conversation(sample.messages, join_media(media),
+                                                      find_loss_turns(sample, options.train_on)),
+                        sample, options);
   } catch (const Error& error) {
     if (error.parts().where.starts_with(sample.where)) throw;
     throw located(error, sample.where);

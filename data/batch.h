@@ -1,7 +1,10 @@
 // Samples → one padded batch of ids, labels and tiles for the trainer.
 //
-//   Sample ─► encode_example (pictures opened, augmented, processed) ─► Example ─► collate ─► Batch
-//   [B, T]
+//   Sample ─► encode_example (pictures and clips opened, augmented, processed) ─► Example ─►
+//   collate ─► Batch [B, T]
+//
+// A batch may mix samples with pictures, with clips, with both and with text alone: tiles and
+// frames are one tensor, in the order of the places that take them.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +43,8 @@ class LongSampleError : public Error {
   using Error::Error;
 };
 
-// Throws Error naming the sample: a picture that can't be read, too long, nothing to learn.
+// Throws Error naming the sample: a picture or clip that can't be read, too long, nothing to
+// learn.
 Example encode_example(const Sample& sample, const Processor& processor,
                        const EncodeOptions& options);
 

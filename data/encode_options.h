@@ -7,6 +7,7 @@
 
 #include "data/augment.h"
 #include "data/loss_turns.h"
+#include "data/video_clip.h"
 
 namespace vlm::data {
 
@@ -26,8 +27,9 @@ struct EncodeOptions {
   std::int64_t max_length = 0;  // longest sample in tokens; 0: no bound
   LengthPolicy length_policy = LengthPolicy::kError;
   TrainOn train_on = TrainOn::kAssistant;
-  AugmentConfig augmentation;
-  std::uint64_t seed = 0;  // of this sample's augmentation
+  AugmentConfig augmentation;  // a clip's frames are all changed alike
+  std::uint64_t seed = 0;      // of this sample's augmentation
+  VideoSampling video;
 };
 
 }  // namespace vlm::data

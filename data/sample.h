@@ -1,4 +1,4 @@
-// One training or evaluation example before its pictures are opened.
+// One training or evaluation example before its pictures and clips are opened.
 #pragma once
 
 #include <cstddef>

@@ -55,6 +55,7 @@ void check_data(const TrainConfig& config) {
                  .got = config.length_policy});
   }
   config.augmentation.check();
+  config.video.check("video_");
 }
 
 void check_numbers(const TrainConfig& config) {
@@ -119,7 +120,7 @@ std::string scoped_pattern(const std::vector<std::string>& names,
 
 Fields TrainConfig::fields() {
   augmentation_fields_ = augmentation.fields();
-  return {
+  Fields all = {
       {"model_name_or_path", &model_name_or_path,
        "Model folder, or org/name (in the Hugging Face cache, or pulled into it)"},
       {"output_dir", &output_dir, "Folder for the result, checkpoints and metrics.jsonl"},
@@ -186,6 +187,11 @@ Fields TrainConfig::fields() {
       {"save_steps", &save_steps, "Steps between checkpoints; 0: none"},
       {"save_total_limit", &save_total_limit, "Checkpoints kept"},
   };
+  const Fields clips = video.fields();
+  const auto after = std::find_if(all.begin(), all.end(),
+                                  [](const Field& field) { return field.name == "augmentation"; });
+  all.insert(after + 1, clips.begin(), clips.end());
+  return all;
 }
 
 data::DataOptions TrainConfig::data_options() const {
@@ -200,7 +206,8 @@ data::EncodeOptions TrainConfig::encode_options() const {
   return {.max_length = max_length,
           .length_policy = data::parse_length_policy(length_policy),
           .train_on = data::parse_train_on(train_on),
-          .augmentation = augmentation};
+          .augmentation = augmentation,
+          .video = video};
 }
 
 std::vector<Stage> TrainConfig::parse_stages() const {

@@ -50,6 +50,7 @@ struct TrainConfig {
   std::int64_t max_bad_samples = 0;
   bool shuffle = true;
   data::AugmentConfig augmentation;
+  data::VideoSampling video;
 
   // LoRA
   std::int64_t r = 8;

@@ -139,6 +139,18 @@ TEST_CASE("pictures and their places must be equal in number") {
         "f:1: more video parts than entries of 'videos': got 0 entries");
 }
 
+TEST_CASE("video parts do as image parts do, with 'videos' or 'video', in any mix") {
+  const std::string parts = R"([{"type":"video"},{"type":"image"},{"type":"video","path":"c.webm"},
+                               {"type":"video"}])";
+  CHECK(parsed(user(parts, R"(,"images":["a.png"],"videos":["b.mp4",{"path":"d.mkv"}])")) ==
+        "user: <video> <image> <video> <video> [/d/b.mp4;/d/a.png;/d/c.webm;/d/d.mkv;]");
+  CHECK(parsed(user(R"([{"type":"video","video":"/e.mp4"}])")) == "user: <video> [/e.mp4;]");
+  CHECK(parsed(user(R"("What?")", R"(,"video":"b.mp4","image":"a.png")")) ==
+        "user: <image> <video> What? [/d/a.png;/d/b.mp4;]");
+  CHECK(error_of(user(R"([])", R"(,"videos":["a.mp4"])")) ==
+        "f:1: video parts don't fit the 'videos' column: got 0 parts, wanted 1");
+}
+
 TEST_CASE("clips have parts, a column and a marker of their own") {
   CHECK(parsed(user(R"([{"type":"video","path":"v.mp4"},{"type":"image"},{"type":"video"}])",
                     R"(,"images":["a.png"],"videos":["w.mp4"])")) ==
