@@ -5,9 +5,9 @@
 
 #include <algorithm>
 
-#include "data/media.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/core/sha256.h"
 
 namespace vlm::data {
 namespace {
@@ -52,6 +52,17 @@ void check_labels(const Example& example, const Sample& sample) {
                .wanted = "at least one assistant turn"});
 }
 
+// Of the files' bytes, in their order; empty without pictures, and with clips, whose frames depend
+// on more than the file.
+std::string content_key(const Sample& sample) {
+  std::string digests;
+  for (const MediaRef& medium : sample.media) {
+    if (medium.kind == MediaKind::kVideo) return "";
+    digests += sha256_hex(read_bytes(medium));
+  }
+  return digests.empty() ? "" : sha256_hex(digests);
+}
+
 // What opening one sample's media needs.
 struct MediaLoader {
   const Processor& processor;
@@ -79,13 +90,54 @@ struct MediaLoader {
     });
     return {at::cat(tiles), processor.video_text(times_s, reader.duration_s())};
   }
+
+  SamplePictures open(const Sample& sample) const {
+    SamplePictures pictures;
+    if (options.lookup && options.augmentation.is_off()) {
+      pictures.key = content_key(sample);
+      auto known = pictures.key.empty() ? std::nullopt : options.lookup->find(pictures.key);
+      if (known) {
+        pictures.texts = std::move(known->texts);
+        pictures.features = known->features;
+        return pictures;
+      }
+    }
+    std::vector<ProcessedMedium> media;
+    for (std::size_t i = 0; i < sample.media.size(); ++i) {
+      media.push_back(load(sample.media[i], options.seed + i));
+    }
+    ProcessedMedia joined = join_media(media);
+    pictures.texts = std::move(joined.texts);
+    pictures.pixel_values = joined.pixel_values;
+    return pictures;
+  }
 };
 
 }  // namespace
 
+std::int64_t SamplePictures::tiles() const {
+  if (features.defined()) return features.size(0);
+  return pixel_values.defined() ? pixel_values.size(0) : 0;
+}
+
+double Batch::padding() const {
+  return 1 - static_cast<double>(token_count) / static_cast<double>(labels.numel());
+}
+
+void add_pictures(const SamplePictures& pictures, Batch& batch) {
+  if (pictures.empty()) return;
+  std::size_t place = 0;
+  while (place < batch.pictures.size() &&
+         (pictures.key.empty() || batch.pictures[place].key != pictures.key)) {
+    ++place;
+  }
+  if (place == batch.pictures.size()) batch.pictures.push_back(pictures);
+  batch.picture_order.push_back(static_cast<std::int64_t>(place));
+}
+
 Example make_example(EncodedConversation encoded, const Sample& sample,
                      const EncodeOptions& options) {
-  Example example{.ids = std::move(encoded.ids), .pixel_values = encoded.pixel_values};
+  Example example{.ids = std::move(encoded.ids)};
   for (std::size_t t = 0; t < example.ids.size(); ++t) {
     example.labels.push_back(encoded.is_trained[t] ? example.ids[t] : kIgnoredLabel);
   }
@@ -102,14 +154,13 @@ Example make_example(EncodedConversation encoded, const Sample& sample,
 Example encode_example(const Sample& sample, const Processor& processor,
                        const EncodeOptions& options) {
   try {
-    const MediaLoader loader{processor, options};
-    std::vector<ProcessedMedium> media;
-    for (std::size_t i = 0; i < sample.media.size(); ++i) {
-      media.push_back(loader.load(sample.media[i], options.seed + i));
-    }
-    return make_example(processor.encode_conversation(sample.messages, join_media(media),
-                                                      find_loss_turns(sample, options.train_on)),
-                        sample, options);
+    SamplePictures pictures = MediaLoader{processor, options}.open(sample);
+    Example example =
+        make_example(processor.encode_conversation(sample.messages, {.texts = pictures.texts},
+                                                   find_loss_turns(sample, options.train_on)),
+                     sample, options);
+    example.pictures = std::move(pictures);
+    return example;
   } catch (const Error& error) {
     if (error.parts().where.starts_with(sample.where)) throw;
     throw located(error, sample.where);
@@ -154,7 +205,6 @@ Batch collate(const std::vector<Example>& examples, std::int64_t pad_id) {
   Batch batch;
   batch.inputs.input_ids = at::full(size, pad_id, at::kLong);
   batch.labels = at::full(size, kIgnoredLabel, at::kLong);
-  std::vector<at::Tensor> tiles;
   for (std::size_t b = 0; b < examples.size(); ++b) {
     const Example& example = examples[b];
     std::int64_t* ids = batch.inputs.input_ids.data_ptr<std::int64_t>() + b * length;
@@ -163,9 +213,9 @@ Batch collate(const std::vector<Example>& examples, std::int64_t pad_id) {
     std::copy(example.labels.begin() + 1, example.labels.end(), labels);  // shifted left by one
     batch.label_count += std::count_if(example.labels.begin() + 1, example.labels.end(),
                                        [](std::int64_t label) { return label != kIgnoredLabel; });
-    if (example.pixel_values.defined()) tiles.push_back(example.pixel_values);
+    batch.token_count += static_cast<std::int64_t>(example.ids.size());
+    add_pictures(example.pictures, batch);
   }
-  if (!tiles.empty()) batch.inputs.pixel_values = at::cat(tiles);
   return batch;
 }
 

@@ -23,6 +23,8 @@ const std::vector<std::string>& length_policy_names();
 // Throws Error for an unknown name.
 LengthPolicy parse_length_policy(const std::string& name);
 
+class PictureLookup;  // data/picture_lookup.h
+
 struct EncodeOptions {
   std::int64_t max_length = 0;  // longest sample in tokens; 0: no bound
   LengthPolicy length_policy = LengthPolicy::kError;
@@ -30,6 +32,9 @@ struct EncodeOptions {
   AugmentConfig augmentation;  // a clip's frames are all changed alike
   std::uint64_t seed = 0;      // of this sample's augmentation
   VideoSampling video;
+  // Gives samples their pictures' key, and features in place of pixels where it has them. Null, or
+  // with augmentation: neither.
+  const PictureLookup* lookup = nullptr;
 };
 
 }  // namespace vlm::data

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "train/batches/picture_store.h"
 #include "train/loss.h"
 
 namespace vlm::train {
@@ -24,7 +25,7 @@ double evaluate_loss(VisionLanguageModel& model, const Processor& processor,
     }
     if (examples.empty()) continue;
     const data::Batch batch = data::collate(examples, 0);
-    sum += loss_sum(model, batch).item<double>();
+    sum += loss_sum(model, batch, options.pictures).item<double>();
     labels += batch.label_count;
   }
   model.train();

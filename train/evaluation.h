@@ -11,10 +11,13 @@
 
 namespace vlm::train {
 
+class PictureStore;
+
 struct EvaluationOptions {
   std::int64_t batch_size = 1;
   data::EncodeOptions encode;  // without augmentation
   data::SkippedSamples* skipped = nullptr;
+  PictureStore* pictures = nullptr;  // where features come from; null: from the model
 };
 
 // The model is in training mode before and after. Samples that may be skipped are left out.

@@ -18,6 +18,9 @@ struct StepFigures {
   double learning_rate = 0;
   double epoch = 0;
   std::int64_t samples = 0;
+  std::int64_t tokens = 0;  // without padding
+  std::int64_t slots = 0;   // with it
+  double data_wait_s = 0;   // that the loop waited for data
 };
 
 class StepLog {
@@ -33,7 +36,7 @@ class StepLog {
   TrainingState& state_;
   MetricsLog& metrics_;
   std::int64_t logging_steps_;
-  std::int64_t samples_ = 0;  // since the last row
+  StepFigures sums_;  // of samples, tokens, slots and waits since the last row
   std::chrono::steady_clock::time_point last_row_ = std::chrono::steady_clock::now();
 };
 

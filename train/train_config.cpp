@@ -56,6 +56,19 @@ void check_data(const TrainConfig& config) {
   }
   config.augmentation.check();
   config.video.check("video_");
+  if (config.share_pictures && !config.packing) {
+    throw Error({.what = "pictures are only shared in packed rows",
+                 .where = "share_pictures",
+                 .wanted = "packing"});
+  }
+  if (config.share_pictures && !config.augmentation.is_off()) {
+    throw Error({.what = "augmented pictures can't be shared: they differ from sample to sample",
+                 .where = "share_pictures"});
+  }
+  if (config.group_by_length && config.packing) {
+    throw Error({.what = "packed rows have no padding, so lengths needn't be grouped",
+                 .where = "group_by_length"});
+  }
 }
 
 void check_numbers(const TrainConfig& config) {
@@ -64,6 +77,10 @@ void check_numbers(const TrainConfig& config) {
   require_at_least(config.gradient_accumulation_steps, 1, "gradient_accumulation_steps");
   require_at_least(config.max_length, 0, "max_length");
   require_at_least(config.max_bad_samples, 0, "max_bad_samples");
+  require_at_least(config.max_tokens_per_batch, 1, "max_tokens_per_batch");
+  require_at_least(config.max_tiles_per_batch, 0, "max_tiles_per_batch");
+  require_at_least(config.dataloader_num_workers, 1, "dataloader_num_workers");
+  require_between(config.feature_cache_gb, 0, 1e6, "feature_cache_gb");
   require_at_least(config.warmup_steps, 0, "warmup_steps");
   require_at_least(config.logging_steps, 1, "logging_steps");
   require_at_least(config.eval_steps, 0, "eval_steps");
@@ -150,6 +167,19 @@ Fields TrainConfig::fields() {
        "Malformed samples that may be passed over; each is told, and listed in "
        "skipped_samples.jsonl"},
       {"shuffle", &shuffle, "New seeded order every epoch; false: the order of the files"},
+      {"packing", &packing, "The samples of a step packed into rows without padding"},
+      {"max_tokens_per_batch", &max_tokens_per_batch, "With packing: tokens a row"},
+      {"max_tiles_per_batch", &max_tiles_per_batch,
+       "With packing: picture tiles a row; 0: no bound"},
+      {"share_pictures", &share_pictures,
+       "With packing: samples about the same pictures meet in a step and stand behind one copy"},
+      {"group_by_length", &group_by_length,
+       "Samples of similar length meet in a step, for less padding; reads all data first"},
+      {"feature_cache", &feature_cache,
+       "Folder that keeps the features of pictures while nothing of them is trained or augmented; "
+       "auto: the user's cache folder, if the vision encoder is large; off"},
+      {"feature_cache_gb", &feature_cache_gb, "Bound of that folder in GB"},
+      {"dataloader_num_workers", &dataloader_num_workers, "Threads that read samples ahead"},
       {"augmentation", &augmentation_fields_},
       {"r", &r, "Rank of the adapters"},
       {"lora_alpha", &lora_alpha, "Scaling is lora_alpha / r"},

@@ -49,6 +49,14 @@ struct TrainConfig {
   std::string length_policy = "error";
   std::int64_t max_bad_samples = 0;
   bool shuffle = true;
+  bool packing = false;
+  std::int64_t max_tokens_per_batch = 2048;
+  std::int64_t max_tiles_per_batch = 0;
+  bool share_pictures = false;
+  bool group_by_length = false;
+  std::string feature_cache = "auto";
+  double feature_cache_gb = 10;
+  std::int64_t dataloader_num_workers = 2;
   data::AugmentConfig augmentation;
   data::VideoSampling video;
 

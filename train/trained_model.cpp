@@ -4,12 +4,11 @@
 
 #include <nlohmann/json.hpp>
 
-#include "train/data_plan.h"
+#include "train/batches/data_plan.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/io/hub_pull.h"
-#include "vlm/models/registry.h"
 
 namespace vlm::train {
 namespace {
@@ -27,10 +26,7 @@ ModelPtr load_base(const TrainConfig& config, const std::filesystem::path& folde
     model->to(options.device);
     return model;
   }
-  LoadOptions chosen = options;
-  // Small updates vanish in bfloat16 weights: what is trained is float32 unless asked otherwise.
-  if (config.method == "full" && chosen.dtype == "auto") chosen.dtype = "float32";
-  return load_model(folder, chosen);
+  return load_model(folder, options);
 }
 
 NamedTensors choose_trainable(VisionLanguageModel& model, const TrainConfig& config) {
@@ -55,13 +51,23 @@ NamedTensors choose_trainable(VisionLanguageModel& model, const TrainConfig& con
 
 }  // namespace
 
+LoadOptions base_options(const TrainConfig& config, const RuntimeOptions& runtime,
+                         at::Device device) {
+  LoadOptions options{.dtype = runtime.dtype, .device = device};
+  // Small updates vanish in bfloat16 weights: what is trained is float32 unless asked otherwise.
+  if (config.method == "full" && options.dtype == "auto") options.dtype = "float32";
+  // A frozen base may stay as narrow as its file is: the numbers are the same.
+  options.keep_bfloat16 = config.method != "full";
+  return options;
+}
+
 TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions& runtime,
                                 at::Device device) {
   TrainedModel trained{.folder = find_or_pull_model(config.model_name_or_path)};
   at::Generator generator = at::detail::createCPUGenerator(
       mix_seed(static_cast<std::uint64_t>(config.seed), kWeightStream));
   trained.model =
-      load_base(config, trained.folder, {.dtype = runtime.dtype, .device = device}, generator);
+      load_base(config, trained.folder, base_options(config, runtime, device), generator);
   if (config.method == "lora") {
     if (config.adapter) {
       trained.lora = load_adapter(*trained.model, *config.adapter);

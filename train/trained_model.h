@@ -15,6 +15,7 @@
 #include "train/train_config.h"
 #include "vlm/models/model.h"
 #include "vlm/models/processor.h"
+#include "vlm/models/registry.h"
 #include "vlm/nn/runtime.h"
 
 namespace vlm::train {
@@ -26,6 +27,10 @@ struct TrainedModel {
   LoraConfig lora;         // of method lora
   NamedTensors trainable;  // parameters that require gradients; a tied one once
 };
+
+// How the base is loaded.
+LoadOptions base_options(const TrainConfig& config, const RuntimeOptions& runtime,
+                         at::Device device);
 
 // Throws Error for what doesn't fit: a missing model, no module that matches, nothing to train.
 TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions& runtime,

@@ -3,17 +3,20 @@
 #include <ATen/Context.h>
 #include <c10/core/GradMode.h>
 
+#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "train/batches/step_loader.h"
 #include "train/evaluation.h"
 #include "train/loss.h"
-#include "train/step_loader.h"
 #include "train/step_log.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/core/progress.h"
+#include "vlm/models/picture_cache.h"
+#include "vlm/models/registry.h"
 
 namespace vlm::train {
 
@@ -26,7 +29,8 @@ Trainer::Trainer(TrainConfig config, const TrainOptions& options)
   const at::Device device = prepare_runtime(options_.runtime);
   trained_ = load_trained_model(config_, options_.runtime, device);
   optimizer_ = make_optimizer(config_, trained_.trainable);
-  data_ = load_training_data(config_);
+  data_ = load_training_data(config_, *trained_.processor);
+  open_pictures(device);
   schedule_ = make_schedule(config_, data_.plan->total_steps());
   resume();
 }
@@ -57,13 +61,47 @@ void Trainer::resume() {
       config_.max_bad_samples, output_dir / "skipped_samples.jsonl", state_.step > 0);
 }
 
+void Trainer::open_pictures(at::Device device) {
+  const bool may_keep = config_.augmentation.is_off() && !trains_pictures(*trained_.model);
+  std::shared_ptr<FeatureCache> cache;
+  if (may_keep) {
+    cache = open_feature_cache({config_.feature_cache, config_.feature_cache_gb}, *trained_.model);
+  }
+  if (cache) log_info("picture features are kept in " + cache->folder().string());
+  pictures_ = std::make_unique<PictureStore>(cache, *trained_.model, *trained_.processor);
+  device_ = device;
+}
+
+// Once every picture's features came from the cache for a whole epoch, or were put there, the
+// vision tower is not needed any more.
+void Trainer::release_tower() {
+  const bool is_adapter = config_.method == "lora" && config_.init_weights == "checkpoint";
+  const bool is_new_epoch = data_.plan->epoch_at(state_.step) >= 1;
+  if (!is_adapter || !is_new_epoch || !pictures_->has_cache() || pictures_->is_released()) return;
+  pictures_->release_tower(*trained_.model, [this] {
+    return load_model(trained_.folder, base_options(config_, options_.runtime, device_));
+  });
+}
+
+LoaderOptions Trainer::loader_options() const {
+  LoaderOptions options{.batch_size = config_.per_device_train_batch_size,
+                        .encode = config_.encode_options(),
+                        .seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kAugmentStream),
+                        .workers = config_.dataloader_num_workers,
+                        .skipped = skipped_.get()};
+  options.encode.lookup = pictures_.get();
+  if (config_.packing) {
+    options.packing = {.max_tokens = config_.max_tokens_per_batch,
+                       .max_tiles = config_.max_tiles_per_batch,
+                       .share_pictures = config_.share_pictures,
+                       .image_token_id = trained_.model->image_token_id()};
+  }
+  return options;
+}
+
 TrainResult Trainer::run() {
-  const LoaderOptions loader_options{
-      .batch_size = config_.per_device_train_batch_size,
-      .encode = config_.encode_options(),
-      .seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kAugmentStream),
-      .skipped = skipped_.get()};
-  StepLoader loader(*data_.plan, data_.datasets, *trained_.processor, loader_options, state_.step);
+  StepLoader loader(*data_.plan, data_.datasets, *trained_.processor, loader_options(),
+                    state_.step);
   const CheckpointWriter writer{.output_dir = config_.output_dir,
                                 .config = effective_config_,
                                 .save_total_limit = config_.save_total_limit,
@@ -81,10 +119,16 @@ TrainResult Trainer::run() {
       log_info(concat("stopped at step ", state_.step, "; the same command goes on from here"));
       return TrainResult::kInterrupted;
     }
+    release_tower();
+    const auto asked_at = std::chrono::steady_clock::now();
     const StepData step = loader.next();
+    const std::chrono::duration<double> wait = std::chrono::steady_clock::now() - asked_at;
     StepFigures figures{.learning_rate = schedule_.at(state_.step),
                         .epoch = data_.plan->epoch_at(state_.step),
-                        .samples = step.sample_count};
+                        .samples = step.sample_count,
+                        .tokens = step.token_count,
+                        .slots = step.slot_count,
+                        .data_wait_s = wait.count()};
     figures.loss = train_step(step, figures.grad_norm);
     ++state_.step;
     const bool is_last = state_.step == total;
@@ -96,6 +140,7 @@ TrainResult Trainer::run() {
     progress.update(state_.step, concat("loss ", figures.loss));
   }
   trained_.model->eval();
+  pictures_->restore_tower(*trained_.model);
   save_trained_model(trained_, config_, config_.output_dir);
   return TrainResult::kFinished;
 }
@@ -107,7 +152,7 @@ double Trainer::train_step(const StepData& data, double& grad_norm) {
   double loss = 0;
   for (const data::Batch& batch : data.batches) {
     const at::Tensor part =
-        loss_sum(*trained_.model, batch) / static_cast<double>(data.label_count);
+        loss_sum(*trained_.model, batch, pictures_.get()) / static_cast<double>(data.label_count);
     part.backward();
     loss += part.item<double>();
   }
@@ -130,7 +175,8 @@ void Trainer::evaluate() {
   const double loss = evaluate_loss(*trained_.model, *trained_.processor, *data_.eval_dataset,
                                     {.batch_size = config_.per_device_eval_batch_size,
                                      .encode = encode,
-                                     .skipped = skipped_.get()});
+                                     .skipped = skipped_.get(),
+                                     .pictures = pictures_.get()});
   metrics_->write({{"step", state_.step}, {"eval_loss", loss}});
 }
 

@@ -12,6 +12,8 @@
 #include <memory>
 
 #include "data/skipped_samples.h"
+#include "train/batches/picture_store.h"
+#include "train/batches/step_loader.h"
 #include "train/metrics_log.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -28,8 +30,6 @@ struct TrainOptions {
   bool restart = false;  // ignore checkpoints in output_dir
 };
 
-struct StepData;
-
 enum class TrainResult { kFinished, kInterrupted };
 
 class Trainer {
@@ -43,6 +43,9 @@ class Trainer {
 
  private:
   void resume();
+  void open_pictures(at::Device device);
+  void release_tower();
+  LoaderOptions loader_options() const;
   // Returns the loss; the norm of the gradients goes into `grad_norm`.
   double train_step(const StepData& data, double& grad_norm);
   void evaluate();
@@ -50,8 +53,10 @@ class Trainer {
   TrainConfig config_;
   TrainOptions options_;
   OrderedJson effective_config_;
+  at::Device device_ = at::kCPU;
   TrainedModel trained_;
   TrainingData data_;
+  std::unique_ptr<PictureStore> pictures_;
   Schedule schedule_;
   std::unique_ptr<AdamW> optimizer_;
   std::unique_ptr<MetricsLog> metrics_;

@@ -2,6 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+
+#include "data/sample_size.h"
+#include "vlm/core/concat.h"
+#include "vlm/core/sha256.h"
 
 namespace vlm::train {
 namespace {
@@ -19,9 +24,24 @@ std::vector<MixPart> mix_parts(const data::Dataset& dataset) {
   return is_plain ? std::vector<MixPart>{} : parts;
 }
 
+// Samples that show the same pictures have the same number.
+std::vector<std::int64_t> number_pictures(const data::Dataset& dataset) {
+  std::map<std::string, std::int64_t> numbers;
+  std::vector<std::int64_t> groups;
+  for (std::int64_t i = 0; i < dataset.size(); ++i) {
+    std::string key;
+    for (const data::MediaRef& medium : dataset.at(i).media) {
+      key += concat(medium.bytes ? sha256_hex(*medium.bytes) : medium.name, "\n");
+    }
+    // Samples without a picture have nothing to share.
+    groups.push_back(key.empty() ? i : numbers.emplace(key, i).first->second);
+  }
+  return groups;
+}
+
 }  // namespace
 
-TrainingData load_training_data(const TrainConfig& config) {
+TrainingData load_training_data(const TrainConfig& config, const Processor& processor) {
   const data::DataOptions options = config.data_options();
   const std::int64_t samples_per_step =
       config.per_device_train_batch_size * config.gradient_accumulation_steps;
@@ -41,6 +61,13 @@ TrainingData load_training_data(const TrainConfig& config) {
           std::ceil(config.num_train_epochs * static_cast<double>(per_epoch)));
     }
     sizes.push_back({.samples = samples, .steps = steps, .mixture = parts});
+    const data::Dataset& dataset = *loaded.datasets.back();
+    if (config.share_pictures) sizes.back().groups = number_pictures(dataset);
+    if (config.group_by_length) {
+      const auto measured =
+          data::measure_samples(dataset, processor, config.dataloader_num_workers);
+      for (const data::SampleSize& size : measured) sizes.back().lengths.push_back(size.tokens);
+    }
   }
   if (!config.eval_files.empty()) {
     loaded.eval_dataset = data::load_datasets(config.eval_files, options);

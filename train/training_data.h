@@ -10,9 +10,10 @@
 #include <vector>
 
 #include "data/dataset.h"
-#include "train/data_plan.h"
+#include "train/batches/data_plan.h"
 #include "train/schedule.h"
 #include "train/train_config.h"
+#include "vlm/models/processor.h"
 
 namespace vlm::train {
 
@@ -22,8 +23,9 @@ struct TrainingData {
   std::unique_ptr<DataPlan> plan;
 };
 
-// Throws Error for files that are missing, empty or malformed.
-TrainingData load_training_data(const TrainConfig& config);
+// Throws Error for files that are missing, empty or malformed. Reads every sample where
+// share_pictures or group_by_length ask for it, and their pictures' sizes for the latter.
+TrainingData load_training_data(const TrainConfig& config, const Processor& processor);
 
 // The learning rate over a run of `total_steps`.
 Schedule make_schedule(const TrainConfig& config, std::int64_t total_steps);

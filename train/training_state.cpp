@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "vlm/core/concat.h"
@@ -19,7 +21,9 @@ constexpr const char* kStateFile = "trainer_state.json";
 
 // Keys that may change between the parts of a run without changing what is learned.
 bool is_free_to_change(const std::string& key) {
-  return key == "save_steps" || key == "save_total_limit" || key == "output_dir";
+  static const std::set<std::string> free = {"save_steps", "save_total_limit", "output_dir",
+                                             "feature_cache_gb", "dataloader_num_workers"};
+  return free.count(key) > 0;
 }
 
 // The N of "checkpoint-N", or −1.

@@ -93,7 +93,7 @@ TEST_CASE("labels of a conversation with pictures and two answers, token by toke
   const Ids second_turn = {301, 308, 110, 299, 327, 101, 399};  // not the newline at 108
   std::copy(second_turn.begin(), second_turn.end(), labels.begin() + 101);
   CHECK(example.labels == labels);
-  CHECK(example.pixel_values.sizes() == at::IntArrayRef({3 + 5, 3, 32, 32}));
+  CHECK(example.pictures.pixel_values.sizes() == at::IntArrayRef({3 + 5, 3, 32, 32}));
 }
 
 TEST_CASE("neither system nor user are learned, nor pictures in an answer") {
@@ -103,7 +103,7 @@ TEST_CASE("neither system nor user are learned, nor pictures in an answer") {
       processor(), {});
   CHECK(learned_turns(talk) ==
         std::vector<std::string>{" a<end_of_utterance>", " <end_of_utterance>"});
-  CHECK_FALSE(talk.pixel_values.defined());
+  CHECK_FALSE(talk.pictures.pixel_values.defined());
 
   // Nothing that stands for a picture is learned, its markers and the breaks between its rows
   // included.
@@ -124,9 +124,11 @@ TEST_CASE("neither system nor user are learned, nor pictures in an answer") {
 TEST_CASE("a batch is padded on the right, and labels are shifted to what comes next") {
   const at::Tensor one = at::full({1, 3, 2, 2}, 1.0F), two = at::full({2, 3, 2, 2}, 2.0F);
   const std::vector<Example> examples = {
-      {.ids = {5, 6, 7}, .labels = {-100, 6, 7}, .pixel_values = one},
+      {.ids = {5, 6, 7}, .labels = {-100, 6, 7}, .pictures = {.pixel_values = one}},
       {.ids = {8, 9}, .labels = {8, 9}},
-      {.ids = {1, 2, 3, 4, 5}, .labels = {-100, -100, 3, -100, 5}, .pixel_values = two}};
+      {.ids = {1, 2, 3, 4, 5},
+       .labels = {-100, -100, 3, -100, 5},
+       .pictures = {.pixel_values = two}}};
   const Batch batch = collate(examples, 77);
   CHECK(batch.inputs.input_ids.equal(
       at::tensor(Ids{5, 6, 7, 77, 77, 8, 9, 77, 77, 77, 1, 2, 3, 4, 5}).view({3, 5})));
@@ -135,10 +137,15 @@ TEST_CASE("a batch is padded on the right, and labels are shifted to what comes 
                                           -100, 3, -100, 5, -100})
                                .view({3, 5})));
   CHECK(batch.label_count == 2 + 1 + 2);
-  CHECK(batch.inputs.pixel_values.equal(at::cat({one, two})));
+  REQUIRE(batch.pictures.size() == 2);
+  CHECK(batch.pictures[0].pixel_values.equal(one));
+  CHECK(batch.pictures[1].pixel_values.equal(two));
+  CHECK(batch.picture_order == Ids{0, 1});
+  CHECK(batch.token_count == 10);
+  CHECK(batch.padding() == Approx(5.0 / 15));
   CHECK_FALSE(batch.inputs.attention_mask.defined());
   CHECK_FALSE(batch.inputs.tile_mask.defined());
-  CHECK_FALSE(collate({examples[1]}, 77).inputs.pixel_values.defined());
+  CHECK(collate({examples[1]}, 77).pictures.empty());
 }
 
 TEST_CASE("a sample that can't be learned from is refused by name") {
@@ -181,7 +188,7 @@ TEST_CASE("a sample that is too long is cut behind its pictures, or refused") {
   const Example just = encode_example(
       seen, processor(), {.max_length = end + 1, .length_policy = LengthPolicy::kTruncate});
   CHECK(just.ids.size() == static_cast<std::size_t>(end + 1));
-  CHECK(just.pixel_values.equal(full.pixel_values));
+  CHECK(just.pictures.pixel_values.equal(full.pictures.pixel_values));
   CHECK(error_of(seen, {.max_length = end - 1, .length_policy = LengthPolicy::kTruncate}) ==
         "t.jsonl:3: sample is too long, and cutting it would cut a picture: got " +
             std::to_string(full.ids.size()) +
@@ -281,15 +288,18 @@ TEST_CASE("augmentation changes the tiles by the seed alone, and never the text"
   const Sample seen =
       sample({picture_and("user", "?"), text("assistant", "A cat.")}, {picture("square")});
   const Example plain = encode_example(seen, processor(), {.seed = 1});
-  CHECK(plain.pixel_values.equal(encode_example(seen, processor(), {.seed = 2}).pixel_values));
+  CHECK(plain.pictures.pixel_values.equal(
+      encode_example(seen, processor(), {.seed = 2}).pictures.pixel_values));
   const EncodeOptions moved = {.augmentation = {.shift = 0.4}, .seed = 1};
   const Example once = encode_example(seen, processor(), moved);
   CHECK(once.ids == plain.ids);
   CHECK(once.labels == plain.labels);
-  CHECK_FALSE(once.pixel_values.equal(plain.pixel_values));
-  CHECK(once.pixel_values.equal(encode_example(seen, processor(), moved).pixel_values));
-  CHECK_FALSE(once.pixel_values.equal(
-      encode_example(seen, processor(), {.augmentation = {.shift = 0.4}, .seed = 2}).pixel_values));
+  CHECK_FALSE(once.pictures.pixel_values.equal(plain.pictures.pixel_values));
+  CHECK(once.pictures.pixel_values.equal(
+      encode_example(seen, processor(), moved).pictures.pixel_values));
+  CHECK_FALSE(once.pictures.pixel_values.equal(
+      encode_example(seen, processor(), {.augmentation = {.shift = 0.4}, .seed = 2})
+          .pictures.pixel_values));
 }
 
 }  // namespace

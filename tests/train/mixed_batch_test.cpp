@@ -72,12 +72,14 @@ TEST_CASE("a batch of text, pictures and clips has the gradients of its samples"
   for (const Sample& one : samples()) {
     examples.push_back(data::encode_example(one, *processor, {.video = {.max_frames = 3}}));
     singles.push_back(data::collate({examples.back()}, 2));
-    const at::Tensor pixels = examples.back().pixel_values;
+    const at::Tensor pixels = examples.back().pictures.pixel_values;
     tiles += pixels.defined() ? pixels.size(0) : 0;
   }
   const data::Batch mixed = data::collate(examples, 2);
   CHECK(tiles == 3 + (3 + 3 + 3) + 3);
-  CHECK(mixed.inputs.pixel_values.size(0) == tiles);
+  std::int64_t mixed_tiles = 0;
+  for (const auto& pictures : mixed.pictures) mixed_tiles += pictures.tiles();
+  CHECK(mixed_tiles == tiles);
   const Outcome together = run(*model, {mixed});
   const Outcome apart = run(*model, singles);
   check_close(together.loss, apart.loss);

@@ -1,5 +1,5 @@
 // What epochs take of files with weights, and the seeded order without memory.
-#include "train/mixture.h"
+#include "train/batches/mixture.h"
 
 #include <algorithm>
 #include <map>
@@ -7,7 +7,7 @@
 #include <set>
 
 #include "tests/support/catch.h"
-#include "train/data_plan.h"
+#include "train/batches/data_plan.h"
 
 namespace vlm::train {
 namespace {

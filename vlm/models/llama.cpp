@@ -7,6 +7,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/nn/activation_checkpoint.h"
 #include "vlm/nn/attention.h"
+#include "vlm/nn/packed_attention.h"
 #include "vlm/nn/rotary.h"
 
 namespace vlm {
@@ -28,14 +29,23 @@ Fields LlamaConfig::fields() {
           {"mlp_bias", &mlp_bias}};
 }
 
-namespace {
-
 // What every layer of one forward pass shares.
 struct DecodeStep {
   RotaryTable rotary;
-  at::Tensor mask;  // [B, 1, T, T] bool; undefined: causal
-  KvCache* cache;   // may be null
+  at::Tensor mask;                                       // [B, 1, T, T] bool; undefined: causal
+  KvCache* cache;                                        // may be null
+  std::shared_ptr<const std::vector<Segment>> segments;  // of a packed row; may be null
 };
+
+namespace {
+
+at::Tensor attend(const DecodeStep& step, std::int64_t layer, const at::Tensor& q,
+                  const at::Tensor& k, const at::Tensor& v) {
+  if (step.cache) return step.cache->attend(layer, q, k, v);
+  if (step.segments) return packed_attention(q, k, v, *step.segments);
+  if (step.mask.defined()) return grouped_attention(q, k, v, step.mask, /*is_causal=*/false);
+  return causal_attention(q, k, v);
+}
 
 }  // namespace
 
@@ -61,9 +71,7 @@ class LlamaAttention : public torch::nn::Module {
     const at::Tensor q = apply_rotary(split(q_proj_->forward(x)), step.rotary);
     const at::Tensor k = apply_rotary(split(k_proj_->forward(x)), step.rotary);
     const at::Tensor v = split(v_proj_->forward(x));
-    const at::Tensor attended =  // [B, H, T, D]
-        step.cache ? step.cache->attend(layer_, q, k, v)
-                   : grouped_attention(q, k, v, step.mask, !step.mask.defined() && x.size(1) > 1);
+    const at::Tensor attended = attend(step, layer_, q, k, v);  // [B, H, T, D]
     return o_proj_->forward(attended.transpose(1, 2).flatten(2));
   }
 
@@ -170,12 +178,28 @@ DecodeStep make_step(const LlamaConfig& config, const at::Tensor& embeddings,
 at::Tensor LlamaModel::forward(const at::Tensor& embeddings, const at::Tensor& attention_mask,
                                KvCache* cache, bool checkpointing) {
   const DecodeStep step = make_step(config_, embeddings, attention_mask, cache);
-  at::Tensor x = embeddings;
+  const at::Tensor hidden = run_layers(embeddings, step, checkpointing);
+  if (cache) cache->end_pass();
+  return hidden;
+}
+
+at::Tensor LlamaModel::forward_packed(const at::Tensor& embeddings,
+                                      const std::vector<Segment>& segments, bool checkpointing) {
+  DecodeStep step{.cache = nullptr,
+                  .segments = std::make_shared<const std::vector<Segment>>(segments)};
+  step.rotary =
+      make_rotary_table(packed_positions(segments).to(embeddings.device()), config_.head_size(),
+                        config_.rope_theta, embeddings.scalar_type());
+  return run_layers(embeddings, step, checkpointing);
+}
+
+at::Tensor LlamaModel::run_layers(at::Tensor x, const DecodeStep& step, bool checkpointing) {
   for (const auto& layer : layers_) {
     const auto block = [&layer, step](const at::Tensor& in) { return layer->forward(in, step); };
+    // Below the first layer that learns nothing is recorded.
+    const c10::AutoGradMode recording(needs_gradient(*layer, x));
     x = checkpointing ? checkpoint_activations(*layer, block, x) : block(x);
   }
-  if (cache) cache->end_pass();
   return norm_->forward(x);
 }
 

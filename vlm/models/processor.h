@@ -83,7 +83,12 @@ class Processor {
                                                   const ProcessedMedia& media,
                                                   const LossTurns& turns) const = 0;
 
+  // What pictures' tiles and texts follow from beside their pixels, as text. For keys of caches.
+  virtual std::string picture_settings() const = 0;
+
   virtual const Tokenizer& tokenizer() const = 0;
+  // Tokens that each tile becomes.
+  virtual std::int64_t tokens_per_tile() const = 0;
 
   ProcessedMedium process_video(const VideoClip& clip) const;
   ProcessedMedia process_media(const std::vector<Medium>& media) const;

@@ -196,6 +196,14 @@ EncodedConversation SmolVlmProcessor::encode_prompt(const std::vector<Message>& 
           .pixel_values = media.pixel_values};
 }
 
+std::string SmolVlmProcessor::picture_settings() const {
+  const ImageProcessorConfig& c = image_processor_.config();
+  return Json({c.do_resize, c.do_image_splitting, c.do_rescale, c.do_normalize, c.resample,
+               c.rescale_factor, c.image_mean, c.image_std, c.size_longest_edge, c.size_height,
+               c.size_width, c.max_image_size_longest_edge, image_seq_len_})
+      .dump();
+}
+
 EncodedConversation SmolVlmProcessor::encode_conversation(const std::vector<Message>& messages,
                                                           const ProcessedMedia& media,
                                                           const LossTurns& turns) const {

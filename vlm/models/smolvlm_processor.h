@@ -38,7 +38,9 @@ class SmolVlmProcessor : public Processor {
   EncodedConversation encode_conversation(const std::vector<Message>& messages,
                                           const ProcessedMedia& media,
                                           const LossTurns& turns) const override;
+  std::string picture_settings() const override;
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
+  std::int64_t tokens_per_tile() const override { return image_seq_len_; }
 
   // The prompt string with the tokens of all media spelled out. For tests and inspection.
   std::string expand_prompt(const std::vector<Message>& messages, const ProcessedMedia& media,

@@ -7,7 +7,8 @@
 // memory: half the bytes to hold, and half to read for each generated token, which is what bounds
 // decoding. A few rows of x are multiplied straight from the bfloat16 weights; more rows convert
 // the weights a block at a time, into a buffer that stays in the processor's cache, for a matrix
-// product. CPU only, no gradients.
+// product. CPU only. Gradients flow to x; the
+// weights are frozen.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,6 +1,6 @@
-#include "train/mixture.h"
+#include "train/batches/mixture.h"
 
-#include "train/data_plan.h"
+#include "train/batches/data_plan.h"
 
 namespace vlm::train {
 

@@ -2,13 +2,17 @@
 // goes on exactly.
 //
 // Steps run through the stages; within a stage every epoch is a new seeded order, and an epoch's
-// last step may be short.
+// last step may be short. Samples of one group (those about the same pictures) can be kept next to
+// each other, so that they meet in a step; or samples of similar length, so that batches have
+// little padding (as transformers' LengthGroupedSampler: sorted within 50 batches, the longest
+// first of all).
 #pragma once
 
 #include <cstdint>
+#include <mutex>
 #include <vector>
 
-#include "train/mixture.h"
+#include "train/batches/mixture.h"
 
 namespace vlm::train {
 
@@ -16,6 +20,9 @@ struct StageSize {
   std::int64_t samples = 0;           // of an epoch
   std::int64_t steps = 0;             // of this stage
   std::vector<MixPart> mixture = {};  // its files; empty: an epoch takes every sample once
+  // Of each sample of the data set:
+  std::vector<std::int64_t> groups = {};   // number of its group; empty: none are kept together
+  std::vector<std::int64_t> lengths = {};  // empty: they don't count
 };
 
 // Samples of one optimizer step.
@@ -29,6 +36,8 @@ class DataPlan {
  public:
   DataPlan(std::vector<StageSize> stages, std::int64_t samples_per_step, bool shuffle,
            std::uint64_t seed);
+  DataPlan(const DataPlan&) = delete;
+  DataPlan& operator=(const DataPlan&) = delete;
 
   std::int64_t total_steps() const;
   StepPlan at(std::int64_t step) const;
@@ -43,11 +52,17 @@ class DataPlan {
   Place find(std::int64_t step) const;
   std::int64_t steps_per_epoch(std::int64_t stage) const;
   std::vector<std::int64_t> order_of(std::int64_t stage, std::int64_t epoch) const;
+  std::vector<std::int64_t> make_order(std::int64_t stage, std::int64_t epoch) const;
 
   std::vector<StageSize> stages_;
   std::int64_t samples_per_step_;
   bool shuffle_;
   std::uint64_t seed_;
+
+  // The order asked for last: steps of an epoch ask for the same one.
+  mutable std::mutex mutex_;
+  mutable std::int64_t last_stage_ = -1, last_epoch_ = -1;
+  mutable std::vector<std::int64_t> last_order_;
 };
 
 // Random streams of a run, told apart in mix_seed.
