@@ -13,10 +13,10 @@ namespace vlm::data {
 namespace {
 
 // Takes away what stands behind max_length: text, never a part of a picture.
-void truncate(Example& example, const std::vector<bool>& is_media, const Sample& sample,
+void truncate(Example& example, const std::vector<std::int64_t>& medium, const Sample& sample,
               std::int64_t max_length) {
   const auto length = static_cast<std::ptrdiff_t>(max_length);
-  if (std::find(is_media.begin() + length, is_media.end(), true) != is_media.end()) {
+  if (std::any_of(medium.begin() + length, medium.end(), [](auto number) { return number >= 0; })) {
     throw LongSampleError({.what = "sample is too long, and cutting it would cut a picture",
                            .where = sample.where,
                            .got = concat(example.ids.size(), " tokens"),
@@ -144,7 +144,7 @@ Example make_example(EncodedConversation encoded, const Sample& sample,
   const auto length = static_cast<std::int64_t>(example.ids.size());
   const bool is_long = options.max_length > 0 && length > options.max_length;
   if (is_long && options.length_policy == LengthPolicy::kTruncate) {
-    truncate(example, encoded.is_media, sample, options.max_length);
+    truncate(example, encoded.medium, sample, options.max_length);
   }
   check_length(example, sample, options.max_length);
   check_labels(example, sample);

@@ -244,7 +244,7 @@ std::function<int()> add_evaluate(CLI::App& app, const RuntimeOptions& runtime) 
   auto folder = std::make_shared<data::DataOptions>();
   CLI::App* command = app.add_subcommand(
       "evaluate", "Answer a data set's questions and print the share answered exactly");
-  command->add_option("data", options->paths, "JSONL files and picture folders, as for finetune")
+  command->add_option("data", options->paths, "Data files and picture folders, as for finetune")
       ->required();
   add_batch_options(*command, *options);
   command

@@ -35,7 +35,7 @@ THIRD_PARTY = {
              "infer/generation_flags.cpp"],
     "archive": ["data/formats/tar_reader.cpp"],
     "gif_lib.h": ["data/pictures/gif.cpp"],
-    "jpeglib.h": ["data/pictures/jpeg.cpp"],
+    "jpeglib.h": ["data/pictures/jpeg.cpp", "data/pictures/jpeg_writer.cpp"],
     "png.h": ["data/pictures/png.cpp"],
     "libav": ["data/video"],
     "libsw": ["data/video"],

@@ -188,13 +188,17 @@ TEST_CASE("random conversations: every token carries a loss exactly where its by
     INFO(round << ": " << expected.text);
     REQUIRE(encoded.ids == processor->tokenizer().encode(expected.text));
     std::size_t at = 0;
+    std::int64_t last_medium = -1;
     for (std::size_t t = 0; t < encoded.ids.size(); ++t) {
       const std::size_t bytes = byte_count(processor->tokenizer(), encoded.ids[t]);
       const std::string marks = expected.marks.substr(at, bytes);
       INFO("token " << t << " at byte " << at << ", marks " << marks);
       REQUIRE(marks == std::string(bytes, marks[0]));
       REQUIRE(encoded.is_trained[t] == (marks[0] == 'x'));
-      REQUIRE(encoded.is_media[t] == (marks[0] == 'p'));
+      REQUIRE((encoded.medium[t] >= 0) == (marks[0] == 'p'));
+      const std::int64_t before = t > 0 ? last_medium : -1;
+      last_medium = std::max(before, encoded.medium[t]);
+      REQUIRE(last_medium <= before + 1);
       learned_tokens += encoded.is_trained[t] ? 1 : 0;
       at += bytes;
     }

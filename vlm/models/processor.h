@@ -29,7 +29,8 @@ namespace vlm {
 struct EncodedConversation {
   std::vector<std::int64_t> ids;  // [T]
   std::vector<bool> is_trained;   // [T], true where the loss looks; empty for a prompt
-  std::vector<bool> is_media;     // [T], true for what stands for media; empty for a prompt
+  // [T], the number of the medium that a token stands for, -1 for text; empty for a prompt.
+  std::vector<std::int64_t> medium;
   at::Tensor pixel_values;        // [N, 3, S, S] float32; undefined without media
 };
 

@@ -75,21 +75,23 @@ class SmolVlmProcessor::Expansion {
           return text.kind == MediumText::Kind::kVideo;
         })) {}
 
-  // A stretch of the prompt; `is_media` from the first to the last marker of one medium.
+  // A stretch of the prompt: text (medium -1), or from the first to the last marker of one medium.
   struct Piece {
     std::string text;
-    bool is_media;
+    std::int64_t medium;
   };
 
   std::vector<Piece> expand_in_pieces(std::string_view text) {
-    std::vector<Piece> pieces = {{"", false}};
+    std::vector<Piece> pieces = {{"", -1}};
     for (;;) {
       const std::size_t image = text.find(kImage);
       const std::size_t video = has_videos_ ? text.find(kVideo) : std::string_view::npos;
       const std::size_t at = std::min(image, video);
       pieces.back().text += text.substr(0, at);
       if (at == std::string_view::npos) return pieces;
-      add_medium(pieces, take(at == video ? MediumText::Kind::kVideo : MediumText::Kind::kPicture));
+      const std::string medium =
+          take(at == video ? MediumText::Kind::kVideo : MediumText::Kind::kPicture);
+      add_medium(pieces, medium, static_cast<std::int64_t>(used_) - 1);
       text.remove_prefix(at + (at == video ? kVideo : kImage).size());
     }
   }
@@ -115,7 +117,8 @@ class SmolVlmProcessor::Expansion {
  private:
   // Markers are tokens whatever stands beside them, so the cuts change no ids. What a clip's text
   // says in front of its first frame is text like other text.
-  static void add_medium(std::vector<Piece>& pieces, const std::string& text) {
+  static void add_medium(std::vector<Piece>& pieces, const std::string& text,
+                         std::int64_t number) {
     const std::size_t first = text.find(kFake), last = text.rfind(kFake);
     if (first == std::string::npos) {
       pieces.back().text += text;
@@ -123,8 +126,8 @@ class SmolVlmProcessor::Expansion {
     }
     const std::size_t end = last + kFake.size();
     pieces.back().text += text.substr(0, first);
-    pieces.push_back({text.substr(first, end - first), true});
-    pieces.push_back({text.substr(end), false});
+    pieces.push_back({text.substr(first, end - first), number});
+    pieces.push_back({text.substr(end), -1});
   }
 
   std::string take(MediumText::Kind kind) {
@@ -219,8 +222,8 @@ EncodedConversation SmolVlmProcessor::encode_conversation(const std::vector<Mess
       whole += piece.text;
       encoded.ids.insert(encoded.ids.end(), ids.begin(), ids.end());
       // A picture in the assistant's turn is given, not said.
-      encoded.is_trained.resize(encoded.ids.size(), span.is_learned && !piece.is_media);
-      encoded.is_media.resize(encoded.ids.size(), piece.is_media);
+      encoded.is_trained.resize(encoded.ids.size(), span.is_learned && piece.medium < 0);
+      encoded.medium.resize(encoded.ids.size(), piece.medium);
     }
   }
   expansion.check_all_used();
