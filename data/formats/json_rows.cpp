@@ -1,5 +1,7 @@
 // A JSON file that is one list of objects. Opening finds where the elements lie, without building
 // them; an element is parsed, and checked, when it is asked for.
+#include <algorithm>
+
 #include "data/formats/mapped_file.h"
 #include "data/formats/row_source.h"
 #include "vlm/core/concat.h"
@@ -104,11 +106,15 @@ class ListScanner {
     }
   }
 
-  // From the opening quote to the closing one.
+  // From the opening quote to the closing one, which no backslash of its own stands before.
   void skip_string() {
-    for (++at_; peek() != '"'; ++at_) {
-      if (text_[at_] == '\\') ++at_;
-      if (at_ < text_.size() && text_[at_] == '\n') ++line_;
+    const std::size_t begin = at_;
+    for (;;) {
+      at_ = std::min(text_.find('"', at_ + 1), text_.size());
+      peek();
+      std::size_t backslashes = 0;
+      while (text_[at_ - 1 - backslashes] == '\\' && at_ - 1 - backslashes > begin) ++backslashes;
+      if (backslashes % 2 == 0) return;
     }
   }
 
