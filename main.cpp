@@ -65,7 +65,8 @@ std::vector<std::string> answer(const vlm::train::AnswerRequest& request) {
   return vlm::infer::answer_samples(request.model, request.processor, request.prompts,
                                     {.folder = request.folder,
                                      .max_new_tokens = request.max_new_tokens,
-                                     .batch_size = request.batch_size});
+                                     .batch_size = request.batch_size,
+                                     .video = request.video});
 }
 
 int run(int argc, char** argv) {

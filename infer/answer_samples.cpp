@@ -1,6 +1,6 @@
 #include "infer/answer_samples.h"
 
-#include "data/media.h"
+#include "data/media_ref.h"
 #include "data/metrics/answer_match.h"
 #include "infer/generator.h"
 #include "vlm/core/concat.h"
@@ -9,11 +9,22 @@
 namespace vlm::infer {
 namespace {
 
-EncodedConversation encode(const data::Sample& sample, const Processor& processor) {
+ProcessedMedium open(const data::MediaRef& medium, const Processor& processor,
+                     const data::VideoSampling& video) {
+  if (medium.kind == data::MediaKind::kPicture) {
+    return processor.process_picture(data::load_picture(medium));
+  }
+  return processor.process_video(data::load_clip(medium.name, video, processor.frame_sampling()));
+}
+
+EncodedConversation encode(const data::Sample& sample, const Processor& processor,
+                           const data::VideoSampling& video) {
   try {
-    std::vector<Image> images;
-    for (const auto& path : sample.images) images.push_back(data::load_image(path));
-    return processor.encode_prompt(sample.messages, images);
+    std::vector<ProcessedMedium> media;
+    for (const data::MediaRef& medium : sample.media) {
+      media.push_back(open(medium, processor, video));
+    }
+    return processor.encode_prompt(sample.messages, join_media(media));
   } catch (const Error& error) {
     throw located(error, sample.where);
   }
@@ -36,7 +47,9 @@ std::vector<std::string> answer_samples(const ModelPtr& model,
   for (std::size_t begin = 0; begin < samples.size(); begin += at_once) {
     const std::size_t end = std::min(begin + at_once, samples.size());
     std::vector<EncodedConversation> prompts;
-    for (std::size_t i = begin; i < end; ++i) prompts.push_back(encode(samples[i], *processor));
+    for (std::size_t i = begin; i < end; ++i) {
+      prompts.push_back(encode(samples[i], *processor, options.video));
+    }
     try {
       for (const Answer& answer : generator.generate(prompts, generation)) {
         answers.push_back(data::strip_space(answer.generations.at(0).text));

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/sample.h"
+#include "data/video_clip.h"
 #include "vlm/models/model.h"
 #include "vlm/models/processor.h"
 
@@ -18,6 +19,7 @@ struct AnswerSamplesOptions {
   std::filesystem::path folder;  // of the checkpoint: its generation settings
   std::int64_t max_new_tokens = 64;
   std::int64_t batch_size = 1;  // samples decoded together
+  data::VideoSampling video = {};
 };
 
 // One answer a sample, without surrounding white space; a sample ends with its question. Sampling

@@ -128,7 +128,7 @@ int answer_items(const std::string& command, const ItemList& items,
 }
 
 struct EvaluateOptions {
-  data::FolderOptions folder;
+  data::DataOptions folder;
   std::vector<std::string> metrics;
 };
 
@@ -249,10 +249,10 @@ std::function<int()> add_evaluate(CLI::App& app, const RuntimeOptions& runtime) 
   auto options = std::make_shared<BatchCommandOptions>();
   options->output_format = "jsonl";
   auto evaluate = std::make_shared<EvaluateOptions>();
-  data::FolderOptions* folder = &evaluate->folder;
+  data::DataOptions* folder = &evaluate->folder;
   CLI::App* command = app.add_subcommand(
       "evaluate", "Answer a data set's questions and print the share answered exactly");
-  command->add_option("data", options->paths, "JSONL files and picture folders, as for finetune")
+  command->add_option("data", options->paths, "Data files and picture folders, as for finetune")
       ->required();
   add_batch_options(*command, *options);
   command

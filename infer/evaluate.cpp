@@ -1,5 +1,6 @@
 #include "infer/evaluate.h"
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -18,7 +19,13 @@ std::string text_of(const Message& message) {
   return text;
 }
 
-// Samples of a data set. Their pictures are files.
+// A row's answer: a text, or all that are right.
+std::vector<std::string> references_of(const Json& answer) {
+  if (answer.is_string()) return {answer.get<std::string>()};
+  return answer.get<std::vector<std::string>>();
+}
+
+// Samples of a data set.
 class EvaluationEntries : public EntrySource {
  public:
   explicit EvaluationEntries(std::unique_ptr<data::Dataset> dataset)
@@ -28,10 +35,13 @@ class EvaluationEntries : public EntrySource {
       if (sample.messages.size() < 2 || sample.messages.back().role != "assistant") {
         throw Error({.what = "sample doesn't end with an assistant turn", .where = sample.where});
       }
-      shares_.push_back(i > 0 && sample.images == before_);
-      before_ = sample.images;
+      shares_.push_back(i > 0 && sample.media == before_);
+      before_ = sample.media;
       for (const Message& message : sample.messages) digest_.add(message.role + text_of(message));
-      for (const auto& image : sample.images) digest_.add(image.string());
+      for (const data::MediaRef& medium : sample.media) {
+        digest_.add(medium.name);
+        if (medium.bytes) digest_.add(*medium.bytes);
+      }
     }
   }
 
@@ -41,10 +51,17 @@ class EvaluationEntries : public EntrySource {
     data::Sample sample = dataset_->at(index);
     Entry entry{.id = concat(index)};
     entry.columns["answer"] = text_of(sample.messages.back());
+    if (sample.references.size() > 1) entry.columns["answer"] = sample.references;
     sample.messages.pop_back();
     entry.messages = std::move(sample.messages);
-    for (const auto& image : sample.images) entry.pictures.push_back({.name = image.string()});
-    if (!sample.images.empty()) entry.path = sample.images[0].string();
+    for (const data::MediaRef& medium : sample.media) {
+      entry.pictures.push_back({.name = medium.name,
+                                .archive = medium.archive,
+                                .offset = medium.offset,
+                                .size = medium.size,
+                                .bytes = medium.bytes});
+    }
+    if (!sample.media.empty()) entry.path = sample.media[0].name;
     return entry;
   }
 
@@ -58,7 +75,7 @@ class EvaluationEntries : public EntrySource {
  private:
   std::unique_ptr<data::Dataset> dataset_;
   std::vector<bool> shares_;
-  std::vector<std::filesystem::path> before_;
+  std::vector<data::MediaRef> before_;
   Digest digest_;
 };
 
@@ -78,10 +95,14 @@ OrderedJson score_rows(const std::filesystem::path& rows, const std::vector<std:
     has_error.push_back(row.contains("error"));
     const bool has_text = !has_error.back() && row.at("text").is_string();  // null: withheld
     pairs.push_back({.answer = has_text ? data::strip_space(row.at("text")) : "",
-                     .references = {row.at("answer").get<std::string>()}});
+                     .references = references_of(row.at("answer"))});
     errors += has_error.back() ? 1 : 0;
     const data::AnswerPair& pair = pairs.back();
-    correct += has_text && data::is_same_answer(pair.answer, pair.references[0]) ? 1 : 0;
+    const bool is_correct =
+        std::any_of(pair.references.begin(), pair.references.end(), [&](const std::string& wanted) {
+          return data::is_same_answer(pair.answer, wanted);
+        });
+    correct += has_text && is_correct ? 1 : 0;
   }
   const double accuracy = total > 0 ? static_cast<double>(correct) / static_cast<double>(total) : 0;
   OrderedJson scores = {

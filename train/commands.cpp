@@ -1,14 +1,19 @@
 #include "train/commands.h"
 
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "train/distributed.h"
+#include "train/inspect/inspect_data.h"
 #include "train/plan/run_plan.h"
 #include "train/trainer.h"
 #include "vlm/core/error.h"
+#include "vlm/core/json.h"
 #include "vlm/core/log.h"
 #include "vlm/core/progress.h"
 #include "vlm/io/hub_pull.h"
@@ -51,6 +56,29 @@ int run_plan(const PlanCommand& options, const RuntimeOptions& runtime) {
   std::cout << (options.format == "json" ? json.dump() + "\n" : plan.to_text()) << std::flush;
   save_plan(plan, output_dir);
   return plan.fits() ? 0 : 1;
+}
+
+struct InspectDataOptions {
+  std::string config;
+  std::vector<std::string> overrides;
+  std::int64_t samples = 5;
+  std::string html;
+};
+
+int run_inspect_data(const InspectDataOptions& options, const RuntimeOptions& runtime) {
+  TrainConfig config = load_train_config(options.config, options.overrides);
+  if (runtime.seed) config.seed = *runtime.seed;
+  const Inspection found = inspect_data(config, {.samples = options.samples,
+                                                 .threads = runtime.threads,
+                                                 .uses_color = ::isatty(STDOUT_FILENO) != 0,
+                                                 .makes_page = !options.html.empty()});
+  std::fwrite(found.text.data(), 1, found.text.size(), stdout);
+  if (!options.html.empty()) {
+    save_text(options.html, found.page);
+    log_info("wrote " + options.html);
+  }
+  if (stop_requested()) return stop_exit_code();
+  return found.is_trainable ? 0 : 3;
 }
 
 struct MergeOptions {
@@ -108,6 +136,23 @@ std::function<int()> add_plan(CLI::App& app, const RuntimeOptions& runtime) {
   return [options, &runtime] { return run_plan(*options, runtime); };
 }
 
+std::function<int()> add_inspect_data(CLI::App& app, const RuntimeOptions& runtime) {
+  auto options = std::make_shared<InspectDataOptions>();
+  CLI::App* command = app.add_subcommand(
+      "inspect-data",
+      "Show what a training run would learn from its data, and what is wrong in it");
+  command->add_option("config", options->config, "Config file (JSON), as for finetune")->required();
+  command->add_option("--set", options->overrides, "Override a key of the config")
+      ->type_name("KEY=VALUE");
+  command
+      ->add_option("-n,--samples", options->samples,
+                   "Samples shown token by token, the first that the run would take")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--html", options->html, "Write a page with the pictures, too");
+  return [options, &runtime] { return run_inspect_data(*options, runtime); };
+}
+
 std::function<int()> add_merge(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<MergeOptions>();
   CLI::App* command = app.add_subcommand("merge", "Merge an adapter into its model's weights");
@@ -127,6 +172,7 @@ std::map<std::string, std::function<int()>> add_commands(CLI::App& app,
                                                          const AnswerFunction& answer) {
   return {{"finetune", add_finetune(app, runtime, answer)},
           {"plan", add_plan(app, runtime)},
+          {"inspect-data", add_inspect_data(app, runtime)},
           {"merge", add_merge(app, runtime)}};
 }
 

@@ -1,4 +1,5 @@
-// `vlm finetune`, `vlm plan` and `vlm merge`: options of the command line, and what they run.
+// `vlm finetune`, `vlm plan`, `vlm inspect-data` and `vlm merge`: options of the command line, and
+// what they run.
 #pragma once
 
 #include <functional>
@@ -15,8 +16,9 @@ class App;
 namespace vlm::train {
 
 // Declares the commands below `app`; `answer` generates in evaluation. The functions returned run
-// them after parsing and return the exit code: 0 done, 130 interrupted by Ctrl-C, 143 by SIGTERM.
-// `runtime` is filled by the options that every command shares.
+// them after parsing and return the exit code: 0 done, 3 data that can't be trained on, 130
+// interrupted by Ctrl-C, 143 by SIGTERM. `runtime` is filled by the options that every command
+// shares.
 std::map<std::string, std::function<int()>> add_commands(CLI::App& app,
                                                          const RuntimeOptions& runtime,
                                                          const AnswerFunction& answer);

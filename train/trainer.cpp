@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "data/media.h"
+#include "data/media_ref.h"
 #include "data/thumbnail.h"
 #include "train/batches/step_loader.h"
 #include "train/evaluation/best_step.h"
@@ -109,11 +109,18 @@ void Trainer::load_start() {
   metrics_ =
       std::make_unique<MetricsLog>(job_->is_writer() ? output_dir / "metrics.jsonl" : fs::path(),
                                    state_.step, std::move(tensorboard));
+  // Each process counts those of its own share; rank 0 lists them.
+  skipped_ = job_->is_writer()
+                 ? std::make_unique<data::SkippedSamples>(config_.max_bad_samples,
+                                                          output_dir / "skipped_samples.jsonl",
+                                                          state_.step > 0)
+                 : std::make_unique<data::SkippedSamples>(config_.max_bad_samples);
   if (!data_.eval_dataset) return;
   evaluator_ = std::make_unique<Evaluator>(EvaluatorParts{.config = config_,
                                                           .trained = trained_,
                                                           .pictures = *pictures_,
                                                           .dataset = *data_.eval_dataset,
+                                                          .skipped = *skipped_,
                                                           .job = *job_,
                                                           .answer = options_.answer});
 }
@@ -143,13 +150,13 @@ void Trainer::release_tower() {
 
 LoaderOptions Trainer::loader_options() const {
   LoaderOptions options{.batch_size = config_.per_device_train_batch_size,
-                        .max_length = config_.max_length,
-                        .augmentation = config_.augmentation,
+                        .encode = config_.encode_options(),
                         .seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kAugmentStream),
                         .workers = config_.dataloader_num_workers,
-                        .lookup = pictures_.get(),
+                        .skipped = skipped_.get(),
                         .rank = job_->rank(),
                         .ranks = job_->size()};
+  options.encode.lookup = pictures_.get();
   if (config_.packing) {
     options.packing = {.max_tokens = config_.max_tokens_per_batch,
                        .max_tiles = config_.max_tiles_per_batch,
@@ -302,8 +309,9 @@ void Trainer::write_report() const {
   const auto pictures = [this](std::int64_t index) {
     constexpr std::int64_t kLongestSide = 440;
     std::vector<std::string> uris;
-    for (const auto& path : data_.eval_dataset->at(index).images) {
-      uris.push_back(data::make_thumbnail_uri(data::load_image(path), kLongestSide));
+    for (const data::MediaRef& medium : data_.eval_dataset->at(index).media) {
+      if (medium.kind != data::MediaKind::kPicture) continue;
+      uris.push_back(data::make_thumbnail_uri(data::load_picture(medium), kLongestSide));
     }
     return uris;
   };

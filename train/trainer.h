@@ -14,6 +14,7 @@
 
 #include <memory>
 
+#include "data/skipped_samples.h"
 #include "train/batches/picture_store.h"
 #include "train/batches/step_loader.h"
 #include "train/distributed.h"
@@ -75,6 +76,7 @@ class Trainer {
   Schedule schedule_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<MetricsLog> metrics_;
+  std::unique_ptr<data::SkippedSamples> skipped_;
   std::unique_ptr<Evaluator> evaluator_;  // null without eval_files
   TrainingState state_;
 };

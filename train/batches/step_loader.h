@@ -34,12 +34,11 @@ struct StepData {
 
 struct LoaderOptions {
   std::int64_t batch_size = 1;
-  std::int64_t max_length = 0;
   std::int64_t pad_id = 0;
-  data::AugmentConfig augmentation;
+  data::EncodeOptions encode;  // their seed comes from the next
   std::uint64_t seed = 0;
   std::int64_t workers = 1;
-  const data::PictureLookup* lookup = nullptr;
+  data::SkippedSamples* skipped = nullptr;
   std::optional<data::PackOptions> packing;  // in place of rows of batch_size samples
   // Of several processes each takes every so many-th run of batch_size samples of a step.
   std::int64_t rank = 0, ranks = 1;
@@ -47,7 +46,8 @@ struct LoaderOptions {
 
 class StepLoader {
  public:
-  // The datasets (one a stage), the processor and the lookup must outlive the loader.
+  // The datasets (one a stage), the processor and what the options point to must outlive the
+  // loader.
   StepLoader(const DataPlan& plan, const std::vector<std::unique_ptr<data::Dataset>>& datasets,
              const Processor& processor, const LoaderOptions& options, std::int64_t first_step);
   ~StepLoader();

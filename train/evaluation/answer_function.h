@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "data/sample.h"
+#include "data/video_clip.h"
 #include "vlm/models/model.h"
 #include "vlm/models/processor.h"
 
@@ -23,6 +24,7 @@ struct AnswerRequest {
   std::vector<data::Sample> prompts;  // conversations that end with the question
   std::int64_t max_new_tokens = 64;
   std::int64_t batch_size = 1;  // answered together
+  data::VideoSampling video = {};
 };
 
 // Greedy answers without surrounding white space, one a prompt. Throws Error naming the sample.

@@ -24,7 +24,11 @@ Evaluator::Evaluator(const EvaluatorParts& parts) : parts_(parts) {
   if (config.eval_metrics.empty()) return;
   TORCH_CHECK(parts_.answer, "metrics of answers need someone who answers");
   for (const std::int64_t i : choose_items(parts_.dataset.size(), config.eval_max_samples)) {
-    items_.push_back(make_held_out(parts_.dataset.at(i), i));
+    try {
+      items_.push_back(make_held_out(parts_.dataset.at(i), i));
+    } catch (const Error& error) {
+      parts_.skipped.add_bad(parts_.dataset.where(i), error);
+    }
   }
 }
 
@@ -42,14 +46,18 @@ Evaluation Evaluator::evaluate(std::int64_t step) const {
 }
 
 double Evaluator::mean_loss() const {
+  data::EncodeOptions encode = parts_.config.encode_options();
+  encode.augmentation = {};
   const LossSum own =
       evaluate_loss(*parts_.trained.model, *parts_.trained.processor, parts_.dataset,
                     {.batch_size = parts_.config.per_device_eval_batch_size,
-                     .max_length = parts_.config.max_length,
+                     .encode = encode,
+                     .skipped = &parts_.skipped,
                      .pictures = &parts_.pictures,
                      .rank = parts_.job.rank(),
                      .ranks = parts_.job.size()});
   const auto sums = parts_.job.sum({own.loss, static_cast<double>(own.labels)});
+  if (sums[1] == 0) throw Error({.what = "every sample is skipped", .where = "eval_files"});
   return sums[0] / sums[1];
 }
 
@@ -62,7 +70,8 @@ std::vector<HeldOutAnswer> Evaluator::answer_all() const {
       .processor = {std::shared_ptr<const Processor>(), parts_.trained.processor.get()},
       .folder = parts_.trained.folder,
       .max_new_tokens = parts_.config.evaluation.eval_max_new_tokens,
-      .batch_size = parts_.config.per_device_eval_batch_size};
+      .batch_size = parts_.config.per_device_eval_batch_size,
+      .video = parts_.config.encode_options().video};
   const auto rank = static_cast<std::size_t>(parts_.job.rank());
   const auto ranks = static_cast<std::size_t>(parts_.job.size());
   for (std::size_t i = rank; i < items_.size(); i += ranks) {

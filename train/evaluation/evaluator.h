@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "data/dataset.h"
+#include "data/skipped_samples.h"
 #include "train/batches/picture_store.h"
 #include "train/distributed.h"
 #include "train/evaluation/answer_function.h"
@@ -27,6 +28,7 @@ struct EvaluatorParts {
   const TrainedModel& trained;
   PictureStore& pictures;
   const data::Dataset& dataset;
+  data::SkippedSamples& skipped;
   const Job& job;
   AnswerFunction answer;  // empty: fine without eval_metrics
 };
@@ -38,7 +40,7 @@ struct Evaluation {
 
 class Evaluator {
  public:
-  // Throws Error for samples that don't end with an answer, when there are metrics.
+  // With metrics, samples that don't end with an answer count as bad.
   explicit Evaluator(const EvaluatorParts& parts);
 
   // Called by all ranks together, which get the same. The model is in training mode before and

@@ -27,7 +27,8 @@ HeldOutAnswer make_held_out(const data::Sample& sample, std::int64_t index) {
   for (const Message& message : sample.messages) {
     if (message.role == "user") item.question = text_of(message);
   }
-  item.references = {text_of(sample.messages.back())};
+  item.references = sample.references;
+  if (item.references.empty()) item.references = {text_of(sample.messages.back())};
   return item;
 }
 
