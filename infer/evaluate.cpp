@@ -98,10 +98,9 @@ OrderedJson score_rows(const std::filesystem::path& rows, const std::vector<std:
                      .references = references_of(row.at("answer"))});
     errors += has_error.back() ? 1 : 0;
     const data::AnswerPair& pair = pairs.back();
-    const bool is_correct =
-        std::any_of(pair.references.begin(), pair.references.end(), [&](const std::string& wanted) {
-          return data::is_same_answer(pair.answer, wanted);
-        });
+    const bool is_correct = std::any_of(
+        pair.references.begin(), pair.references.end(),
+        [&](const std::string& wanted) { return data::is_same_answer(pair.answer, wanted); });
     correct += has_text && is_correct ? 1 : 0;
   }
   const double accuracy = total > 0 ? static_cast<double>(correct) / static_cast<double>(total) : 0;

@@ -110,11 +110,10 @@ void Trainer::load_start() {
       std::make_unique<MetricsLog>(job_->is_writer() ? output_dir / "metrics.jsonl" : fs::path(),
                                    state_.step, std::move(tensorboard));
   // Each process counts those of its own share; rank 0 lists them.
-  skipped_ = job_->is_writer()
-                 ? std::make_unique<data::SkippedSamples>(config_.max_bad_samples,
-                                                          output_dir / "skipped_samples.jsonl",
-                                                          state_.step > 0)
-                 : std::make_unique<data::SkippedSamples>(config_.max_bad_samples);
+  skipped_ = job_->is_writer() ? std::make_unique<data::SkippedSamples>(
+                                     config_.max_bad_samples, output_dir / "skipped_samples.jsonl",
+                                     state_.step > 0)
+                               : std::make_unique<data::SkippedSamples>(config_.max_bad_samples);
   if (!data_.eval_dataset) return;
   evaluator_ = std::make_unique<Evaluator>(EvaluatorParts{.config = config_,
                                                           .trained = trained_,
