@@ -1,69 +1,117 @@
 #include "data/batch.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 
 #include <algorithm>
 
-#include "data/media.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
-#include "vlm/core/json.h"
 #include "vlm/core/sha256.h"
 
 namespace vlm::data {
 namespace {
 
-void check_example(const Example& example, const Sample& sample, std::int64_t max_length) {
+// Takes away what stands behind max_length: text, never a part of a picture.
+void truncate(Example& example, const std::vector<bool>& is_media, const Sample& sample,
+              std::int64_t max_length) {
+  const auto length = static_cast<std::ptrdiff_t>(max_length);
+  if (std::find(is_media.begin() + length, is_media.end(), true) != is_media.end()) {
+    throw LongSampleError({.what = "sample is too long, and cutting it would cut a picture",
+                           .where = sample.where,
+                           .got = concat(example.ids.size(), " tokens"),
+                           .wanted = concat("pictures within max_length = ", max_length)});
+  }
+  example.cut_tokens = static_cast<std::int64_t>(example.ids.size()) - max_length;
+  example.ids.resize(static_cast<std::size_t>(length));
+  example.labels.resize(static_cast<std::size_t>(length));
+}
+
+void check_length(const Example& example, const Sample& sample, std::int64_t max_length) {
   const auto length = static_cast<std::int64_t>(example.ids.size());
-  if (max_length > 0 && length > max_length) {
-    throw Error({.what = "sample is too long",
-                 .where = sample.where,
-                 .got = concat(length, " tokens"),
-                 .wanted = concat("at most max_length = ", max_length)});
-  }
-  const bool learns = std::any_of(example.labels.begin(), example.labels.end(),
+  if (max_length == 0 || length <= max_length) return;
+  throw LongSampleError({.what = "sample is too long",
+                         .where = sample.where,
+                         .got = concat(length, " tokens"),
+                         .wanted = concat("at most max_length = ", max_length)});
+}
+
+// The first token has nothing before it that could predict it.
+void check_labels(const Example& example, const Sample& sample) {
+  const auto begin = example.labels.begin() + (example.labels.empty() ? 0 : 1);
+  const bool learns = std::any_of(begin, example.labels.end(),
                                   [](std::int64_t label) { return label != kIgnoredLabel; });
-  if (!learns) {
-    throw Error({.what = "sample has nothing to learn",
+  if (learns) return;
+  if (example.cut_tokens > 0) {
+    throw Error({.what = "sample has nothing to learn within max_length",
                  .where = sample.where,
-                 .wanted = "at least one assistant turn"});
+                 .got = concat(example.cut_tokens, " tokens cut off")});
   }
+  throw Error({.what = "sample has nothing to learn",
+               .where = sample.where,
+               .wanted = "at least one assistant turn"});
 }
 
-// Of the files' bytes, in their order; empty without pictures.
+// Of the files' bytes, in their order; empty without pictures, and with clips, whose frames depend
+// on more than the file.
 std::string content_key(const Sample& sample) {
-  if (sample.images.empty()) return "";
   std::string digests;
-  for (const auto& path : sample.images) {
-    digests += sha256_hex(load_text(path, static_cast<std::size_t>(MediaLimits().max_bytes)));
+  for (const MediaRef& medium : sample.media) {
+    if (medium.kind == MediaKind::kVideo) return "";
+    digests += sha256_hex(read_bytes(medium));
   }
-  return sha256_hex(digests);
+  return digests.empty() ? "" : sha256_hex(digests);
 }
 
-SamplePictures open_pictures(const Sample& sample, const Processor& processor,
-                             const EncodeOptions& options) {
-  SamplePictures pictures;
-  if (options.lookup && options.augmentation.is_off()) {
-    pictures.key = content_key(sample);
-    if (auto known = options.lookup->find(pictures.key)) {
-      pictures.texts = std::move(known->texts);
-      pictures.features = known->features;
-      return pictures;
-    }
+// What opening one sample's media needs.
+struct MediaLoader {
+  const Processor& processor;
+  const EncodeOptions& options;
+
+  Image changed(Image image, std::uint64_t seed) const {
+    if (options.augmentation.is_off()) return image;
+    return augment(image, options.augmentation, seed);
   }
-  std::vector<Image> images;
-  for (std::size_t i = 0; i < sample.images.size(); ++i) {
-    Image image = load_image(sample.images[i]);
-    if (!options.augmentation.is_off()) {
-      image = augment(image, options.augmentation, options.seed + i);
-    }
-    images.push_back(std::move(image));
+
+  ProcessedMedium load(const MediaRef& medium, std::uint64_t seed) const {
+    if (medium.kind == MediaKind::kVideo) return load_video(medium.name, seed);
+    return processor.process_picture(changed(load_picture(medium), seed));
   }
-  ProcessedPictures processed = processor.process_pictures(images);
-  pictures.texts = std::move(processed.texts);
-  pictures.pixel_values = processed.pixel_values;
-  return pictures;
-}
+
+  // Frame by frame: sixty-four frames of a large clip are gigabytes, their tiles are not.
+  ProcessedMedium load_video(const std::filesystem::path& path, std::uint64_t seed) const {
+    ClipReader reader(path, options.video, processor.frame_sampling());
+    std::vector<at::Tensor> tiles;
+    std::vector<double> times_s;
+    reader.for_each_frame([&](VideoFrame frame) {
+      tiles.push_back(processor.process_frames({changed(std::move(frame.image), seed)}));
+      times_s.push_back(frame.time_s);
+      return true;
+    });
+    return {at::cat(tiles), processor.video_text(times_s, reader.duration_s())};
+  }
+
+  SamplePictures open(const Sample& sample) const {
+    SamplePictures pictures;
+    if (options.lookup && options.augmentation.is_off()) {
+      pictures.key = content_key(sample);
+      auto known = pictures.key.empty() ? std::nullopt : options.lookup->find(pictures.key);
+      if (known) {
+        pictures.texts = std::move(known->texts);
+        pictures.features = known->features;
+        return pictures;
+      }
+    }
+    std::vector<ProcessedMedium> media;
+    for (std::size_t i = 0; i < sample.media.size(); ++i) {
+      media.push_back(load(sample.media[i], options.seed + i));
+    }
+    ProcessedMedia joined = join_media(media);
+    pictures.texts = std::move(joined.texts);
+    pictures.pixel_values = joined.pixel_values;
+    return pictures;
+  }
+};
 
 }  // namespace
 
@@ -87,23 +135,66 @@ void add_pictures(const SamplePictures& pictures, Batch& batch) {
   batch.picture_order.push_back(static_cast<std::int64_t>(place));
 }
 
+Example make_example(EncodedConversation encoded, const Sample& sample,
+                     const EncodeOptions& options) {
+  Example example{.ids = std::move(encoded.ids)};
+  for (std::size_t t = 0; t < example.ids.size(); ++t) {
+    example.labels.push_back(encoded.is_trained[t] ? example.ids[t] : kIgnoredLabel);
+  }
+  const auto length = static_cast<std::int64_t>(example.ids.size());
+  const bool is_long = options.max_length > 0 && length > options.max_length;
+  if (is_long && options.length_policy == LengthPolicy::kTruncate) {
+    truncate(example, encoded.is_media, sample, options.max_length);
+  }
+  check_length(example, sample, options.max_length);
+  check_labels(example, sample);
+  return example;
+}
+
 Example encode_example(const Sample& sample, const Processor& processor,
                        const EncodeOptions& options) {
   try {
-    Example example{.pictures = open_pictures(sample, processor, options)};
-    const SamplePictures& pictures = example.pictures;
-    EncodedConversation encoded = processor.encode_conversation(
-        sample.messages, {.pixel_values = pictures.pixel_values, .texts = pictures.texts});
-    example.ids = std::move(encoded.ids);
-    for (std::size_t t = 0; t < example.ids.size(); ++t) {
-      example.labels.push_back(encoded.is_trained[t] ? example.ids[t] : kIgnoredLabel);
-    }
-    check_example(example, sample, options.max_length);
+    SamplePictures pictures = MediaLoader{processor, options}.open(sample);
+    Example example =
+        make_example(processor.encode_conversation(sample.messages, {.texts = pictures.texts},
+                                                   find_loss_turns(sample, options.train_on)),
+                     sample, options);
+    example.pictures = std::move(pictures);
     return example;
   } catch (const Error& error) {
     if (error.parts().where.starts_with(sample.where)) throw;
     throw located(error, sample.where);
   }
+}
+
+std::optional<Example> try_example(const Dataset& dataset, std::int64_t index,
+                                   const Processor& processor, const EncodeOptions& options,
+                                   SkippedSamples& skipped) {
+  const std::string where = dataset.where(index);
+  if (skipped.contains(where)) return std::nullopt;
+  try {
+    return encode_example(dataset.at(index), processor, options);
+  } catch (const LongSampleError& error) {
+    if (options.length_policy == LengthPolicy::kSkip) {
+      skipped.add_long(where, error);
+    } else {
+      skipped.add_bad(where, error);
+    }
+  } catch (const Error& error) {
+    skipped.add_bad(where, error);
+  }
+  return std::nullopt;
+}
+
+Example read_example(const Dataset& dataset, std::int64_t index, const Processor& processor,
+                     const EncodeOptions& options, SkippedSamples& skipped) {
+  for (std::int64_t tried = 0; tried < dataset.size(); ++tried) {
+    const std::int64_t at = (index + tried) % dataset.size();
+    auto example = try_example(dataset, at, processor, options, skipped);
+    if (example) return std::move(*example);
+  }
+  throw Error({.what = "every sample of the data is skipped",
+               .got = concat(skipped.bad_count(), " bad, ", skipped.long_count(), " too long")});
 }
 
 Batch collate(const std::vector<Example>& examples, std::int64_t pad_id) {

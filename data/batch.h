@@ -1,7 +1,10 @@
 // Samples → one padded batch of ids, labels and tiles for the trainer.
 //
-//   Sample ─► encode_example (pictures opened, augmented, processed) ─► Example ─► collate ─► Batch
-//   [B, T]
+//   Sample ─► encode_example (pictures and clips opened, augmented, processed) ─► Example ─►
+//   collate ─► Batch [B, T]
+//
+// A batch may mix samples with pictures, with clips, with both and with text alone: tiles and
+// frames are one tensor, in the order of the places that take them.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +12,12 @@
 #include <string>
 #include <vector>
 
-#include "data/augment.h"
+#include "data/dataset.h"
+#include "data/encode_options.h"
+#include "data/picture_lookup.h"
 #include "data/sample.h"
+#include "data/skipped_samples.h"
+#include "vlm/core/error.h"
 #include "vlm/models/model.h"
 #include "vlm/models/processor.h"
 
@@ -19,12 +26,13 @@ namespace vlm::data {
 // Positions that carry no loss.
 inline constexpr std::int64_t kIgnoredLabel = -100;
 
-// All pictures of a sample: as tiles, or as the features that the vision encoder made of them.
+// All pictures and clips of a sample: as tiles, or as the features that the vision encoder made of
+// them.
 struct SamplePictures {
-  std::string key;                 // of the files' content; empty: not known, or augmented
-  std::vector<std::string> texts;  // what stands for each picture in the prompt
-  at::Tensor pixel_values;         // [N, 3, S, S]; undefined when there are none, or features
-  at::Tensor features;             // [N, L, C] on the CPU; undefined: not known
+  std::string key;                // of the files' content; empty: not known, or augmented
+  std::vector<MediumText> texts;  // what stands for each of them in the prompt
+  at::Tensor pixel_values;        // [N, 3, S, S]; undefined when there are none, or features
+  at::Tensor features;            // [N, L, C] on the CPU; undefined: not known
   bool empty() const { return !pixel_values.defined() && !features.defined(); }
   std::int64_t tiles() const;
 };
@@ -33,6 +41,7 @@ struct Example {
   std::vector<std::int64_t> ids;     // [T]
   std::vector<std::int64_t> labels;  // [T], not shifted; kIgnoredLabel where nothing is learned
   SamplePictures pictures;
+  std::int64_t cut_tokens = 0;  // that length_policy truncate took away
 };
 
 struct Batch {
@@ -48,31 +57,31 @@ struct Batch {
   double padding() const;
 };
 
-// Features that were kept from before.
-struct KnownPictures {
-  std::vector<std::string> texts;
-  at::Tensor features;  // [N, L, C]
-};
-
-// Where features are kept; asked by several threads.
-class PictureLookup {
+// A sample of more than max_length tokens.
+class LongSampleError : public Error {
  public:
-  virtual ~PictureLookup() = default;
-  virtual std::optional<KnownPictures> find(const std::string& key) const = 0;
+  using Error::Error;
 };
 
-struct EncodeOptions {
-  std::int64_t max_length = 0;  // longest sample in tokens; 0: no bound
-  AugmentConfig augmentation;
-  std::uint64_t seed = 0;  // of this sample's augmentation
-  // Gives samples their pictures' key, and features in place of pixels where it has them. Null, or
-  // with augmentation: neither.
-  const PictureLookup* lookup = nullptr;
-};
-
-// Throws Error naming the sample: a picture that can't be read, too long, nothing to learn.
+// Throws Error naming the sample: a picture or clip that can't be read, too long, nothing to
+// learn.
 Example encode_example(const Sample& sample, const Processor& processor,
                        const EncodeOptions& options);
+
+// The same for an encoded conversation, without pictures: labels, length policy and checks.
+Example make_example(EncodedConversation encoded, const Sample& sample,
+                     const EncodeOptions& options);
+
+// The example of sample `index`, or none where that one is to be skipped. Throws Error for what may
+// not be skipped.
+std::optional<Example> try_example(const Dataset& dataset, std::int64_t index,
+                                   const Processor& processor, const EncodeOptions& options,
+                                   SkippedSamples& skipped);
+
+// The same, or the next that is not to be skipped: a function of the files and the index, so that a
+// run that goes on takes the same. Throws Error when nothing is left.
+Example read_example(const Dataset& dataset, std::int64_t index, const Processor& processor,
+                     const EncodeOptions& options, SkippedSamples& skipped);
 
 // Pads with `pad_id` to the longest row. Examples with the same picture key share one copy.
 Batch collate(const std::vector<Example>& examples, std::int64_t pad_id);

@@ -3,13 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
-#include <map>
-#include <mutex>
 #include <numeric>
-#include <string>
 #include <thread>
 
-#include "data/media.h"
+#include "data/media_texts.h"
 #include "vlm/core/error.h"
 
 namespace vlm::data {
@@ -18,22 +15,20 @@ namespace {
 class Measurer {
  public:
   Measurer(const Dataset& dataset, const Processor& processor)
-      : dataset_(dataset), processor_(processor) {
-    const std::vector<std::int64_t> one = processor.tokenizer().encode("<image>");
-    image_id_ = one.size() == 1 ? one[0] : -1;
-  }
+      : dataset_(dataset), processor_(processor), texts_(processor, {}) {}
 
   SampleSize measure(std::int64_t index) {
     const Sample sample = dataset_.at(index);
     try {
-      std::vector<PixelSize> sizes;
-      for (const auto& path : sample.images) sizes.push_back(size_of(path));
-      ProcessedPictures pictures{.texts = processor_.picture_texts(sizes)};
-      const EncodedConversation encoded = processor_.encode_conversation(sample.messages, pictures);
-      SampleSize size{.tokens = static_cast<std::int64_t>(encoded.ids.size())};
+      ProcessedMedia media;
+      SampleSize size;
+      for (const MediaRef& medium : sample.media) {
+        media.texts.push_back(texts_.text_of(medium));
+        size.tiles += texts_.count_tiles(media.texts.back());
+      }
+      const EncodedConversation encoded = processor_.encode_conversation(sample.messages, media);
+      size.tokens = static_cast<std::int64_t>(encoded.ids.size());
       size.labels = std::count(encoded.is_trained.begin(), encoded.is_trained.end(), true);
-      size.tiles = std::count(encoded.ids.begin(), encoded.ids.end(), image_id_) /
-                   processor_.tokens_per_tile();
       return size;
     } catch (const Error& error) {
       throw located(error, sample.where);
@@ -41,22 +36,9 @@ class Measurer {
   }
 
  private:
-  PixelSize size_of(const std::filesystem::path& path) {
-    {
-      const std::lock_guard lock(mutex_);
-      const auto found = sizes_.find(path.string());
-      if (found != sizes_.end()) return found->second;
-    }
-    const Image image = load_image(path);
-    const std::lock_guard lock(mutex_);
-    return sizes_[path.string()] = {.height = image.height, .width = image.width};
-  }
-
   const Dataset& dataset_;
   const Processor& processor_;
-  std::int64_t image_id_;
-  std::mutex mutex_;
-  std::map<std::string, PixelSize> sizes_;  // by path
+  MediaTexts texts_;
 };
 
 }  // namespace

@@ -125,7 +125,7 @@ int answer_items(const std::string& command, const ItemList& items,
   return log.errors() > 0 ? 3 : 0;
 }
 
-int run_evaluate(const BatchCommandOptions& options, const data::FolderOptions& folder,
+int run_evaluate(const BatchCommandOptions& options, const data::DataOptions& folder,
                  const RuntimeOptions& runtime) {
   const ItemList items(make_evaluation_entries(data::load_datasets(options.paths, folder)),
                        {.reserved = reserved_columns()});
@@ -241,7 +241,7 @@ CLI::App* add_picture_command(CLI::App& app, const char* name, const char* descr
 std::function<int()> add_evaluate(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<BatchCommandOptions>();
   options->output_format = "jsonl";
-  auto folder = std::make_shared<data::FolderOptions>();
+  auto folder = std::make_shared<data::DataOptions>();
   CLI::App* command = app.add_subcommand(
       "evaluate", "Answer a data set's questions and print the share answered exactly");
   command->add_option("data", options->paths, "JSONL files and picture folders, as for finetune")

@@ -25,7 +25,7 @@ std::string normalized(const std::string& text) {
   return lower.substr(begin, lower.find_last_not_of(" \t\r\n") - begin + 1);
 }
 
-// Samples of a data set. Their pictures are files.
+// Samples of a data set.
 class EvaluationEntries : public EntrySource {
  public:
   explicit EvaluationEntries(std::unique_ptr<data::Dataset> dataset)
@@ -35,10 +35,13 @@ class EvaluationEntries : public EntrySource {
       if (sample.messages.size() < 2 || sample.messages.back().role != "assistant") {
         throw Error({.what = "sample doesn't end with an assistant turn", .where = sample.where});
       }
-      shares_.push_back(i > 0 && sample.images == before_);
-      before_ = sample.images;
+      shares_.push_back(i > 0 && sample.media == before_);
+      before_ = sample.media;
       for (const Message& message : sample.messages) digest_.add(message.role + text_of(message));
-      for (const auto& image : sample.images) digest_.add(image.string());
+      for (const data::MediaRef& medium : sample.media) {
+        digest_.add(medium.name);
+        if (medium.bytes) digest_.add(*medium.bytes);
+      }
     }
   }
 
@@ -50,8 +53,14 @@ class EvaluationEntries : public EntrySource {
     entry.columns["answer"] = text_of(sample.messages.back());
     sample.messages.pop_back();
     entry.messages = std::move(sample.messages);
-    for (const auto& image : sample.images) entry.pictures.push_back({.name = image.string()});
-    if (!sample.images.empty()) entry.path = sample.images[0].string();
+    for (const data::MediaRef& medium : sample.media) {
+      entry.pictures.push_back({.name = medium.name,
+                                .archive = medium.archive,
+                                .offset = medium.offset,
+                                .size = medium.size,
+                                .bytes = medium.bytes});
+    }
+    if (!sample.media.empty()) entry.path = sample.media[0].name;
     return entry;
   }
 
@@ -65,7 +74,7 @@ class EvaluationEntries : public EntrySource {
  private:
   std::unique_ptr<data::Dataset> dataset_;
   std::vector<bool> shares_;
-  std::vector<std::filesystem::path> before_;
+  std::vector<data::MediaRef> before_;
   Digest digest_;
 };
 

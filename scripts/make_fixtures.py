@@ -22,7 +22,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 
 from oracle import (  # noqa: E402
-    adapters, decoding, forward, models, pictures, prompts, store, training)
+    adapters, decoding, forward, models, pictures, prompts, store, training, videos)
 from oracle.text import write_json  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -153,6 +153,18 @@ def make_prompts():
                                                 FIXTURES / "pictures")})
 
 
+def make_videos():
+    """Frame sampling, the video processor, and prompts of clips with smolvlm_tiny's tokenizer."""
+    folder = FIXTURES / "video"
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "sampling.json", videos.sampling_golden())
+    tensors, records = videos.processor_golden()
+    store.save_tensors(folder / "processor.safetensors", tensors)
+    write_json(folder / "processor.json", records)
+    processor = videos.make_processor(TINY, FIXTURES / TINY.name)
+    write_json(folder / "prompts.json", videos.prompt_golden(processor))
+
+
 def make_decoding():
     """Logits processors on random scores; beam search of two checkpoints."""
     folder = FIXTURES / "decoding"
@@ -190,6 +202,7 @@ PARTS = {
     "decoding": make_decoding,
     "methods": make_methods,
     "optimizers": make_optimizers,
+    "videos": make_videos,
 }
 
 

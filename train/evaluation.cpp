@@ -20,14 +20,16 @@ double evaluate_loss(VisionLanguageModel& model, const Processor& processor,
     const std::int64_t end = std::min(begin + options.batch_size, dataset.size());
     std::vector<data::Example> examples;
     for (std::int64_t i = begin; i < end; ++i) {
-      examples.push_back(
-          data::encode_example(dataset.at(i), processor, {.max_length = options.max_length}));
+      auto example = data::try_example(dataset, i, processor, options.encode, *options.skipped);
+      if (example) examples.push_back(std::move(*example));
     }
+    if (examples.empty()) continue;
     const data::Batch batch = data::collate(examples, 0);
     sum += loss_sum(model, batch, options.pictures).item<double>();
     labels += batch.label_count;
   }
   model.train();
+  if (labels == 0) throw Error({.what = "every sample is skipped", .where = "eval_files"});
   return sum / static_cast<double>(labels);
 }
 

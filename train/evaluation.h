@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "data/batch.h"
 #include "data/dataset.h"
 #include "vlm/models/model.h"
 #include "vlm/models/processor.h"
@@ -14,11 +15,12 @@ class PictureStore;
 
 struct EvaluationOptions {
   std::int64_t batch_size = 1;
-  std::int64_t max_length = 0;
+  data::EncodeOptions encode;  // without augmentation
+  data::SkippedSamples* skipped = nullptr;
   PictureStore* pictures = nullptr;  // where features come from; null: from the model
 };
 
-// The model is in training mode before and after.
+// The model is in training mode before and after. Samples that may be skipped are left out.
 double evaluate_loss(VisionLanguageModel& model, const Processor& processor,
                      const data::Dataset& dataset, const EvaluationOptions& options);
 

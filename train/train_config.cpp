@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "data/formats/row_format.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
@@ -44,8 +45,19 @@ void check_data(const TrainConfig& config) {
                  .where = "train_files",
                  .wanted = "either train_files or stages"});
   }
-  if (has_stages) config.parse_stages();
+  const data::DataOptions options = config.data_options();
+  for (const Stage& stage : config.parse_stages()) {
+    data::parse_data_files(stage.train_files, options, "stages.train_files");
+  }
+  data::parse_data_files(config.train_files, options, "train_files");
+  data::parse_data_files(config.eval_files, options, "eval_files");
+  if (config.length_policy != "error" && config.max_length == 0) {
+    throw Error({.what = "length_policy without max_length",
+                 .where = "length_policy",
+                 .got = config.length_policy});
+  }
   config.augmentation.check();
+  config.video.check("video_");
   if (config.share_pictures && !config.packing) {
     throw Error({.what = "pictures are only shared in packed rows",
                  .where = "share_pictures",
@@ -66,6 +78,7 @@ void check_numbers(const TrainConfig& config) {
   require_at_least(config.per_device_eval_batch_size, 1, "per_device_eval_batch_size");
   require_at_least(config.gradient_accumulation_steps, 1, "gradient_accumulation_steps");
   require_at_least(config.max_length, 0, "max_length");
+  require_at_least(config.max_bad_samples, 0, "max_bad_samples");
   require_at_least(config.max_tokens_per_batch, 1, "max_tokens_per_batch");
   require_at_least(config.max_tiles_per_batch, 0, "max_tiles_per_batch");
   require_at_least(config.dataloader_num_workers, 1, "dataloader_num_workers");
@@ -201,7 +214,7 @@ void ScheduleOptions::check(const std::string& schedule) const {
 Fields TrainConfig::fields() {
   augmentation_fields_ = augmentation.fields();
   schedule_fields_ = lr_scheduler_kwargs.fields();
-  return {
+  Fields all = {
       {"model_name_or_path", &model_name_or_path,
        "Model folder, or org/name (in the Hugging Face cache, or pulled into it)"},
       {"output_dir", &output_dir, "Folder for the result, checkpoints and metrics.jsonl"},
@@ -213,13 +226,26 @@ Fields TrainConfig::fields() {
        "PEFT adapter folder to go on from; its settings replace the LoRA keys"},
       {"init_weights", &init_weights, "Where a full training starts", {"checkpoint", "random"}},
       {"freeze", &freeze, "Parts kept as they are: vision_model, connector, text_model, lm_head"},
-      {"train_files", &train_files, "JSONL files and picture folders"},
+      {"train_files", &train_files,
+       "Data files and picture folders: paths, or objects with path, weight and keys of their own"},
       {"eval_files", &eval_files, "The same, for the evaluation loss"},
       {"stages", &stages,
        "In place of train_files: list of {train_files, steps}, one after the other"},
-      {"text_column", &text_column, "Column of a picture folder's metadata that holds the answer"},
-      {"prompt", &prompt, "Question put to every picture of a picture folder"},
-      {"max_length", &max_length, "Longest sample in tokens, longer is an error; 0: no bound"},
+      {"dataset_format", &dataset_format, "What rows are; auto: told by their columns",
+       data::row_formats()},
+      {"field_map", &field_map, "Other names of columns: {query: question, response: answer}"},
+      {"text_column", &text_column, "Column of a row that holds the answer"},
+      {"prompt", &prompt, "Question put to every picture that comes without one"},
+      {"image_folder", &image_folder,
+       "Folder that pictures' paths begin at; empty: the folder of the data file"},
+      {"train_on", &train_on, "Turns that are learned", data::train_on_names()},
+      {"max_length", &max_length, "Longest sample in tokens; 0: no bound"},
+      {"length_policy", &length_policy,
+       "What a longer sample is: an error, cut off behind its pictures, or passed over",
+       data::length_policy_names()},
+      {"max_bad_samples", &max_bad_samples,
+       "Malformed samples that may be passed over; each is told, and listed in "
+       "skipped_samples.jsonl"},
       {"shuffle", &shuffle, "New seeded order every epoch; false: the order of the files"},
       {"packing", &packing, "The samples of a step packed into rows without padding"},
       {"max_tokens_per_batch", &max_tokens_per_batch, "With packing: tokens a row"},
@@ -290,6 +316,27 @@ Fields TrainConfig::fields() {
       {"save_steps", &save_steps, "Steps between checkpoints; 0: none"},
       {"save_total_limit", &save_total_limit, "Checkpoints kept"},
   };
+  const Fields clips = video.fields();
+  const auto after = std::find_if(all.begin(), all.end(),
+                                  [](const Field& field) { return field.name == "augmentation"; });
+  all.insert(after + 1, clips.begin(), clips.end());
+  return all;
+}
+
+data::DataOptions TrainConfig::data_options() const {
+  return {.format = dataset_format,
+          .field_map = data::parse_field_map(field_map, "field_map"),
+          .text_column = text_column,
+          .prompt = prompt,
+          .image_folder = image_folder};
+}
+
+data::EncodeOptions TrainConfig::encode_options() const {
+  return {.max_length = max_length,
+          .length_policy = data::parse_length_policy(length_policy),
+          .train_on = data::parse_train_on(train_on),
+          .augmentation = augmentation,
+          .video = video};
 }
 
 std::vector<Stage> TrainConfig::parse_stages() const {

@@ -59,6 +59,8 @@ void Trainer::resume() {
   }
   save_text(output_dir / "train_config.json", effective_config_.dump(2) + "\n");
   metrics_ = std::make_unique<MetricsLog>(output_dir / "metrics.jsonl", state_.step);
+  skipped_ = std::make_unique<data::SkippedSamples>(
+      config_.max_bad_samples, output_dir / "skipped_samples.jsonl", state_.step > 0);
 }
 
 void Trainer::open_pictures(at::Device device) {
@@ -86,11 +88,11 @@ void Trainer::release_tower() {
 
 LoaderOptions Trainer::loader_options() const {
   LoaderOptions options{.batch_size = config_.per_device_train_batch_size,
-                        .max_length = config_.max_length,
-                        .augmentation = config_.augmentation,
+                        .encode = config_.encode_options(),
                         .seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kAugmentStream),
                         .workers = config_.dataloader_num_workers,
-                        .lookup = pictures_.get()};
+                        .skipped = skipped_.get()};
+  options.encode.lookup = pictures_.get();
   if (config_.packing) {
     options.packing = {.max_tokens = config_.max_tokens_per_batch,
                        .max_tiles = config_.max_tiles_per_batch,
@@ -175,9 +177,12 @@ double Trainer::train_step(const StepData& data, double& grad_norm) {
 
 void Trainer::evaluate() {
   if (!data_.eval_dataset) return;
+  data::EncodeOptions encode = config_.encode_options();
+  encode.augmentation = {};
   const double loss = evaluate_loss(*trained_.model, *trained_.processor, *data_.eval_dataset,
                                     {.batch_size = config_.per_device_eval_batch_size,
-                                     .max_length = config_.max_length,
+                                     .encode = encode,
+                                     .skipped = skipped_.get(),
                                      .pictures = pictures_.get()});
   metrics_->write({{"step", state_.step}, {"eval_loss", loss}});
 }

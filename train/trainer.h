@@ -13,6 +13,7 @@
 
 #include <memory>
 
+#include "data/skipped_samples.h"
 #include "train/batches/picture_store.h"
 #include "train/batches/step_loader.h"
 #include "train/metrics_log.h"
@@ -61,6 +62,7 @@ class Trainer {
   Schedule schedule_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<MetricsLog> metrics_;
+  std::unique_ptr<data::SkippedSamples> skipped_;
   TrainingState state_;
 };
 

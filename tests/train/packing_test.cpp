@@ -42,7 +42,9 @@ Example example(const std::vector<std::string>& pictures,
     sample.messages.push_back(message);
     sample.messages.push_back({.role = "assistant", .content = {{.type = "text", .text = answer}}});
   }
-  for (const std::string& name : pictures) sample.images.push_back(fixture("pictures/" + name));
+  for (const std::string& name : pictures) {
+    sample.media.push_back({.name = fixture("pictures/" + name).string()});
+  }
   const Keys keys;
   return data::encode_example(sample, processor(), {.lookup = &keys});
 }
@@ -202,7 +204,7 @@ TEST_CASE("pictures are encoded once, kept, and read by the next run") {
   const data::Sample sample{
       .messages = {{.role = "user", .content = {{.type = "image"}, {.type = "text", .text = "?"}}},
                    {.role = "assistant", .content = {{.type = "text", .text = "a"}}}},
-      .images = {fixture("pictures/square.png")},
+      .media = {{.name = fixture("pictures/square.png").string()}},
       .where = "here"};
   const Example known = data::encode_example(sample, processor(), with_store);
   CHECK_FALSE(known.pictures.pixel_values.defined());  // not even decoded
@@ -218,7 +220,7 @@ TEST_CASE("pictures are encoded once, kept, and read by the next run") {
   CHECK(store.features_of(*model, again).equal(first));
   CHECK(store.is_released());
   data::Sample other = sample;
-  other.images = {fixture("pictures/tall.png")};
+  other.media = {{.name = fixture("pictures/tall.png").string()}};
   const Batch fresh = data::collate({data::encode_example(other, processor(), with_store)}, 0);
   check_close(store.features_of(*model, fresh), encode_pictures(*model, fresh));
   CHECK_FALSE(store.is_released());
@@ -230,11 +232,18 @@ TEST_CASE("pictures are encoded once, kept, and read by the next run") {
 }
 
 TEST_CASE("an entry that isn't one of pictures is none") {
-  const data::KnownPictures pictures{.texts = {"<a>", "b"}, .features = at::randn({2, 3, 4})};
+  const auto kind = MediumText::Kind::kPicture;
+  const data::KnownPictures pictures{.texts = {{kind, "<a>", 2, 3}, {kind, "b"}},
+                                     .features = at::randn({2, 3, 4})};
   const at::Tensor entry = to_entry(pictures);
   const auto read = from_entry(entry);
   REQUIRE(read);
-  CHECK(read->texts == pictures.texts);
+  REQUIRE(read->texts.size() == 2);
+  for (std::size_t i = 0; i < 2; ++i) {
+    CHECK(read->texts[i].text == pictures.texts[i].text);
+    CHECK(read->texts[i].rows == pictures.texts[i].rows);
+    CHECK(read->texts[i].cols == pictures.texts[i].cols);
+  }
   CHECK(read->features.equal(pictures.features));
   CHECK_FALSE(from_entry(entry.narrow(0, 0, entry.numel() - 1)));
   CHECK_FALSE(from_entry(entry.narrow(0, 0, 4)));

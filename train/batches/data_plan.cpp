@@ -114,6 +114,10 @@ std::vector<std::int64_t> DataPlan::make_order(std::int64_t stage, std::int64_t 
   const StageSize& size = stages_[static_cast<std::size_t>(stage)];
   Order order(static_cast<std::size_t>(size.samples));
   std::iota(order.begin(), order.end(), 0);
+  if (!size.mixture.empty()) {
+    order = take_epoch(size.mixture, epoch, shuffle_,
+                       mix_seed(seed_, static_cast<std::uint64_t>(stage)));
+  }
   if (shuffle_) {
     std::mt19937_64 random(
         mix_seed(seed_, static_cast<std::uint64_t>(stage), static_cast<std::uint64_t>(epoch)));

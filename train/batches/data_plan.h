@@ -12,13 +12,17 @@
 #include <mutex>
 #include <vector>
 
+#include "train/batches/mixture.h"
+
 namespace vlm::train {
 
 struct StageSize {
-  std::int64_t samples = 0;
-  std::int64_t steps = 0;            // of this stage
-  std::vector<std::int64_t> groups;  // number of each sample's group; empty: none are kept together
-  std::vector<std::int64_t> lengths;  // of each sample; empty: they don't count
+  std::int64_t samples = 0;           // of an epoch
+  std::int64_t steps = 0;             // of this stage
+  std::vector<MixPart> mixture = {};  // its files; empty: an epoch takes every sample once
+  // Of each sample of the data set:
+  std::vector<std::int64_t> groups = {};   // number of its group; empty: none are kept together
+  std::vector<std::int64_t> lengths = {};  // empty: they don't count
 };
 
 // Samples of one optimizer step.

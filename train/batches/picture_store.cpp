@@ -61,7 +61,9 @@ at::Tensor encode_pictures(VisionLanguageModel& model, const data::Batch& batch)
 // Layout: length of the head as 8 bytes, the head (JSON: texts, shape, dtype), the features.
 at::Tensor to_entry(const data::KnownPictures& pictures) {
   const at::Tensor features = pictures.features.detach().cpu().contiguous();
-  const Json head = {{"texts", pictures.texts},
+  Json texts = Json::array();
+  for (const MediumText& text : pictures.texts) texts.push_back({text.text, text.rows, text.cols});
+  const Json head = {{"texts", texts},
                      {"shape", features.sizes().vec()},
                      {"dtype", static_cast<int>(features.scalar_type())}};
   const std::string text = head.dump();
@@ -83,7 +85,13 @@ std::optional<data::KnownPictures> from_entry(const at::Tensor& entry) {
   if (length < 0 || length > entry.numel() - 8) return std::nullopt;
   const Json head = Json::parse(bytes + 8, bytes + 8 + length, nullptr, /*allow_exceptions=*/false);
   if (!head.is_object()) return std::nullopt;
-  data::KnownPictures pictures{.texts = head.at("texts").get<std::vector<std::string>>()};
+  data::KnownPictures pictures;
+  for (const Json& text : head.at("texts")) {
+    pictures.texts.push_back({.kind = MediumText::Kind::kPicture,
+                              .text = text.at(0).get<std::string>(),
+                              .rows = text.at(1).get<std::int64_t>(),
+                              .cols = text.at(2).get<std::int64_t>()});
+  }
   const auto shape = head.at("shape").get<std::vector<std::int64_t>>();
   pictures.features = at::empty(shape, static_cast<at::ScalarType>(head.at("dtype").get<int>()));
   const std::size_t size = pictures.features.nbytes();
@@ -96,7 +104,7 @@ PictureStore::PictureStore(std::shared_ptr<FeatureCache> cache, const VisionLang
                            const Processor& processor)
     : cache_(std::move(cache)) {
   if (!cache_) return;
-  settings_ = concat("training 1 ", processor.picture_settings(), " ",
+  settings_ = concat("training 2 ", processor.picture_settings(), " ",
                      digest_tensors(model.picture_weights()), " ", model.picture_settings(), " ",
                      model.dtype(), " ", model.device().type());
   writer_ = std::thread([this] { write_entries(); });

@@ -114,13 +114,10 @@ void StepLoader::work() {
 data::Example StepLoader::encode(const StepPlan& plan, std::size_t place) const {
   const data::Dataset& dataset = *datasets_.at(static_cast<std::size_t>(plan.stage));
   const std::int64_t index = plan.samples[place];
-  const data::EncodeOptions options{
-      .max_length = options_.max_length,
-      .augmentation = options_.augmentation,
-      .seed = mix_seed(options_.seed, static_cast<std::uint64_t>(plan.stage << 32 | plan.epoch),
-                       static_cast<std::uint64_t>(index)),
-      .lookup = options_.lookup};
-  return data::encode_example(dataset.at(index), processor_, options);
+  data::EncodeOptions options = options_.encode;
+  options.seed = mix_seed(options_.seed, static_cast<std::uint64_t>(plan.stage << 32 | plan.epoch),
+                          static_cast<std::uint64_t>(index));
+  return data::read_example(dataset, index, processor_, options, *options_.skipped);
 }
 
 StepLoader::Made StepLoader::make(Opened opened) const {

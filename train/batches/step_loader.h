@@ -34,18 +34,18 @@ struct StepData {
 
 struct LoaderOptions {
   std::int64_t batch_size = 1;
-  std::int64_t max_length = 0;
   std::int64_t pad_id = 0;
-  data::AugmentConfig augmentation;
+  data::EncodeOptions encode;  // their seed comes from the next
   std::uint64_t seed = 0;
   std::int64_t workers = 1;
-  const data::PictureLookup* lookup = nullptr;
+  data::SkippedSamples* skipped = nullptr;
   std::optional<data::PackOptions> packing;  // in place of rows of batch_size samples
 };
 
 class StepLoader {
  public:
-  // The datasets (one a stage), the processor and the lookup must outlive the loader.
+  // The datasets (one a stage), the processor and what the options point to must outlive the
+  // loader.
   StepLoader(const DataPlan& plan, const std::vector<std::unique_ptr<data::Dataset>>& datasets,
              const Processor& processor, const LoaderOptions& options, std::int64_t first_step);
   ~StepLoader();

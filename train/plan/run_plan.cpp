@@ -129,7 +129,7 @@ class Planner {
     layout_ = lay_out(data_, *processor, config_);
     trained_ = load_trained_model(config_, options_.runtime, device_);
     optimizer_ = make_optimizer(config_, trained_);
-    const ProcessedPictures picture = trained_.processor->process_pictures({blank()});
+    const auto picture = trained_.processor->process_pictures({blank()});
     tile_side_ = picture.pixel_values.size(-1);
   }
 

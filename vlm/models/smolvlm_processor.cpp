@@ -1,21 +1,37 @@
 #include "vlm/models/smolvlm_processor.h"
 
-#include <ATen/ops/cat.h>
-
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/fields.h"
 #include "vlm/core/json.h"
+#include "vlm/models/smolvlm_video_prompt.h"
 
 namespace vlm {
 namespace {
 
 constexpr std::string_view kImage = "<image>";
+constexpr std::string_view kVideo = "<video>";
 constexpr std::string_view kFake = "<fake_token_around_image>";
 constexpr std::string_view kGlobal = "<global-img>";
 constexpr std::string_view kEndOfUtterance = "<end_of_utterance>";
+
+// The published template with a place for video parts.
+constexpr const char* kVideoTemplate =
+    "<|im_start|>"
+    "{% for message in messages %}"
+    "{{ message['role'] | capitalize }}"
+    "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}"
+    "{% elif part['type'] == 'image' %}{{ '<image>' }}"
+    "{% elif part['type'] == 'video' %}{{ '<video>' }}{% endif %}"
+    "{% endfor %}"
+    "{{ '<end_of_utterance>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}";
 
 std::int64_t load_image_seq_len(const std::filesystem::path& folder) {
   std::int64_t image_seq_len = 169;  // the class's default
@@ -48,75 +64,136 @@ std::string image_prompt(std::int64_t rows, std::int64_t cols, std::int64_t imag
   return text + concat(kFake, kGlobal, tokens, kFake);
 }
 
-// Placeholders are replaced by the pictures' texts as the prompt is walked through.
-struct SmolVlmProcessor::Expansion {
-  const std::vector<std::string>& prompts;  // one a picture
-  std::size_t used = 0;
+// Places in the prompt are replaced by the texts of the media, in order, as the prompt is walked
+// through. "<video>" is a place only where there are clips: it is no token, so without clips it is
+// text that somebody wrote, and stays.
+class SmolVlmProcessor::Expansion {
+ public:
+  explicit Expansion(const std::vector<MediumText>& texts)
+      : texts_(texts),
+        has_videos_(std::any_of(texts.begin(), texts.end(), [](const MediumText& text) {
+          return text.kind == MediumText::Kind::kVideo;
+        })) {}
+
+  // A stretch of the prompt; `is_media` from the first to the last marker of one medium.
+  struct Piece {
+    std::string text;
+    bool is_media;
+  };
+
+  std::vector<Piece> expand_in_pieces(std::string_view text) {
+    std::vector<Piece> pieces = {{"", false}};
+    for (;;) {
+      const std::size_t image = text.find(kImage);
+      const std::size_t video = has_videos_ ? text.find(kVideo) : std::string_view::npos;
+      const std::size_t at = std::min(image, video);
+      pieces.back().text += text.substr(0, at);
+      if (at == std::string_view::npos) return pieces;
+      add_medium(pieces, take(at == video ? MediumText::Kind::kVideo : MediumText::Kind::kPicture));
+      text.remove_prefix(at + (at == video ? kVideo : kImage).size());
+    }
+  }
 
   std::string expand(std::string_view text) {
     std::string expanded;
-    for (auto at = text.find(kImage); at != std::string_view::npos; at = text.find(kImage)) {
-      expanded += text.substr(0, at);
-      if (used < prompts.size()) expanded += prompts[used];
-      ++used;
-      text.remove_prefix(at + kImage.size());
-    }
-    return expanded + std::string(text);
+    for (const Piece& piece : expand_in_pieces(text)) expanded += piece.text;
+    return expanded;
   }
 
   void check_all_used() const {
-    if (used == prompts.size()) return;
+    if (used_ == texts_.size()) return;
+    if (has_videos_) {
+      throw Error({.what = "image and video places in the conversation don't fit the media",
+                   .got = concat(used_, " places"),
+                   .wanted = concat(texts_.size(), " for the pictures and videos given")});
+    }
     throw Error({.what = "image places in the conversation don't fit the pictures",
-                 .got = concat(used, " places"),
-                 .wanted = concat(prompts.size(), " for the pictures given")});
+                 .got = concat(used_, " places"),
+                 .wanted = concat(texts_.size(), " for the pictures given")});
   }
+
+ private:
+  // Markers are tokens whatever stands beside them, so the cuts change no ids. What a clip's text
+  // says in front of its first frame is text like other text.
+  static void add_medium(std::vector<Piece>& pieces, const std::string& text) {
+    const std::size_t first = text.find(kFake), last = text.rfind(kFake);
+    if (first == std::string::npos) {
+      pieces.back().text += text;
+      return;
+    }
+    const std::size_t end = last + kFake.size();
+    pieces.back().text += text.substr(0, first);
+    pieces.push_back({text.substr(first, end - first), true});
+    pieces.push_back({text.substr(end), false});
+  }
+
+  std::string take(MediumText::Kind kind) {
+    const std::size_t index = used_++;
+    if (index >= texts_.size()) return {};  // check_all_used tells
+    if (texts_[index].kind == kind) return texts_[index].text;
+    const bool is_video = kind == MediumText::Kind::kVideo;
+    throw Error({.what = "media are in another order than the parts of the conversation",
+                 .got = concat(is_video ? "a picture" : "a video", " as medium ", index + 1),
+                 .wanted = is_video ? "a video" : "a picture"});
+  }
+
+  const std::vector<MediumText>& texts_;
+  bool has_videos_;
+  std::size_t used_ = 0;
 };
 
 SmolVlmProcessor::SmolVlmProcessor(const std::filesystem::path& folder)
     : folder_(folder.string()),
       tokenizer_(load_tokenizer(folder)),
       chat_template_(load_chat_template(folder)),
+      video_template_(kVideoTemplate, "built-in chat template for videos"),
       image_processor_(ImageProcessorConfig::load(folder)),
+      video_processor_(VideoProcessorConfig::load(folder)),
       image_seq_len_(load_image_seq_len(folder)) {}
 
-ProcessedPictures SmolVlmProcessor::process_pictures(const std::vector<Image>& images) const {
-  ProcessedPictures pictures;
-  std::vector<at::Tensor> tiles;
-  for (const Image& image : images) {
-    const ProcessedImage processed = image_processor_.process(image);
-    pictures.texts.push_back(image_prompt(processed.rows, processed.cols, image_seq_len_));
-    tiles.push_back(processed.pixel_values);
+const ChatTemplate& SmolVlmProcessor::template_for(const std::vector<Message>& messages) const {
+  for (const Message& message : messages) {
+    for (const ContentPart& part : message.content) {
+      if (part.type == "video") return video_template_;
+    }
   }
-  if (!tiles.empty()) pictures.pixel_values = tiles.size() == 1 ? tiles[0] : at::cat(tiles);
-  return pictures;
+  return chat_template_;
 }
 
-std::vector<std::string> SmolVlmProcessor::picture_texts(
-    const std::vector<PixelSize>& sizes) const {
-  std::vector<std::string> texts;
-  for (const PixelSize& size : sizes) {
-    const TilePlan plan = plan_tiles(image_processor_.config(), size);
-    texts.push_back(image_prompt(plan.rows, plan.cols, image_seq_len_));
-  }
-  return texts;
+ProcessedMedium SmolVlmProcessor::process_picture(const Image& image) const {
+  return {image_processor_.process(image).pixel_values, picture_text(image.height, image.width)};
+}
+
+MediumText SmolVlmProcessor::picture_text(std::int64_t height, std::int64_t width) const {
+  const TilePlan plan = plan_tiles(image_processor_.config(), {.height = height, .width = width});
+  return {MediumText::Kind::kPicture, image_prompt(plan.rows, plan.cols, image_seq_len_), plan.rows,
+          plan.cols};
+}
+
+at::Tensor SmolVlmProcessor::process_frames(const std::vector<Image>& frames) const {
+  return video_processor_.process(frames);
+}
+
+MediumText SmolVlmProcessor::video_text(const std::vector<double>& times_s,
+                                        double duration_s) const {
+  return {MediumText::Kind::kVideo,
+          video_prompt(times_s, duration_s, image_prompt(0, 0, image_seq_len_))};
 }
 
 std::string SmolVlmProcessor::expand_prompt(const std::vector<Message>& messages,
-                                            const std::vector<Image>& images,
+                                            const ProcessedMedia& media,
                                             bool add_generation_prompt) const {
-  const ProcessedPictures pictures = process_pictures(images);
-  Expansion expansion{pictures.texts};
-  const std::string text = expansion.expand(chat_template_.render(messages, add_generation_prompt));
+  Expansion expansion(media.texts);
+  const std::string text =
+      expansion.expand(template_for(messages).render(messages, add_generation_prompt));
   expansion.check_all_used();
   return text;
 }
 
 EncodedConversation SmolVlmProcessor::encode_prompt(const std::vector<Message>& messages,
-                                                    const ProcessedPictures& pictures) const {
-  Expansion expansion{pictures.texts};
-  const std::string text = expansion.expand(chat_template_.render(messages, true));
-  expansion.check_all_used();
-  return {.ids = tokenizer_->encode(text), .pixel_values = pictures.pixel_values};
+                                                    const ProcessedMedia& media) const {
+  return {.ids = tokenizer_->encode(expand_prompt(messages, media, true)),
+          .pixel_values = media.pixel_values};
 }
 
 std::string SmolVlmProcessor::picture_settings() const {
@@ -128,48 +205,29 @@ std::string SmolVlmProcessor::picture_settings() const {
 }
 
 EncodedConversation SmolVlmProcessor::encode_conversation(const std::vector<Message>& messages,
-                                                          const ProcessedPictures& pictures) const {
-  Expansion expansion{pictures.texts};
-  EncodedConversation encoded{.pixel_values = pictures.pixel_values};
+                                                          const ProcessedMedia& media,
+                                                          const LossTurns& turns) const {
+  const TurnSpans split =
+      split_turns(template_for(messages), messages, turns, std::string(kEndOfUtterance), folder_);
+  Expansion expansion(media.texts);
+  EncodedConversation encoded{.pixel_values = media.pixel_values};
   std::string whole;
-  const auto add = [&](std::string_view text, bool is_trained) {
-    const std::string expanded = expansion.expand(text);
-    const auto ids = tokenizer_->encode(expanded);
-    whole += expanded;
-    encoded.ids.insert(encoded.ids.end(), ids.begin(), ids.end());
-    encoded.is_trained.resize(encoded.ids.size(), is_trained);
-  };
-
-  const std::string full = chat_template_.render(messages, false);
-  std::size_t done = 0;  // characters of `full` already encoded
-  for (std::size_t i = 0; i < messages.size(); ++i) {
-    if (messages[i].role != "assistant") continue;
-    const std::vector<Message> before(messages.begin(), messages.begin() + i);
-    const std::vector<Message> upto(messages.begin(), messages.begin() + i + 1);
-    const std::size_t begin = chat_template_.render(before, true).size();
-    const std::string turn = chat_template_.render(upto, false);
-    const std::size_t end_mark = turn.rfind(kEndOfUtterance);
-    if (begin > turn.size() || full.compare(0, turn.size(), turn) != 0 ||
-        end_mark == std::string::npos || end_mark < begin) {
-      throw Error({.what = "the chat template doesn't let assistant turns be told apart",
-                   .where = folder_});
+  for (const TurnSpans::Span& span : split.spans) {
+    const auto text = std::string_view(split.text).substr(span.begin, span.end - span.begin);
+    for (const Expansion::Piece& piece : expansion.expand_in_pieces(text)) {
+      const auto ids = tokenizer_->encode(piece.text);
+      whole += piece.text;
+      encoded.ids.insert(encoded.ids.end(), ids.begin(), ids.end());
+      // A picture in the assistant's turn is given, not said.
+      encoded.is_trained.resize(encoded.ids.size(), span.is_learned && !piece.is_media);
+      encoded.is_media.resize(encoded.ids.size(), piece.is_media);
     }
-    const std::size_t end = end_mark + kEndOfUtterance.size();
-    add(std::string_view(full).substr(done, begin - done), false);
-    add(std::string_view(full).substr(begin, end - begin), true);
-    done = end;
   }
-  add(std::string_view(full).substr(done), false);
   expansion.check_all_used();
-  // A picture in the assistant's turn is given, not said.
-  const auto image_id = tokenizer_->token_to_id(kImage);
-  for (std::size_t t = 0; t < encoded.ids.size(); ++t) {
-    if (encoded.ids[t] == image_id) encoded.is_trained[t] = false;
-  }
   // Training must see the ids that generation will: encoding in pieces may change nothing.
   if (tokenizer_->encode(whole) != encoded.ids) {
-    throw Error({.what = "the tokenizer merges text across the border of an assistant turn",
-                 .where = folder_});
+    throw Error(
+        {.what = "the tokenizer merges text across the border of a turn", .where = folder_});
   }
   return encoded;
 }
