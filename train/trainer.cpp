@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <c10/core/GradMode.h>
+#include <torch/nn/module.h>
 
 #include <chrono>
 #include <cmath>
@@ -18,6 +19,7 @@
 #include "vlm/core/progress.h"
 #include "vlm/models/picture_cache.h"
 #include "vlm/models/registry.h"
+#include "vlm/nn/lora.h"
 
 namespace vlm::train {
 
@@ -115,7 +117,7 @@ TrainResult Trainer::run() {
   const std::int64_t total = data_.plan->total_steps();
   Progress progress("steps", total, state_.step);
   StepLog log(state_, *metrics_, config_.logging_steps);
-  trained_.model->train();
+  trained_.model->module().train();
   while (state_.step < total) {
     if (stop_requested()) {
       writer.save(state_, *optimizer_);
@@ -142,7 +144,7 @@ TrainResult Trainer::run() {
     if (save_now || (is_last && config_.save_steps > 0)) writer.save(state_, *optimizer_);
     progress.update(state_.step, concat("loss ", figures.loss));
   }
-  trained_.model->eval();
+  trained_.model->module().eval();
   pictures_->restore_tower(*trained_.model);
   if (const double planned = planned_peak_mb(config_.output_dir); planned > 0) {
     log_info(concat("peak memory: ", std::llround(peak_rss_mb()), " MB measured, ",
