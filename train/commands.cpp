@@ -4,9 +4,12 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <iostream>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "train/inspect/inspect_data.h"
+#include "train/plan/run_plan.h"
 #include "train/trainer.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
@@ -14,6 +17,7 @@
 #include "vlm/core/progress.h"
 #include "vlm/io/hub_pull.h"
 #include "vlm/models/registry.h"
+#include "vlm/nn/lora.h"
 
 namespace vlm::train {
 namespace {
@@ -56,6 +60,24 @@ int run_inspect_data(const InspectDataOptions& options, const RuntimeOptions& ru
   return found.is_trainable ? 0 : 3;
 }
 
+struct PlanCommand {
+  std::string config;
+  std::vector<std::string> overrides;
+  double memory_gb = 0;
+  std::string format = "text";
+};
+
+int run_plan(const PlanCommand& options, const RuntimeOptions& runtime) {
+  TrainConfig config = load_train_config(options.config, options.overrides);
+  const std::string output_dir = config.output_dir;
+  const RunPlan plan =
+      make_plan(std::move(config), {.runtime = runtime, .memory_gb = options.memory_gb});
+  const OrderedJson json = plan.to_json();
+  std::cout << (options.format == "json" ? json.dump() + "\n" : plan.to_text()) << std::flush;
+  save_plan(plan, output_dir);
+  return plan.fits() ? 0 : 1;
+}
+
 struct MergeOptions {
   std::string model, adapter, output;
 };
@@ -70,8 +92,8 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
   // Weights keep the dtype they are stored in unless another is asked for.
   const std::string dtype = runtime.dtype == "auto" ? "stored" : runtime.dtype;
   const ModelPtr model = load_model(folder, {.dtype = dtype});
-  load_adapter(*model, options.adapter);
-  merge_lora(*model);
+  load_adapter(model->module(), options.adapter);
+  merge_lora(model->module());
   save_model(*model, folder, options.output);
   log_info("wrote " + options.output);
   return 0;
@@ -108,6 +130,25 @@ std::function<int()> add_inspect_data(CLI::App& app, const RuntimeOptions& runti
   return [options, &runtime] { return run_inspect_data(*options, runtime); };
 }
 
+std::function<int()> add_plan(CLI::App& app, const RuntimeOptions& runtime) {
+  auto options = std::make_shared<PlanCommand>();
+  CLI::App* command = app.add_subcommand(
+      "plan", "Say what a fine-tuning run will take: memory by part, tokens, steps, hours");
+  command->add_option("config", options->config, "Config file (JSON) of finetune")->required();
+  command->add_option("--set", options->overrides, "Override a key of the config")
+      ->type_name("KEY=VALUE");
+  command
+      ->add_option("--memory-gb", options->memory_gb,
+                   "What the run may take; where it is less than the peak, what to change is said "
+                   "and the exit code is 1 (0: no bound)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--format", options->format, "What is printed")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+  return [options, &runtime] { return run_plan(*options, runtime); };
+}
+
 std::function<int()> add_merge(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<MergeOptions>();
   CLI::App* command = app.add_subcommand("merge", "Merge an adapter into its model's weights");
@@ -126,6 +167,7 @@ std::map<std::string, std::function<int()>> add_commands(CLI::App& app,
                                                          const RuntimeOptions& runtime) {
   return {{"finetune", add_finetune(app, runtime)},
           {"inspect-data", add_inspect_data(app, runtime)},
+          {"plan", add_plan(app, runtime)},
           {"merge", add_merge(app, runtime)}};
 }
 

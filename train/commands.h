@@ -1,4 +1,5 @@
-// `vlm finetune`, `vlm inspect-data` and `vlm merge`: options of the command line, and what they run.
+// `vlm finetune`, `inspect-data`, `plan` and `merge`: options of the command line, and what they
+// run.
 #pragma once
 
 #include <functional>
@@ -14,7 +15,8 @@ class App;
 namespace vlm::train {
 
 // Declares the commands below `app`. The functions returned run them after parsing and return the
-// exit code: 0 done, 3 data that can't be trained on, 130 interrupted. `runtime` is filled by the options that every command shares.
+// exit code: 0 done, 3 data that can't be trained on, 130 interrupted. `runtime` is filled by the
+// options that every command shares.
 std::map<std::string, std::function<int()>> add_commands(CLI::App& app,
                                                          const RuntimeOptions& runtime);
 

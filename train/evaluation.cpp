@@ -1,6 +1,7 @@
 #include "train/evaluation.h"
 
 #include <c10/core/GradMode.h>
+#include <torch/nn/module.h>
 
 #include <algorithm>
 #include <vector>
@@ -13,7 +14,7 @@ namespace vlm::train {
 double evaluate_loss(VisionLanguageModel& model, const Processor& processor,
                      const data::Dataset& dataset, const EvaluationOptions& options) {
   const c10::NoGradGuard no_grad;
-  model.eval();
+  model.module().eval();
   double sum = 0;
   std::int64_t labels = 0;
   for (std::int64_t begin = 0; begin < dataset.size(); begin += options.batch_size) {
@@ -28,7 +29,7 @@ double evaluate_loss(VisionLanguageModel& model, const Processor& processor,
     sum += loss_sum(model, batch, options.pictures).item<double>();
     labels += batch.label_count;
   }
-  model.train();
+  model.module().train();
   if (labels == 0) throw Error({.what = "every sample is skipped", .where = "eval_files"});
   return sum / static_cast<double>(labels);
 }

@@ -3,7 +3,8 @@
 //   TrainConfig ─► load_trained_model ─► model on its device with gradients where something is
 //   learned ─► … ─► save_trained_model ─► PEFT adapter, or a whole checkpoint
 //
-// Full and LoRA training differ in which parameters require gradients, nothing else.
+// Methods differ in which parameters require gradients (parameters.h) and in how the base is
+// stored.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,6 +13,7 @@
 #include <memory>
 
 #include "train/optimizer.h"
+#include "train/parameters.h"
 #include "train/train_config.h"
 #include "vlm/models/model.h"
 #include "vlm/models/processor.h"
@@ -24,19 +26,19 @@ struct TrainedModel {
   std::filesystem::path folder;  // of the base
   ModelPtr model;
   std::unique_ptr<Processor> processor;
-  LoraConfig lora;         // of method lora
-  NamedTensors trainable;  // parameters that require gradients; a tied one once
+  LoraConfig lora;            // unless every weight is trained
+  TrainedParameters trained;  // that require gradients; a tied one once
 };
 
 // How the base is loaded.
-LoadOptions base_options(const TrainConfig& config, const RuntimeOptions& runtime,
-                         at::Device device);
+LoadOptions base_options(const TrainConfig& config, const LoraConfig& lora,
+                         const RuntimeOptions& runtime, at::Device device);
 
 // Throws Error for what doesn't fit: a missing model, no module that matches, nothing to train.
 TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions& runtime,
                                 at::Device device);
 
-std::unique_ptr<AdamW> make_optimizer(const TrainConfig& config, const NamedTensors& trainable);
+std::unique_ptr<Optimizer> make_optimizer(const TrainConfig& config, const TrainedModel& trained);
 
 // What the run leaves in output_dir.
 void save_trained_model(const TrainedModel& trained, const TrainConfig& config,

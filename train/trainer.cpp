@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <c10/core/GradMode.h>
+#include <torch/nn/module.h>
 
 #include <chrono>
 #include <cmath>
@@ -10,6 +11,7 @@
 #include "train/batches/step_loader.h"
 #include "train/evaluation.h"
 #include "train/loss.h"
+#include "train/plan/run_plan.h"
 #include "train/step_log.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -17,6 +19,7 @@
 #include "vlm/core/progress.h"
 #include "vlm/models/picture_cache.h"
 #include "vlm/models/registry.h"
+#include "vlm/nn/lora.h"
 
 namespace vlm::train {
 
@@ -25,13 +28,14 @@ namespace fs = std::filesystem;
 Trainer::Trainer(TrainConfig config, const TrainOptions& options)
     : config_(std::move(config)), options_(options) {
   if (options_.runtime.seed) config_.seed = *options_.runtime.seed;
+  if (config_.memory_gb > 0) make_fit(config_, options_.runtime);
   effective_config_ = write_fields(config_.fields());
   const at::Device device = prepare_runtime(options_.runtime);
   trained_ = load_trained_model(config_, options_.runtime, device);
-  optimizer_ = make_optimizer(config_, trained_.trainable);
+  optimizer_ = make_optimizer(config_, trained_);
   data_ = load_training_data(config_, *trained_.processor);
   open_pictures(device);
-  schedule_ = make_schedule(config_, data_.plan->total_steps());
+  schedule_ = config_.schedule(data_.plan->total_steps());
   resume();
 }
 
@@ -75,11 +79,12 @@ void Trainer::open_pictures(at::Device device) {
 // Once every picture's features came from the cache for a whole epoch, or were put there, the
 // vision tower is not needed any more.
 void Trainer::release_tower() {
-  const bool is_adapter = config_.method == "lora" && config_.init_weights == "checkpoint";
+  const bool is_adapter = config_.method == "lora" || config_.method == "dora";
   const bool is_new_epoch = data_.plan->epoch_at(state_.step) >= 1;
   if (!is_adapter || !is_new_epoch || !pictures_->has_cache() || pictures_->is_released()) return;
   pictures_->release_tower(*trained_.model, [this] {
-    return load_model(trained_.folder, base_options(config_, options_.runtime, device_));
+    return load_model(trained_.folder,
+                      base_options(config_, trained_.lora, options_.runtime, device_));
   });
 }
 
@@ -112,7 +117,7 @@ TrainResult Trainer::run() {
   const std::int64_t total = data_.plan->total_steps();
   Progress progress("steps", total, state_.step);
   StepLog log(state_, *metrics_, config_.logging_steps);
-  trained_.model->train();
+  trained_.model->module().train();
   while (state_.step < total) {
     if (stop_requested()) {
       writer.save(state_, *optimizer_);
@@ -139,8 +144,12 @@ TrainResult Trainer::run() {
     if (save_now || (is_last && config_.save_steps > 0)) writer.save(state_, *optimizer_);
     progress.update(state_.step, concat("loss ", figures.loss));
   }
-  trained_.model->eval();
+  trained_.model->module().eval();
   pictures_->restore_tower(*trained_.model);
+  if (const double planned = planned_peak_mb(config_.output_dir); planned > 0) {
+    log_info(concat("peak memory: ", std::llround(peak_rss_mb()), " MB measured, ",
+                    std::llround(planned), " MB planned"));
+  }
   save_trained_model(trained_, config_, config_.output_dir);
   return TrainResult::kFinished;
 }

@@ -1,12 +1,14 @@
 // The one fine-tuning loop: model, data and config in; adapter or checkpoint, metrics and
 // checkpoints out.
 //
-//   TrainConfig ─► Trainer::run: plan → batches → loss → backward → clip → AdamW → log, evaluate,
+//   TrainConfig ─► Trainer::run: plan → batches → loss → backward → clip → step → log, evaluate,
 //   save
 //
-// A run that was cut off goes on from its last checkpoint and ends as an uninterrupted one would:
-// order, augmentation and dropout are functions of the seed and the step. The parts stand beside:
-// trained_model, training_data, step_loader, loss, optimizer, evaluation, step_log, training_state.
+// Methods differ in which parameters require gradients (parameters.h) and in how the base is
+// stored, nothing else. A run that was cut off goes on from its last checkpoint and ends as an
+// uninterrupted one would: order, augmentation and dropout are functions of the seed and the step.
+// The parts stand beside: trained_model, training_data, batches, loss, optimizer, evaluation,
+// step_log, training_state.
 #pragma once
 
 #include <memory>
@@ -58,7 +60,7 @@ class Trainer {
   TrainingData data_;
   std::unique_ptr<PictureStore> pictures_;
   Schedule schedule_;
-  std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<data::SkippedSamples> skipped_;
   TrainingState state_;

@@ -63,6 +63,7 @@ TrainingData load_training_data(const TrainConfig& config, const Processor& proc
     sizes.push_back({.samples = samples, .steps = steps, .mixture = parts});
     const data::Dataset& dataset = *loaded.datasets.back();
     if (config.share_pictures) sizes.back().groups = number_pictures(dataset);
+    loaded.groups.push_back(sizes.back().groups);
     if (config.group_by_length) {
       const auto measured =
           data::measure_samples(dataset, processor, config.dataloader_num_workers);
@@ -76,15 +77,6 @@ TrainingData load_training_data(const TrainConfig& config, const Processor& proc
       std::make_unique<DataPlan>(sizes, samples_per_step, config.shuffle,
                                  mix_seed(static_cast<std::uint64_t>(config.seed), kOrderStream));
   return loaded;
-}
-
-Schedule make_schedule(const TrainConfig& config, std::int64_t total_steps) {
-  const auto by_ratio =
-      static_cast<std::int64_t>(std::ceil(config.warmup_ratio * static_cast<double>(total_steps)));
-  return {.type = config.lr_scheduler_type,
-          .learning_rate = config.learning_rate,
-          .warmup_steps = config.warmup_steps > 0 ? config.warmup_steps : by_ratio,
-          .total_steps = total_steps};
 }
 
 }  // namespace vlm::train

@@ -11,7 +11,6 @@
 
 #include "data/dataset.h"
 #include "train/batches/data_plan.h"
-#include "train/schedule.h"
 #include "train/train_config.h"
 #include "vlm/models/processor.h"
 
@@ -21,13 +20,12 @@ struct TrainingData {
   std::vector<std::unique_ptr<data::Dataset>> datasets;  // one a stage
   std::unique_ptr<data::Dataset> eval_dataset;           // null without eval_files
   std::unique_ptr<DataPlan> plan;
+  // Of each stage: the number of the pictures that a sample shows; empty unless they are shared.
+  std::vector<std::vector<std::int64_t>> groups;
 };
 
 // Throws Error for files that are missing, empty or malformed. Reads every sample where
 // share_pictures or group_by_length ask for it, and their pictures' sizes for the latter.
 TrainingData load_training_data(const TrainConfig& config, const Processor& processor);
-
-// The learning rate over a run of `total_steps`.
-Schedule make_schedule(const TrainConfig& config, std::int64_t total_steps);
 
 }  // namespace vlm::train

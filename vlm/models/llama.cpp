@@ -1,12 +1,12 @@
 #include "vlm/models/llama.h"
 
 #include <ATen/ops/arange.h>
-#include <ATen/ops/silu.h>
 #include <c10/core/GradMode.h>
 
 #include "vlm/core/concat.h"
 #include "vlm/nn/activation_checkpoint.h"
 #include "vlm/nn/attention.h"
+#include "vlm/nn/gated_silu.h"
 #include "vlm/nn/packed_attention.h"
 #include "vlm/nn/rotary.h"
 
@@ -93,11 +93,7 @@ class LlamaMlp : public torch::nn::Module {
   }
 
   at::Tensor forward(const at::Tensor& x) {
-    at::Tensor gate = gate_proj_->forward(x);
-    // Without gradients nobody needs what was there before.
-    gate = at::GradMode::is_enabled() ? at::silu(gate) * up_proj_->forward(x)
-                                      : at::silu_(gate).mul_(up_proj_->forward(x));
-    return down_proj_->forward(gate);
+    return down_proj_->forward(gated_silu(gate_proj_->forward(x), up_proj_->forward(x)));
   }
 
  private:

@@ -1,10 +1,10 @@
 #include "vlm/nn/bfloat16_linear.h"
 
+#include <ATen/ops/_unsafe_view.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -181,31 +181,8 @@ at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const at::Ten
   }
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = weight.size(0);
-  return y.view(shape);
+  return at::_unsafe_view(y, shape);  // no view in autograd's eyes: it may be added to in place
 }
-
-// dx = dy W, and nothing else: the weight takes no gradient, so x isn't kept.
-class FrozenProduct : public torch::autograd::Function<FrozenProduct> {
- public:
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
-                            const at::Tensor& weight, const at::Tensor& bias) {
-    context->save_for_backward({weight});
-    return multiply(x, weight, bias);
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 torch::autograd::variable_list grads) {
-    const at::Tensor weight = context->get_saved_variables()[0].contiguous();
-    const at::Tensor rows = grads[0].reshape({-1, weight.size(0)});
-    at::Tensor dx = at::zeros({rows.size(0), weight.size(1)}, rows.options());
-    over_blocks(weight, [&](const at::Tensor& block, std::int64_t n, std::int64_t count) {
-      dx.addmm_(rows.narrow(1, n, count), block);
-    });
-    std::vector<std::int64_t> shape = grads[0].sizes().vec();
-    shape.back() = weight.size(1);
-    return {dx.view(shape), at::Tensor(), at::Tensor()};
-  }
-};
 
 }  // namespace
 
@@ -214,8 +191,6 @@ at::Tensor bfloat16_linear(const at::Tensor& x, const at::Tensor& weight, const 
                   weight.scalar_type() == at::kBFloat16 && x.size(-1) == weight.size(1),
               "bfloat16_linear: x ", x.sizes(), " ", x.scalar_type(), ", weight ", weight.sizes(),
               " ", weight.scalar_type());
-  if (c10::GradMode::is_enabled() && x.requires_grad())
-    return FrozenProduct::apply(x, weight, bias);
   return multiply(x, weight, bias);
 }
 

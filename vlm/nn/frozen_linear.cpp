@@ -1,0 +1,69 @@
+#include "vlm/nn/frozen_linear.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/linear.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <functional>
+
+#include "vlm/nn/bfloat16_linear.h"
+#include "vlm/nn/quantize.h"
+
+namespace vlm {
+namespace {
+
+// A linear map whose matrix nobody keeps; it travels to backward as an opaque value.
+struct LinearMap : torch::CustomClassHolder {
+  std::function<at::Tensor(const at::Tensor&)> apply;      // [..., in] → [..., out]
+  std::function<at::Tensor(const at::Tensor&)> transpose;  // [..., out] → [..., in]
+};
+
+class FrozenFunction : public torch::autograd::Function<FrozenFunction> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
+                            const c10::intrusive_ptr<LinearMap>& map) {
+    context->saved_data["map"] = c10::IValue::make_capsule(map);
+    return map->apply(x);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list grads) {
+    const auto map =
+        c10::static_intrusive_pointer_cast<LinearMap>(context->saved_data["map"].toCapsule());
+    return {map->transpose(grads[0]), at::Tensor()};
+  }
+};
+
+bool needs_graph(const at::Tensor& x) {
+  return c10::GradMode::is_enabled() && x.requires_grad();
+}
+
+}  // namespace
+
+at::Tensor nf4_linear(const at::Tensor& x, const std::shared_ptr<const Nf4Weight>& weight,
+                      const at::Tensor& bias) {
+  if (!needs_graph(x)) return at::linear(x, dequantize_nf4(*weight, x.scalar_type()), bias);
+  auto map = c10::make_intrusive<LinearMap>();
+  map->apply = [weight](const at::Tensor& in) {
+    return at::linear(in, dequantize_nf4(*weight, in.scalar_type()));
+  };
+  map->transpose = [weight](const at::Tensor& grad) {
+    return grad.matmul(dequantize_nf4(*weight, grad.scalar_type()));
+  };
+  const at::Tensor y = FrozenFunction::apply(x, map);
+  return bias.defined() ? y + bias : y;
+}
+
+at::Tensor frozen_bfloat16_linear(const at::Tensor& x, const at::Tensor& weight,
+                                  const at::Tensor& bias) {
+  const bool is_bias_trained =
+      c10::GradMode::is_enabled() && bias.defined() && bias.requires_grad();
+  if (!needs_graph(x) && !is_bias_trained) return bfloat16_linear(x, weight, bias);
+  auto map = c10::make_intrusive<LinearMap>();
+  map->apply = [weight](const at::Tensor& in) { return bfloat16_linear(in, weight, {}); };
+  map->transpose = [weight](const at::Tensor& grad) { return times_bfloat16(grad, weight); };
+  const at::Tensor y = FrozenFunction::apply(x, map);
+  return bias.defined() ? y + bias : y;
+}
+
+}  // namespace vlm
