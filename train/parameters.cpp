@@ -1,5 +1,6 @@
 #include "train/parameters.h"
 
+#include <torch/nn/module.h>
 #include <set>
 
 #include "vlm/core/concat.h"
@@ -57,13 +58,14 @@ TrainedParameters choose_parameters(VisionLanguageModel& model, const TrainConfi
                                     const LoraConfig& lora) {
   std::set<std::string> owned;
   if (config.method != "full") {
-    for (const AdapterTensor& tensor : adapter_tensors(model, lora)) owned.insert(tensor.name);
+    for (const AdapterTensor& tensor : adapter_tensors(model.module(), lora))
+      owned.insert(tensor.name);
   }
   TrainedParameters chosen;
   std::vector<PartRate> rates = part_rates(config);
-  std::int64_t count = 0, total = count_quantized(model);
+  std::int64_t count = 0, total = count_quantized(model.module());
   const auto tied = model.tied_weights();
-  for (const auto& item : model.named_parameters()) {
+  for (const auto& item : model.module().named_parameters()) {
     const std::string& name = item.key();
     bool is_trained = config.method == "full" || owned.count(name) > 0;
     for (const std::string& part : config.freeze) {

@@ -20,7 +20,7 @@
 #include "train/optimizer.h"
 #include "train/schedule.h"
 #include "vlm/core/fields.h"
-#include "vlm/nn/lora.h"
+#include "vlm/nn/lora_config.h"
 
 namespace vlm::train {
 

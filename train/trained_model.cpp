@@ -1,6 +1,7 @@
 #include "train/trained_model.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <torch/nn/module.h>
 
 #include <nlohmann/json.hpp>
 
@@ -26,9 +27,9 @@ ModelPtr load_base(const TrainConfig& config, const std::filesystem::path& folde
                    const LoadOptions& options, at::Generator& generator) {
   if (config.init_weights == "random") {
     ModelPtr model = make_model(folder);
-    initialize_weights(*model, model->initializer_range(), generator);
+    initialize_weights(model->module(), model->initializer_range(), generator);
     model->tie_weights();
-    model->to(options.device);
+    model->module().to(options.device);
     return model;
   }
   return load_model(folder, options);
@@ -58,9 +59,9 @@ TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions&
   trained.model = load_base(config, trained.folder,
                             base_options(config, trained.lora, runtime, device), generator);
   if (config.adapter) {
-    load_adapter(*trained.model, *config.adapter);
+    load_adapter(trained.model->module(), *config.adapter);
   } else if (config.trains_adapter()) {
-    attach_lora(*trained.model, trained.lora, generator);
+    attach_lora(trained.model->module(), trained.lora, generator);
   }
   trained.processor = load_processor(trained.folder);
   trained.trained = choose_parameters(*trained.model, config, trained.lora);
@@ -76,7 +77,7 @@ std::unique_ptr<Optimizer> make_optimizer(const TrainConfig& config, const Train
 void save_trained_model(const TrainedModel& trained, const TrainConfig& config,
                         const std::filesystem::path& folder) {
   if (config.trains_adapter()) {
-    save_adapter(*trained.model, trained.lora, folder, config.model_name_or_path);
+    save_adapter(trained.model->module(), trained.lora, folder, config.model_name_or_path);
   } else {
     save_model(*trained.model, trained.folder, folder);
   }

@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include <ATen/Context.h>
+#include <torch/nn/module.h>
 
 #include <chrono>
 #include <cmath>
@@ -22,6 +23,7 @@
 #include "vlm/core/progress.h"
 #include "vlm/models/picture_cache.h"
 #include "vlm/models/registry.h"
+#include "vlm/nn/lora.h"
 
 namespace vlm::train {
 
@@ -173,7 +175,7 @@ TrainResult Trainer::run() {
   std::optional<Progress> progress;
   if (job_->is_writer()) progress.emplace("steps", total, state_.step);
   StepLog log(state_, *metrics_, config_.logging_steps);
-  trained_.model->train();
+  trained_.model->module().train();
   while (state_.step < total && !state_.has_stopped_early) {
     release_tower();
     const auto asked_at = std::chrono::steady_clock::now();
@@ -276,7 +278,7 @@ void Trainer::save_checkpoint() const {
 }
 
 void Trainer::finish() {
-  trained_.model->eval();
+  trained_.model->module().eval();
   pictures_->restore_tower(*trained_.model);
   const bool takes_best = config_.evaluation.load_best_model_at_end && state_.best_step >= 0 &&
                           state_.best_step != state_.step;
@@ -289,7 +291,7 @@ void Trainer::finish() {
     if (!config_.evaluation.eval_metrics.empty()) {
       const auto answers = evaluator_->evaluate(state_.best_step).answers;
       if (job_->is_writer()) save_answers(answers_path(config_.output_dir), answers);
-      trained_.model->eval();
+      trained_.model->module().eval();
     }
   }
   if (!job_->is_writer()) return;

@@ -65,7 +65,7 @@ Outcome run(VisionLanguageModel& model, const std::vector<data::Batch>& batches)
 TEST_CASE("a batch of text, pictures and clips has the gradients of its samples") {
   const ModelPtr model = load_model(fixture("smolvlm_tiny"), {});
   const auto processor = load_processor(fixture("smolvlm_tiny"));
-  model->train();
+  model->module().train();
   std::vector<data::Example> examples;
   std::vector<data::Batch> singles;
   std::int64_t tiles = 0;

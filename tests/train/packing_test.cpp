@@ -1,6 +1,7 @@
 // Packed rows, shared pictures and the head in chunks give the loss and gradients of plain batches.
 #include "data/packing.h"
 
+#include <torch/nn/module.h>
 #include <map>
 
 #include "tests/support/scratch_folder.h"
@@ -71,7 +72,7 @@ struct Result {
 // Of a model whose every weight is trained; `batches` are those of one step.
 Result run(const std::vector<Batch>& batches, bool checkpointing = false) {
   const ModelPtr model = load_model(fixture(kModel), {});
-  model->train();
+  model->module().train();
   model->gradient_checkpointing = checkpointing;
   Result result;
   for (const Batch& batch : batches) {
@@ -79,7 +80,7 @@ Result run(const std::vector<Batch>& batches, bool checkpointing = false) {
     loss.backward();
     result.loss += loss.item<double>();
   }
-  for (const auto& item : model->named_parameters()) {
+  for (const auto& item : model->module().named_parameters()) {
     if (item.value().grad().defined()) result.grads[item.key()] = item.value().grad();
   }
   return result;
@@ -189,7 +190,7 @@ TEST_CASE("the head in chunks equals the plain loss in value and gradient") {
 TEST_CASE("pictures are encoded once, kept, and read by the next run") {
   const ScratchFolder folder;
   const ModelPtr model = load_model(fixture(kModel), {});
-  for (at::Tensor& parameter : model->parameters()) parameter.set_requires_grad(false);
+  for (at::Tensor& parameter : model->module().parameters()) parameter.set_requires_grad(false);
   const auto cache = std::make_shared<FeatureCache>(folder.path() / "features", 1 << 20);
   const auto samples = examples();
   const Batch batch = data::collate(samples, 0);

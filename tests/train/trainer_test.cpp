@@ -11,6 +11,7 @@
 #include "train/parameters.h"
 #include "vlm/core/json.h"
 #include "vlm/models/registry.h"
+#include "vlm/nn/lora.h"
 
 namespace vlm::train {
 namespace {
@@ -40,7 +41,7 @@ struct GoldenRun {
 
 AdamW make_optimizer(VisionLanguageModel& model, bool lora, const Json& settings) {
   NamedTensors trained;
-  for (const auto& item : model.named_parameters()) {
+  for (const auto& item : model.module().named_parameters()) {
     const bool is_trained = !lora || is_lora_parameter(item.key());
     item.value().set_requires_grad(is_trained);
     if (is_trained) trained.emplace_back(item.key(), item.value());
@@ -61,8 +62,8 @@ TEST_CASE("ten LoRA and DoRA steps, accumulation and full training: the referenc
     const Golden golden(kModel + "/" + run.values);
     const ModelPtr model = load_model(fixture(kModel), {});
     const bool lora = run.name != "full";
-    if (lora) load_adapter(*model, fixture(kModel + "/" + run.adapter));
-    model->train();
+    if (lora) load_adapter(model->module(), fixture(kModel + "/" + run.adapter));
+    model->module().train();
     AdamW optimizer = make_optimizer(*model, lora, settings);
     std::vector<double> losses, norms;
     int next = 0;
@@ -225,7 +226,7 @@ TEST_CASE("rates of parts and of LoRA+, and what is trained") {
   config.text_lr = 2e-2;
   config.loraplus_lr_ratio = 3;
   const ModelPtr model = load_model(fixture(kModel), {});
-  attach_lora(*model, config.lora(), at::detail::createCPUGenerator(1));
+  attach_lora(model->module(), config.lora(), at::detail::createCPUGenerator(1));
   const TrainedParameters chosen = choose_parameters(*model, config, config.lora());
   std::map<std::string, double> factors;
   for (std::size_t i = 0; i < chosen.parameters.size(); ++i) {

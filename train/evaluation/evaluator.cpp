@@ -1,5 +1,7 @@
 #include "train/evaluation/evaluator.h"
 
+#include <torch/nn/module.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -34,14 +36,14 @@ Evaluator::Evaluator(const EvaluatorParts& parts) : parts_(parts) {
 
 Evaluation Evaluator::evaluate(std::int64_t step) const {
   Evaluation made;
-  parts_.trained.model->eval();
+  parts_.trained.model->module().eval();
   made.row["step"] = step;
   made.row["eval_loss"] = mean_loss();
   made.answers = answer_all();
   for (const std::string& metric : parts_.config.evaluation.eval_metrics) {
     made.row["eval_" + metric] = score_answers(metric, made.answers).value;
   }
-  parts_.trained.model->train();
+  parts_.trained.model->module().train();
   return made;
 }
 

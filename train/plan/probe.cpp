@@ -3,6 +3,7 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
+#include <torch/nn/module.h>
 
 #include <algorithm>
 #include <chrono>
@@ -89,7 +90,7 @@ double StepCost::batch_bytes(double tokens, double batch_labels, double tiles) c
 StepCost probe(TrainedModel& trained, Optimizer& optimizer, const ProbeOptions& options) {
   VisionLanguageModel& model = *trained.model;
   StepCost cost;
-  model.train();
+  model.module().train();
   if (options.has_pictures) probe_tiles(model, options.tile_side, cost);
   const std::int64_t most = options.tokens, fewer = options.tokens / 2;
   cost.labels = fewer / 2;

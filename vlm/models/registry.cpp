@@ -93,7 +93,7 @@ void write_config(const fs::path& source, const fs::path& folder, at::ScalarType
 // Weights of projections and embeddings: the layers that take bfloat16 beside float32.
 std::set<std::string> find_matrices(const VisionLanguageModel& model) {
   std::set<std::string> names;
-  for (const auto& item : model.named_modules()) {
+  for (const auto& item : model.module().named_modules()) {
     const auto* module = item.value().get();
     if (dynamic_cast<const Linear*>(module) || dynamic_cast<const Embedding*>(module)) {
       names.insert(item.key() + ".weight");
@@ -106,7 +106,7 @@ std::set<std::string> find_matrices(const VisionLanguageModel& model) {
 void quantize_while_loading(const VisionLanguageModel& model, const LoadOptions& options,
                             LoadRules& rules) {
   std::map<std::string, std::shared_ptr<Linear>> quantized;
-  for (const auto& item : model.named_modules()) {
+  for (const auto& item : model.module().named_modules()) {
     const std::string name = item.key() + ".weight";
     if (options.is_trained && options.is_trained(item.key())) continue;
     const auto linear = std::dynamic_pointer_cast<Linear>(item.value());
@@ -172,10 +172,11 @@ ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {
   }
   if (options.quantize_nf4) quantize_while_loading(*model, options, rules);
   NamedTensors parameters;
-  for (auto& item : model->named_parameters()) parameters.emplace_back(item.key(), item.value());
+  for (auto& item : model->module().named_parameters())
+    parameters.emplace_back(item.key(), item.value());
   load_weights(parameters, Checkpoint(folder), rules);
   model->tie_weights();
-  model->eval();
+  model->module().eval();
   return model;
 }
 
