@@ -8,7 +8,8 @@ photographs are those that pip's scikit-image brings (public domain or CC0); tra
 frame tells the direction: the shape may enter and leave the picture, so that it can stand anywhere at any time whichever
 way it moves. test_frozen.jsonl and test_shuffled.jsonl are controls: the clips of test.jsonl with the frame of
 their middle shown throughout, and with their frames in random order (which still shows along which axis the shape stands).
-test_what.jsonl asks for colour and shape. Needs numpy, Pillow and the ffmpeg program; the same seed gives the same clips.
+*_path.jsonl ask for the shape's place in
+each frame as well, before the direction; *_what.jsonl ask for colour and shape. Needs numpy, Pillow and the ffmpeg program; the same seed gives the same clips.
 """
 import argparse
 import pathlib
@@ -29,6 +30,7 @@ TRAIN_PICTURES = ["astronaut.png", "brick.png", "camera.png", "coffee.png", "coi
 TEST_PICTURES = ["chelsea.png", "rocket.jpg"]
 
 QUESTION = "Which way does the shape move?"
+PATH_QUESTION = "Where is the shape in each frame, and which way does it move?"
 WHAT_QUESTION = "What moves in this video?"
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 COLOURS = {"blue": (30, 60, 220), "green": (20, 160, 40), "red": (215, 30, 35), "teal": (0, 150, 150),
@@ -36,7 +38,9 @@ COLOURS = {"blue": (30, 60, 220), "green": (20, 160, 40), "red": (215, 30, 35), 
 SHAPES = ["circle", "rectangle", "triangle"]
 SIDE, FPS, FRAMES = 128, 10, 30
 # SmolVLM2's rule takes frames 0, 14 and 29 of such a clip at its one frame a second.
+SAMPLED = [0, 14, 29]
 MIDDLE, SAMPLED_APART = 14, 14.5
+GRID = 10  # columns and rows that a place is told by
 CLIPS_A_RUN = 500
 
 
@@ -79,6 +83,12 @@ def choose_path(chance, direction):
     return along, chance.uniform(0.05, 0.95), step
 
 
+def tell_places(centre_x, centre_y):
+    """Column and row, 0 to 9, in each sampled frame: "53,55,--"; "--" where the centre is out of the picture."""
+    places = [(int(np.floor(centre_x[frame] * GRID)), int(np.floor(centre_y[frame] * GRID))) for frame in SAMPLED]
+    return ",".join(f"{x}{y}" if 0 <= x < GRID and 0 <= y < GRID else "--" for x, y in places)
+
+
 def draw_clip(photograph, chance, direction):
     """(frames uint8 [FRAMES, SIDE, SIDE, 3], what is shown)."""
     background = crop(photograph, chance)
@@ -92,7 +102,7 @@ def draw_clip(photograph, chance, direction):
     alpha = coverage(shape, grid_x - centre_x[:, None, None] * SIDE, grid_y - centre_y[:, None, None] * SIDE,
                      np.float32(radius))[..., None]
     frames = background * (1 - alpha) + np.asarray(COLOURS[colour], dtype=np.float32) * alpha
-    shown = {"colour": colour, "shape": shape, "step": round(step, 3)}
+    shown = {"colour": colour, "shape": shape, "step": round(step, 3), "places": tell_places(centre_x, centre_y)}
     return frames.round().astype(np.uint8), shown
 
 
@@ -157,6 +167,10 @@ def direction_rows(rows):
     return [sample(path, QUESTION, direction, **shown) for path, direction, shown in rows]
 
 
+def path_rows(rows):
+    return [sample(path, PATH_QUESTION, f"{shown['places']}: {direction}") for path, direction, shown in rows]
+
+
 def what_rows(rows):
     return [sample(path, WHAT_QUESTION, f"a {shown['colour']} {shown['shape']}") for path, _, shown in rows]
 
@@ -190,10 +204,12 @@ def main():
     test = load_photographs(packages, TEST_PICTURES)
     rows = in_runs(drawn_clips(train, options.train, options.seed), options.out / "train", CHANGES[""])
     write_jsonl(options.out / "train.jsonl", direction_rows(rows))
+    write_jsonl(options.out / "train_path.jsonl", path_rows(rows))
     write_jsonl(options.out / "train_what.jsonl", what_rows(rows[::4]))
     for name, change in CHANGES.items():
         rows = in_runs(drawn_clips(test, options.test, options.seed + 1), options.out / f"test{name}", change)
         write_jsonl(options.out / f"test{name}.jsonl", direction_rows(rows))
+        write_jsonl(options.out / f"test{name}_path.jsonl", path_rows(rows))
     write_jsonl(options.out / "test_what.jsonl", what_rows(rows))
 
 
