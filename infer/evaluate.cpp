@@ -50,12 +50,12 @@ class EvaluationEntries : public EntrySource {
     entry.columns["answer"] = text_of(sample.messages.back());
     sample.messages.pop_back();
     entry.messages = std::move(sample.messages);
-    for (const auto& image : sample.images) entry.pictures.push_back({.name = image.string()});
+    for (const auto& image : sample.images) entry.media.push_back({.name = image.string()});
     if (!sample.images.empty()) entry.path = sample.images[0].string();
     return entry;
   }
 
-  bool shares_pictures(std::int64_t index) const override {
+  bool shares_media(std::int64_t index) const override {
     return shares_.at(static_cast<std::size_t>(index));
   }
   std::vector<std::string> columns() const override { return {"answer"}; }

@@ -38,7 +38,7 @@ THIRD_PARTY = {
     "jpeglib.h": ["data/pictures/jpeg.cpp"],
     "png.h": ["data/pictures/png.cpp"],
     "tiffio.h": ["data/pictures/tiff.cpp"],
-    "xxhash.h": ["vlm/io/tensor_digest.cpp"],
+    "xxhash.h": ["vlm/io/xxh3.h"],
     "webp/": ["data/pictures/webp.cpp"],
     "ATen/": ["vlm/io", "vlm/image", "vlm/nn", "vlm/models", "data", "train", "infer", "tests", "cmake"],
     "torch/": ["vlm/io", "vlm/nn", "vlm/models", "train", "infer", "tests", "cmake"],

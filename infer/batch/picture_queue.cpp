@@ -94,7 +94,7 @@ PreparedGroup PictureQueue::prepare(std::int64_t index) const {
   std::string failure;
   try {
     std::vector<Image> images;
-    for (const PictureRef& picture : group.pictures) images.push_back(load_picture(picture));
+    for (const MediaRef& picture : group.pictures) images.push_back(load_picture(picture));
     pictures = processor_.process_pictures(images);
   } catch (const std::exception& error) {  // also bad_alloc for one huge picture: it costs its rows
     failure = error.what();
