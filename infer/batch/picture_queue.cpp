@@ -90,7 +90,7 @@ void PictureQueue::work() {
 PreparedGroup PictureQueue::prepare(std::int64_t index) const {
   ItemGroup group = items_.group(index);
   PreparedGroup prepared;
-  ProcessedPictures pictures;
+  ProcessedMedia pictures;
   std::string failure;
   try {
     std::vector<Image> images;

@@ -40,9 +40,10 @@ struct VideoProcessorConfig {
   FrameSampling sampling;
 
   // Reads processor_config.json's "video_processor" where it has one, else
-  // video_preprocessor_config.json, else preprocessor_config.json, as transformers does. Where a
-  // file has both "size" and "video_sampling", "size" wins over "video_size": so the reference has
-  // it. Throws Error naming the file and key for values that can't work.
+  // video_preprocessor_config.json, else preprocessor_config.json, as transformers does; with none
+  // of them "image_processor". Where a file has both "size" and "video_sampling", "size" wins over
+  // "video_size": so the reference has it. Throws Error naming the file and key for values that
+  // can't work.
   static VideoProcessorConfig load(const std::filesystem::path& folder);
 
   // The same from the parsed object; `where` names it in errors.
@@ -54,7 +55,8 @@ class VideoProcessor {
   explicit VideoProcessor(VideoProcessorConfig config);
 
   // Frames may differ in size. A clip may be given in pieces: a frame's values depend on nothing
-  // but the frame. Thread safe.
+  // but the frame. Thread safe. Throws Error for filters that torchvision can't resize with (box,
+  // Hamming), and for a frame of another size than S × S when do_resize is off.
   at::Tensor process(const std::vector<Image>& frames) const;  // [F, 3, S, S]
 
   const VideoProcessorConfig& config() const { return config_; }
