@@ -1,0 +1,27 @@
+// The options of the command line that say which frames of a video are shown, the same for every
+// command.
+#pragma once
+
+#include "data/video_clip.h"
+#include "vlm/core/json.h"
+
+namespace CLI {
+class App;
+}
+
+namespace vlm::infer {
+
+struct VideoFlags {
+  data::VideoSampling given;
+
+  // Declares --fps and the rest.
+  void declare(CLI::App& command);
+
+  // What was given. Throws Error for what is out of range or has no effect.
+  data::VideoSampling sampling() const;
+
+  // What was given, for a run's journal.
+  OrderedJson describe() const;
+};
+
+}  // namespace vlm::infer
