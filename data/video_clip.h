@@ -5,7 +5,7 @@
 //
 // Which frames: the checkpoint's own rule (transformers' indices for files of constant rate, the
 // same rule by presentation times for others), evenly spread, at the largest changes, or at given
-// times (vlm/image/frame_sampling, data/video/scene_change). Only the frames wanted are decoded and
+// times (vlm/image/frame_sampling, data/video/scene_frames). Only the frames wanted are decoded and
 // converted. Frames come upright, in RGB, at the size of the file or scaled down to frame_size.
 #pragma once
 
@@ -34,7 +34,7 @@ struct VideoSampling {
   std::int64_t frame_size = 0;    // long edge in pixels that larger frames are scaled to; 0: as is
   bool drop_duplicates = false;   // a frame that looks like the one shown before it is left out
 
-  // The names of the options, with "video_" in front: for configs.
+  // What a config of many clips may set, as video_fps and so on: no window and no times.
   Fields fields();
   // Throws Error naming the field (`prefix` in front of it) for values out of range and for ones
   // that have no effect with the strategy.
@@ -59,17 +59,17 @@ class ClipReader {
   // The frames to come, duplicates included, and what is known of the file.
   const SampledFrames& frames() const { return frames_; }
   double duration_s() const { return duration_s_; }
-  double fps() const { return file_.info().fps; }
+  const VideoInfo& info() const { return file_.info(); }
 
-  // Decodes; frames arrive in order, each once, duplicates left out where that was asked for. false
-  // ends it. Returns how many duplicates were left out.
+  // Decodes; frames arrive in order, each once, duplicates left out where that was asked for, with
+  // their times as frames() has them. false ends it. Returns how many duplicates were left out.
   std::int64_t for_each_frame(const FrameCallback& callback);
 
  private:
   VideoFile file_;
   VideoSampling sampling_;
-  SampledFrames frames_;
   double duration_s_ = 0;
+  SampledFrames frames_;
 };
 
 // All frames at once. Throws Error naming the file, also when it gives no frame.
