@@ -20,8 +20,7 @@ Error option_error(const std::string& prefix, const char* name, const std::strin
 
 void refuse_idle(bool is_set, const std::string& name, const std::string& strategy) {
   if (!is_set) return;
-  throw Error(
-      {.what = concat("has no effect with strategy '", strategy, "'"), .where = name});
+  throw Error({.what = concat("has no effect with strategy '", strategy, "'"), .where = name});
 }
 
 // Times of a file of constant rate are index / fps, as the reference has them.
@@ -40,10 +39,10 @@ double duration_of(const VideoFile& file) {
 SampledFrames choose_scenes(VideoFile& file, const VideoSampling& sampling,
                             std::int64_t max_frames) {
   const std::vector<double> times = times_of(file);
-  SampledFrames chosen{
-      .indices = choose_scene_frames(file, {.budget = max_frames,
-                                            .start_s = sampling.start_s.value_or(0),
-                                            .end_s = sampling.end_s.value_or(0)})};
+  SampledFrames chosen{.indices =
+                           choose_scene_frames(file, {.budget = max_frames,
+                                                      .start_s = sampling.start_s.value_or(0),
+                                                      .end_s = sampling.end_s.value_or(0)})};
   for (const std::int64_t index : chosen.indices) {
     chosen.times_s.push_back(times.at(static_cast<std::size_t>(index)));
   }
@@ -82,8 +81,7 @@ Fields VideoSampling::fields() {
       {"video_max_frames", &max_frames, "Most frames of a clip; null: the checkpoint's"},
       {"video_frame_size", &frame_size,
        "Long edge that larger frames are scaled to while decoding; 0: as they are"},
-      {"video_drop_duplicates", &drop_duplicates,
-       "Leave out frames that look like the one before"},
+      {"video_drop_duplicates", &drop_duplicates, "Leave out frames that look like the one before"},
   };
 }
 
@@ -107,14 +105,22 @@ void VideoSampling::check(const std::string& prefix) const {
   refuse_idle(!times_s.empty() && strategy != "times", prefix + "times", strategy);
 }
 
+ClipReader::ClipReader(const std::filesystem::path& path, const VideoLimits& limits)
+    : where_(path.string()), file_(path, limits), duration_s_(duration_of(file_)) {}
+
 ClipReader::ClipReader(const std::filesystem::path& path, const VideoSampling& sampling,
                        const FrameSampling& defaults, const VideoLimits& limits)
-    : file_(path, limits), sampling_(sampling), duration_s_(duration_of(file_)) {
+    : ClipReader(path, limits) {
+  choose(sampling, defaults);
+}
+
+void ClipReader::choose(const VideoSampling& sampling, const FrameSampling& defaults) {
+  sampling_ = sampling;
   try {
     frames_ = choose_frames(file_, sampling_, defaults, duration_s_);
   } catch (const Error& error) {
-    if (error.parts().where.starts_with(path.string())) throw;
-    throw located(error, path.string());
+    if (error.parts().where.starts_with(where_)) throw;
+    throw located(error, where_);
   }
 }
 

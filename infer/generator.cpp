@@ -25,7 +25,8 @@ double GenerationTiming::decode_tokens_per_s() const {
 }
 
 Generator::Generator(ModelPtr model, std::shared_ptr<const Processor> processor)
-    : model_(std::move(model)), processor_(std::move(processor)),
+    : model_(std::move(model)),
+      processor_(std::move(processor)),
       encoder_(std::make_unique<PictureEncoder>(model_)) {}
 Generator::~Generator() = default;
 Generator::Generator(Generator&&) noexcept = default;

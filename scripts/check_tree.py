@@ -32,7 +32,7 @@ THIRD_PARTY = {
     "openssl/": ["vlm/core/sha256.cpp", "tests/support/tls_socket.cpp"],
     "curl/": ["vlm/io/http.cpp"],
     "CLI/": ["main.cpp", "train/commands.cpp", "infer/commands.cpp", "infer/batch_commands.cpp", "infer/pull_command.cpp",
-             "infer/generation_flags.cpp"],
+             "infer/generation_flags.cpp", "infer/media/media_flags.cpp"],
     "archive": ["infer/items/tar_source.cpp"],
     "gif_lib.h": ["data/pictures/gif.cpp"],
     "jpeglib.h": ["data/pictures/jpeg.cpp"],

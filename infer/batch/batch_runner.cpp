@@ -106,8 +106,7 @@ class Answerer {
 
   // What the row tells of the videos. A segment's frames stand in no row.
   void show_videos(const ShownMedia& media, PreparedItem& one) const {
-    OrderedJson columns =
-        video_columns(media.seen(), options_.video.sampling.drop_duplicates);
+    OrderedJson columns = video_columns(media.seen(), options_.video.sampling.drop_duplicates);
     if (options_.video.segment_s) columns = {{"duration_s", columns["duration_s"]}};
     one.item.columns.update(columns);
   }

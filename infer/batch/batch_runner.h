@@ -3,9 +3,9 @@
 //   ItemList ─► MediaQueue ─► Generator, fed as it gets room ─► RowSink ─► RowLog
 //
 // Pictures and videos take the same way; a video's frames are encoded while later ones are decoded,
-// and by segments it is asked about piece by piece. What can't be read costs its own rows, never the
-// run. What is written, and how a run
-// goes on, is row_log.h's business; here is only the loop that answers.
+// and by segments it is asked about piece by piece. What can't be read costs its own rows, never
+// the run. What is written, and how a run goes on, is row_log.h's business; here is only the loop
+// that answers.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,9 @@
 namespace vlm::infer {
 
 struct BatchOptions {
-  std::int64_t batch_size = 8;  // pictures or videos (or lists of them) whose questions are answered together
-  std::int64_t workers = 2;     // threads that decode and process pictures
+  std::int64_t batch_size =
+      8;  // pictures or videos (or lists of them) whose questions are answered together
+  std::int64_t workers = 2;  // threads that decode and process pictures
   RowSinkOptions sink = {};
   GenerationOptions generation = {};
   std::vector<std::vector<std::int64_t>> choices = {};  // ids; scored when there are any

@@ -114,9 +114,8 @@ PreparedGroup MediaQueue::prepare(std::int64_t index) const {
 
 void MediaQueue::check_segments(const ItemGroup& group) const {
   if (!options_.video.segment_s) return;
-  const auto videos = std::count_if(group.media.begin(), group.media.end(), [](const auto& one) {
-    return one.kind == MediaKind::kVideo;
-  });
+  const auto videos = std::count_if(group.media.begin(), group.media.end(),
+                                    [](const auto& one) { return one.kind == MediaKind::kVideo; });
   if (videos == 1) return;
   throw Error({.what = "segments are of one video",
                .where = group.items.front().id,

@@ -1,5 +1,5 @@
-// Paths, globs, folders, lists, JSONL and tar files → entries: media with an id, columns and perhaps
-// their own question.
+// Paths, globs, folders, lists, JSONL and tar files → entries: media with an id, columns and
+// perhaps their own question.
 //
 //   arguments ─► open_entries ─► EntrySource: size(), at(i)
 //
@@ -55,8 +55,7 @@ class EntrySource {
 // of file that can't be read, and for what is wrong with a whole file. `list` is what "-" reads:
 // paths, one a line, or ended by NUL bytes when there are any. `kind` is what plain files are.
 std::unique_ptr<EntrySource> open_entries(const std::vector<std::string>& arguments,
-                                          std::istream& list,
-                                          MediaKind kind = MediaKind::kPicture);
+                                          std::istream& list, MediaKind kind = MediaKind::kPicture);
 
 // Files and folders that match, sorted. "*" and "?" don't cross a "/", "**" as a whole part of the
 // pattern stands for any number of folders.

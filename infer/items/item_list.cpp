@@ -90,8 +90,8 @@ BatchItem ItemList::make_item(const Entry& entry, std::size_t question) const {
     try {
       const bool is_whole = !entry.messages.empty() && templates_.empty();
       asked = is_whole ? last_text(entry.messages) : prompt_of(entry, question);
-      item.messages = is_whole ? entry.messages
-                               : make_conversation(asked, entry.media, options_.system);
+      item.messages =
+          is_whole ? entry.messages : make_conversation(asked, entry.media, options_.system);
     } catch (const Error& error) {
       item.error = located(error, entry.id).what();
     }

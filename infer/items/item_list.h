@@ -22,7 +22,7 @@ struct ItemListOptions {
   std::string prompt = {};               // for entries that ask nothing; empty: an error of the row
   std::string system = {};               // in front of every conversation but whole ones
   bool shows_question = true;            // false: rows have no column "question"
-  std::vector<std::string> reserved = {};  // names of columns that the answer takes
+  std::vector<std::string> reserved = {};       // names of columns that the answer takes
   std::vector<std::string> media_columns = {};  // that rows get once their media are read; reserved
 };
 

@@ -165,10 +165,10 @@ class ConversationParser {
     }
     const std::vector<MediaRef> own = column(kind);
     if (used(kind) >= own.size()) {
-      throw Error({.what = concat("more ", part_type(kind), " parts than ", plural(kind),
-                                  " in the row"),
-                   .where = where,
-                   .got = concat(own.size(), " ", plural(kind))});
+      throw Error(
+          {.what = concat("more ", part_type(kind), " parts than ", plural(kind), " in the row"),
+           .where = where,
+           .got = concat(own.size(), " ", plural(kind))});
     }
     result_.media.push_back(own[used(kind)++]);
   }

@@ -3,8 +3,8 @@
 //   pictures, videos ─► ShownMedia ─► read (on the model's thread) ─► texts, PictureFeatures
 //
 // Pictures alone are left as tiles: the generator encodes them with those of other prompts. As soon
-// as there is a video, features are made here: frames go through the vision encoder while later ones
-// are being decoded. With segments, each read() takes the video's next one.
+// as there is a video, features are made here: frames go through the vision encoder while later
+// ones are being decoded. With segments, each read() takes the video's next one.
 #pragma once
 
 #include <memory>

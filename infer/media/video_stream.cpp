@@ -96,7 +96,8 @@ class VideoStream::Takes {
   }
 
   std::string make_key(const std::string& what) const {
-    return content_.empty() ? "" : stream_.encoder_.make_key(concat("video 1 ", content_, " ", what));
+    return content_.empty() ? ""
+                            : stream_.encoder_.make_key(concat("video 1 ", content_, " ", what));
   }
 
   std::optional<CachedFeatures> find(const std::string& key) const {
@@ -145,9 +146,8 @@ void VideoStream::run() {
 
 bool VideoStream::push(Piece piece) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] {
-    return stopping_ || pieces_.size() < std::max(kLeastAhead, 2 * at_once_);
-  });
+  changed_.wait(
+      lock, [this] { return stopping_ || pieces_.size() < std::max(kLeastAhead, 2 * at_once_); });
   if (stopping_) return false;
   pieces_.push_back(std::move(piece));
   changed_.notify_all();
@@ -157,10 +157,11 @@ bool VideoStream::push(Piece piece) {
 // Enough tiles for the encoder, or the end of the take behind fewer.
 bool VideoStream::is_ready() const {
   if (failure_) return true;
-  const auto end = pieces_.begin() + static_cast<std::ptrdiff_t>(std::min(pieces_.size(), at_once_));
-  return pieces_.size() >= at_once_ ||
-         std::any_of(pieces_.begin(), end,
-                     [](const Piece& piece) { return std::holds_alternative<EndOfTake>(piece); });
+  const auto end =
+      pieces_.begin() + static_cast<std::ptrdiff_t>(std::min(pieces_.size(), at_once_));
+  return pieces_.size() >= at_once_ || std::any_of(pieces_.begin(), end, [](const Piece& piece) {
+           return std::holds_alternative<EndOfTake>(piece);
+         });
 }
 
 VideoStream::Piece VideoStream::next() {

@@ -1,7 +1,8 @@
 // A video's frames, decoded and processed in a thread of their own, a bounded number ahead of who
 // encodes them.
 //
-//   path, VideoSampling ─► (thread: cache, else decode, process) ─► tiles [n, 3, S, S] … ─► EndOfTake
+//   path, VideoSampling ─► (thread: cache, else decode, process) ─► tiles [n, 3, S, S] … ─►
+//   EndOfTake
 //
 // A take is what one prompt shows of the video: all of it, or a segment. One whose features are in
 // the cache comes as its end alone: nothing is decoded then, nor is the file opened beyond what its

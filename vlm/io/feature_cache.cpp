@@ -107,8 +107,8 @@ CachedFeatures read_entry(const fs::path& path, const std::string& key) {
     if (name == "checksum" && tensor.scalar_type() == at::kByte) checksum = to_text(tensor);
     if (name == "note" && tensor.scalar_type() == at::kByte) entry.note = to_text(tensor);
   }
-  const bool is_whole = entry.features.defined() &&
-                        to_text(to_tensors(key, entry).back().second) == checksum;
+  const bool is_whole =
+      entry.features.defined() && to_text(to_tensors(key, entry).back().second) == checksum;
   if (!is_whole) throw Error({.what = "checksum differs", .where = path.string()});
   return entry;
 }

@@ -5,8 +5,8 @@
 // read than what a cache saves. Of it are taken: the size, the time of the last change to the
 // nanosecond, both ends, and kSamples blocks spread evenly between them; about 5 MB are read. So an
 // edit in place is noticed by its time, another file by its content, a copy is the same file only
-// when its time was kept (cp -p, rsync -t). Two files that agree in all of this and differ elsewhere
-// would have to be made on purpose.
+// when its time was kept (cp -p, rsync -t). Two files that agree in all of this and differ
+// elsewhere would have to be made on purpose.
 #pragma once
 
 #include <cstdint>

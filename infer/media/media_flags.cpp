@@ -1,6 +1,7 @@
-#include "infer/media/video_flags.h"
+#include "infer/media/media_flags.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/error.h"
@@ -8,7 +9,8 @@
 namespace vlm::infer {
 
 void VideoFlags::declare(CLI::App& command) {
-  command.add_option("--fps", given.fps, "Video: frames a second (default: the checkpoint's, or 1)")
+  command
+      .add_option("--fps", given.fps, "Video: frames a second (default: the checkpoint's, or 1)")
       ->check(CLI::PositiveNumber);
   command
       .add_option("--max-frames", given.max_frames,
@@ -48,7 +50,13 @@ data::VideoSampling VideoFlags::sampling() const {
   if (sampling.start_s && sampling.end_s && *sampling.start_s >= *sampling.end_s) {
     throw Error({.what = "--start is not before --end"});
   }
-  sampling.check("--");
+  try {
+    sampling.check("--");
+  } catch (const Error& error) {  // options are written with hyphens
+    ErrorParts parts = error.parts();
+    std::replace(parts.where.begin(), parts.where.end(), '_', '-');
+    throw Error(parts);
+  }
   return sampling;
 }
 
@@ -66,6 +74,18 @@ OrderedJson VideoFlags::describe() const {
   if (!given.times_s.empty()) options["--times"] = given.times_s;
   if (given.drop_duplicates) options["--drop-duplicates"] = true;
   return options;
+}
+
+void declare_feature_cache(CLI::App& command, FeatureCacheChoice& choice) {
+  command
+      .add_option("--feature-cache", choice.folder,
+                  "Folder that keeps encoded pictures and videos for later runs; auto: a folder of "
+                  "the user's "
+                  "cache when the vision encoder is large; off: none")
+      ->capture_default_str();
+  command.add_option("--feature-cache-gb", choice.gigabytes, "Most that the folder may take")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
 }
 
 }  // namespace vlm::infer

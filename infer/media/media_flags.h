@@ -1,8 +1,9 @@
-// The options of the command line that say which frames of a video are shown, the same for every
-// command.
+// The options of the command line that say which frames of a video are shown and where features are
+// kept, the same for every command.
 #pragma once
 
 #include "data/video_clip.h"
+#include "infer/picture_features.h"
 #include "vlm/core/json.h"
 
 namespace CLI {
@@ -23,5 +24,8 @@ struct VideoFlags {
   // What was given, for a run's journal.
   OrderedJson describe() const;
 };
+
+// Declares --feature-cache and --feature-cache-gb.
+void declare_feature_cache(CLI::App& command, FeatureCacheChoice& choice);
 
 }  // namespace vlm::infer
