@@ -81,8 +81,7 @@ Example encode_example(const Sample& sample, const Processor& processor,
       media.push_back(clip ? loader.load_video(sample.images[i], options.seed + i)
                            : loader.load_picture(sample.images[i], options.seed + i));
     }
-    EncodedConversation encoded =
-        processor.encode_conversation(sample.messages, join_media(media));
+    EncodedConversation encoded = processor.encode_conversation(sample.messages, join_media(media));
     Example example{.ids = std::move(encoded.ids), .pixel_values = encoded.pixel_values};
     for (std::size_t t = 0; t < example.ids.size(); ++t) {
       example.labels.push_back(encoded.is_trained[t] ? example.ids[t] : kIgnoredLabel);

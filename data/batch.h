@@ -1,10 +1,10 @@
 // Samples → one padded batch of ids, labels and tiles for the trainer.
 //
-//   Sample ─► encode_example (pictures and clips opened, augmented, processed) ─► Example ─► collate
-//   ─► Batch [B, T]
+//   Sample ─► encode_example (pictures and clips opened, augmented, processed) ─► Example ─►
+//   collate ─► Batch [B, T]
 //
-// A batch may mix samples with pictures, with clips, with both and with text alone: tiles and frames
-// are one tensor, in the order of the places that take them.
+// A batch may mix samples with pictures, with clips, with both and with text alone: tiles and
+// frames are one tensor, in the order of the places that take them.
 #pragma once
 
 #include <cstdint>
@@ -36,8 +36,8 @@ struct Batch {
 
 struct EncodeOptions {
   std::int64_t max_length = 0;  // longest sample in tokens; 0: no bound
-  AugmentConfig augmentation;  // a clip's frames are all changed alike
-  std::uint64_t seed = 0;      // of this sample's augmentation
+  AugmentConfig augmentation;   // a clip's frames are all changed alike
+  std::uint64_t seed = 0;       // of this sample's augmentation
   VideoSampling video;
 };
 

@@ -116,10 +116,10 @@ class SampleParser {
       }
     }
     if (column.used >= column.paths.size()) {
-      throw Error({.what = concat("more ", column.type, " parts than entries of '", column.type,
-                                  "s'"),
-                   .where = where_,
-                   .got = concat(column.paths.size(), " entries")});
+      throw Error(
+          {.what = concat("more ", column.type, " parts than entries of '", column.type, "s'"),
+           .where = where_,
+           .got = concat(column.paths.size(), " entries")});
     }
     paths_.push_back(column.paths[column.used++]);
     return {.type = column.type};
@@ -187,9 +187,9 @@ Sample parse_sample(const Json& json, const fs::path& folder, const std::string&
   if (!json.is_object() || messages == json.end() || !messages->is_array() || messages->empty()) {
     throw sample_error(where, "no messages", json, "an object with a list 'messages'");
   }
-  SampleParser parser({parse_column(json, "image", folder, where),
-                       parse_column(json, "video", folder, where)},
-                      folder, where);
+  SampleParser parser(
+      {parse_column(json, "image", folder, where), parse_column(json, "video", folder, where)},
+      folder, where);
   Sample sample{.where = where};
   for (const Json& message : *messages) sample.messages.push_back(parser.parse_message(message));
   parser.finish(sample);

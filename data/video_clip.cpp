@@ -57,7 +57,7 @@ SampledFrames choose_frames(VideoFile& file, const VideoSampling& sampling,
   const TimeWindow window{sampling.start_s, sampling.end_s};
   if (sampling.strategy == "scene") return choose_scenes(file, sampling, rule.max_frames);
   if (sampling.strategy == "uniform") {
-    return sample_uniformly(times_of(file), rule.max_frames, window);
+    return sample_uniformly(times_of(file), duration_s, rule.max_frames, window);
   }
   if (sampling.strategy == "times") {
     return sample_at_times(times_of(file), duration_s, sampling.times_s);

@@ -3,11 +3,11 @@
 
     .deps/parity-venv/bin/python scripts/make_motion.py [--out .data/motion] [--train 6000] [--test 400]
 
-OUT/train/*.mp4 with train.jsonl, OUT/test/*.mp4 with test.jsonl: H.264, 128 x 128, 10 frames a second, 4 seconds. The
+OUT/train/*.mp4 with train.jsonl, OUT/test/*.mp4 with test.jsonl: H.264, 128 x 128, 10 frames a second, 3 seconds. The
 photographs are those that pip's scikit-image brings (public domain or CC0); training and test share none. No single
 frame tells the direction: the shape may enter and leave the picture, so that it can stand anywhere at any time whichever
-way it moves. test_frozen.jsonl and test_shuffled.jsonl are controls: the clips of test.jsonl with one frame of their
-middle shown throughout, and with their frames in random order (which still shows along which axis the shape stands).
+way it moves. test_frozen.jsonl and test_shuffled.jsonl are controls: the clips of test.jsonl with the frame of
+their middle shown throughout, and with their frames in random order (which still shows along which axis the shape stands).
 test_what.jsonl asks for colour and shape. Needs numpy, Pillow and the ffmpeg program; the same seed gives the same clips.
 """
 import argparse
@@ -34,9 +34,9 @@ DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 COLOURS = {"blue": (30, 60, 220), "green": (20, 160, 40), "red": (215, 30, 35), "teal": (0, 150, 150),
            "yellow": (245, 215, 40), "white": (250, 250, 250)}
 SHAPES = ["circle", "rectangle", "triangle"]
-SIDE, FPS, FRAMES = 128, 10, 40
-# Frames that SmolVLM2's rule takes of such a clip at its one frame a second.
-SAMPLED = [0, 13, 26, 39]
+SIDE, FPS, FRAMES = 128, 10, 30
+# SmolVLM2's rule takes frames 0, 14 and 29 of such a clip at its one frame a second.
+MIDDLE, SAMPLED_APART = 14, 14.5
 CLIPS_A_RUN = 500
 
 
@@ -68,25 +68,23 @@ def coverage(shape, x, y, radius):
 
 
 def choose_path(chance, direction):
-    """Where the centre stands in each frame, in picture sides: its place across, and along the axis of motion.
+    """Where the centre stands in each frame, along the axis of motion and across it, in sides of the picture.
 
-    A step is what it moves between two sampled frames. Any place in the picture is equally likely in one of the two
-    sampled frames of the middle, and the neighbours on at least one side are in the picture as well.
+    In the middle of the clip any place is equally likely whichever way the shape moves; it then has stood, or will
+    stand, in the picture one sampled frame before or after.
     """
-    step = chance.uniform(0.10, 0.20)
-    middle, place = chance.choice([1, 2]), chance.uniform(0.05, 0.95)
-    sign = sum(DIRECTIONS[direction])
-    steps = (np.arange(FRAMES, dtype=np.float32) - SAMPLED[middle]) / (SAMPLED[1] - SAMPLED[0])
-    along = place + sign * step * steps
-    return along, chance.uniform(0.05, 0.95), middle, step
+    step = chance.uniform(0.12, 0.22)  # between two sampled frames
+    frames = np.arange(FRAMES, dtype=np.float32)
+    along = chance.uniform(0.05, 0.95) + sum(DIRECTIONS[direction]) * step * (frames - MIDDLE) / SAMPLED_APART
+    return along, chance.uniform(0.05, 0.95), step
 
 
 def draw_clip(photograph, chance, direction):
-    """(frames uint8 [FRAMES, SIDE, SIDE, 3], what is shown, number of a frame with the shape in the middle)."""
+    """(frames uint8 [FRAMES, SIDE, SIDE, 3], what is shown)."""
     background = crop(photograph, chance)
     colour, shape = chance.choice(list(COLOURS)), chance.choice(SHAPES)
     radius = chance.uniform(0.09, 0.15) * SIDE
-    along, across, middle, step = choose_path(chance, direction)
+    along, across, step = choose_path(chance, direction)
     horizontal = DIRECTIONS[direction][0] != 0
     fixed = np.full(FRAMES, across, dtype=np.float32)
     centre_x, centre_y = (along, fixed) if horizontal else (fixed, along)
@@ -95,7 +93,7 @@ def draw_clip(photograph, chance, direction):
                      np.float32(radius))[..., None]
     frames = background * (1 - alpha) + np.asarray(COLOURS[colour], dtype=np.float32) * alpha
     shown = {"colour": colour, "shape": shape, "step": round(step, 3)}
-    return frames.round().astype(np.uint8), shown, SAMPLED[middle]
+    return frames.round().astype(np.uint8), shown
 
 
 def encode(clips, pattern):
@@ -121,7 +119,7 @@ def sample(path, question, answer, **columns):
 
 
 def drawn_clips(photographs, count, seed):
-    """(frames, direction, shown, middle) of clip after clip; a clip depends on seed and number only."""
+    """(frames, shown, direction) of clip after clip; a clip depends on seed and number only."""
     for number in range(count):
         chance = random.Random(seed * 1_000_003 + number)
         direction = list(DIRECTIONS)[number % 4]
@@ -137,9 +135,9 @@ def in_runs(clips, folder, change):
         encode((frames for frames in run), folder / f"{(len(rows) - len(run)) // CLIPS_A_RUN:02d}_%05d.mp4")
         run.clear()
 
-    for number, (frames, shown, middle, direction) in enumerate(clips):
+    for number, (frames, shown, direction) in enumerate(clips):
         path = f"{folder.name}/{number // CLIPS_A_RUN:02d}_{number % CLIPS_A_RUN:05d}.mp4"
-        run.append(change(frames, middle, random.Random(number)))
+        run.append(change(frames, random.Random(number)))
         rows.append((path, direction, shown))
         if len(run) == CLIPS_A_RUN:
             flush()
@@ -149,9 +147,9 @@ def in_runs(clips, folder, change):
 
 
 CHANGES = {
-    "": lambda frames, middle, chance: frames,
-    "_frozen": lambda frames, middle, chance: np.repeat(frames[middle:middle + 1], FRAMES, axis=0),
-    "_shuffled": lambda frames, middle, chance: frames[chance.sample(range(FRAMES), FRAMES)],
+    "": lambda frames, chance: frames,
+    "_frozen": lambda frames, chance: np.repeat(frames[MIDDLE:MIDDLE + 1], FRAMES, axis=0),
+    "_shuffled": lambda frames, chance: frames[chance.sample(range(FRAMES), FRAMES)],
 }
 
 
@@ -163,6 +161,18 @@ def what_rows(rows):
     return [sample(path, WHAT_QUESTION, f"a {shown['colour']} {shown['shape']}") for path, _, shown in rows]
 
 
+def make_examples(out, packages):
+    """OUT/DIRECTION.mp4 over chelsea.png (CC0), with examples.jsonl."""
+    photographs = load_photographs(packages, TEST_PICTURES[:1])
+    rows = []
+    for frames, shown, direction in drawn_clips(photographs, len(DIRECTIONS), seed=7):
+        out.mkdir(parents=True, exist_ok=True)
+        encode([frames], out / "part_%05d.mp4")
+        (out / "part_00000.mp4").rename(out / f"{direction}.mp4")
+        rows.append((f"{direction}.mp4", direction, shown))
+    write_jsonl(out / "examples.jsonl", direction_rows(rows))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(".data/motion"))
@@ -170,13 +180,17 @@ def main():
     parser.add_argument("--train", type=int, default=6000, help="clips to train on")
     parser.add_argument("--test", type=int, default=400, help="clips to measure on")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--examples", action="store_true", help="write four clips over one photograph, and nothing else")
     options = parser.parse_args()
     packages = Packages(options.cache)
+    if options.examples:
+        make_examples(options.out, packages)
+        return
     train = load_photographs(packages, TRAIN_PICTURES)
     test = load_photographs(packages, TEST_PICTURES)
     rows = in_runs(drawn_clips(train, options.train, options.seed), options.out / "train", CHANGES[""])
     write_jsonl(options.out / "train.jsonl", direction_rows(rows))
-    write_jsonl(options.out / "train_what.jsonl", what_rows(rows))
+    write_jsonl(options.out / "train_what.jsonl", what_rows(rows[::4]))
     for name, change in CHANGES.items():
         rows = in_runs(drawn_clips(test, options.test, options.seed + 1), options.out / f"test{name}", change)
         write_jsonl(options.out / f"test{name}.jsonl", direction_rows(rows))

@@ -74,6 +74,10 @@ class VideoFile {
   // Seconds from the first frame's presentation; [frame_count], ascending.
   const std::vector<double>& frame_times() const;
 
+  // Indices of frames that decode without others, ascending; empty where that isn't known. Of an
+  // MP4's index, where frames are stored in another order than shown, they may be a few off.
+  std::vector<std::int64_t> key_frames() const;
+
   // The wanted frames, ascending and unique, each within [0, frame_count); decoded when the
   // callback gets them. long_edge: scaled so that the longer side has so many pixels, never up; 0:
   // as stored. A frame that can't be decoded is left out, with a warning; returns how many came.

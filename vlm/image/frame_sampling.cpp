@@ -26,8 +26,8 @@ std::int64_t wanted_frames(double duration_s, const FrameSampling& sampling) {
 
 // The reference compares a duration with max_frames · fps, not max_frames / fps.
 bool skips_ends(double duration_s, const FrameSampling& sampling) {
-  return sampling.skip_s > 0 && duration_s - 2 * sampling.skip_s >
-                                    static_cast<double>(sampling.max_frames) * sampling.fps;
+  return sampling.skip_s > 0 &&
+         duration_s - 2 * sampling.skip_s > static_cast<double>(sampling.max_frames) * sampling.fps;
 }
 
 // numpy.linspace: `count` values from `first` to `last`, both included.
@@ -44,8 +44,7 @@ std::vector<double> spread(double first, double last, std::int64_t count) {
 
 // The frame on display at a time; the first one before it.
 std::int64_t frame_at(const std::vector<double>& frame_times, double time_s) {
-  const auto after =
-      std::upper_bound(frame_times.begin(), frame_times.end(), time_s + kSameTime_s);
+  const auto after = std::upper_bound(frame_times.begin(), frame_times.end(), time_s + kSameTime_s);
   return std::max<std::int64_t>(after - frame_times.begin() - 1, 0);
 }
 
@@ -69,8 +68,7 @@ std::string show(const TimeWindow& window) {
 std::vector<std::int64_t> spread_indices(std::int64_t first, std::int64_t last,
                                          std::int64_t count) {
   std::vector<std::int64_t> indices;
-  for (const double value :
-       spread(static_cast<double>(first), static_cast<double>(last), count)) {
+  for (const double value : spread(static_cast<double>(first), static_cast<double>(last), count)) {
     indices.push_back(static_cast<std::int64_t>(value));
   }
   return indices;
@@ -78,13 +76,20 @@ std::vector<std::int64_t> spread_indices(std::int64_t first, std::int64_t last,
 
 }  // namespace
 
-FrameRange find_frames(const std::vector<double>& frame_times, const TimeWindow& window) {
+FrameRange find_frames(const std::vector<double>& frame_times, double duration_s,
+                       const TimeWindow& window) {
   require_frames(static_cast<std::int64_t>(frame_times.size()));
   FrameRange range{0, static_cast<std::int64_t>(frame_times.size()) - 1};
   if (window.is_whole()) return range;
   const double start = window.start_s.value_or(0);
   if (start < 0 || (window.end_s && !(*window.end_s > start))) {
     throw Error({.what = "empty time window", .got = show(window), .wanted = "0 <= start < end"});
+  }
+  const double end = std::max(duration_s, frame_times.back() + kSameTime_s);
+  if (start >= end) {
+    throw Error({.what = "time window lies behind the end of the clip",
+                 .got = show(window),
+                 .wanted = concat("a start before ", end, " s")});
   }
   range.first = frame_at(frame_times, start);
   if (window.end_s) {
@@ -111,27 +116,21 @@ SampledFrames sample_frames(const FrameRate& clip, const FrameSampling& sampling
   std::int64_t last = clip.frame_count - 1;
   double duration = clip.duration_s;
   if (!window.is_whole()) {
-    if (window.start_s.value_or(0) >= std::max(duration, 1 / clip.fps)) {
-      throw Error({.what = "time window lies behind the end of the clip",
-                   .got = show(window),
-                   .wanted = concat("a start before ", duration, " s")});
-    }
-    const FrameRange range = find_frames(constant_frame_times(clip), window);
+    const FrameRange range = find_frames(constant_frame_times(clip), duration, window);
     first = range.first;
     last = range.last;
     duration = static_cast<double>(last - first + 1) / clip.fps;
   } else if (skips_ends(duration, sampling)) {
     const double skipped = sampling.skip_s * clip.fps;
     first = std::max<std::int64_t>(static_cast<std::int64_t>(skipped), 0);
-    last = std::min(
-        static_cast<std::int64_t>(static_cast<double>(clip.frame_count) - skipped), last);
+    last =
+        std::min(static_cast<std::int64_t>(static_cast<double>(clip.frame_count) - skipped), last);
     if (first >= last) {
       first = 0;
       last = clip.frame_count - 1;
     }
   }
-  SampledFrames sampled{.indices =
-                            spread_indices(first, last, wanted_frames(duration, sampling))};
+  SampledFrames sampled{.indices = spread_indices(first, last, wanted_frames(duration, sampling))};
   auto& indices = sampled.indices;
   indices.erase(std::unique(indices.begin(), indices.end()), indices.end());
   for (const std::int64_t index : indices) {
@@ -142,20 +141,17 @@ SampledFrames sample_frames(const FrameRate& clip, const FrameSampling& sampling
 
 SampledFrames sample_frames_by_time(const std::vector<double>& frame_times, double duration_s,
                                     const FrameSampling& sampling, const TimeWindow& window) {
-  const FrameRange range = find_frames(frame_times, window);
+  const FrameRange range = find_frames(frame_times, duration_s, window);
   double first = frame_times[static_cast<std::size_t>(range.first)];
   double last = frame_times[static_cast<std::size_t>(range.last)];
   double duration = duration_s;
   if (!window.is_whole()) {
-    if (window.start_s.value_or(0) >= std::max(duration_s, last + kSameTime_s)) {
-      throw Error({.what = "time window lies behind the end of the clip",
-                   .got = show(window),
-                   .wanted = concat("a start before ", duration_s, " s")});
-    }
-    // What the last frame of the window is on display for belongs to it.
+    // Until when the last frame of the window is on display in it.
     const auto next = static_cast<std::size_t>(range.last) + 1;
-    duration = (next < frame_times.size() ? frame_times[next] : duration_s) - first;
-  } else if (skips_ends(duration_s, sampling) && first + sampling.skip_s < duration_s - sampling.skip_s) {
+    const double shown = next < frame_times.size() ? frame_times[next] : duration_s;
+    duration = std::min(shown, window.end_s.value_or(shown)) - first;
+  } else if (skips_ends(duration_s, sampling) &&
+             first + sampling.skip_s < duration_s - sampling.skip_s) {
     last = std::min(last, duration_s - sampling.skip_s);
     first += sampling.skip_s;
   }
@@ -166,9 +162,9 @@ SampledFrames sample_frames_by_time(const std::vector<double>& frame_times, doub
   return with_times(std::move(indices), frame_times);
 }
 
-SampledFrames sample_uniformly(const std::vector<double>& frame_times, std::int64_t max_frames,
-                               const TimeWindow& window) {
-  const FrameRange range = find_frames(frame_times, window);
+SampledFrames sample_uniformly(const std::vector<double>& frame_times, double duration_s,
+                               std::int64_t max_frames, const TimeWindow& window) {
+  const FrameRange range = find_frames(frame_times, duration_s, window);
   const std::int64_t count = range.last - range.first + 1;
   const std::int64_t wanted = std::clamp<std::int64_t>(max_frames, 1, count);
   std::vector<std::int64_t> indices;

@@ -56,8 +56,8 @@ SampledFrames sample_frames_by_time(const std::vector<double>& frame_times, doub
                                     const FrameSampling& sampling, const TimeWindow& window = {});
 
 // The middles of at most max_frames equal parts of the frames in the window, whatever the rate.
-SampledFrames sample_uniformly(const std::vector<double>& frame_times, std::int64_t max_frames,
-                               const TimeWindow& window = {});
+SampledFrames sample_uniformly(const std::vector<double>& frame_times, double duration_s,
+                               std::int64_t max_frames, const TimeWindow& window = {});
 
 // The frames on display at given times, in any order. Throws Error for a time outside the clip.
 SampledFrames sample_at_times(const std::vector<double>& frame_times, double duration_s,
@@ -71,6 +71,7 @@ struct FrameRange {
   std::int64_t first = 0;
   std::int64_t last = 0;
 };
-FrameRange find_frames(const std::vector<double>& frame_times, const TimeWindow& window);
+FrameRange find_frames(const std::vector<double>& frame_times, double duration_s,
+                       const TimeWindow& window);
 
 }  // namespace vlm

@@ -136,9 +136,9 @@ const ChatTemplate& SmolVlmProcessor::template_for(const std::vector<Message>& m
 
 ProcessedMedium SmolVlmProcessor::process_picture(const Image& image) const {
   const ProcessedImage processed = image_processor_.process(image);
-  return {processed.pixel_values,
-          {MediumText::Kind::kPicture,
-           image_prompt(processed.rows, processed.cols, image_seq_len_)}};
+  return {
+      processed.pixel_values,
+      {MediumText::Kind::kPicture, image_prompt(processed.rows, processed.cols, image_seq_len_)}};
 }
 
 at::Tensor SmolVlmProcessor::process_frames(const std::vector<Image>& frames) const {

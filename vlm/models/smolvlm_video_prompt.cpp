@@ -11,8 +11,8 @@ namespace vlm {
 namespace {
 
 constexpr std::array<std::string_view, 20> kSmall = {
-    "zero",    "one",     "two",       "three",    "four",     "five",    "six",
-    "seven",   "eight",   "nine",      "ten",      "eleven",   "twelve",  "thirteen",
+    "zero",     "one",     "two",     "three",     "four",     "five",    "six",
+    "seven",    "eight",   "nine",    "ten",       "eleven",   "twelve",  "thirteen",
     "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"};
 constexpr std::array<std::string_view, 10> kTens = {
     "", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"};
@@ -44,8 +44,8 @@ std::string number_words(std::int64_t number) {
 std::string time_span(std::int64_t seconds) {
   const std::int64_t days = seconds / 86400;
   const std::int64_t rest = seconds % 86400;
-  const std::string clock = concat(rest / 3600, ":", two_digits(rest / 60 % 60), ":",
-                                   two_digits(rest % 60));
+  const std::string clock =
+      concat(rest / 3600, ":", two_digits(rest / 60 % 60), ":", two_digits(rest % 60));
   if (days == 0) return clock;
   return concat(days, days == 1 ? " day, " : " days, ", clock);
 }
@@ -54,10 +54,10 @@ std::string video_prompt(const std::vector<double>& times_s, double duration_s,
                          const std::string& frame_prompt) {
   TORCH_CHECK(!times_s.empty(), "a clip without frames has no prompt");
   const double duration = duration_s < 0 ? times_s.back() : duration_s;
-  std::string text = concat("You are provided the following series of ",
-                            number_words(static_cast<std::int64_t>(times_s.size())),
-                            " frames from a ", time_span(static_cast<std::int64_t>(duration)),
-                            " [H:MM:SS] video.\n");
+  std::string text =
+      concat("You are provided the following series of ",
+             number_words(static_cast<std::int64_t>(times_s.size())), " frames from a ",
+             time_span(static_cast<std::int64_t>(duration)), " [H:MM:SS] video.\n");
   for (const double time : times_s) {
     const auto seconds = static_cast<std::int64_t>(time);
     text += concat("\nFrame from ", two_digits(seconds / 60), ":", two_digits(seconds % 60), ":",

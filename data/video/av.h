@@ -1,0 +1,43 @@
+// libav*'s headers and owners of its objects, for the files of this folder.
+//
+// Nothing of libav* prints: its messages go to vlm/core/log at debug level. The last error that the
+// thread was told about is kept, because return codes say little ("Invalid data found").
+// References: FFmpeg 5.1 (Debian 12) and 6.1 (Ubuntu 24.04); both compile.
+#pragma once
+
+extern "C" {
+#include <libavcodec/avcodec.h>
+#include <libavformat/avformat.h>
+#include <libavutil/imgutils.h>
+#include <libswscale/swscale.h>
+}
+
+#include <memory>
+#include <string>
+
+namespace vlm::data {
+
+struct AvDeleter {
+  void operator()(AVFrame* frame) const { av_frame_free(&frame); }
+  void operator()(AVPacket* packet) const { av_packet_free(&packet); }
+  void operator()(AVCodecContext* codec) const { avcodec_free_context(&codec); }
+  void operator()(AVFormatContext* format) const { avformat_close_input(&format); }
+  void operator()(SwsContext* scaler) const { sws_freeContext(scaler); }
+};
+
+template <class T>
+using AvOwner = std::unique_ptr<T, AvDeleter>;
+
+// Throw std::bad_alloc where there is no memory.
+AvOwner<AVFrame> make_frame();
+AvOwner<AVPacket> make_packet();
+
+// Sends libav*'s messages to our log, once for the process.
+void redirect_av_messages();
+
+// Forgets, and tells, the last error message of libav* in this thread; the code's own text where
+// there was none.
+void forget_av_message();
+std::string av_reason(int code);
+
+}  // namespace vlm::data

@@ -1,0 +1,80 @@
+// Finds wanted frames in a file: jumps to the key frame before each, decodes forward, checks.
+//
+//   FrameTable, ascending indices ─► FrameReader ─► AVFrame
+//
+// Nothing that a jump gives is believed unseen. The key frame must come out first and with its time
+// stamp; the first jump of a file is compared with decoding through to the same frame from the key
+// frame before. Where something is wrong the reader starts again at the beginning and jumps no
+// more: then frames are what a full forward decode gives, at its price. Tables without labels are
+// read that way from the start, their frames counted.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/video/container.h"
+#include "data/video/decoder.h"
+#include "data/video/frame_table.h"
+
+namespace vlm::data {
+
+class FrameReader {
+ public:
+  // Stands at the start of the container, which was just opened. Both must live as long.
+  FrameReader(Container& container, const VideoLimits& limits, std::string where);
+
+  // The first frame that decodes, which stays the next to be read; null when there is none.
+  const AVFrame* peek();
+
+  enum class Outcome { kFound, kMissing, kTableIsWrong };
+
+  // Begins a pass over ascending indices of the table, which must live until the next pass.
+  void plan(const FrameTable& table, const std::vector<std::int64_t>& indices);
+  // The frame with the next index of the plan. kMissing: it can't be decoded. kTableIsWrong: the
+  // file holds frames that the table doesn't.
+  Outcome read(std::int64_t index, AVFrame& frame);
+
+  void start_over();
+  // Jumping was given up, or never possible.
+  bool reads_forward() const { return !trusts_jumps_; }
+
+ private:
+  enum class Step { kFrame, kPassed, kEnd, kUnknown, kBadKey };
+
+  bool next_frame();
+  void feed();
+  void note_key(const AVPacket& packet);
+  bool is_wanted(std::int64_t pts) const;
+  bool will_jump_after(std::int64_t pts) const;
+  Step decode_until(std::int64_t pts);
+  Step check_frame(std::int64_t pts);
+  bool position_for(std::int64_t pts);
+  bool jump_to(std::size_t key);
+  bool land_on(std::size_t key);
+  Step compare_first_jump(std::int64_t pts);
+
+  Container& container_;
+  const VideoLimits limits_;
+  std::string where_;
+  std::unique_ptr<Decoder> decoder_;
+  AvOwner<AVPacket> packet_;
+  AvOwner<AVFrame> frame_;    // the last that came out
+  bool holds_frame_ = false;  // frame_ hasn't been used yet
+  const FrameTable* table_ = nullptr;
+  std::vector<std::int64_t> wanted_;           // of the plan, by pts
+  std::int64_t target_ = 0;                    // what is looked for now
+  std::int64_t count_ = 0;                     // of frames that came out since the start
+  std::int64_t passed_ = INT64_MIN;            // no frame up to here will come out any more
+  std::size_t key_ = 0;                        // the last key frame that was fed
+  std::int64_t awaited_key_ = AV_NOPTS_VALUE;  // must come out before any later frame
+  std::int64_t last_index_ = -1;               // of the frame that came out before, while comparing
+  bool has_packet_ = false;                    // packet_ waits to be fed
+  bool has_ended_ = false;                     // the decoder was told that no more comes
+  bool is_comparing_ = false;
+  bool trusts_jumps_ = true;
+  bool has_compared_ = false;
+};
+
+}  // namespace vlm::data

@@ -1,0 +1,47 @@
+// Which frames a file has and when each is shown, without decoding where that can be known.
+//
+//   Container ─► read_index | scan_packets | scan_frames ─► FrameTable: times, key frames
+//
+// read_index takes what the header of an MP4 or MOV says, where that is complete and leaves nothing
+// to guess; scan_packets reads the file through; scan_frames decodes it all, for files whose
+// packets carry no usable time stamps. The first two give tables whose frames are known by their
+// time stamps. Memory: 8 bytes a frame.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "data/video/container.h"
+#include "data/video/decoder.h"
+
+namespace vlm::data {
+
+struct KeyFrame {
+  std::int64_t pts = 0;  // guessed by read_index, where leading frames may come before it
+  std::int64_t dts = 0;  // AV_NOPTS_VALUE: unknown
+};
+
+struct FrameTable {
+  std::vector<std::int64_t> pts;  // [frames], ascending; in the stream's unit
+  std::vector<KeyFrame> keys;     // ascending
+  bool has_labels = false;        // every packet's pts is there, and unique: frames are known by it
+  bool is_guess = false;          // from the index: a look into the file may show otherwise
+  bool truncated = false;
+
+  // Index of the frame that is shown at that time stamp, -1 when there is none.
+  std::int64_t find(std::int64_t time) const;
+  // Index of the last key frame at or before that time stamp; 0 when there is none before.
+  std::size_t key_before(std::int64_t time) const;
+};
+
+// Nothing where the container's index doesn't tell all.
+std::optional<FrameTable> read_index(const Container& container, const ByteSource& source);
+
+// Both read from where the container stands, its start, to its end; they throw Error for more than
+// max_frames. The table of packets may be empty.
+FrameTable scan_packets(Container& container, const VideoLimits& limits, const std::string& where);
+FrameTable scan_frames(Container& container, Decoder& decoder, const VideoLimits& limits,
+                       const std::string& where);
+
+}  // namespace vlm::data

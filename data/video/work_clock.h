@@ -1,0 +1,52 @@
+// The time that we ourselves spend on a file, against its limit.
+//
+// Runs while a call works and stands still while a callback has the frame: a slow user of frames
+// is no reason to give up on a file.
+#pragma once
+
+#include <chrono>
+
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+
+namespace vlm::data {
+
+class WorkClock {
+ public:
+  WorkClock(double max_seconds, std::string where)
+      : max_s_(max_seconds), where_(std::move(where)) {}
+
+  // Runs while one of these lives.
+  class Running {
+   public:
+    explicit Running(WorkClock& clock) : clock_(clock) { clock_.start(); }
+    ~Running() { clock_.stop(); }
+    Running(const Running&) = delete;
+    Running& operator=(const Running&) = delete;
+
+   private:
+    WorkClock& clock_;
+  };
+
+  void start() { started_ = Clock::now(); }
+  void stop() { spent_ += Clock::now() - started_; }
+
+  bool is_over() const { return (spent_ + (Clock::now() - started_)).count() > max_s_; }
+
+  // Throws when time has run out.
+  void check() const {
+    if (!is_over()) return;
+    throw Error({.what = "reading the video takes too long",
+                 .where = where_,
+                 .wanted = concat("at most ", max_s_, " s")});
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  double max_s_;
+  std::string where_;
+  std::chrono::duration<double> spent_{};
+  Clock::time_point started_ = Clock::now();
+};
+
+}  // namespace vlm::data
