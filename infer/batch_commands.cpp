@@ -14,6 +14,7 @@
 #include "infer/evaluate.h"
 #include "infer/generation_flags.h"
 #include "infer/media/media_flags.h"
+#include "infer/media/seen_video.h"
 #include "infer/session.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"

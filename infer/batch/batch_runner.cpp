@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "infer/batch/media_queue.h"
+#include "infer/media/shown_media.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"

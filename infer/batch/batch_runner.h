@@ -16,6 +16,7 @@
 #include "infer/batch/row_sink.h"
 #include "infer/generator.h"
 #include "infer/items/item_list.h"
+#include "infer/media/video_stream.h"
 
 namespace vlm::infer {
 

@@ -16,7 +16,8 @@
 namespace vlm::infer {
 namespace {
 
-constexpr std::size_t kLeastAhead = 4;  // frames; decoding goes on while a few are encoded
+constexpr std::int64_t kMostAtOnce = 16;  // frames; their tiles are 50 MB for sides of 512
+constexpr std::size_t kAhead = 4;         // frames decoded while those at once are encoded
 
 }  // namespace
 
@@ -56,7 +57,6 @@ class VideoStream::Takes {
       end.features = found->features;
       return stream_.push(std::move(end));
     }
-    stream_.encoder_.count_video(/*is_cached=*/false);
     data::ClipReader& reader = open();
     reader.choose(sampling, stream_.processor_.frame_sampling());
     end.seen.duration_s = reader.duration_s();
@@ -68,6 +68,7 @@ class VideoStream::Takes {
     });
     if (!is_wanted) return false;
     if (end.seen.times_s.empty()) throw Error({.what = "no frame could be read"});
+    stream_.encoder_.count_video(/*is_cached=*/false);
     return stream_.push(std::move(end));
   }
 
@@ -116,7 +117,8 @@ VideoStream::VideoStream(VideoRequest request, const Processor& processor, Pictu
     : request_(std::move(request)),
       processor_(processor),
       encoder_(encoder),
-      at_once_(static_cast<std::size_t>(std::max<std::int64_t>(1, encoder.tiles_at_once()))),
+      at_once_(static_cast<std::size_t>(
+          std::clamp<std::int64_t>(encoder.tiles_at_once(), 1, kMostAtOnce))),
       thread_([this] { run(); }) {}
 
 VideoStream::~VideoStream() {
@@ -146,8 +148,7 @@ void VideoStream::run() {
 
 bool VideoStream::push(Piece piece) {
   std::unique_lock lock(mutex_);
-  changed_.wait(
-      lock, [this] { return stopping_ || pieces_.size() < std::max(kLeastAhead, 2 * at_once_); });
+  changed_.wait(lock, [this] { return stopping_ || pieces_.size() < at_once_ + kAhead; });
   if (stopping_) return false;
   pieces_.push_back(std::move(piece));
   changed_.notify_all();
@@ -165,6 +166,7 @@ bool VideoStream::is_ready() const {
 }
 
 VideoStream::Piece VideoStream::next() {
+  if (stop_requested()) return Stopped{};
   std::unique_lock lock(mutex_);
   while (!changed_.wait_for(lock, std::chrono::milliseconds(100), [this] { return is_ready(); })) {
     if (stop_requested()) return Stopped{};

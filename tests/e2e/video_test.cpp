@@ -177,8 +177,6 @@ TEST_CASE("generate shows pictures and videos in the order of the command line")
   const auto one = first["prompt_token_ids"].get<std::vector<int>>();
   const auto other = last["prompt_token_ids"].get<std::vector<int>>();
   CHECK(one != other);
-  CHECK(std::is_permutation(one.begin(), one.end(), other.begin(), other.end()) ==
-        (one.size() == other.size()));
   CHECK(ask(video + " " + video)["frames"].size() == 2);
   const std::string row =
       R"({"id": "x", "question": "What?", "image": ")" + std::string(VLM_SOURCE_DIR) +
@@ -219,14 +217,14 @@ TEST_CASE("killed at random moments, a run over clips ends with the rows of one 
   }
   folder.write("in/clip15.mp4", "broken");
   const std::string command = "video " + folder.at("in") + kModel +
-                              "--question Who? --question Where? --max-new-tokens 2 "
-                              "--feature-cache " +
-                              folder.at("cache") + " --output ";
-  REQUIRE(run_vlm(command + folder.at("whole.jsonl") + " --feature-cache off").code == 3);
+                              "--question Who? --question Where? --max-new-tokens 2 --output ";
+  REQUIRE(run_vlm(command + folder.at("whole.jsonl")).code == 3);
+  const std::string killed =
+      command + folder.at("rows.jsonl") + " --feature-cache " + folder.at("cache");
   std::mt19937 random(5);
   int kills = 0;
   for (int i = 0; i < 8; ++i) {
-    const pid_t child = start(command + folder.at("rows.jsonl"));
+    const pid_t child = start(killed);
     std::this_thread::sleep_for(std::chrono::milliseconds(30 + random() % 400));
     ::kill(child, SIGKILL);
     int status = 0;
@@ -234,7 +232,7 @@ TEST_CASE("killed at random moments, a run over clips ends with the rows of one 
     kills += WIFSIGNALED(status) ? 1 : 0;
   }
   CHECK(kills > 0);
-  REQUIRE(run_vlm(command + folder.at("rows.jsonl")).code == 3);
+  REQUIRE(run_vlm(killed).code == 3);
   CHECK(read_answers(folder.at("rows.jsonl")) == read_answers(folder.at("whole.jsonl")));
   CHECK(read_rows(folder.at("rows.jsonl")).size() == 24);
 }
