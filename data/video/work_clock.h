@@ -29,9 +29,9 @@ class WorkClock {
   };
 
   void start() { started_ = Clock::now(); }
-  void stop() { spent_ += Clock::now() - started_; }
+  void stop() { spent_ += since_start(); }
 
-  bool is_over() const { return (spent_ + (Clock::now() - started_)).count() > max_s_; }
+  bool is_over() const { return (spent_ + since_start()).count() > max_s_; }
 
   // Throws when time has run out.
   void check() const {
@@ -43,9 +43,13 @@ class WorkClock {
 
  private:
   using Clock = std::chrono::steady_clock;
+  using Seconds = std::chrono::duration<double>;
+
+  Seconds since_start() const { return Clock::now() - started_; }
+
   double max_s_;
   std::string where_;
-  std::chrono::duration<double> spent_{};
+  Seconds spent_{};
   Clock::time_point started_ = Clock::now();
 };
 
