@@ -37,6 +37,8 @@ THIRD_PARTY = {
     "gif_lib.h": ["data/pictures/gif.cpp"],
     "jpeglib.h": ["data/pictures/jpeg.cpp"],
     "png.h": ["data/pictures/png.cpp"],
+    "libav": ["data/video"],
+    "libsw": ["data/video"],
     "tiffio.h": ["data/pictures/tiff.cpp"],
     "xxhash.h": ["vlm/io/xxh3.h"],
     "webp/": ["data/pictures/webp.cpp"],

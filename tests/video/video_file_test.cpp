@@ -1,0 +1,66 @@
+#include "data/video/video_file.h"
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "tests/video/clip_cases.h"
+#include "tests/video/clips.h"
+#include "vlm/core/error.h"
+
+namespace vlm::data {
+namespace {
+
+// Containers keep times in units of up to a millisecond.
+constexpr double kTimeError = 1e-5;
+
+std::vector<std::int64_t> every(std::int64_t step, std::int64_t count, std::int64_t first = 0) {
+  std::vector<std::int64_t> indices;
+  for (std::int64_t i = first; i < count; i += step) indices.push_back(i);
+  return indices;
+}
+
+// Frames of the pass that differ from the oracle's, as text.
+std::string differences(VideoFile& file, const std::vector<std::int64_t>& indices,
+                        const ClipFrames& expected, double max_time_error = kTimeError) {
+  std::string found;
+  std::size_t at = 0;
+  const auto compare = [&](VideoFrame frame) {
+    const auto index = static_cast<std::size_t>(frame.index);
+    if (frame.index != indices[at++]) found += " index " + std::to_string(frame.index);
+    if (digest_of(frame.image) != expected.digests[index])
+      found += " pixels of " + std::to_string(index);
+    if (std::abs(frame.time_s - expected.times_s[index]) > max_time_error) {
+      found += " time of " + std::to_string(index);
+    }
+    return true;
+  };
+  const std::int64_t count = file.read_frames(indices, compare);
+  if (count != static_cast<std::int64_t>(indices.size())) found += " only " + std::to_string(count);
+  return found;
+}
+
+TEST_CASE("frames of every kind of file equal a full forward decode") {
+  for (const ClipCase& clip : clip_cases()) {
+    DYNAMIC_SECTION(clip.file) {
+      const ScratchFolder scratch;
+      run_tool(clip.command, scratch.path());
+      const auto path = scratch.path() / clip.file;
+      const ClipFrames expected = decode_all(path, clip.filter);
+      const double max_time_error = clip.has_times ? kTimeError : 1e9;
+      VideoFile file(path);
+      const auto count = static_cast<std::int64_t>(expected.digests.size());
+      REQUIRE(file.info().frame_count == count);
+      CHECK(differences(file, every(1, count), expected, max_time_error) == "");
+      CHECK(differences(file, every(17, count, 5 % count), expected, max_time_error) == "");
+      CHECK(differences(file, {count - 1}, expected, max_time_error) == "");
+      for (const std::int64_t index : every(23, count)) {
+        VideoFile fresh(path);
+        CHECK(differences(fresh, {index}, expected, max_time_error) == "");
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace vlm::data
