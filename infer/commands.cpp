@@ -152,7 +152,7 @@ std::function<int()> add_generate(CLI::App& app, const RuntimeOptions& runtime) 
           "Video, put before the text; may be repeated and mixed with --image, in the order "
           "given; - is standard input")
       ->allow_extra_args(false);
-  options->video.declare(*command);
+  options->video.declare(*command, video);
   command->add_option("--prompt", options->prompt, "What to ask")->required();
   command->add_option("--system", options->system, "System message (default: none)");
   options->generation.declare(*command);
@@ -160,6 +160,9 @@ std::function<int()> add_generate(CLI::App& app, const RuntimeOptions& runtime) 
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
   declare_feature_cache(*command, options->features);
+  for (const char* name : {"--feature-cache", "--feature-cache-gb"}) {
+    command->get_option(name)->needs(video);  // a single picture is encoded sooner than looked up
+  }
   return [options, command, &runtime] {
     options->media = order_media(*command, *options);
     return run_generate(*options, runtime);
@@ -178,8 +181,10 @@ int run_inspect(const InspectOptions& options) {
   if (is_video) {
     const OrderedJson report = inspect_video(options.what, options.video.sampling());
     print(options.as_json ? report.dump() + "\n" : to_lines(report));
-  } else if (options.as_json) {
-    throw Error({.what = "not a video file", .where = options.what, .hint = "--json is for those"});
+  } else if (options.as_json || !options.video.describe().empty()) {
+    throw Error({.what = "not a video file",
+                 .where = options.what,
+                 .hint = "only those are inspected with options"});
   } else {
     print(inspect_model(options.what));
   }

@@ -8,7 +8,7 @@
 
 namespace vlm::infer {
 
-void VideoFlags::declare(CLI::App& command) {
+void VideoFlags::declare(CLI::App& command, CLI::Option* video) {
   command
       .add_option("--fps", given.fps, "Video: frames a second (default: the checkpoint's, or 1)")
       ->check(CLI::PositiveNumber);
@@ -39,6 +39,11 @@ void VideoFlags::declare(CLI::App& command) {
       ->check(CLI::NonNegativeNumber);
   command.add_flag("--drop-duplicates", given.drop_duplicates,
                    "Video: leave out frames that look like the one before, and count them");
+  if (!video) return;
+  for (const char* name : {"--fps", "--max-frames", "--start", "--end", "--frame-size",
+                           "--sampling", "--times", "--drop-duplicates"}) {
+    command.get_option(name)->needs(video);
+  }
 }
 
 data::VideoSampling VideoFlags::sampling() const {

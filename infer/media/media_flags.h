@@ -8,15 +8,16 @@
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace vlm::infer {
 
 struct VideoFlags {
   data::VideoSampling given;
 
-  // Declares --fps and the rest.
-  void declare(CLI::App& command);
+  // Declares --fps and the rest; all of them need `video`, where it is given.
+  void declare(CLI::App& command, CLI::Option* video = nullptr);
 
   // What was given. Throws Error for what is out of range or has no effect.
   data::VideoSampling sampling() const;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -16,6 +17,8 @@
 namespace vlm::infer {
 namespace {
 
+namespace fs = std::filesystem;
+
 constexpr std::int64_t kMostAtOnce = 16;  // frames; their tiles are 50 MB for sides of 512
 constexpr std::size_t kAhead = 4;         // frames decoded while those at once are encoded
 
@@ -26,7 +29,9 @@ class VideoStream::Takes {
  public:
   explicit Takes(VideoStream& stream)
       : stream_(stream), path_(stream.request_.path), options_(stream.request_.options) {
-    if (path_ != "-" && stream_.encoder_.has_cache()) content_ = digest_file(path_);
+    std::error_code ignored;  // what is no file can't be kept, or is an error when it is opened
+    const bool can_be_kept = stream_.encoder_.has_cache() && fs::is_regular_file(path_, ignored);
+    if (can_be_kept) content_ = digest_file(path_);
   }
 
   void run() {
@@ -61,9 +66,11 @@ class VideoStream::Takes {
     reader.choose(sampling, stream_.processor_.frame_sampling());
     end.seen.duration_s = reader.duration_s();
     bool is_wanted = true;
-    end.seen.dropped_duplicates = reader.for_each_frame([&](const data::VideoFrame& frame) {
+    end.seen.dropped_duplicates = reader.for_each_frame([&](data::VideoFrame frame) {
       end.seen.times_s.push_back(frame.time_s);
-      is_wanted = stream_.push(stream_.processor_.process_frames({frame.image}));
+      std::vector<Image> images(1);
+      images[0] = std::move(frame.image);
+      is_wanted = stream_.push(stream_.processor_.process_frames(images));  // [1, 3, S, S]
       return is_wanted;
     });
     if (!is_wanted) return false;
