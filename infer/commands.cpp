@@ -146,12 +146,13 @@ std::function<int()> add_generate(CLI::App& app, const RuntimeOptions& runtime) 
   add_model_options(*command, options->choice);
   command->add_option("--image", options->images, "Picture, put before the text; may be repeated")
       ->allow_extra_args(false);
-  command
-      ->add_option(
-          "--video", options->videos,
-          "Video, put before the text; may be repeated and mixed with --image, in the order "
-          "given; - is standard input")
-      ->allow_extra_args(false);
+  CLI::Option* video =
+      command
+          ->add_option(
+              "--video", options->videos,
+              "Video, put before the text; may be repeated and mixed with --image, in the order "
+              "given; - is standard input")
+          ->allow_extra_args(false);
   options->video.declare(*command, video);
   command->add_option("--prompt", options->prompt, "What to ask")->required();
   command->add_option("--system", options->system, "System message (default: none)");

@@ -8,7 +8,7 @@
 
 #include "infer/media/seen_video.h"
 #include "infer/stopwatch.h"
-#include "vlm/core/progress.h"
+#include "vlm/nn/runtime.h"
 
 namespace vlm::infer {
 

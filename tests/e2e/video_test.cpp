@@ -286,7 +286,8 @@ TEST_CASE("inspect tells what a video holds and which frames would be shown") {
   const ProgramResult text = run_vlm("inspect " + folder.at("a.mp4") + " --max-frames 1");
   CHECK_THAT(text.out, Contains("frames                            [0.0]\n"));
   CHECK_THAT(run_vlm("inspect tests/fixtures/smolvlm_tiny --json").err,
-             Contains("tests/fixtures/smolvlm_tiny: not a video file (--json is for those)"));
+             Contains("tests/fixtures/smolvlm_tiny: not a video file (only those are inspected "
+                      "with options)"));
   CHECK_THAT(run_vlm("inspect README.md").err, Contains("README.md"));
 }
 
