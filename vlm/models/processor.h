@@ -64,6 +64,9 @@ class Processor {
   virtual at::Tensor process_frames(const std::vector<Image>& frames) const = 0;
   virtual MediumText video_text(const std::vector<double>& times_s, double duration_s) const = 0;
 
+  // What a frame's tile follows from beside the frame, as text: for the keys of caches.
+  virtual std::string frame_settings() const = 0;
+
   // How the checkpoint wants clips to be sampled.
   virtual const FrameSampling& frame_sampling() const = 0;
 
