@@ -17,7 +17,7 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-from oracle import adapters, decoding, forward, models, pictures, prompts, store, training  # noqa: E402
+from oracle import adapters, decoding, forward, models, pictures, prompts, store, training, videos  # noqa: E402
 from oracle.text import write_json  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,6 +118,18 @@ def make_prompts():
                                                 FIXTURES / "pictures")})
 
 
+def make_videos():
+    """Frame sampling, the video processor, and prompts of clips with smolvlm_tiny's tokenizer."""
+    folder = FIXTURES / "video"
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "sampling.json", videos.sampling_golden())
+    tensors, records = videos.processor_golden()
+    store.save_tensors(folder / "processor.safetensors", tensors)
+    write_json(folder / "processor.json", records)
+    processor = videos.make_processor(TINY, FIXTURES / TINY.name)
+    write_json(folder / "prompts.json", videos.prompt_golden(processor))
+
+
 def make_decoding():
     """Logits processors on random scores; beam search of two checkpoints."""
     folder = FIXTURES / "decoding"
@@ -153,6 +165,7 @@ PARTS = {
     "idefics3_tiny": make_idefics3,
     "prompts": make_prompts,
     "decoding": make_decoding,
+    "videos": make_videos,
 }
 
 

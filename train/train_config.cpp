@@ -44,6 +44,7 @@ void check_data(const TrainConfig& config) {
   }
   if (has_stages) config.parse_stages();
   config.augmentation.check();
+  config.video.check("video_");
 }
 
 void check_numbers(const TrainConfig& config) {
@@ -107,7 +108,7 @@ std::string scoped_pattern(const std::vector<std::string>& names,
 
 Fields TrainConfig::fields() {
   augmentation_fields_ = augmentation.fields();
-  return {
+  Fields all = {
       {"model_name_or_path", &model_name_or_path,
        "Model folder, or org/name (in the Hugging Face cache, or pulled into it)"},
       {"output_dir", &output_dir, "Folder for the result, checkpoints and metrics.jsonl"},
@@ -161,6 +162,11 @@ Fields TrainConfig::fields() {
       {"save_steps", &save_steps, "Steps between checkpoints; 0: none"},
       {"save_total_limit", &save_total_limit, "Checkpoints kept"},
   };
+  const Fields clips = video.fields();
+  const auto after = std::find_if(all.begin(), all.end(),
+                                  [](const Field& field) { return field.name == "augmentation"; });
+  all.insert(after + 1, clips.begin(), clips.end());
+  return all;
 }
 
 std::vector<Stage> TrainConfig::parse_stages() const {

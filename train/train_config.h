@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "data/augment.h"
+#include "data/video_clip.h"
 #include "vlm/core/fields.h"
 #include "vlm/nn/lora_config.h"
 
@@ -43,6 +44,7 @@ struct TrainConfig {
   std::int64_t max_length = 0;
   bool shuffle = true;
   data::AugmentConfig augmentation;
+  data::VideoSampling video;
 
   // LoRA
   std::int64_t r = 8;

@@ -153,6 +153,7 @@ TrainResult Trainer::run() {
       .batch_size = config_.per_device_train_batch_size,
       .max_length = config_.max_length,
       .augmentation = config_.augmentation,
+      .video = config_.video,
       .seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kAugmentStream)};
   StepLoader loader(*plan_, datasets_, *processor_, loader_options, state_.step);
   const CheckpointWriter writer{.output_dir = config_.output_dir,
@@ -223,7 +224,8 @@ double Trainer::evaluate() {
     std::vector<data::Example> examples;
     for (std::int64_t i = begin; i < std::min(begin + batch_size, eval_dataset_->size()); ++i) {
       examples.push_back(data::encode_example(eval_dataset_->at(i), *processor_,
-                                              {.max_length = config_.max_length}));
+                                              {.max_length = config_.max_length,
+                                               .video = config_.video}));
     }
     const data::Batch batch = data::collate(examples, 0);
     sum += loss_sum(*model_, batch).item<double>();
