@@ -90,7 +90,7 @@ TEST_CASE("saved state goes on bit by bit") {
     save_safetensors(file, whole->state());
     const auto resumed = make(golden, kind);
     {
-      const at::NoGradGuard no_grad;
+      const c10::NoGradGuard no_grad;
       for (std::size_t i = 0; i < kNames.size(); ++i) {
         at::Tensor(resumed->parameters()[i].second).copy_(whole->parameters()[i].second);
       }
