@@ -1,6 +1,8 @@
 // Optimizers against torch's and bitsandbytes' own steps; saved state goes on exactly.
 #include "train/optimizer.h"
 
+#include <c10/core/GradMode.h>
+
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "vlm/core/concat.h"
