@@ -49,7 +49,7 @@ Outcome run(VisionLanguageModel& model, const std::vector<data::Batch>& batches)
     loss.backward();
     outcome.loss = outcome.loss + loss.detach();
   }
-  for (const auto& item : model.named_parameters()) {
+  for (const auto& item : model.module().named_parameters()) {
     const at::Tensor gradient = item.value().grad();
     outcome.gradients.emplace_back(
         item.key(), gradient.defined() ? gradient.clone() : at::zeros_like(item.value()).detach());
@@ -60,7 +60,7 @@ Outcome run(VisionLanguageModel& model, const std::vector<data::Batch>& batches)
 TEST_CASE("a batch of text, pictures and clips has the gradients of its samples") {
   const ModelPtr model = load_model(fixture("smolvlm_tiny"), {});
   const auto processor = load_processor(fixture("smolvlm_tiny"));
-  model->train();
+  model->module().train();
   std::vector<data::Example> examples;
   std::vector<data::Batch> singles;
   std::int64_t tiles = 0;
