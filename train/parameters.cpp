@@ -61,7 +61,7 @@ TrainedParameters choose_parameters(VisionLanguageModel& model, const TrainConfi
   }
   TrainedParameters chosen;
   std::vector<PartRate> rates = part_rates(config);
-  std::int64_t count = 0, total = count_quantized(model);
+  std::int64_t count = 0, total = count_quantized(model.module());
   const auto tied = model.tied_weights();
   for (const auto& item : model.module().named_parameters()) {
     const std::string& name = item.key();

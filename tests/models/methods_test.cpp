@@ -198,7 +198,7 @@ LoadOptions in_nf4() {
 ModelPtr widen(const VisionLanguageModel& quantized) {
   ModelPtr wide = load();
   std::map<std::string, const Linear*> linears;
-  for (const auto& item : quantized.named_modules()) {
+  for (const auto& item : quantized.module().named_modules()) {
     const auto* linear = dynamic_cast<const Linear*>(item.value().get());
     if (linear && linear->nf4()) linears[item.key()] = linear;
   }
@@ -208,7 +208,7 @@ ModelPtr widen(const VisionLanguageModel& quantized) {
       linear->set_weight(linears[item.key()]->dense_weight());
     }
   }
-  const auto others = quantized.named_parameters();
+  const auto others = quantized.module().named_parameters();
   for (auto& item : wide->module().named_parameters()) {
     if (const auto* own = others.find(item.key())) item.value().set_data(own->to(at::kFloat));
   }
