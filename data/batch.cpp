@@ -5,39 +5,62 @@
 
 #include <algorithm>
 
-#include "data/media.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/core/sha256.h"
 
 namespace vlm::data {
 namespace {
 
-void check_example(const Example& example, const Sample& sample, std::int64_t max_length) {
-  const auto length = static_cast<std::int64_t>(example.ids.size());
-  if (max_length > 0 && length > max_length) {
-    throw Error({.what = "sample is too long",
-                 .where = sample.where,
-                 .got = concat(length, " tokens"),
-                 .wanted = concat("at most max_length = ", max_length)});
+// Takes away what stands behind max_length: text, never a part of a picture.
+void truncate(Example& example, const std::vector<std::int64_t>& medium, const Sample& sample,
+              std::int64_t max_length) {
+  const auto length = static_cast<std::ptrdiff_t>(max_length);
+  if (std::any_of(medium.begin() + length, medium.end(), [](auto number) { return number >= 0; })) {
+    throw LongSampleError({.what = "sample is too long, and cutting it would cut a picture",
+                           .where = sample.where,
+                           .got = concat(example.ids.size(), " tokens"),
+                           .wanted = concat("pictures within max_length = ", max_length)});
   }
-  const bool learns = std::any_of(example.labels.begin(), example.labels.end(),
-                                  [](std::int64_t label) { return label != kIgnoredLabel; });
-  if (!learns) {
-    throw Error({.what = "sample has nothing to learn",
-                 .where = sample.where,
-                 .wanted = "at least one assistant turn"});
-  }
+  example.cut_tokens = static_cast<std::int64_t>(example.ids.size()) - max_length;
+  example.ids.resize(static_cast<std::size_t>(length));
+  example.labels.resize(static_cast<std::size_t>(length));
 }
 
-// The media parts of a conversation, in order; true where it is a clip.
-std::vector<bool> find_videos(const std::vector<Message>& messages) {
-  std::vector<bool> is_video;
-  for (const Message& message : messages) {
-    for (const ContentPart& part : message.content) {
-      if (part.type != "text") is_video.push_back(part.type == "video");
-    }
+void check_length(const Example& example, const Sample& sample, std::int64_t max_length) {
+  const auto length = static_cast<std::int64_t>(example.ids.size());
+  if (max_length == 0 || length <= max_length) return;
+  throw LongSampleError({.what = "sample is too long",
+                         .where = sample.where,
+                         .got = concat(length, " tokens"),
+                         .wanted = concat("at most max_length = ", max_length)});
+}
+
+// The first token has nothing before it that could predict it.
+void check_labels(const Example& example, const Sample& sample) {
+  const auto begin = example.labels.begin() + (example.labels.empty() ? 0 : 1);
+  const bool learns = std::any_of(begin, example.labels.end(),
+                                  [](std::int64_t label) { return label != kIgnoredLabel; });
+  if (learns) return;
+  if (example.cut_tokens > 0) {
+    throw Error({.what = "sample has nothing to learn within max_length",
+                 .where = sample.where,
+                 .got = concat(example.cut_tokens, " tokens cut off")});
   }
-  return is_video;
+  throw Error({.what = "sample has nothing to learn",
+               .where = sample.where,
+               .wanted = "at least one assistant turn"});
+}
+
+// Of the files' bytes, in their order; empty without pictures, and with clips, whose frames depend
+// on more than the file.
+std::string content_key(const Sample& sample) {
+  std::string digests;
+  for (const MediaRef& medium : sample.media) {
+    if (medium.kind == MediaKind::kVideo) return "";
+    digests += sha256_hex(read_bytes(medium));
+  }
+  return digests.empty() ? "" : sha256_hex(digests);
 }
 
 // What opening one sample's media needs.
@@ -50,8 +73,9 @@ struct MediaLoader {
     return augment(image, options.augmentation, seed);
   }
 
-  ProcessedMedium load_picture(const std::filesystem::path& path, std::uint64_t seed) const {
-    return processor.process_picture(changed(load_image(path), seed));
+  ProcessedMedium load(const MediaRef& medium, std::uint64_t seed) const {
+    if (medium.kind == MediaKind::kVideo) return load_video(medium.name, seed);
+    return processor.process_picture(changed(load_picture(medium), seed));
   }
 
   // Frame by frame: sixty-four frames of a large clip are gigabytes, their tiles are not.
@@ -66,32 +90,111 @@ struct MediaLoader {
     });
     return {at::cat(tiles), processor.video_text(times_s, reader.duration_s())};
   }
+
+  SamplePictures open(const Sample& sample) const {
+    SamplePictures pictures;
+    if (options.lookup && options.augmentation.is_off()) {
+      pictures.key = content_key(sample);
+      auto known = pictures.key.empty() ? std::nullopt : options.lookup->find(pictures.key);
+      if (known) {
+        pictures.texts = std::move(known->texts);
+        pictures.features = known->features;
+        return pictures;
+      }
+    }
+    std::vector<ProcessedMedium> media;
+    for (std::size_t i = 0; i < sample.media.size(); ++i) {
+      media.push_back(load(sample.media[i], options.seed + i));
+    }
+    ProcessedMedia joined = join_media(media);
+    pictures.texts = std::move(joined.texts);
+    pictures.pixel_values = joined.pixel_values;
+    return pictures;
+  }
 };
 
 }  // namespace
 
+std::int64_t SamplePictures::tiles() const {
+  if (features.defined()) return features.size(0);
+  return pixel_values.defined() ? pixel_values.size(0) : 0;
+}
+
+double Batch::padding() const {
+  return 1 - static_cast<double>(token_count) / static_cast<double>(labels.numel());
+}
+
+void add_pictures(const SamplePictures& pictures, Batch& batch) {
+  if (pictures.empty()) return;
+  std::size_t place = 0;
+  while (place < batch.pictures.size() &&
+         (pictures.key.empty() || batch.pictures[place].key != pictures.key)) {
+    ++place;
+  }
+  if (place == batch.pictures.size()) batch.pictures.push_back(pictures);
+  batch.picture_order.push_back(static_cast<std::int64_t>(place));
+}
+
+Example make_example(EncodedConversation encoded, const Sample& sample,
+                     const EncodeOptions& options) {
+  Example example{.ids = std::move(encoded.ids)};
+  for (std::size_t t = 0; t < example.ids.size(); ++t) {
+    example.labels.push_back(encoded.is_trained[t] ? example.ids[t] : kIgnoredLabel);
+  }
+  const auto length = static_cast<std::int64_t>(example.ids.size());
+  const bool is_long = options.max_length > 0 && length > options.max_length;
+  if (is_long && options.length_policy == LengthPolicy::kTruncate) {
+    truncate(example, encoded.medium, sample, options.max_length);
+  }
+  check_length(example, sample, options.max_length);
+  check_labels(example, sample);
+  return example;
+}
+
 Example encode_example(const Sample& sample, const Processor& processor,
                        const EncodeOptions& options) {
   try {
-    const MediaLoader loader{processor, options};
-    const std::vector<bool> is_video = find_videos(sample.messages);
-    std::vector<ProcessedMedium> media;
-    for (std::size_t i = 0; i < sample.images.size(); ++i) {
-      const bool clip = i < is_video.size() && is_video[i];
-      media.push_back(clip ? loader.load_video(sample.images[i], options.seed + i)
-                           : loader.load_picture(sample.images[i], options.seed + i));
-    }
-    EncodedConversation encoded = processor.encode_conversation(sample.messages, join_media(media));
-    Example example{.ids = std::move(encoded.ids), .pixel_values = encoded.pixel_values};
-    for (std::size_t t = 0; t < example.ids.size(); ++t) {
-      example.labels.push_back(encoded.is_trained[t] ? example.ids[t] : kIgnoredLabel);
-    }
-    check_example(example, sample, options.max_length);
+    SamplePictures pictures = MediaLoader{processor, options}.open(sample);
+    Example example =
+        make_example(processor.encode_conversation(sample.messages, {.texts = pictures.texts},
+                                                   find_loss_turns(sample, options.train_on)),
+                     sample, options);
+    example.pictures = std::move(pictures);
     return example;
   } catch (const Error& error) {
     if (error.parts().where.starts_with(sample.where)) throw;
     throw located(error, sample.where);
   }
+}
+
+std::optional<Example> try_example(const Dataset& dataset, std::int64_t index,
+                                   const Processor& processor, const EncodeOptions& options,
+                                   SkippedSamples& skipped) {
+  const std::string where = dataset.where(index);
+  if (skipped.contains(where)) return std::nullopt;
+  try {
+    return encode_example(dataset.at(index), processor, options);
+  } catch (const LongSampleError& error) {
+    if (options.length_policy == LengthPolicy::kSkip) {
+      skipped.add_long(where, error);
+    } else {
+      skipped.add_bad(where, error);
+    }
+  } catch (const Error& error) {
+    skipped.add_bad(where, error);
+  }
+  return std::nullopt;
+}
+
+Example read_example(const Dataset& dataset, std::int64_t index, const Processor& processor,
+                     const EncodeOptions& options, SkippedSamples& skipped) {
+  for (std::int64_t tried = 0; tried < dataset.size(); ++tried) {
+    const std::int64_t at = (index + tried) % dataset.size();
+    auto example = try_example(dataset, at, processor, options, skipped);
+    if (example) return std::move(*example);
+  }
+  throw Error({.what = "every sample of the data is skipped",
+               .got = concat(skipped.bad_count(), " bad, ", skipped.long_count(), " too long")});
 }
 
 Batch collate(const std::vector<Example>& examples, std::int64_t pad_id) {
@@ -102,7 +205,6 @@ Batch collate(const std::vector<Example>& examples, std::int64_t pad_id) {
   Batch batch;
   batch.inputs.input_ids = at::full(size, pad_id, at::kLong);
   batch.labels = at::full(size, kIgnoredLabel, at::kLong);
-  std::vector<at::Tensor> tiles;
   for (std::size_t b = 0; b < examples.size(); ++b) {
     const Example& example = examples[b];
     std::int64_t* ids = batch.inputs.input_ids.data_ptr<std::int64_t>() + b * length;
@@ -111,9 +213,9 @@ Batch collate(const std::vector<Example>& examples, std::int64_t pad_id) {
     std::copy(example.labels.begin() + 1, example.labels.end(), labels);  // shifted left by one
     batch.label_count += std::count_if(example.labels.begin() + 1, example.labels.end(),
                                        [](std::int64_t label) { return label != kIgnoredLabel; });
-    if (example.pixel_values.defined()) tiles.push_back(example.pixel_values);
+    batch.token_count += static_cast<std::int64_t>(example.ids.size());
+    add_pictures(example.pictures, batch);
   }
-  if (!tiles.empty()) batch.inputs.pixel_values = at::cat(tiles);
   return batch;
 }
 

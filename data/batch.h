@@ -9,11 +9,15 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
-#include "data/augment.h"
+#include "data/dataset.h"
+#include "data/encode_options.h"
+#include "data/picture_lookup.h"
 #include "data/sample.h"
-#include "data/video_clip.h"
+#include "data/skipped_samples.h"
+#include "vlm/core/error.h"
 #include "vlm/models/model.h"
 #include "vlm/models/processor.h"
 
@@ -22,23 +26,41 @@ namespace vlm::data {
 // Positions that carry no loss.
 inline constexpr std::int64_t kIgnoredLabel = -100;
 
+// All pictures and clips of a sample: as tiles, or as the features that the vision encoder made of
+// them.
+struct SamplePictures {
+  std::string key;                // of the files' content; empty: not known, or augmented
+  std::vector<MediumText> texts;  // what stands for each of them in the prompt
+  at::Tensor pixel_values;        // [N, 3, S, S]; undefined when there are none, or features
+  at::Tensor features;            // [N, L, C] on the CPU; undefined: not known
+  bool empty() const { return !pixel_values.defined() && !features.defined(); }
+  std::int64_t tiles() const;
+};
+
 struct Example {
   std::vector<std::int64_t> ids;     // [T]
   std::vector<std::int64_t> labels;  // [T], not shifted; kIgnoredLabel where nothing is learned
-  at::Tensor pixel_values;           // [N, 3, S, S] or undefined
+  SamplePictures pictures;
+  std::int64_t cut_tokens = 0;  // that length_policy truncate took away
 };
 
 struct Batch {
-  ModelInputs inputs;  // right-padded: no mask is needed, as nothing real looks at padding
+  ModelInputs inputs;  // ids; right-padded: no mask is needed, as nothing real looks at padding
   at::Tensor labels;   // [B, T] int64, shifted: labels[b][t] is what position t must predict
   std::int64_t label_count = 0;
+  std::vector<Segment> segments;         // of a packed row (B = 1); empty: rows of one sample each
+  std::vector<SamplePictures> pictures;  // each once
+  std::vector<std::int64_t> picture_order;  // which of them stand in the rows, one after the other
+  std::int64_t token_count = 0;             // without padding
+
+  // The share of the batch that is padding, 0 to 1.
+  double padding() const;
 };
 
-struct EncodeOptions {
-  std::int64_t max_length = 0;  // longest sample in tokens; 0: no bound
-  AugmentConfig augmentation;   // a clip's frames are all changed alike
-  std::uint64_t seed = 0;       // of this sample's augmentation
-  VideoSampling video;
+// A sample of more than max_length tokens.
+class LongSampleError : public Error {
+ public:
+  using Error::Error;
 };
 
 // Throws Error naming the sample: a picture or clip that can't be read, too long, nothing to
@@ -46,7 +68,25 @@ struct EncodeOptions {
 Example encode_example(const Sample& sample, const Processor& processor,
                        const EncodeOptions& options);
 
-// Pads with `pad_id` to the longest row.
+// The same for an encoded conversation, without pictures: labels, length policy and checks.
+Example make_example(EncodedConversation encoded, const Sample& sample,
+                     const EncodeOptions& options);
+
+// The example of sample `index`, or none where that one is to be skipped. Throws Error for what may
+// not be skipped.
+std::optional<Example> try_example(const Dataset& dataset, std::int64_t index,
+                                   const Processor& processor, const EncodeOptions& options,
+                                   SkippedSamples& skipped);
+
+// The same, or the next that is not to be skipped: a function of the files and the index, so that a
+// run that goes on takes the same. Throws Error when nothing is left.
+Example read_example(const Dataset& dataset, std::int64_t index, const Processor& processor,
+                     const EncodeOptions& options, SkippedSamples& skipped);
+
+// Pads with `pad_id` to the longest row. Examples with the same picture key share one copy.
 Batch collate(const std::vector<Example>& examples, std::int64_t pad_id);
+
+// Adds an example's pictures behind those that stand in the batch already.
+void add_pictures(const SamplePictures& pictures, Batch& batch);
 
 }  // namespace vlm::data

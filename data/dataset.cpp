@@ -1,62 +1,160 @@
 #include "data/dataset.h"
 
 #include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
 
-#include "data/folder_dataset.h"
-#include "data/jsonl_dataset.h"
+#include "data/formats/row_format.h"
+#include "data/formats/row_source.h"
+#include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/core/fields.h"
 
 namespace vlm::data {
 namespace {
 
 namespace fs = std::filesystem;
 
+class RowDataset : public Dataset {
+ public:
+  RowDataset(std::unique_ptr<RowSource> rows, DataOptions options)
+      : rows_(std::move(rows)), options_(std::move(options)) {}
+
+  std::int64_t size() const override { return rows_->size(); }
+  Sample at(std::int64_t index) const override { return parse_row(rows_->at(index), options_); }
+  std::string where(std::int64_t index) const override { return rows_->where(index); }
+
+ private:
+  std::unique_ptr<RowSource> rows_;
+  DataOptions options_;
+};
+
 class JoinedDataset : public Dataset {
  public:
-  explicit JoinedDataset(std::vector<std::unique_ptr<Dataset>> parts) : parts_(std::move(parts)) {
-    for (const auto& part : parts_) {
-      size_ += part->size();
-      ends_.push_back(size_);
-    }
+  void add(std::unique_ptr<Dataset> part, double weight) {
+    size_ += part->size();
+    ends_.push_back(size_);
+    weights_.push_back({.samples = part->size(), .weight = weight});
+    parts_.push_back(std::move(part));
   }
 
   std::int64_t size() const override { return size_; }
 
   Sample at(std::int64_t index) const override {
-    const auto part = std::upper_bound(ends_.begin(), ends_.end(), index) - ends_.begin();
-    const std::int64_t before = part > 0 ? ends_[static_cast<std::size_t>(part) - 1] : 0;
-    return parts_.at(static_cast<std::size_t>(part))->at(index - before);
+    const auto [part, inside] = find(index);
+    return part->at(inside);
   }
 
+  std::string where(std::int64_t index) const override {
+    const auto [part, inside] = find(index);
+    return part->where(inside);
+  }
+
+  std::vector<DatasetPart> parts() const override { return weights_; }
+
  private:
+  std::pair<const Dataset*, std::int64_t> find(std::int64_t index) const {
+    const auto part = std::upper_bound(ends_.begin(), ends_.end(), index) - ends_.begin();
+    const std::int64_t before = part > 0 ? ends_[static_cast<std::size_t>(part) - 1] : 0;
+    return {parts_.at(static_cast<std::size_t>(part)).get(), index - before};
+  }
+
   std::vector<std::unique_ptr<Dataset>> parts_;
+  std::vector<DatasetPart> weights_;
   std::vector<std::int64_t> ends_;  // running totals
   std::int64_t size_ = 0;
 };
 
-}  // namespace
-
-std::unique_ptr<Dataset> load_dataset(const fs::path& path, const FolderOptions& options) {
-  if (!fs::exists(path)) throw Error({.what = "no such file or folder", .where = path.string()});
-  std::unique_ptr<Dataset> dataset;
-  if (fs::is_directory(path)) {
-    dataset = load_folder_dataset(path, options);
-  } else if (path.extension() == ".jsonl") {
-    dataset = load_jsonl_dataset(path);
+DataFile parse_data_file(const Json& entry, const DataOptions& defaults, const std::string& where) {
+  DataFile file{.path = {}, .options = defaults};
+  if (entry.is_string()) {
+    file.path = entry.get<std::string>();
+  } else if (entry.is_object()) {
+    Json field_map;
+    DataOptions& options = file.options;
+    read_fields(entry,
+                {{"path", &file.path},
+                 {"weight", &file.weight},
+                 {"dataset_format", &options.format, "", row_formats()},
+                 {"field_map", &field_map},
+                 {"text_column", &options.text_column},
+                 {"prompt", &options.prompt},
+                 {"image_folder", &options.image_folder}},
+                UnknownKeys::kRefuse, where);
+    if (!field_map.is_null()) options.field_map = parse_field_map(field_map, where + ".field_map");
   } else {
-    throw Error({.what = "unknown kind of data file",
-                 .where = path.string(),
-                 .wanted = "a .jsonl file, or a folder with metadata.jsonl or metadata.csv"});
+    throw Error({.what = "wrong type",
+                 .where = where,
+                 .got = describe(entry),
+                 .wanted = "a path, or an object with 'path'"});
   }
-  if (dataset->size() == 0) throw Error({.what = "holds no samples", .where = path.string()});
-  return dataset;
+  if (file.path.empty()) throw Error({.what = "no path", .where = where});
+  if (!(file.weight > 0 && file.weight <= 1e6)) {
+    throw Error({.what = "value out of range",
+                 .where = where + ".weight",
+                 .got = concat(file.weight),
+                 .wanted = "more than 0, at most 1e6"});
+  }
+  return file;
 }
 
-std::unique_ptr<Dataset> load_datasets(const std::vector<std::string>& paths,
-                                       const FolderOptions& options) {
-  std::vector<std::unique_ptr<Dataset>> parts;
-  for (const std::string& path : paths) parts.push_back(load_dataset(path, options));
-  return std::make_unique<JoinedDataset>(std::move(parts));
+}  // namespace
+
+std::vector<DataFile> parse_data_files(const Json& files, const DataOptions& defaults,
+                                       const std::string& where) {
+  if (files.is_null()) return {};
+  if (!files.is_array()) {
+    throw Error({.what = "wrong type",
+                 .where = where,
+                 .got = describe(files),
+                 .wanted = "a list of files"});
+  }
+  std::vector<DataFile> parsed;
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    parsed.push_back(parse_data_file(files[i], defaults, concat(where, "[", i, "]")));
+  }
+  return parsed;
+}
+
+std::map<std::string, std::string> parse_field_map(const Json& map, const std::string& where) {
+  std::map<std::string, std::string> parsed;
+  if (map.is_null()) return parsed;
+  if (!map.is_object()) {
+    throw Error({.what = "wrong type",
+                 .where = where,
+                 .got = describe(map),
+                 .wanted = "an object: our name of a column → the file's"});
+  }
+  const auto& known = column_names();
+  for (const auto& [name, column] : map.items()) {
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      throw Error(
+          {.what = concat("unknown column '", name, "'"), .where = where, .wanted = join(known)});
+    }
+    if (!column.is_string()) {
+      throw Error({.what = "wrong type",
+                   .where = concat(where, ".", name),
+                   .got = describe(column),
+                   .wanted = "the name of a column"});
+    }
+    parsed[name] = column.get<std::string>();
+  }
+  return parsed;
+}
+
+std::unique_ptr<Dataset> load_dataset(const fs::path& path, const DataOptions& options) {
+  if (!fs::exists(path)) throw Error({.what = "no such file or folder", .where = path.string()});
+  auto rows = open_rows(path);
+  if (rows->size() == 0) throw Error({.what = "holds no samples", .where = path.string()});
+  return std::make_unique<RowDataset>(std::move(rows), options);
+}
+
+std::unique_ptr<Dataset> load_datasets(const Json& files, const DataOptions& options) {
+  auto joined = std::make_unique<JoinedDataset>();
+  for (const DataFile& file : parse_data_files(files, options, "files")) {
+    joined->add(load_dataset(file.path, file.options), file.weight);
+  }
+  return joined;
 }
 
 }  // namespace vlm::data

@@ -1,24 +1,47 @@
-// Files → samples: JSONL of Hugging Face messages, and picture folders with metadata.jsonl or
-// metadata.csv.
+// Files → samples, by index.
 //
-// A JSONL line is {"messages": [{"role": …, "content": text or parts}], "images": [paths],
-// "videos": [paths]}; parts are {"type": "text", "text": …}, {"type": "image"} (which takes the
-// next of "images") or {"type": "image", "path": …}, and the same with "video". Content that is
-// plain text in a line with images or videos puts their parts before the first user turn's text, as
-// TRL does. A folder's metadata row has "file_name" and a text column; it becomes one turn: the
-// picture and FolderOptions::prompt, answered by the text. Paths are relative to the file they
-// stand in. Every error names file and line.
+//   "train.jsonl", {"path": "b.json", "weight": 2} ─► load_datasets ─► Dataset: size(), at(i)
+//
+// Files are JSONL, JSON lists, CSV, tar shards (WebDataset) and picture folders with metadata.jsonl
+// or metadata.csv (formats/row_source.h); their rows are conversations in one of the formats of
+// formats/row_format.h, told apart by their columns unless named. Opening a file indexes it; rows
+// are parsed when asked for, so memory holds the index and no text. Every error names file and
+// line.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "data/sample.h"
+#include "vlm/core/json.h"
 
 namespace vlm::data {
+
+// How the rows of a file are read.
+struct DataOptions {
+  std::string format = "auto";  // one of row_formats()
+  // Our name of a column → the file's: {"query": "frage", "response": "antwort"}.
+  std::map<std::string, std::string> field_map = {};
+  std::string text_column = "text";            // of a caption
+  std::string prompt = "Describe the image.";  // where a row has no question
+  std::string image_folder = {};               // where relative paths begin; empty: at the file
+};
+
+struct DataFile {
+  std::string path;
+  double weight = 1;  // times that its samples are taken in an epoch
+  DataOptions options = {};
+};
+
+// A run of neighbouring samples, and how often an epoch takes them.
+struct DatasetPart {
+  std::int64_t samples = 0;
+  double weight = 1;
+};
 
 class Dataset {
  public:
@@ -26,19 +49,25 @@ class Dataset {
   virtual std::int64_t size() const = 0;
   // Thread-safe. Throws Error for a malformed entry.
   virtual Sample at(std::int64_t index) const = 0;
+  // The place of an entry, also of one that `at` throws for: "train.jsonl:12".
+  virtual std::string where(std::int64_t index) const = 0;
+  virtual std::vector<DatasetPart> parts() const { return {{.samples = size()}}; }
 };
 
-struct FolderOptions {
-  std::string text_column = "text";
-  std::string prompt = "Describe the image.";
-};
+// Entries are paths, or objects with "path" and optional "weight", "dataset_format", "field_map",
+// "text_column", "prompt" and "image_folder", which replace `defaults`. Throws Error naming the
+// entry; opens nothing.
+std::vector<DataFile> parse_data_files(const Json& files, const DataOptions& defaults,
+                                       const std::string& where);
+
+// {"query": "question", …} with the names of column_names() for keys. Throws Error naming the key.
+std::map<std::string, std::string> parse_field_map(const Json& map, const std::string& where);
 
 // One file or folder. Throws Error when it doesn't exist, is empty, or its kind is unknown.
 std::unique_ptr<Dataset> load_dataset(const std::filesystem::path& path,
-                                      const FolderOptions& options);
+                                      const DataOptions& options);
 
-// Several in a row.
-std::unique_ptr<Dataset> load_datasets(const std::vector<std::string>& paths,
-                                       const FolderOptions& options);
+// Several in a row: entries of parse_data_files, or plain paths.
+std::unique_ptr<Dataset> load_datasets(const Json& files, const DataOptions& options);
 
 }  // namespace vlm::data

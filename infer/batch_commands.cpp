@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "data/metrics/metric.h"
 #include "infer/batch/batch_runner.h"
 #include "infer/batch/fingerprint.h"
 #include "infer/batch/gather.h"
@@ -20,6 +21,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
+#include "vlm/core/progress.h"
 #include "vlm/io/hub_pull.h"
 
 namespace vlm::infer {
@@ -172,19 +174,24 @@ int answer_items(const std::string& command, const ItemList& items,
   log_info(concat(log.rows() - before, " rows written to ", log_options.output.string(), ", ",
                   log.rows(), " of ", log.header().shard_items, " are there, ", log.errors(),
                   " with an error", is_done ? "" : "; stopped, run again to go on"));
-  if (!is_done) return 130;
+  if (!is_done) return stop_exit_code();
   return log.errors() > 0 ? 3 : 0;
 }
 
-int run_evaluate(const BatchCommandOptions& options, const data::FolderOptions& folder,
+struct EvaluateOptions {
+  data::DataOptions folder;
+  std::vector<std::string> metrics;
+};
+
+int run_evaluate(const BatchCommandOptions& options, const EvaluateOptions& evaluate,
                  const RuntimeOptions& runtime) {
-  auto source = make_evaluation_entries(data::load_datasets(options.paths, folder));
+  auto source = make_evaluation_entries(data::load_datasets(options.paths, evaluate.folder));
   const ItemListOptions list = list_options(options, *source);
   const ItemList items(std::move(source), list);
   const int code = answer_items("evaluate", items, options, runtime);
-  if (code != 130) {
+  if (code == 0 || code == 3) {
     const auto output = shard_output(options.log.output, choose_shard(options));
-    print(score_rows(output).dump() + "\n");
+    print(score_rows(output, evaluate.metrics).dump() + "\n");
   }
   return code;
 }
@@ -296,10 +303,11 @@ CLI::App* add_media_command(CLI::App& app, const char* name, const char* descrip
 std::function<int()> add_evaluate(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<BatchCommandOptions>();
   options->output_format = "jsonl";
-  auto folder = std::make_shared<data::FolderOptions>();
+  auto evaluate = std::make_shared<EvaluateOptions>();
+  data::DataOptions* folder = &evaluate->folder;
   CLI::App* command = app.add_subcommand(
       "evaluate", "Answer a data set's questions and print the share answered exactly");
-  command->add_option("data", options->paths, "JSONL files and picture folders, as for finetune")
+  command->add_option("data", options->paths, "Data files and picture folders, as for finetune")
       ->required();
   add_batch_options(*command, *options);
   command
@@ -308,7 +316,13 @@ std::function<int()> add_evaluate(CLI::App& app, const RuntimeOptions& runtime) 
       ->capture_default_str();
   command->add_option("--prompt", folder->prompt, "Question put to every picture of a folder")
       ->capture_default_str();
-  return [options, folder, &runtime] { return run_evaluate(*options, *folder, runtime); };
+  command
+      ->add_option("--metric", evaluate->metrics,
+                   concat("Metric to print beside the accuracy; may be repeated: ",
+                          join(data::metric_names()), " (default: none)"))
+      ->allow_extra_args(false)
+      ->check(CLI::IsMember(data::metric_names()));
+  return [options, evaluate, &runtime] { return run_evaluate(*options, *evaluate, runtime); };
 }
 
 std::function<int()> add_caption(CLI::App& app, const RuntimeOptions& runtime) {

@@ -128,7 +128,7 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   }
   const bool is_interrupted =
       !answer.generations.empty() && answer.generations[0].finish_reason == "interrupted";
-  return is_interrupted ? 130 : 0;
+  return is_interrupted ? stop_exit_code() : 0;
 }
 
 void add_model_options(CLI::App& command, ModelChoice& choice) {

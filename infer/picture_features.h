@@ -19,6 +19,7 @@
 
 #include "vlm/io/feature_cache.h"
 #include "vlm/models/model.h"
+#include "vlm/models/picture_cache.h"
 
 namespace vlm::infer {
 
@@ -63,15 +64,5 @@ class PictureEncoder {
   std::string model_digest_;  // made when first needed
   std::atomic<std::int64_t> decoded_videos_{0}, cached_videos_{0};
 };
-
-struct FeatureCacheChoice {
-  std::string folder = "auto";  // "auto", "off" or a folder
-  double gigabytes = 10;
-};
-
-// Null when it is off. "auto" is the user's cache folder when the model's vision encoder is so
-// large that reading features back is clearly cheaper than making them, else off.
-std::shared_ptr<FeatureCache> open_feature_cache(const FeatureCacheChoice& choice,
-                                                 const VisionLanguageModel& model);
 
 }  // namespace vlm::infer

@@ -1,11 +1,21 @@
 #include "train/commands.h"
 
-#include <CLI/CLI.hpp>
-#include <memory>
+#include <unistd.h>
 
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "train/distributed.h"
+#include "train/inspect/inspect_data.h"
+#include "train/plan/run_plan.h"
 #include "train/trainer.h"
 #include "vlm/core/error.h"
+#include "vlm/core/json.h"
 #include "vlm/core/log.h"
+#include "vlm/core/progress.h"
 #include "vlm/io/hub_pull.h"
 #include "vlm/models/registry.h"
 #include "vlm/nn/lora.h"
@@ -19,13 +29,57 @@ struct FinetuneOptions {
   bool restart = false;
 };
 
-int run_finetune(const FinetuneOptions& options, const RuntimeOptions& runtime) {
+int run_finetune(const FinetuneOptions& options, const RuntimeOptions& runtime,
+                 const AnswerFunction& answer) {
+  if (find_job_place().rank > 0) set_log_level(LogLevel::kWarning);  // rank 0 tells what all do
   TrainConfig config = load_train_config(options.config, options.overrides);
   const std::string output_dir = config.output_dir;
-  Trainer trainer(std::move(config), {.runtime = runtime, .restart = options.restart});
-  if (trainer.run() == TrainResult::kInterrupted) return 130;
+  Trainer trainer(std::move(config),
+                  {.runtime = runtime, .restart = options.restart, .answer = answer});
+  if (trainer.run() == TrainResult::kInterrupted) return stop_exit_code();
   log_info("wrote " + output_dir);
   return 0;
+}
+
+struct PlanCommand {
+  std::string config;
+  std::vector<std::string> overrides;
+  double memory_gb = 0;
+  std::string format = "text";
+};
+
+int run_plan(const PlanCommand& options, const RuntimeOptions& runtime) {
+  TrainConfig config = load_train_config(options.config, options.overrides);
+  const std::string output_dir = config.output_dir;
+  const RunPlan plan =
+      make_plan(std::move(config), {.runtime = runtime, .memory_gb = options.memory_gb});
+  const OrderedJson json = plan.to_json();
+  std::cout << (options.format == "json" ? json.dump() + "\n" : plan.to_text()) << std::flush;
+  save_plan(plan, output_dir);
+  return plan.fits() ? 0 : 1;
+}
+
+struct InspectDataOptions {
+  std::string config;
+  std::vector<std::string> overrides;
+  std::int64_t samples = 5;
+  std::string html;
+};
+
+int run_inspect_data(const InspectDataOptions& options, const RuntimeOptions& runtime) {
+  TrainConfig config = load_train_config(options.config, options.overrides);
+  if (runtime.seed) config.seed = *runtime.seed;
+  const Inspection found = inspect_data(config, {.samples = options.samples,
+                                                 .threads = runtime.threads,
+                                                 .uses_color = ::isatty(STDOUT_FILENO) != 0,
+                                                 .makes_page = !options.html.empty()});
+  std::fwrite(found.text.data(), 1, found.text.size(), stdout);
+  if (!options.html.empty()) {
+    save_text(options.html, found.page);
+    log_info("wrote " + options.html);
+  }
+  if (stop_requested()) return stop_exit_code();
+  return found.is_trainable ? 0 : 3;
 }
 
 struct MergeOptions {
@@ -49,7 +103,8 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
   return 0;
 }
 
-std::function<int()> add_finetune(CLI::App& app, const RuntimeOptions& runtime) {
+std::function<int()> add_finetune(CLI::App& app, const RuntimeOptions& runtime,
+                                  const AnswerFunction& answer) {
   auto options = std::make_shared<FinetuneOptions>();
   CLI::App* command = app.add_subcommand("finetune", "Fine-tune a model from a config file");
   command->add_option("config", options->config, "Config file (JSON); its keys are listed below")
@@ -60,7 +115,43 @@ std::function<int()> add_finetune(CLI::App& app, const RuntimeOptions& runtime) 
                     "Begin anew instead of going on from the last checkpoint in output_dir");
   TrainConfig defaults;
   command->footer("Config keys:\n" + describe_fields(defaults.fields()));
-  return [options, &runtime] { return run_finetune(*options, runtime); };
+  return [options, &runtime, answer] { return run_finetune(*options, runtime, answer); };
+}
+
+std::function<int()> add_plan(CLI::App& app, const RuntimeOptions& runtime) {
+  auto options = std::make_shared<PlanCommand>();
+  CLI::App* command = app.add_subcommand(
+      "plan", "Say what a fine-tuning run will take: memory by part, tokens, steps, hours");
+  command->add_option("config", options->config, "Config file (JSON) of finetune")->required();
+  command->add_option("--set", options->overrides, "Override a key of the config")
+      ->type_name("KEY=VALUE");
+  command
+      ->add_option("--memory-gb", options->memory_gb,
+                   "What the run may take; where it is less than the peak, what to change is said "
+                   "and the exit code is 1 (0: no bound)")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--format", options->format, "What is printed")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+  return [options, &runtime] { return run_plan(*options, runtime); };
+}
+
+std::function<int()> add_inspect_data(CLI::App& app, const RuntimeOptions& runtime) {
+  auto options = std::make_shared<InspectDataOptions>();
+  CLI::App* command = app.add_subcommand(
+      "inspect-data",
+      "Show what a training run would learn from its data, and what is wrong in it");
+  command->add_option("config", options->config, "Config file (JSON), as for finetune")->required();
+  command->add_option("--set", options->overrides, "Override a key of the config")
+      ->type_name("KEY=VALUE");
+  command
+      ->add_option("-n,--samples", options->samples,
+                   "Samples shown token by token, the first that the run would take")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--html", options->html, "Write a page with the pictures, too");
+  return [options, &runtime] { return run_inspect_data(*options, runtime); };
 }
 
 std::function<int()> add_merge(CLI::App& app, const RuntimeOptions& runtime) {
@@ -78,8 +169,12 @@ std::function<int()> add_merge(CLI::App& app, const RuntimeOptions& runtime) {
 }  // namespace
 
 std::map<std::string, std::function<int()>> add_commands(CLI::App& app,
-                                                         const RuntimeOptions& runtime) {
-  return {{"finetune", add_finetune(app, runtime)}, {"merge", add_merge(app, runtime)}};
+                                                         const RuntimeOptions& runtime,
+                                                         const AnswerFunction& answer) {
+  return {{"finetune", add_finetune(app, runtime, answer)},
+          {"plan", add_plan(app, runtime)},
+          {"inspect-data", add_inspect_data(app, runtime)},
+          {"merge", add_merge(app, runtime)}};
 }
 
 }  // namespace vlm::train

@@ -1,15 +1,37 @@
-// The language-model loss, with the head run only where there is a label.
+// The language-model loss, with the head run only where there is a label, and never on all labels
+// at once.
+//
+//   hidden [M, C] at labelled positions ─► chunks of logits [m, V] ─► sum of cross entropies, and
+//   in the same pass the gradients of hidden and of the head's trained parameters
+//
+// Logits and their gradient share one float32 buffer of a chunk: a vocabulary of 49,280 makes them
+// 197 kB a label, more than all activations of a small model. Equal to the plain loss in value and
+// gradient but for the order of summation. Once differentiable.
+// Reference: transformers' ForCausalLMLoss with num_items_in_batch.
 #pragma once
 
 #include <ATen/core/Tensor.h>
+
+#include <cstdint>
 
 #include "data/batch.h"
 #include "vlm/models/model.h"
 
 namespace vlm::train {
 
+class PictureStore;
+
+// Labels that go through the head at once: 50 MB of logits for a vocabulary of 49,280.
+inline constexpr std::int64_t kHeadChunk = 256;
+
 // Sum of the cross entropies at labelled positions, float32 scalar. Divide by the number of labels
-// of the whole optimizer step, as transformers does, so that accumulation changes nothing.
-at::Tensor loss_sum(VisionLanguageModel& model, const data::Batch& batch);
+// of the whole optimizer step, as transformers does, so that accumulation changes nothing. Pictures
+// are encoded by the model, or come from `pictures` where it isn't null.
+at::Tensor loss_sum(VisionLanguageModel& model, const data::Batch& batch,
+                    PictureStore* pictures = nullptr);
+
+// The head's part: hidden [M, C] with gradients, labels [M] int64 on the same device.
+at::Tensor head_loss_sum(VisionLanguageModel& model, const at::Tensor& hidden,
+                         const at::Tensor& labels, std::int64_t chunk = kHeadChunk);
 
 }  // namespace vlm::train

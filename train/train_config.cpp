@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "data/formats/row_format.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
@@ -44,9 +45,32 @@ void check_data(const TrainConfig& config) {
                  .where = "train_files",
                  .wanted = "either train_files or stages"});
   }
-  if (has_stages) config.parse_stages();
+  const data::DataOptions options = config.data_options();
+  for (const Stage& stage : config.parse_stages()) {
+    data::parse_data_files(stage.train_files, options, "stages.train_files");
+  }
+  data::parse_data_files(config.train_files, options, "train_files");
+  data::parse_data_files(config.eval_files, options, "eval_files");
+  if (config.length_policy != "error" && config.max_length == 0) {
+    throw Error({.what = "length_policy without max_length",
+                 .where = "length_policy",
+                 .got = config.length_policy});
+  }
   config.augmentation.check();
   config.video.check("video_");
+  if (config.share_pictures && !config.packing) {
+    throw Error({.what = "pictures are only shared in packed rows",
+                 .where = "share_pictures",
+                 .wanted = "packing"});
+  }
+  if (config.share_pictures && !config.augmentation.is_off()) {
+    throw Error({.what = "augmented pictures can't be shared: they differ from sample to sample",
+                 .where = "share_pictures"});
+  }
+  if (config.group_by_length && config.packing) {
+    throw Error({.what = "packed rows have no padding, so lengths needn't be grouped",
+                 .where = "group_by_length"});
+  }
 }
 
 void check_numbers(const TrainConfig& config) {
@@ -54,6 +78,12 @@ void check_numbers(const TrainConfig& config) {
   require_at_least(config.per_device_eval_batch_size, 1, "per_device_eval_batch_size");
   require_at_least(config.gradient_accumulation_steps, 1, "gradient_accumulation_steps");
   require_at_least(config.max_length, 0, "max_length");
+  require_at_least(config.max_bad_samples, 0, "max_bad_samples");
+  require_at_least(config.max_tokens_per_batch, 1, "max_tokens_per_batch");
+  require_at_least(config.max_tiles_per_batch, 0, "max_tiles_per_batch");
+  require_at_least(config.dataloader_num_workers, 1, "dataloader_num_workers");
+  require_between(config.memory_gb, 0, 1e6, "memory_gb");
+  require_between(config.feature_cache_gb, 0, 1e6, "feature_cache_gb");
   require_at_least(config.warmup_steps, 0, "warmup_steps");
   require_at_least(config.logging_steps, 1, "logging_steps");
   require_at_least(config.eval_steps, 0, "eval_steps");
@@ -135,6 +165,7 @@ void check(const TrainConfig& config) {
   check_numbers(config);
   check_adapter(config);
   check_optimization(config);
+  config.evaluation.check(!config.eval_files.empty());
   if (config.trains_adapter()) config.lora();
 }
 
@@ -196,14 +227,40 @@ Fields TrainConfig::fields() {
        "PEFT adapter folder to go on from; its settings replace the LoRA keys"},
       {"init_weights", &init_weights, "Where a full training starts", {"checkpoint", "random"}},
       {"freeze", &freeze, "Parts kept as they are: vision_model, connector, text_model, lm_head"},
-      {"train_files", &train_files, "JSONL files and picture folders"},
+      {"train_files", &train_files,
+       "Data files and picture folders: paths, or objects with path, weight and keys of their own"},
       {"eval_files", &eval_files, "The same, for the evaluation loss"},
       {"stages", &stages,
        "In place of train_files: list of {train_files, steps}, one after the other"},
-      {"text_column", &text_column, "Column of a picture folder's metadata that holds the answer"},
-      {"prompt", &prompt, "Question put to every picture of a picture folder"},
-      {"max_length", &max_length, "Longest sample in tokens, longer is an error; 0: no bound"},
+      {"dataset_format", &dataset_format, "What rows are; auto: told by their columns",
+       data::row_formats()},
+      {"field_map", &field_map, "Other names of columns: {query: question, response: answer}"},
+      {"text_column", &text_column, "Column of a row that holds the answer"},
+      {"prompt", &prompt, "Question put to every picture that comes without one"},
+      {"image_folder", &image_folder,
+       "Folder that pictures' paths begin at; empty: the folder of the data file"},
+      {"train_on", &train_on, "Turns that are learned", data::train_on_names()},
+      {"max_length", &max_length, "Longest sample in tokens; 0: no bound"},
+      {"length_policy", &length_policy,
+       "What a longer sample is: an error, cut off behind its pictures, or passed over",
+       data::length_policy_names()},
+      {"max_bad_samples", &max_bad_samples,
+       "Malformed samples that may be passed over; each is told, and listed in "
+       "skipped_samples.jsonl"},
       {"shuffle", &shuffle, "New seeded order every epoch; false: the order of the files"},
+      {"packing", &packing, "The samples of a step packed into rows without padding"},
+      {"max_tokens_per_batch", &max_tokens_per_batch, "With packing: tokens a row"},
+      {"max_tiles_per_batch", &max_tiles_per_batch,
+       "With packing: picture tiles a row; 0: no bound"},
+      {"share_pictures", &share_pictures,
+       "With packing: samples about the same pictures meet in a step and stand behind one copy"},
+      {"group_by_length", &group_by_length,
+       "Samples of similar length meet in a step, for less padding; reads all data first"},
+      {"feature_cache", &feature_cache,
+       "Folder that keeps the features of pictures while nothing of them is trained or augmented; "
+       "auto: the user's cache folder, if the vision encoder is large; off"},
+      {"feature_cache_gb", &feature_cache_gb, "Bound of that folder in GB"},
+      {"dataloader_num_workers", &dataloader_num_workers, "Threads that read samples ahead"},
       {"augmentation", &augmentation_fields_},
       {"r", &r, "Rank of the adapters"},
       {"lora_alpha", &lora_alpha, "Scaling is lora_alpha / r"},
@@ -251,17 +308,38 @@ Fields TrainConfig::fields() {
        "The same as a fraction of all steps, when warmup_steps is 0"},
       {"gradient_checkpointing", &gradient_checkpointing,
        "Recompute activations: less memory, more time"},
+      {"memory_gb", &memory_gb,
+       "GB (10^9 bytes) that the run may take: it is planned first, recomputes activations where "
+       "that makes it fit, and is refused where nothing does; 0: not looked at"},
       {"seed", &seed, "Of order, adapters, dropout and augmentation"},
       {"logging_steps", &logging_steps, "Steps between rows of metrics.jsonl"},
       {"eval_steps", &eval_steps, "Steps between evaluations; 0: at the end only"},
       {"save_steps", &save_steps, "Steps between checkpoints; 0: none"},
-      {"save_total_limit", &save_total_limit, "Checkpoints kept"},
+      {"save_total_limit", &save_total_limit, "Checkpoints kept, beside the best"},
   };
   const Fields clips = video.fields();
   const auto after = std::find_if(all.begin(), all.end(),
                                   [](const Field& field) { return field.name == "augmentation"; });
   all.insert(after + 1, clips.begin(), clips.end());
+  const Fields of_evaluation = evaluation.fields();
+  all.insert(all.end(), of_evaluation.begin(), of_evaluation.end());
   return all;
+}
+
+data::DataOptions TrainConfig::data_options() const {
+  return {.format = dataset_format,
+          .field_map = data::parse_field_map(field_map, "field_map"),
+          .text_column = text_column,
+          .prompt = prompt,
+          .image_folder = image_folder};
+}
+
+data::EncodeOptions TrainConfig::encode_options() const {
+  return {.max_length = max_length,
+          .length_policy = data::parse_length_policy(length_policy),
+          .train_on = data::parse_train_on(train_on),
+          .augmentation = augmentation,
+          .video = video};
 }
 
 std::vector<Stage> TrainConfig::parse_stages() const {

@@ -14,8 +14,9 @@
 #include <string>
 #include <vector>
 
-#include "data/augment.h"
-#include "data/video_clip.h"
+#include "data/dataset.h"
+#include "data/encode_options.h"
+#include "train/evaluation/evaluation_config.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 #include "vlm/core/fields.h"
@@ -25,7 +26,7 @@ namespace vlm::train {
 
 // One stretch of training on its own files.
 struct Stage {
-  std::vector<std::string> train_files;
+  Json train_files;  // as TrainConfig's
   std::int64_t steps = 0;
 };
 
@@ -51,13 +52,27 @@ struct TrainConfig {
   std::vector<std::string> freeze;
 
   // Data
-  std::vector<std::string> train_files;
-  std::vector<std::string> eval_files;
+  Json train_files = Json::array();  // paths, or objects (data::parse_data_files)
+  Json eval_files = Json::array();
   Json stages;  // list of {"train_files", "steps"}
+  std::string dataset_format = "auto";
+  Json field_map;  // {our name of a column: the files'}
   std::string text_column = "text";
   std::string prompt = "Describe the image.";
+  std::string image_folder;
+  std::string train_on = "assistant";
   std::int64_t max_length = 0;
+  std::string length_policy = "error";
+  std::int64_t max_bad_samples = 0;
   bool shuffle = true;
+  bool packing = false;
+  std::int64_t max_tokens_per_batch = 2048;
+  std::int64_t max_tiles_per_batch = 0;
+  bool share_pictures = false;
+  bool group_by_length = false;
+  std::string feature_cache = "auto";
+  double feature_cache_gb = 10;
+  std::int64_t dataloader_num_workers = 2;
   data::AugmentConfig augmentation;
   data::VideoSampling video;
 
@@ -96,6 +111,7 @@ struct TrainConfig {
   std::int64_t warmup_steps = 0;
   double warmup_ratio = 0;
   bool gradient_checkpointing = false;
+  double memory_gb = 0;
   std::int64_t seed = 42;
 
   // Output
@@ -104,10 +120,15 @@ struct TrainConfig {
   std::int64_t save_steps = 500;
   std::int64_t save_total_limit = 2;
 
+  EvaluationConfig evaluation;  // its keys stand among the others
+
   Fields fields();
   std::vector<Stage> parse_stages() const;
   // True for lora, qlora and dora.
   bool trains_adapter() const { return method != "full"; }
+  data::DataOptions data_options() const;
+  // Without the seed of a sample.
+  data::EncodeOptions encode_options() const;
   LoraConfig lora() const;
   OptimizerOptions optimizer() const;
   Schedule schedule(std::int64_t total_steps) const;

@@ -7,35 +7,35 @@
 // Methods differ in which parameters require gradients (parameters.h) and in how the base is
 // stored, nothing else. A run that was cut off goes on from its last checkpoint and ends as an
 // uninterrupted one would: order, augmentation and dropout are functions of the seed and the step.
+// Several processes (distributed.h) each take their share of a step's batches; all go through the
+// same steps, and rank 0 writes. The parts stand beside: trained_model, training_data, batches/,
+// loss, optimizer, evaluation/, step_log, training_state, report/.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
-#include <chrono>
-#include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
-#include <vector>
 
-#include "data/dataset.h"
-#include "train/data_plan.h"
+#include "data/skipped_samples.h"
+#include "train/batches/picture_store.h"
+#include "train/batches/step_loader.h"
+#include "train/distributed.h"
+#include "train/evaluation/answer_function.h"
+#include "train/evaluation/evaluator.h"
 #include "train/metrics_log.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 #include "train/train_config.h"
+#include "train/trained_model.h"
+#include "train/training_data.h"
 #include "train/training_state.h"
-#include "vlm/models/model.h"
-#include "vlm/models/processor.h"
 #include "vlm/nn/runtime.h"
 
 namespace vlm::train {
 
 struct TrainOptions {
   RuntimeOptions runtime;
-  bool restart = false;  // ignore checkpoints in output_dir
+  bool restart = false;        // ignore checkpoints in output_dir
+  AnswerFunction answer = {};  // needed for eval_metrics
 };
-
-struct StepData;
 
 enum class TrainResult { kFinished, kInterrupted };
 
@@ -49,31 +49,36 @@ class Trainer {
   TrainResult run();
 
  private:
-  void load_model_and_adapter(at::Device device);
-  void choose_trainable();
-  void load_data();
-  void resume();
-  double train_step(StepData& data, double& grad_norm);
-  double evaluate();
-  void log_step(double loss, double grad_norm, std::int64_t samples);
-  void save_result(const std::filesystem::path& folder) const;
+  void find_start();
+  void load_start();
+  void open_pictures(at::Device device);
+  void release_tower();
+  LoaderOptions loader_options() const;
+  void evaluate_start();
+  // One step on this process's batches, `labels` being those of all processes.
+  // Returns the loss; the norm of the gradients goes into `grad_norm`.
+  double train_step(const StepData& data, double labels, double& grad_norm);
+  // True when the step is the best so far.
+  bool evaluate();
+  bool saves_checkpoints() const;
+  void save_checkpoint() const;
+  void finish();
+  void write_report() const;
 
   TrainConfig config_;
   TrainOptions options_;
   OrderedJson effective_config_;
-  std::filesystem::path model_folder_;
-  std::shared_ptr<VisionLanguageModel> model_;
-  std::unique_ptr<Processor> processor_;
-  LoraConfig lora_;
-  std::vector<std::unique_ptr<data::Dataset>> datasets_;  // one a stage
-  std::unique_ptr<data::Dataset> eval_dataset_;
-  std::unique_ptr<DataPlan> plan_;
+  std::unique_ptr<Job> job_;
+  at::Device device_ = at::kCPU;
+  TrainedModel trained_;
+  TrainingData data_;
+  std::unique_ptr<PictureStore> pictures_;
   Schedule schedule_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<MetricsLog> metrics_;
+  std::unique_ptr<data::SkippedSamples> skipped_;
+  std::unique_ptr<Evaluator> evaluator_;  // null without eval_files
   TrainingState state_;
-  std::int64_t samples_since_log_ = 0;
-  std::chrono::steady_clock::time_point last_log_;
 };
 
 }  // namespace vlm::train

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <iterator>
 
 #include "vlm/core/concat.h"
@@ -10,16 +9,6 @@
 
 namespace vlm::infer {
 namespace {
-
-namespace fs = std::filesystem;
-
-constexpr std::string_view kDigits =
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-// The start of a long reference, for messages.
-std::string shortened(const std::string& text) {
-  return text.size() <= 60 ? text : text.substr(0, 57) + "...";
-}
 
 Error wrong_type(const std::string& where, const OrderedJson& got, const std::string& wanted) {
   return Error(
@@ -32,45 +21,6 @@ const std::string& require_string(const OrderedJson& object, const char* key,
   if (found == object.end()) throw Error({.what = concat("no '", key, "'"), .where = where});
   if (!found->is_string()) throw wrong_type(concat(where, ": ", key), *found, "string");
   return found->get_ref<const std::string&>();
-}
-
-MediaRef picture_of_data_uri(const std::string& uri) {
-  const auto comma = uri.find(',');
-  if (comma == std::string::npos || !uri.substr(0, comma).ends_with(";base64")) {
-    throw Error({.what = "data URI without base64 data",
-                 .got = shortened(uri),
-                 .wanted = "data:image/…;base64,…"});
-  }
-  const std::string_view data = std::string_view(uri).substr(comma + 1);
-  return {.name = uri.substr(0, comma),
-          .bytes = std::make_shared<const std::string>(decode_base64(data))};
-}
-
-std::string decode_percents(const std::string& text) {
-  std::string decoded;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const bool is_escape = text[i] == '%' && i + 2 < text.size() &&
-                           std::isxdigit(static_cast<unsigned char>(text[i + 1])) &&
-                           std::isxdigit(static_cast<unsigned char>(text[i + 2]));
-    if (!is_escape) {
-      decoded += text[i];
-      continue;
-    }
-    decoded += static_cast<char>(std::stoi(text.substr(i + 1, 2), nullptr, 16));
-    i += 2;
-  }
-  return decoded;
-}
-
-// Symbolic links are followed before the comparison: a link may not lead out either.
-void check_inside(const fs::path& path, const fs::path& folder) {
-  const fs::path real = fs::weakly_canonical(path);
-  const fs::path root = fs::weakly_canonical(folder.empty() ? "." : folder);
-  const auto relative = real.lexically_relative(root);
-  if (!relative.empty() && *relative.begin() != "..") return;
-  throw Error({.what = "file outside of the batch file's folder",
-               .got = path.string(),
-               .wanted = concat("a file under ", root.string())});
 }
 
 const char* plural(MediaKind kind) {
@@ -174,7 +124,7 @@ class ConversationParser {
   }
 
   void add(MediaKind kind, const std::string& reference) {
-    result_.media.push_back(resolve_medium(reference, root_, kind));
+    result_.media.push_back(data::resolve_medium(reference, root_, kind));
   }
 
   void put_media_first() {
@@ -209,27 +159,6 @@ class ConversationParser {
 
 }  // namespace
 
-MediaRef resolve_medium(const std::string& reference, const MediaRoot& root, MediaKind kind) {
-  const bool is_picture = kind == MediaKind::kPicture;
-  if (is_picture && reference.starts_with("data:")) return picture_of_data_uri(reference);
-  if (reference.starts_with("http://") || reference.starts_with("https://")) {
-    throw Error({.what = concat(plural(kind), " are not fetched from the network"),
-                 .got = shortened(reference),
-                 .wanted = is_picture ? "a file or a data URI" : "a file"});
-  }
-  const bool is_file_uri = reference.starts_with("file://");
-  const bool is_data = reference.starts_with("data:");
-  if (is_data || (!is_file_uri && reference.find("://") != std::string::npos)) {
-    throw Error({.what = concat("unknown kind of ", is_picture ? "picture" : "video", " address"),
-                 .got = shortened(reference),
-                 .wanted = is_picture ? "a path, file:// or a data URI" : "a path or file://"});
-  }
-  const fs::path path =
-      root.folder / (is_file_uri ? decode_percents(reference.substr(7)) : reference);
-  if (root.is_confined) check_inside(path, root.folder);
-  return {.kind = kind, .name = path.string()};
-}
-
 Conversation parse_messages(const OrderedJson& messages, std::vector<MediaRef> media,
                             const MediaRoot& root) {
   if (!messages.is_array()) throw wrong_type("messages", messages, "a list");
@@ -238,39 +167,6 @@ Conversation parse_messages(const OrderedJson& messages, std::vector<MediaRef> m
     parser.add(messages[i], concat("messages[", i, "]"));
   }
   return parser.finish();
-}
-
-std::string decode_base64(std::string_view text) {
-  static const auto values = [] {
-    std::array<int, 256> table{};
-    table.fill(-1);
-    for (std::size_t i = 0; i < kDigits.size(); ++i) {
-      table[static_cast<unsigned char>(kDigits[i])] = static_cast<int>(i);
-    }
-    return table;
-  }();
-  std::size_t padding = 0;
-  while (padding < 2 && text.ends_with('=')) {
-    text.remove_suffix(1);
-    ++padding;
-  }
-  const Error broken({.what = "not base64", .wanted = "A-Z a-z 0-9 + / with padding"});
-  if ((text.size() + padding) % 4 != 0) throw broken;
-  std::string bytes;
-  bytes.reserve(text.size() * 3 / 4);
-  std::uint32_t bits = 0;
-  int count = 0;
-  for (const char c : text) {
-    const int value = values[static_cast<unsigned char>(c)];
-    if (value < 0) throw broken;
-    bits = (bits << 6) | static_cast<std::uint32_t>(value);
-    count += 6;
-    if (count >= 8) {
-      count -= 8;
-      bytes += static_cast<char>((bits >> count) & 0xff);
-    }
-  }
-  return bytes;
 }
 
 }  // namespace vlm::infer

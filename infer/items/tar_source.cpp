@@ -1,12 +1,9 @@
 #include "infer/items/tar_source.h"
 
-#include <archive.h>
-#include <archive_entry.h>
-
 #include <algorithm>
-#include <filesystem>
 #include <map>
 
+#include "data/formats/tar_reader.h"
 #include "data/media.h"
 #include "infer/items/messages.h"
 #include "vlm/core/concat.h"
@@ -15,101 +12,22 @@
 namespace vlm::infer {
 namespace {
 
-constexpr std::uint64_t kBlock = 512;
 constexpr std::uint64_t kMostText = 1 << 24;  // bytes of a .json, .txt or .cls member
 
-struct Member {
-  std::string name;
-  std::uint64_t offset = 0, size = 0;  // of its bytes
-};
-
-// "dir/0001.left.jpg" → "dir/0001" and "left.jpg"
-std::pair<std::string, std::string> split_name(const std::string& name) {
-  const auto slash = name.rfind('/');
-  const auto dot = name.find('.', slash == std::string::npos ? 0 : slash + 1);
-  if (dot == std::string::npos) return {name, ""};
-  return {name.substr(0, dot), name.substr(dot + 1)};
-}
+using Member = data::TarMember;
 
 bool is_text(const std::string& suffix) {
   return suffix == "json" || suffix == "txt" || suffix == "cls";
 }
 
-// Walks through the headers of a plain tar.
-class TarReader {
- public:
-  explicit TarReader(const std::string& path)
-      : path_(path), archive_(::archive_read_new()), file_size_(std::filesystem::file_size(path)) {
-    ::archive_read_support_filter_all(archive_);  // to tell a compressed one from a broken one
-    ::archive_read_support_format_tar(archive_);
-    if (::archive_read_open_filename(archive_, path.c_str(), 1 << 16) != ARCHIVE_OK) fail();
-  }
-  ~TarReader() { ::archive_read_free(archive_); }
-  TarReader(const TarReader&) = delete;
-  TarReader& operator=(const TarReader&) = delete;
-
-  // False at the end.
-  bool next(Member& member) {
-    for (;;) {
-      archive_entry* entry = nullptr;
-      const int code = ::archive_read_next_header(archive_, &entry);
-      if (code == ARCHIVE_EOF) {
-        check_end();
-        return false;
-      }
-      if (code < ARCHIVE_WARN) fail();
-      if (::archive_filter_count(archive_) != 1) {
-        throw Error(
-            {.what = "the archive is compressed", .where = path_, .wanted = "a plain .tar"});
-      }
-      const std::uint64_t begin = static_cast<std::uint64_t>(::archive_filter_bytes(archive_, 0));
-      const std::uint64_t size = static_cast<std::uint64_t>(::archive_entry_size(entry));
-      end_ = begin + (size + kBlock - 1) / kBlock * kBlock;
-      if (begin + size > file_size_) truncated();
-      if (::archive_entry_filetype(entry) != AE_IFREG || ::archive_entry_hardlink(entry)) continue;
-      const char* name = ::archive_entry_pathname(entry);
-      // The locale may not be able to hold a name in UTF-8.
-      if (!name) name = ::archive_entry_pathname_utf8(entry);
-      member = {.name = name ? name : "", .offset = begin, .size = size};
-      if (member.name.starts_with("./")) member.name.erase(0, 2);
-      return true;
-    }
-  }
-
- private:
-  [[noreturn]] void fail() const {
-    const char* reason = ::archive_error_string(archive_);
-    throw Error({.what = "can't read the archive",
-                 .where = path_,
-                 .got = reason ? reason : "",
-                 .wanted = "a tar in ustar, GNU or pax format"});
-  }
-
-  [[noreturn]] void truncated() const {
-    throw Error({.what = "the archive is truncated",
-                 .where = path_,
-                 .got = concat(file_size_, " bytes"),
-                 .wanted = concat("at least ", end_ + kBlock)});
-  }
-
-  // A file cut between two members looks whole but for the missing block of zeros.
-  void check_end() const {
-    if (file_size_ < end_ + kBlock) truncated();
-  }
-
-  std::string path_;
-  archive* archive_;
-  std::uint64_t file_size_, end_ = 0;
-};
-
 class TarSource : public EntrySource {
  public:
   TarSource(const std::string& path, IdCheck& ids) : path_(path) {
-    TarReader reader(path);
+    data::TarReader reader(path);
     Member member;
     std::string key, before;
     while (reader.next(member)) {
-      const auto [name, suffix] = split_name(member.name);
+      const auto [name, suffix] = data::split_member_name(member.name);
       if (samples_.empty() || name != before) {
         drop_without_pictures();
         samples_.push_back({.key = name});
@@ -209,10 +127,10 @@ class TarSource : public EntrySource {
                    .where = member.name,
                    .wanted = concat("at most ", kMostText, " bytes")});
     }
-    return read_bytes({.name = concat(path_, "/", member.name),
-                       .archive = path_,
-                       .offset = member.offset,
-                       .size = member.size});
+    return data::read_bytes({.name = concat(path_, "/", member.name),
+                             .archive = path_,
+                             .offset = member.offset,
+                             .size = member.size});
   }
 
   Entry read_texts(const Sample& sample, std::vector<MediaRef> pictures) const {

@@ -11,7 +11,7 @@ void ShownMedia::add(const MediaRef& medium, const VideoOptions& options) {
   if (medium.kind == MediaKind::kVideo) {
     add(VideoRequest{medium.name, options});
   } else {
-    add(load_picture(medium));
+    add(data::load_picture(medium));
   }
 }
 

@@ -12,6 +12,7 @@
 #include "tests/support/scratch_folder.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
+#include "vlm/core/log.h"
 #include "vlm/models/registry.h"
 
 namespace vlm::data {
@@ -36,8 +37,11 @@ Message picture_and(const std::string& role, const std::string& content) {
   return {.role = role, .content = {{.type = "image"}, {.type = "text", .text = content}}};
 }
 
-Sample sample(std::vector<Message> messages, std::vector<std::filesystem::path> images = {}) {
-  return {.messages = std::move(messages), .images = std::move(images), .where = "t.jsonl:3"};
+Sample sample(std::vector<Message> messages,
+              const std::vector<std::filesystem::path>& images = {}) {
+  Sample made{.messages = std::move(messages), .where = "t.jsonl:3"};
+  for (const auto& image : images) made.media.push_back({.name = image.string()});
+  return made;
 }
 
 std::string error_of(const Sample& sample, const EncodeOptions& options = {}) {
@@ -89,7 +93,7 @@ TEST_CASE("labels of a conversation with pictures and two answers, token by toke
   const Ids second_turn = {301, 308, 110, 299, 327, 101, 399};  // not the newline at 108
   std::copy(second_turn.begin(), second_turn.end(), labels.begin() + 101);
   CHECK(example.labels == labels);
-  CHECK(example.pixel_values.sizes() == at::IntArrayRef({3 + 5, 3, 32, 32}));
+  CHECK(example.pictures.pixel_values.sizes() == at::IntArrayRef({3 + 5, 3, 32, 32}));
 }
 
 TEST_CASE("neither system nor user are learned, nor pictures in an answer") {
@@ -99,9 +103,10 @@ TEST_CASE("neither system nor user are learned, nor pictures in an answer") {
       processor(), {});
   CHECK(learned_turns(talk) ==
         std::vector<std::string>{" a<end_of_utterance>", " <end_of_utterance>"});
-  CHECK_FALSE(talk.pixel_values.defined());
+  CHECK_FALSE(talk.pictures.pixel_values.defined());
 
-  // The picture's markers are learned, as they are text; what stands for its pixels is not.
+  // Nothing that stands for a picture is learned, its markers and the breaks between its rows
+  // included.
   const Example shown = encode_example(
       sample({text("user", "Show!"), picture_and("assistant", "here")}, {picture("square")}),
       processor(), {});
@@ -113,15 +118,17 @@ TEST_CASE("neither system nor user are learned, nor pictures in an answer") {
     CHECK(shown.labels[t] == kIgnoredLabel);
   }
   CHECK(places == 5 * 4);
-  CHECK(learned_turns(shown).back() == "<fake_token_around_image>here<end_of_utterance>");
+  CHECK(learned_turns(shown) == std::vector<std::string>{"here<end_of_utterance>"});
 }
 
 TEST_CASE("a batch is padded on the right, and labels are shifted to what comes next") {
   const at::Tensor one = at::full({1, 3, 2, 2}, 1.0F), two = at::full({2, 3, 2, 2}, 2.0F);
   const std::vector<Example> examples = {
-      {.ids = {5, 6, 7}, .labels = {-100, 6, 7}, .pixel_values = one},
+      {.ids = {5, 6, 7}, .labels = {-100, 6, 7}, .pictures = {.pixel_values = one}},
       {.ids = {8, 9}, .labels = {8, 9}},
-      {.ids = {1, 2, 3, 4, 5}, .labels = {-100, -100, 3, -100, 5}, .pixel_values = two}};
+      {.ids = {1, 2, 3, 4, 5},
+       .labels = {-100, -100, 3, -100, 5},
+       .pictures = {.pixel_values = two}}};
   const Batch batch = collate(examples, 77);
   CHECK(batch.inputs.input_ids.equal(
       at::tensor(Ids{5, 6, 7, 77, 77, 8, 9, 77, 77, 77, 1, 2, 3, 4, 5}).view({3, 5})));
@@ -130,10 +137,15 @@ TEST_CASE("a batch is padded on the right, and labels are shifted to what comes 
                                           -100, 3, -100, 5, -100})
                                .view({3, 5})));
   CHECK(batch.label_count == 2 + 1 + 2);
-  CHECK(batch.inputs.pixel_values.equal(at::cat({one, two})));
+  REQUIRE(batch.pictures.size() == 2);
+  CHECK(batch.pictures[0].pixel_values.equal(one));
+  CHECK(batch.pictures[1].pixel_values.equal(two));
+  CHECK(batch.picture_order == Ids{0, 1});
+  CHECK(batch.token_count == 10);
+  CHECK(batch.padding() == Approx(5.0 / 15));
   CHECK_FALSE(batch.inputs.attention_mask.defined());
   CHECK_FALSE(batch.inputs.tile_mask.defined());
-  CHECK_FALSE(collate({examples[1]}, 77).inputs.pixel_values.defined());
+  CHECK(collate({examples[1]}, 77).pictures.empty());
 }
 
 TEST_CASE("a sample that can't be learned from is refused by name") {
@@ -145,6 +157,117 @@ TEST_CASE("a sample that can't be learned from is refused by name") {
             " tokens, wanted at most max_length = " + std::to_string(length - 1));
   CHECK(error_of(sample({text("user", "What is this?")})) ==
         "t.jsonl:3: sample has nothing to learn: wanted at least one assistant turn");
+}
+
+TEST_CASE("a sample that is too long is cut behind its pictures, or refused") {
+  const Sample talk =
+      sample({text("user", "What is this?"), text("assistant", "A cat, a big one.")});
+  const Example whole = encode_example(talk, processor(), {});
+  const auto length = static_cast<std::int64_t>(whole.ids.size());
+  const EncodeOptions cut = {.max_length = length - 4, .length_policy = LengthPolicy::kTruncate};
+  const Example shorter = encode_example(talk, processor(), cut);
+  CHECK(shorter.cut_tokens == 4);
+  CHECK(shorter.ids == Ids(whole.ids.begin(), whole.ids.end() - 4));
+  CHECK(shorter.labels == Ids(whole.labels.begin(), whole.labels.end() - 4));
+  CHECK(
+      encode_example(talk, processor(), {.max_length = length, .length_policy = cut.length_policy})
+          .cut_tokens == 0);
+  CHECK(error_of(talk, {.max_length = 3, .length_policy = LengthPolicy::kTruncate}) ==
+        "t.jsonl:3: sample has nothing to learn within max_length: got " +
+            std::to_string(length - 3) + " tokens cut off");
+
+  // The bound may fall right behind the picture, not into it.
+  const Sample seen =
+      sample({text("user", "Look:"), picture_and("assistant", "A cat.")}, {picture("square")});
+  const Example full = encode_example(seen, processor(), {});
+  std::int64_t end = 0;
+  const std::int64_t fake = *processor().tokenizer().token_to_id("<fake_token_around_image>");
+  for (std::size_t t = 0; t < full.ids.size(); ++t) {
+    if (full.ids[t] == fake) end = static_cast<std::int64_t>(t) + 1;
+  }
+  const Example just = encode_example(
+      seen, processor(), {.max_length = end + 1, .length_policy = LengthPolicy::kTruncate});
+  CHECK(just.ids.size() == static_cast<std::size_t>(end + 1));
+  CHECK(just.pictures.pixel_values.equal(full.pictures.pixel_values));
+  CHECK(error_of(seen, {.max_length = end - 1, .length_policy = LengthPolicy::kTruncate}) ==
+        "t.jsonl:3: sample is too long, and cutting it would cut a picture: got " +
+            std::to_string(full.ids.size()) +
+            " tokens, wanted pictures within max_length = " + std::to_string(end - 1));
+}
+
+// Samples by number; some are malformed.
+class Numbered : public Dataset {
+ public:
+  std::int64_t size() const override { return 6; }
+  std::string where(std::int64_t index) const override { return "t:" + std::to_string(index); }
+  Sample at(std::int64_t index) const override {
+    if (index == 1 || index == 2) throw Error({.what = "broken", .where = where(index)});
+    const std::string answer = index == 4 ? "a very long answer" : "a" + std::to_string(index);
+    return {.messages = {text("user", "?"), text("assistant", answer)}, .where = where(index)};
+  }
+};
+
+std::string answer_of(const Example& example) {
+  return learned_turns(example).at(0);
+}
+
+TEST_CASE("bad samples are passed over up to the bound, each counted and told once") {
+  const ScratchFolder scratch;
+  const std::string file = scratch.at("skipped.jsonl");
+  std::vector<std::string> warnings;
+  set_log_sink([&](LogLevel, const std::string& message) { warnings.push_back(message); });
+  const Numbered dataset;
+  {
+    SkippedSamples skipped(2, file, false);
+    for (int epoch = 0; epoch < 2; ++epoch) {
+      CHECK(answer_of(read_example(dataset, 0, processor(), {}, skipped)) ==
+            " a0<end_of_utterance>");
+      CHECK(answer_of(read_example(dataset, 1, processor(), {}, skipped)) ==
+            " a3<end_of_utterance>");
+      CHECK(answer_of(read_example(dataset, 2, processor(), {}, skipped)) ==
+            " a3<end_of_utterance>");
+      CHECK_FALSE(try_example(dataset, 1, processor(), {}, skipped));
+    }
+    CHECK(skipped.bad_count() == 2);
+  }
+  CHECK(warnings ==
+        std::vector<std::string>{"skips a sample: t:1: broken", "skips a sample: t:2: broken"});
+  CHECK(load_text(file) == R"({"sample":"t:1","kind":"bad","reason":"t:1: broken"})"
+                           "\n"
+                           R"({"sample":"t:2","kind":"bad","reason":"t:2: broken"})"
+                           "\n");
+  // A run that goes on counts on.
+  SkippedSamples more(2, file, true);
+  CHECK(more.bad_count() == 2);
+  CHECK_THROWS_WITH(
+      more.add_bad("t:9", Error({.what = "bad"})),
+      "too many bad samples: got 3, wanted at most max_bad_samples = 2 (the last one: "
+      "bad)");
+  CHECK(SkippedSamples(2, file, false).bad_count() == 0);
+  SkippedSamples none;
+  CHECK_THROWS_WITH(read_example(dataset, 1, processor(), {}, none), "t:1: broken");
+  set_log_sink({});
+}
+
+TEST_CASE("too long samples are passed over without a bound, where that is the policy") {
+  set_log_level(LogLevel::kOff);
+  const Numbered dataset;
+  SkippedSamples skipped;
+  EncodeOptions options;
+  options.max_length =
+      static_cast<std::int64_t>(encode_example(dataset.at(5), processor(), {}).ids.size());
+  CHECK_THROWS_WITH(read_example(dataset, 4, processor(), options, skipped),
+                    Contains("t:4: sample is too long"));
+  options.length_policy = LengthPolicy::kSkip;
+  CHECK(answer_of(read_example(dataset, 4, processor(), options, skipped)) ==
+        " a5<end_of_utterance>");
+  CHECK(skipped.long_count() == 1);
+  CHECK(skipped.bad_count() == 0);
+  options.max_length = 1;
+  SkippedSamples all(9);
+  CHECK_THROWS_WITH(read_example(dataset, 0, processor(), options, all),
+                    "every sample of the data is skipped: got 2 bad, 4 too long");
+  set_log_level(LogLevel::kInfo);
 }
 
 TEST_CASE("a picture that can't be read, or has no place, is refused with the sample's name") {
@@ -165,15 +288,18 @@ TEST_CASE("augmentation changes the tiles by the seed alone, and never the text"
   const Sample seen =
       sample({picture_and("user", "?"), text("assistant", "A cat.")}, {picture("square")});
   const Example plain = encode_example(seen, processor(), {.seed = 1});
-  CHECK(plain.pixel_values.equal(encode_example(seen, processor(), {.seed = 2}).pixel_values));
+  CHECK(plain.pictures.pixel_values.equal(
+      encode_example(seen, processor(), {.seed = 2}).pictures.pixel_values));
   const EncodeOptions moved = {.augmentation = {.shift = 0.4}, .seed = 1};
   const Example once = encode_example(seen, processor(), moved);
   CHECK(once.ids == plain.ids);
   CHECK(once.labels == plain.labels);
-  CHECK_FALSE(once.pixel_values.equal(plain.pixel_values));
-  CHECK(once.pixel_values.equal(encode_example(seen, processor(), moved).pixel_values));
-  CHECK_FALSE(once.pixel_values.equal(
-      encode_example(seen, processor(), {.augmentation = {.shift = 0.4}, .seed = 2}).pixel_values));
+  CHECK_FALSE(once.pictures.pixel_values.equal(plain.pictures.pixel_values));
+  CHECK(once.pictures.pixel_values.equal(
+      encode_example(seen, processor(), moved).pictures.pixel_values));
+  CHECK_FALSE(once.pictures.pixel_values.equal(
+      encode_example(seen, processor(), {.augmentation = {.shift = 0.4}, .seed = 2})
+          .pictures.pixel_values));
 }
 
 }  // namespace

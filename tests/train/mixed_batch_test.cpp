@@ -1,5 +1,7 @@
 // A batch that mixes text, pictures and clips is its samples, one by one: the same loss and the
 // same gradients.
+#include <torch/nn/module.h>
+
 #include <nlohmann/json.hpp>
 
 #include "data/batch.h"
@@ -17,11 +19,16 @@ ContentPart words(const char* text) {
 }
 
 Sample sample(std::vector<ContentPart> question, const char* answer,
-              std::vector<std::filesystem::path> media = {}) {
-  return {.messages = {{.role = "user", .content = std::move(question)},
-                       {.role = "assistant", .content = {words(answer)}}},
-          .images = std::move(media),
-          .where = "mixed.jsonl:1"};
+              const std::vector<std::filesystem::path>& media = {}) {
+  Sample made{.messages = {{.role = "user", .content = std::move(question)},
+                           {.role = "assistant", .content = {words(answer)}}},
+              .where = "mixed.jsonl:1"};
+  for (const auto& file : media) {
+    const bool is_clip = file.extension() == ".mp4";
+    made.media.push_back({.kind = is_clip ? data::MediaKind::kVideo : data::MediaKind::kPicture,
+                          .name = file.string()});
+  }
+  return made;
 }
 
 std::vector<Sample> samples() {
@@ -67,12 +74,14 @@ TEST_CASE("a batch of text, pictures and clips has the gradients of its samples"
   for (const Sample& one : samples()) {
     examples.push_back(data::encode_example(one, *processor, {.video = {.max_frames = 3}}));
     singles.push_back(data::collate({examples.back()}, 2));
-    const at::Tensor pixels = examples.back().pixel_values;
+    const at::Tensor pixels = examples.back().pictures.pixel_values;
     tiles += pixels.defined() ? pixels.size(0) : 0;
   }
   const data::Batch mixed = data::collate(examples, 2);
   CHECK(tiles == 3 + (3 + 3 + 3) + 3);
-  CHECK(mixed.inputs.pixel_values.size(0) == tiles);
+  std::int64_t mixed_tiles = 0;
+  for (const auto& pictures : mixed.pictures) mixed_tiles += pictures.tiles();
+  CHECK(mixed_tiles == tiles);
   const Outcome together = run(*model, {mixed});
   const Outcome apart = run(*model, singles);
   check_close(together.loss, apart.loss);

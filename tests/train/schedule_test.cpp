@@ -4,7 +4,7 @@
 #include <set>
 
 #include "tests/support/catch.h"
-#include "train/data_plan.h"
+#include "train/batches/data_plan.h"
 #include "vlm/core/json.h"
 
 namespace vlm::train {
@@ -86,6 +86,50 @@ TEST_CASE("stages follow each other, and order can be that of the files") {
   CHECK(plan.at(2).stage == 1);
   CHECK(plan.at(4).epoch == 2);
   CHECK(plan.at(4).samples == std::vector<std::int64_t>{0, 1});
+}
+
+TEST_CASE("samples of a group stay together, in an order of their own each epoch") {
+  const std::vector<std::int64_t> groups = {0, 1, 0, 2, 1, 0, 3, 2};
+  const DataPlan plan({{.samples = 8, .steps = 4, .groups = groups}}, 4, true, 7);
+  std::vector<std::int64_t> epochs[2];
+  for (std::int64_t step = 0; step < 4; ++step) {
+    const auto samples = plan.at(step).samples;
+    epochs[step / 2].insert(epochs[step / 2].end(), samples.begin(), samples.end());
+  }
+  CHECK(epochs[0] != epochs[1]);
+  for (const auto& epoch : epochs) {
+    CHECK(std::set<std::int64_t>(epoch.begin(), epoch.end()).size() == 8);
+    std::set<std::int64_t> closed;
+    for (std::size_t i = 1; i < epoch.size(); ++i) {
+      const std::int64_t before = groups[static_cast<std::size_t>(epoch[i - 1])];
+      const std::int64_t group = groups[static_cast<std::size_t>(epoch[i])];
+      if (group != before) closed.insert(before);
+      CHECK(closed.count(group) == 0);
+    }
+  }
+}
+
+TEST_CASE("samples of similar length meet, the longest in the first step") {
+  std::vector<std::int64_t> lengths;
+  for (std::int64_t i = 0; i < 400; ++i) lengths.push_back(i * 7919 % 1000 + 1);
+  const StageSize size{.samples = 400, .steps = 100, .lengths = lengths};
+  const DataPlan plan({size}, 4, true, 7);
+  std::set<std::int64_t> seen;
+  std::int64_t padded = 0, real = 0, longest_first = 0;
+  for (std::int64_t step = 0; step < 100; ++step) {
+    std::int64_t longest = 0;
+    for (const std::int64_t i : plan.at(step).samples) {
+      seen.insert(i);
+      const std::int64_t length = lengths[static_cast<std::size_t>(i)];
+      real += length;
+      longest = std::max(longest, length);
+    }
+    if (step == 0) longest_first = longest;
+    padded += longest * 4;
+  }
+  CHECK(seen.size() == 400);
+  CHECK(longest_first == *std::max_element(lengths.begin(), lengths.end()));
+  CHECK(static_cast<double>(padded) < 1.05 * static_cast<double>(real));
 }
 
 }  // namespace

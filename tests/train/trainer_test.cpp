@@ -23,7 +23,7 @@ data::Batch golden_batch(const Golden& golden, int number) {
   const std::string prefix = "batch" + std::to_string(number) + ".";
   data::Batch batch;
   batch.inputs.input_ids = golden[prefix + "input_ids"];
-  batch.inputs.pixel_values = golden[prefix + "pixel_values"].flatten(0, 1);
+  data::add_pictures({.pixel_values = golden[prefix + "pixel_values"].flatten(0, 1)}, batch);
   const at::Tensor labels = golden[prefix + "labels"];
   batch.labels = at::full_like(labels, data::kIgnoredLabel);
   const std::int64_t last = labels.size(1) - 1;

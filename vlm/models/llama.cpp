@@ -1,12 +1,13 @@
 #include "vlm/models/llama.h"
 
 #include <ATen/ops/arange.h>
-#include <ATen/ops/silu.h>
 #include <c10/core/GradMode.h>
 
 #include "vlm/core/concat.h"
 #include "vlm/nn/activation_checkpoint.h"
 #include "vlm/nn/attention.h"
+#include "vlm/nn/gated_silu.h"
+#include "vlm/nn/packed_attention.h"
 #include "vlm/nn/rotary.h"
 
 namespace vlm {
@@ -28,14 +29,23 @@ Fields LlamaConfig::fields() {
           {"mlp_bias", &mlp_bias}};
 }
 
-namespace {
-
 // What every layer of one forward pass shares.
 struct DecodeStep {
   RotaryTable rotary;
-  at::Tensor mask;  // [B, 1, T, T] bool; undefined: causal
-  KvCache* cache;   // may be null
+  at::Tensor mask;                                       // [B, 1, T, T] bool; undefined: causal
+  KvCache* cache;                                        // may be null
+  std::shared_ptr<const std::vector<Segment>> segments;  // of a packed row; may be null
 };
+
+namespace {
+
+at::Tensor attend(const DecodeStep& step, std::int64_t layer, const at::Tensor& q,
+                  const at::Tensor& k, const at::Tensor& v) {
+  if (step.cache) return step.cache->attend(layer, q, k, v);
+  if (step.segments) return packed_attention(q, k, v, *step.segments);
+  if (step.mask.defined()) return grouped_attention(q, k, v, step.mask, /*is_causal=*/false);
+  return causal_attention(q, k, v);
+}
 
 }  // namespace
 
@@ -61,9 +71,7 @@ class LlamaAttention : public torch::nn::Module {
     const at::Tensor q = apply_rotary(split(q_proj_->forward(x)), step.rotary);
     const at::Tensor k = apply_rotary(split(k_proj_->forward(x)), step.rotary);
     const at::Tensor v = split(v_proj_->forward(x));
-    const at::Tensor attended =  // [B, H, T, D]
-        step.cache ? step.cache->attend(layer_, q, k, v)
-                   : grouped_attention(q, k, v, step.mask, !step.mask.defined() && x.size(1) > 1);
+    const at::Tensor attended = attend(step, layer_, q, k, v);  // [B, H, T, D]
     return o_proj_->forward(attended.transpose(1, 2).flatten(2));
   }
 
@@ -85,11 +93,7 @@ class LlamaMlp : public torch::nn::Module {
   }
 
   at::Tensor forward(const at::Tensor& x) {
-    at::Tensor gate = gate_proj_->forward(x);
-    // Without gradients nobody needs what was there before.
-    gate = at::GradMode::is_enabled() ? at::silu(gate) * up_proj_->forward(x)
-                                      : at::silu_(gate).mul_(up_proj_->forward(x));
-    return down_proj_->forward(gate);
+    return down_proj_->forward(gated_silu(gate_proj_->forward(x), up_proj_->forward(x)));
   }
 
  private:
@@ -170,12 +174,28 @@ DecodeStep make_step(const LlamaConfig& config, const at::Tensor& embeddings,
 at::Tensor LlamaModel::forward(const at::Tensor& embeddings, const at::Tensor& attention_mask,
                                KvCache* cache, bool checkpointing) {
   const DecodeStep step = make_step(config_, embeddings, attention_mask, cache);
-  at::Tensor x = embeddings;
+  const at::Tensor hidden = run_layers(embeddings, step, checkpointing);
+  if (cache) cache->end_pass();
+  return hidden;
+}
+
+at::Tensor LlamaModel::forward_packed(const at::Tensor& embeddings,
+                                      const std::vector<Segment>& segments, bool checkpointing) {
+  DecodeStep step{.cache = nullptr,
+                  .segments = std::make_shared<const std::vector<Segment>>(segments)};
+  step.rotary =
+      make_rotary_table(packed_positions(segments).to(embeddings.device()), config_.head_size(),
+                        config_.rope_theta, embeddings.scalar_type());
+  return run_layers(embeddings, step, checkpointing);
+}
+
+at::Tensor LlamaModel::run_layers(at::Tensor x, const DecodeStep& step, bool checkpointing) {
   for (const auto& layer : layers_) {
     const auto block = [&layer, step](const at::Tensor& in) { return layer->forward(in, step); };
+    // Below the first layer that learns nothing is recorded.
+    const c10::AutoGradMode recording(needs_gradient(*layer, x));
     x = checkpointing ? checkpoint_activations(*layer, block, x) : block(x);
   }
-  if (cache) cache->end_pass();
   return norm_->forward(x);
 }
 

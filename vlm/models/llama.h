@@ -18,6 +18,7 @@
 #include "vlm/core/fields.h"
 #include "vlm/nn/kv_cache.h"
 #include "vlm/nn/layers.h"
+#include "vlm/nn/packed_attention.h"
 
 namespace vlm {
 
@@ -45,6 +46,7 @@ struct LlamaConfig {
 };
 
 class LlamaDecoderLayer;
+struct DecodeStep;
 
 class LlamaModel : public torch::nn::Module {
  public:
@@ -55,11 +57,17 @@ class LlamaModel : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& embeddings, const at::Tensor& attention_mask, KvCache* cache,
                      bool checkpointing);
 
+  // One row of several samples, [1, T, C]: each sees what its segment says.
+  at::Tensor forward_packed(const at::Tensor& embeddings, const std::vector<Segment>& segments,
+                            bool checkpointing);
+
   // Of the norms: matrices may be stored narrower.
   at::TensorOptions options() const { return norm_->weight.options(); }
   const std::shared_ptr<Embedding>& embed_tokens() const { return embed_tokens_; }
 
  private:
+  at::Tensor run_layers(at::Tensor x, const DecodeStep& step, bool checkpointing);
+
   LlamaConfig config_;
   std::shared_ptr<Embedding> embed_tokens_;
   std::vector<std::shared_ptr<LlamaDecoderLayer>> layers_;

@@ -14,9 +14,11 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "vlm/io/safetensors.h"
 #include "vlm/nn/kv_cache.h"
+#include "vlm/nn/packed_attention.h"
 
 namespace torch::nn {
 class Module;
@@ -58,8 +60,15 @@ class VisionLanguageModel {
   virtual at::Tensor decode(const at::Tensor& embeddings, const at::Tensor& attention_mask,
                             KvCache* cache) = 0;
 
+  // The same for one packed row [1, T, C] of several samples, for training: each sees what its
+  // segment says.
+  virtual at::Tensor decode_packed(const at::Tensor& embeddings,
+                                   const std::vector<Segment>& segments) = 0;
+
   // [..., C] → [..., V], in the model's dtype.
   virtual at::Tensor logits(const at::Tensor& hidden) = 0;
+  // What computes them.
+  virtual const torch::nn::Module& output_head() const = 0;
 
   virtual std::int64_t image_token_id() const = 0;
   virtual std::int64_t vocab_size() const = 0;

@@ -20,6 +20,7 @@
 
 #include "vlm/image/frame_sampling.h"
 #include "vlm/image/image.h"
+#include "vlm/models/turn_spans.h"
 #include "vlm/text/chat_template.h"
 #include "vlm/text/tokenizer.h"
 
@@ -28,7 +29,9 @@ namespace vlm {
 struct EncodedConversation {
   std::vector<std::int64_t> ids;  // [T]
   std::vector<bool> is_trained;   // [T], true where the loss looks; empty for a prompt
-  at::Tensor pixel_values;        // [N, 3, S, S] float32; undefined without media
+  // [T], the number of the medium that a token stands for, -1 for text; empty for a prompt.
+  std::vector<std::int64_t> medium;
+  at::Tensor pixel_values;  // [N, 3, S, S] float32; undefined without media
 };
 
 using Medium = std::variant<Image, VideoClip>;
@@ -37,6 +40,7 @@ using Medium = std::variant<Image, VideoClip>;
 struct MediumText {
   enum class Kind { kPicture, kVideo } kind = Kind::kPicture;
   std::string text;
+  std::int64_t rows = 0, cols = 0;  // tiles of a picture beside the whole; 0: it was not split
 };
 
 struct ProcessedMedium {
@@ -59,6 +63,9 @@ class Processor {
 
   virtual ProcessedMedium process_picture(const Image& image) const = 0;
 
+  // What process_picture gives as text, by the picture's size alone.
+  virtual MediumText picture_text(std::int64_t height, std::int64_t width) const = 0;
+
   // A clip in two halves, so that its frames can go to the vision encoder piece by piece while
   // later ones are being decoded: the tiles of some frames [F, 3, S, S], and the text of them all.
   virtual at::Tensor process_frames(const std::vector<Image>& frames) const = 0;
@@ -75,12 +82,17 @@ class Processor {
   virtual EncodedConversation encode_prompt(const std::vector<Message>& messages,
                                             const ProcessedMedia& media) const = 0;
 
-  // A whole conversation. Trained are the assistant's turns: from the character after the turn's
-  // opening up to and including the end-of-utterance token.
+  // A whole conversation. What is trained of it is `turns` without the tokens of media.
   virtual EncodedConversation encode_conversation(const std::vector<Message>& messages,
-                                                  const ProcessedMedia& media) const = 0;
+                                                  const ProcessedMedia& media,
+                                                  const LossTurns& turns) const = 0;
+
+  // What pictures' tiles and texts follow from beside their pixels, as text. For keys of caches.
+  virtual std::string picture_settings() const = 0;
 
   virtual const Tokenizer& tokenizer() const = 0;
+  // Tokens that each tile becomes.
+  virtual std::int64_t tokens_per_tile() const = 0;
 
   ProcessedMedium process_video(const VideoClip& clip) const;
   ProcessedMedia process_media(const std::vector<Medium>& media) const;
@@ -89,6 +101,16 @@ class Processor {
   EncodedConversation encode_prompt(const std::vector<Message>& messages,
                                     const std::vector<Image>& images) const {
     return encode_prompt(messages, process_pictures(images));
+  }
+  // Trained are the assistant's turns: from the character after the turn's opening up to and
+  // including the end-of-utterance token.
+  EncodedConversation encode_conversation(const std::vector<Message>& messages,
+                                          const ProcessedMedia& media) const {
+    return encode_conversation(messages, media, assistant_turns(messages));
+  }
+  EncodedConversation encode_conversation(const std::vector<Message>& messages,
+                                          const std::vector<Image>& images) const {
+    return encode_conversation(messages, process_pictures(images));
   }
 };
 

@@ -165,8 +165,12 @@ ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {
   rules.device = options.device;
   if (options.keep_bfloat16 && options.device.is_cpu() && rules.dtype == at::kFloat) {
     rules.kept_bfloat16 = find_matrices(*model);
+    std::erase_if(rules.kept_bfloat16, [&](const std::string& name) {
+      const std::string module = name.substr(0, name.rfind('.'));
+      return options.is_trained && options.is_trained(module);
+    });
   }
-  if (options.quantize_nf4) quantize_while_loading(model->module(), options, rules);
+  if (options.quantize_nf4) quantize_while_loading(*model, options, rules);
   NamedTensors parameters;
   for (auto& item : model->module().named_parameters())
     parameters.emplace_back(item.key(), item.value());

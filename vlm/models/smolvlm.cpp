@@ -98,7 +98,8 @@ at::Tensor SmolVlm::embed_tokens(const at::Tensor& input_ids) {
 
 at::Tensor SmolVlm::embed(const at::Tensor& input_ids, const at::Tensor& image_features) {
   const at::Tensor embedded = embed_tokens(input_ids);
-  const at::Tensor is_image = input_ids.to(device()).eq(config_.image_token_id);
+  // Counted where the ids lie: the trainer's are on the CPU, and no GPU is waited for.
+  const at::Tensor is_image = input_ids.eq(config_.image_token_id);
   const std::int64_t places = is_image.sum().item<std::int64_t>();
   const std::int64_t given =
       image_features.defined() ? image_features.size(0) * image_features.size(1) : 0;
@@ -108,7 +109,7 @@ at::Tensor SmolVlm::embed(const at::Tensor& input_ids, const at::Tensor& image_f
                  .wanted = concat(given)});
   }
   if (given == 0) return embedded;
-  return embedded.masked_scatter(is_image.unsqueeze(-1),
+  return embedded.masked_scatter(is_image.to(device()).unsqueeze(-1),
                                  image_features.flatten(0, 1).to(embedded.scalar_type()));
 }
 
@@ -116,6 +117,12 @@ at::Tensor SmolVlm::decode(const at::Tensor& embeddings, const at::Tensor& atten
                            KvCache* cache) {
   return model_->text_model->forward(embeddings, attention_mask, cache,
                                      gradient_checkpointing && is_training() && !cache);
+}
+
+at::Tensor SmolVlm::decode_packed(const at::Tensor& embeddings,
+                                  const std::vector<Segment>& segments) {
+  return model_->text_model->forward_packed(embeddings, segments,
+                                            gradient_checkpointing && is_training());
 }
 
 at::Tensor SmolVlm::logits(const at::Tensor& hidden) {

@@ -45,7 +45,10 @@ class SmolVlm : public VisionLanguageModel, public torch::nn::Module {
   at::Tensor embed_tokens(const at::Tensor& input_ids) override;
   at::Tensor decode(const at::Tensor& embeddings, const at::Tensor& attention_mask,
                     KvCache* cache) override;
+  at::Tensor decode_packed(const at::Tensor& embeddings,
+                           const std::vector<Segment>& segments) override;
   at::Tensor logits(const at::Tensor& hidden) override;
+  const torch::nn::Module& output_head() const override { return *lm_head_; }
 
   // The vision encoder alone: [N, 3, S, S] → [N, P, C].
   at::Tensor encode_patches(const at::Tensor& pixel_values, const at::Tensor& tile_mask);

@@ -75,17 +75,31 @@ class SmolVlmProcessor::Expansion {
           return text.kind == MediumText::Kind::kVideo;
         })) {}
 
-  std::string expand(std::string_view text) {
-    std::string expanded;
+  // A stretch of the prompt: text (medium -1), or from the first to the last marker of one medium.
+  struct Piece {
+    std::string text;
+    std::int64_t medium;
+  };
+
+  std::vector<Piece> expand_in_pieces(std::string_view text) {
+    std::vector<Piece> pieces = {{"", -1}};
     for (;;) {
       const std::size_t image = text.find(kImage);
       const std::size_t video = has_videos_ ? text.find(kVideo) : std::string_view::npos;
       const std::size_t at = std::min(image, video);
-      if (at == std::string_view::npos) return expanded + std::string(text);
-      expanded += text.substr(0, at);
-      expanded += take(at == video ? MediumText::Kind::kVideo : MediumText::Kind::kPicture);
+      pieces.back().text += text.substr(0, at);
+      if (at == std::string_view::npos) return pieces;
+      const std::string medium =
+          take(at == video ? MediumText::Kind::kVideo : MediumText::Kind::kPicture);
+      add_medium(pieces, medium, static_cast<std::int64_t>(used_) - 1);
       text.remove_prefix(at + (at == video ? kVideo : kImage).size());
     }
+  }
+
+  std::string expand(std::string_view text) {
+    std::string expanded;
+    for (const Piece& piece : expand_in_pieces(text)) expanded += piece.text;
+    return expanded;
   }
 
   void check_all_used() const {
@@ -101,6 +115,20 @@ class SmolVlmProcessor::Expansion {
   }
 
  private:
+  // Markers are tokens whatever stands beside them, so the cuts change no ids. What a clip's text
+  // says in front of its first frame is text like other text.
+  static void add_medium(std::vector<Piece>& pieces, const std::string& text, std::int64_t number) {
+    const std::size_t first = text.find(kFake), last = text.rfind(kFake);
+    if (first == std::string::npos) {
+      pieces.back().text += text;
+      return;
+    }
+    const std::size_t end = last + kFake.size();
+    pieces.back().text += text.substr(0, first);
+    pieces.push_back({text.substr(first, end - first), number});
+    pieces.push_back({text.substr(end), -1});
+  }
+
   std::string take(MediumText::Kind kind) {
     const std::size_t index = used_++;
     if (index >= texts_.size()) return {};  // check_all_used tells
@@ -135,10 +163,13 @@ const ChatTemplate& SmolVlmProcessor::template_for(const std::vector<Message>& m
 }
 
 ProcessedMedium SmolVlmProcessor::process_picture(const Image& image) const {
-  const ProcessedImage processed = image_processor_.process(image);
-  return {
-      processed.pixel_values,
-      {MediumText::Kind::kPicture, image_prompt(processed.rows, processed.cols, image_seq_len_)}};
+  return {image_processor_.process(image).pixel_values, picture_text(image.height, image.width)};
+}
+
+MediumText SmolVlmProcessor::picture_text(std::int64_t height, std::int64_t width) const {
+  const TilePlan plan = plan_tiles(image_processor_.config(), {.height = height, .width = width});
+  return {MediumText::Kind::kPicture, image_prompt(plan.rows, plan.cols, image_seq_len_), plan.rows,
+          plan.cols};
 }
 
 at::Tensor SmolVlmProcessor::process_frames(const std::vector<Image>& frames) const {
@@ -167,50 +198,38 @@ EncodedConversation SmolVlmProcessor::encode_prompt(const std::vector<Message>& 
           .pixel_values = media.pixel_values};
 }
 
+std::string SmolVlmProcessor::picture_settings() const {
+  const ImageProcessorConfig& c = image_processor_.config();
+  return Json({c.do_resize, c.do_image_splitting, c.do_rescale, c.do_normalize, c.resample,
+               c.rescale_factor, c.image_mean, c.image_std, c.size_longest_edge, c.size_height,
+               c.size_width, c.max_image_size_longest_edge, image_seq_len_})
+      .dump();
+}
+
 EncodedConversation SmolVlmProcessor::encode_conversation(const std::vector<Message>& messages,
-                                                          const ProcessedMedia& media) const {
+                                                          const ProcessedMedia& media,
+                                                          const LossTurns& turns) const {
+  const TurnSpans split =
+      split_turns(template_for(messages), messages, turns, std::string(kEndOfUtterance), folder_);
   Expansion expansion(media.texts);
-  const ChatTemplate& chat_template = template_for(messages);
   EncodedConversation encoded{.pixel_values = media.pixel_values};
   std::string whole;
-  const auto add = [&](std::string_view text, bool is_trained) {
-    const std::string expanded = expansion.expand(text);
-    const auto ids = tokenizer_->encode(expanded);
-    whole += expanded;
-    encoded.ids.insert(encoded.ids.end(), ids.begin(), ids.end());
-    encoded.is_trained.resize(encoded.ids.size(), is_trained);
-  };
-
-  const std::string full = chat_template.render(messages, false);
-  std::size_t done = 0;  // characters of `full` already encoded
-  for (std::size_t i = 0; i < messages.size(); ++i) {
-    if (messages[i].role != "assistant") continue;
-    const std::vector<Message> before(messages.begin(), messages.begin() + i);
-    const std::vector<Message> upto(messages.begin(), messages.begin() + i + 1);
-    const std::size_t begin = chat_template.render(before, true).size();
-    const std::string turn = chat_template.render(upto, false);
-    const std::size_t end_mark = turn.rfind(kEndOfUtterance);
-    if (begin > turn.size() || full.compare(0, turn.size(), turn) != 0 ||
-        end_mark == std::string::npos || end_mark < begin) {
-      throw Error({.what = "the chat template doesn't let assistant turns be told apart",
-                   .where = folder_});
+  for (const TurnSpans::Span& span : split.spans) {
+    const auto text = std::string_view(split.text).substr(span.begin, span.end - span.begin);
+    for (const Expansion::Piece& piece : expansion.expand_in_pieces(text)) {
+      const auto ids = tokenizer_->encode(piece.text);
+      whole += piece.text;
+      encoded.ids.insert(encoded.ids.end(), ids.begin(), ids.end());
+      // A picture in the assistant's turn is given, not said.
+      encoded.is_trained.resize(encoded.ids.size(), span.is_learned && piece.medium < 0);
+      encoded.medium.resize(encoded.ids.size(), piece.medium);
     }
-    const std::size_t end = end_mark + kEndOfUtterance.size();
-    add(std::string_view(full).substr(done, begin - done), false);
-    add(std::string_view(full).substr(begin, end - begin), true);
-    done = end;
   }
-  add(std::string_view(full).substr(done), false);
   expansion.check_all_used();
-  // A picture in the assistant's turn is given, not said.
-  const auto image_id = tokenizer_->token_to_id(kImage);
-  for (std::size_t t = 0; t < encoded.ids.size(); ++t) {
-    if (encoded.ids[t] == image_id) encoded.is_trained[t] = false;
-  }
   // Training must see the ids that generation will: encoding in pieces may change nothing.
   if (tokenizer_->encode(whole) != encoded.ids) {
-    throw Error({.what = "the tokenizer merges text across the border of an assistant turn",
-                 .where = folder_});
+    throw Error(
+        {.what = "the tokenizer merges text across the border of a turn", .where = folder_});
   }
   return encoded;
 }

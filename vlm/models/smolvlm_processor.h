@@ -26,6 +26,7 @@ class SmolVlmProcessor : public Processor {
 
   using Processor::encode_prompt;
   ProcessedMedium process_picture(const Image& image) const override;
+  MediumText picture_text(std::int64_t height, std::int64_t width) const override;
   at::Tensor process_frames(const std::vector<Image>& frames) const override;
   MediumText video_text(const std::vector<double>& times_s, double duration_s) const override;
   std::string frame_settings() const override { return video_processor_.config().describe(); }
@@ -35,8 +36,11 @@ class SmolVlmProcessor : public Processor {
   EncodedConversation encode_prompt(const std::vector<Message>& messages,
                                     const ProcessedMedia& media) const override;
   EncodedConversation encode_conversation(const std::vector<Message>& messages,
-                                          const ProcessedMedia& media) const override;
+                                          const ProcessedMedia& media,
+                                          const LossTurns& turns) const override;
+  std::string picture_settings() const override;
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
+  std::int64_t tokens_per_tile() const override { return image_seq_len_; }
 
   // The prompt string with the tokens of all media spelled out. For tests and inspection.
   std::string expand_prompt(const std::vector<Message>& messages, const ProcessedMedia& media,

@@ -54,6 +54,8 @@ class CheckpointFunction : public torch::autograd::Function<CheckpointFunction> 
   }
 };
 
+}  // namespace
+
 bool needs_gradient(const torch::nn::Module& owner, const at::Tensor& x) {
   if (!c10::GradMode::is_enabled()) return false;
   if (x.requires_grad()) return true;
@@ -62,8 +64,6 @@ bool needs_gradient(const torch::nn::Module& owner, const at::Tensor& x) {
   }
   return false;
 }
-
-}  // namespace
 
 at::Tensor checkpoint_activations(const torch::nn::Module& owner, const Block& block,
                                   const at::Tensor& x) {

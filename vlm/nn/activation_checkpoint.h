@@ -20,4 +20,7 @@ at::Tensor checkpoint_activations(const torch::nn::Module& owner,
                                   const std::function<at::Tensor(const at::Tensor&)>& block,
                                   const at::Tensor& x);
 
+// True when gradients are recorded and x or a parameter of `owner` needs one.
+bool needs_gradient(const torch::nn::Module& owner, const at::Tensor& x);
+
 }  // namespace vlm

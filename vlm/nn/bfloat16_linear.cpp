@@ -3,6 +3,7 @@
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -141,33 +142,35 @@ at::Tensor scratch(std::int64_t rows, std::int64_t k) {
   return buffer.narrow(0, 0, rows * k).view({rows, k});
 }
 
-void multiply_in_blocks(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                        at::Tensor& y) {
-  const std::int64_t k = x.size(1), total = weight.size(0);
+// Calls work(block [count, K] float32, first row, count) for blocks that cover the weight.
+template <typename Work>
+void over_blocks(const at::Tensor& weight, const Work& work) {
+  const std::int64_t k = weight.size(1), total = weight.size(0);
   const std::int64_t step = std::clamp<std::int64_t>(kBlockBytes / 4 / k, 1, total);
   for (std::int64_t n = 0; n < total; n += step) {
     const std::int64_t count = std::min(step, total - n);
-    const at::Tensor block = scratch(count, k);  // [count, K]
+    const at::Tensor block = scratch(count, k);
     over_rows(count, k, [&](std::int64_t begin, std::int64_t end) {
       widen_all(words_of(weight) + (n + begin) * k, block.mutable_data_ptr<float>() + begin * k,
                 (end - begin) * k);
     });
+    work(block, n, count);
+  }
+}
+
+void multiply_in_blocks(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                        at::Tensor& y) {
+  over_blocks(weight, [&](const at::Tensor& block, std::int64_t n, std::int64_t count) {
     at::Tensor columns = y.narrow(1, n, count);
     if (bias.defined()) {
       at::addmm_out(columns, bias.narrow(0, n, count), x, block.t());
     } else {
       at::mm_out(columns, x, block.t());
     }
-  }
+  });
 }
 
-}  // namespace
-
-at::Tensor bfloat16_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  TORCH_CHECK(x.is_cpu() && weight.is_cpu() && x.scalar_type() == at::kFloat &&
-                  weight.scalar_type() == at::kBFloat16 && x.size(-1) == weight.size(1),
-              "bfloat16_linear: x ", x.sizes(), " ", x.scalar_type(), ", weight ", weight.sizes(),
-              " ", weight.scalar_type());
+at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const at::Tensor rows = x.reshape({-1, x.size(-1)}).contiguous();
   at::Tensor y = at::empty({rows.size(0), weight.size(0)}, x.options());
   if (rows.size(0) <= kDirectRows) {
@@ -178,6 +181,16 @@ at::Tensor bfloat16_linear(const at::Tensor& x, const at::Tensor& weight, const 
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = weight.size(0);
   return y.view(shape);
+}
+
+}  // namespace
+
+at::Tensor bfloat16_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  TORCH_CHECK(x.is_cpu() && weight.is_cpu() && x.scalar_type() == at::kFloat &&
+                  weight.scalar_type() == at::kBFloat16 && x.size(-1) == weight.size(1),
+              "bfloat16_linear: x ", x.sizes(), " ", x.scalar_type(), ", weight ", weight.sizes(),
+              " ", weight.scalar_type());
+  return multiply(x, weight, bias);
 }
 
 }  // namespace vlm

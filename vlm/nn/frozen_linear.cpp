@@ -2,10 +2,8 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <algorithm>
 #include <functional>
 
 #include "vlm/nn/bfloat16_linear.h"
@@ -13,8 +11,6 @@
 
 namespace vlm {
 namespace {
-
-constexpr std::int64_t kWideBytes = 32 << 20;  // of bfloat16 weights widened at a time in backward
 
 // A linear map whose matrix nobody keeps; it travels to backward as an opaque value.
 struct LinearMap : torch::CustomClassHolder {
@@ -37,20 +33,6 @@ class FrozenFunction : public torch::autograd::Function<FrozenFunction> {
     return {map->transpose(grads[0]), at::Tensor()};
   }
 };
-
-// dy W, widening a few rows of W at a time.
-at::Tensor times_bfloat16(const at::Tensor& dy, const at::Tensor& weight) {
-  const at::Tensor rows = dy.reshape({-1, weight.size(0)});
-  at::Tensor dx = at::zeros({rows.size(0), weight.size(1)}, dy.options());
-  const std::int64_t step = std::max<std::int64_t>(kWideBytes / 4 / weight.size(1), 1);
-  for (std::int64_t begin = 0; begin < weight.size(0); begin += step) {
-    const std::int64_t count = std::min(step, weight.size(0) - begin);
-    dx.addmm_(rows.narrow(1, begin, count), weight.narrow(0, begin, count).to(dy.scalar_type()));
-  }
-  std::vector<std::int64_t> shape = dy.sizes().vec();
-  shape.back() = weight.size(1);
-  return dx.view(shape);
-}
 
 bool needs_graph(const at::Tensor& x) {
   return c10::GradMode::is_enabled() && x.requires_grad();

@@ -6,7 +6,6 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/rsqrt.h>
 #include <c10/core/GradMode.h>
-#include <c10/core/InferenceMode.h>
 
 #include "vlm/nn/frozen_linear.h"
 #include "vlm/nn/lora.h"
@@ -112,9 +111,7 @@ RmsNorm::RmsNorm(std::int64_t features, double eps) : eps_(eps) {
 }
 
 at::Tensor RmsNorm::forward(const at::Tensor& x) const {
-  if (c10::InferenceMode::is_enabled() && can_normalize_rows(x, weight)) {
-    return normalize_rows(x, weight, eps_);
-  }
+  if (can_normalize_rows(x, weight)) return normalize_rows(x, weight, eps_);
   const at::Tensor wide = x.to(at::kFloat);
   const at::Tensor scale = at::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps_);
   return weight * (wide * scale).to(x.scalar_type());

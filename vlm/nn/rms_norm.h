@@ -1,9 +1,10 @@
-// RMS normalisation of rows in one pass, for inference in float32 on a CPU.
+// RMS normalisation of rows in one pass, in float32 on a CPU.
 //
 //   x [..., C], weight [C] ─► weight · x · rsqrt(mean(x²) + eps)
 //
 // RmsNorm's plain form makes seven passes and as many tensors, which for one new token costs more
-// than the arithmetic. No gradients.
+// than the arithmetic, and in training keeps three of them for backward. Here backward is by hand
+// too and keeps x alone.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,6 +14,7 @@ namespace vlm {
 // True for float32 tensors on the CPU.
 bool can_normalize_rows(const at::Tensor& x, const at::Tensor& weight);
 
+// Gradients flow to x and the weight where they are recorded.
 at::Tensor normalize_rows(const at::Tensor& x, const at::Tensor& weight, double eps);
 
 }  // namespace vlm

@@ -110,7 +110,7 @@ TEST_CASE("JSONL rows bring ids, pictures, questions and columns") {
   CHECK(second.question == "Why?");
   const Entry third = source->at(2);
   CHECK(third.path.empty());
-  CHECK(read_bytes(third.media[0]) == "hi!");
+  CHECK(data::read_bytes(third.media[0]) == "hi!");
   CHECK_FALSE(third.question.has_value());
   const Entry fourth = source->at(3);
   REQUIRE(fourth.messages.size() == 1);
@@ -256,9 +256,9 @@ TEST_CASE("tar shards are read in place, in every format") {
     CHECK(second.columns.dump() == R"({"label":3})");
     REQUIRE(second.media.size() == 2);
     CHECK(second.path == tar + "/001.left.png");
-    for (std::int64_t i = 0; i < 3; ++i) CHECK(read_bytes(source->at(i).media[0]) == square);
+    for (std::int64_t i = 0; i < 3; ++i) CHECK(data::read_bytes(source->at(i).media[0]) == square);
     CHECK(load_picture(second.media[1]).width ==
-          load_picture({.name = fixture("pictures/square.png")}).width);
+          data::load_picture({.name = fixture("pictures/square.png")}).width);
 
     const std::string bytes = load_text(tar);
     for (const std::size_t cut :

@@ -25,7 +25,7 @@ std::string clip(const std::string& name) {
 }
 
 Image picture() {
-  return load_picture({.name = fixture("pictures/square.png")});
+  return data::load_picture({.name = fixture("pictures/square.png")});
 }
 
 Session open(const std::string& cache = "") {

@@ -1,0 +1,40 @@
+// How a sample becomes an example: what is changed, what is learned, and how long it may be.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/augment.h"
+#include "data/loss_turns.h"
+#include "data/video_clip.h"
+
+namespace vlm::data {
+
+// What happens to a sample of more than max_length tokens.
+enum class LengthPolicy {
+  kError,
+  kTruncate,  // text behind the bound goes away; an error where a picture would
+  kSkip,      // as kError, for try_example to pass over
+};
+
+// In the enum's order: the values of `length_policy`.
+const std::vector<std::string>& length_policy_names();
+// Throws Error for an unknown name.
+LengthPolicy parse_length_policy(const std::string& name);
+
+class PictureLookup;  // data/picture_lookup.h
+
+struct EncodeOptions {
+  std::int64_t max_length = 0;  // longest sample in tokens; 0: no bound
+  LengthPolicy length_policy = LengthPolicy::kError;
+  TrainOn train_on = TrainOn::kAssistant;
+  AugmentConfig augmentation;  // a clip's frames are all changed alike
+  std::uint64_t seed = 0;      // of this sample's augmentation
+  VideoSampling video;
+  // Gives samples their pictures' key, and features in place of pixels where it has them. Null, or
+  // with augmentation: neither.
+  const PictureLookup* lookup = nullptr;
+};
+
+}  // namespace vlm::data

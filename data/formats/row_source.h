@@ -1,0 +1,73 @@
+// Files → rows: objects with named columns, whatever the file is.
+//
+//   file or folder ─► open_rows ─► RowSource: size(), at(i)
+//
+// What a file is, is told by its content: a tar, a JSON list, JSONL; CSV by its suffix. A folder is
+// its metadata.jsonl or metadata.csv. Opening reads the file once to index where rows begin; a row
+// is parsed when it is asked for. Text lies in mapped files, never as a whole in memory.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/media_ref.h"
+#include "vlm/core/json.h"
+
+namespace vlm::data {
+
+struct Row {
+  Json columns;                  // an object
+  std::string where;             // "train.jsonl:12"
+  std::filesystem::path folder;  // where relative paths begin
+  // Pictures that came with the row in a tar, in their order; then references name these alone.
+  std::vector<MediaRef> members = {};
+};
+
+class RowSource {
+ public:
+  virtual ~RowSource() = default;
+  virtual std::int64_t size() const = 0;
+  // Thread-safe. Throws Error naming file and line for a row that can't be read.
+  virtual Row at(std::int64_t index) const = 0;
+  virtual std::string where(std::int64_t index) const = 0;
+};
+
+// Throws Error for a file that can't be read, or whose kind is unknown.
+std::unique_ptr<RowSource> open_rows(const std::filesystem::path& path);
+
+// The kinds one by one.
+std::unique_ptr<RowSource> open_jsonl_rows(const std::filesystem::path& path);  // one a line
+std::unique_ptr<RowSource> open_json_rows(const std::filesystem::path& path);   // a list
+std::unique_ptr<RowSource> open_csv_rows(const std::filesystem::path& path);    // with a header
+std::unique_ptr<RowSource> open_tar_rows(const std::filesystem::path& path);
+
+// A record of RFC 4180 and the line it begins in: quoted fields may hold commas, line breaks and
+// doubled quotes. Empty lines are passed over.
+struct CsvRecord {
+  std::vector<std::string> fields;
+  std::int64_t line = 0;
+  std::size_t begin = 0;  // in the text
+};
+
+class CsvReader {
+ public:
+  // Reads from byte `begin`, which is in line `line` (from 1).
+  CsvReader(std::string_view text, std::string where, std::size_t begin = 0, std::int64_t line = 1);
+
+  // False at the end. Without `wants_fields` the record's fields stay empty, which is quicker.
+  // Throws Error for an unclosed quote.
+  bool next(CsvRecord& record, bool wants_fields = true);
+
+ private:
+  std::string_view text_;
+  std::string where_;
+  std::size_t at_;
+  std::int64_t line_;
+};
+
+}  // namespace vlm::data

@@ -1,0 +1,39 @@
+// The members of a plain tar, by their headers alone.
+//
+// Contents are jumped over; where they lie is told, so that they are read later in any order.
+// ustar, GNU and pax archives, through libarchive. Compressed archives are refused: their members
+// can't be read in place.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+
+namespace vlm::data {
+
+struct TarMember {
+  std::string name;
+  std::uint64_t offset = 0, size = 0;  // of its bytes in the archive
+};
+
+class TarReader {
+ public:
+  // Throws Error naming the archive.
+  explicit TarReader(const std::string& path);
+  ~TarReader();
+  TarReader(const TarReader&) = delete;
+  TarReader& operator=(const TarReader&) = delete;
+
+  // The next regular file; false at the end. Throws Error for a broken or truncated archive.
+  bool next(TarMember& member);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// WebDataset's key and suffix: "dir/0001.left.jpg" → "dir/0001" and "left.jpg".
+std::pair<std::string, std::string> split_member_name(const std::string& name);
+
+}  // namespace vlm::data

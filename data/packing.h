@@ -1,0 +1,29 @@
+// Examples of one optimizer step → packed rows without padding, under two budgets.
+//
+//   Examples ─► pack ─► Batches of one row [1, T], T ≤ max_tokens, tiles ≤ max_tiles, with the
+//   segments that say who sees whom
+//
+// Loss and gradients are those of the same examples unpacked: positions begin anew in each segment,
+// and labels stay with their example. Examples that show the same pictures can share one copy of
+// them: what their ids have in common up to the pictures' end and before anything learned becomes a
+// prefix, and each goes on behind it. Rows are filled first-fit, longest first: a pure function of
+// the examples.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "data/batch.h"
+
+namespace vlm::data {
+
+struct PackOptions {
+  std::int64_t max_tokens = 2048;  // of a row; a longer example has a row of its own
+  std::int64_t max_tiles = 0;      // of a row's pictures, each counted once; 0: no bound
+  bool share_pictures = false;
+  std::int64_t image_token_id = -1;
+};
+
+std::vector<Batch> pack(const std::vector<Example>& examples, const PackOptions& options);
+
+}  // namespace vlm::data

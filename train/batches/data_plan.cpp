@@ -1,0 +1,132 @@
+#include "train/batches/data_plan.h"
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+#include <random>
+#include <utility>
+
+namespace vlm::train {
+namespace {
+
+std::uint64_t splitmix(std::uint64_t x) {
+  x += 0x9E3779B97F4A7C15ULL;
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
+  return x ^ (x >> 31);
+}
+
+using Order = std::vector<std::int64_t>;
+
+// Groups in the order of their first samples, samples of a group one after the other.
+Order keep_together(const Order& order, const std::vector<std::int64_t>& groups) {
+  std::map<std::int64_t, Order> members;
+  for (const std::int64_t i : order) members[groups[static_cast<std::size_t>(i)]].push_back(i);
+  Order together;
+  for (const std::int64_t i : order) {
+    Order& group = members[groups[static_cast<std::size_t>(i)]];
+    together.insert(together.end(), group.begin(), group.end());
+    group.clear();
+  }
+  return together;
+}
+
+// Longest first within stretches of 50 batches; the longest of all goes to the very front, so that
+// a run that doesn't fit the memory ends at once.
+void sort_by_length(Order& order, const std::vector<std::int64_t>& lengths, std::int64_t batch) {
+  const auto is_longer = [&](std::int64_t a, std::int64_t b) {
+    return lengths[static_cast<std::size_t>(a)] > lengths[static_cast<std::size_t>(b)];
+  };
+  const std::ptrdiff_t stretch = 50 * batch;
+  auto longest = order.begin();
+  for (auto begin = order.begin(); begin != order.end();) {
+    const auto end = begin + std::min<std::ptrdiff_t>(stretch, order.end() - begin);
+    std::stable_sort(begin, end, is_longer);
+    if (is_longer(*begin, *longest)) longest = begin;
+    begin = end;
+  }
+  if (!order.empty()) std::iter_swap(order.begin(), longest);
+}
+
+}  // namespace
+
+std::uint64_t mix_seed(std::uint64_t a, std::uint64_t b, std::uint64_t c) {
+  return splitmix(splitmix(splitmix(a) ^ b) ^ c);
+}
+
+DataPlan::DataPlan(std::vector<StageSize> stages, std::int64_t samples_per_step, bool shuffle,
+                   std::uint64_t seed)
+    : stages_(std::move(stages)),
+      samples_per_step_(samples_per_step),
+      shuffle_(shuffle),
+      seed_(seed) {}
+
+std::int64_t DataPlan::total_steps() const {
+  std::int64_t total = 0;
+  for (const StageSize& stage : stages_) total += stage.steps;
+  return total;
+}
+
+std::int64_t DataPlan::steps_per_epoch(std::int64_t stage) const {
+  const std::int64_t samples = stages_[static_cast<std::size_t>(stage)].samples;
+  return (samples + samples_per_step_ - 1) / samples_per_step_;
+}
+
+DataPlan::Place DataPlan::find(std::int64_t step) const {
+  std::int64_t stage = 0;
+  const auto last = static_cast<std::int64_t>(stages_.size()) - 1;
+  while (stage < last && step >= stages_[static_cast<std::size_t>(stage)].steps) {
+    step -= stages_[static_cast<std::size_t>(stage)].steps;
+    ++stage;
+  }
+  return {stage, step / steps_per_epoch(stage), step % steps_per_epoch(stage)};
+}
+
+StepPlan DataPlan::at(std::int64_t step) const {
+  const Place place = find(step);
+  const auto order = order_of(place.stage, place.epoch);
+  const auto begin = static_cast<std::size_t>(place.step_in_epoch * samples_per_step_);
+  const std::size_t end =
+      std::min(begin + static_cast<std::size_t>(samples_per_step_), order.size());
+  return {.stage = place.stage,
+          .epoch = place.epoch,
+          .samples = {order.begin() + static_cast<std::ptrdiff_t>(begin),
+                      order.begin() + static_cast<std::ptrdiff_t>(end)}};
+}
+
+double DataPlan::epoch_at(std::int64_t step) const {
+  const Place place = find(step);
+  return static_cast<double>(place.epoch) + static_cast<double>(place.step_in_epoch) /
+                                                static_cast<double>(steps_per_epoch(place.stage));
+}
+
+std::vector<std::int64_t> DataPlan::order_of(std::int64_t stage, std::int64_t epoch) const {
+  const std::lock_guard lock(mutex_);
+  if (stage != last_stage_ || epoch != last_epoch_) {
+    last_order_ = make_order(stage, epoch);
+    last_stage_ = stage;
+    last_epoch_ = epoch;
+  }
+  return last_order_;
+}
+
+std::vector<std::int64_t> DataPlan::make_order(std::int64_t stage, std::int64_t epoch) const {
+  const StageSize& size = stages_[static_cast<std::size_t>(stage)];
+  Order order(static_cast<std::size_t>(size.samples));
+  std::iota(order.begin(), order.end(), 0);
+  if (!size.mixture.empty()) {
+    order = take_epoch(size.mixture, epoch, shuffle_,
+                       mix_seed(seed_, static_cast<std::uint64_t>(stage)));
+  }
+  if (shuffle_) {
+    std::mt19937_64 random(
+        mix_seed(seed_, static_cast<std::uint64_t>(stage), static_cast<std::uint64_t>(epoch)));
+    // Fisher-Yates by hand: std::shuffle differs between standard libraries.
+    for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random() % i]);
+  }
+  if (!size.groups.empty()) order = keep_together(order, size.groups);
+  if (!size.lengths.empty()) sort_by_length(order, size.lengths, samples_per_step_);
+  return order;
+}
+
+}  // namespace vlm::train

@@ -1,0 +1,200 @@
+#include "train/batches/picture_store.h"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/core/GradMode.h>
+
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "vlm/core/concat.h"
+#include "vlm/core/json.h"
+#include "vlm/core/log.h"
+#include "vlm/core/sha256.h"
+#include "vlm/io/tensor_digest.h"
+
+namespace vlm::train {
+namespace {
+
+constexpr std::size_t kMostWaiting = 64;  // entries to be written; beyond that the step waits
+
+at::Tensor in_order(const std::vector<at::Tensor>& features, const data::Batch& batch) {
+  std::vector<at::Tensor> placed;
+  for (const std::int64_t i : batch.picture_order) {
+    placed.push_back(features[static_cast<std::size_t>(i)]);
+  }
+  return placed.size() == 1 ? placed[0] : at::cat(placed);
+}
+
+}  // namespace
+
+bool trains_pictures(const VisionLanguageModel& model) {
+  for (const auto& [name, weight] : model.picture_weights()) {
+    if (weight.requires_grad()) return true;
+  }
+  return false;
+}
+
+at::Tensor encode_pictures(VisionLanguageModel& model, const data::Batch& batch) {
+  if (batch.pictures.empty()) return {};
+  const c10::AutoGradMode recording(c10::GradMode::is_enabled() && trains_pictures(model));
+  std::vector<at::Tensor> tiles, features;
+  for (const auto& pictures : batch.pictures) {
+    if (pictures.pixel_values.defined()) tiles.push_back(pictures.pixel_values);
+  }
+  at::Tensor encoded;
+  if (!tiles.empty())
+    encoded = model.encode_images(tiles.size() == 1 ? tiles[0] : at::cat(tiles), {});
+  std::int64_t begin = 0;
+  for (const auto& pictures : batch.pictures) {
+    if (pictures.features.defined()) {
+      features.push_back(pictures.features.to(model.device()));
+      continue;
+    }
+    features.push_back(encoded.narrow(0, begin, pictures.tiles()));
+    begin += pictures.tiles();
+  }
+  return in_order(features, batch);
+}
+
+// Layout: length of the head as 8 bytes, the head (JSON: texts, shape, dtype), the features.
+at::Tensor to_entry(const data::KnownPictures& pictures) {
+  const at::Tensor features = pictures.features.detach().cpu().contiguous();
+  Json texts = Json::array();
+  for (const MediumText& text : pictures.texts) texts.push_back({text.text, text.rows, text.cols});
+  const Json head = {{"texts", texts},
+                     {"shape", features.sizes().vec()},
+                     {"dtype", static_cast<int>(features.scalar_type())}};
+  const std::string text = head.dump();
+  const std::int64_t length = static_cast<std::int64_t>(text.size());
+  at::Tensor entry =
+      at::empty({8 + length + static_cast<std::int64_t>(features.nbytes())}, at::kByte);
+  auto* bytes = static_cast<char*>(entry.mutable_data_ptr());
+  std::memcpy(bytes, &length, 8);
+  std::memcpy(bytes + 8, text.data(), text.size());
+  std::memcpy(bytes + 8 + length, features.const_data_ptr(), features.nbytes());
+  return entry;
+}
+
+std::optional<data::KnownPictures> from_entry(const at::Tensor& entry) {
+  if (entry.scalar_type() != at::kByte || entry.numel() < 8) return std::nullopt;
+  const auto* bytes = static_cast<const char*>(entry.const_data_ptr());
+  std::int64_t length = 0;
+  std::memcpy(&length, bytes, 8);
+  if (length < 0 || length > entry.numel() - 8) return std::nullopt;
+  const Json head = Json::parse(bytes + 8, bytes + 8 + length, nullptr, /*allow_exceptions=*/false);
+  if (!head.is_object()) return std::nullopt;
+  data::KnownPictures pictures;
+  for (const Json& text : head.at("texts")) {
+    pictures.texts.push_back({.kind = MediumText::Kind::kPicture,
+                              .text = text.at(0).get<std::string>(),
+                              .rows = text.at(1).get<std::int64_t>(),
+                              .cols = text.at(2).get<std::int64_t>()});
+  }
+  const auto shape = head.at("shape").get<std::vector<std::int64_t>>();
+  pictures.features = at::empty(shape, static_cast<at::ScalarType>(head.at("dtype").get<int>()));
+  const std::size_t size = pictures.features.nbytes();
+  if (static_cast<std::size_t>(entry.numel() - 8 - length) != size) return std::nullopt;
+  std::memcpy(pictures.features.mutable_data_ptr(), bytes + 8 + length, size);
+  return pictures;
+}
+
+PictureStore::PictureStore(std::shared_ptr<FeatureCache> cache, const VisionLanguageModel& model,
+                           const Processor& processor)
+    : cache_(std::move(cache)) {
+  if (!cache_) return;
+  settings_ = concat("training 2 ", processor.picture_settings(), " ",
+                     digest_tensors(model.picture_weights()), " ", model.picture_settings(), " ",
+                     model.dtype(), " ", model.device().type());
+  writer_ = std::thread([this] { write_entries(); });
+}
+
+PictureStore::~PictureStore() {
+  if (!writer_.joinable()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    is_stopping_ = true;
+  }
+  changed_.notify_all();
+  writer_.join();
+}
+
+std::string PictureStore::entry_key(const std::string& content) const {
+  return sha256_hex(concat(content, " ", settings_));
+}
+
+std::optional<data::KnownPictures> PictureStore::find(const std::string& key) const {
+  if (!cache_ || key.empty()) return std::nullopt;
+  const auto entry = cache_->find(entry_key(key));
+  return entry ? from_entry(*entry) : std::nullopt;
+}
+
+at::Tensor PictureStore::features_of(VisionLanguageModel& model, const data::Batch& batch) {
+  if (!cache_) {
+    encoded_ += static_cast<std::int64_t>(batch.pictures.size());
+    return encode_pictures(model, batch);
+  }
+  if (batch.pictures.empty()) return {};
+  std::vector<at::Tensor> features;
+  for (const auto& pictures : batch.pictures) features.push_back(features_of(model, pictures));
+  return in_order(features, batch);
+}
+
+at::Tensor PictureStore::features_of(VisionLanguageModel& model,
+                                     const data::SamplePictures& pictures) {
+  if (pictures.features.defined()) return pictures.features.to(model.device());
+  // Looked up when the batch was made, perhaps before an earlier step encoded the same picture.
+  if (const auto known = find(pictures.key)) return known->features.to(model.device());
+  restore_tower(model);
+  const c10::NoGradGuard no_grad;
+  const at::Tensor features = model.encode_images(pictures.pixel_values, {});
+  ++encoded_;
+  keep(pictures, features);
+  return features;
+}
+
+void PictureStore::keep(const data::SamplePictures& pictures, const at::Tensor& features) {
+  if (pictures.key.empty()) return;
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return to_write_.size() < kMostWaiting; });
+  to_write_.emplace_back(entry_key(pictures.key),
+                         to_entry({.texts = pictures.texts, .features = features}));
+  changed_.notify_all();
+}
+
+void PictureStore::write_entries() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait(lock, [this] { return is_stopping_ || !to_write_.empty(); });
+    if (to_write_.empty()) return;
+    const auto [key, entry] = std::move(to_write_.front());
+    to_write_.pop_front();
+    lock.unlock();
+    cache_->store(key, entry);  // logs what goes wrong, throws nothing
+    lock.lock();
+    changed_.notify_all();
+  }
+}
+
+void PictureStore::release_tower(VisionLanguageModel& model, std::function<ModelPtr()> reload) {
+  if (!cache_ || reload_) return;
+  std::int64_t bytes = 0;
+  for (const auto& [name, weight] : model.picture_weights()) {
+    bytes += static_cast<std::int64_t>(weight.nbytes());
+    at::Tensor(weight).set_data(at::empty({0}, weight.options()));
+  }
+  reload_ = std::move(reload);
+  log_debug(concat("the vision tower is released: ", bytes / 1'000'000, " MB"));
+}
+
+void PictureStore::restore_tower(VisionLanguageModel& model) {
+  if (!reload_) return;
+  const ModelPtr fresh = reload_();
+  const NamedTensors from = fresh->picture_weights(), to = model.picture_weights();
+  TORCH_CHECK(from.size() == to.size(), "the model changed its vision tower");
+  for (std::size_t i = 0; i < to.size(); ++i) at::Tensor(to[i].second).set_data(from[i].second);
+  reload_ = nullptr;
+}
+
+}  // namespace vlm::train

@@ -1,0 +1,57 @@
+// What inspect_data found, and its text for the terminal.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/preview.h"
+#include "train/inspect/survey.h"
+#include "train/inspect/token_view.h"
+#include "train/train_config.h"
+
+namespace vlm::train {
+
+struct ShownSample {
+  data::Preview preview;
+  std::vector<TokenView> tokens = {};
+};
+
+// One data set: the training files of a stage, or the evaluation files.
+struct SurveyedSet {
+  std::string name;
+  Survey survey;
+  std::string longest = {};  // place of the longest sample
+};
+
+struct InspectReport {
+  TrainConfig config;
+  std::vector<ShownSample> shown = {};
+  std::vector<SurveyedSet> sets = {};
+
+  void add(const std::string& name, const data::Dataset& dataset, Survey survey);
+
+  // False when a run would end with an error, or some sample has nothing to learn.
+  bool is_trainable() const;
+};
+
+// A name and its value, a line of a summary.
+struct Fact {
+  std::string name, value;
+};
+
+// "train.jsonl:3 · 96 tokens, 3 learned · 1 picture or clip, 5 tiles", or why it can't be used.
+std::string headline_of(const data::Preview& preview);
+std::vector<Fact> facts_of(const SurveyedSet& set);
+
+// What is wrong with a set, the worst first; `is_error` ends a run.
+struct Complaint {
+  bool is_error = false;
+  std::string text;
+  std::vector<std::string> samples = {};  // the first of them
+};
+std::vector<Complaint> complaints_about(const SurveyedSet& set, const TrainConfig& config);
+
+std::string to_text(const InspectReport& report, bool uses_color);
+
+}  // namespace vlm::train

@@ -1,0 +1,32 @@
+// How samples of known sizes will meet in batches: what the loader will make, without making it.
+//
+//   sizes of a step's samples, in order ─► sizes of its batches
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "data/sample_size.h"
+#include "train/train_config.h"
+
+namespace vlm::train {
+
+struct BatchSize {
+  std::int64_t tokens = 0;  // without padding
+  std::int64_t slots = 0;   // with it
+  std::int64_t labels = 0;
+  std::int64_t tiles = 0;  // each picture once
+};
+
+// A step's sample: its size and the number of the group it may share pictures with.
+struct StepSample {
+  data::SampleSize size;
+  std::int64_t group = -1;
+};
+
+// As data::collate and data::pack will do it; what samples share before their pictures end is
+// taken to be the pictures' tokens.
+std::vector<BatchSize> batch_sizes(const std::vector<StepSample>& samples,
+                                   const TrainConfig& config, std::int64_t tokens_per_tile);
+
+}  // namespace vlm::train

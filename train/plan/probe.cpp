@@ -1,0 +1,116 @@
+#include "train/plan/probe.h"
+
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+#include <torch/nn/module.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "train/batches/picture_store.h"
+#include "train/loss.h"
+#include "train/plan/memory_meter.h"
+
+namespace vlm::train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// A row of text with the labels at its end.
+data::Batch make_batch(const VisionLanguageModel& model, std::int64_t tokens, std::int64_t labels) {
+  data::Batch batch;
+  const std::int64_t id = model.image_token_id() == 0 ? 1 : 0;
+  batch.inputs.input_ids = at::full({1, tokens}, id, at::kLong);
+  batch.labels = at::full({1, tokens}, data::kIgnoredLabel, at::kLong);
+  batch.labels.narrow(1, tokens - labels, labels).fill_(id);
+  batch.segments = {{.begin = 0, .length = tokens}};
+  return batch;
+}
+
+struct Pass {
+  double forward = 0, peak = 0, held = 0, seconds = 0;
+};
+
+Pass run_pass(VisionLanguageModel& model, const Optimizer& optimizer, const data::Batch& batch) {
+  for (const auto& [name, parameter] : optimizer.parameters()) {
+    parameter.mutable_grad() = at::Tensor();
+  }
+  const auto start = Clock::now();
+  const MemoryMeter meter;
+  Pass pass;
+  {
+    const at::Tensor loss = loss_sum(model, batch);
+    pass.forward = static_cast<double>(meter.peak_bytes());
+    loss.backward();
+  }
+  pass.peak = static_cast<double>(meter.peak_bytes());
+  pass.held = static_cast<double>(meter.held_bytes());
+  pass.seconds = since(start);
+  return pass;
+}
+
+Line line_through(double x0, double y0, double x1, double y1) {
+  const double slope = std::max((y1 - y0) / (x1 - x0), 0.0);
+  return {.at_zero = y1 - slope * x1, .slope = slope};
+}
+
+void probe_tiles(VisionLanguageModel& model, std::int64_t side, StepCost& cost) {
+  const at::Tensor tile = at::zeros({1, 3, side, side});
+  cost.keeps_tiles = trains_pictures(model);
+  const c10::AutoGradMode recording(cost.keeps_tiles);
+  for (int turn = 0; turn < 2; ++turn) {  // the first is cold
+    const auto start = Clock::now();
+    const MemoryMeter meter;
+    const at::Tensor features = model.encode_images(tile, {});
+    cost.tile_bytes = static_cast<double>(meter.peak_bytes());
+    if (cost.keeps_tiles) features.sum().backward();
+    cost.tile_seconds = since(start);
+  }
+}
+
+}  // namespace
+
+double StepCost::batch_bytes(double tokens, double batch_labels, double tiles) const {
+  const double more =
+      std::clamp(batch_labels, 0.0, static_cast<double>(kHeadChunk)) - static_cast<double>(labels);
+  const double forward = forward_bytes.at(tokens), peak = peak_bytes.at(tokens);
+  // Where gradients outweigh activations, the peak of short passes is that of the gradients and
+  // says nothing about the tokens.
+  const bool by_gradients = gradient_bytes > 0.3 * forward_bytes.at(probe_tokens);
+  const double bytes = by_gradients ? std::max(forward, peak_bytes.at(probe_tokens)) : peak;
+  const double text = std::max(bytes + more * bytes_per_label, 0.0);
+  return keeps_tiles ? text + tiles * tile_bytes : std::max(text, tiles > 0 ? tile_bytes : 0.0);
+}
+
+StepCost probe(TrainedModel& trained, Optimizer& optimizer, const ProbeOptions& options) {
+  VisionLanguageModel& model = *trained.model;
+  StepCost cost;
+  model.module().train();
+  if (options.has_pictures) probe_tiles(model, options.tile_side, cost);
+  const std::int64_t most = options.tokens, fewer = options.tokens / 2;
+  cost.labels = fewer / 2;
+  cost.probe_tokens = static_cast<double>(most);
+  cost.bytes_per_label = static_cast<double>(model.vocab_size()) * 4;
+  run_pass(model, optimizer, make_batch(model, fewer, cost.labels));  // cold
+  const Pass half = run_pass(model, optimizer, make_batch(model, fewer, cost.labels));
+  reset_peak_rss();
+  const Pass whole = run_pass(model, optimizer, make_batch(model, most, cost.labels));
+  cost.process_mb = peak_rss_since_reset_mb();
+  const auto x0 = static_cast<double>(fewer), x1 = static_cast<double>(most);
+  cost.forward_bytes = line_through(x0, half.forward, x1, whole.forward);
+  cost.peak_bytes = line_through(x0, half.peak, x1, whole.peak);
+  cost.seconds = line_through(x0, half.seconds, x1, whole.seconds);
+  cost.gradient_bytes = whole.held;
+  const auto start = Clock::now();
+  optimizer.step(0);
+  cost.optimizer_seconds = since(start);
+  optimizer.zero_grad();
+  return cost;
+}
+
+}  // namespace vlm::train

@@ -1,0 +1,48 @@
+// A few short passes of the real model → what a step takes, as a function of its size.
+//
+//   model + optimizer ─► probe ─► StepCost: bytes and seconds of tokens, labels and tiles
+//
+// Attention is computed in pieces, so memory and time are close to linear in the tokens of a batch:
+// two lengths give the line. Labels count up to a chunk of the head (train/loss.h). The weights
+// may move: the model of a probe is not trained on.
+#pragma once
+
+#include <cstdint>
+
+#include "train/optimizer.h"
+#include "train/trained_model.h"
+
+namespace vlm::train {
+
+// A line through two measurements.
+struct Line {
+  double at_zero = 0, slope = 0;
+  double at(double x) const { return at_zero + slope * x; }
+};
+
+struct StepCost {
+  Line forward_bytes, peak_bytes;  // of tensors of a batch, by tokens, with `labels` labels
+  double bytes_per_label = 0;      // of further ones, up to a chunk of the head
+  std::int64_t labels = 0;
+  double gradient_bytes = 0;
+  double tile_bytes = 0;     // at the peak of encoding one
+  bool keeps_tiles = false;  // pictures are trained: every tile's activations stay until backward
+  Line seconds;              // of a batch's forward and backward, by tokens
+  double tile_seconds = 0;
+  double optimizer_seconds = 0;
+  double process_mb = 0;  // peak of the process while `probe_tokens` were probed
+  double probe_tokens = 0;
+
+  // Of tensors beside weights and optimizer, for a batch of this size.
+  double batch_bytes(double tokens, double batch_labels, double tiles) const;
+};
+
+struct ProbeOptions {
+  std::int64_t tokens = 128;  // of the longer pass; the other has half
+  bool has_pictures = true;
+  std::int64_t tile_side = 0;  // pixels
+};
+
+StepCost probe(TrainedModel& trained, Optimizer& optimizer, const ProbeOptions& options);
+
+}  // namespace vlm::train

@@ -1,0 +1,341 @@
+#include "train/plan/run_plan.h"
+
+#include <torch/nn/module.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <iomanip>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "data/sample_size.h"
+#include "train/batches/picture_store.h"
+#include "train/loss.h"
+#include "train/plan/batch_sizes.h"
+#include "train/plan/memory_meter.h"
+#include "train/plan/probe.h"
+#include "train/training_data.h"
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+#include "vlm/core/json.h"
+#include "vlm/core/log.h"
+#include "vlm/core/progress.h"
+#include "vlm/io/hub_pull.h"
+#include "vlm/models/picture_cache.h"
+#include "vlm/models/registry.h"
+
+namespace vlm::train {
+namespace {
+
+constexpr std::int64_t kMostSamples = 4096;  // of a stage that are measured
+constexpr std::int64_t kMostSteps = 4096;    // of a stage whose batches are laid out
+
+// The batches of a run, or of as many steps of it as are looked at.
+struct Layout {
+  BatchSize largest;                                     // each figure's own largest
+  double slots = 0, tokens = 0, tiles = 0, batches = 0;  // a step, on average
+  double most_tiles_a_step = 0;
+  std::int64_t most_batches = 1;  // of a step
+};
+
+// Sizes of all samples of a stage; where there are too many, those between are taken to be like
+// the one measured before them.
+std::vector<data::SampleSize> measure_stage(const data::Dataset& dataset,
+                                            const Processor& processor, std::int64_t threads) {
+  const std::int64_t stride = (dataset.size() + kMostSamples - 1) / kMostSamples;
+  std::vector<std::int64_t> indices;
+  for (std::int64_t i = 0; i < dataset.size(); i += stride) indices.push_back(i);
+  const auto measured = data::measure_samples(dataset, processor, threads, indices);
+  std::vector<data::SampleSize> sizes;
+  for (std::int64_t i = 0; i < dataset.size(); ++i) {
+    sizes.push_back(measured[static_cast<std::size_t>(i / stride)]);
+  }
+  return sizes;
+}
+
+Layout lay_out(const TrainingData& data, const Processor& processor, const TrainConfig& config) {
+  std::vector<std::vector<data::SampleSize>> sizes;
+  for (const auto& dataset : data.datasets) {
+    sizes.push_back(measure_stage(*dataset, processor, config.dataloader_num_workers));
+  }
+  Layout layout;
+  const std::int64_t total = data.plan->total_steps();
+  const std::int64_t stride = std::max<std::int64_t>((total + kMostSteps - 1) / kMostSteps, 1);
+  double steps = 0;
+  for (std::int64_t step = 0; step < total; step += stride, ++steps) {
+    const StepPlan plan = data.plan->at(step);
+    const auto stage = static_cast<std::size_t>(plan.stage);
+    std::vector<StepSample> samples;
+    for (const std::int64_t i : plan.samples) {
+      const auto place = static_cast<std::size_t>(i);
+      const bool has_group = place < data.groups[stage].size();
+      samples.push_back(
+          {.size = sizes[stage][place], .group = has_group ? data.groups[stage][place] : -1});
+    }
+    const auto batches = batch_sizes(samples, config, processor.tokens_per_tile());
+    double tiles = 0;
+    for (const BatchSize& batch : batches) {
+      layout.largest.slots = std::max(layout.largest.slots, batch.slots);
+      layout.largest.labels = std::max(layout.largest.labels, batch.labels);
+      layout.largest.tiles = std::max(layout.largest.tiles, batch.tiles);
+      layout.slots += static_cast<double>(batch.slots);
+      layout.tokens += static_cast<double>(batch.tokens);
+      tiles += static_cast<double>(batch.tiles);
+    }
+    layout.tiles += tiles;
+    layout.batches += static_cast<double>(batches.size());
+    layout.most_tiles_a_step = std::max(layout.most_tiles_a_step, tiles);
+    layout.most_batches = std::max(layout.most_batches, static_cast<std::int64_t>(batches.size()));
+  }
+  for (double* sum : {&layout.slots, &layout.tokens, &layout.tiles, &layout.batches}) {
+    *sum /= std::max(steps, 1.0);
+  }
+  return layout;
+}
+
+double bytes_of(const VisionLanguageModel& model) {
+  std::size_t bytes = 0;
+  const auto tied = model.tied_weights();
+  for (const auto& item : model.module().named_parameters()) {
+    if (!tied.count(item.key())) bytes += item.value().nbytes();
+  }
+  for (const at::Tensor& buffer : model.module().buffers()) bytes += buffer.nbytes();
+  return static_cast<double>(bytes);
+}
+
+double bytes_of(const NamedTensors& tensors) {
+  std::size_t bytes = 0;
+  for (const auto& [name, tensor] : tensors) bytes += tensor.nbytes();
+  return static_cast<double>(bytes);
+}
+
+// Tokens of the longer probe: a second or two of work at some 100 GFLOP/s.
+std::int64_t choose_tokens(const VisionLanguageModel& model) {
+  std::int64_t parameters = 0;
+  for (const at::Tensor& parameter : model.parameters()) parameters += parameter.numel();
+  const std::int64_t tokens = 60'000'000'000 / std::max<std::int64_t>(parameters, 1);
+  return std::clamp<std::int64_t>(tokens / 32 * 32, 64, 512);
+}
+
+class Planner {
+ public:
+  Planner(TrainConfig config, const PlanOptions& options)
+      : config_(std::move(config)), options_(options) {
+    if (options_.runtime.seed) config_.seed = *options_.runtime.seed;
+    device_ = prepare_runtime(options_.runtime);
+    const auto folder = find_or_pull_model(config_.model_name_or_path);
+    const auto processor = load_processor(folder);
+    data_ = load_training_data(config_, *processor);
+    layout_ = lay_out(data_, *processor, config_);
+    trained_ = load_trained_model(config_, options_.runtime, device_);
+    optimizer_ = make_optimizer(config_, trained_);
+    const ProcessedPictures picture = trained_.processor->process_pictures({blank()});
+    tile_side_ = picture.pixel_values.size(-1);
+  }
+
+  RunPlan plan() {
+    const StepCost cost = run_probe();
+    RunPlan plan;
+    plan.memory_gb = options_.memory_gb;
+    fill_memory(cost, plan);
+    fill_time(cost, plan);
+    if (!plan.fits()) advise(cost, plan);
+    return plan;
+  }
+
+ private:
+  static Image blank() {
+    return {.height = 32, .width = 32, .pixels = std::vector<std::uint8_t>(32 * 32 * 3)};
+  }
+
+  StepCost run_probe() {
+    const std::int64_t tokens =
+        options_.probe_tokens > 0 ? options_.probe_tokens : choose_tokens(*trained_.model);
+    return probe(
+        trained_, *optimizer_,
+        {.tokens = tokens, .has_pictures = layout_.largest.tiles > 0, .tile_side = tile_side_});
+  }
+
+  double batch_bytes(const StepCost& cost, double tokens) const {
+    const double gradients = layout_.most_batches > 1 ? cost.gradient_bytes : 0;
+    return gradients + cost.batch_bytes(tokens, static_cast<double>(layout_.largest.labels),
+                                        static_cast<double>(layout_.largest.tiles));
+  }
+
+  // Steps read ahead, the one at work, and one that is being made.
+  double ahead_bytes() const {
+    const double tile = 3.0 * static_cast<double>(tile_side_ * tile_side_) * 4;
+    const double step = layout_.most_tiles_a_step * tile;
+    return step * (step > 256e6 ? 2 : 3);
+  }
+
+  void fill_memory(const StepCost& cost, RunPlan& plan) const {
+    const double weights = bytes_of(*trained_.model);
+    const double trainable = bytes_of(trained_.trained.parameters);
+    const double adapters = config_.method == "full" ? 0 : trainable;
+    const double state = bytes_of(optimizer_->state());
+    const double batch = batch_bytes(cost, static_cast<double>(layout_.largest.slots));
+    const double probed = cost.batch_bytes(cost.probe_tokens, static_cast<double>(cost.labels), 0);
+    const double gradients = std::min(cost.gradient_bytes, batch);
+    const double known = (weights + state + probed) / 1e6;
+    plan.memory_mb = {{"weights", (weights - adapters) / 1e6},
+                      {"adapters", adapters / 1e6},
+                      {"optimizer", state / 1e6},
+                      {"gradients", gradients / 1e6},
+                      {"activations", (batch - gradients) / 1e6},
+                      {"pictures read ahead", ahead_bytes() / 1e6},
+                      {"program", std::max(cost.process_mb - known, 0.0)}};
+    for (const auto& [name, megabytes] : plan.memory_mb) plan.peak_mb += megabytes;
+    plan.largest_tokens = layout_.largest.slots;
+    plan.largest_tiles = layout_.largest.tiles;
+  }
+
+  void fill_time(const StepCost& cost, RunPlan& plan) const {
+    const auto steps = static_cast<double>(data_.plan->total_steps());
+    const double epochs = data_.plan->epoch_at(data_.plan->total_steps());
+    const double steps_per_epoch = epochs > 0 ? steps / epochs : steps;
+    const bool has_cache =
+        config_.augmentation.is_off() && !trains_pictures(*trained_.model) &&
+        open_feature_cache({config_.feature_cache, config_.feature_cache_gb}, *trained_.model);
+    plan.steps = data_.plan->total_steps();
+    for (const auto& dataset : data_.datasets) plan.samples += dataset->size();
+    plan.tokens_per_epoch = layout_.tokens * steps_per_epoch;
+    plan.tiles_per_epoch = layout_.tiles * steps_per_epoch;
+    plan.padding = 1 - layout_.tokens / std::max(layout_.slots, 1.0);
+    plan.later_step_s = std::max(cost.seconds.at_zero, 0.0) * layout_.batches +
+                        cost.seconds.slope * layout_.slots + cost.optimizer_seconds;
+    plan.first_step_s = plan.later_step_s + cost.tile_seconds * layout_.tiles;
+    if (!has_cache) plan.later_step_s = plan.first_step_s;
+    const double first = std::min(steps, steps_per_epoch);
+    plan.hours = (first * plan.first_step_s + (steps - first) * plan.later_step_s) / 3600;
+  }
+
+  // Changes that make it fit, with the peak that each would have.
+  void advise(const StepCost& cost, RunPlan& plan) {
+    const double bound = plan.memory_gb * 1e9, peak = plan.peak_mb * 1e6;
+    const auto slots = static_cast<double>(layout_.largest.slots);
+    const double rest = peak - batch_bytes(cost, slots);
+    const auto say = [&](const std::string& change, double bytes) {
+      plan.advice.push_back(concat(change, ": peak ", static_cast<std::int64_t>(bytes / 1e6), " MB",
+                                   bytes <= bound ? ", fits" : ", still too much"));
+    };
+    if (!config_.gradient_checkpointing) {
+      trained_.model->gradient_checkpointing = true;
+      const StepCost spared = run_probe();
+      trained_.model->gradient_checkpointing = false;
+      say("--set gradient_checkpointing=true", rest + batch_bytes(spared, slots));
+    }
+    const std::int64_t rows = config_.per_device_train_batch_size;
+    if (!config_.packing && rows > 1) {
+      const double one = slots / static_cast<double>(rows);
+      say(concat("--set per_device_train_batch_size=1 --set gradient_accumulation_steps=",
+                 rows * config_.gradient_accumulation_steps),
+          rest + cost.gradient_bytes + batch_bytes(cost, one));
+    }
+    if (config_.packing) {
+      const double half = slots / 2;
+      say(concat("--set max_tokens_per_batch=", static_cast<std::int64_t>(half)),
+          rest + batch_bytes(cost, half));
+    }
+    if (config_.method == "full") plan.advice.push_back("--set method=lora trains adapters only");
+  }
+
+  TrainConfig config_;
+  PlanOptions options_;
+  at::Device device_ = at::kCPU;
+  TrainingData data_;
+  Layout layout_;
+  TrainedModel trained_;
+  std::unique_ptr<Optimizer> optimizer_;
+  std::int64_t tile_side_ = 0;
+};
+
+double rounded(double value, double step) {
+  return std::round(value / step) * step;
+}
+
+}  // namespace
+
+RunPlan make_plan(TrainConfig config, const PlanOptions& options) {
+  return Planner(std::move(config), options).plan();
+}
+
+void make_fit(TrainConfig& config, const RuntimeOptions& runtime) {
+  const PlanOptions options{.runtime = runtime, .memory_gb = config.memory_gb};
+  RunPlan plan = make_plan(config, options);
+  if (!plan.fits() && !config.gradient_checkpointing) {
+    TrainConfig spared = config;
+    spared.gradient_checkpointing = true;
+    const RunPlan other = make_plan(spared, options);
+    if (other.fits()) {
+      config.gradient_checkpointing = true;
+      plan = other;
+      log_info("gradient_checkpointing is turned on: the run doesn't fit memory_gb without it");
+    }
+  }
+  if (!plan.fits()) {
+    throw Error({.what = "the run doesn't fit the memory",
+                 .where = "memory_gb",
+                 .got = concat("a peak of ", std::llround(plan.peak_mb), " MB"),
+                 .wanted = concat("at most ", std::llround(config.memory_gb * 1000), " MB"),
+                 .hint = join(plan.advice, "; ")});
+  }
+  log_info(concat("planned peak memory: ", std::llround(plan.peak_mb), " MB"));
+  save_plan(plan, config.output_dir);
+}
+
+void save_plan(const RunPlan& plan, const std::string& output_dir) {
+  std::filesystem::create_directories(output_dir);
+  save_text(std::filesystem::path(output_dir) / "plan.json", plan.to_json().dump(2) + "\n");
+}
+
+double planned_peak_mb(const std::string& output_dir) {
+  const auto path = std::filesystem::path(output_dir) / "plan.json";
+  if (!std::filesystem::exists(path)) return 0;
+  const Json plan = load_json(path);
+  return plan.is_object() ? plan.value("peak_mb", 0.0) : 0;
+}
+
+OrderedJson RunPlan::to_json() const {
+  OrderedJson json, parts;
+  for (const auto& [name, megabytes] : memory_mb) parts[name] = rounded(megabytes, 0.1);
+  json["peak_mb"] = rounded(peak_mb, 0.1);
+  json["memory_mb"] = parts;
+  json["fits"] = fits();
+  json["samples"] = samples;
+  json["steps"] = steps;
+  json["tokens_per_epoch"] = std::llround(tokens_per_epoch);
+  json["tiles_per_epoch"] = std::llround(tiles_per_epoch);
+  json["padding"] = rounded(padding, 1e-4);
+  json["largest_batch_tokens"] = largest_tokens;
+  json["largest_batch_tiles"] = largest_tiles;
+  json["step_s_first_epoch"] = rounded(first_step_s, 1e-4);
+  json["step_s_later"] = rounded(later_step_s, 1e-4);
+  json["hours"] = rounded(hours, 1e-4);
+  json["advice"] = advice;
+  return json;
+}
+
+std::string RunPlan::to_text() const {
+  std::ostringstream out;
+  out << std::fixed << std::setprecision(0);
+  out << "memory, MB\n";
+  for (const auto& [name, megabytes] : memory_mb) {
+    out << "  " << std::left << std::setw(22) << name << std::right << std::setw(8) << megabytes
+        << "\n";
+  }
+  out << "  " << std::left << std::setw(22) << "peak" << std::right << std::setw(8) << peak_mb;
+  if (memory_gb > 0) out << (fits() ? "  fits " : "  more than ") << memory_gb * 1000;
+  out << "\nlargest batch: " << largest_tokens << " tokens, " << largest_tiles << " tiles\n"
+      << samples << " samples, " << steps << " steps; an epoch is " << tokens_per_epoch
+      << " tokens and " << tiles_per_epoch << " tiles; padding " << std::setprecision(1)
+      << padding * 100 << " %\n"
+      << std::setprecision(2) << first_step_s << " s a step in the first epoch, " << later_step_s
+      << " s later; " << format_duration(hours * 3600) << " in all\n";
+  for (const std::string& line : advice) out << "change: " << line << "\n";
+  return out.str();
+}
+
+}  // namespace vlm::train

@@ -1,0 +1,55 @@
+// What a run will take, before it runs: memory by part, tokens, steps and time.
+//
+//   TrainConfig ─► make_plan: sizes of the samples, a probe of a few seconds ─► RunPlan ─► text,
+//   JSON, output_dir/plan.json
+//
+// Memory is what the process was measured to take in the probe, carried on along the line of its
+// tensors to the largest batch of the run, and the pictures that are read ahead. Nothing is
+// trained, and nothing but plan.json is written.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "train/train_config.h"
+#include "vlm/core/json.h"
+#include "vlm/nn/runtime.h"
+
+namespace vlm::train {
+
+struct PlanOptions {
+  RuntimeOptions runtime;
+  double memory_gb = 0;           // 10⁹ bytes that the run may take; 0: no bound
+  std::int64_t probe_tokens = 0;  // of the longer probe; 0: by the model's size
+};
+
+struct RunPlan {
+  std::vector<std::pair<std::string, double>> memory_mb;  // by part
+  double peak_mb = 0;                                     // their sum
+  double memory_gb = 0;                                   // the bound; 0: none
+  std::int64_t samples = 0, steps = 0;
+  double tokens_per_epoch = 0, tiles_per_epoch = 0;
+  double padding = 0;                                  // share of all places, 0 to 1
+  std::int64_t largest_tokens = 0, largest_tiles = 0;  // of a batch
+  double first_step_s = 0, later_step_s = 0;  // means: first epoch, and with cached pictures
+  double hours = 0;
+  std::vector<std::string> advice;  // what to change when it doesn't fit
+
+  bool fits() const { return memory_gb <= 0 || peak_mb <= memory_gb * 1000; }
+  OrderedJson to_json() const;
+  std::string to_text() const;
+};
+
+RunPlan make_plan(TrainConfig config, const PlanOptions& options);
+
+// Plans a run of config.memory_gb, turns gradient_checkpointing on where it only fits so, and
+// throws Error, with what to change, where it doesn't fit at all. Leaves plan.json in output_dir.
+void make_fit(TrainConfig& config, const RuntimeOptions& runtime);
+
+void save_plan(const RunPlan& plan, const std::string& output_dir);
+// The peak that plan.json of this folder names; 0 without one.
+double planned_peak_mb(const std::string& output_dir);
+
+}  // namespace vlm::train

@@ -1,0 +1,43 @@
+// Rows of metrics.jsonl about training steps: means since the last row, speed, memory.
+//
+//   StepFigures of each step ─► StepLog::add ─► a row every logging_steps
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+
+#include "train/metrics_log.h"
+#include "train/training_state.h"
+
+namespace vlm::train {
+
+// What one optimizer step was.
+struct StepFigures {
+  double loss = 0;
+  double grad_norm = 0;
+  double learning_rate = 0;
+  double epoch = 0;
+  std::int64_t samples = 0;
+  std::int64_t tokens = 0;  // without padding
+  std::int64_t slots = 0;   // with it
+  double data_wait_s = 0;   // that the loop waited for data
+};
+
+class StepLog {
+ public:
+  // `state` and `metrics` must outlive the log; what a resumed run needs is kept in `state`.
+  StepLog(TrainingState& state, MetricsLog& metrics, std::int64_t logging_steps)
+      : state_(state), metrics_(metrics), logging_steps_(logging_steps) {}
+
+  // Counts a step; state.step is its number, from 1. Writes the row when it is due or `is_last`.
+  void add(const StepFigures& figures, bool is_last);
+
+ private:
+  TrainingState& state_;
+  MetricsLog& metrics_;
+  std::int64_t logging_steps_;
+  StepFigures sums_;  // of samples, tokens, slots and waits since the last row
+  std::chrono::steady_clock::time_point last_row_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace vlm::train

@@ -1,0 +1,110 @@
+#include "vlm/models/turn_spans.h"
+
+#include <algorithm>
+
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+
+namespace vlm {
+namespace {
+
+class TurnFinder {
+ public:
+  TurnFinder(const ChatTemplate& chat_template, const std::vector<Message>& messages,
+             const std::string& where)
+      : template_(chat_template), messages_(messages), where_(where) {
+    text_ = template_.render(messages, false);
+  }
+
+  const std::string& text() const { return text_; }
+
+  // The text up to message `count`, which must be how the whole begins.
+  std::string text_before(std::size_t count) const {
+    if (count == 0) return "";
+    std::string before = template_.render(first(count), false);
+    if (text_.compare(0, before.size(), before) != 0) fail(count - 1);
+    return before;
+  }
+
+  // Where the content of message `i` begins: behind the opening.
+  std::size_t find_content(std::size_t i) const {
+    if (messages_[i].role == "assistant") return template_.render(first(i), true).size();
+    // Other openings no template names: they end where different contents begin to differ.
+    std::vector<std::string> variants;
+    for (const ContentPart& part :
+         {ContentPart{.type = "text", .text = "a"}, ContentPart{.type = "text", .text = "b"},
+          ContentPart{.type = "image"}}) {
+      std::vector<Message> messages = first(i);
+      messages.push_back({.role = messages_[i].role, .content = {part}});
+      variants.push_back(template_.render(messages, false));
+    }
+    std::size_t same = 0;
+    const std::size_t most = std::min({variants[0].size(), variants[1].size(), variants[2].size()});
+    while (same < most && variants[0][same] == variants[1][same] &&
+           variants[0][same] == variants[2][same]) {
+      ++same;
+    }
+    return same;
+  }
+
+  [[noreturn]] void fail(std::size_t i) const {
+    throw Error({.what = concat("the chat template doesn't let ", messages_[i].role,
+                                " turns be told apart"),
+                 .where = where_});
+  }
+
+ private:
+  std::vector<Message> first(std::size_t count) const {
+    return {messages_.begin(), messages_.begin() + static_cast<std::ptrdiff_t>(count)};
+  }
+
+  const ChatTemplate& template_;
+  const std::vector<Message>& messages_;
+  const std::string& where_;
+  std::string text_;
+};
+
+void add_span(TurnSpans& result, std::size_t end, bool is_learned) {
+  const std::size_t begin = result.spans.empty() ? 0 : result.spans.back().end;
+  if (end == begin) return;
+  if (!result.spans.empty() && result.spans.back().is_learned == is_learned) {
+    result.spans.back().end = end;
+  } else {
+    result.spans.push_back({begin, end, is_learned});
+  }
+}
+
+}  // namespace
+
+LossTurns assistant_turns(const std::vector<Message>& messages) {
+  LossTurns turns;
+  for (const Message& message : messages) turns.is_learned.push_back(message.role == "assistant");
+  return turns;
+}
+
+TurnSpans split_turns(const ChatTemplate& chat_template, const std::vector<Message>& messages,
+                      const LossTurns& turns, const std::string& end_mark,
+                      const std::string& where) {
+  const TurnFinder finder(chat_template, messages, where);
+  TurnSpans result{.text = finder.text()};
+  const bool is_whole =
+      std::find(turns.is_learned.begin(), turns.is_learned.end(), false) == turns.is_learned.end();
+  for (std::size_t i = 0; i < messages.size() && !(turns.with_headers && is_whole); ++i) {
+    if (!turns.is_learned[i]) continue;
+    const std::string turn = finder.text_before(i + 1);
+    std::size_t begin = turns.with_headers ? finder.text_before(i).size() : finder.find_content(i);
+    std::size_t end = turn.size();
+    if (!turns.with_headers) {
+      const std::size_t mark = turn.rfind(end_mark);
+      if (mark == std::string::npos || mark < begin) finder.fail(i);
+      end = mark + end_mark.size();
+    }
+    if (begin > end) finder.fail(i);
+    add_span(result, begin, false);
+    add_span(result, end, true);
+  }
+  add_span(result, result.text.size(), turns.with_headers && is_whole);
+  return result;
+}
+
+}  // namespace vlm

@@ -1,0 +1,42 @@
+// Where the learned parts of a rendered conversation begin and end.
+//
+//   messages, LossTurns ─► split_turns ─► the prompt string, cut into learned and other spans
+//
+// A template gives one string; which characters are whose is told by rendering the conversation's
+// beginnings. A turn that is learned counts from the character after its opening ("Assistant:") up
+// to and including the end mark, or, with headers, from the end of the turn before to its own.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "vlm/text/chat_template.h"
+
+namespace vlm {
+
+// What of a conversation the loss looks at.
+struct LossTurns {
+  std::vector<bool> is_learned;  // one a message
+  bool with_headers = false;  // the openings of learned turns, and what stands between turns, too
+};
+
+// Every turn of the assistant.
+LossTurns assistant_turns(const std::vector<Message>& messages);
+
+struct TurnSpans {
+  struct Span {
+    std::size_t begin, end;  // bytes of `text`
+    bool is_learned;
+  };
+  std::string text;
+  std::vector<Span> spans;  // in order, covering the text
+};
+
+// `end_mark` closes a turn. Throws Error naming `where` for a template whose turns can't be told
+// apart.
+TurnSpans split_turns(const ChatTemplate& chat_template, const std::vector<Message>& messages,
+                      const LossTurns& turns, const std::string& end_mark,
+                      const std::string& where);
+
+}  // namespace vlm

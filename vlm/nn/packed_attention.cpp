@@ -1,0 +1,160 @@
+#include "vlm/nn/packed_attention.h"
+
+#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
+#include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <limits>
+
+#include "vlm/nn/attention.h"
+
+namespace vlm {
+namespace {
+
+using Segments = std::vector<Segment>;
+
+at::Tensor repeat_heads(const at::Tensor& t, std::int64_t groups) {
+  if (groups == 1) return t;
+  return t.unsqueeze(2).expand({t.size(0), t.size(1), groups, t.size(2), t.size(3)}).flatten(1, 2);
+}
+
+// The gradient of repeat_heads: [B, H, S, D] → [B, K, S, D].
+at::Tensor sum_heads(const at::Tensor& t, std::int64_t groups) {
+  return groups == 1 ? t : t.unflatten(1, {t.size(1) / groups, groups}).sum(2);
+}
+
+// Queries behind a prefix: 0 where they may look, [1, 1, length, prefix + length].
+at::Tensor make_mask(const Segment& segment, const at::TensorOptions& options) {
+  const std::int64_t prefix = segment.prefix_length, length = segment.length;
+  at::Tensor mask = at::zeros({1, 1, length, prefix + length}, options);
+  mask.narrow(-1, prefix, length)
+      .copy_(at::full({length, length}, -std::numeric_limits<double>::infinity(), options).triu(1));
+  return mask;
+}
+
+// Keys or values that a segment sees.
+at::Tensor seen_by(const Segment& segment, const at::Tensor& t) {
+  const at::Tensor own = t.narrow(2, segment.begin, segment.length);
+  if (segment.prefix_length == 0) return own;
+  return at::cat({t.narrow(2, segment.prefix_begin, segment.prefix_length), own}, 2);
+}
+
+at::Tensor attend_segment(const Segment& segment, const at::Tensor& q, const at::Tensor& k,
+                          const at::Tensor& v) {
+  const bool has_prefix = segment.prefix_length > 0;
+  at::Tensor mask;
+  if (has_prefix) mask = make_mask(segment, q.options()).eq(0);
+  return grouped_attention(q.narrow(2, segment.begin, segment.length), seen_by(segment, k),
+                           seen_by(segment, v), mask, !has_prefix && segment.length > 1);
+}
+
+void add_gradient(const Segment& segment, const at::Tensor& grad, at::Tensor& total) {
+  const std::int64_t prefix = segment.prefix_length;
+  total.narrow(2, segment.begin, segment.length).add_(grad.narrow(2, prefix, segment.length));
+  if (prefix > 0) {
+    total.narrow(2, segment.prefix_begin, prefix).add_(grad.narrow(2, 0, prefix));
+  }
+}
+
+// The segments travel to backward as an opaque value.
+struct SegmentsHolder : torch::CustomClassHolder {
+  Segments segments;
+};
+
+class CpuAttention : public torch::autograd::Function<CpuAttention> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& q,
+                            const at::Tensor& k, const at::Tensor& v,
+                            const c10::intrusive_ptr<SegmentsHolder>& holder) {
+    const std::int64_t groups = q.size(1) / k.size(1);
+    // In memory [B, T, H, D], as the next projection reads it.
+    at::Tensor out =
+        at::empty({q.size(0), q.size(2), q.size(1), q.size(3)}, q.options()).transpose(1, 2);
+    at::Tensor sums = at::empty({q.size(0), q.size(1), q.size(2)}, q.options());
+    for (const Segment& segment : holder->segments) {
+      const auto [part, sum] = at::_scaled_dot_product_flash_attention_for_cpu(
+          q.narrow(2, segment.begin, segment.length), repeat_heads(seen_by(segment, k), groups),
+          repeat_heads(seen_by(segment, v), groups), 0.0, segment.prefix_length == 0,
+          mask_of(segment, q));
+      out.narrow(2, segment.begin, segment.length).copy_(part);
+      sums.narrow(2, segment.begin, segment.length).copy_(sum);
+    }
+    context->save_for_backward({q, k, v, out, sums});
+    context->saved_data["segments"] = c10::IValue::make_capsule(holder);
+    return out;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list grads) {
+    const auto holder = c10::static_intrusive_pointer_cast<SegmentsHolder>(
+        context->saved_data["segments"].toCapsule());
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3];
+    const std::int64_t groups = q.size(1) / k.size(1);
+    at::Tensor grad_q = at::empty_like(q), grad_k = at::zeros_like(k), grad_v = at::zeros_like(v);
+    for (const Segment& segment : holder->segments) {
+      const auto own = [&](const at::Tensor& t) {
+        return t.narrow(2, segment.begin, segment.length);
+      };
+      const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
+          own(grads[0]), own(q), repeat_heads(seen_by(segment, k), groups),
+          repeat_heads(seen_by(segment, v), groups), own(out), own(saved[4]), 0.0,
+          segment.prefix_length == 0, mask_of(segment, q));
+      own(grad_q).copy_(dq);
+      add_gradient(segment, sum_heads(dk, groups), grad_k);
+      add_gradient(segment, sum_heads(dv, groups), grad_v);
+    }
+    return {grad_q, grad_k, grad_v, at::Tensor()};
+  }
+
+ private:
+  static std::optional<at::Tensor> mask_of(const Segment& segment, const at::Tensor& q) {
+    if (segment.prefix_length == 0) return std::nullopt;
+    return make_mask(segment, q.options());
+  }
+};
+
+bool is_by_hand(const at::Tensor& q) {
+  return q.is_cpu() && c10::GradMode::is_enabled();
+}
+
+}  // namespace
+
+at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const Segments& segments) {
+  TORCH_CHECK(q.size(0) == 1 && !segments.empty() &&
+                  segments.back().begin + segments.back().length == q.size(2),
+              "packed_attention: segments don't cover the row of ", q.size(2), " tokens");
+  if (is_by_hand(q)) {
+    auto holder = c10::make_intrusive<SegmentsHolder>();
+    holder->segments = segments;
+    return CpuAttention::apply(q, k, v, holder);
+  }
+  std::vector<at::Tensor> parts;
+  for (const Segment& segment : segments) parts.push_back(attend_segment(segment, q, k, v));
+  return parts.size() == 1 ? parts[0] : at::cat(parts, 2);
+}
+
+at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  if (!is_by_hand(q)) return grouped_attention(q, k, v, {}, /*is_causal=*/q.size(2) > 1);
+  auto holder = c10::make_intrusive<SegmentsHolder>();
+  holder->segments = {{.begin = 0, .length = q.size(2)}};
+  return CpuAttention::apply(q, k, v, holder);
+}
+
+at::Tensor packed_positions(const Segments& segments) {
+  std::vector<at::Tensor> parts;
+  for (const Segment& segment : segments) {
+    parts.push_back(at::arange(segment.prefix_length, segment.prefix_length + segment.length));
+  }
+  return at::cat(parts).unsqueeze(0);
+}
+
+}  // namespace vlm
