@@ -1,5 +1,6 @@
 #include "train/parameters.h"
 
+#include <torch/nn/module.h>
 #include <set>
 
 #include "vlm/core/concat.h"
@@ -57,7 +58,8 @@ TrainedParameters choose_parameters(VisionLanguageModel& model, const TrainConfi
                                     const LoraConfig& lora) {
   std::set<std::string> owned;
   if (config.method != "full") {
-    for (const AdapterTensor& tensor : adapter_tensors(model.module(), lora)) owned.insert(tensor.name);
+    for (const AdapterTensor& tensor : adapter_tensors(model.module(), lora))
+      owned.insert(tensor.name);
   }
   TrainedParameters chosen;
   std::vector<PartRate> rates = part_rates(config);

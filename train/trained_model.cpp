@@ -1,6 +1,7 @@
 #include "train/trained_model.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <torch/nn/module.h>
 
 #include <nlohmann/json.hpp>
 

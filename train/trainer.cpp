@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include <ATen/Context.h>
+#include <c10/core/GradMode.h>
 #include <torch/nn/module.h>
 
 #include <chrono>

@@ -1,6 +1,7 @@
 // Packed rows, shared pictures and the head in chunks give the loss and gradients of plain batches.
 #include "data/packing.h"
 
+#include <torch/nn/module.h>
 #include <map>
 
 #include "tests/support/scratch_folder.h"
@@ -189,7 +190,7 @@ TEST_CASE("the head in chunks equals the plain loss in value and gradient") {
 TEST_CASE("pictures are encoded once, kept, and read by the next run") {
   const ScratchFolder folder;
   const ModelPtr model = load_model(fixture(kModel), {});
-  for (at::Tensor& parameter : model->parameters()) parameter.set_requires_grad(false);
+  for (at::Tensor& parameter : model->module().parameters()) parameter.set_requires_grad(false);
   const auto cache = std::make_shared<FeatureCache>(folder.path() / "features", 1 << 20);
   const auto samples = examples();
   const Batch batch = data::collate(samples, 0);

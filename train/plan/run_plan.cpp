@@ -114,7 +114,7 @@ double bytes_of(const NamedTensors& tensors) {
 // Tokens of the longer probe: a second or two of work at some 100 GFLOP/s.
 std::int64_t choose_tokens(const VisionLanguageModel& model) {
   std::int64_t parameters = 0;
-  for (const at::Tensor& parameter : model.parameters()) parameters += parameter.numel();
+  for (const at::Tensor& parameter : model.module().parameters()) parameters += parameter.numel();
   const std::int64_t tokens = 60'000'000'000 / std::max<std::int64_t>(parameters, 1);
   return std::clamp<std::int64_t>(tokens / 32 * 32, 64, 512);
 }
@@ -131,7 +131,7 @@ class Planner {
     layout_ = lay_out(data_, *processor, config_);
     trained_ = load_trained_model(config_, options_.runtime, device_);
     optimizer_ = make_optimizer(config_, trained_);
-    const ProcessedPictures picture = trained_.processor->process_pictures({blank()});
+    const auto picture = trained_.processor->process_pictures({blank()});
     tile_side_ = picture.pixel_values.size(-1);
   }
 

@@ -1,5 +1,6 @@
 #include "vlm/nn/bfloat16_linear.h"
 
+#include <ATen/ops/_unsafe_view.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
@@ -180,7 +181,7 @@ at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const at::Ten
   }
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = weight.size(0);
-  return y.view(shape);
+  return at::_unsafe_view(y, shape);  // no view in autograd's eyes: it may be added to in place
 }
 
 }  // namespace
