@@ -16,7 +16,7 @@
 
 #include "data/augment.h"
 #include "vlm/core/fields.h"
-#include "vlm/nn/lora.h"
+#include "vlm/nn/lora_config.h"
 
 namespace vlm::train {
 
