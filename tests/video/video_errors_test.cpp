@@ -20,7 +20,7 @@ std::string error_of(const fs::path& path, const VideoLimits& limits = {}) {
   } catch (const Error& error) {
     const std::string text = error.what();
     const std::string folder = path.parent_path().string() + "/";
-    return text.starts_with(folder) ? text.substr(folder.size()) : text;
+    return path.is_absolute() && text.starts_with(folder) ? text.substr(folder.size()) : text;
   }
   return "";
 }
@@ -74,7 +74,7 @@ TEST_CASE("files without a video stream say what they hold") {
   run_tool(sound + "sound.wav", scratch.path());
   CHECK(error_of(scratch.at("sound.wav")) == "sound.wav: no video stream: got pcm_s16le audio");
   run_tool(sound +
-               "-f lavfi -i smptebars=size=64x64 -frames:v 1 -map 0 -map 1 -c:a aac -c:v mjpeg "
+               "-f lavfi -i smptebars=size=64x64:duration=0.04 -map 0 -map 1 -c:a aac -c:v mjpeg "
                "-pix_fmt yuvj420p -disposition:v attached_pic cover.m4a",
            scratch.path());
   CHECK(error_of(scratch.at("cover.m4a")) ==
@@ -97,8 +97,8 @@ TEST_CASE("a file that names other files is refused") {
                                "m=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n")) ==
         "net.sdp: a file that names other files: got sdp, wanted a video in the file itself");
   // An address or a pattern is a name of a file, and nothing else.
-  CHECK(error_of(scratch.path() / "http:/127.0.0.1/a.mp4") ==
-        "http:/127.0.0.1/a.mp4: can't open the file: got No such file or directory");
+  CHECK(error_of("http://127.0.0.1/a.mp4") ==
+        "http://127.0.0.1/a.mp4: can't open the file: got No such file or directory");
   CHECK(error_of("concat:a.mp4|b.mp4") ==
         "concat:a.mp4|b.mp4: can't open the file: got No such file or directory");
 }
@@ -138,10 +138,8 @@ TEST_CASE("truncated files are read up to the cut, and say so") {
 TEST_CASE("a file without a whole frame is truncated") {
   const ScratchFolder scratch;
   const std::string back = clip_bytes(scratch, "-c:v libx264", "back.mp4");  // index at its end
-  CHECK(
-      error_of(scratch.write("no_index.mp4", back.substr(0, back.size() / 2))) ==
-      "no_index.mp4: truncated or corrupt video file: got [mov,mp4,m4a,3gp,3g2,mj2] moov atom not "
-      "found");
+  CHECK(error_of(scratch.write("no_index.mp4", back.substr(0, back.size() / 2))) ==
+        "no_index.mp4: truncated or corrupt video file: got moov atom not found");
   const std::string mkv = clip_bytes(scratch, "-c:v libx264 -g 24", "a.mkv");
   CHECK_THAT(error_of(scratch.write("head.mkv", mkv.substr(0, 900))),
              Contains("head.mkv: truncated or corrupt video file: got "));
