@@ -1,7 +1,6 @@
 #include "train/evaluation.h"
 
 #include <c10/core/GradMode.h>
-#include <torch/nn/module.h>
 
 #include <algorithm>
 #include <vector>
