@@ -1,7 +1,7 @@
-# One static library a folder, with the subfolders named by ALSO. Libraries that use LibTorch share one precompiled
-# header, built once.
+# One static library a folder, with the subfolders named by ALSO. TORCH: it uses LibTorch's tensors; MODULES: it defines
+# LibTorch modules. Both decide which precompiled header it shares with others.
 function(vlm_add_folder target folder)
-  cmake_parse_arguments(ARG "TORCH" "" "LINK;ALSO" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH;MODULES" "" "LINK;ALSO" ${ARGN})
   list(TRANSFORM ARG_ALSO REPLACE ".+" "${CMAKE_SOURCE_DIR}/${folder}/\\0/*.cpp")
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/*.cpp ${ARG_ALSO})
   if(NOT sources)
@@ -11,19 +11,28 @@ function(vlm_add_folder target folder)
   add_library(${target} STATIC ${sources})
   target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
   target_link_libraries(${target} PUBLIC ${ARG_LINK})
-  if(ARG_TORCH)
-    vlm_use_torch(${target})
+  if(ARG_MODULES)
+    vlm_use_torch(${target} module)
+  elseif(ARG_TORCH)
+    vlm_use_torch(${target} torch)
   endif()
 endfunction()
 
-# Links LibTorch and reuses the precompiled header of the target torch_pch.
-function(vlm_use_torch target)
-  if(NOT TARGET torch_pch)
-    file(WRITE ${CMAKE_BINARY_DIR}/torch_pch.cpp "")
-    add_library(torch_pch OBJECT ${CMAKE_BINARY_DIR}/torch_pch.cpp)
-    target_link_libraries(torch_pch PUBLIC LibTorch::LibTorch nlohmann_json::nlohmann_json)
-    target_precompile_headers(torch_pch PRIVATE ${CMAKE_SOURCE_DIR}/cmake/torch_pch.h)
+# Makes NAME_pch: cmake/NAME_pch.h, precompiled once with the compile options given, for targets that reuse it.
+function(vlm_add_precompiled name)
+  file(WRITE ${CMAKE_BINARY_DIR}/${name}_pch.cpp "")
+  add_library(${name}_pch OBJECT ${CMAKE_BINARY_DIR}/${name}_pch.cpp)
+  target_include_directories(${name}_pch PRIVATE ${CMAKE_SOURCE_DIR})
+  target_link_libraries(${name}_pch PUBLIC LibTorch::LibTorch nlohmann_json::nlohmann_json)
+  target_compile_options(${name}_pch PRIVATE ${ARGN})
+  target_precompile_headers(${name}_pch PRIVATE ${CMAKE_SOURCE_DIR}/cmake/${name}_pch.h)
+endfunction()
+
+# Links LibTorch and reuses the precompiled header cmake/PCH_pch.h.
+function(vlm_use_torch target pch)
+  if(NOT TARGET ${pch}_pch)
+    vlm_add_precompiled(${pch})
   endif()
   target_link_libraries(${target} PUBLIC LibTorch::LibTorch)
-  target_precompile_headers(${target} REUSE_FROM torch_pch)
+  target_precompile_headers(${target} REUSE_FROM ${pch}_pch)
 endfunction()

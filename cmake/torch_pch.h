@@ -1,8 +1,7 @@
-// Precompiled for every target that uses LibTorch. Sources still include what they use.
+// Precompiled for the folders that use LibTorch's tensors. Sources still include what they use.
 #pragma once
 
 #include <ATen/ATen.h>
-#include <torch/nn/module.h>
 
 #include <algorithm>
 #include <cmath>

@@ -19,8 +19,8 @@ Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime) {
   ModelPtr model =
       load_model(folder, {.dtype = runtime.dtype, .device = device, .keep_bfloat16 = !is_merged});
   if (is_merged) {
-    load_adapter(*model, choice.adapter);
-    merge_lora(*model);
+    load_adapter(model->module(), choice.adapter);
+    merge_lora(model->module());
   }
   Session session{.model = model, .generation = load_generation_options(folder)};
   session.generator = std::make_unique<Generator>(model, processor.get());

@@ -8,6 +8,7 @@
 #include "vlm/core/log.h"
 #include "vlm/io/hub_pull.h"
 #include "vlm/models/registry.h"
+#include "vlm/nn/lora.h"
 
 namespace vlm::train {
 namespace {
@@ -41,8 +42,8 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
   // Weights keep the dtype they are stored in unless another is asked for.
   const std::string dtype = runtime.dtype == "auto" ? "stored" : runtime.dtype;
   const ModelPtr model = load_model(folder, {.dtype = dtype});
-  load_adapter(*model, options.adapter);
-  merge_lora(*model);
+  load_adapter(model->module(), options.adapter);
+  merge_lora(model->module());
   save_model(*model, folder, options.output);
   log_info("wrote " + options.output);
   return 0;

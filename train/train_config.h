@@ -17,7 +17,7 @@
 #include "data/augment.h"
 #include "data/video_clip.h"
 #include "vlm/core/fields.h"
-#include "vlm/nn/lora.h"
+#include "vlm/nn/lora_config.h"
 
 namespace vlm::train {
 

@@ -15,6 +15,7 @@
 #include "vlm/core/progress.h"
 #include "vlm/io/hub_pull.h"
 #include "vlm/models/registry.h"
+#include "vlm/nn/lora.h"
 
 namespace vlm::train {
 namespace {
@@ -49,9 +50,9 @@ void Trainer::load_model_and_adapter(at::Device device) {
   at::Generator generator = at::detail::createCPUGenerator(mix_seed(seed, kWeightStream));
   if (config_.init_weights == "random") {
     model_ = make_model(model_folder_);
-    initialize_weights(*model_, model_->initializer_range(), generator);
+    initialize_weights(model_->module(), model_->initializer_range(), generator);
     model_->tie_weights();
-    model_->to(device);
+    model_->module().to(device);
   } else {
     std::string dtype = options_.runtime.dtype;
     // Small updates vanish in bfloat16 weights: what is trained is float32 unless asked otherwise.
@@ -60,10 +61,10 @@ void Trainer::load_model_and_adapter(at::Device device) {
   }
   if (config_.method == "lora") {
     if (config_.adapter) {
-      lora_ = load_adapter(*model_, *config_.adapter);
+      lora_ = load_adapter(model_->module(), *config_.adapter);
     } else {
       lora_ = config_.lora();
-      attach_lora(*model_, lora_, generator);
+      attach_lora(model_->module(), lora_, generator);
     }
   }
   processor_ = load_processor(model_folder_);
@@ -73,7 +74,7 @@ void Trainer::choose_trainable() {
   NamedTensors trainable;
   std::int64_t count = 0, total = 0;
   const auto tied = model_->tied_weights();
-  for (const auto& item : model_->named_parameters()) {
+  for (const auto& item : model_->module().named_parameters()) {
     const std::string& name = item.key();
     bool is_trained = config_.method == "full" || is_lora_parameter(name);
     for (const std::string& part : config_.freeze) is_trained = is_trained && !is_part(name, part);
@@ -165,7 +166,7 @@ TrainResult Trainer::run() {
   const std::int64_t total = plan_->total_steps();
   Progress progress("steps", total, state_.step);
   last_log_ = std::chrono::steady_clock::now();
-  model_->train();
+  model_->module().train();
   while (state_.step < total) {
     if (stop_requested()) {
       writer.save(state_, *optimizer_);
@@ -186,7 +187,7 @@ TrainResult Trainer::run() {
     if (save_now || (is_last && config_.save_steps > 0)) writer.save(state_, *optimizer_);
     progress.update(state_.step, concat("loss ", loss));
   }
-  model_->eval();
+  model_->module().eval();
   save_result(config_.output_dir);
   return TrainResult::kFinished;
 }
@@ -215,7 +216,7 @@ double Trainer::train_step(StepData& data, double& grad_norm) {
 
 double Trainer::evaluate() {
   const c10::NoGradGuard no_grad;
-  model_->eval();
+  model_->module().eval();
   double sum = 0;
   std::int64_t labels = 0;
   const std::int64_t batch_size = config_.per_device_eval_batch_size;
@@ -230,7 +231,7 @@ double Trainer::evaluate() {
     sum += loss_sum(*model_, batch).item<double>();
     labels += batch.label_count;
   }
-  model_->train();
+  model_->module().train();
   return sum / static_cast<double>(labels);
 }
 
@@ -257,7 +258,7 @@ void Trainer::log_step(double loss, double grad_norm, std::int64_t samples) {
 
 void Trainer::save_result(const fs::path& folder) const {
   if (config_.method == "lora") {
-    save_adapter(*model_, lora_, folder, config_.model_name_or_path);
+    save_adapter(model_->module(), lora_, folder, config_.model_name_or_path);
   } else {
     save_model(*model_, model_folder_, folder);
   }

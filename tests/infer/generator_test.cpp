@@ -1,6 +1,8 @@
 // Answers against transformers', and what batches may not change.
 #include "infer/generator.h"
 
+#include <c10/core/GradMode.h>
+
 #include <nlohmann/json.hpp>
 
 #include "data/media.h"
@@ -252,7 +254,7 @@ TEST_CASE("groups enter and leave while others go on, and nothing changes") {
 // Sum of log-probabilities of ids [begin, end) of a sequence, by one pass over all of it.
 double score_directly(const Session& session, const EncodedConversation& prompt,
                       const std::vector<std::int64_t>& choice) {
-  const at::NoGradGuard no_grad;
+  const c10::NoGradGuard no_grad;
   std::vector<std::int64_t> ids = prompt.ids;
   ids.insert(ids.end(), choice.begin(), choice.end());
   const at::Tensor embeddings =

@@ -40,12 +40,12 @@ TEST_CASE("PEFT's adapters give PEFT's logits, before and after merging") {
   for (const std::string kind : {"plain", "rslora", "patterns", "list"}) {
     INFO(kind);
     const ModelPtr model = load();
-    load_adapter(*model, adapter(kind));
+    load_adapter(model->module(), adapter(kind));
     check_close(logits_of(*model, golden), golden[kind + ".logits"]);
     check_close(loss_of(logits_of(*model, golden), golden["labels"]).view({1}),
                 golden[kind + ".loss"]);
-    merge_lora(*model);
-    CHECK_FALSE(has_lora(*model));
+    merge_lora(model->module());
+    CHECK_FALSE(has_lora(model->module()));
     check_close(logits_of(*model, golden), golden[kind + ".logits"]);
     if (golden.has(kind + ".merged_logits")) {
       check_close(logits_of(*model, golden), golden[kind + ".merged_logits"]);
@@ -58,10 +58,10 @@ TEST_CASE("gradients of the branches equal PEFT's") {
   for (const std::string kind : {"plain", "rslora"}) {
     INFO(kind);
     const ModelPtr model = load();
-    load_adapter(*model, adapter(kind));
+    load_adapter(model->module(), adapter(kind));
     loss_of(logits_of(*model, golden), golden["labels"]).backward();
     std::int64_t compared = 0;
-    for (const auto& item : model->named_parameters()) {
+    for (const auto& item : model->module().named_parameters()) {
       const std::string name = kind + ".grad.base_model.model." + item.key();
       if (!golden.has(name)) continue;
       INFO(name);
@@ -79,11 +79,12 @@ TEST_CASE("a new adapter changes nothing, and is the same for the same seed") {
   at::Tensor first;
   for (int run = 0; run < 2; ++run) {
     const ModelPtr model = load();
-    const auto hit = attach_lora(*model, config, at::detail::createCPUGenerator(7));
+    const auto hit = attach_lora(model->module(), config, at::detail::createCPUGenerator(7));
     CHECK(hit.size() == 14);
     check_close(logits_of(*model, golden), golden["base_logits"], 1e-6);
     const at::Tensor a =
-        model->named_parameters()["model.text_model.layers.0.self_attn.q_proj.lora_A.weight"];
+        model->module()
+            .named_parameters()["model.text_model.layers.0.self_attn.q_proj.lora_A.weight"];
     CHECK(a.abs().max().item<double>() <= 1 / std::sqrt(48.0));
     if (run == 0) first = a;
     CHECK(a.equal(first));
@@ -96,10 +97,10 @@ TEST_CASE("a saved adapter loads with the same branches") {
   const ScratchFolder folder;
   for (const std::string kind : {"plain", "patterns"}) {
     const ModelPtr model = load();
-    const LoraConfig config = load_adapter(*model, adapter(kind));
-    save_adapter(*model, config, folder.path() / kind, "base");
+    const LoraConfig config = load_adapter(model->module(), adapter(kind));
+    save_adapter(model->module(), config, folder.path() / kind, "base");
     const ModelPtr again = load();
-    load_adapter(*again, folder.path() / kind);
+    load_adapter(again->module(), folder.path() / kind);
     check_close(logits_of(*again, golden), golden[kind + ".logits"]);
     const SafetensorsFile ours(folder.path() / kind / "adapter_model.safetensors");
     const SafetensorsFile theirs(adapter(kind) / "adapter_model.safetensors");
@@ -150,10 +151,10 @@ TEST_CASE("adapter configs that can't be honoured are refused by name") {
 TEST_CASE("adapter files that don't fit are refused by name") {
   const ScratchFolder folder;
   const ModelPtr model = load();
-  CHECK_THROWS_WITH(load_adapter(*model, folder.path()),
+  CHECK_THROWS_WITH(load_adapter(model->module(), folder.path()),
                     Contains("adapter_config.json: can't open"));
   save_text(folder.path() / "adapter_config.json", R"({"r": 2, "target_modules": ["nothing"]})");
-  CHECK_THROWS_WITH(load_adapter(*model, folder.path()),
+  CHECK_THROWS_WITH(load_adapter(model->module(), folder.path()),
                     "target_modules: no module matches: got [\"nothing\"]");
   save_text(folder.path() / "adapter_config.json",
             R"({"r": 2, "target_modules": ["connector.modality_projection.proj"]})");
@@ -162,14 +163,14 @@ TEST_CASE("adapter files that don't fit are refused by name") {
   const auto file = folder.path() / "adapter_model.safetensors";
   save_safetensors(file, {{a, at::zeros({3, 128})}});
   CHECK_THROWS_WITH(
-      load_adapter(*model, folder.path()),
+      load_adapter(model->module(), folder.path()),
       Contains(a + ": adapter tensor has the wrong shape: got [3, 128], wanted [2, 128]"));
   save_safetensors(file, {{a, at::zeros({2, 128})}});
-  CHECK_THROWS_WITH(load_adapter(*model, folder.path()),
+  CHECK_THROWS_WITH(load_adapter(model->module(), folder.path()),
                     Contains("1 adapter tensors are missing: got no " + b));
   save_safetensors(file,
                    {{a, at::zeros({2, 128})}, {b, at::zeros({48, 2})}, {"x", at::zeros({1})}});
-  CHECK_THROWS_WITH(load_adapter(*model, folder.path()),
+  CHECK_THROWS_WITH(load_adapter(model->module(), folder.path()),
                     Contains("x: adapter tensor has no place in the model"));
 }
 

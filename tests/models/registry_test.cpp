@@ -44,7 +44,7 @@ TEST_CASE("a saved model has the same weights and side files") {
 
 TEST_CASE("a tied head is one parameter; untied weights stay apart with a warning") {
   const ModelPtr tied = load_model(fixture("smolvlm_odd"), {});
-  const auto parameters = tied->named_parameters();
+  const auto parameters = tied->module().named_parameters();
   CHECK(parameters["lm_head.weight"].is_same(parameters["model.text_model.embed_tokens.weight"]));
 
   const ScratchFolder folder;
@@ -53,7 +53,7 @@ TEST_CASE("a tied head is one parameter; untied weights stay apart with a warnin
   save_model(*tied, fixture("smolvlm_odd"), folder.path());
   save_weights(folder.path(), weights);
   const ModelPtr apart = load_model(folder.path(), {});
-  const auto kept = apart->named_parameters();
+  const auto kept = apart->module().named_parameters();
   CHECK(kept["lm_head.weight"].equal(parameters["lm_head.weight"] + 1));
   CHECK_FALSE(kept["lm_head.weight"].is_same(kept["model.text_model.embed_tokens.weight"]));
 }
@@ -67,8 +67,8 @@ TEST_CASE("older key prefixes are understood") {
   save_model(*model, fixture("smolvlm_tiny"), folder.path());
   save_weights(folder.path(), wrapped);
   const ModelPtr again = load_model(folder.path(), {});
-  for (const auto& item : again->named_parameters()) {
-    CHECK(item.value().equal(model->named_parameters()[item.key()]));
+  for (const auto& item : again->module().named_parameters()) {
+    CHECK(item.value().equal(model->module().named_parameters()[item.key()]));
   }
 }
 
@@ -78,7 +78,7 @@ TEST_CASE("matrices kept in bfloat16 compute as in float32; what isn't stored so
   const ModelPtr kept = load_model(fixture("idefics3_tiny"), {.keep_bfloat16 = true});
   CHECK(kept->dtype() == at::kFloat);
   std::set<at::ScalarType> matrices, others;
-  for (const auto& item : kept->named_parameters()) {
+  for (const auto& item : kept->module().named_parameters()) {
     const bool is_matrix = item.value().dim() == 2;
     (is_matrix ? matrices : others).insert(item.value().scalar_type());
   }
@@ -98,7 +98,7 @@ TEST_CASE("matrices kept in bfloat16 compute as in float32; what isn't stored so
   CHECK(error(kept->encode_images(pixels, {}), wide->encode_images(pixels, {})) < 1e-5);
 
   const ModelPtr stored_wide = load_model(fixture("smolvlm_tiny"), {.keep_bfloat16 = true});
-  for (const auto& item : stored_wide->named_parameters()) {
+  for (const auto& item : stored_wide->module().named_parameters()) {
     CHECK(item.value().scalar_type() == at::kFloat);
   }
 }
@@ -118,12 +118,12 @@ TEST_CASE("bfloat16 on the CPU stays near float32") {
 TEST_CASE("random weights follow the seed and the config's deviation") {
   const ModelPtr first = make_model(fixture("smolvlm_tiny"));
   const ModelPtr second = make_model(fixture("smolvlm_tiny"));
-  initialize_weights(*first, 0.1, at::detail::createCPUGenerator(3));
-  initialize_weights(*second, 0.1, at::detail::createCPUGenerator(3));
-  for (const auto& item : first->named_parameters()) {
-    CHECK(item.value().equal(second->named_parameters()[item.key()]));
+  initialize_weights(first->module(), 0.1, at::detail::createCPUGenerator(3));
+  initialize_weights(second->module(), 0.1, at::detail::createCPUGenerator(3));
+  for (const auto& item : first->module().named_parameters()) {
+    CHECK(item.value().equal(second->module().named_parameters()[item.key()]));
   }
-  const auto parameters = first->named_parameters();
+  const auto parameters = first->module().named_parameters();
   CHECK(parameters["lm_head.weight"].std().item<double>() == Approx(0.1).epsilon(0.02));
   CHECK(parameters["model.text_model.norm.weight"].eq(1).all().item<bool>());
   CHECK(parameters["model.vision_model.post_layernorm.bias"].eq(0).all().item<bool>());

@@ -10,6 +10,7 @@
 #include "train/loss.h"
 #include "vlm/core/json.h"
 #include "vlm/models/registry.h"
+#include "vlm/nn/lora.h"
 
 namespace vlm::train {
 namespace {
@@ -37,7 +38,7 @@ struct GoldenRun {
 
 AdamW make_optimizer(VisionLanguageModel& model, bool lora, const Json& settings) {
   NamedTensors trained;
-  for (const auto& item : model.named_parameters()) {
+  for (const auto& item : model.module().named_parameters()) {
     const bool is_trained = !lora || is_lora_parameter(item.key());
     item.value().set_requires_grad(is_trained);
     if (is_trained) trained.emplace_back(item.key(), item.value());
@@ -56,8 +57,8 @@ TEST_CASE("ten LoRA steps, accumulation and full training give the reference's n
     INFO(run.name);
     const ModelPtr model = load_model(fixture(kModel), {});
     const bool lora = run.name != "full";
-    if (lora) load_adapter(*model, fixture(kModel + "/train/adapter_start"));
-    model->train();
+    if (lora) load_adapter(model->module(), fixture(kModel + "/train/adapter_start"));
+    model->module().train();
     AdamW optimizer = make_optimizer(*model, lora, settings);
     std::vector<double> losses, norms;
     int next = 0;

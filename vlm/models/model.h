@@ -9,7 +9,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <torch/nn/module.h>
 
 #include <cstdint>
 #include <map>
@@ -18,6 +17,10 @@
 
 #include "vlm/io/safetensors.h"
 #include "vlm/nn/kv_cache.h"
+
+namespace torch::nn {
+class Module;
+}
 
 namespace vlm {
 
@@ -30,8 +33,15 @@ struct ModelInputs {
   at::Tensor tile_mask;  // [N, S, S] bool, true = a real pixel; undefined: all real
 };
 
-class VisionLanguageModel : public torch::nn::Module {
+class VisionLanguageModel {
  public:
+  virtual ~VisionLanguageModel() = default;
+
+  // The graph itself, for whoever walks its parameters (adapters, optimizers, loading). Those
+  // include torch/nn/module.h; everyone else is spared its cost in the build.
+  virtual torch::nn::Module& module() = 0;
+  virtual const torch::nn::Module& module() const = 0;
+
   // Picture features; tiles go through the encoder in chunks of at most max_tiles_per_chunk.
   virtual at::Tensor encode_images(const at::Tensor& pixel_values, const at::Tensor& tile_mask) = 0;
 

@@ -92,7 +92,7 @@ void write_config(const fs::path& source, const fs::path& folder, at::ScalarType
 // Weights of projections and embeddings: the layers that take bfloat16 beside float32.
 std::set<std::string> find_matrices(const VisionLanguageModel& model) {
   std::set<std::string> names;
-  for (const auto& item : model.named_modules()) {
+  for (const auto& item : model.module().named_modules()) {
     const auto* module = item.value().get();
     if (dynamic_cast<const Linear*>(module) || dynamic_cast<const Embedding*>(module)) {
       names.insert(item.key() + ".weight");
@@ -142,10 +142,11 @@ ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {
     rules.kept_bfloat16 = find_matrices(*model);
   }
   NamedTensors parameters;
-  for (auto& item : model->named_parameters()) parameters.emplace_back(item.key(), item.value());
+  for (auto& item : model->module().named_parameters())
+    parameters.emplace_back(item.key(), item.value());
   load_weights(parameters, Checkpoint(folder), rules);
   model->tie_weights();
-  model->eval();
+  model->module().eval();
   return model;
 }
 

@@ -7,6 +7,8 @@
 // transformers 5.23.
 #pragma once
 
+#include <torch/nn/module.h>
+
 #include <filesystem>
 
 #include "vlm/models/llama.h"
@@ -31,9 +33,12 @@ struct SmolVlmConfig {
 
 class SmolVlmModelBody;
 
-class SmolVlm : public VisionLanguageModel {
+class SmolVlm : public VisionLanguageModel, public torch::nn::Module {
  public:
   explicit SmolVlm(const SmolVlmConfig& config);
+
+  torch::nn::Module& module() override { return *this; }
+  const torch::nn::Module& module() const override { return *this; }
 
   at::Tensor encode_images(const at::Tensor& pixel_values, const at::Tensor& tile_mask) override;
   at::Tensor embed(const at::Tensor& input_ids, const at::Tensor& image_features) override;

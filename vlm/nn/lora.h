@@ -12,38 +12,17 @@
 
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
-#include <torch/nn/module.h>
 
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "vlm/core/fields.h"
 #include "vlm/nn/layers.h"
+#include "vlm/nn/lora_config.h"
 
 namespace vlm {
-
-// Patterns in the order of the file: the first that matches a module's name wins.
-using PatternList = std::vector<std::pair<std::string, double>>;
-
-// The part of PEFT's LoraConfig that has an effect here, under PEFT's names.
-struct LoraConfig {
-  std::int64_t r = 8;
-  double lora_alpha = 8;
-  double lora_dropout = 0;
-  Names target_modules = std::vector<std::string>{};
-  std::optional<Names> exclude_modules;
-  bool use_rslora = false;
-  PatternList rank_pattern;
-  PatternList alpha_pattern;
-
-  // Names of adapter_config.json; throws Error for a method or an option that is not supported.
-  static LoraConfig parse(const OrderedJson& json, const std::string& where);
-  OrderedJson to_json(const std::string& base_model_name_or_path) const;
-};
 
 // A and B of one Linear. In the module tree they appear as its children lora_A and lora_B.
 class LoraBranch {

@@ -1,11 +1,11 @@
-// adapter_config.json ⇄ LoraConfig.
+#include "vlm/nn/lora_config.h"
+
 #include <nlohmann/json.hpp>
 #include <regex>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
-#include "vlm/nn/lora.h"
 
 namespace vlm {
 namespace {

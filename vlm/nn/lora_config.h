@@ -1,0 +1,38 @@
+// PEFT's LoraConfig: which modules get an adapter, and of what shape.
+//
+//   adapter_config.json ⇄ LoraConfig ─► lora.h
+//
+// Reference: peft 0.21.2. What PEFT can do and this can't is refused with an Error that names it.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "vlm/core/fields.h"
+
+namespace vlm {
+
+// Patterns in the order of the file: the first that matches a module's name wins.
+using PatternList = std::vector<std::pair<std::string, double>>;
+
+// The part of PEFT's LoraConfig that has an effect here, under PEFT's names.
+struct LoraConfig {
+  std::int64_t r = 8;
+  double lora_alpha = 8;
+  double lora_dropout = 0;
+  Names target_modules = std::vector<std::string>{};
+  std::optional<Names> exclude_modules;
+  bool use_rslora = false;
+  PatternList rank_pattern;
+  PatternList alpha_pattern;
+
+  // Names of adapter_config.json; throws Error for a method or an option that is not supported.
+  static LoraConfig parse(const OrderedJson& json, const std::string& where);
+  OrderedJson to_json(const std::string& base_model_name_or_path) const;
+};
+
+}  // namespace vlm
