@@ -90,6 +90,10 @@ class Processor {
                                     const std::vector<Image>& images) const {
     return encode_prompt(messages, process_pictures(images));
   }
+  EncodedConversation encode_conversation(const std::vector<Message>& messages,
+                                          const std::vector<Image>& images) const {
+    return encode_conversation(messages, process_pictures(images));
+  }
 };
 
 }  // namespace vlm
