@@ -3,7 +3,7 @@
 
     .deps/parity-venv/bin/python scripts/make_motion.py [--out .data/motion] [--train 6000] [--test 400]
 
-OUT/train/*.mp4 with train.jsonl, OUT/test/*.mp4 with test.jsonl: H.264, 128 x 128, 10 frames a second, 3 seconds. The
+OUT/train/*.mp4 with train.jsonl, OUT/test/*.mp4 with test.jsonl, OUT/plain/*.mp4 (on plain ground) with plain.jsonl: H.264, 128 x 128, 10 frames a second, 3 seconds. The
 photographs are those that pip's scikit-image brings (public domain or CC0); training and test share none. No single
 frame tells the direction: the shape may enter and leave the picture, so that it can stand anywhere at any time whichever
 way it moves. test_frozen.jsonl and test_shuffled.jsonl are controls: the clips of test.jsonl with the frame of
@@ -37,8 +37,9 @@ COLOURS = {"blue": (30, 60, 220), "green": (20, 160, 40), "red": (215, 30, 35), 
            "yellow": (245, 215, 40), "white": (250, 250, 250)}
 SHAPES = ["circle", "rectangle", "triangle"]
 SIDE, FPS, FRAMES = 128, 10, 30
-# SmolVLM2's rule takes frames 0, 14 and 29 of such a clip at its one frame a second.
-SAMPLED = [0, 14, 29]
+# SmolVLM2's rule takes frames 0, 14 and 29 of such a clip at its one frame a second; configs/motion.json is content
+# with at most two of them: first and last.
+SAMPLED = [0, 29]
 MIDDLE, SAMPLED_APART = 14, 14.5
 GRID = 10  # columns and rows that a place is told by
 CLIPS_A_RUN = 500
@@ -48,6 +49,13 @@ def load_photographs(packages, names):
     wheel = packages.wheel("scikit-image==0.25.2", WHEEL, WHEEL_SHA256, WHEEL_OPTIONS)
     with zipfile.ZipFile(wheel) as archive:
         return [Image.open(archive.open(f"skimage/data/{name}")).convert("RGB") for name in names]
+
+
+def plain_ground(chance):
+    """One light colour with some noise: float32 [SIDE, SIDE, 3]."""
+    noise = np.random.Generator(np.random.PCG64(chance.randrange(1 << 32)))
+    colour = np.array([chance.uniform(190, 255) for _ in range(3)], dtype=np.float32)
+    return np.clip(colour + noise.normal(0, 8, (SIDE, SIDE, 3)), 0, 255).astype(np.float32)
 
 
 def crop(photograph, chance):
@@ -91,7 +99,7 @@ def tell_places(centre_x, centre_y):
 
 def draw_clip(photograph, chance, direction):
     """(frames uint8 [FRAMES, SIDE, SIDE, 3], what is shown)."""
-    background = crop(photograph, chance)
+    background = crop(photograph, chance) if photograph else plain_ground(chance)
     colour, shape = chance.choice(list(COLOURS)), chance.choice(SHAPES)
     radius = chance.uniform(0.09, 0.15) * SIDE
     along, across, step = choose_path(chance, direction)
@@ -192,6 +200,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(".data/motion"))
     parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path(".data/cache"), help="for the wheel")
     parser.add_argument("--train", type=int, default=6000, help="clips to train on")
+    parser.add_argument("--plain", type=int, default=1500, help="clips on plain ground, to begin with")
     parser.add_argument("--test", type=int, default=400, help="clips to measure on")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--examples", action="store_true", help="write four clips over one photograph, and nothing else")
@@ -202,6 +211,9 @@ def main():
         return
     train = load_photographs(packages, TRAIN_PICTURES)
     test = load_photographs(packages, TEST_PICTURES)
+    rows = in_runs(drawn_clips([None], options.plain, options.seed + 2), options.out / "plain", CHANGES[""])
+    write_jsonl(options.out / "plain.jsonl", direction_rows(rows))
+    write_jsonl(options.out / "plain_path.jsonl", path_rows(rows))
     rows = in_runs(drawn_clips(train, options.train, options.seed), options.out / "train", CHANGES[""])
     write_jsonl(options.out / "train.jsonl", direction_rows(rows))
     write_jsonl(options.out / "train_path.jsonl", path_rows(rows))

@@ -57,10 +57,9 @@ def make_frames(name):
 
 
 def encode_clip(frames, rate, path, options):
-    count, height, width, _ = frames.shape
+    _, height, width, _ = frames.shape
     subprocess.run(["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}",
                     "-r", str(rate), "-i", "-", *options, str(path)], input=frames.tobytes(), check=True)
-    assert count > 0
 
 
 def decode_clip(path, shape):
@@ -78,13 +77,13 @@ class Media:
         self.arrays = {}
         for name in CLIPS:
             frames = make_frames(name)
-            path = folder / f"{name}.mkv"
+            path = folder / f"{name}.mp4"
             encode_clip(frames, CLIPS[name][1], path, ["-c:v", "libx264rgb", "-qp", "0"])
             assert np.array_equal(decode_clip(path, frames.shape), frames), "not lossless"
             self.arrays[name] = frames
 
     def path(self, name):
-        return self.pictures / name if name.endswith(".png") else self.folder / f"{name}.mkv"
+        return self.pictures / name if name.endswith(".png") else self.folder / f"{name}.mp4"
 
     def inputs(self, name):
         if name.endswith(".png"):
@@ -105,8 +104,7 @@ class Media:
 def oracle_answer(model, media, messages, names):
     """Greedy answer to a prompt put together from its media."""
     tokenizer = media.processor.tokenizer
-    text = media.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False,
-                                               chat_template=template_for(messages))
+    text = media.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     tiles = []
     for name in names:
         found = media.inputs(name)
@@ -126,13 +124,6 @@ def oracle_answer(model, media, messages, names):
             "token_logprobs": [logprobs[i, token].item() for i, token in enumerate(answer)],
             "text": tokenizer.decode(answer, skip_special_tokens=True),
             "margin": (top[:, 0] - top[:, 1]).min().item()}
-
-
-def template_for(messages):
-    """None: the processor's own, as transformers chooses where a message has a video."""
-    has_video = any(part["type"] == "video" for message in messages for part in message["content"])
-    assert has_video
-    return None
 
 
 def write_rows(media, path):
@@ -155,7 +146,7 @@ def check_rows(report, title, program, case, model, media, work):
         assert wanted["margin"] > 1e-3, f"{name}: two tokens too close to call: change the seed"
         report.equal(f"{title} {name}: text", rows[name].get("text", rows[name].get("error")), wanted["text"])
         times = [time for n in names if not n.endswith(".png") for time in media.times(n)]
-        report.equal(f"{title} {name}: frame times", frame_times(rows[name]), [round(time, 3) for time in times])
+        report.equal(f"{title} {name}: frame times", frame_times(rows[name]), [round(float(time), 3) for time in times])
 
 
 def frame_times(row):
@@ -191,9 +182,9 @@ def check_generate(report, title, program, case, model, media):
 def check_lossy(report, title, program, case, model, media):
     """A clip as files usually are: 4:2:0, converted to RGB by two programs."""
     frames, rate = make_frames("seconds"), CLIPS["seconds"][1]
-    encode_clip(frames, rate, media.folder / "lossy.mkv", ["-c:v", "libx264", "-pix_fmt", "yuv420p"])
+    encode_clip(frames, rate, media.folder / "lossy.mp4", ["-c:v", "libx264", "-pix_fmt", "yuv420p"])
     CLIPS["lossy"] = CLIPS["seconds"]
-    media.arrays["lossy"] = decode_clip(media.folder / "lossy.mkv", frames.shape)
+    media.arrays["lossy"] = decode_clip(media.folder / "lossy.mp4", frames.shape)
     wanted = oracle_answer(model, media, [turn("user", VIDEO, words("What moves?"))], ["lossy"])
     got = generate(program, case, media, ["lossy"], "What moves?")
     report.equal(f"{title} 4:2:0: prompt ids", got["prompt_token_ids"], wanted["prompt_token_ids"])

@@ -49,7 +49,7 @@ struct Outcome {
 };
 
 Outcome run(VisionLanguageModel& model, const std::vector<data::Batch>& batches) {
-  model.zero_grad();
+  model.module().zero_grad();
   Outcome outcome{.loss = at::zeros({})};
   for (const data::Batch& batch : batches) {
     const at::Tensor loss = loss_sum(model, batch);

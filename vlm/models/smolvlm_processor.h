@@ -24,6 +24,7 @@ class SmolVlmProcessor : public Processor {
   // checkpoint folder.
   explicit SmolVlmProcessor(const std::filesystem::path& folder);
 
+  using Processor::encode_conversation;
   using Processor::encode_prompt;
   ProcessedMedium process_picture(const Image& image) const override;
   MediumText picture_text(std::int64_t height, std::int64_t width) const override;
