@@ -38,7 +38,8 @@ class EvaluationEntries : public EntrySource {
       shares_.push_back(i > 0 && sample.media == before_);
       before_ = sample.media;
       for (const Message& message : sample.messages) digest_.add(message.role + text_of(message));
-      for (const data::MediaRef& medium : sample.media) {
+      for (const MediaRef& medium : sample.media) {
+        shows_videos_ = shows_videos_ || medium.kind == MediaKind::kVideo;
         digest_.add(medium.name);
         if (medium.bytes) digest_.add(*medium.bytes);
       }
@@ -54,28 +55,24 @@ class EvaluationEntries : public EntrySource {
     if (sample.references.size() > 1) entry.columns["answer"] = sample.references;
     sample.messages.pop_back();
     entry.messages = std::move(sample.messages);
-    for (const data::MediaRef& medium : sample.media) {
-      entry.pictures.push_back({.name = medium.name,
-                                .archive = medium.archive,
-                                .offset = medium.offset,
-                                .size = medium.size,
-                                .bytes = medium.bytes});
-    }
     if (!sample.media.empty()) entry.path = sample.media[0].name;
+    entry.media = std::move(sample.media);
     return entry;
   }
 
-  bool shares_pictures(std::int64_t index) const override {
+  bool shares_media(std::int64_t index) const override {
     return shares_.at(static_cast<std::size_t>(index));
   }
   std::vector<std::string> columns() const override { return {"answer"}; }
   bool asks() const override { return true; }
+  bool shows_videos() const override { return shows_videos_; }
   void add_to(Digest& digest) const override { digest.add(digest_.value()); }
 
  private:
   std::unique_ptr<data::Dataset> dataset_;
+  bool shows_videos_ = false;
   std::vector<bool> shares_;
-  std::vector<data::MediaRef> before_;
+  std::vector<MediaRef> before_;
   Digest digest_;
 };
 

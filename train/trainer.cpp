@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include <ATen/Context.h>
+#include <c10/core/GradMode.h>
 #include <torch/nn/module.h>
 
 #include <chrono>
@@ -23,7 +24,6 @@
 #include "vlm/core/progress.h"
 #include "vlm/models/picture_cache.h"
 #include "vlm/models/registry.h"
-#include "vlm/nn/lora.h"
 
 namespace vlm::train {
 

@@ -1,0 +1,54 @@
+// `vlm inspect-data` and training on every format of the examples.
+#include <filesystem>
+
+#include "tests/support/catch.h"
+#include "tests/support/run_program.h"
+
+namespace vlm {
+namespace {
+
+const std::vector<std::string> kConfigs = {"format_csv", "format_llava", "format_mixture",
+                                           "format_openai", "format_prompt_completion"};
+
+TEST_CASE("every example of a format can be trained on") {
+  for (const std::string& name : kConfigs) {
+    INFO(name);
+    const ProgramResult shown = run_vlm("inspect-data configs/" + name + ".json -n 2 --threads 1");
+    CHECK(shown.code == 0);
+    CHECK_THAT(shown.out, Contains("[picture 1: not split, ") && Contains("<end_of_utterance>]]") &&
+                              Contains("== train_files"));
+    CHECK(shown.out.find("ERROR") == std::string::npos);
+  }
+}
+
+TEST_CASE("files mixed with weights are trained on, and evaluated with the same formats") {
+  const ScratchFolder scratch;
+  const ProgramResult trained = run_vlm(
+      "finetune configs/format_mixture.json --device cpu --threads 1 --set max_steps=2 --set "
+      "'eval_files=[\"examples/formats/openai.jsonl\"]' --set output_dir=" +
+      scratch.at("out"));
+  INFO(trained.err);
+  CHECK(trained.code == 0);
+  CHECK_THAT(read_file(scratch.at("out/metrics.jsonl")), Contains("eval_loss"));
+}
+
+TEST_CASE("inspect-data writes a page, and fails on data that can't be trained on") {
+  const ScratchFolder scratch;
+  const std::string page = scratch.at("page.html");
+  CHECK(run_vlm("inspect-data configs/format_openai.json -n 3 --html " + page).code == 0);
+  CHECK_THAT(read_file(page), Contains("data:image/jpeg;base64,") && Contains("class=\"learned\""));
+
+  const std::string file =
+      scratch.write("t.jsonl", "{\"messages\":[{\"role\":\"user\",\"content\":\"only asks\"}]}\n");
+  const ProgramResult nothing =
+      run_vlm("inspect-data configs/format_openai.json --set 'train_files=[\"" + file + "\"]'");
+  CHECK(nothing.code == 3);
+  CHECK_THAT(nothing.out, Contains(file + ":1: sample has nothing to learn"));
+  const ProgramResult missing =
+      run_vlm("inspect-data configs/format_openai.json --set 'train_files=[\"nowhere.json\"]'");
+  CHECK(missing.code == 1);
+  CHECK_THAT(missing.err, Contains("nowhere.json: no such file or folder"));
+}
+
+}  // namespace
+}  // namespace vlm
