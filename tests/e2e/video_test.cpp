@@ -91,7 +91,7 @@ TEST_CASE("a folder of clips becomes rows, sorted, and broken clips rows with th
   const std::string csv = read_file(folder.at("rows.csv"));
   CHECK(csv.substr(0, csv.find('\r')) ==
         "id,path,question,duration_s,frames,dropped_duplicates,text,mean_logprob,min_logprob,"
-        "first_token_entropy,finish_reason,error");
+        "finish_reason,first_token_entropy,error");
   CHECK_THAT(csv, Contains(",3.0,\"[0.0,1.4,2.9]\",0,"));
   REQUIRE(run_vlm(command + folder.at("t.jsonl") + " --output-format txt").code == 3);
   CHECK(fs::exists(in / "deep/a.txt"));
