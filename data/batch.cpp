@@ -29,20 +29,59 @@ void check_example(const Example& example, const Sample& sample, std::int64_t ma
   }
 }
 
+// The media parts of a conversation, in order; true where it is a clip.
+std::vector<bool> find_videos(const std::vector<Message>& messages) {
+  std::vector<bool> is_video;
+  for (const Message& message : messages) {
+    for (const ContentPart& part : message.content) {
+      if (part.type != "text") is_video.push_back(part.type == "video");
+    }
+  }
+  return is_video;
+}
+
+// What opening one sample's media needs.
+struct MediaLoader {
+  const Processor& processor;
+  const EncodeOptions& options;
+
+  Image changed(Image image, std::uint64_t seed) const {
+    if (options.augmentation.is_off()) return image;
+    return augment(image, options.augmentation, seed);
+  }
+
+  ProcessedMedium load_picture(const std::filesystem::path& path, std::uint64_t seed) const {
+    return processor.process_picture(changed(load_image(path), seed));
+  }
+
+  // Frame by frame: sixty-four frames of a large clip are gigabytes, their tiles are not.
+  ProcessedMedium load_video(const std::filesystem::path& path, std::uint64_t seed) const {
+    ClipReader reader(path, options.video, processor.frame_sampling());
+    std::vector<at::Tensor> tiles;
+    std::vector<double> times_s;
+    reader.for_each_frame([&](VideoFrame frame) {
+      tiles.push_back(processor.process_frames({changed(std::move(frame.image), seed)}));
+      times_s.push_back(frame.time_s);
+      return true;
+    });
+    return {at::cat(tiles), processor.video_text(times_s, reader.duration_s())};
+  }
+};
+
 }  // namespace
 
 Example encode_example(const Sample& sample, const Processor& processor,
                        const EncodeOptions& options) {
   try {
-    std::vector<Image> images;
+    const MediaLoader loader{processor, options};
+    const std::vector<bool> is_video = find_videos(sample.messages);
+    std::vector<ProcessedMedium> media;
     for (std::size_t i = 0; i < sample.images.size(); ++i) {
-      Image image = load_image(sample.images[i]);
-      if (!options.augmentation.is_off()) {
-        image = augment(image, options.augmentation, options.seed + i);
-      }
-      images.push_back(std::move(image));
+      const bool clip = i < is_video.size() && is_video[i];
+      media.push_back(clip ? loader.load_video(sample.images[i], options.seed + i)
+                           : loader.load_picture(sample.images[i], options.seed + i));
     }
-    EncodedConversation encoded = processor.encode_conversation(sample.messages, images);
+    EncodedConversation encoded = processor.encode_conversation(sample.messages, join_media(media));
     Example example{.ids = std::move(encoded.ids), .pixel_values = encoded.pixel_values};
     for (std::size_t t = 0; t < example.ids.size(); ++t) {
       example.labels.push_back(encoded.is_trained[t] ? example.ids[t] : kIgnoredLabel);

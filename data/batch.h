@@ -1,7 +1,10 @@
 // Samples → one padded batch of ids, labels and tiles for the trainer.
 //
-//   Sample ─► encode_example (pictures opened, augmented, processed) ─► Example ─► collate ─► Batch
-//   [B, T]
+//   Sample ─► encode_example (pictures and clips opened, augmented, processed) ─► Example ─►
+//   collate ─► Batch [B, T]
+//
+// A batch may mix samples with pictures, with clips, with both and with text alone: tiles and
+// frames are one tensor, in the order of the places that take them.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +13,7 @@
 
 #include "data/augment.h"
 #include "data/sample.h"
+#include "data/video_clip.h"
 #include "vlm/models/model.h"
 #include "vlm/models/processor.h"
 
@@ -32,11 +36,13 @@ struct Batch {
 
 struct EncodeOptions {
   std::int64_t max_length = 0;  // longest sample in tokens; 0: no bound
-  AugmentConfig augmentation;
-  std::uint64_t seed = 0;  // of this sample's augmentation
+  AugmentConfig augmentation;   // a clip's frames are all changed alike
+  std::uint64_t seed = 0;       // of this sample's augmentation
+  VideoSampling video;
 };
 
-// Throws Error naming the sample: a picture that can't be read, too long, nothing to learn.
+// Throws Error naming the sample: a picture or clip that can't be read, too long, nothing to
+// learn.
 Example encode_example(const Sample& sample, const Processor& processor,
                        const EncodeOptions& options);
 

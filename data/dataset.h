@@ -1,13 +1,13 @@
 // Files → samples: JSONL of Hugging Face messages, and picture folders with metadata.jsonl or
 // metadata.csv.
 //
-// A JSONL line is {"messages": [{"role": …, "content": text or parts}], "images": [paths]}; parts
-// are
-// {"type": "text", "text": …} and {"type": "image"} (which takes the next of "images") or {"type":
-// "image", "path": …}. Content that is plain text in a line with images puts the image parts before
-// the first user turn's text, as TRL does. A folder's metadata row has "file_name" and a text
-// column; it becomes one turn: the picture and FolderOptions::prompt, answered by the text. Paths
-// are relative to the file they stand in. Every error names file and line.
+// A JSONL line is {"messages": [{"role": …, "content": text or parts}], "images": [paths],
+// "videos": [paths]}; parts are {"type": "text", "text": …}, {"type": "image"} (which takes the
+// next of "images") or {"type": "image", "path": …}, and the same with "video". Content that is
+// plain text in a line with images or videos puts their parts before the first user turn's text, as
+// TRL does. A folder's metadata row has "file_name" and a text column; it becomes one turn: the
+// picture and FolderOptions::prompt, answered by the text. Paths are relative to the file they
+// stand in. Every error names file and line.
 #pragma once
 
 #include <cstdint>

@@ -26,27 +26,40 @@ const std::string& require_string(const Json& object, const char* key, const std
   return found->get_ref<const std::string&>();
 }
 
-// The path of an entry of "images": a string, or {"path": string}.
-fs::path image_path(const Json& entry, const fs::path& folder, const std::string& where) {
+// The path of an entry of "images" or "videos": a string, or {"path": string}.
+fs::path media_path(const Json& entry, const fs::path& folder, const std::string& where) {
   if (entry.is_string()) return folder / entry.get<std::string>();
   return folder / require_string(entry, "path", where);
 }
 
-std::vector<fs::path> parse_images(const Json& json, const fs::path& folder,
-                                   const std::string& where) {
-  std::vector<fs::path> paths;
-  const auto images = json.find(json.contains("images") ? "images" : "image");
-  if (images == json.end() || images->is_null()) return paths;
-  if (!images->is_array()) return {image_path(*images, folder, where + ": image")};
-  for (const Json& entry : *images) paths.push_back(image_path(entry, folder, where + ": images"));
-  return paths;
+// A kind of media: its parts, and the column that names the files of parts without a path.
+struct MediaColumn {
+  std::string type;  // "image" or "video"; the column is the plural
+  std::vector<fs::path> paths = {};
+  std::size_t used = 0;
+};
+
+MediaColumn parse_column(const Json& json, const std::string& type, const fs::path& folder,
+                         const std::string& where) {
+  MediaColumn column{.type = type};
+  const std::string plural = type + "s";
+  const auto entries = json.find(json.contains(plural) ? plural : type);
+  if (entries == json.end() || entries->is_null()) return column;
+  if (!entries->is_array()) {
+    column.paths = {media_path(*entries, folder, where + ": " + type)};
+    return column;
+  }
+  for (const Json& entry : *entries) {
+    column.paths.push_back(media_path(entry, folder, where + ": " + plural));
+  }
+  return column;
 }
 
-// Collects messages and hands out the "images" column to image parts that name no path.
+// Collects messages and hands out the columns' entries to media parts that name no path.
 class SampleParser {
  public:
-  SampleParser(std::vector<fs::path> images, fs::path folder, std::string where)
-      : column_(std::move(images)), folder_(std::move(folder)), where_(std::move(where)) {}
+  SampleParser(std::vector<MediaColumn> columns, fs::path folder, std::string where)
+      : columns_(std::move(columns)), folder_(std::move(folder)), where_(std::move(where)) {}
 
   Message parse_message(const Json& json) {
     Message message{.role = require_string(json, "role", where_)};
@@ -71,12 +84,13 @@ class SampleParser {
   }
 
   void finish(Sample& sample) {
-    if (next_ == 0 && paths_.empty() && has_plain_text_) put_images_first(sample);
-    if (next_ != column_.size()) {
-      throw Error({.what = "image parts don't fit the 'images' column",
+    if (paths_.empty() && has_plain_text_) put_media_first(sample);
+    for (const MediaColumn& column : columns_) {
+      if (column.used == column.paths.size()) continue;
+      throw Error({.what = concat(column.type, " parts don't fit the '", column.type, "s' column"),
                    .where = where_,
-                   .got = concat(next_, " parts"),
-                   .wanted = concat(column_.size())});
+                   .got = concat(column.used, " parts"),
+                   .wanted = concat(column.paths.size())});
     }
     sample.images = std::move(paths_);
   }
@@ -85,42 +99,51 @@ class SampleParser {
   ContentPart parse_part(const Json& part) {
     const std::string& type = require_string(part, "type", where_);
     if (type == "text") return {.type = type, .text = require_string(part, "text", where_)};
-    if (type != "image") {
-      throw Error({.what = "unknown content part",
-                   .where = where_,
-                   .got = concat("'", type, "'"),
-                   .wanted = "text or image"});
+    for (MediaColumn& column : columns_) {
+      if (type == column.type) return parse_medium(part, column);
     }
-    for (const char* key : {"path", "image"}) {
-      if (part.contains(key) && !part[key].is_null()) {
-        paths_.push_back(folder_ / require_string(part, key, where_));
-        return {.type = type};
-      }
-    }
-    if (next_ >= column_.size()) {
-      throw Error({.what = "more image parts than entries of 'images'",
-                   .where = where_,
-                   .got = concat(column_.size(), " entries")});
-    }
-    paths_.push_back(column_[next_++]);
-    return {.type = type};
+    throw Error({.what = "unknown content part",
+                 .where = where_,
+                 .got = concat("'", type, "'"),
+                 .wanted = "text, image or video"});
   }
 
-  void put_images_first(Sample& sample) {
+  ContentPart parse_medium(const Json& part, MediaColumn& column) {
+    for (const std::string& key : {std::string("path"), column.type}) {
+      if (part.contains(key) && !part[key].is_null()) {
+        paths_.push_back(folder_ / require_string(part, key.c_str(), where_));
+        return {.type = column.type};
+      }
+    }
+    if (column.used >= column.paths.size()) {
+      throw Error(
+          {.what = concat("more ", column.type, " parts than entries of '", column.type, "s'"),
+           .where = where_,
+           .got = concat(column.paths.size(), " entries")});
+    }
+    paths_.push_back(column.paths[column.used++]);
+    return {.type = column.type};
+  }
+
+  // Pictures, then clips, before the first user turn's text.
+  void put_media_first(Sample& sample) {
     for (Message& message : sample.messages) {
       if (message.role != "user") continue;
-      message.content.insert(message.content.begin(), column_.size(), {.type = "image"});
-      paths_ = column_;
-      next_ = column_.size();
+      std::vector<ContentPart> parts;
+      for (MediaColumn& column : columns_) {
+        parts.insert(parts.end(), column.paths.size(), {.type = column.type});
+        paths_.insert(paths_.end(), column.paths.begin(), column.paths.end());
+        column.used = column.paths.size();
+      }
+      message.content.insert(message.content.begin(), parts.begin(), parts.end());
       return;
     }
   }
 
-  std::vector<fs::path> column_;
+  std::vector<MediaColumn> columns_;
   fs::path folder_;
   std::string where_;
   std::vector<fs::path> paths_;
-  std::size_t next_ = 0;  // entries of the column used
   bool has_plain_text_ = false;
 };
 
@@ -164,7 +187,9 @@ Sample parse_sample(const Json& json, const fs::path& folder, const std::string&
   if (!json.is_object() || messages == json.end() || !messages->is_array() || messages->empty()) {
     throw sample_error(where, "no messages", json, "an object with a list 'messages'");
   }
-  SampleParser parser(parse_images(json, folder, where), folder, where);
+  SampleParser parser(
+      {parse_column(json, "image", folder, where), parse_column(json, "video", folder, where)},
+      folder, where);
   Sample sample{.where = where};
   for (const Json& message : *messages) sample.messages.push_back(parser.parse_message(message));
   parser.finish(sample);

@@ -1,4 +1,4 @@
-// One training or evaluation example before its pictures are opened.
+// One training or evaluation example before its pictures and clips are opened.
 #pragma once
 
 #include <filesystem>
@@ -11,7 +11,7 @@ namespace vlm::data {
 
 struct Sample {
   std::vector<Message> messages;
-  std::vector<std::filesystem::path> images;  // of the image parts, in their order
+  std::vector<std::filesystem::path> images;  // of the image and video parts, in their order
   std::string where;                          // "train.jsonl:12", for errors
 };
 

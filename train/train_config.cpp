@@ -1,5 +1,6 @@
 #include "train/train_config.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/concat.h"
@@ -9,6 +10,7 @@
 namespace vlm::train {
 namespace {
 
+const std::vector<std::string> kShapes = {"linear", "cosine", "1-sqrt"};
 const std::vector<std::string> kParts = {"vision_model", "connector", "text_model", "lm_head"};
 
 Error range_error(const char* key, const std::string& got, const std::string& wanted) {
@@ -44,6 +46,7 @@ void check_data(const TrainConfig& config) {
   }
   if (has_stages) config.parse_stages();
   config.augmentation.check();
+  config.video.check("video_");
 }
 
 void check_numbers(const TrainConfig& config) {
@@ -71,13 +74,56 @@ void check_numbers(const TrainConfig& config) {
   }
 }
 
+void refuse(bool is_wrong, const char* key, const std::string& what, const std::string& got) {
+  if (is_wrong) throw Error({.what = what, .where = key, .got = got});
+}
+
+void check_adapter(const TrainConfig& config) {
+  const std::string initial = config.init_lora_weights.is_string()
+                                  ? config.init_lora_weights.get<std::string>()
+                                  : config.init_lora_weights.dump();
+  if (initial != "true" && initial != "gaussian" && initial != "pissa") {
+    throw Error({.what = "value not allowed",
+                 .where = "init_lora_weights",
+                 .got = initial,
+                 .wanted = "true, gaussian or pissa"});
+  }
+  refuse(initial == "pissa" && config.method != "lora" && config.trains_adapter(),
+         "init_lora_weights", "pissa needs method lora", config.method);
+  refuse(!config.trains_adapter() && !config.modules_to_save.empty(), "modules_to_save",
+         "a full training trains every module", join(config.modules_to_save));
+  refuse(!config.trains_adapter() && config.bias != "none", "bias",
+         "a full training trains every bias", config.bias);
+  refuse(!config.trains_adapter() && config.loraplus_lr_ratio, "loraplus_lr_ratio",
+         "LoRA+ needs adapters", "method full");
+}
+
+void check_optimization(const TrainConfig& config) {
+  for (const auto& [key, rate] :
+       {std::pair{"vision_lr", config.vision_lr}, std::pair{"connector_lr", config.connector_lr},
+        std::pair{"text_lr", config.text_lr}}) {
+    if (!rate) continue;
+    require_between(*rate, 0, 1e3, key);
+    refuse(config.learning_rate == 0, key, "a part's rate needs a learning_rate to scale", "0");
+  }
+  if (config.loraplus_lr_ratio) {
+    require_between(*config.loraplus_lr_ratio, 1, 1e6, "loraplus_lr_ratio");
+  }
+  require_between(config.sgd_momentum, 0, 1 - 1e-9, "sgd_momentum");
+  refuse(config.sgd_momentum > 0 && config.optim != "sgd", "sgd_momentum", "only sgd has it",
+         config.optim);
+  config.lr_scheduler_kwargs.check(config.lr_scheduler_type);
+}
+
 void check(const TrainConfig& config) {
   for (const auto& [key, value] : {std::pair{"model_name_or_path", &config.model_name_or_path},
                                    std::pair{"output_dir", &config.output_dir}}) {
     if (value->empty()) throw Error({.what = "required key is missing", .where = key});
   }
-  if (config.adapter && config.method != "lora") {
-    throw Error({.what = "adapter needs method lora", .where = "adapter", .got = config.method});
+  if (config.adapter && !config.trains_adapter()) {
+    throw Error({.what = "adapter needs method lora, qlora or dora",
+                 .where = "adapter",
+                 .got = config.method});
   }
   if (config.init_weights == "random" && config.method != "full") {
     throw Error(
@@ -87,7 +133,9 @@ void check(const TrainConfig& config) {
   check_parts(config.target_parts, "target_parts");
   check_data(config);
   check_numbers(config);
-  if (config.method == "lora") config.lora();
+  check_adapter(config);
+  check_optimization(config);
+  if (config.trains_adapter()) config.lora();
 }
 
 // A list of names narrowed to parts of the model, as one regular expression that PEFT reads the
@@ -105,13 +153,45 @@ std::string scoped_pattern(const std::vector<std::string>& names,
 
 }  // namespace
 
+Fields ScheduleOptions::fields() {
+  return {{"num_cycles", &num_cycles, "Waves of the cosine; null: 0.5, with restarts 1"},
+          {"num_decay_steps", &num_decay_steps, "Last steps that warmup_stable_decay falls in"},
+          {"min_lr_ratio", &min_lr_ratio, "Where warmup_stable_decay ends, over the peak"},
+          {"warmup_type", &warmup_type, "Of warmup_stable_decay; null: linear", kShapes},
+          {"decay_type", &decay_type, "Of warmup_stable_decay; null: cosine", kShapes}};
+}
+
+void ScheduleOptions::check(const std::string& schedule) const {
+  const std::string where = "lr_scheduler_kwargs.";
+  const bool is_wsd = schedule == "warmup_stable_decay";
+  const auto refuse_others = [&](bool is_given, bool has_it, const char* key) {
+    if (!is_given || has_it) return;
+    throw Error({.what = "the schedule has no such option", .where = where + key, .got = schedule});
+  };
+  refuse_others(num_cycles.has_value(), is_wsd || schedule.starts_with("cosine"), "num_cycles");
+  refuse_others(num_decay_steps.has_value(), is_wsd, "num_decay_steps");
+  refuse_others(min_lr_ratio.has_value(), is_wsd, "min_lr_ratio");
+  refuse_others(warmup_type.has_value(), is_wsd, "warmup_type");
+  refuse_others(decay_type.has_value(), is_wsd, "decay_type");
+  if (is_wsd && num_decay_steps.value_or(0) < 1) {
+    throw Error({.what = "warmup_stable_decay needs the length of its decay",
+                 .where = where + "num_decay_steps"});
+  }
+  if (num_cycles) require_between(*num_cycles, 1e-9, 1e6, "lr_scheduler_kwargs.num_cycles");
+  if (min_lr_ratio) require_between(*min_lr_ratio, 0, 1, "lr_scheduler_kwargs.min_lr_ratio");
+}
+
 Fields TrainConfig::fields() {
   augmentation_fields_ = augmentation.fields();
-  return {
+  schedule_fields_ = lr_scheduler_kwargs.fields();
+  Fields all = {
       {"model_name_or_path", &model_name_or_path,
        "Model folder, or org/name (in the Hugging Face cache, or pulled into it)"},
       {"output_dir", &output_dir, "Folder for the result, checkpoints and metrics.jsonl"},
-      {"method", &method, "What is trained: adapters, or every weight", {"lora", "full"}},
+      {"method",
+       &method,
+       "What is trained: adapters (lora, dora; qlora on an NF4 base), or every weight",
+       {"lora", "qlora", "dora", "full"}},
       {"adapter", &adapter,
        "PEFT adapter folder to go on from; its settings replace the LoRA keys"},
       {"init_weights", &init_weights, "Where a full training starts", {"checkpoint", "random"}},
@@ -132,8 +212,16 @@ Fields TrainConfig::fields() {
        "Names of linear layers (within target_parts), or one regular expression for whole names"},
       {"target_parts", &target_parts, "Parts that a list of target_modules is looked up in"},
       {"use_rslora", &use_rslora, "Scaling is lora_alpha / sqrt(r)"},
+      {"init_lora_weights", &init_lora_weights,
+       "How adapters begin: true (A uniform, B zero), gaussian, or pissa"},
       {"rank_pattern", &rank_pattern, "Other ranks for some layers: {pattern: r}"},
       {"alpha_pattern", &alpha_pattern, "Other alphas for some layers: {pattern: alpha}"},
+      {"bias",
+       &bias,
+       "Biases that are trained too: those of adapted layers, or all",
+       {"none", "lora_only", "all"}},
+      {"modules_to_save", &modules_to_save,
+       "Modules that are trained whole and stored with the adapter"},
       {"num_train_epochs", &num_train_epochs, "Passes over train_files"},
       {"max_steps", &max_steps, "Optimizer steps in place of num_train_epochs; -1: off"},
       {"per_device_train_batch_size", &per_device_train_batch_size, "Samples a forward pass"},
@@ -141,15 +229,23 @@ Fields TrainConfig::fields() {
       {"gradient_accumulation_steps", &gradient_accumulation_steps,
        "Forward passes an optimizer step"},
       {"learning_rate", &learning_rate, "Peak learning rate"},
-      {"weight_decay", &weight_decay, "AdamW's decay; biases and norms have none"},
+      {"vision_lr", &vision_lr, "Another peak for vision_model"},
+      {"connector_lr", &connector_lr, "Another peak for connector"},
+      {"text_lr", &text_lr, "Another peak for text_model and lm_head"},
+      {"loraplus_lr_ratio", &loraplus_lr_ratio, "LoRA+: times the rate for B and for vectors"},
+      {"optim", &optim, "Optimizer", {"adamw", "adamw_8bit", "sgd"}},
+      {"weight_decay", &weight_decay, "Decay; biases and norms have none"},
       {"adam_beta1", &adam_beta1, "AdamW beta 1"},
       {"adam_beta2", &adam_beta2, "AdamW beta 2"},
       {"adam_epsilon", &adam_epsilon, "AdamW epsilon"},
+      {"sgd_momentum", &sgd_momentum, "Momentum of sgd"},
       {"max_grad_norm", &max_grad_norm, "Gradients are scaled down to this norm; 0: off"},
       {"lr_scheduler_type",
        &lr_scheduler_type,
        "Learning rate after the warm-up",
-       {"linear", "cosine", "constant", "constant_with_warmup"}},
+       {"linear", "cosine", "cosine_with_restarts", "constant", "constant_with_warmup",
+        "warmup_stable_decay"}},
+      {"lr_scheduler_kwargs", &schedule_fields_},
       {"warmup_steps", &warmup_steps, "Steps from 0 to the peak"},
       {"warmup_ratio", &warmup_ratio,
        "The same as a fraction of all steps, when warmup_steps is 0"},
@@ -161,6 +257,11 @@ Fields TrainConfig::fields() {
       {"save_steps", &save_steps, "Steps between checkpoints; 0: none"},
       {"save_total_limit", &save_total_limit, "Checkpoints kept"},
   };
+  const Fields clips = video.fields();
+  const auto after = std::find_if(all.begin(), all.end(),
+                                  [](const Field& field) { return field.name == "augmentation"; });
+  all.insert(after + 1, clips.begin(), clips.end());
+  return all;
 }
 
 std::vector<Stage> TrainConfig::parse_stages() const {
@@ -189,6 +290,10 @@ LoraConfig TrainConfig::lora() const {
   json["lora_alpha"] = lora_alpha;
   json["lora_dropout"] = lora_dropout;
   json["use_rslora"] = use_rslora;
+  json["use_dora"] = method == "dora";
+  json["init_lora_weights"] = OrderedJson::parse(init_lora_weights.dump());
+  json["bias"] = bias;
+  json["modules_to_save"] = modules_to_save;
   json["rank_pattern"] = OrderedJson::parse(rank_pattern.dump());
   json["alpha_pattern"] = OrderedJson::parse(alpha_pattern.dump());
   if (const auto* names = std::get_if<std::vector<std::string>>(&target_modules)) {
@@ -197,6 +302,37 @@ LoraConfig TrainConfig::lora() const {
     json["target_modules"] = std::get<std::string>(target_modules);
   }
   return LoraConfig::parse(json, "config");
+}
+
+OptimizerOptions TrainConfig::optimizer() const {
+  return {.optim = optim,
+          .beta1 = adam_beta1,
+          .beta2 = adam_beta2,
+          .epsilon = adam_epsilon,
+          .weight_decay = weight_decay,
+          .momentum = sgd_momentum};
+}
+
+Schedule TrainConfig::schedule(std::int64_t total_steps) const {
+  const ScheduleOptions& options = lr_scheduler_kwargs;
+  const auto by_ratio =
+      static_cast<std::int64_t>(std::ceil(warmup_ratio * static_cast<double>(total_steps)));
+  Schedule schedule{.type = lr_scheduler_type,
+                    .learning_rate = learning_rate,
+                    .warmup_steps = warmup_steps > 0 ? warmup_steps : by_ratio,
+                    .total_steps = total_steps,
+                    .num_cycles = options.num_cycles.value_or(0),
+                    .num_decay_steps = options.num_decay_steps.value_or(0),
+                    .min_lr_ratio = options.min_lr_ratio.value_or(0),
+                    .warmup_type = options.warmup_type.value_or("linear"),
+                    .decay_type = options.decay_type.value_or("cosine")};
+  if (options.num_decay_steps && schedule.warmup_steps + *options.num_decay_steps > total_steps) {
+    throw Error({.what = "warm-up and decay are longer than the run",
+                 .where = "lr_scheduler_kwargs.num_decay_steps",
+                 .got = concat(schedule.warmup_steps, " + ", schedule.num_decay_steps),
+                 .wanted = concat("at most ", total_steps, " steps")});
+  }
+  return schedule;
 }
 
 TrainConfig load_train_config(const std::filesystem::path& path,

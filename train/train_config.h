@@ -15,6 +15,9 @@
 #include <vector>
 
 #include "data/augment.h"
+#include "data/video_clip.h"
+#include "train/optimizer.h"
+#include "train/schedule.h"
 #include "vlm/core/fields.h"
 #include "vlm/nn/lora_config.h"
 
@@ -24,6 +27,19 @@ namespace vlm::train {
 struct Stage {
   std::vector<std::string> train_files;
   std::int64_t steps = 0;
+};
+
+// What some schedules take beside the warm-up, named as their arguments are in transformers.
+struct ScheduleOptions {
+  std::optional<double> num_cycles;
+  std::optional<std::int64_t> num_decay_steps;
+  std::optional<double> min_lr_ratio;
+  std::optional<std::string> warmup_type;
+  std::optional<std::string> decay_type;
+
+  Fields fields();
+  // Throws Error for an option that the schedule doesn't have or can't do without.
+  void check(const std::string& schedule) const;
 };
 
 struct TrainConfig {
@@ -43,6 +59,7 @@ struct TrainConfig {
   std::int64_t max_length = 0;
   bool shuffle = true;
   data::AugmentConfig augmentation;
+  data::VideoSampling video;
 
   // LoRA
   std::int64_t r = 8;
@@ -52,8 +69,11 @@ struct TrainConfig {
                                                   "gate_proj", "up_proj", "down_proj"};
   std::vector<std::string> target_parts = {"text_model"};
   bool use_rslora = false;
+  Json init_lora_weights = true;
   Json rank_pattern;
   Json alpha_pattern;
+  std::string bias = "none";
+  std::vector<std::string> modules_to_save;
 
   // Optimization
   double num_train_epochs = 3;
@@ -62,12 +82,17 @@ struct TrainConfig {
   std::int64_t per_device_eval_batch_size = 8;
   std::int64_t gradient_accumulation_steps = 1;
   double learning_rate = 5e-5;
+  std::optional<double> vision_lr, connector_lr, text_lr;
+  std::optional<double> loraplus_lr_ratio;
+  std::string optim = "adamw";
   double weight_decay = 0;
   double adam_beta1 = 0.9;
   double adam_beta2 = 0.999;
   double adam_epsilon = 1e-8;
+  double sgd_momentum = 0;
   double max_grad_norm = 1.0;
   std::string lr_scheduler_type = "linear";
+  ScheduleOptions lr_scheduler_kwargs;
   std::int64_t warmup_steps = 0;
   double warmup_ratio = 0;
   bool gradient_checkpointing = false;
@@ -81,10 +106,14 @@ struct TrainConfig {
 
   Fields fields();
   std::vector<Stage> parse_stages() const;
+  // True for lora, qlora and dora.
+  bool trains_adapter() const { return method != "full"; }
   LoraConfig lora() const;
+  OptimizerOptions optimizer() const;
+  Schedule schedule(std::int64_t total_steps) const;
 
  private:
-  Fields augmentation_fields_;  // what the nested field points to
+  Fields augmentation_fields_, schedule_fields_;  // what the nested fields point to
 };
 
 // Reads and checks a config file, with overrides "key=value" applied. Throws Error naming file and

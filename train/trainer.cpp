@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "train/loss.h"
+#include "train/parameters.h"
 #include "train/step_loader.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -25,8 +26,15 @@ namespace fs = std::filesystem;
 // Random streams of a run, told apart in mix_seed.
 enum Stream : std::uint64_t { kOrderStream = 1, kAugmentStream, kDropoutStream, kWeightStream };
 
-bool is_part(const std::string& parameter, const std::string& part) {
-  return parameter.starts_with(part + ".") || parameter.find("." + part + ".") != std::string::npos;
+// The adapter to train: the one to go on from, or a new one.
+LoraConfig choose_adapter(const TrainConfig& config) {
+  if (!config.adapter) return config.lora();
+  const LoraConfig lora = load_adapter_config(*config.adapter);
+  if (lora.use_dora == (config.method == "dora")) return lora;
+  throw Error({.what = "the adapter is of another method",
+               .where = *config.adapter,
+               .got = lora.use_dora ? "dora" : "lora",
+               .wanted = config.method});
 }
 
 }  // namespace
@@ -48,6 +56,7 @@ void Trainer::load_model_and_adapter(at::Device device) {
   const auto seed = static_cast<std::uint64_t>(config_.seed);
   model_folder_ = find_or_pull_model(config_.model_name_or_path);
   at::Generator generator = at::detail::createCPUGenerator(mix_seed(seed, kWeightStream));
+  if (config_.trains_adapter()) lora_ = choose_adapter(config_);
   if (config_.init_weights == "random") {
     model_ = make_model(model_folder_);
     initialize_weights(model_->module(), model_->initializer_range(), generator);
@@ -57,41 +66,24 @@ void Trainer::load_model_and_adapter(at::Device device) {
     std::string dtype = options_.runtime.dtype;
     // Small updates vanish in bfloat16 weights: what is trained is float32 unless asked otherwise.
     if (config_.method == "full" && dtype == "auto") dtype = "float32";
-    model_ = load_model(model_folder_, {.dtype = dtype, .device = device});
+    model_ = load_model(model_folder_, {.dtype = dtype,
+                                        .device = device,
+                                        .quantize_nf4 = config_.method == "qlora",
+                                        .is_trained = [this](const std::string& module) {
+                                          return lora_.saves_module(module);
+                                        }});
   }
-  if (config_.method == "lora") {
-    if (config_.adapter) {
-      lora_ = load_adapter(model_->module(), *config_.adapter);
-    } else {
-      lora_ = config_.lora();
-      attach_lora(model_->module(), lora_, generator);
-    }
+  if (config_.adapter) {
+    load_adapter(model_->module(), *config_.adapter);
+  } else if (config_.trains_adapter()) {
+    attach_lora(model_->module(), lora_, generator);
   }
   processor_ = load_processor(model_folder_);
 }
 
 void Trainer::choose_trainable() {
-  NamedTensors trainable;
-  std::int64_t count = 0, total = 0;
-  const auto tied = model_->tied_weights();
-  for (const auto& item : model_->module().named_parameters()) {
-    const std::string& name = item.key();
-    bool is_trained = config_.method == "full" || is_lora_parameter(name);
-    for (const std::string& part : config_.freeze) is_trained = is_trained && !is_part(name, part);
-    if (tied.count(name)) continue;  // the shared parameter has its turn under its own name
-    item.value().set_requires_grad(is_trained);
-    total += item.value().numel();
-    if (!is_trained) continue;
-    count += item.value().numel();
-    trainable.emplace_back(name, item.value());
-  }
-  if (trainable.empty()) throw Error({.what = "nothing is left to train", .where = "freeze"});
-  log_info(concat("trains ", count, " of ", total, " parameters"));
-  optimizer_ =
-      std::make_unique<AdamW>(trainable, AdamWOptions{.beta1 = config_.adam_beta1,
-                                                      .beta2 = config_.adam_beta2,
-                                                      .epsilon = config_.adam_epsilon,
-                                                      .weight_decay = config_.weight_decay});
+  const TrainedParameters chosen = choose_parameters(*model_, config_, lora_);
+  optimizer_ = make_optimizer(chosen.parameters, config_.optimizer(), chosen.rate_factors);
   model_->gradient_checkpointing = config_.gradient_checkpointing;
 }
 
@@ -117,13 +109,7 @@ void Trainer::load_data() {
   plan_ =
       std::make_unique<DataPlan>(sizes, samples_per_step, config_.shuffle,
                                  mix_seed(static_cast<std::uint64_t>(config_.seed), kOrderStream));
-  const std::int64_t total = plan_->total_steps();
-  const auto by_ratio =
-      static_cast<std::int64_t>(std::ceil(config_.warmup_ratio * static_cast<double>(total)));
-  schedule_ = {.type = config_.lr_scheduler_type,
-               .learning_rate = config_.learning_rate,
-               .warmup_steps = config_.warmup_steps > 0 ? config_.warmup_steps : by_ratio,
-               .total_steps = total};
+  schedule_ = config_.schedule(plan_->total_steps());
 }
 
 void Trainer::resume() {
@@ -153,6 +139,7 @@ TrainResult Trainer::run() {
       .batch_size = config_.per_device_train_batch_size,
       .max_length = config_.max_length,
       .augmentation = config_.augmentation,
+      .video = config_.video,
       .seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kAugmentStream)};
   StepLoader loader(*plan_, datasets_, *processor_, loader_options, state_.step);
   const CheckpointWriter writer{.output_dir = config_.output_dir,
@@ -223,7 +210,8 @@ double Trainer::evaluate() {
     std::vector<data::Example> examples;
     for (std::int64_t i = begin; i < std::min(begin + batch_size, eval_dataset_->size()); ++i) {
       examples.push_back(data::encode_example(eval_dataset_->at(i), *processor_,
-                                              {.max_length = config_.max_length}));
+                                              {.max_length = config_.max_length,
+                                               .video = config_.video}));
     }
     const data::Batch batch = data::collate(examples, 0);
     sum += loss_sum(*model_, batch).item<double>();
@@ -255,7 +243,7 @@ void Trainer::log_step(double loss, double grad_norm, std::int64_t samples) {
 }
 
 void Trainer::save_result(const fs::path& folder) const {
-  if (config_.method == "lora") {
+  if (config_.trains_adapter()) {
     save_adapter(model_->module(), lora_, folder, config_.model_name_or_path);
   } else {
     save_model(*model_, model_folder_, folder);

@@ -1,12 +1,12 @@
 // The one fine-tuning loop: model, data and config in; adapter or checkpoint, metrics and
 // checkpoints out.
 //
-//   TrainConfig ─► Trainer::run: plan → batches → loss → backward → clip → AdamW → log, evaluate,
+//   TrainConfig ─► Trainer::run: plan → batches → loss → backward → clip → step → log, evaluate,
 //   save
 //
-// full and LoRA training differ in which parameters require gradients, nothing else. A run that was
-// cut off goes on from its last checkpoint and ends as an uninterrupted one would: order,
-// augmentation and dropout are functions of the seed and the step.
+// Methods differ in which parameters require gradients (parameters.h) and in how the base is
+// stored, nothing else. A run that was cut off goes on from its last checkpoint and ends as an
+// uninterrupted one would: order, augmentation and dropout are functions of the seed and the step.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -69,7 +69,7 @@ class Trainer {
   std::unique_ptr<data::Dataset> eval_dataset_;
   std::unique_ptr<DataPlan> plan_;
   Schedule schedule_;
-  std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<MetricsLog> metrics_;
   TrainingState state_;
   std::int64_t samples_since_log_ = 0;

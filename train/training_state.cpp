@@ -48,7 +48,7 @@ std::vector<fs::path> list_checkpoints(const fs::path& output_dir) {
 
 }  // namespace
 
-void CheckpointWriter::save(const TrainingState& state, const AdamW& optimizer) const {
+void CheckpointWriter::save(const TrainingState& state, const Optimizer& optimizer) const {
   const fs::path place = output_dir / concat("checkpoint-", state.step);
   const fs::path temporary = output_dir / concat("saving-checkpoint-", state.step);
   fs::remove_all(temporary);

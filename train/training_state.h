@@ -30,7 +30,7 @@ struct CheckpointWriter {
   std::function<void(const std::filesystem::path&)> save_weights;
 
   // Writes checkpoint-<step> and removes the oldest beyond the limit.
-  void save(const TrainingState& state, const AdamW& optimizer) const;
+  void save(const TrainingState& state, const Optimizer& optimizer) const;
 };
 
 // The newest whole checkpoint of a folder, if any.

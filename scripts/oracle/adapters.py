@@ -26,15 +26,32 @@ KINDS = {
         "fc1", "lm_head", "model.text_model.layers.0.mlp.up_proj", "proj", "q_proj"]),
 }
 
+# What else an adapter can own or do.
+METHODS = {
+    "dora": dict(r=4, lora_alpha=8, use_dora=True, target_modules=EVERY_PART),
+    "pissa": dict(r=4, lora_alpha=6, init_lora_weights="pissa", target_modules=TEXT_LINEARS),
+    "bias_all": dict(r=2, lora_alpha=4, bias="all", target_modules=EVERY_PART),
+    "bias_lora_only": dict(r=2, lora_alpha=4, bias="lora_only", target_modules=EVERY_PART),
+    "modules": dict(r=2, lora_alpha=4, target_modules=TEXT_LINEARS,
+                    modules_to_save=["connector", "lm_head", "text_model.norm"]),
+}
+
 
 def randomise(model, seed):
-    """Random A and B, B small enough that the adapter changes outputs by a fraction."""
+    """Random A and B, B small enough that the adapter changes outputs by a fraction.
+
+    What the adapter owns beside them moves by a fraction of its size.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
-            if ".lora_" not in name:
+            if not parameter.requires_grad:
                 continue
             values = torch.randn(parameter.shape, generator=generator)
+            if ".lora_" not in name or "magnitude" in name:
+                spread = parameter.std() if parameter.std() > 0 else 1.0
+                parameter.add_(values * 0.2 * spread)
+                continue
             scale = parameter.shape[1] ** -0.5
             parameter.copy_(values * scale * (0.4 if ".lora_B." in name else 1.0))
 
@@ -76,6 +93,17 @@ def adapter_golden(base, folder, batch, labels):
     return golden
 
 
+def initial_deltas(base, settings):
+    """{pissa_initial.<module>: scaling * B A} as PEFT begins, of the first decoder layer."""
+    model = get_peft_model(base, LoraConfig(**settings))
+    found = {}
+    for name, module in model.named_modules():
+        if ".layers.0." in name and hasattr(module, "get_delta_weight"):
+            key = name.removeprefix("base_model.model.")
+            found[f"pissa_initial.{key}"] = module.get_delta_weight("default").detach()
+    return found
+
+
 def single_sample(batch):
     """The first sample without its padding: small logits."""
     keep = batch["attention_mask"][0].bool()
@@ -90,18 +118,18 @@ def single_sample(batch):
 def wanted(kind, name):
     """Keeps the committed file small: gradients and merged logits of two kinds each."""
     if name.startswith("grad."):
-        return kind in ("plain", "rslora")
-    return name != "merged_logits" or kind in ("plain", "patterns")
+        return kind in ("plain", "rslora", "dora")
+    return name != "merged_logits" or kind in ("plain", "patterns", "dora")
 
 
-def all_goldens(load_base, folder, batch, seed, base_name):
+def all_goldens(load_base, folder, batch, seed, base_name, kinds=None):
     """Writes folder/<kind>/ for every kind; returns the tensors of folder/golden.safetensors."""
     sample = single_sample(batch)
     labels = forward.make_labels(batch)[:1, batch["attention_mask"][0].bool()]
     golden = {**sample, "labels": labels}
     with torch.no_grad():
         golden["base_logits"] = load_base()(**sample, use_cache=False).logits
-    for number, (kind, settings) in enumerate(KINDS.items()):
+    for number, (kind, settings) in enumerate((kinds or KINDS).items()):
         make_adapter(load_base(), folder / kind, settings, seed + number, base_name)
         found = adapter_golden(load_base(), folder / kind, sample, labels)
         difference = (found["logits"] - golden["base_logits"]).abs().max()

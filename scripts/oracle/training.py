@@ -118,6 +118,14 @@ def training_golden(load_base, start_folder, batches):
     return golden
 
 
+def dora_golden(load_base, start_folder, batches):
+    """10 steps of DoRA."""
+    model = PeftModel.from_pretrained(load_base(), start_folder, is_trainable=True)
+    record = run(model, batches, 10)
+    record |= {f"final.{name}": value for name, value in adapter_tensors(model).items()}
+    return {f"dora.{name}": value for name, value in record.items()}
+
+
 def sensitivity(load_base, start_folder, batches, golden):
     """How far float32 rounding alone moves the runs: largest differences to a float64 run."""
     exact = training_golden(lambda: load_base().double(), start_folder,

@@ -54,6 +54,16 @@ TEST_CASE("parts, plain text and system messages") {
   CHECK(parsed(user(R"("naïve 日 \n")")) == "user: naïve 日 \n []");
 }
 
+TEST_CASE("video parts do as image parts do, with 'videos' or 'video', in any mix") {
+  const std::string parts = R"([{"type":"video"},{"type":"image"},{"type":"video","path":"c.webm"},
+                               {"type":"video"}])";
+  CHECK(parsed(user(parts, R"(,"images":["a.png"],"videos":["b.mp4",{"path":"d.mkv"}])")) ==
+        "user: <video> <image> <video> <video> [/d/b.mp4;/d/a.png;/d/c.webm;/d/d.mkv;]");
+  CHECK(parsed(user(R"([{"type":"video","video":"/e.mp4"}])")) == "user: <video> [/e.mp4;]");
+  CHECK(parsed(user(R"("What?")", R"(,"video":"b.mp4","image":"a.png")")) ==
+        "user: <image> <video> What? [/d/a.png;/d/b.mp4;]");
+}
+
 TEST_CASE("image parts take the entries of 'images' in order, or name their own path") {
   const std::string parts = R"([{"type":"image"},{"type":"text","text":"and"},{"type":"image"}])";
   CHECK(parsed(user(parts, R"(,"images":["a.png","sub/b.png"])")) ==
@@ -109,8 +119,12 @@ TEST_CASE("a malformed part is refused with its place") {
         "f:1: no 'text': got object, wanted an object with 'text'");
   CHECK(error_of(user(R"([{"type":"text","text":["a"]}])")) ==
         "f:1: text: wrong type: got array, wanted string");
+  CHECK(error_of(user(R"([{"type":"sound"}])")) ==
+        "f:1: unknown content part: got 'sound', wanted text, image or video");
   CHECK(error_of(user(R"([{"type":"video"}])")) ==
-        "f:1: unknown content part: got 'video', wanted text or image");
+        "f:1: more video parts than entries of 'videos': got 0 entries");
+  CHECK(error_of(user(R"([])", R"(,"videos":["a.mp4"])")) ==
+        "f:1: video parts don't fit the 'videos' column: got 0 parts, wanted 1");
   CHECK(error_of(user(R"([{"type":"image","path":3}])")) ==
         "f:1: path: wrong type: got number 3, wanted string");
 }

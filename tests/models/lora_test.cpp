@@ -134,10 +134,11 @@ LoraConfig parse(const char* text) {
 TEST_CASE("adapter configs that can't be honoured are refused by name") {
   CHECK_THROWS_WITH(parse(R"({"peft_type": "IA3"})"),
                     "a.json: adapter type is not supported: got IA3, wanted LORA");
-  CHECK_THROWS_WITH(parse(R"({"use_dora": true})"),
-                    "a.json: adapter option is not supported: got use_dora = true");
-  CHECK_THROWS_WITH(parse(R"({"bias": "all"})"), Contains("bias = \"all\""));
-  CHECK_THROWS_WITH(parse(R"({"modules_to_save": ["lm_head"]})"), Contains("modules_to_save"));
+  CHECK_THROWS_WITH(parse(R"({"use_qalora": true})"),
+                    "a.json: adapter option is not supported: got use_qalora = true");
+  CHECK_THROWS_WITH(parse(R"({"init_lora_weights": "olora"})"),
+                    Contains("init_lora_weights = \"olora\""));
+  CHECK_THROWS_WITH(parse(R"({"bias": "some"})"), Contains("a.json: bias"));
   CHECK_THROWS_WITH(parse(R"({"r": 0})"), "a.json: r: rank out of range: got 0, wanted 1 to 65536");
   CHECK_THROWS_WITH(parse(R"({"lora_dropout": 1})"), Contains("dropout out of range"));
   CHECK_THROWS_WITH(parse(R"({"rank_pattern": {"q_proj": "x"}})"),

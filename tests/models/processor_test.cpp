@@ -42,9 +42,11 @@ TEST_CASE("conversations become transformers' prompts and ids") {
       for (const Json& name : one["images"]) images.push_back(picture(name));
       const auto messages = parse_messages(one["messages"]);
       const bool generates = one["add_generation_prompt"];
-      CHECK(processor.expand_prompt(messages, images, generates) == one["expanded"]);
-      const auto encoded = generates ? processor.encode_prompt(messages, images)
-                                     : processor.encode_conversation(messages, images);
+      CHECK(processor.expand_prompt(messages, processor.process_pictures(images), generates) ==
+            one["expanded"]);
+      const auto encoded =
+          generates ? processor.encode_prompt(messages, images)
+                    : processor.encode_conversation(messages, processor.process_pictures(images));
       CHECK(encoded.ids == one["input_ids"].get<std::vector<std::int64_t>>());
     }
   }

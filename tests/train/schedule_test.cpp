@@ -32,6 +32,31 @@ TEST_CASE("learning rates equal those of transformers' schedules") {
   CHECK(compared >= 60);
 }
 
+TEST_CASE("restarts, waves and warm-up, stable, decay equal transformers'") {
+  const Json golden = load_json(fixture("optimizers/schedules.json"));
+  CHECK(golden["schedules"].size() == 6);
+  for (const auto& [name, one] : golden["schedules"].items()) {
+    INFO(name);
+    const Json& options = one["options"];
+    const Schedule schedule{.type = one["type"],
+                            .learning_rate = golden["learning_rate"],
+                            .warmup_steps = one["warmup_steps"],
+                            .total_steps = golden["total_steps"],
+                            .num_cycles = options.value("num_cycles", 0.0),
+                            .num_decay_steps = options.value("num_decay_steps", 0),
+                            .min_lr_ratio = options.value("min_lr_ratio", 0.0),
+                            .warmup_type = options.value("warmup_type", "linear"),
+                            .decay_type = options.value("decay_type", "cosine")};
+    const auto wanted = one["learning_rates"].get<std::vector<double>>();
+    REQUIRE(wanted.size() == 22);  // two steps behind the end
+    for (std::size_t step = 0; step < wanted.size(); ++step) {
+      INFO("step " << step);
+      CHECK(schedule.at(static_cast<std::int64_t>(step)) ==
+            Approx(wanted[step]).epsilon(1e-12).margin(1e-18));
+    }
+  }
+}
+
 TEST_CASE("every epoch is a new order of all samples") {
   const DataPlan plan({{.samples = 10, .steps = 8}}, 4, true, 5);
   std::vector<std::int64_t> epochs[2];

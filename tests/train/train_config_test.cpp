@@ -36,8 +36,8 @@ TEST_CASE("keys are strict, and overrides win") {
                     Contains("c.json: unknown key 'learning_rat' (did you mean 'learning_rate'?)"));
   CHECK_THROWS_WITH(load(R"(, "augmentation": {"shift": 2})"),
                     Contains("augmentation.shift: value out of range: got 2, wanted 0 to below 1"));
-  CHECK_THROWS_WITH(load(R"(, "method": "qlora")"),
-                    Contains("method: unknown value: got 'qlora', wanted lora, full"));
+  CHECK_THROWS_WITH(load(R"(, "method": "vera")"),
+                    Contains("method: unknown value: got 'vera', wanted lora, qlora, dora, full"));
 }
 
 TEST_CASE("values that can't work are refused by key") {
@@ -63,6 +63,45 @@ TEST_CASE("values that can't work are refused by key") {
   CHECK_THROWS_WITH(load("", {"train_files=[]"}), Contains("train_files: no training data"));
   CHECK_THROWS_WITH(load("", {"train_files=[]", R"(stages=[{"train_files": ["a"]}])"}),
                     Contains("stages[0]: a stage needs train_files and steps"));
+}
+
+TEST_CASE("options that would have no effect, or can't have one, are refused by key") {
+  CHECK_THROWS_WITH(load(R"(, "init_lora_weights": "olora")"),
+                    Contains("init_lora_weights: value not allowed: got olora, wanted true"));
+  CHECK_THROWS_WITH(load(R"(, "init_lora_weights": "pissa", "method": "qlora")"),
+                    Contains("init_lora_weights: pissa needs method lora: got qlora"));
+  CHECK_THROWS_WITH(load(R"(, "method": "full", "modules_to_save": ["lm_head"])"),
+                    Contains("modules_to_save: a full training trains every module"));
+  CHECK_THROWS_WITH(load(R"(, "method": "full", "bias": "all")"),
+                    Contains("bias: a full training trains every bias"));
+  CHECK_THROWS_WITH(load(R"(, "method": "full", "loraplus_lr_ratio": 4)"),
+                    Contains("loraplus_lr_ratio: LoRA+ needs adapters"));
+  CHECK_THROWS_WITH(load(R"(, "loraplus_lr_ratio": 0.5)"),
+                    Contains("loraplus_lr_ratio: value out of range"));
+  CHECK_THROWS_WITH(load(R"(, "vision_lr": 1e-5, "learning_rate": 0)"),
+                    Contains("vision_lr: a part's rate needs a learning_rate"));
+  CHECK_THROWS_WITH(load(R"(, "sgd_momentum": 0.9)"), Contains("sgd_momentum: only sgd has it"));
+  CHECK_THROWS_WITH(load("", {"lr_scheduler_kwargs.num_cycles=2"}),
+                    Contains("lr_scheduler_kwargs.num_cycles: the schedule has no such option: "
+                             "got linear"));
+  CHECK_THROWS_WITH(load("", {"lr_scheduler_type=warmup_stable_decay"}),
+                    Contains("num_decay_steps: warmup_stable_decay needs the length of its decay"));
+  CHECK_THROWS_WITH(
+      load("", {"lr_scheduler_type=warmup_stable_decay", "lr_scheduler_kwargs.num_decay_steps=9"})
+          .schedule(5),
+      Contains("warm-up and decay are longer than the run: got 0 + 9"));
+}
+
+TEST_CASE("the adapter's config is what the keys say") {
+  const LoraConfig lora = load(R"(, "method": "dora", "init_lora_weights": "gaussian",
+      "bias": "lora_only", "modules_to_save": ["lm_head"])")
+                              .lora();
+  CHECK(lora.use_dora);
+  CHECK(lora.init_lora_weights == "gaussian");
+  CHECK(lora.bias == "lora_only");
+  CHECK(lora.modules_to_save == std::vector<std::string>{"lm_head"});
+  CHECK(load("").lora().init_lora_weights == "true");
+  CHECK_FALSE(load(R"(, "method": "qlora")").lora().use_dora);
 }
 
 TEST_CASE("a list of modules is looked up in the text model only, unless asked otherwise") {

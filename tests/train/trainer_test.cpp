@@ -8,6 +8,7 @@
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "train/loss.h"
+#include "train/parameters.h"
 #include "vlm/core/json.h"
 #include "vlm/models/registry.h"
 #include "vlm/nn/lora.h"
@@ -34,6 +35,8 @@ data::Batch golden_batch(const Golden& golden, int number) {
 struct GoldenRun {
   std::string name;
   std::int64_t steps, batches_a_step;
+  std::string adapter = "train/adapter_start";
+  std::string values = "train/golden.safetensors";
 };
 
 AdamW make_optimizer(VisionLanguageModel& model, bool lora, const Json& settings) {
@@ -49,15 +52,17 @@ AdamW make_optimizer(VisionLanguageModel& model, bool lora, const Json& settings
                          .weight_decay = settings["weight_decay"]});
 }
 
-TEST_CASE("ten LoRA steps, accumulation and full training give the reference's numbers") {
-  const Golden golden(kModel + "/train/golden.safetensors");
+TEST_CASE("ten LoRA and DoRA steps, accumulation and full training: the reference's numbers") {
+  const Golden batches_of(kModel + "/train/golden.safetensors");
   const Json settings = load_json(fixture(kModel + "/train/golden.json"))["settings"];
   for (const GoldenRun& run :
-       {GoldenRun{"lora", 10, 1}, GoldenRun{"accum", 5, 2}, GoldenRun{"full", 5, 1}}) {
+       {GoldenRun{"lora", 10, 1}, GoldenRun{"accum", 5, 2}, GoldenRun{"full", 5, 1},
+        GoldenRun{"dora", 10, 1, "methods/dora_start", "methods/dora_run.safetensors"}}) {
     INFO(run.name);
+    const Golden golden(kModel + "/" + run.values);
     const ModelPtr model = load_model(fixture(kModel), {});
     const bool lora = run.name != "full";
-    if (lora) load_adapter(model->module(), fixture(kModel + "/train/adapter_start"));
+    if (lora) load_adapter(model->module(), fixture(kModel + "/" + run.adapter));
     model->module().train();
     AdamW optimizer = make_optimizer(*model, lora, settings);
     std::vector<double> losses, norms;
@@ -66,7 +71,7 @@ TEST_CASE("ten LoRA steps, accumulation and full training give the reference's n
       std::vector<data::Batch> batches;
       std::int64_t labels = 0;
       for (std::int64_t i = 0; i < run.batches_a_step; ++i) {
-        batches.push_back(golden_batch(golden, next++ % 3));
+        batches.push_back(golden_batch(batches_of, next++ % 3));
         labels += batches.back().label_count;
       }
       double loss = 0;
@@ -84,7 +89,8 @@ TEST_CASE("ten LoRA steps, accumulation and full training give the reference's n
     check_close(at::tensor(norms, at::kDouble), golden[run.name + ".grad_norms"], 1e-5);
     std::int64_t compared = 0;
     for (const auto& [name, parameter] : optimizer.parameters()) {
-      for (const std::string& key : {name, "base_model.model." + name}) {
+      for (const std::string& key :
+           {name, "base_model.model." + name, "base_model.model." + name + ".weight"}) {
         if (!golden.has(run.name + ".final." + key)) continue;
         INFO(name);
         // Adam divides by the gradient's size: rounding alone moves weights by up to 7e-5 of the
@@ -176,6 +182,81 @@ TEST_CASE("a resumed run equals an uninterrupted one") {
         CHECK(a[i][key] == b[i][key]);
     }
   }
+}
+
+// Runs the config to its end, once as a whole and once from the checkpoint of its middle.
+void check_resume(const TrainConfig& config, const std::string& file) {
+  Trainer(config, kOnCpu).run();
+  const std::string whole = load_text(config.output_dir + "/" + file);
+  std::filesystem::remove_all(config.output_dir + "/checkpoint-6");
+  Trainer(config, kOnCpu).run();
+  CHECK(load_text(config.output_dir + "/" + file) == whole);
+}
+
+TEST_CASE("every method and optimizer goes on from a checkpoint bit by bit") {
+  const ScratchFolder folder;
+  TrainConfig qlora = make_config(folder.path(), "qlora");
+  qlora.method = "qlora";
+  qlora.optim = "adamw_8bit";
+  qlora.r = 64;  // more than 4096 values, so that moments are in 8 bits
+  qlora.modules_to_save = {"connector"};
+  check_resume(qlora, "adapter_model.safetensors");
+  TrainConfig dora = make_config(folder.path(), "dora");
+  dora.method = "dora";
+  dora.optim = "sgd";
+  dora.sgd_momentum = 0.9;
+  dora.bias = "all";
+  dora.lr_scheduler_type = "warmup_stable_decay";
+  dora.lr_scheduler_kwargs.num_decay_steps = 2;
+  check_resume(dora, "adapter_model.safetensors");
+  TrainConfig pissa = make_config(folder.path(), "pissa");
+  pissa.init_lora_weights = "pissa";
+  pissa.loraplus_lr_ratio = 4;
+  check_resume(pissa, "adapter_model.safetensors");
+}
+
+TEST_CASE("rates of parts and of LoRA+, and what is trained") {
+  const ScratchFolder folder;
+  TrainConfig config = make_config(folder.path(), "rates");
+  config.target_parts = {"text_model", "vision_model", "connector"};
+  config.target_modules = std::vector<std::string>{"q_proj", "proj"};
+  config.modules_to_save = {"lm_head"};
+  config.bias = "lora_only";
+  config.vision_lr = 1e-3;
+  config.text_lr = 2e-2;
+  config.loraplus_lr_ratio = 3;
+  const ModelPtr model = load_model(fixture(kModel), {});
+  attach_lora(model->module(), config.lora(), at::detail::createCPUGenerator(1));
+  const TrainedParameters chosen = choose_parameters(*model, config, config.lora());
+  std::map<std::string, double> factors;
+  for (std::size_t i = 0; i < chosen.parameters.size(); ++i) {
+    factors[chosen.parameters[i].first] = chosen.rate_factors[i];
+  }
+  CHECK(factors.size() == 2 * 5 + 2 + 1);  // A and B of five layers, two biases, the head
+  CHECK(factors["lm_head.weight"] == Approx(2));
+  const std::string vision = "model.vision_model.encoder.layers.1.self_attn.q_proj.";
+  CHECK(factors[vision + "lora_A.weight"] == Approx(0.1));
+  CHECK(factors[vision + "lora_B.weight"] == Approx(0.3));
+  CHECK(factors[vision + "bias"] == Approx(0.3));
+  CHECK(factors["model.connector.modality_projection.proj.lora_B.weight"] == Approx(3));
+  CHECK(factors["model.text_model.layers.0.self_attn.q_proj.lora_A.weight"] == Approx(2));
+  for (const auto& item : model->module().named_parameters()) {
+    CHECK(item.value().requires_grad() == (factors.count(item.key()) > 0));
+  }
+  config.freeze = {"vision_model"};
+  CHECK_THROWS_WITH(choose_parameters(*model, config, config.lora()),
+                    Contains("vision_lr: nothing is trained in the part"));
+}
+
+TEST_CASE("an adapter of another method is not gone on with") {
+  const ScratchFolder folder;
+  TrainConfig config = make_config(folder.path(), "other");
+  config.adapter = fixture(kModel + "/methods/dora").string();
+  CHECK_THROWS_WITH(Trainer(config, kOnCpu),
+                    Contains("the adapter is of another method: got dora, wanted lora"));
+  config.method = "dora";
+  config.max_steps = 1;
+  Trainer(config, kOnCpu).run();
 }
 
 TEST_CASE("twenty steps learn four samples by heart") {

@@ -1,5 +1,5 @@
-// A decoded picture: 8-bit RGB, row-major, three bytes a pixel. What data/media makes and vlm/image
-// reads.
+// Decoded media: a picture (8-bit RGB, row-major, three bytes a pixel) and the frames of a clip.
+// What data/ makes and vlm/image reads.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,13 @@ struct Image {
   std::int64_t height = 0;
   std::int64_t width = 0;
   std::vector<std::uint8_t> pixels;  // [height, width, 3]
+};
+
+// Sampled frames of a clip, in the order they are shown.
+struct VideoClip {
+  std::vector<Image> frames;
+  std::vector<double> times_s;  // of each frame, from the first frame of the file
+  double duration_s = 0;        // of the whole file; below 0: unknown
 };
 
 }  // namespace vlm

@@ -1,22 +1,16 @@
 // Reads ImageProcessorConfig from the files that transformers writes.
-#include <algorithm>
-#include <array>
-#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/fields.h"
 #include "vlm/image/image_processor.h"
+#include "vlm/image/processor_values.h"
 
 namespace vlm {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Longest edge that a config may ask for: no checkpoint comes near, and a typing error of three
-// more digits shall not end in an allocation of gigabytes.
-constexpr std::int64_t kMaxEdge = 16384;
 
 // An object of the checkpoint's files and the words that say where it is.
 struct Source {
@@ -54,80 +48,6 @@ void check_type(const std::string& type, const std::string& where) {
                .wanted = "SmolVLMImageProcessor or Idefics3ImageProcessor"});
 }
 
-void check_edge(std::int64_t edge, const std::string& where) {
-  if (edge >= 1 && edge <= kMaxEdge) return;
-  throw Error({.what = "impossible size",
-               .where = where,
-               .got = concat(edge),
-               .wanted = concat("1 to ", kMaxEdge, " pixels")});
-}
-
-// {"longest_edge": n}, or {"height": n, "width": m}; the first wins, as in the reference.
-void read_size(const Json& size, ImageProcessorConfig& config, const std::string& where) {
-  if (size.is_null()) return;
-  std::int64_t longest = 0;
-  std::int64_t height = 0;
-  std::int64_t width = 0;
-  read_fields(size, {{"longest_edge", &longest}, {"height", &height}, {"width", &width}},
-              UnknownKeys::kIgnore, where);
-  if (longest == 0 && height == 0 && width == 0) {
-    throw Error({.what = "unsupported size",
-                 .where = where,
-                 .got = size.dump(),
-                 .wanted = "longest_edge, or height and width"});
-  }
-  if (longest != 0) {
-    check_edge(longest, where + ": longest_edge");
-  } else {
-    check_edge(height, where + ": height");
-    check_edge(width, where + ": width");
-  }
-  config.size_longest_edge = longest;
-  config.size_height = height;
-  config.size_width = width;
-}
-
-void read_tile_size(const Json& size, ImageProcessorConfig& config, const std::string& where) {
-  if (size.is_null()) return;
-  std::int64_t edge = 0;
-  read_fields(size, {{"longest_edge", &edge}}, UnknownKeys::kIgnore, where);
-  check_edge(edge, where + ": longest_edge");
-  config.max_image_size_longest_edge = edge;
-}
-
-// A number for all three channels, or one a channel.
-void read_channels(const Json& value, std::vector<double>& out, const std::string& where) {
-  if (value.is_null()) return;
-  const bool numbers =
-      value.is_number() ||
-      (value.is_array() && value.size() == 3 &&
-       std::all_of(value.begin(), value.end(), [](const Json& item) { return item.is_number(); }));
-  if (!numbers) {
-    throw Error({.what = "wrong value",
-                 .where = where,
-                 .got = value.dump(),
-                 .wanted = "a number, or a list of three numbers"});
-  }
-  out = value.is_number() ? std::vector<double>(3, value.get<double>())
-                          : value.get<std::vector<double>>();
-}
-
-void check_values(const ImageProcessorConfig& config, const std::string& where) {
-  if (config.resample < 0 || config.resample >= kFilterCount) {
-    throw Error({.what = "unknown filter",
-                 .where = where + ": resample",
-                 .got = concat(config.resample),
-                 .wanted = "0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box or 5 Hamming"});
-  }
-  for (const double std : config.image_std) {
-    if (static_cast<float>(std) != 0.0F) continue;
-    throw Error({.what = "division by zero",
-                 .where = where + ": image_std",
-                 .got = concat(std),
-                 .wanted = "numbers other than 0"});
-  }
-}
-
 }  // namespace
 
 ImageProcessorConfig ImageProcessorConfig::load(const std::filesystem::path& folder) {
@@ -158,11 +78,16 @@ ImageProcessorConfig ImageProcessorConfig::parse(const Json& object, const std::
                {"max_image_size", &tile_size}},
               UnknownKeys::kIgnore, where);
   check_type(type, where);
-  read_size(size, config, where + ": size");
-  read_tile_size(tile_size, config, where + ": max_image_size");
+  SizeValue longest{config.size_longest_edge, config.size_height, config.size_width};
+  read_size(size, longest, where + ": size");
+  config.size_longest_edge = longest.longest_edge;
+  config.size_height = longest.height;
+  config.size_width = longest.width;
+  read_longest_edge(tile_size, config.max_image_size_longest_edge, where + ": max_image_size");
   read_channels(mean, config.image_mean, where + ": image_mean");
   read_channels(std, config.image_std, where + ": image_std");
-  check_values(config, where);
+  check_filter(config.resample, where + ": resample");
+  check_std(config.image_std, where + ": image_std");
   return config;
 }
 

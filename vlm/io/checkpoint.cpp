@@ -54,14 +54,19 @@ void fill_all(const std::map<std::string, at::Tensor>& parameters,
   for (const auto& [name, key] : key_of) {
     at::Tensor parameter = parameters.at(name);
     const at::Tensor value = checkpoint.tensor(key);
+    if (rules.take && rules.take(name, value)) {
+      drop_pages(value);
+      continue;
+    }
+    const at::ScalarType dtype = rules.narrowed.count(name) ? at::kBFloat16 : rules.dtype;
     const bool is_kept = value.scalar_type() == at::kBFloat16 && rules.kept_bfloat16.count(name);
     if (!rules.device.is_cpu()) {
-      parameter.set_data(value.to(rules.device, rules.dtype));
+      parameter.set_data(value.to(rules.device, dtype));
       drop_pages(value);
-    } else if (is_kept || value.scalar_type() == rules.dtype) {
+    } else if (is_kept || value.scalar_type() == dtype) {
       parameter.set_data(value);
     } else {
-      conversions.push_back({value, empty_weight(value.sizes(), rules.dtype)});
+      conversions.push_back({value, empty_weight(value.sizes(), dtype)});
       parameter.set_data(conversions.back().to);
     }
   }

@@ -54,6 +54,12 @@ struct LoadRules {
   at::ScalarType dtype = at::kFloat;
   // Parameters that stay as they are stored when that is bfloat16.
   std::set<std::string> kept_bfloat16;
+  // Parameters that become bfloat16 whatever they are stored as.
+  std::set<std::string> narrowed;
+  // Takes a parameter's stored value (mapped, on the CPU) in a form of its own and returns true;
+  // false: the parameter is filled as usual. The value's pages are given back in between, so that
+  // no more than one of them is resident.
+  std::function<bool(const std::string& name, const at::Tensor& value)> take;
   at::Device device = at::kCPU;
 };
 

@@ -1,6 +1,7 @@
 #include "vlm/models/registry.h"
 
 #include <array>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -101,6 +102,30 @@ std::set<std::string> find_matrices(const VisionLanguageModel& model) {
   return names;
 }
 
+// Makes the rules store the model's matrices in NF4 and bfloat16.
+void quantize_while_loading(const VisionLanguageModel& model, const LoadOptions& options,
+                            LoadRules& rules) {
+  std::map<std::string, std::shared_ptr<Linear>> quantized;
+  for (const auto& item : model.module().named_modules()) {
+    const std::string name = item.key() + ".weight";
+    if (options.is_trained && options.is_trained(item.key())) continue;
+    const auto linear = std::dynamic_pointer_cast<Linear>(item.value());
+    if (linear && item.key() != "lm_head") {
+      quantized[name] = linear;
+    } else if (linear || dynamic_cast<const Embedding*>(item.value().get())) {
+      // A position embedding is added to, not looked up alone, and is small.
+      if (!name.ends_with("position_embedding.weight")) rules.narrowed.insert(name);
+    }
+  }
+  rules.take = [quantized, device = rules.device](const std::string& name,
+                                                  const at::Tensor& value) {
+    const auto found = quantized.find(name);
+    if (found == quantized.end()) return false;
+    found->second->quantize(value.to(device));
+    return true;
+  };
+}
+
 // The row of the table that config.json names.
 const Family& find_family(const Json& config, const fs::path& path) {
   const std::string type = string_at(config, "model_type");
@@ -141,6 +166,7 @@ ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {
   if (options.keep_bfloat16 && options.device.is_cpu() && rules.dtype == at::kFloat) {
     rules.kept_bfloat16 = find_matrices(*model);
   }
+  if (options.quantize_nf4) quantize_while_loading(model->module(), options, rules);
   NamedTensors parameters;
   for (auto& item : model->module().named_parameters())
     parameters.emplace_back(item.key(), item.value());

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 
 #include "vlm/models/model.h"
@@ -19,6 +20,11 @@ struct LoadOptions {
   // the same numbers, and take half the memory and half the time to read. For models that are only
   // run: such weights take no gradients, and adding to them would round.
   bool keep_bfloat16 = false;
+  // For training adapters on a frozen base: linear layers but the output head are stored in NF4 as
+  // they are read, so that the whole model is never in memory, the other matrices in bfloat16.
+  // `is_trained` (null: none) names the modules that are to stay as they are.
+  bool quantize_nf4 = false;
+  std::function<bool(const std::string& module)> is_trained = {};
 };
 
 // The model of config.json with uninitialised weights, on the CPU in float32.

@@ -147,11 +147,13 @@ NamedTensors SmolVlm::weights() const {
 
 NamedTensors SmolVlm::picture_weights() const {
   NamedTensors weights;
-  for (const auto& item : named_parameters()) {
+  const auto take = [&](const auto& item) {
     const bool is_seen =
         item.key().starts_with("model.vision_model.") || item.key().starts_with("model.connector.");
     if (is_seen) weights.emplace_back(item.key(), item.value());
-  }
+  };
+  for (const auto& item : named_parameters()) take(item);
+  for (const auto& item : named_buffers()) take(item);  // weights in other forms than numbers
   return weights;
 }
 

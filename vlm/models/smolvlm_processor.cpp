@@ -1,21 +1,37 @@
 #include "vlm/models/smolvlm_processor.h"
 
-#include <ATen/ops/cat.h>
-
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/fields.h"
 #include "vlm/core/json.h"
+#include "vlm/models/smolvlm_video_prompt.h"
 
 namespace vlm {
 namespace {
 
 constexpr std::string_view kImage = "<image>";
+constexpr std::string_view kVideo = "<video>";
 constexpr std::string_view kFake = "<fake_token_around_image>";
 constexpr std::string_view kGlobal = "<global-img>";
 constexpr std::string_view kEndOfUtterance = "<end_of_utterance>";
+
+// The published template with a place for video parts.
+constexpr const char* kVideoTemplate =
+    "<|im_start|>"
+    "{% for message in messages %}"
+    "{{ message['role'] | capitalize }}"
+    "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'text' %}{{ part['text'] }}"
+    "{% elif part['type'] == 'image' %}{{ '<image>' }}"
+    "{% elif part['type'] == 'video' %}{{ '<video>' }}{% endif %}"
+    "{% endfor %}"
+    "{{ '<end_of_utterance>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}";
 
 std::int64_t load_image_seq_len(const std::filesystem::path& folder) {
   std::int64_t image_seq_len = 169;  // the class's default
@@ -48,72 +64,114 @@ std::string image_prompt(std::int64_t rows, std::int64_t cols, std::int64_t imag
   return text + concat(kFake, kGlobal, tokens, kFake);
 }
 
-// Placeholders are replaced by the pictures' texts as the prompt is walked through.
-struct SmolVlmProcessor::Expansion {
-  const std::vector<std::string>& prompts;  // one a picture
-  std::size_t used = 0;
+// Places in the prompt are replaced by the texts of the media, in order, as the prompt is walked
+// through. "<video>" is a place only where there are clips: it is no token, so without clips it is
+// text that somebody wrote, and stays.
+class SmolVlmProcessor::Expansion {
+ public:
+  explicit Expansion(const std::vector<MediumText>& texts)
+      : texts_(texts),
+        has_videos_(std::any_of(texts.begin(), texts.end(), [](const MediumText& text) {
+          return text.kind == MediumText::Kind::kVideo;
+        })) {}
 
   std::string expand(std::string_view text) {
     std::string expanded;
-    for (auto at = text.find(kImage); at != std::string_view::npos; at = text.find(kImage)) {
+    for (;;) {
+      const std::size_t image = text.find(kImage);
+      const std::size_t video = has_videos_ ? text.find(kVideo) : std::string_view::npos;
+      const std::size_t at = std::min(image, video);
+      if (at == std::string_view::npos) return expanded + std::string(text);
       expanded += text.substr(0, at);
-      if (used < prompts.size()) expanded += prompts[used];
-      ++used;
-      text.remove_prefix(at + kImage.size());
+      expanded += take(at == video ? MediumText::Kind::kVideo : MediumText::Kind::kPicture);
+      text.remove_prefix(at + (at == video ? kVideo : kImage).size());
     }
-    return expanded + std::string(text);
   }
 
   void check_all_used() const {
-    if (used == prompts.size()) return;
+    if (used_ == texts_.size()) return;
+    if (has_videos_) {
+      throw Error({.what = "image and video places in the conversation don't fit the media",
+                   .got = concat(used_, " places"),
+                   .wanted = concat(texts_.size(), " for the pictures and videos given")});
+    }
     throw Error({.what = "image places in the conversation don't fit the pictures",
-                 .got = concat(used, " places"),
-                 .wanted = concat(prompts.size(), " for the pictures given")});
+                 .got = concat(used_, " places"),
+                 .wanted = concat(texts_.size(), " for the pictures given")});
   }
+
+ private:
+  std::string take(MediumText::Kind kind) {
+    const std::size_t index = used_++;
+    if (index >= texts_.size()) return {};  // check_all_used tells
+    if (texts_[index].kind == kind) return texts_[index].text;
+    const bool is_video = kind == MediumText::Kind::kVideo;
+    throw Error({.what = "media are in another order than the parts of the conversation",
+                 .got = concat(is_video ? "a picture" : "a video", " as medium ", index + 1),
+                 .wanted = is_video ? "a video" : "a picture"});
+  }
+
+  const std::vector<MediumText>& texts_;
+  bool has_videos_;
+  std::size_t used_ = 0;
 };
 
 SmolVlmProcessor::SmolVlmProcessor(const std::filesystem::path& folder)
     : folder_(folder.string()),
       tokenizer_(load_tokenizer(folder)),
       chat_template_(load_chat_template(folder)),
+      video_template_(kVideoTemplate, "built-in chat template for videos"),
       image_processor_(ImageProcessorConfig::load(folder)),
+      video_processor_(VideoProcessorConfig::load(folder)),
       image_seq_len_(load_image_seq_len(folder)) {}
 
-ProcessedPictures SmolVlmProcessor::process_pictures(const std::vector<Image>& images) const {
-  ProcessedPictures pictures;
-  std::vector<at::Tensor> tiles;
-  for (const Image& image : images) {
-    const ProcessedImage processed = image_processor_.process(image);
-    pictures.texts.push_back(image_prompt(processed.rows, processed.cols, image_seq_len_));
-    tiles.push_back(processed.pixel_values);
+const ChatTemplate& SmolVlmProcessor::template_for(const std::vector<Message>& messages) const {
+  for (const Message& message : messages) {
+    for (const ContentPart& part : message.content) {
+      if (part.type == "video") return video_template_;
+    }
   }
-  if (!tiles.empty()) pictures.pixel_values = tiles.size() == 1 ? tiles[0] : at::cat(tiles);
-  return pictures;
+  return chat_template_;
+}
+
+ProcessedMedium SmolVlmProcessor::process_picture(const Image& image) const {
+  const ProcessedImage processed = image_processor_.process(image);
+  return {
+      processed.pixel_values,
+      {MediumText::Kind::kPicture, image_prompt(processed.rows, processed.cols, image_seq_len_)}};
+}
+
+at::Tensor SmolVlmProcessor::process_frames(const std::vector<Image>& frames) const {
+  return video_processor_.process(frames);
+}
+
+MediumText SmolVlmProcessor::video_text(const std::vector<double>& times_s,
+                                        double duration_s) const {
+  return {MediumText::Kind::kVideo,
+          video_prompt(times_s, duration_s, image_prompt(0, 0, image_seq_len_))};
 }
 
 std::string SmolVlmProcessor::expand_prompt(const std::vector<Message>& messages,
-                                            const std::vector<Image>& images,
+                                            const ProcessedMedia& media,
                                             bool add_generation_prompt) const {
-  const ProcessedPictures pictures = process_pictures(images);
-  Expansion expansion{pictures.texts};
-  const std::string text = expansion.expand(chat_template_.render(messages, add_generation_prompt));
+  Expansion expansion(media.texts);
+  const std::string text =
+      expansion.expand(template_for(messages).render(messages, add_generation_prompt));
   expansion.check_all_used();
   return text;
 }
 
 EncodedConversation SmolVlmProcessor::encode_prompt(const std::vector<Message>& messages,
-                                                    const ProcessedPictures& pictures) const {
-  Expansion expansion{pictures.texts};
-  const std::string text = expansion.expand(chat_template_.render(messages, true));
-  expansion.check_all_used();
-  return {.ids = tokenizer_->encode(text), .pixel_values = pictures.pixel_values};
+                                                    const ProcessedMedia& media) const {
+  return {.ids = tokenizer_->encode(expand_prompt(messages, media, true)),
+          .pixel_values = media.pixel_values};
 }
 
 EncodedConversation SmolVlmProcessor::encode_conversation(const std::vector<Message>& messages,
-                                                          const std::vector<Image>& images) const {
-  const ProcessedPictures pictures = process_pictures(images);
-  Expansion expansion{pictures.texts};
-  EncodedConversation encoded{.pixel_values = pictures.pixel_values};
+                                                          const ProcessedMedia& media) const {
+  Expansion expansion(media.texts);
+  const ChatTemplate& chat_template = template_for(messages);
+  EncodedConversation encoded{.pixel_values = media.pixel_values};
   std::string whole;
   const auto add = [&](std::string_view text, bool is_trained) {
     const std::string expanded = expansion.expand(text);
@@ -123,14 +181,14 @@ EncodedConversation SmolVlmProcessor::encode_conversation(const std::vector<Mess
     encoded.is_trained.resize(encoded.ids.size(), is_trained);
   };
 
-  const std::string full = chat_template_.render(messages, false);
+  const std::string full = chat_template.render(messages, false);
   std::size_t done = 0;  // characters of `full` already encoded
   for (std::size_t i = 0; i < messages.size(); ++i) {
     if (messages[i].role != "assistant") continue;
     const std::vector<Message> before(messages.begin(), messages.begin() + i);
     const std::vector<Message> upto(messages.begin(), messages.begin() + i + 1);
-    const std::size_t begin = chat_template_.render(before, true).size();
-    const std::string turn = chat_template_.render(upto, false);
+    const std::size_t begin = chat_template.render(before, true).size();
+    const std::string turn = chat_template.render(upto, false);
     const std::size_t end_mark = turn.rfind(kEndOfUtterance);
     if (begin > turn.size() || full.compare(0, turn.size(), turn) != 0 ||
         end_mark == std::string::npos || end_mark < begin) {

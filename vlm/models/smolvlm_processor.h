@@ -1,9 +1,11 @@
-// The processor of SmolVLM2, the first SmolVLM and Idefics3: expands each picture to its tokens in
-// the prompt.
+// The processor of SmolVLM2, the first SmolVLM and Idefics3: expands each picture and clip to its
+// tokens in the prompt.
 //
 // A picture that was split becomes rows of "<fake><row_r_col_c><image>…" and the global image at
-// the end, one that was not "<fake><global-img><image>…<fake>". Reference: SmolVLMProcessor,
-// transformers 5.23.
+// the end, one that was not "<fake><global-img><image>…<fake>". A clip becomes an opening sentence
+// and a picture with its time for each frame (smolvlm_video_prompt.h). Published chat templates
+// render no video parts, so messages that have one go through the processor's own template, as in
+// the reference: SmolVLMProcessor, transformers 5.23.
 #pragma once
 
 #include <filesystem>
@@ -11,6 +13,7 @@
 #include <string>
 
 #include "vlm/image/image_processor.h"
+#include "vlm/image/video_processor.h"
 #include "vlm/models/processor.h"
 
 namespace vlm {
@@ -22,24 +25,34 @@ class SmolVlmProcessor : public Processor {
   explicit SmolVlmProcessor(const std::filesystem::path& folder);
 
   using Processor::encode_prompt;
-  ProcessedPictures process_pictures(const std::vector<Image>& images) const override;
+  ProcessedMedium process_picture(const Image& image) const override;
+  at::Tensor process_frames(const std::vector<Image>& frames) const override;
+  MediumText video_text(const std::vector<double>& times_s, double duration_s) const override;
+  std::string frame_settings() const override { return video_processor_.config().describe(); }
+  const FrameSampling& frame_sampling() const override {
+    return video_processor_.config().sampling;
+  }
   EncodedConversation encode_prompt(const std::vector<Message>& messages,
-                                    const ProcessedPictures& pictures) const override;
+                                    const ProcessedMedia& media) const override;
   EncodedConversation encode_conversation(const std::vector<Message>& messages,
-                                          const std::vector<Image>& images) const override;
+                                          const ProcessedMedia& media) const override;
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
 
-  // The prompt string with every picture's tokens spelled out. For tests and inspection.
-  std::string expand_prompt(const std::vector<Message>& messages, const std::vector<Image>& images,
+  // The prompt string with the tokens of all media spelled out. For tests and inspection.
+  std::string expand_prompt(const std::vector<Message>& messages, const ProcessedMedia& media,
                             bool add_generation_prompt) const;
 
  private:
-  struct Expansion;
+  class Expansion;
+
+  const ChatTemplate& template_for(const std::vector<Message>& messages) const;
 
   std::string folder_;
   std::unique_ptr<Tokenizer> tokenizer_;
   ChatTemplate chat_template_;
+  ChatTemplate video_template_;  // for messages with a video part
   ImageProcessor image_processor_;
+  VideoProcessor video_processor_;
   std::int64_t image_seq_len_;
 };
 

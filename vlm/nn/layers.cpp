@@ -8,33 +8,81 @@
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 
-#include "vlm/nn/bfloat16_linear.h"
+#include "vlm/nn/frozen_linear.h"
 #include "vlm/nn/lora.h"
+#include "vlm/nn/quantize.h"
 #include "vlm/nn/rms_norm.h"
 
 namespace vlm {
+namespace {
 
-Linear::Linear(std::int64_t in_features, std::int64_t out_features, bool has_bias) {
+constexpr const char* kMagnitude = "lora_magnitude_vector";
+
+}  // namespace
+
+Linear::Linear(std::int64_t in_features, std::int64_t out_features, bool has_bias)
+    : in_features_(in_features), out_features_(out_features) {
   weight = register_parameter("weight", at::empty({out_features, in_features}));
   if (has_bias) bias = register_parameter("bias", at::empty({out_features}));
 }
 
 at::Tensor Linear::forward(const at::Tensor& x) const {
+  return lora_ ? lora_->forward(*this, x) : multiply(x, bias);
+}
+
+at::Tensor Linear::multiply(const at::Tensor& x, const at::Tensor& added) const {
+  if (nf4_) return nf4_linear(x, nf4_, added);
   const bool is_mixed = weight.scalar_type() == at::kBFloat16 && x.scalar_type() == at::kFloat;
-  const at::Tensor y = is_mixed ? bfloat16_linear(x, weight, bias) : at::linear(x, weight, bias);
-  return lora_ ? lora_->add_to(y, x) : y;
+  return is_mixed ? frozen_bfloat16_linear(x, weight, added) : at::linear(x, weight, added);
 }
 
 void Linear::set_lora(std::shared_ptr<LoraBranch> branch) {
   if (lora_) {
     unregister_module("lora_A");
     unregister_module("lora_B");
+    if (lora_->magnitude.defined()) parameters_.erase(kMagnitude);
   }
   lora_ = std::move(branch);
   if (lora_) {
     register_module("lora_A", lora_->a());
     register_module("lora_B", lora_->b());
+    if (lora_->magnitude.defined()) register_parameter(kMagnitude, lora_->magnitude);
   }
+}
+
+void Linear::quantize(const at::Tensor& value) {
+  TORCH_CHECK(value.size(0) == out_features_ && value.size(1) == in_features_,
+              "quantize: ", value.sizes());
+  const bool is_first = !nf4_;
+  nf4_ = std::make_shared<Nf4Weight>(quantize_nf4(value));
+  if (is_first) parameters_.erase("weight");
+  weight = at::Tensor();
+  // A child of its own, as buffers can't be taken back.
+  const auto buffers = std::make_shared<torch::nn::Module>();
+  buffers->register_buffer("codes", nf4_->codes);
+  buffers->register_buffer("absmax", nf4_->absmax.codes);
+  buffers->register_buffer("absmax_scales", nf4_->absmax.scales);
+  buffers->register_buffer("absmax_mean", nf4_->absmax_mean);
+  if (is_first) {
+    register_module("nf4", buffers);
+  } else {
+    replace_module("nf4", buffers);
+  }
+}
+
+void Linear::set_weight(const at::Tensor& value) {
+  if (!nf4_) return weight.set_data(value);
+  nf4_ = nullptr;
+  unregister_module("nf4");
+  weight = register_parameter("weight", value, /*requires_grad=*/false);
+}
+
+at::Tensor Linear::dense_weight() const {
+  return nf4_ ? dequantize_nf4(*nf4_, at::kFloat) : weight;
+}
+
+at::Device Linear::device() const {
+  return nf4_ ? nf4_->codes.device() : weight.device();
 }
 
 void Linear::share_weight(const at::Tensor& shared) {

@@ -16,9 +16,11 @@
 namespace vlm {
 
 class LoraBranch;
+struct Nf4Weight;
 
-// y = x Wᵀ + b, plus the adapter's branch when one is attached. A bfloat16 weight beside float32
-// inputs is a state too: stored in half the memory, computed in float32 (bfloat16_linear.h).
+// y = x Wᵀ + b, plus the adapter's branch when one is attached. How the weight is stored is a state
+// too: bfloat16 beside float32 inputs, or NF4 (quantize.h). Both are multiplied in the inputs'
+// dtype and take no gradient (frozen_linear.h).
 class Linear : public torch::nn::Module {
  public:
   Linear(std::int64_t in_features, std::int64_t out_features, bool has_bias);
@@ -26,22 +28,37 @@ class Linear : public torch::nn::Module {
   // [..., in_features] → [..., out_features]
   at::Tensor forward(const at::Tensor& x) const;
 
-  // Attaches (or with null removes) the branch whose parameters appear as lora_A.weight and
-  // lora_B.weight.
+  // The same without the adapter, and with `added` [out_features] (undefined: nothing) for the
+  // bias.
+  at::Tensor multiply(const at::Tensor& x, const at::Tensor& added) const;
+
+  // Attaches (or with null removes) the branch whose parameters appear as lora_A.weight,
+  // lora_B.weight and lora_magnitude_vector.
   void set_lora(std::shared_ptr<LoraBranch> branch);
+  // Stores `value` [out_features, in_features] in NF4 on its device. The weight is then undefined
+  // and no parameter; the stored tensors are buffers of the child "nf4".
+  void quantize(const at::Tensor& value);
+  // Makes `value` the weight, a parameter again if it was none.
+  void set_weight(const at::Tensor& value);
+  // The weight as numbers of its own dtype, float32 for NF4.
+  at::Tensor dense_weight() const;
   // Uses `shared` [out_features, in_features] as the weight: one parameter under two names.
   void share_weight(const at::Tensor& shared);
 
   LoraBranch* lora() const { return lora_.get(); }
+  const Nf4Weight* nf4() const { return nf4_.get(); }
 
-  std::int64_t in_features() const { return weight.size(1); }
-  std::int64_t out_features() const { return weight.size(0); }
+  std::int64_t in_features() const { return in_features_; }
+  std::int64_t out_features() const { return out_features_; }
+  at::Device device() const;
 
-  at::Tensor weight;  // [out_features, in_features]
+  at::Tensor weight;  // [out_features, in_features]; undefined when stored in NF4
   at::Tensor bias;    // [out_features], undefined when there is none
 
  private:
+  std::int64_t in_features_, out_features_;
   std::shared_ptr<LoraBranch> lora_;
+  std::shared_ptr<const Nf4Weight> nf4_;
 };
 
 // Rows of the weight, in its dtype.

@@ -1,24 +1,17 @@
 #include "vlm/nn/lora.h"
 
-#include <ATen/ops/dropout.h>
-#include <ATen/ops/linear.h>
+#include <ATen/ops/linalg_svd.h>
 #include <c10/core/GradMode.h>
 
 #include <cmath>
-#include <cstring>
-#include <map>
 #include <nlohmann/json.hpp>
 #include <regex>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
-#include "vlm/core/json.h"
-#include "vlm/io/safetensors.h"
 
 namespace vlm {
 namespace {
-
-constexpr const char* kPrefix = "base_model.model.";
 
 // Calls visit(name, linear) for every Linear of the tree that can carry a branch, in the tree's
 // order.
@@ -49,6 +42,7 @@ double find_pattern(const PatternList& patterns, const std::string& name, double
 }
 
 bool is_target(const LoraConfig& config, const std::string& name) {
+  if (config.saves_module(name)) return false;
   if (config.exclude_modules && matches_module(*config.exclude_modules, name)) return false;
   return matches_module(config.target_modules, name);
 }
@@ -58,8 +52,11 @@ void attach_branch(Linear& linear, const std::string& name, const LoraConfig& co
       find_pattern(config.rank_pattern, name, static_cast<double>(config.r)));
   const double alpha = find_pattern(config.alpha_pattern, name, config.lora_alpha);
   const double rank = static_cast<double>(r);
-  const double scaling = alpha / (config.use_rslora ? std::sqrt(rank) : rank);
-  linear.set_lora(std::make_shared<LoraBranch>(linear, r, scaling, config.lora_dropout));
+  const BranchOptions options{.r = r,
+                              .scaling = alpha / (config.use_rslora ? std::sqrt(rank) : rank),
+                              .dropout = config.lora_dropout,
+                              .has_magnitude = config.use_dora};
+  linear.set_lora(std::make_shared<LoraBranch>(linear, options));
 }
 
 std::vector<std::string> attach_branches(torch::nn::Module& model, const LoraConfig& config) {
@@ -75,42 +72,43 @@ std::vector<std::string> attach_branches(torch::nn::Module& model, const LoraCon
   throw Error({.what = "no module matches", .where = "target_modules", .got = wanted});
 }
 
-void check_shape(const TensorEntry& entry, const at::Tensor& wanted, const std::string& where) {
-  if (wanted.sizes() == at::IntArrayRef(entry.shape)) return;
-  throw Error({.what = "adapter tensor has the wrong shape",
-               .where = where,
-               .got = shape_text(entry.shape),
-               .wanted = shape_text(wanted.sizes())});
+// A and B take over the largest singular directions of W, which keeps the rest.
+void initialize_pissa(Linear& linear, const std::string& name) {
+  LoraBranch& branch = *linear.lora();
+  const std::int64_t r = branch.a()->out_features();
+  const std::int64_t most = std::min(linear.in_features(), linear.out_features());
+  if (linear.nf4() || r > most) {
+    throw Error({.what = "pissa can't split the layer's weight",
+                 .where = name,
+                 .got = linear.nf4() ? "weights in NF4" : concat("rank ", r),
+                 .wanted = linear.nf4() ? "method lora" : concat("at most ", most)});
+  }
+  const at::Tensor weight = linear.weight.to(at::kFloat);
+  const auto [u, s, vh] = at::linalg_svd(weight, /*full_matrices=*/false);
+  const at::Tensor root = (s.narrow(0, 0, r) / branch.scaling()).sqrt();
+  branch.initial_a = root.unsqueeze(1) * vh.narrow(0, 0, r);  // [r, in]
+  branch.initial_b = u.narrow(1, 0, r) * root;                // [out, r]
+  branch.a()->weight.copy_(branch.initial_a);
+  branch.b()->weight.copy_(branch.initial_b);
+  linear.set_weight((weight - branch.delta()).to(linear.weight.scalar_type()));
 }
 
-// "lm_head.base_layer.weight" → "lm_head.weight"; empty for a name without "base_layer".
-std::string without_base_layer(const std::string& name) {
-  const std::string mark = ".base_layer.";
-  const auto at = name.find(mark);
-  return at == std::string::npos ? "" : name.substr(0, at) + "." + name.substr(at + mark.size());
+void initialize_branch(Linear& linear, const std::string& kind, at::Generator& generator) {
+  // Drawn on the CPU, so that a seed means the same on every device.
+  at::Tensor& a = linear.lora()->a()->weight;
+  at::Tensor drawn = a.detach().to(at::kCPU);
+  if (kind == "gaussian") {
+    drawn.normal_(0, 1.0 / static_cast<double>(a.size(0)), generator);
+  } else {
+    TORCH_CHECK(kind == "true", "init_lora_weights ", kind);
+    const double bound = 1.0 / std::sqrt(static_cast<double>(linear.in_features()));
+    drawn.uniform_(-bound, bound, generator);
+  }
+  a.copy_(drawn);
+  linear.lora()->b()->weight.zero_();
 }
 
 }  // namespace
-
-LoraBranch::LoraBranch(const Linear& base, std::int64_t r, double scaling, double dropout)
-    : a_(std::make_shared<Linear>(base.in_features(), r, false)),
-      b_(std::make_shared<Linear>(r, base.out_features(), false)),
-      scaling_(scaling),
-      dropout_(dropout) {
-  a_->to(base.weight.device());
-  b_->to(base.weight.device());
-}
-
-at::Tensor LoraBranch::add_to(const at::Tensor& y, const at::Tensor& x) const {
-  const at::Tensor input = x.to(a_->weight.scalar_type());
-  const at::Tensor dropped =
-      dropout_ > 0 && a_->is_training() ? at::dropout(input, dropout_, true) : input;
-  return (y + b_->forward(a_->forward(dropped)) * scaling_).to(y.scalar_type());
-}
-
-at::Tensor LoraBranch::delta() const {
-  return b_->weight.to(at::kFloat).matmul(a_->weight.to(at::kFloat)) * scaling_;
-}
 
 bool matches_module(const Names& names, const std::string& module_name) {
   if (const auto* pattern = std::get_if<std::string>(&names)) {
@@ -123,69 +121,43 @@ bool matches_module(const Names& names, const std::string& module_name) {
   return false;
 }
 
+bool LoraConfig::saves_module(const std::string& name) const {
+  for (const std::string& entry : modules_to_save) {
+    // PEFT's rule is the end of the name of the module, or of one that it lies in.
+    for (std::size_t end = 0; end != std::string::npos;) {
+      end = name.find('.', end + 1);
+      if (name.substr(0, end).ends_with(entry)) return true;
+    }
+  }
+  return false;
+}
+
 std::vector<std::string> attach_lora(torch::nn::Module& model, const LoraConfig& config,
                                      at::Generator generator) {
   const auto hit = attach_branches(model, config);
+  adapter_tensors(model, config);  // finds what modules_to_save can't mean
   const c10::NoGradGuard no_grad;
-  for_each_linear(model, [&](const std::string&, Linear& linear) {
-    if (!linear.lora()) return;
-    const double bound = 1.0 / std::sqrt(static_cast<double>(linear.in_features()));
-    // Drawn on the CPU, so that a seed means the same on every device.
-    at::Tensor& a = linear.lora()->a()->weight;
-    a.copy_(a.detach().to(at::kCPU).uniform_(-bound, bound, generator));
-    linear.lora()->b()->weight.zero_();
+  for_each_linear(model, [&](const std::string& name, Linear& linear) {
+    LoraBranch* branch = linear.lora();
+    if (!branch) return;
+    if (config.init_lora_weights == "pissa") {
+      initialize_pissa(linear, name);
+    } else {
+      initialize_branch(linear, config.init_lora_weights, generator);
+    }
+    if (branch->magnitude.defined()) branch->magnitude.copy_(branch->row_norms(linear));
   });
   return hit;
 }
 
-LoraConfig load_adapter(torch::nn::Module& model, const std::filesystem::path& folder) {
-  const auto config_path = folder / "adapter_config.json";
-  const LoraConfig config = LoraConfig::parse(load_ordered_json(config_path), config_path.string());
-  if (has_lora(model)) merge_lora(model);
+void attach_empty(torch::nn::Module& model, const LoraConfig& config) {
   attach_branches(model, config);
-  std::map<std::string, at::Tensor> wanted, base;
-  for (auto& item : model.named_parameters()) {
-    (is_lora_parameter(item.key()) ? wanted : base)[item.key()] = item.value();
-  }
-
-  const SafetensorsFile file(folder / "adapter_model.safetensors");
+  if (config.init_lora_weights != "pissa") return;
+  // Its A and B belong to what the decomposition leaves of the base.
   const c10::NoGradGuard no_grad;
-  for (const auto& [key, entry] : file.entries()) {
-    const std::string name = key.starts_with(kPrefix) ? key.substr(std::strlen(kPrefix)) : key;
-    const std::string where = concat(file.path().string(), ": ", key);
-    if (const auto own = base.find(without_base_layer(name)); own != base.end()) {
-      // PEFT also stores the base weights of an adapted output head.
-      check_shape(entry, own->second, where);
-      own->second.set_data(file.tensor(key).to(own->second.options()));
-      continue;
-    }
-    const auto found = wanted.find(name);
-    if (found == wanted.end()) {
-      throw Error({.what = "adapter tensor has no place in the model",
-                   .where = where,
-                   .hint = "only LoRA branches on linear layers are supported"});
-    }
-    check_shape(entry, found->second, where);
-    found->second.copy_(file.tensor(key));
-    wanted.erase(found);
-  }
-  if (!wanted.empty()) {
-    throw Error({.what = concat(wanted.size(), " adapter tensors are missing"),
-                 .where = file.path().string(),
-                 .got = concat("no ", kPrefix, wanted.begin()->first)});
-  }
-  return config;
-}
-
-void save_adapter(const torch::nn::Module& model, const LoraConfig& config,
-                  const std::filesystem::path& folder, const std::string& base_model) {
-  NamedTensors tensors;
-  for (const auto& item : model.named_parameters()) {
-    if (is_lora_parameter(item.key())) tensors.emplace_back(kPrefix + item.key(), item.value());
-  }
-  std::filesystem::create_directories(folder);
-  save_safetensors(folder / "adapter_model.safetensors", tensors);
-  save_text(folder / "adapter_config.json", config.to_json(base_model).dump(2) + "\n");
+  for_each_linear(model, [](const std::string& name, Linear& linear) {
+    if (linear.lora()) initialize_pissa(linear, name);
+  });
 }
 
 void merge_lora(torch::nn::Module& model) {
@@ -193,9 +165,10 @@ void merge_lora(torch::nn::Module& model) {
   for_each_linear(model, [](const std::string&, Linear& linear) {
     if (!linear.lora()) return;
     // A new tensor, as the old one may be the mapped file or shared with a tied layer.
-    const at::Tensor merged = linear.weight.to(at::kFloat) + linear.lora()->delta();
-    linear.weight.set_data(merged.to(linear.weight.scalar_type()));
+    const at::ScalarType dtype = linear.nf4() ? at::kFloat : linear.weight.scalar_type();
+    const at::Tensor merged = linear.lora()->merged(linear).to(dtype);
     linear.set_lora(nullptr);
+    linear.set_weight(merged);
   });
 }
 
@@ -206,7 +179,8 @@ bool has_lora(const torch::nn::Module& model) {
 }
 
 bool is_lora_parameter(const std::string& name) {
-  return name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight");
+  return name.ends_with(".lora_A.weight") || name.ends_with(".lora_B.weight") ||
+         name.ends_with(".lora_magnitude_vector");
 }
 
 }  // namespace vlm

@@ -18,13 +18,10 @@ struct Unsupported {
 };
 
 const std::vector<Unsupported>& unsupported_options() {
-  static const std::vector<Unsupported> options = {{"use_dora", false},
-                                                   {"fan_in_fan_out", false},
-                                                   {"bias", "none"},
+  static const std::vector<Unsupported> options = {{"fan_in_fan_out", false},
                                                    {"lora_bias", false},
                                                    {"use_qalora", false},
                                                    {"use_bdlora", nullptr},
-                                                   {"modules_to_save", nullptr},
                                                    {"layers_to_transform", nullptr},
                                                    {"layer_replication", nullptr},
                                                    {"target_parameters", nullptr},
@@ -76,6 +73,35 @@ OrderedJson to_object(const PatternList& patterns, bool integers) {
   return object;
 }
 
+// true, false or a name, as text. Kinds that change the base in ways that can't be worked out again
+// here are refused.
+std::string parse_initial(const OrderedJson& json, const std::string& where) {
+  const auto found = json.find("init_lora_weights");
+  if (found == json.end() || found->is_null()) return "true";
+  const std::string kind = found->is_string() ? found->get<std::string>() : found->dump();
+  for (const char* known : {"true", "false", "gaussian", "pissa", "eva", "orthogonal"}) {
+    if (kind == known) return kind;
+  }
+  throw Error({.what = "adapter option is not supported",
+               .where = where,
+               .got = concat("init_lora_weights = ", found->dump())});
+}
+
+void check_ranges(const LoraConfig& config, const std::string& where) {
+  if (config.r < 1 || config.r > 1 << 16) {
+    throw Error({.what = "rank out of range",
+                 .where = where + ": r",
+                 .got = concat(config.r),
+                 .wanted = "1 to 65536"});
+  }
+  if (config.lora_dropout < 0 || config.lora_dropout >= 1) {
+    throw Error({.what = "dropout out of range",
+                 .where = where + ": lora_dropout",
+                 .got = concat(config.lora_dropout),
+                 .wanted = "0 to below 1"});
+  }
+}
+
 // 16.0 → 16: PEFT's own files hold integers where they can.
 OrderedJson tidy_number(double value) {
   if (value == std::floor(value)) return static_cast<std::int64_t>(value);
@@ -102,25 +128,18 @@ LoraConfig LoraConfig::parse(const OrderedJson& json, const std::string& where) 
                          {"lora_dropout", &config.lora_dropout},
                          {"target_modules", &config.target_modules},
                          {"exclude_modules", &excluded},
-                         {"use_rslora", &config.use_rslora}};
+                         {"use_rslora", &config.use_rslora},
+                         {"use_dora", &config.use_dora},
+                         {"bias", &config.bias, "", {"none", "all", "lora_only"}},
+                         {"modules_to_save", &config.modules_to_save}};
   read_fields(Json::parse(json.dump()), fields, UnknownKeys::kIgnore, where);
   if (json.contains("exclude_modules") && !is_empty(json["exclude_modules"])) {
     config.exclude_modules = excluded;
   }
   config.rank_pattern = parse_patterns(json, "rank_pattern", where);
   config.alpha_pattern = parse_patterns(json, "alpha_pattern", where);
-  if (config.r < 1 || config.r > 1 << 16) {
-    throw Error({.what = "rank out of range",
-                 .where = where + ": r",
-                 .got = concat(config.r),
-                 .wanted = "1 to 65536"});
-  }
-  if (config.lora_dropout < 0 || config.lora_dropout >= 1) {
-    throw Error({.what = "dropout out of range",
-                 .where = where + ": lora_dropout",
-                 .got = concat(config.lora_dropout),
-                 .wanted = "0 to below 1"});
-  }
+  config.init_lora_weights = parse_initial(json, where);
+  check_ranges(config, where);
   return config;
 }
 
@@ -139,13 +158,18 @@ OrderedJson LoraConfig::to_json(const std::string& base_model_name_or_path) cons
   json["use_rslora"] = use_rslora;
   json["rank_pattern"] = to_object(rank_pattern, true);
   json["alpha_pattern"] = to_object(alpha_pattern, false);
-  json["bias"] = "none";
+  json["bias"] = bias;
   json["fan_in_fan_out"] = false;
   json["inference_mode"] = true;
-  json["init_lora_weights"] = true;
-  json["modules_to_save"] = nullptr;
+  if (init_lora_weights == "true" || init_lora_weights == "false") {
+    json["init_lora_weights"] = init_lora_weights == "true";
+  } else {
+    json["init_lora_weights"] = init_lora_weights;
+  }
+  json["modules_to_save"] =
+      modules_to_save.empty() ? OrderedJson(nullptr) : OrderedJson(modules_to_save);
   json["task_type"] = nullptr;
-  json["use_dora"] = false;
+  json["use_dora"] = use_dora;
   return json;
 }
 

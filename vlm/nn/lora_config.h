@@ -27,12 +27,19 @@ struct LoraConfig {
   Names target_modules = std::vector<std::string>{};
   std::optional<Names> exclude_modules;
   bool use_rslora = false;
+  bool use_dora = false;
+  std::string init_lora_weights = "true";  // true, false, gaussian, pissa
   PatternList rank_pattern;
   PatternList alpha_pattern;
+  std::string bias = "none";  // none, all, lora_only
+  std::vector<std::string> modules_to_save;
 
   // Names of adapter_config.json; throws Error for a method or an option that is not supported.
   static LoraConfig parse(const OrderedJson& json, const std::string& where);
   OrderedJson to_json(const std::string& base_model_name_or_path) const;
+
+  // True for a module that modules_to_save names, or that lies in one.
+  bool saves_module(const std::string& name) const;
 };
 
 }  // namespace vlm

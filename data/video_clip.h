@@ -1,0 +1,87 @@
+// A video file → the frames that a model is shown.
+//
+//   path, VideoSampling ─► load_clip ─► Clip: frames [H, W, 3] u8, times, duration
+//                       ─► for_each_frame ─► callback, one frame at a time
+//
+// Which frames: the checkpoint's own rule (transformers' indices for files of constant rate, the
+// same rule by presentation times for others), evenly spread, at the largest changes, or at given
+// times (vlm/image/frame_sampling, data/video/scene_frames). Only the frames wanted are decoded and
+// converted. Frames come upright, in RGB, at the size of the file or scaled down to frame_size.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/video/video_file.h"
+#include "vlm/core/fields.h"
+#include "vlm/image/frame_sampling.h"
+#include "vlm/image/image.h"
+
+namespace vlm::data {
+
+// What is asked for; what isn't set is the checkpoint's (Processor::frame_sampling).
+struct VideoSampling {
+  std::string strategy = "model";  // model, uniform, scene or times
+  std::optional<double> fps;       // of strategy model
+  std::optional<std::int64_t> max_frames;
+  std::optional<double> start_s;  // only what is shown from here …
+  std::optional<double> end_s;    // … to here
+  std::vector<double> times_s;    // of strategy times
+  std::int64_t frame_size = 0;    // long edge in pixels that larger frames are scaled to; 0: as is
+  bool drop_duplicates = false;   // a frame that looks like the one shown before it is left out
+
+  // What a config of many clips may set, as video_fps and so on: no window and no times.
+  Fields fields();
+  // Throws Error naming the field (`prefix` in front of it) for values out of range and for ones
+  // that have no effect with the strategy.
+  void check(const std::string& prefix) const;
+};
+
+struct Clip : VideoClip {
+  std::vector<std::int64_t> indices;  // of the frames in the file
+  double fps = 0;                     // the file's own
+  std::int64_t dropped_duplicates = 0;
+  std::string where;  // the file, for errors
+};
+
+// A file and the frames chosen from it; nothing but the choice has been decoded for (scene changes
+// do decode).
+class ClipReader {
+ public:
+  // Opens the file; nothing is chosen yet. Throws Error naming the file.
+  explicit ClipReader(const std::filesystem::path& path, const VideoLimits& limits = {});
+
+  // The same, and chooses.
+  ClipReader(const std::filesystem::path& path, const VideoSampling& sampling,
+             const FrameSampling& defaults, const VideoLimits& limits = {});
+
+  // May be called again, for another part of the file. `defaults` are the checkpoint's. Throws
+  // Error naming the file.
+  void choose(const VideoSampling& sampling, const FrameSampling& defaults);
+
+  // The frames to come, duplicates included, and what is known of the file.
+  const SampledFrames& frames() const { return frames_; }
+  double duration_s() const { return duration_s_; }
+  const VideoInfo& info() const { return file_.info(); }
+
+  // Decodes; frames arrive in order, each once, duplicates left out where that was asked for, with
+  // their times as frames() has them. false ends it. Returns how many duplicates were left out.
+  std::int64_t for_each_frame(const FrameCallback& callback);
+
+ private:
+  std::string where_;
+  VideoFile file_;
+  VideoSampling sampling_;
+  double duration_s_ = 0;
+  SampledFrames frames_;
+};
+
+// All frames at once. Throws Error naming the file, also when it gives no frame.
+Clip load_clip(const std::filesystem::path& path, const VideoSampling& sampling,
+               const FrameSampling& defaults, const VideoLimits& limits = {});
+
+}  // namespace vlm::data

@@ -1,0 +1,77 @@
+// Which frames of a clip are looked at.
+//
+//   FrameRate or presentation times, FrameSampling ─► SampledFrames: indices, ascending and
+//   distinct, and their times in seconds
+//
+// sample_frames() gives what transformers' SmolVLMVideoProcessor.sample_frames (5.23) gives, index
+// for index: its rounding, its skips at both ends, its limits. sample_frames_by_time() is the same
+// for files whose frames don't come at a constant rate, where an index says nothing about time: it
+// takes the frames that are on display at the times that the rule asks for. All functions are pure;
+// times are seconds from the first frame. Which frames show the largest changes is not known here
+// (data/video/scene_change).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace vlm {
+
+// What a container says of a clip of constant rate.
+struct FrameRate {
+  std::int64_t frame_count = 0;
+  double fps = 0;
+  double duration_s = 0;
+};
+
+struct FrameSampling {
+  double fps = 1;                // frames wanted a second, more than 0
+  std::int64_t max_frames = 64;  // most frames, at least 1
+  double skip_s = 1;             // left out at both ends of a clip longer than the budget covers
+};
+
+// A part of a clip; its frames are those on display in [start_s, end_s). Unset: the clip's own end.
+struct TimeWindow {
+  std::optional<double> start_s;
+  std::optional<double> end_s;
+
+  bool is_whole() const { return !start_s && !end_s; }
+};
+
+struct SampledFrames {
+  std::vector<std::int64_t> indices;
+  std::vector<double> times_s;  // as long as indices
+};
+
+// Every function throws Error for a clip without frames, and for a window that is empty or lies
+// behind the clip's end.
+
+// The model's own rule. Times are index / fps. A window counts as a clip of its own, without skips;
+// its times stay those of the whole clip.
+SampledFrames sample_frames(const FrameRate& clip, const FrameSampling& sampling,
+                            const TimeWindow& window = {});
+
+// The same rule by presentation times (ascending); `duration_s` counts the last frame's display.
+SampledFrames sample_frames_by_time(const std::vector<double>& frame_times, double duration_s,
+                                    const FrameSampling& sampling, const TimeWindow& window = {});
+
+// The middles of at most max_frames equal parts of the frames in the window, whatever the rate.
+SampledFrames sample_uniformly(const std::vector<double>& frame_times, double duration_s,
+                               std::int64_t max_frames, const TimeWindow& window = {});
+
+// The frames on display at given times, in any order. Throws Error for a time outside the clip.
+SampledFrames sample_at_times(const std::vector<double>& frame_times, double duration_s,
+                              const std::vector<double>& times_s);
+
+// Presentation times of a clip of constant rate: i / fps.
+std::vector<double> constant_frame_times(const FrameRate& clip);
+
+// The frames [first, last] that a window covers. Throws as above.
+struct FrameRange {
+  std::int64_t first = 0;
+  std::int64_t last = 0;
+};
+FrameRange find_frames(const std::vector<double>& frame_times, double duration_s,
+                       const TimeWindow& window);
+
+}  // namespace vlm

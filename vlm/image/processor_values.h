@@ -1,0 +1,33 @@
+// Values that the config files of image and video processors share, read with their checks.
+//
+// Each function takes the key's value (null keeps what is there) and the words that say where it
+// stands, and throws Error for what can't work.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "vlm/core/json.h"
+
+namespace vlm {
+
+// {"longest_edge": n}, or {"height": n, "width": m}; the first wins, as in the reference.
+struct SizeValue {
+  std::int64_t longest_edge = 0;  // 0: height × width instead
+  std::int64_t height = 0;
+  std::int64_t width = 0;
+};
+
+void read_size(const Json& value, SizeValue& size, const std::string& where);
+
+// {"longest_edge": n} → n.
+void read_longest_edge(const Json& value, std::int64_t& edge, const std::string& where);
+
+// A number for all three channels, or one a channel.
+void read_channels(const Json& value, std::vector<double>& out, const std::string& where);
+
+void check_filter(std::int64_t resample, const std::string& where);
+void check_std(const std::vector<double>& std, const std::string& where);
+
+}  // namespace vlm

@@ -1,0 +1,205 @@
+#include "vlm/nn/quantize.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/abs.h>
+#include <ATen/ops/amax.h>
+#include <ATen/ops/bucketize.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/linspace.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "vlm/io/parallel.h"
+#include "vlm/nn/clones.h"
+
+namespace vlm {
+namespace {
+
+constexpr std::int64_t kPieceValues = 1 << 20;  // quantized or expanded at a time on a CPU
+constexpr double kLeastScale = 1e-38;           // keeps a block of zeros from dividing by zero
+
+constexpr float kNf4[16] = {-1.0F,
+                            -0.6961928009986877F,
+                            -0.5250730514526367F,
+                            -0.39491748809814453F,
+                            -0.28444138169288635F,
+                            -0.18477343022823334F,
+                            -0.09105003625154495F,
+                            0.0F,
+                            0.07958029955625534F,
+                            0.16093020141124725F,
+                            0.24611230194568634F,
+                            0.33791524171829224F,
+                            0.44070982933044434F,
+                            0.5626170039176941F,
+                            0.7229568362236023F,
+                            1.0F};
+
+std::int64_t ceil_divide(std::int64_t count, std::int64_t size) {
+  return (count + size - 1) / size;
+}
+
+// [n] → [blocks, size], the last block filled up with zeros.
+at::Tensor to_blocks(const at::Tensor& values, std::int64_t size) {
+  const std::int64_t rest = ceil_divide(values.numel(), size) * size - values.numel();
+  return (rest ? at::constant_pad_nd(values, {0, rest}) : values).view({-1, size});
+}
+
+// Index of the level nearest to each value over its block's scale: [blocks, size] uint8, and the
+// scales [blocks].
+std::pair<at::Tensor, at::Tensor> find_levels(const at::Tensor& blocks, const at::Tensor& levels) {
+  const at::Tensor scales = at::amax(at::abs(blocks), {1});
+  const at::Tensor unit =
+      (blocks * scales.clamp_min(kLeastScale).reciprocal().unsqueeze(1)).clamp_(-1, 1);
+  const std::int64_t last = levels.numel() - 1;
+  const at::Tensor middles = (levels.narrow(0, 0, last) + levels.narrow(0, 1, last)) / 2;
+  return {at::bucketize(unit, middles, /*out_int32=*/true).to(at::kByte), scales};
+}
+
+// The signed or unsigned magnitudes of one exponent: the middles of equal parts of [0.1, 1].
+at::Tensor dynamic_part(std::int64_t parts, int exponent) {
+  const at::Tensor edges = at::linspace(0.1, 1, parts + 1, at::kFloat);
+  const at::Tensor middles = (edges.narrow(0, 0, parts) + edges.narrow(0, 1, parts)) / 2;
+  static constexpr double kTens[] = {1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1};
+  return middles * kTens[exponent];
+}
+
+at::Tensor make_dynamic_levels(bool is_signed) {
+  std::vector<at::Tensor> found = {at::zeros({1}, at::kFloat), at::tensor({1.0F})};
+  for (int exponent = 0; exponent < 7; ++exponent) {
+    const at::Tensor part = dynamic_part(std::int64_t{is_signed ? 1 : 2} << exponent, exponent);
+    found.push_back(part);
+    if (is_signed) found.push_back(-part);
+  }
+  return std::get<0>(at::cat(found).sort());
+}
+
+// Values of whole blocks, [blocks · 64], from codes: one table of 16 products a block.
+VLM_CLONES void expand_blocks(const std::uint8_t* codes, const float* scales, float* out,
+                              std::int64_t blocks) {
+  for (std::int64_t block = 0; block < blocks; ++block) {
+    float table[16];
+    for (int level = 0; level < 16; ++level) table[level] = kNf4[level] * scales[block];
+    const std::uint8_t* pair = codes + block * (kNf4Block / 2);
+    float* to = out + block * kNf4Block;
+    for (int i = 0; i < kNf4Block / 2; ++i) {
+      to[2 * i] = table[pair[i] >> 4];
+      to[2 * i + 1] = table[pair[i] & 15];
+    }
+  }
+}
+
+at::Tensor expand_on_cpu(const at::Tensor& codes, const at::Tensor& scales, std::int64_t count) {
+  const at::Tensor out = at::empty({count}, at::kFloat);
+  const std::int64_t whole = count / kNf4Block, piece = kPieceValues / kNf4Block;
+  const auto* bytes = codes.const_data_ptr<std::uint8_t>();
+  const auto* scale = scales.const_data_ptr<float>();
+  auto* to = out.mutable_data_ptr<float>();
+  run_pieces(ceil_divide(whole, piece), [&](std::int64_t i) {
+    const std::int64_t begin = i * piece;
+    expand_blocks(bytes + begin * kNf4Block / 2, scale + begin, to + begin * kNf4Block,
+                  std::min(piece, whole - begin));
+  });
+  for (std::int64_t i = whole * kNf4Block; i < count; ++i) {
+    const int code = i % 2 ? bytes[i / 2] & 15 : bytes[i / 2] >> 4;
+    to[i] = kNf4[code] * scale[whole];
+  }
+  return out;
+}
+
+at::Tensor expand_with_operators(const at::Tensor& codes, const at::Tensor& scales,
+                                 std::int64_t count) {
+  const at::Tensor levels = nf4_levels(codes.device());
+  const at::Tensor pairs = at::stack(  // [256, 2], both values of a byte
+      {levels.repeat_interleave(16), levels.repeat({16})}, 1);
+  const at::Tensor units = at::embedding(pairs, codes.to(at::kInt)).view({-1});
+  return (to_blocks(units, kNf4Block) * scales.unsqueeze(1)).view({-1}).narrow(0, 0, count);
+}
+
+std::int64_t count_values(const std::vector<std::int64_t>& shape) {
+  std::int64_t count = 1;
+  for (const std::int64_t edge : shape) count *= edge;
+  return count;
+}
+
+}  // namespace
+
+at::Tensor nf4_levels(at::Device device) {
+  return at::tensor(at::ArrayRef<float>(kNf4, 16)).to(device);
+}
+
+at::Tensor dynamic_levels(bool is_signed, at::Device device) {
+  const c10::NoGradGuard no_grad;
+  static const at::Tensor with_sign = make_dynamic_levels(true);
+  static const at::Tensor without = make_dynamic_levels(false);
+  return (is_signed ? with_sign : without).to(device);
+}
+
+BlockwiseCodes quantize_blockwise(const at::Tensor& values, const at::Tensor& levels) {
+  const c10::NoGradGuard no_grad;
+  const at::Tensor flat = values.reshape({-1}).to(at::kFloat);
+  auto [codes, scales] = find_levels(to_blocks(flat, kBlockwiseBlock), levels);
+  return {codes.view({-1}).narrow(0, 0, flat.numel()).contiguous(), scales};
+}
+
+at::Tensor dequantize_blockwise(const BlockwiseCodes& stored, const at::Tensor& levels) {
+  const c10::NoGradGuard no_grad;
+  const std::int64_t count = stored.codes.numel();
+  const at::Tensor units =
+      at::embedding(levels.unsqueeze(1), stored.codes.to(at::kInt)).view({-1});  // [n]
+  const at::Tensor blocks = to_blocks(units, kBlockwiseBlock) * stored.scales.unsqueeze(1);
+  return blocks.view({-1}).narrow(0, 0, count);
+}
+
+std::int64_t Nf4Weight::nbytes() const {
+  return static_cast<std::int64_t>(codes.nbytes() + absmax.codes.nbytes() + absmax.scales.nbytes() +
+                                   absmax_mean.nbytes());
+}
+
+Nf4Weight quantize_nf4(const at::Tensor& weight) {
+  const c10::NoGradGuard no_grad;
+  const at::Tensor flat = weight.detach().reshape({-1}), levels = nf4_levels(weight.device());
+  const std::int64_t count = flat.numel();
+  Nf4Weight stored{.shape = weight.sizes().vec()};
+  stored.codes = at::empty({ceil_divide(count, 2)}, flat.options().dtype(at::kByte));
+  const at::Tensor scales =
+      at::empty({ceil_divide(count, kNf4Block)}, flat.options().dtype(at::kFloat));
+  const std::int64_t step = weight.is_cpu() ? kPieceValues : count;
+  for (std::int64_t begin = 0; begin < count; begin += step) {
+    const std::int64_t size = std::min(step, count - begin);
+    const at::Tensor piece = flat.narrow(0, begin, size).to(at::kFloat);
+    const auto [found, largest] = find_levels(to_blocks(piece, kNf4Block), levels);
+    const at::Tensor pairs = found.view({-1, 2});
+    const at::Tensor bytes = pairs.select(1, 0) * 16 + pairs.select(1, 1);
+    const std::int64_t kept = ceil_divide(size, 2);
+    stored.codes.narrow(0, begin / 2, kept).copy_(bytes.narrow(0, 0, kept));
+    scales.narrow(0, begin / kNf4Block, largest.numel()).copy_(largest);
+  }
+  stored.absmax_mean = scales.mean();
+  stored.absmax =
+      quantize_blockwise(scales - stored.absmax_mean, dynamic_levels(true, weight.device()));
+  return stored;
+}
+
+at::Tensor dequantize_nf4(const Nf4Weight& stored, at::ScalarType dtype) {
+  const c10::NoGradGuard no_grad;
+  const std::int64_t count = count_values(stored.shape);
+  // By operators, as a loop of ours could contract the product and the sum into one rounding.
+  const at::Tensor scales =
+      dequantize_blockwise(stored.absmax, dynamic_levels(true, stored.codes.device())) +
+      stored.absmax_mean;
+  const at::Tensor values = stored.codes.is_cpu()
+                                ? expand_on_cpu(stored.codes, scales, count)
+                                : expand_with_operators(stored.codes, scales, count);
+  return values.to(dtype).view(stored.shape);
+}
+
+}  // namespace vlm
