@@ -2,7 +2,7 @@
 // errors into exit codes.
 //
 // Exit codes: 0 done; 1 an error, told on stderr; 2 wrong usage; 3 done, but some items failed; 130
-// interrupted.
+// interrupted by Ctrl-C, 143 by SIGTERM.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -12,6 +12,7 @@
 #include <map>
 #include <string>
 
+#include "infer/answer_samples.h"
 #include "infer/commands.h"
 #include "train/commands.h"
 #include "vlm/core/error.h"
@@ -59,6 +60,15 @@ void add_shared_options(CLI::App& command, vlm::RuntimeOptions& runtime, std::st
       ->capture_default_str();
 }
 
+// The trainer's evaluation asks inference here, so that neither includes the other.
+std::vector<std::string> answer(const vlm::train::AnswerRequest& request) {
+  return vlm::infer::answer_samples(request.model, request.processor, request.prompts,
+                                    {.folder = request.folder,
+                                     .max_new_tokens = request.max_new_tokens,
+                                     .batch_size = request.batch_size,
+                                     .video = request.video});
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Fine-tune and run compact vision-language models", "vlm");
   app.require_subcommand(1);
@@ -67,7 +77,7 @@ int run(int argc, char** argv) {
   vlm::RuntimeOptions runtime;
   std::string log_level = "info";
   std::map<std::string, std::function<int()>> commands;
-  commands.merge(vlm::train::add_commands(app, runtime));
+  commands.merge(vlm::train::add_commands(app, runtime, answer));
   commands.merge(vlm::infer::add_commands(app, runtime));
   for (CLI::App* command : app.get_subcommands({})) {
     add_shared_options(*command, runtime, log_level);
@@ -91,6 +101,6 @@ int main(int argc, char** argv) {
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
     // A download that was told to stop ends in an error, too.
-    return vlm::stop_requested() ? 130 : 1;
+    return vlm::stop_requested() ? vlm::stop_exit_code() : 1;
   }
 }

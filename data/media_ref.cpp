@@ -56,7 +56,7 @@ void check_inside(const fs::path& path, const fs::path& folder) {
   const fs::path root = fs::weakly_canonical(folder.empty() ? "." : folder);
   const auto relative = real.lexically_relative(root);
   if (!relative.empty() && *relative.begin() != "..") return;
-  throw Error({.what = "picture outside of the batch file's folder",
+  throw Error({.what = "file outside of the batch file's folder",
                .got = path.string(),
                .wanted = concat("a file under ", root.string())});
 }

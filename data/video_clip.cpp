@@ -105,14 +105,22 @@ void VideoSampling::check(const std::string& prefix) const {
   refuse_idle(!times_s.empty() && strategy != "times", prefix + "times", strategy);
 }
 
+ClipReader::ClipReader(const std::filesystem::path& path, const VideoLimits& limits)
+    : where_(path.string()), file_(path, limits), duration_s_(duration_of(file_)) {}
+
 ClipReader::ClipReader(const std::filesystem::path& path, const VideoSampling& sampling,
                        const FrameSampling& defaults, const VideoLimits& limits)
-    : file_(path, limits), sampling_(sampling), duration_s_(duration_of(file_)) {
+    : ClipReader(path, limits) {
+  choose(sampling, defaults);
+}
+
+void ClipReader::choose(const VideoSampling& sampling, const FrameSampling& defaults) {
+  sampling_ = sampling;
   try {
     frames_ = choose_frames(file_, sampling_, defaults, duration_s_);
   } catch (const Error& error) {
-    if (error.parts().where.starts_with(path.string())) throw;
-    throw located(error, path.string());
+    if (error.parts().where.starts_with(where_)) throw;
+    throw located(error, where_);
   }
 }
 

@@ -52,9 +52,16 @@ struct Clip : VideoClip {
 // do decode).
 class ClipReader {
  public:
-  // `defaults` are the checkpoint's. Throws Error naming the file.
+  // Opens the file; nothing is chosen yet. Throws Error naming the file.
+  explicit ClipReader(const std::filesystem::path& path, const VideoLimits& limits = {});
+
+  // The same, and chooses.
   ClipReader(const std::filesystem::path& path, const VideoSampling& sampling,
              const FrameSampling& defaults, const VideoLimits& limits = {});
+
+  // May be called again, for another part of the file. `defaults` are the checkpoint's. Throws
+  // Error naming the file.
+  void choose(const VideoSampling& sampling, const FrameSampling& defaults);
 
   // The frames to come, duplicates included, and what is known of the file.
   const SampledFrames& frames() const { return frames_; }
@@ -66,6 +73,7 @@ class ClipReader {
   std::int64_t for_each_frame(const FrameCallback& callback);
 
  private:
+  std::string where_;
   VideoFile file_;
   VideoSampling sampling_;
   double duration_s_ = 0;

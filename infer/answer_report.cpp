@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <nlohmann/json.hpp>
+
+#include "vlm/core/concat.h"
 
 namespace vlm::infer {
 namespace {
@@ -30,6 +33,30 @@ OrderedJson report_choices(const Answer& answer, const ChoiceList& list) {
   return fields;
 }
 
+// 75.5 → "0:01:15.5"
+std::string to_clock(double seconds) {
+  const auto tenths = static_cast<std::int64_t>(std::llround(seconds * 10));
+  const std::int64_t whole = tenths / 10;
+  char text[48];
+  std::snprintf(text, sizeof text, "%lld:%02lld:%02lld", static_cast<long long>(whole / 3600),
+                static_cast<long long>(whole / 60 % 60), static_cast<long long>(whole % 60));
+  return tenths % 10 == 0 ? text : concat(text, ".", tenths % 10);
+}
+
+OrderedJson report_segments(const std::vector<SegmentScore>& segments) {
+  const SegmentScore& best = segments.front();
+  OrderedJson fields = {{"text", concat(to_clock(best.start_s), "-", to_clock(best.end_s))},
+                        {"probability", shown(best.probability)}};
+  fields["segments"] = OrderedJson::array();
+  for (const SegmentScore& one : segments) {
+    fields["segments"].push_back({{"start_s", shown(one.start_s)},
+                                  {"end_s", shown(one.end_s)},
+                                  {"probability", shown(one.probability)},
+                                  {"logprob", shown(one.logprob)}});
+  }
+  return fields;
+}
+
 OrderedJson report_generation(const Generation& generation, const ReportOptions& options) {
   OrderedJson fields = {{"text", generation.text},
                         {"mean_logprob", shown(generation.mean_logprob())},
@@ -41,6 +68,7 @@ OrderedJson report_generation(const Generation& generation, const ReportOptions&
 
 // From 0 to 1.
 double confidence(const Answer& answer, const ReportOptions& options) {
+  if (options.by_segment) return answer.segments.front().probability;
   if (options.choices.texts.empty()) return std::exp(answer.generations[0].mean_logprob());
   const auto probabilities = choice_probabilities(answer.choices, options.choices.by_mean);
   return probabilities[best_choice(probabilities)];
@@ -54,7 +82,9 @@ bool is_withheld(const Answer& answer, const ReportOptions& options) {
 
 OrderedJson report_answer(const Answer& answer, const ReportOptions& options) {
   OrderedJson fields;
-  if (!options.choices.texts.empty()) {
+  if (options.by_segment) {
+    fields = report_segments(answer.segments);
+  } else if (!options.choices.texts.empty()) {
     fields = report_choices(answer, options.choices);
   } else {
     fields = report_generation(answer.generations[0], options);
@@ -80,7 +110,7 @@ std::optional<std::string> shown_text(const Answer& answer, const ReportOptions&
 }
 
 std::vector<std::string> report_columns(const ReportOptions& options) {
-  Answer answer{.generations = {Generation{}}};
+  Answer answer{.generations = {Generation{}}, .segments = {SegmentScore{}}};
   answer.choices.resize(options.choices.texts.size());
   for (ChoiceScore& score : answer.choices) score.tokens = 1;
   std::vector<std::string> names;

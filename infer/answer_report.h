@@ -18,12 +18,14 @@ struct ReportOptions {
   std::optional<double> abstain_below;  // confidence under which the text is withheld
   bool has_alternatives = false;        // several answers a prompt
   bool has_scores = false;              // of beam search
+  bool by_segment = false;              // which part of a video the first choice fits best
 };
 
 // text, mean_logprob, min_logprob, first_token_entropy, finish_reason; of beam search also score;
 // with several answers also alternatives. With choices: text (the likeliest), probability,
-// probabilities and logprobs by choice. With abstain_below also abstained; text is then null and
-// the answer under withheld_text.
+// probabilities and logprobs by choice. By segment: text (the best segment's times), its
+// probability, segments (of all, the best first: start_s, end_s, probability, logprob). With
+// abstain_below also abstained; text is then null and the answer under withheld_text.
 OrderedJson report_answer(const Answer& answer, const ReportOptions& options);
 
 // The text that report_answer shows; nothing when it is withheld.

@@ -1,22 +1,27 @@
 #include "infer/batch_commands.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "data/metrics/metric.h"
 #include "infer/batch/batch_runner.h"
 #include "infer/batch/fingerprint.h"
 #include "infer/batch/gather.h"
 #include "infer/batch/shard.h"
 #include "infer/evaluate.h"
 #include "infer/generation_flags.h"
+#include "infer/media/media_flags.h"
+#include "infer/media/seen_video.h"
 #include "infer/session.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
+#include "vlm/core/progress.h"
 #include "vlm/io/hub_pull.h"
 
 namespace vlm::infer {
@@ -36,6 +41,10 @@ struct BatchCommandOptions {
   FeatureCacheChoice features;
   RowLogOptions log;
   BatchOptions batch;
+  VideoFlags video;
+  bool by_segment = false;  // the rest is of --ground
+  double segment_s = 10;
+  std::string answer = "yes";
 };
 
 void print(const std::string& text) {
@@ -50,6 +59,37 @@ Shard choose_shard(const BatchCommandOptions& options) {
     log_info(concat("shard ", found.shard.index, " of ", found.shard.count, ", by ", found.source));
   }
   return found.shard;
+}
+
+// The answer that segments are ranked by, and behind it what it is weighed against.
+ChoiceList segment_choices(const BatchCommandOptions& options) {
+  ChoiceList list = options.generation.choice_list();
+  if (list.texts.empty()) {
+    list.texts = {options.answer};
+    if (options.answer == "yes") list.texts.emplace_back("no");
+    return list;
+  }
+  const auto found = std::find(list.texts.begin(), list.texts.end(), options.answer);
+  if (found == list.texts.end()) {
+    throw Error({.what = "not one of the choices",
+                 .where = "--answer",
+                 .got = concat("'", options.answer, "'"),
+                 .wanted = join(list.texts)});
+  }
+  std::rotate(list.texts.begin(), found, found + 1);
+  return list;
+}
+
+ItemListOptions list_options(const BatchCommandOptions& options, const EntrySource& source) {
+  ItemListOptions list{.system = options.system, .reserved = reserved_columns()};
+  if (!source.shows_videos()) return list;
+  if (options.by_segment) {
+    list.media_columns = {"duration_s"};
+    list.reserved.emplace_back("segments");
+  } else {
+    list.media_columns = video_column_names(options.video.given.drop_duplicates);
+  }
+  return list;
 }
 
 // Everything that rows depend on; journals keep it.
@@ -72,11 +112,22 @@ OrderedJson describe_run(const std::string& command, const ItemList& items,
   run["--question"] = questions;
   run["--system"] = options.system;
   run.update(options.generation.describe());
-  if (options.generation.choice_list().texts.empty()) run["--seed"] = runtime.seed.value_or(0);
+  run.update(options.video.describe());
+  if (options.by_segment) {
+    run["--ground"] = {{"--segment-s", options.segment_s}, {"--answer", options.answer}};
+  } else if (options.generation.choice_list().texts.empty()) {
+    run["--seed"] = runtime.seed.value_or(0);
+  }
   return run;
 }
 
-ReportOptions make_report(const GenerationFlags& flags, const GenerationOptions& defaults) {
+ReportOptions make_report(const BatchCommandOptions& options, const GenerationOptions& defaults) {
+  const GenerationFlags& flags = options.generation;
+  if (options.by_segment) {
+    return {.choices = segment_choices(options),
+            .abstain_below = flags.abstain_below,
+            .by_segment = true};
+  }
   const auto answers = flags.num_return_sequences.value_or(defaults.num_return_sequences);
   return {.choices = flags.choice_list(),
           .abstain_below = flags.abstain_below,
@@ -92,8 +143,7 @@ int answer_items(const std::string& command, const ItemList& items,
   log_options.output = shard_output(options.log.output, shard);
   const auto model = find_or_pull_model(options.choice.model);
   const RowFormat format(parse_output_format(options.output_format, log_options.output),
-                         items.columns(),
-                         make_report(options.generation, load_generation_options(model)));
+                         items.columns(), make_report(options, load_generation_options(model)));
   log_options.preamble = format.preamble();
   log_options.header = {.items = items.items(),
                         .shard_items = count_items(items, shard),
@@ -113,6 +163,9 @@ int answer_items(const std::string& command, const ItemList& items,
     batch.generation = options.generation.apply(session.generation, runtime.seed.value_or(0),
                                                 processor.tokenizer());
     batch.choices = encode_choices(processor, format.report().choices.texts);
+    batch.by_mean = format.report().choices.by_mean;
+    batch.video.sampling = options.video.sampling();
+    if (options.by_segment) batch.video.segment_s = options.segment_s;
     session.generator->set_feature_cache(open_feature_cache(options.features, *session.model));
     is_done = run_batch(*session.generator, items, format, log, batch);
   } else if (options.order == "input") {
@@ -121,44 +174,57 @@ int answer_items(const std::string& command, const ItemList& items,
   log_info(concat(log.rows() - before, " rows written to ", log_options.output.string(), ", ",
                   log.rows(), " of ", log.header().shard_items, " are there, ", log.errors(),
                   " with an error", is_done ? "" : "; stopped, run again to go on"));
-  if (!is_done) return 130;
+  if (!is_done) return stop_exit_code();
   return log.errors() > 0 ? 3 : 0;
 }
 
-int run_evaluate(const BatchCommandOptions& options, const data::DataOptions& folder,
+struct EvaluateOptions {
+  data::DataOptions folder;
+  std::vector<std::string> metrics;
+};
+
+int run_evaluate(const BatchCommandOptions& options, const EvaluateOptions& evaluate,
                  const RuntimeOptions& runtime) {
-  const ItemList items(make_evaluation_entries(data::load_datasets(options.paths, folder)),
-                       {.reserved = reserved_columns()});
+  auto source = make_evaluation_entries(data::load_datasets(options.paths, evaluate.folder));
+  const ItemListOptions list = list_options(options, *source);
+  const ItemList items(std::move(source), list);
   const int code = answer_items("evaluate", items, options, runtime);
-  if (code != 130) {
+  if (code == 0 || code == 3) {
     const auto output = shard_output(options.log.output, choose_shard(options));
-    print(score_rows(output).dump() + "\n");
+    print(score_rows(output, evaluate.metrics).dump() + "\n");
   }
   return code;
 }
 
 int run_caption(const BatchCommandOptions& options, const RuntimeOptions& runtime) {
   auto source = open_entries(options.paths, std::cin);
-  ItemListOptions list{.prompt = kCaptionPrompt,
-                       .system = options.system,
-                       .shows_question = source->asks(),
-                       .reserved = reserved_columns()};
+  ItemListOptions list = list_options(options, *source);
+  list.prompt = kCaptionPrompt;
+  list.shows_question = source->asks();
   // A prompt that was given replaces the rows' own; the default doesn't.
   if (!options.prompt.empty()) list.questions = {{.id = "1", .text = options.prompt}};
   return answer_items("caption", ItemList(std::move(source), list), options, runtime);
 }
 
-int run_vqa(const BatchCommandOptions& options, const RuntimeOptions& runtime) {
-  auto source = open_entries(options.paths, std::cin);
-  ItemListOptions list{.questions = load_questions(options.questions, options.questions_file),
-                       .system = options.system,
-                       .reserved = reserved_columns()};
+// `vqa` and `video`: plain files are of the kind.
+int run_questions(const std::string& command, MediaKind kind, const BatchCommandOptions& options,
+                  const RuntimeOptions& runtime) {
+  auto source = open_entries(options.paths, std::cin, kind);
+  ItemListOptions list = list_options(options, *source);
+  list.questions = load_questions(options.questions, options.questions_file);
   if (list.questions.empty() && !source->asks()) {
     throw Error({.what = "no question",
                  .hint = "give --question or --questions, or rows with "
                          "questions of their own"});
   }
-  return answer_items("vqa", ItemList(std::move(source), list), options, runtime);
+  return answer_items(command, ItemList(std::move(source), list), options, runtime);
+}
+
+int run_video(const BatchCommandOptions& options, const RuntimeOptions& runtime) {
+  if (options.by_segment && options.video.sampling().strategy == "times") {
+    throw Error({.what = "--ground takes frames of every segment", .got = "--sampling times"});
+  }
+  return run_questions("video", MediaKind::kVideo, options, runtime);
 }
 
 int run_gather(const GatherOptions& options) {
@@ -199,39 +265,35 @@ void add_batch_options(CLI::App& command, BatchCommandOptions& options) {
                 "Go on although model, prompt or options differ from those of the rows there")
       ->excludes(restart);
   options.generation.declare(command);
-  command
-      .add_option("--feature-cache", options.features.folder,
-                  "Folder that keeps encoded pictures for later runs; auto: a folder of the user's "
-                  "cache when the vision encoder is large; off: none")
-      ->capture_default_str();
-  command
-      .add_option("--feature-cache-gb", options.features.gigabytes, "Most that the folder may take")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  declare_feature_cache(command, options.features);
   command
       .add_option("--batch-size", options.batch.batch_size,
-                  "Pictures answered together, with all their questions")
+                  "Pictures or videos answered together, with all their questions")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
-  command.add_option("--workers", options.batch.workers, "Threads that decode pictures ahead")
+  command
+      .add_option("--workers", options.batch.workers,
+                  "Threads that read pictures ahead, or videos decoded ahead")
       ->check(CLI::Range(1, 256))
       ->capture_default_str();
 }
 
-CLI::App* add_picture_command(CLI::App& app, const char* name, const char* description,
-                              BatchCommandOptions& options) {
+CLI::App* add_media_command(CLI::App& app, const char* name, const char* description,
+                            BatchCommandOptions& options) {
   CLI::App* command = app.add_subcommand(name, description);
+  const std::string files = std::string(name) == "video" ? "Videos" : "Pictures";
   command
       ->add_option("paths", options.paths,
-                   "Pictures, folders (searched recursively), quoted globs (** too), .jsonl files, "
-                   ".tar shards, or - for a list of paths on stdin")
+                   files +
+                       ", folders (searched recursively), quoted globs (** too), .jsonl files, "
+                       ".tar shards, or - for a list of paths on stdin")
       ->required();
   add_batch_options(*command, options);
   command->add_option("--system", options.system, "System message (default: none)");
   command
       ->add_option("--output-format", options.output_format,
                    "jsonl, csv, openai (batch results), or txt (jsonl, and the answer in a .txt "
-                   "beside each picture); default: by the suffix of --output")
+                   "beside each file); default: by the suffix of --output")
       ->check(CLI::IsMember({"jsonl", "csv", "openai", "txt"}));
   command->add_flag("--overwrite", options.batch.sink.overwrites_text,
                     "With txt: replace .txt files that hold other text");
@@ -241,7 +303,8 @@ CLI::App* add_picture_command(CLI::App& app, const char* name, const char* descr
 std::function<int()> add_evaluate(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<BatchCommandOptions>();
   options->output_format = "jsonl";
-  auto folder = std::make_shared<data::DataOptions>();
+  auto evaluate = std::make_shared<EvaluateOptions>();
+  data::DataOptions* folder = &evaluate->folder;
   CLI::App* command = app.add_subcommand(
       "evaluate", "Answer a data set's questions and print the share answered exactly");
   command->add_option("data", options->paths, "Data files and picture folders, as for finetune")
@@ -253,13 +316,19 @@ std::function<int()> add_evaluate(CLI::App& app, const RuntimeOptions& runtime) 
       ->capture_default_str();
   command->add_option("--prompt", folder->prompt, "Question put to every picture of a folder")
       ->capture_default_str();
-  return [options, folder, &runtime] { return run_evaluate(*options, *folder, runtime); };
+  command
+      ->add_option("--metric", evaluate->metrics,
+                   concat("Metric to print beside the accuracy; may be repeated: ",
+                          join(data::metric_names()), " (default: none)"))
+      ->allow_extra_args(false)
+      ->check(CLI::IsMember(data::metric_names()));
+  return [options, evaluate, &runtime] { return run_evaluate(*options, *evaluate, runtime); };
 }
 
 std::function<int()> add_caption(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<BatchCommandOptions>();
   CLI::App* command =
-      add_picture_command(app, "caption", "Describe pictures, one row each", *options);
+      add_media_command(app, "caption", "Describe pictures, one row each", *options);
   command->add_option("--prompt", options->prompt,
                       concat("What to ask for, also of rows that ask something themselves; "
                              "{path}, {name}, {stem} and columns are filled in (default: the "
@@ -268,18 +337,46 @@ std::function<int()> add_caption(CLI::App& app, const RuntimeOptions& runtime) {
   return [options, &runtime] { return run_caption(*options, runtime); };
 }
 
+void add_question_options(CLI::App& command, BatchCommandOptions& options) {
+  command
+      .add_option("--question", options.questions,
+                  "Question put to every file, in place of the rows' own; may be repeated; "
+                  "{path}, {name}, {stem} and columns are filled in")
+      ->allow_extra_args(false);
+  command.add_option("--questions", options.questions_file,
+                     "JSONL file of further questions: {\"id\": …, \"question\": …} a line");
+}
+
 std::function<int()> add_vqa(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<BatchCommandOptions>();
   CLI::App* command =
-      add_picture_command(app, "vqa", "Ask questions about pictures, one row each", *options);
+      add_media_command(app, "vqa", "Ask questions about pictures, one row each", *options);
+  add_question_options(*command, *options);
+  return
+      [options, &runtime] { return run_questions("vqa", MediaKind::kPicture, *options, runtime); };
+}
+
+std::function<int()> add_video(CLI::App& app, const RuntimeOptions& runtime) {
+  auto options = std::make_shared<BatchCommandOptions>();
+  options->batch.batch_size = 1;  // a video's prompt is as long as that of many pictures
+  CLI::App* command =
+      add_media_command(app, "video", "Ask questions about videos, one row each", *options);
+  add_question_options(*command, *options);
+  options->video.declare(*command);
+  auto* ground = command->add_flag(
+      "--ground", options->by_segment,
+      "Ask about each segment by itself, and rank the segments by how likely the answer is");
+  command->add_option("--segment-s", options->segment_s, "--ground: length of a segment in seconds")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->needs(ground);
   command
-      ->add_option("--question", options->questions,
-                   "Question put to every picture, in place of the rows' own; may be repeated; "
-                   "{path}, {name}, {stem} and columns are filled in")
-      ->allow_extra_args(false);
-  command->add_option("--questions", options->questions_file,
-                      "JSONL file of further questions: {\"id\": …, \"question\": …} a line");
-  return [options, &runtime] { return run_vqa(*options, runtime); };
+      ->add_option("--answer", options->answer,
+                   "--ground: the answer that counts. yes is weighed against no, an answer of "
+                   "--choices against the others, any other stands by itself")
+      ->capture_default_str()
+      ->needs(ground);
+  return [options, &runtime] { return run_video(*options, runtime); };
 }
 
 std::function<int()> add_gather(CLI::App& app) {
@@ -302,6 +399,7 @@ std::map<std::string, std::function<int()>> add_batch_commands(CLI::App& app,
                                                                const RuntimeOptions& runtime) {
   return {{"caption", add_caption(app, runtime)},
           {"vqa", add_vqa(app, runtime)},
+          {"video", add_video(app, runtime)},
           {"evaluate", add_evaluate(app, runtime)},
           {"gather", add_gather(app)}};
 }

@@ -61,7 +61,7 @@ std::vector<std::vector<std::int64_t>> encode_choices(const Processor& processor
     const std::vector<Message> turns = {
         {.role = "user", .content = {{.type = "text", .text = "?"}}},
         {.role = "assistant", .content = {{.type = "text", .text = text}}}};
-    const EncodedConversation encoded = processor.encode_conversation(turns, ProcessedPictures{});
+    const EncodedConversation encoded = processor.encode_conversation(turns, ProcessedMedia{});
     std::vector<std::int64_t> ids;
     for (std::size_t i = 0; i < encoded.ids.size(); ++i) {
       if (encoded.is_trained[i]) ids.push_back(encoded.ids[i]);

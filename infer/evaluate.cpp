@@ -1,9 +1,11 @@
 #include "infer/evaluate.h"
 
-#include <cctype>
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "data/metrics/answer_match.h"
+#include "data/metrics/metric.h"
 #include "infer/items/digest.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -17,12 +19,10 @@ std::string text_of(const Message& message) {
   return text;
 }
 
-std::string normalized(const std::string& text) {
-  std::string lower;
-  for (const char c : text) lower += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  const auto begin = lower.find_first_not_of(" \t\r\n");
-  if (begin == std::string::npos) return "";
-  return lower.substr(begin, lower.find_last_not_of(" \t\r\n") - begin + 1);
+// A row's answer: a text, or all that are right.
+std::vector<std::string> references_of(const Json& answer) {
+  if (answer.is_string()) return {answer.get<std::string>()};
+  return answer.get<std::vector<std::string>>();
 }
 
 // Samples of a data set.
@@ -38,7 +38,8 @@ class EvaluationEntries : public EntrySource {
       shares_.push_back(i > 0 && sample.media == before_);
       before_ = sample.media;
       for (const Message& message : sample.messages) digest_.add(message.role + text_of(message));
-      for (const data::MediaRef& medium : sample.media) {
+      for (const MediaRef& medium : sample.media) {
+        shows_videos_ = shows_videos_ || medium.kind == MediaKind::kVideo;
         digest_.add(medium.name);
         if (medium.bytes) digest_.add(*medium.bytes);
       }
@@ -51,30 +52,27 @@ class EvaluationEntries : public EntrySource {
     data::Sample sample = dataset_->at(index);
     Entry entry{.id = concat(index)};
     entry.columns["answer"] = text_of(sample.messages.back());
+    if (sample.references.size() > 1) entry.columns["answer"] = sample.references;
     sample.messages.pop_back();
     entry.messages = std::move(sample.messages);
-    for (const data::MediaRef& medium : sample.media) {
-      entry.pictures.push_back({.name = medium.name,
-                                .archive = medium.archive,
-                                .offset = medium.offset,
-                                .size = medium.size,
-                                .bytes = medium.bytes});
-    }
     if (!sample.media.empty()) entry.path = sample.media[0].name;
+    entry.media = std::move(sample.media);
     return entry;
   }
 
-  bool shares_pictures(std::int64_t index) const override {
+  bool shares_media(std::int64_t index) const override {
     return shares_.at(static_cast<std::size_t>(index));
   }
   std::vector<std::string> columns() const override { return {"answer"}; }
   bool asks() const override { return true; }
+  bool shows_videos() const override { return shows_videos_; }
   void add_to(Digest& digest) const override { digest.add(digest_.value()); }
 
  private:
   std::unique_ptr<data::Dataset> dataset_;
+  bool shows_videos_ = false;
   std::vector<bool> shares_;
-  std::vector<data::MediaRef> before_;
+  std::vector<MediaRef> before_;
   Digest digest_;
 };
 
@@ -84,23 +82,34 @@ std::unique_ptr<EntrySource> make_evaluation_entries(std::unique_ptr<data::Datas
   return std::make_unique<EvaluationEntries>(std::move(dataset));
 }
 
-OrderedJson score_rows(const std::filesystem::path& rows) {
+OrderedJson score_rows(const std::filesystem::path& rows, const std::vector<std::string>& metrics) {
   std::ifstream in(rows);
+  std::vector<data::AnswerPair> pairs;
+  std::vector<bool> has_error;
   std::int64_t total = 0, correct = 0, errors = 0;
   for (std::string line; std::getline(in, line); ++total) {
     const Json row = parse_json(line, concat(rows.string(), ":", total + 1));
-    if (row.contains("error")) {
-      ++errors;
-    } else {
-      correct += is_same_answer(row.at("text"), row.at("answer")) ? 1 : 0;
-    }
+    has_error.push_back(row.contains("error"));
+    const bool has_text = !has_error.back() && row.at("text").is_string();  // null: withheld
+    pairs.push_back({.answer = has_text ? data::strip_space(row.at("text")) : "",
+                     .references = references_of(row.at("answer"))});
+    errors += has_error.back() ? 1 : 0;
+    const data::AnswerPair& pair = pairs.back();
+    const bool is_correct = std::any_of(
+        pair.references.begin(), pair.references.end(),
+        [&](const std::string& wanted) { return data::is_same_answer(pair.answer, wanted); });
+    correct += has_text && is_correct ? 1 : 0;
   }
   const double accuracy = total > 0 ? static_cast<double>(correct) / static_cast<double>(total) : 0;
-  return {{"accuracy", accuracy}, {"correct", correct}, {"total", total}, {"errors", errors}};
-}
-
-bool is_same_answer(const std::string& given, const std::string& wanted) {
-  return normalized(given) == normalized(wanted);
+  OrderedJson scores = {
+      {"accuracy", accuracy}, {"correct", correct}, {"total", total}, {"errors", errors}};
+  for (const std::string& metric : metrics) {
+    const data::MetricScore score = data::compute_metric(metric, pairs);
+    double sum = 0;
+    for (std::size_t i = 0; i < pairs.size(); ++i) sum += has_error[i] ? 0 : score.items[i];
+    scores[metric] = total > 0 ? sum / static_cast<double>(total) : 0;
+  }
+  return scores;
 }
 
 }  // namespace vlm::infer

@@ -1,13 +1,15 @@
-// A data set's questions → the share of answers that equal the data set's own.
+// A data set's questions → how good the answers are, by the data set's own.
 //
 //   samples ─► entries (the last assistant turn taken off as the wanted answer) ─► run_batch ─►
-//   rows ─► score
+//   rows ─► scores (data/metrics)
 //
-// An answer is right when it equals the wanted one but for case and surrounding space.
+// An answer counts as correct when it equals the wanted one but for case and surrounding space.
 #pragma once
 
 #include <filesystem>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "data/dataset.h"
 #include "infer/items/entry_source.h"
@@ -19,11 +21,9 @@ namespace vlm::infer {
 // that doesn't end with an assistant turn.
 std::unique_ptr<EntrySource> make_evaluation_entries(std::unique_ptr<data::Dataset> dataset);
 
-// {"accuracy", "correct", "total", "errors"} over the rows of a file; rows with an error count as
-// wrong.
-OrderedJson score_rows(const std::filesystem::path& rows);
-
-// Equal but for ASCII case and surrounding white space.
-bool is_same_answer(const std::string& given, const std::string& wanted);
+// {"accuracy", "correct", "total", "errors"} over the rows of a file, and a value for each of
+// `metrics` (data::metric_names()). Rows with an error count as wrong.
+OrderedJson score_rows(const std::filesystem::path& rows,
+                       const std::vector<std::string>& metrics = {});
 
 }  // namespace vlm::infer

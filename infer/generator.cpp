@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "infer/media/shown_media.h"
 #include "infer/search/stop_strings.h"
 #include "infer/stopwatch.h"
 #include "vlm/core/concat.h"
@@ -24,7 +25,9 @@ double GenerationTiming::decode_tokens_per_s() const {
 }
 
 Generator::Generator(ModelPtr model, std::shared_ptr<const Processor> processor)
-    : model_(std::move(model)), processor_(std::move(processor)), encoder_(model_) {}
+    : model_(std::move(model)),
+      processor_(std::move(processor)),
+      encoder_(std::make_unique<PictureEncoder>(model_)) {}
 Generator::~Generator() = default;
 Generator::Generator(Generator&&) noexcept = default;
 
@@ -127,12 +130,12 @@ void Generator::encode_pictures(const std::vector<std::unique_ptr<ActiveGroup>>&
     pictures.push_back(group.pictures);
   };
   for (const auto& group : newcomers) add(*group);
-  const std::int64_t at_once = encoder_.tiles_at_once();
+  const std::int64_t at_once = encoder_->tiles_at_once();
   const std::int64_t wanted = (tiles + at_once - 1) / at_once * at_once;
   for (std::int64_t i = 0; i < std::min(kMostLookahead, waiting()) && tiles < wanted; ++i) {
     add(*waiting_[static_cast<std::size_t>(i)]);
   }
-  encoder_.encode(pictures);
+  encoder_->encode(pictures);
 }
 
 void Generator::admit() {
@@ -241,13 +244,22 @@ void Generator::remove_finished() {
   }
 }
 
+bool Generator::read(ShownMedia& media) {
+  const Stopwatch watch(timing_.vision_s);
+  return media.read();
+}
+
 Answer Generator::answer(Request request, const at::Tensor& pixel_values) {
   RequestGroup group;
   group.requests.push_back(std::move(request));
   if (pixel_values.defined()) {
     group.pictures = std::make_shared<PictureFeatures>(PictureFeatures{pixel_values});
   }
-  submit(std::move(group));
+  return answer(std::move(group));
+}
+
+Answer Generator::answer(RequestGroup of_one) {
+  submit(std::move(of_one));
   Answer answer;
   while (!is_idle()) {
     for (Answer& one : step()) answer = std::move(one);

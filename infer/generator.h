@@ -26,6 +26,8 @@
 
 namespace vlm::infer {
 
+class ShownMedia;
+
 struct GenerationTiming {
   double vision_s = 0;
   double prefill_s = 0;
@@ -44,8 +46,13 @@ class Generator {
   void set_batch_size(std::int64_t groups) { batch_size_ = groups; }
   // Keeps picture features across runs; null: not.
   void set_feature_cache(std::shared_ptr<FeatureCache> cache) {
-    encoder_.set_cache(std::move(cache));
+    encoder_->set_cache(std::move(cache));
   }
+  PictureEncoder& encoder() { return *encoder_; }
+
+  // Reads the next takes of media with videos. False: a stop request came. Throws Error naming the
+  // file that can't be read.
+  bool read(ShownMedia& media);
 
   void submit(RequestGroup group);
   // Does a bounded piece of work; returns the answers that it finished. A request that can't be
@@ -59,6 +66,7 @@ class Generator {
 
   // The answer to one request. Throws Error when there can be none.
   Answer answer(Request request, const at::Tensor& pixel_values);
+  Answer answer(RequestGroup of_one);
   // One answer a prompt, all about their own pictures, decoded together. Throws Error for a prompt
   // that can't be answered.
   std::vector<Answer> generate(const std::vector<EncodedConversation>& prompts,
@@ -94,7 +102,7 @@ class Generator {
 
   ModelPtr model_;
   std::shared_ptr<const Processor> processor_;
-  PictureEncoder encoder_;
+  std::unique_ptr<PictureEncoder> encoder_;
   std::int64_t batch_size_ = 1;
   std::optional<KvCache> cache_;
   std::deque<std::unique_ptr<ActiveGroup>> waiting_;

@@ -8,15 +8,28 @@
 
 namespace vlm::infer {
 
-// Everything that features follow from: the tiles, the weights that see them, how they are
+// Everything that features follow from: what is seen, the weights that see it, how they are
 // computed.
-std::string PictureEncoder::make_key(const at::Tensor& pixel_values) {
-  if (model_digest_.empty()) {
+std::string PictureEncoder::make_key(const std::string& content) {
+  std::call_once(is_digested_, [this] {
     model_digest_ =
         concat(digest_tensors(model_->picture_weights()), " ", model_->picture_settings(), " ",
                model_->dtype(), " ", model_->device().type());
-  }
-  return sha256_hex(concat(digest_tensor(pixel_values), " ", model_digest_));
+  });
+  return sha256_hex(concat(content, " ", model_digest_));
+}
+
+std::optional<CachedFeatures> PictureEncoder::find(const std::string& key) {
+  return cache_ && !key.empty() ? cache_->find_with_note(key) : std::nullopt;
+}
+
+void PictureEncoder::store(const std::string& key, const at::Tensor& features,
+                           const std::string& note) {
+  if (cache_ && !key.empty()) cache_->store(key, features, note);
+}
+
+at::Tensor PictureEncoder::encode_tiles(const at::Tensor& tiles) {
+  return model_->encode_images(tiles, {});
 }
 
 void PictureEncoder::encode(const std::vector<std::shared_ptr<PictureFeatures>>& pictures) {
@@ -25,7 +38,7 @@ void PictureEncoder::encode(const std::vector<std::shared_ptr<PictureFeatures>>&
   std::vector<at::Tensor> tiles;
   for (const auto& one : pictures) {
     if (!one || one->features.defined() || !one->pixel_values.defined()) continue;
-    std::string key = cache_ ? make_key(one->pixel_values) : "";
+    std::string key = cache_ ? make_key(digest_tensor(one->pixel_values)) : "";
     if (cache_) {
       if (const auto found = cache_->find(key)) {
         one->features = found->to(model_->device());

@@ -4,12 +4,16 @@
 //
 // Requests about the same pictures share one of these. Features come from the cache on disk where
 // they are known; what is missing is encoded, tiles of different pictures together. Tiles are let
-// go once their features are there.
+// go once their features are there. A video's frames are pictures of one tile each that come piece
+// by piece (infer/media).
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <atomic>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,12 +41,28 @@ class PictureEncoder {
   // Tiles that go through the encoder at once, and so are best given together.
   std::int64_t tiles_at_once() const { return model_->max_tiles_per_chunk; }
 
- private:
-  std::string make_key(const at::Tensor& pixel_values);
+  // tiles [n, 3, S, S] → features [n, L, C], past the cache.
+  at::Tensor encode_tiles(const at::Tensor& tiles);
+  at::Tensor to_device(const at::Tensor& features) const { return features.to(model_->device()); }
 
+  // The cache, for features of whatever `content` tells from everything else. Any thread may call
+  // these. Without a cache, or with an empty key, nothing is found and nothing kept.
+  bool has_cache() const { return cache_ != nullptr; }
+  std::string make_key(const std::string& content);
+  std::optional<CachedFeatures> find(const std::string& key);
+  void store(const std::string& key, const at::Tensor& features, const std::string& note = "");
+
+  // Videos, or segments of them, that were decoded, and those that the cache had.
+  void count_video(bool is_cached) { ++(is_cached ? cached_videos_ : decoded_videos_); }
+  std::int64_t decoded_videos() const { return decoded_videos_; }
+  std::int64_t cached_videos() const { return cached_videos_; }
+
+ private:
   ModelPtr model_;
   std::shared_ptr<FeatureCache> cache_;
+  std::once_flag is_digested_;
   std::string model_digest_;  // made when first needed
+  std::atomic<std::int64_t> decoded_videos_{0}, cached_videos_{0};
 };
 
 }  // namespace vlm::infer

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "infer/generation_options.h"
+#include "infer/media/segments.h"
 #include "infer/picture_features.h"
 #include "infer/search/search.h"
 
@@ -54,6 +55,7 @@ struct Answer {
   std::vector<Generation> generations;  // the best first
   double first_token_entropy = 0;       // nats, of the model's distribution before any filter
   std::vector<ChoiceScore> choices;     // of a request with choices
+  std::vector<SegmentScore> segments;   // of an item that was asked segment by segment
   std::string error;                    // why there is no answer; empty: there is
 };
 

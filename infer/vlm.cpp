@@ -7,6 +7,7 @@
 
 #include "data/media.h"
 #include "infer/choices.h"
+#include "infer/media/shown_media.h"
 #include "infer/session.h"
 #include "vlm/core/concat.h"
 #include "vlm/io/feature_cache.h"
@@ -15,7 +16,7 @@ namespace vlm {
 
 constexpr double kMostCacheGb = 1e6;
 
-// The file's name, its bytes, or its pixels.
+// The file's name, its bytes, its pixels, or a video.
 struct Picture::Source {
   struct File {
     std::string path;
@@ -23,14 +24,22 @@ struct Picture::Source {
   struct Bytes {
     std::string bytes;
   };
-  std::variant<File, Bytes, Image> value;
+  std::variant<File, Bytes, Image, infer::VideoRequest> value;
 
-  Image open() const {
-    if (const auto* file = std::get_if<File>(&value)) return data::load_image(file->path);
-    if (const auto* encoded = std::get_if<Bytes>(&value)) {
-      return data::decode_image(encoded->bytes, "picture in memory");
+  const char* part_type() const {
+    return std::holds_alternative<infer::VideoRequest>(value) ? "video" : "image";
+  }
+
+  void show(infer::ShownMedia& media) const {
+    if (const auto* file = std::get_if<File>(&value)) {
+      media.add(data::load_image(file->path));
+    } else if (const auto* encoded = std::get_if<Bytes>(&value)) {
+      media.add(data::decode_image(encoded->bytes, "picture in memory"));
+    } else if (const auto* video = std::get_if<infer::VideoRequest>(&value)) {
+      media.add(*video);
+    } else {
+      media.add(std::get<Image>(value));
     }
-    return std::get<Image>(value);
   }
 };
 
@@ -72,6 +81,19 @@ Answer to_answer(infer::Generation generation) {
           .score = generation.score};
 }
 
+data::VideoSampling to_sampling(const VideoOptions& options) {
+  data::VideoSampling sampling{.strategy = options.sampling,
+                               .fps = options.fps,
+                               .max_frames = options.max_frames,
+                               .start_s = options.start_s,
+                               .end_s = options.end_s,
+                               .times_s = options.times_s,
+                               .frame_size = options.frame_size,
+                               .drop_duplicates = options.drop_duplicates};
+  sampling.check("VideoOptions::");
+  return sampling;
+}
+
 // Pieces of text out of ids, for a callback.
 class TextStream {
  public:
@@ -99,47 +121,44 @@ struct Model::Loaded {
   std::mutex mutex;  // of the generator
 
   const Processor& processor() const { return session.generator->processor(); }
-  EncodedConversation encode(const Conversation& conversation) const;
-  infer::Answer answer(const EncodedConversation& prompt, infer::Request request);
+  // Answers the request, whose prompt is the conversation; tells what was seen of videos.
+  infer::Answer answer(const Conversation& conversation, infer::Request request,
+                       std::vector<SeenVideo>* videos = nullptr);
 };
 
-EncodedConversation Model::Loaded::encode(const Conversation& conversation) const {
+infer::Answer Model::Loaded::answer(const Conversation& conversation, infer::Request request,
+                                    std::vector<SeenVideo>* videos) {
+  infer::Generator& generator = *session.generator;
   std::vector<Message> messages;
-  std::vector<Image> images;
+  infer::ShownMedia media(processor(), generator.encoder());  // decoded before the model is free
   for (const Conversation::Turn& turn : conversation.turns()) {
     Message message{.role = turn.role};
     for (const Picture& picture : turn.pictures.list()) {
-      message.content.push_back({.type = "image"});
-      images.push_back(picture.source_->open());
+      message.content.push_back({.type = picture.source_->part_type()});
+      picture.source_->show(media);
     }
     message.content.push_back({.type = "text", .text = turn.text});
     messages.push_back(std::move(message));
   }
-  return processor().encode_prompt(messages, images);
-}
-
-infer::Answer Model::Loaded::answer(const EncodedConversation& prompt, infer::Request request) {
-  request.prompt = prompt.ids;
-  infer::RequestGroup group;
-  group.requests.push_back(std::move(request));
-  if (prompt.pixel_values.defined()) {
-    group.pictures =
-        std::make_shared<infer::PictureFeatures>(infer::PictureFeatures{prompt.pixel_values});
-  }
+  if (!media.has_videos())
+    request.prompt = processor().encode_prompt(messages, media.processed()).ids;
   const std::lock_guard lock(mutex);
-  infer::Generator& generator = *session.generator;
-  infer::Answer answer;
   try {
-    generator.submit(std::move(group));
-    while (!generator.is_idle()) {
-      for (infer::Answer& one : generator.step()) answer = std::move(one);
+    if (media.has_videos()) {
+      if (!generator.read(media)) throw Error({.what = "stopped while a video was read"});
+      request.prompt = processor().encode_prompt(messages, media.processed()).ids;
     }
+    infer::RequestGroup group{.pictures = media.features()};
+    group.requests.push_back(std::move(request));
+    infer::Answer answer = generator.answer(std::move(group));
+    for (const infer::SeenVideo& seen : media.seen()) {
+      if (videos) videos->push_back({seen.duration_s, seen.times_s, seen.dropped_duplicates});
+    }
+    return answer;
   } catch (...) {
     generator.abandon();  // or the next caller would get this one's answer
     throw;
   }
-  if (!answer.error.empty()) throw Error({.what = answer.error});
-  return answer;
 }
 
 Picture::Picture(const char* file) : Picture(std::string(file)) {}
@@ -164,6 +183,13 @@ Picture Picture::from_rgb(std::int64_t height, std::int64_t width,
   }
   return Picture(std::make_shared<Source>(Source{Image{height, width, std::move(pixels)}}));
 }
+
+Video::Video(std::string file, VideoOptions options)
+    : file_(std::move(file)), options_(std::move(options)) {}
+
+Picture::Picture(const Video& video)
+    : source_(std::make_shared<Source>(
+          Source{infer::VideoRequest{video.file_, {to_sampling(video.options_)}}})) {}
 
 Conversation& Conversation::system(std::string text) {
   turns_.push_back({"system", std::move(text)});
@@ -211,14 +237,17 @@ Answer Model::ask(const Conversation& conversation, const AskOptions& options) c
 std::vector<Answer> Model::ask_many(const Conversation& conversation,
                                     const AskOptions& options) const {
   infer::Request request{.options = merge(loaded_->session.generation, options)};
-  const EncodedConversation prompt = loaded_->encode(conversation);
   TextStream stream(loaded_->processor().tokenizer(), options.on_text);
   const bool is_streamed = options.on_text && request.options.rows() == 1;
   if (is_streamed) request.on_token = [&](std::int64_t id) { return stream.add(id); };
-  infer::Answer answer = loaded_->answer(prompt, std::move(request));
+  std::vector<SeenVideo> videos;
+  infer::Answer answer = loaded_->answer(conversation, std::move(request), &videos);
   if (is_streamed) stream.finish();
   std::vector<Answer> answers;
-  for (infer::Generation& one : answer.generations) answers.push_back(to_answer(std::move(one)));
+  for (infer::Generation& one : answer.generations) {
+    answers.push_back(to_answer(std::move(one)));
+    answers.back().videos = videos;
+  }
   return answers;
 }
 
@@ -234,7 +263,7 @@ std::vector<Choice> Model::choose(const Conversation& conversation,
   infer::check_choices(choices);
   infer::Request request{.options = loaded_->session.generation};
   request.choices = infer::encode_choices(loaded_->processor(), choices);
-  const infer::Answer answer = loaded_->answer(loaded_->encode(conversation), std::move(request));
+  const infer::Answer answer = loaded_->answer(conversation, std::move(request));
   const auto probabilities = infer::choice_probabilities(answer.choices, options.by_mean);
   std::vector<Choice> scored;
   for (std::size_t i = 0; i < choices.size(); ++i) {

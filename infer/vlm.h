@@ -1,4 +1,4 @@
-// vlm as a library: load a model, ask it about pictures. Installed as <vlm/vlm.h>.
+// vlm as a library: load a model, ask it about pictures and videos. Installed as <vlm/vlm.h>.
 //
 //   vlm::Model model = vlm::Model::load("org/name or a folder");
 //   vlm::Answer answer = model.ask("picture.png", "what shape is in the image?");
@@ -32,9 +32,11 @@ struct ModelOptions {
   std::string device = "auto";   // auto, cpu, cuda, cuda:N
   std::string dtype = "auto";    // auto, float32, bfloat16; auto is float32 on a CPU
   int threads = 0;               // of the whole process; 0: as many as the machine has
-  std::string feature_cache;     // folder that keeps picture features across runs; empty: none
+  std::string feature_cache;     // folder that keeps features of media across runs; empty: none
   double feature_cache_gb = 10;  // its bound
 };
+
+class Video;
 
 // A picture that is opened when it is asked about: PNG, JPEG, WebP, BMP, TIFF or GIF (first frame),
 // told apart by content. Cheap to copy.
@@ -42,6 +44,8 @@ class Picture {
  public:
   Picture(const char* file);
   Picture(std::string file);
+  // A video takes a picture's place in every call.
+  Picture(const Video& video);
 
   // A whole file's bytes, as they came from a network, say.
   static Picture from_bytes(std::string bytes);
@@ -56,13 +60,39 @@ class Picture {
   std::shared_ptr<const Source> source_;
 };
 
-// What calls take: none, "one.png", a Picture, or several as {"one.png", picture, …}.
+// Which frames of a video are shown. What is not set is as the checkpoint's preprocessor config
+// says.
+struct VideoOptions {
+  std::optional<double> fps;               // frames a second
+  std::optional<std::int64_t> max_frames;  // at most
+  std::optional<double> start_s, end_s;    // only this part
+  std::int64_t frame_size = 0;     // long edge that larger frames are scaled to; 0: as they are
+  std::string sampling = "model";  // model, uniform, scene (the largest changes) or times
+  std::vector<double> times_s;     // of sampling times
+  bool drop_duplicates = false;    // leave out frames that look like the one before
+};
+
+// A video file, of any kind that FFmpeg's libraries read. It is opened when it is asked about; its
+// frames are decoded while earlier ones are being encoded. Cheap to copy.
+class Video {
+ public:
+  explicit Video(std::string file, VideoOptions options = {});
+
+ private:
+  friend class Picture;
+  std::string file_;
+  VideoOptions options_;
+};
+
+// What calls take: none, "one.png", a Picture, a Video, or several as {"one.png", picture, video,
+// …}.
 class Pictures {
  public:
   Pictures() = default;
   Pictures(const char* file) : list_{Picture(file)} {}
   Pictures(std::string file) : list_{Picture(std::move(file))} {}
   Pictures(Picture picture) : list_{std::move(picture)} {}
+  Pictures(const Video& video) : list_{Picture(video)} {}
   Pictures(std::initializer_list<Picture> list) : list_(list) {}
   Pictures(std::vector<Picture> list) : list_(std::move(list)) {}
 
@@ -72,7 +102,7 @@ class Pictures {
   std::vector<Picture> list_;
 };
 
-// Turns in order; a turn's pictures stand before its text.
+// Turns in order; a turn's pictures and videos stand before its text.
 //
 //   talk.system("Be brief.").user("What is this?", "a.png");
 //   talk.assistant(model.ask(talk).text).user("And its colour?");
@@ -119,6 +149,13 @@ struct AskOptions {
   std::function<bool(std::string_view)> on_text;
 };
 
+// What was seen of a video.
+struct SeenVideo {
+  double duration_s = 0;                // of the file
+  std::vector<double> frame_times_s;    // of the frames that were shown
+  std::int64_t dropped_duplicates = 0;  // with VideoOptions::drop_duplicates
+};
+
 struct Answer {
   std::string text;           // as the model wrote it, often with a space in front
   std::string finish_reason;  // "stop", "length" (max_new_tokens) or "interrupted" (by on_text)
@@ -126,6 +163,7 @@ struct Answer {
   std::vector<double> token_logprobs;   // of each of them, before any filter
   double mean_logprob = 0;              // of these; 0 for an empty answer
   double score = 0;  // of beam search: sum of log-probabilities / length^length_penalty
+  std::vector<SeenVideo> videos;  // that the prompt showed, in their order
 };
 
 struct ChooseOptions {
@@ -145,8 +183,8 @@ class Model {
   // the process. Throws Error for a model that isn't there or doesn't fit.
   static Model load(const std::string& model, const ModelOptions& options = {});
 
-  // One question about pictures, or about none. Throws Error for a picture that can't be read and
-  // for a prompt that is longer than the model's positions.
+  // One question about pictures and videos, or about none. Throws Error for a file that can't be
+  // read and for a prompt that is longer than the model's positions.
   Answer ask(const Pictures& pictures, const std::string& question,
              const AskOptions& options = {}) const;
 

@@ -200,9 +200,9 @@ PARTS = {
     "idefics3_tiny": make_idefics3,
     "prompts": make_prompts,
     "decoding": make_decoding,
+    "videos": make_videos,
     "methods": make_methods,
     "optimizers": make_optimizers,
-    "videos": make_videos,
 }
 
 

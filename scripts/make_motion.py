@@ -3,12 +3,13 @@
 
     .deps/parity-venv/bin/python scripts/make_motion.py [--out .data/motion] [--train 6000] [--test 400]
 
-OUT/train/*.mp4 with train.jsonl, OUT/test/*.mp4 with test.jsonl: H.264, 128 x 128, 10 frames a second, 3 seconds. The
+OUT/train/*.mp4 with train.jsonl, OUT/test/*.mp4 with test.jsonl, OUT/plain/*.mp4 (on plain ground) with plain.jsonl: H.264, 128 x 128, 10 frames a second, 3 seconds. The
 photographs are those that pip's scikit-image brings (public domain or CC0); training and test share none. No single
 frame tells the direction: the shape may enter and leave the picture, so that it can stand anywhere at any time whichever
 way it moves. test_frozen.jsonl and test_shuffled.jsonl are controls: the clips of test.jsonl with the frame of
 their middle shown throughout, and with their frames in random order (which still shows along which axis the shape stands).
-test_what.jsonl asks for colour and shape. Needs numpy, Pillow and the ffmpeg program; the same seed gives the same clips.
+*_path.jsonl ask for the shape's place in
+each frame as well, before the direction; *_what.jsonl ask for colour and shape. Needs numpy, Pillow and the ffmpeg program; the same seed gives the same clips.
 """
 import argparse
 import pathlib
@@ -29,14 +30,18 @@ TRAIN_PICTURES = ["astronaut.png", "brick.png", "camera.png", "coffee.png", "coi
 TEST_PICTURES = ["chelsea.png", "rocket.jpg"]
 
 QUESTION = "Which way does the shape move?"
+PATH_QUESTION = "Where is the shape in each frame, and which way does it move?"
 WHAT_QUESTION = "What moves in this video?"
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 COLOURS = {"blue": (30, 60, 220), "green": (20, 160, 40), "red": (215, 30, 35), "teal": (0, 150, 150),
            "yellow": (245, 215, 40), "white": (250, 250, 250)}
 SHAPES = ["circle", "rectangle", "triangle"]
 SIDE, FPS, FRAMES = 128, 10, 30
-# SmolVLM2's rule takes frames 0, 14 and 29 of such a clip at its one frame a second.
+# SmolVLM2's rule takes frames 0, 14 and 29 of such a clip at its one frame a second; configs/motion.json is content
+# with at most two of them: first and last.
+SAMPLED = [0, 29]
 MIDDLE, SAMPLED_APART = 14, 14.5
+GRID = 10  # columns and rows that a place is told by
 CLIPS_A_RUN = 500
 
 
@@ -44,6 +49,13 @@ def load_photographs(packages, names):
     wheel = packages.wheel("scikit-image==0.25.2", WHEEL, WHEEL_SHA256, WHEEL_OPTIONS)
     with zipfile.ZipFile(wheel) as archive:
         return [Image.open(archive.open(f"skimage/data/{name}")).convert("RGB") for name in names]
+
+
+def plain_ground(chance):
+    """One light colour with some noise: float32 [SIDE, SIDE, 3]."""
+    noise = np.random.Generator(np.random.PCG64(chance.randrange(1 << 32)))
+    colour = np.array([chance.uniform(190, 255) for _ in range(3)], dtype=np.float32)
+    return np.clip(colour + noise.normal(0, 8, (SIDE, SIDE, 3)), 0, 255).astype(np.float32)
 
 
 def crop(photograph, chance):
@@ -79,9 +91,15 @@ def choose_path(chance, direction):
     return along, chance.uniform(0.05, 0.95), step
 
 
+def tell_places(centre_x, centre_y):
+    """Column and row, 0 to 9, in each sampled frame: "53,55,--"; "--" where the centre is out of the picture."""
+    places = [(int(np.floor(centre_x[frame] * GRID)), int(np.floor(centre_y[frame] * GRID))) for frame in SAMPLED]
+    return ",".join(f"{x}{y}" if 0 <= x < GRID and 0 <= y < GRID else "--" for x, y in places)
+
+
 def draw_clip(photograph, chance, direction):
     """(frames uint8 [FRAMES, SIDE, SIDE, 3], what is shown)."""
-    background = crop(photograph, chance)
+    background = crop(photograph, chance) if photograph else plain_ground(chance)
     colour, shape = chance.choice(list(COLOURS)), chance.choice(SHAPES)
     radius = chance.uniform(0.09, 0.15) * SIDE
     along, across, step = choose_path(chance, direction)
@@ -92,7 +110,7 @@ def draw_clip(photograph, chance, direction):
     alpha = coverage(shape, grid_x - centre_x[:, None, None] * SIDE, grid_y - centre_y[:, None, None] * SIDE,
                      np.float32(radius))[..., None]
     frames = background * (1 - alpha) + np.asarray(COLOURS[colour], dtype=np.float32) * alpha
-    shown = {"colour": colour, "shape": shape, "step": round(step, 3)}
+    shown = {"colour": colour, "shape": shape, "step": round(step, 3), "places": tell_places(centre_x, centre_y)}
     return frames.round().astype(np.uint8), shown
 
 
@@ -157,6 +175,10 @@ def direction_rows(rows):
     return [sample(path, QUESTION, direction, **shown) for path, direction, shown in rows]
 
 
+def path_rows(rows):
+    return [sample(path, PATH_QUESTION, f"{shown['places']}: {direction}") for path, direction, shown in rows]
+
+
 def what_rows(rows):
     return [sample(path, WHAT_QUESTION, f"a {shown['colour']} {shown['shape']}") for path, _, shown in rows]
 
@@ -178,6 +200,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(".data/motion"))
     parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path(".data/cache"), help="for the wheel")
     parser.add_argument("--train", type=int, default=6000, help="clips to train on")
+    parser.add_argument("--plain", type=int, default=1500, help="clips on plain ground, to begin with")
     parser.add_argument("--test", type=int, default=400, help="clips to measure on")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--examples", action="store_true", help="write four clips over one photograph, and nothing else")
@@ -188,12 +211,17 @@ def main():
         return
     train = load_photographs(packages, TRAIN_PICTURES)
     test = load_photographs(packages, TEST_PICTURES)
+    rows = in_runs(drawn_clips([None], options.plain, options.seed + 2), options.out / "plain", CHANGES[""])
+    write_jsonl(options.out / "plain.jsonl", direction_rows(rows))
+    write_jsonl(options.out / "plain_path.jsonl", path_rows(rows))
     rows = in_runs(drawn_clips(train, options.train, options.seed), options.out / "train", CHANGES[""])
     write_jsonl(options.out / "train.jsonl", direction_rows(rows))
+    write_jsonl(options.out / "train_path.jsonl", path_rows(rows))
     write_jsonl(options.out / "train_what.jsonl", what_rows(rows[::4]))
     for name, change in CHANGES.items():
         rows = in_runs(drawn_clips(test, options.test, options.seed + 1), options.out / f"test{name}", change)
         write_jsonl(options.out / f"test{name}.jsonl", direction_rows(rows))
+        write_jsonl(options.out / f"test{name}_path.jsonl", path_rows(rows))
     write_jsonl(options.out / "test_what.jsonl", what_rows(rows))
 
 

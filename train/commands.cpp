@@ -8,6 +8,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "train/distributed.h"
 #include "train/inspect/inspect_data.h"
 #include "train/plan/run_plan.h"
 #include "train/trainer.h"
@@ -28,13 +29,34 @@ struct FinetuneOptions {
   bool restart = false;
 };
 
-int run_finetune(const FinetuneOptions& options, const RuntimeOptions& runtime) {
+int run_finetune(const FinetuneOptions& options, const RuntimeOptions& runtime,
+                 const AnswerFunction& answer) {
+  if (find_job_place().rank > 0) set_log_level(LogLevel::kWarning);  // rank 0 tells what all do
   TrainConfig config = load_train_config(options.config, options.overrides);
   const std::string output_dir = config.output_dir;
-  Trainer trainer(std::move(config), {.runtime = runtime, .restart = options.restart});
-  if (trainer.run() == TrainResult::kInterrupted) return 130;
+  Trainer trainer(std::move(config),
+                  {.runtime = runtime, .restart = options.restart, .answer = answer});
+  if (trainer.run() == TrainResult::kInterrupted) return stop_exit_code();
   log_info("wrote " + output_dir);
   return 0;
+}
+
+struct PlanCommand {
+  std::string config;
+  std::vector<std::string> overrides;
+  double memory_gb = 0;
+  std::string format = "text";
+};
+
+int run_plan(const PlanCommand& options, const RuntimeOptions& runtime) {
+  TrainConfig config = load_train_config(options.config, options.overrides);
+  const std::string output_dir = config.output_dir;
+  const RunPlan plan =
+      make_plan(std::move(config), {.runtime = runtime, .memory_gb = options.memory_gb});
+  const OrderedJson json = plan.to_json();
+  std::cout << (options.format == "json" ? json.dump() + "\n" : plan.to_text()) << std::flush;
+  save_plan(plan, output_dir);
+  return plan.fits() ? 0 : 1;
 }
 
 struct InspectDataOptions {
@@ -56,26 +78,8 @@ int run_inspect_data(const InspectDataOptions& options, const RuntimeOptions& ru
     save_text(options.html, found.page);
     log_info("wrote " + options.html);
   }
-  if (stop_requested()) return 130;
+  if (stop_requested()) return stop_exit_code();
   return found.is_trainable ? 0 : 3;
-}
-
-struct PlanCommand {
-  std::string config;
-  std::vector<std::string> overrides;
-  double memory_gb = 0;
-  std::string format = "text";
-};
-
-int run_plan(const PlanCommand& options, const RuntimeOptions& runtime) {
-  TrainConfig config = load_train_config(options.config, options.overrides);
-  const std::string output_dir = config.output_dir;
-  const RunPlan plan =
-      make_plan(std::move(config), {.runtime = runtime, .memory_gb = options.memory_gb});
-  const OrderedJson json = plan.to_json();
-  std::cout << (options.format == "json" ? json.dump() + "\n" : plan.to_text()) << std::flush;
-  save_plan(plan, output_dir);
-  return plan.fits() ? 0 : 1;
 }
 
 struct MergeOptions {
@@ -99,7 +103,8 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
   return 0;
 }
 
-std::function<int()> add_finetune(CLI::App& app, const RuntimeOptions& runtime) {
+std::function<int()> add_finetune(CLI::App& app, const RuntimeOptions& runtime,
+                                  const AnswerFunction& answer) {
   auto options = std::make_shared<FinetuneOptions>();
   CLI::App* command = app.add_subcommand("finetune", "Fine-tune a model from a config file");
   command->add_option("config", options->config, "Config file (JSON); its keys are listed below")
@@ -110,24 +115,7 @@ std::function<int()> add_finetune(CLI::App& app, const RuntimeOptions& runtime) 
                     "Begin anew instead of going on from the last checkpoint in output_dir");
   TrainConfig defaults;
   command->footer("Config keys:\n" + describe_fields(defaults.fields()));
-  return [options, &runtime] { return run_finetune(*options, runtime); };
-}
-
-std::function<int()> add_inspect_data(CLI::App& app, const RuntimeOptions& runtime) {
-  auto options = std::make_shared<InspectDataOptions>();
-  CLI::App* command = app.add_subcommand(
-      "inspect-data",
-      "Show what a training run would learn from its data, and what is wrong in it");
-  command->add_option("config", options->config, "Config file (JSON), as for finetune")->required();
-  command->add_option("--set", options->overrides, "Override a key of the config")
-      ->type_name("KEY=VALUE");
-  command
-      ->add_option("-n,--samples", options->samples,
-                   "Samples shown token by token, the first that the run would take")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_option("--html", options->html, "Write a page with the pictures, too");
-  return [options, &runtime] { return run_inspect_data(*options, runtime); };
+  return [options, &runtime, answer] { return run_finetune(*options, runtime, answer); };
 }
 
 std::function<int()> add_plan(CLI::App& app, const RuntimeOptions& runtime) {
@@ -149,6 +137,23 @@ std::function<int()> add_plan(CLI::App& app, const RuntimeOptions& runtime) {
   return [options, &runtime] { return run_plan(*options, runtime); };
 }
 
+std::function<int()> add_inspect_data(CLI::App& app, const RuntimeOptions& runtime) {
+  auto options = std::make_shared<InspectDataOptions>();
+  CLI::App* command = app.add_subcommand(
+      "inspect-data",
+      "Show what a training run would learn from its data, and what is wrong in it");
+  command->add_option("config", options->config, "Config file (JSON), as for finetune")->required();
+  command->add_option("--set", options->overrides, "Override a key of the config")
+      ->type_name("KEY=VALUE");
+  command
+      ->add_option("-n,--samples", options->samples,
+                   "Samples shown token by token, the first that the run would take")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--html", options->html, "Write a page with the pictures, too");
+  return [options, &runtime] { return run_inspect_data(*options, runtime); };
+}
+
 std::function<int()> add_merge(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<MergeOptions>();
   CLI::App* command = app.add_subcommand("merge", "Merge an adapter into its model's weights");
@@ -164,10 +169,11 @@ std::function<int()> add_merge(CLI::App& app, const RuntimeOptions& runtime) {
 }  // namespace
 
 std::map<std::string, std::function<int()>> add_commands(CLI::App& app,
-                                                         const RuntimeOptions& runtime) {
-  return {{"finetune", add_finetune(app, runtime)},
-          {"inspect-data", add_inspect_data(app, runtime)},
+                                                         const RuntimeOptions& runtime,
+                                                         const AnswerFunction& answer) {
+  return {{"finetune", add_finetune(app, runtime, answer)},
           {"plan", add_plan(app, runtime)},
+          {"inspect-data", add_inspect_data(app, runtime)},
           {"merge", add_merge(app, runtime)}};
 }
 

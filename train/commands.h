@@ -1,11 +1,12 @@
-// `vlm finetune`, `inspect-data`, `plan` and `merge`: options of the command line, and what they
-// run.
+// `vlm finetune`, `vlm plan`, `vlm inspect-data` and `vlm merge`: options of the command line, and
+// what they run.
 #pragma once
 
 #include <functional>
 #include <map>
 #include <string>
 
+#include "train/evaluation/answer_function.h"
 #include "vlm/nn/runtime.h"
 
 namespace CLI {
@@ -14,10 +15,12 @@ class App;
 
 namespace vlm::train {
 
-// Declares the commands below `app`. The functions returned run them after parsing and return the
-// exit code: 0 done, 3 data that can't be trained on, 130 interrupted. `runtime` is filled by the
-// options that every command shares.
+// Declares the commands below `app`; `answer` generates in evaluation. The functions returned run
+// them after parsing and return the exit code: 0 done, 3 data that can't be trained on, 130
+// interrupted by Ctrl-C, 143 by SIGTERM. `runtime` is filled by the options that every command
+// shares.
 std::map<std::string, std::function<int()>> add_commands(CLI::App& app,
-                                                         const RuntimeOptions& runtime);
+                                                         const RuntimeOptions& runtime,
+                                                         const AnswerFunction& answer);
 
 }  // namespace vlm::train

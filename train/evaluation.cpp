@@ -1,7 +1,6 @@
 #include "train/evaluation.h"
 
 #include <c10/core/GradMode.h>
-#include <torch/nn/module.h>
 
 #include <algorithm>
 #include <vector>
@@ -11,13 +10,13 @@
 
 namespace vlm::train {
 
-double evaluate_loss(VisionLanguageModel& model, const Processor& processor,
-                     const data::Dataset& dataset, const EvaluationOptions& options) {
+LossSum evaluate_loss(VisionLanguageModel& model, const Processor& processor,
+                      const data::Dataset& dataset, const EvaluationOptions& options) {
   const c10::NoGradGuard no_grad;
-  model.module().eval();
-  double sum = 0;
-  std::int64_t labels = 0;
-  for (std::int64_t begin = 0; begin < dataset.size(); begin += options.batch_size) {
+  LossSum sum;
+  const std::int64_t stride = options.batch_size * options.ranks;
+  for (std::int64_t begin = options.batch_size * options.rank; begin < dataset.size();
+       begin += stride) {
     const std::int64_t end = std::min(begin + options.batch_size, dataset.size());
     std::vector<data::Example> examples;
     for (std::int64_t i = begin; i < end; ++i) {
@@ -26,12 +25,10 @@ double evaluate_loss(VisionLanguageModel& model, const Processor& processor,
     }
     if (examples.empty()) continue;
     const data::Batch batch = data::collate(examples, 0);
-    sum += loss_sum(model, batch, options.pictures).item<double>();
-    labels += batch.label_count;
+    sum.loss += loss_sum(model, batch, options.pictures).item<double>();
+    sum.labels += batch.label_count;
   }
-  model.module().train();
-  if (labels == 0) throw Error({.what = "every sample is skipped", .where = "eval_files"});
-  return sum / static_cast<double>(labels);
+  return sum;
 }
 
 }  // namespace vlm::train

@@ -1,5 +1,7 @@
 #include "train/metrics_log.h"
 
+#include <cerrno>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -8,7 +10,7 @@
 namespace vlm::train {
 namespace {
 
-// Whole rows up to `last_step`; a torn last line is dropped.
+// Whole rows up to `last_step`, byte for byte; a torn last line is dropped.
 std::string rows_up_to(const std::string& text, std::int64_t last_step) {
   std::string kept;
   std::istringstream in(text);
@@ -19,17 +21,38 @@ std::string rows_up_to(const std::string& text, std::int64_t last_step) {
   return kept;
 }
 
+Error write_error(const std::filesystem::path& path) {
+  return Error(
+      {.what = "can't write the file", .where = path.string(), .got = std::strerror(errno)});
+}
+
 }  // namespace
 
-MetricsLog::MetricsLog(const std::filesystem::path& path, std::int64_t last_step) {
+MetricsLog::MetricsLog(const std::filesystem::path& path, std::int64_t last_step,
+                       std::unique_ptr<TensorboardLog> tensorboard)
+    : path_(path), tensorboard_(std::move(tensorboard)) {
+  if (path_.empty()) return;
   const bool keep = last_step > 0 && std::filesystem::exists(path);
   save_text(path, keep ? rows_up_to(load_text(path), last_step) : "");
   out_.open(path, std::ios::app);
-  if (!out_) throw Error({.what = "can't write the file", .where = path.string()});
+  if (!out_) throw write_error(path_);
 }
 
 void MetricsLog::write(const OrderedJson& row) {
+  if (path_.empty()) return;
   out_ << row.dump() << std::endl;
+  if (!out_) throw write_error(path_);
+  if (tensorboard_) tensorboard_->add_row(row);
+}
+
+std::vector<Json> read_metrics(const std::filesystem::path& path) {
+  std::vector<Json> rows;
+  std::ifstream in(path);
+  for (std::string line; std::getline(in, line);) {
+    Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (row.is_object() && row.contains("step")) rows.push_back(std::move(row));
+  }
+  return rows;
 }
 
 }  // namespace vlm::train

@@ -1,10 +1,14 @@
-// metrics.jsonl: one row a logged step or evaluation, appended as the run goes.
+// metrics.jsonl: one row a logged step or evaluation, appended as the run goes; the same numbers go
+// to TensorBoard when a log is given.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <memory>
+#include <vector>
 
+#include "train/report/tensorboard_log.h"
 #include "vlm/core/json.h"
 
 namespace vlm::train {
@@ -12,13 +16,21 @@ namespace vlm::train {
 class MetricsLog {
  public:
   // Opens the file; rows of steps after `last_step` (left by a run that went on past its last
-  // checkpoint) are dropped, all of them when a run begins at 0.
-  MetricsLog(const std::filesystem::path& path, std::int64_t last_step);
+  // checkpoint) are dropped, all of them when a run begins at 0. An empty path: nothing is written
+  // (a process that isn't the writer of its job). `tensorboard` may be null.
+  MetricsLog(const std::filesystem::path& path, std::int64_t last_step,
+             std::unique_ptr<TensorboardLog> tensorboard = nullptr);
 
+  // A row has "step". Throws Error when it can't be written.
   void write(const OrderedJson& row);
 
  private:
+  std::filesystem::path path_;
   std::ofstream out_;
+  std::unique_ptr<TensorboardLog> tensorboard_;
 };
+
+// Whole rows of metrics.jsonl; a torn last line is left out. Empty when there is no file.
+std::vector<Json> read_metrics(const std::filesystem::path& path);
 
 }  // namespace vlm::train

@@ -18,6 +18,7 @@ void StepLog::add(const StepFigures& figures, bool is_last) {
   const auto now = std::chrono::steady_clock::now();
   const double seconds = std::max(std::chrono::duration<double>(now - last_row_).count(), 1e-9);
   const auto tokens = static_cast<double>(sums_.tokens);
+  state_.seconds += seconds;
   metrics_.write({{"step", state_.step},
                   {"epoch", figures.epoch},
                   {"loss", state_.loss_since_log / static_cast<double>(state_.steps_since_log)},
@@ -27,6 +28,7 @@ void StepLog::add(const StepFigures& figures, bool is_last) {
                   {"tokens_per_second", tokens / seconds},
                   {"padding", 1 - tokens / std::max(static_cast<double>(sums_.slots), 1.0)},
                   {"data_wait_s", sums_.data_wait_s},
+                  {"seconds", state_.seconds},
                   {"peak_rss_mb", peak_rss_mb()}});
   state_.loss_since_log = 0;
   state_.steps_since_log = 0;

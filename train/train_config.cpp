@@ -165,6 +165,7 @@ void check(const TrainConfig& config) {
   check_numbers(config);
   check_adapter(config);
   check_optimization(config);
+  config.evaluation.check(!config.eval_files.empty());
   if (config.trains_adapter()) config.lora();
 }
 
@@ -314,12 +315,14 @@ Fields TrainConfig::fields() {
       {"logging_steps", &logging_steps, "Steps between rows of metrics.jsonl"},
       {"eval_steps", &eval_steps, "Steps between evaluations; 0: at the end only"},
       {"save_steps", &save_steps, "Steps between checkpoints; 0: none"},
-      {"save_total_limit", &save_total_limit, "Checkpoints kept"},
+      {"save_total_limit", &save_total_limit, "Checkpoints kept, beside the best"},
   };
   const Fields clips = video.fields();
   const auto after = std::find_if(all.begin(), all.end(),
                                   [](const Field& field) { return field.name == "augmentation"; });
   all.insert(after + 1, clips.begin(), clips.end());
+  const Fields of_evaluation = evaluation.fields();
+  all.insert(all.end(), of_evaluation.begin(), of_evaluation.end());
   return all;
 }
 

@@ -16,6 +16,7 @@
 
 #include "data/dataset.h"
 #include "data/encode_options.h"
+#include "train/evaluation/evaluation_config.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 #include "vlm/core/fields.h"
@@ -118,6 +119,8 @@ struct TrainConfig {
   std::int64_t eval_steps = 0;
   std::int64_t save_steps = 500;
   std::int64_t save_total_limit = 2;
+
+  EvaluationConfig evaluation;  // its keys stand among the others
 
   Fields fields();
   std::vector<Stage> parse_stages() const;

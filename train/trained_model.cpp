@@ -8,6 +8,7 @@
 #include "train/batches/data_plan.h"
 #include "vlm/core/error.h"
 #include "vlm/io/hub_pull.h"
+#include "vlm/nn/lora.h"
 
 namespace vlm::train {
 namespace {

@@ -7,8 +7,9 @@
 // Methods differ in which parameters require gradients (parameters.h) and in how the base is
 // stored, nothing else. A run that was cut off goes on from its last checkpoint and ends as an
 // uninterrupted one would: order, augmentation and dropout are functions of the seed and the step.
-// The parts stand beside: trained_model, training_data, batches, loss, optimizer, evaluation,
-// step_log, training_state.
+// Several processes (distributed.h) each take their share of a step's batches; all go through the
+// same steps, and rank 0 writes. The parts stand beside: trained_model, training_data, batches/,
+// loss, optimizer, evaluation/, step_log, training_state, report/.
 #pragma once
 
 #include <memory>
@@ -16,6 +17,9 @@
 #include "data/skipped_samples.h"
 #include "train/batches/picture_store.h"
 #include "train/batches/step_loader.h"
+#include "train/distributed.h"
+#include "train/evaluation/answer_function.h"
+#include "train/evaluation/evaluator.h"
 #include "train/metrics_log.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -29,7 +33,8 @@ namespace vlm::train {
 
 struct TrainOptions {
   RuntimeOptions runtime;
-  bool restart = false;  // ignore checkpoints in output_dir
+  bool restart = false;        // ignore checkpoints in output_dir
+  AnswerFunction answer = {};  // needed for eval_metrics
 };
 
 enum class TrainResult { kFinished, kInterrupted };
@@ -44,17 +49,26 @@ class Trainer {
   TrainResult run();
 
  private:
-  void resume();
+  void find_start();
+  void load_start();
   void open_pictures(at::Device device);
   void release_tower();
   LoaderOptions loader_options() const;
+  void evaluate_start();
+  // One step on this process's batches, `labels` being those of all processes.
   // Returns the loss; the norm of the gradients goes into `grad_norm`.
-  double train_step(const StepData& data, double& grad_norm);
-  void evaluate();
+  double train_step(const StepData& data, double labels, double& grad_norm);
+  // True when the step is the best so far.
+  bool evaluate();
+  bool saves_checkpoints() const;
+  void save_checkpoint() const;
+  void finish();
+  void write_report() const;
 
   TrainConfig config_;
   TrainOptions options_;
   OrderedJson effective_config_;
+  std::unique_ptr<Job> job_;
   at::Device device_ = at::kCPU;
   TrainedModel trained_;
   TrainingData data_;
@@ -63,6 +77,7 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<data::SkippedSamples> skipped_;
+  std::unique_ptr<Evaluator> evaluator_;  // null without eval_files
   TrainingState state_;
 };
 

@@ -41,10 +41,11 @@ std::vector<std::int64_t> number_pictures(const data::Dataset& dataset) {
 
 }  // namespace
 
-TrainingData load_training_data(const TrainConfig& config, const Processor& processor) {
+TrainingData load_training_data(const TrainConfig& config, const Processor& processor,
+                                std::int64_t processes) {
   const data::DataOptions options = config.data_options();
   const std::int64_t samples_per_step =
-      config.per_device_train_batch_size * config.gradient_accumulation_steps;
+      config.per_device_train_batch_size * config.gradient_accumulation_steps * processes;
   TrainingData loaded;
   std::vector<StageSize> sizes;
   auto stages = config.parse_stages();

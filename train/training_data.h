@@ -24,8 +24,10 @@ struct TrainingData {
   std::vector<std::vector<std::int64_t>> groups;
 };
 
-// Throws Error for files that are missing, empty or malformed. Reads every sample where
-// share_pictures or group_by_length ask for it, and their pictures' sizes for the latter.
-TrainingData load_training_data(const TrainConfig& config, const Processor& processor);
+// `processes` share the samples of a step. Throws Error for files that are missing, empty or
+// malformed. Reads every sample where share_pictures or group_by_length ask for it, and their
+// pictures' sizes for the latter.
+TrainingData load_training_data(const TrainConfig& config, const Processor& processor,
+                                std::int64_t processes = 1);
 
 }  // namespace vlm::train

@@ -1,8 +1,12 @@
 // Checkpoints of a run: output_dir/checkpoint-N with weights, optimizer state and the trainer's own
 // numbers.
 //
-// A checkpoint is written beside its place and renamed, so that a run cut off while saving still
-// has the one before.
+//   CheckpointWriter::save ─► trained.safetensors, optimizer.safetensors, trainer_state.json (the
+//   state, the config, a digest of each tensor file) ─► find_checkpoint ─► load_training_state
+//
+// A checkpoint is written beside its place, synced to the disk and renamed; one that is removed is
+// renamed first. So whatever ends a run, what bears the name checkpoint-N was whole once, and what
+// a disk did to it since is found by its digests.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +14,10 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 
 #include "train/optimizer.h"
+#include "vlm/core/fields.h"
 #include "vlm/core/json.h"
 
 namespace vlm::train {
@@ -21,23 +27,53 @@ struct TrainingState {
   std::int64_t step = 0;      // optimizer steps done
   double loss_since_log = 0;  // sum of the losses of the steps since the last row of metrics
   std::int64_t steps_since_log = 0;
+  std::int64_t samples_per_step = 0;  // over all processes
+  std::int64_t processes = 1;         // that the step was made by
+  double seconds = 0;                 // of training, over all parts of the run
+
+  // Of metric_for_best_model; −1: no evaluation yet.
+  std::int64_t best_step = -1;
+  double best_value = 0;
+  std::int64_t evaluations_without_gain = 0;
+  bool has_stopped_early = false;
+
+  Fields fields();
 };
 
 struct CheckpointWriter {
   std::filesystem::path output_dir;
   OrderedJson config;  // effective; a resumed run must have the same
   std::int64_t save_total_limit = 2;
-  std::function<void(const std::filesystem::path&)> save_weights;
 
-  // Writes checkpoint-<step> and removes the oldest beyond the limit.
+  // Writes checkpoint-<step> and removes the oldest beyond the limit, but never the best. Where a
+  // whole checkpoint of this step is there already, it stays. Throws Error naming the last good
+  // checkpoint when the disk is full; nothing of the failed one is left.
   void save(const TrainingState& state, const Optimizer& optimizer) const;
+
+ private:
+  void write(const std::filesystem::path& folder, const TrainingState& state,
+             const Optimizer& optimizer) const;
+  void remove_old(std::int64_t best_step) const;
 };
 
-// The newest whole checkpoint of a folder, if any.
+// The newest whole checkpoint of a folder, if it has any. One that is not whole is warned about and
+// passed over; Error when none of those there is whole.
 std::optional<std::filesystem::path> find_checkpoint(const std::filesystem::path& output_dir);
+
+// Removes what an interrupted save or removal left, and with `all` every checkpoint.
+void clean_checkpoints(const std::filesystem::path& output_dir, bool all);
+
+// output_dir/checkpoint-<step>
+std::filesystem::path checkpoint_path(const std::filesystem::path& output_dir, std::int64_t step);
 
 // Reads the state of a checkpoint. Throws Error naming the keys when it was made by another config.
 TrainingState load_training_state(const std::filesystem::path& checkpoint,
                                   const OrderedJson& config);
+
+// Copies the checkpoint's weights into the optimizer's parameters. Throws Error as SafetensorsFile.
+void load_trained_weights(const std::filesystem::path& checkpoint, const Optimizer& optimizer);
+
+// The same with the optimizer's state.
+void load_weights_and_optimizer(const std::filesystem::path& checkpoint, Optimizer& optimizer);
 
 }  // namespace vlm::train

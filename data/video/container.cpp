@@ -100,7 +100,6 @@ void Container::open() {
   format->pb = bytes;
   format->io_open = refuse_to_open;
   format->probesize = limits_.probe_bytes;
-  format->max_streams = static_cast<int>(limits_.max_streams);
   const int code = avformat_open_input(&format, "", input, nullptr);  // frees it when it fails
   clock_.check();
   if (code < 0) {
@@ -122,9 +121,19 @@ void Container::open() {
     throw Error(
         {.what = "no video stream", .where = source_.where(), .got = describe_streams(*format)});
   }
+  check_size();
   end_code_ = 0;
   last_end_s_ = 0;
   has_moved_ = false;
+}
+
+void Container::check_size() const {
+  const AVCodecParameters& stream = *format_->streams[stream_index_]->codecpar;
+  if (stream.width <= 0 || stream.height <= limits_.max_pixels / stream.width) return;
+  throw Error({.what = "video has too many pixels",
+               .where = source_.where(),
+               .got = concat(stream.width, " × ", stream.height),
+               .wanted = concat("at most ", limits_.max_pixels)});
 }
 
 void Container::find_stream() {

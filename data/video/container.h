@@ -46,6 +46,7 @@ class Container {
   const AVInputFormat* find_format();
   void find_stream();
   void check_limits() const;
+  void check_size() const;
   void note_end(const AVPacket& packet);
 
   ByteSource& source_;

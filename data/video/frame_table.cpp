@@ -12,11 +12,9 @@ namespace {
 // A cut of less than this at the end of a file isn't told from a stream that ends a little early.
 constexpr double kCutSeconds = 0.5;
 
-void check_count(std::size_t count, const VideoLimits& limits, const std::string& where) {
-  if (static_cast<std::int64_t>(count) <= limits.max_frames) return;
-  throw Error({.what = "video has too many frames",
-               .where = where,
-               .wanted = concat("at most ", limits.max_frames)});
+// Beyond this a time stamp is damage, and its arithmetic would overflow.
+bool is_sane(std::int64_t time) {
+  return time != AV_NOPTS_VALUE && time > -(1LL << 60) && time < 1LL << 60;
 }
 
 // VP8's frames that are only for prediction have packets of their own, with a bit that says so.
@@ -69,17 +67,24 @@ std::size_t FrameTable::key_before(std::int64_t time) const {
   return after == keys.begin() ? 0 : static_cast<std::size_t>(after - keys.begin() - 1);
 }
 
+void check_count(std::size_t count, const VideoLimits& limits, const std::string& where) {
+  if (static_cast<std::int64_t>(count) <= limits.max_frames) return;
+  throw Error({.what = "video has too many frames",
+               .where = where,
+               .wanted = concat("at most ", limits.max_frames)});
+}
+
 std::optional<FrameTable> read_index(const Container& container, const ByteSource& source) {
   AVStream& stream = container.stream();
   const int count = avformat_index_get_entries_count(&stream);
   if (!container.is_mov() || count < 1 || stream.nb_frames != count) return {};
-  if (stream.start_time == AV_NOPTS_VALUE) return {};
+  if (!is_sane(stream.start_time)) return {};
   FrameTable table;
   table.has_labels = table.is_guess = true;
   table.pts.reserve(static_cast<std::size_t>(count));
   for (int i = 0; i < count; ++i) {
     const AVIndexEntry* entry = avformat_index_get_entry(&stream, i);
-    if (!entry || entry->flags & AVINDEX_DISCARD_FRAME) return {};
+    if (!entry || entry->flags & AVINDEX_DISCARD_FRAME || !is_sane(entry->timestamp)) return {};
     if (entry->pos < 0 || entry->size < 1 || entry->pos > source.size() - entry->size) return {};
     table.pts.push_back(entry->timestamp);
     if (entry->flags & AVINDEX_KEYFRAME) {
@@ -104,7 +109,7 @@ FrameTable scan_packets(Container& container, const VideoLimits& limits, const s
   bool last_is_partial = false;
   const auto packet = make_packet();
   while (container.next_packet(*packet)) {
-    if (packet->pts == AV_NOPTS_VALUE) table.has_labels = false;
+    if (!is_sane(packet->pts)) table.has_labels = false;
     if (packet->dts != AV_NOPTS_VALUE) {
       if (last_dts != AV_NOPTS_VALUE && packet->dts < last_dts) table.has_labels = false;
       last_dts = packet->dts;
@@ -136,7 +141,10 @@ FrameTable scan_frames(Container& container, Decoder& decoder, const VideoLimits
   while (more) {
     more = container.next_packet(*packet);
     decoder.send(more ? packet.get() : nullptr);
-    while (decoder.receive(*frame)) table.pts.push_back(frame->best_effort_timestamp);
+    while (decoder.receive(*frame)) {
+      const std::int64_t time = frame->best_effort_timestamp;
+      table.pts.push_back(is_sane(time) ? time : AV_NOPTS_VALUE);
+    }
     check_count(table.pts.size(), limits, where);
   }
   table.truncated = ends_early(container);

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "data/video/container.h"
@@ -35,11 +36,14 @@ struct FrameTable {
   std::size_t key_before(std::int64_t time) const;
 };
 
+// Throws Error for more frames than the limit.
+void check_count(std::size_t count, const VideoLimits& limits, const std::string& where);
+
 // Nothing where the container's index doesn't tell all.
 std::optional<FrameTable> read_index(const Container& container, const ByteSource& source);
 
-// Both read from where the container stands, its start, to its end; they throw Error for more than
-// max_frames. The table of packets may be empty.
+// Both read from where the container stands, its start, to its end; they check the count
+// on the way. The table of packets may be empty.
 FrameTable scan_packets(Container& container, const VideoLimits& limits, const std::string& where);
 FrameTable scan_frames(Container& container, Decoder& decoder, const VideoLimits& limits,
                        const std::string& where);

@@ -20,18 +20,34 @@
 namespace vlm::data {
 namespace {
 
+// As a share: where a header says another rate than the times of the frames, they are right.
+constexpr double kRateError = 0.1;
+
 // libav* must talk to our log before any of it runs.
 const std::filesystem::path& prepared(const std::filesystem::path& path) {
   redirect_av_messages();
   return path;
 }
 
+// The header's average rate as PyAV tells it, unless the times say it is far off.
 double rate_of(const AVStream& stream, const std::vector<double>& times) {
+  const double measured =
+      times.back() > 0 ? static_cast<double>(times.size() - 1) / times.back() : 0;
   for (const AVRational rate : {stream.avg_frame_rate, stream.r_frame_rate}) {
-    if (rate.num > 0 && rate.den > 0) return av_q2d(rate);
+    if (rate.num <= 0 || rate.den <= 0) continue;
+    const double told = av_q2d(rate);
+    if (measured == 0 || std::abs(told - measured) <= kRateError * measured) return told;
   }
-  const double span = times.back();
-  return span > 0 ? static_cast<double>(times.size() - 1) / span : 1;
+  return measured > 0 ? measured : 1;
+}
+
+// The decoder's last frames may come without time stamps: they go on at the last step.
+void fill_end(std::vector<std::int64_t>& pts) {
+  for (std::size_t i = 2; i < pts.size(); ++i) {
+    if (pts[i] == AV_NOPTS_VALUE && pts[i - 2] != AV_NOPTS_VALUE) {
+      pts[i] = pts[i - 1] + (pts[i - 1] - pts[i - 2]);
+    }
+  }
 }
 
 // Against the rate that the times themselves have: a header's may be rounded.
@@ -99,7 +115,8 @@ VideoFile::State::State(const std::filesystem::path& path, const VideoLimits& li
 void VideoFile::State::make_table() {
   std::optional<FrameTable> table = read_index(container_, source_);
   table_ = table ? std::move(*table) : scan_packets(container_, limits_, where());
-  if (!table && !table_.has_labels) scan_frames();
+  check_count(table_.pts.size(), limits_, where());
+  if (!table_.has_labels) scan_frames();
 }
 
 // What the decoder gives first must be what the table says, or the table says too much.
@@ -142,6 +159,7 @@ void VideoFile::State::refuse_undecodable(const std::string& reason) const {
 void VideoFile::State::set_times() {
   const AVStream& stream = container_.stream();
   std::vector<std::int64_t>& pts = table_.pts;
+  if (!table_.has_labels) fill_end(pts);
   const bool ascend =
       std::adjacent_find(pts.begin(), pts.end(), std::greater_equal<>()) == pts.end();
   const bool usable = ascend && pts.front() != AV_NOPTS_VALUE;

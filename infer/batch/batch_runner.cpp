@@ -1,8 +1,11 @@
 #include "infer/batch/batch_runner.h"
 
+#include <deque>
+#include <memory>
 #include <unordered_map>
 
-#include "infer/batch/picture_queue.h"
+#include "infer/batch/media_queue.h"
+#include "infer/media/shown_media.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
@@ -10,6 +13,16 @@
 
 namespace vlm::infer {
 namespace {
+
+// An item whose requests are with the generator: one, or one a segment.
+struct AskedItem {
+  PreparedItem prepared;
+  Answer answer;
+  std::int64_t in_flight = 0;
+  bool is_last_asked = false;
+
+  bool has_failed() const { return !prepared.error.empty(); }
+};
 
 // Hands prepared groups to the generator, and its answers to the sink.
 class Answerer {
@@ -21,56 +34,132 @@ class Answerer {
 
   // Enough is waiting for the generator to fill its next pass.
   bool is_fed() const { return generator_.waiting() >= options_.batch_size; }
-  bool is_idle() const { return generator_.is_idle(); }
+  bool is_idle() const { return generator_.is_idle() && !has_open(); }
+  // A group's media are not all asked about yet.
+  bool has_open() const { return !open_.empty(); }
 
-  void add(std::vector<PreparedItem> items) {
-    RequestGroup group;
-    for (PreparedItem& one : items) {
+  void add(PreparedGroup group) {
+    OpenGroup open{.media = std::move(group.media)};
+    for (PreparedItem& one : group.items) {
       sink_.expect(one.item.ordinal);
-      if (one.error.empty()) submit(one, group);
-      if (!one.error.empty()) {
-        sink_.add(one.item, {.error = one.error});
+      if (one.error.empty()) {
+        open.items.push_back(std::make_shared<AskedItem>(AskedItem{std::move(one)}));
       } else {
-        asked_.emplace(one.item.ordinal, std::move(one.item));
+        sink_.add(one.item, {.error = one.error});
       }
     }
-    if (!group.requests.empty()) generator_.submit(std::move(group));
+    if (!open.items.empty()) open_.push_back(std::move(open));
+  }
+
+  // Asks about the next take of the oldest open group's media. A stop request may end it before.
+  void feed() {
+    OpenGroup& open = open_.front();
+    std::erase_if(open.items, [](const auto& one) { return one->has_failed(); });
+    if (open.items.empty()) return open_.pop_front();
+    try {
+      if (open.media.has_videos() && !generator_.read(open.media)) return;
+      submit(open);
+    } catch (const Error& error) {
+      for (const auto& one : open.items) fail(*one, error.what());
+    }
+    if (!open.media.has_more()) open_.pop_front();
   }
 
   // Lets the generator work; its finished answers become rows.
   void work() {
     for (Answer& answer : generator_.step()) {
-      const auto asked = asked_.extract(static_cast<std::int64_t>(answer.id));
-      sink_.add(asked.mapped(), std::move(answer));
+      const auto found = asked_.extract(answer.id);
+      take(*found.mapped().item, found.mapped().segment, std::move(answer));
     }
     sink_.flush();
   }
 
  private:
-  // Adds the item's request to the group, or tells in its error why there is none.
-  void submit(PreparedItem& one, RequestGroup& group) {
-    try {
-      const auto ordinal = static_cast<std::uint64_t>(one.item.ordinal);
-      Request request{.id = ordinal,
-                      .prompt = std::move(one.prompt.ids),
-                      .options = apply_overrides(options_.generation, one.item.overrides),
-                      .stream = ordinal,
-                      .choices = options_.choices};
-      if (!group.pictures && one.prompt.pixel_values.defined()) {
-        group.pictures =
-            std::make_shared<PictureFeatures>(PictureFeatures{one.prompt.pixel_values});
+  struct OpenGroup {
+    ShownMedia media;
+    std::vector<std::shared_ptr<AskedItem>> items = {};
+  };
+  struct Asked {
+    std::shared_ptr<AskedItem> item;
+    Segment segment;
+  };
+
+  // A request for every item that can still be answered.
+  void submit(OpenGroup& open) {
+    RequestGroup group{.pictures = open.media.features()};
+    for (const auto& one : open.items) {
+      PreparedItem& prepared = one->prepared;
+      if (open.media.has_videos()) {
+        show_videos(open.media, prepared);
+        encode_prompt(prepared, generator_.processor(), open.media.processed());
       }
-      group.requests.push_back(std::move(request));
-    } catch (const Error& error) {
-      one.error = error.what();
+      if (prepared.error.empty()) add_request(prepared, group);
+      if (!prepared.error.empty()) {
+        fail(*one, std::exchange(prepared.error, ""));
+        continue;
+      }
+      one->is_last_asked = !open.media.has_more();
+      ++one->in_flight;
+      asked_.emplace(next_id_++, Asked{one, open.media.segment()});
     }
+    if (!group.requests.empty()) generator_.submit(std::move(group));
+  }
+
+  // What the row tells of the videos. A segment's frames stand in no row.
+  void show_videos(const ShownMedia& media, PreparedItem& one) const {
+    OrderedJson columns = video_columns(media.seen(), options_.video.sampling.drop_duplicates);
+    if (options_.video.segment_s) columns = {{"duration_s", columns["duration_s"]}};
+    one.item.columns.update(columns);
+  }
+
+  // Adds the item's request to the group, or tells in its error why there is none.
+  void add_request(PreparedItem& prepared, RequestGroup& group) {
+    try {
+      group.requests.push_back(
+          {.id = next_id_,
+           .prompt = std::move(prepared.prompt),
+           .options = apply_overrides(options_.generation, prepared.item.overrides),
+           .stream = static_cast<std::uint64_t>(prepared.item.ordinal),
+           .choices = options_.choices});
+    } catch (const Error& error) {
+      prepared.error = error.what();
+    }
+  }
+
+  void take(AskedItem& one, const Segment& segment, Answer answer) {
+    --one.in_flight;
+    if (one.has_failed()) return;  // its row is written
+    if (!answer.error.empty()) return fail(one, answer.error);
+    if (options_.video.segment_s) {
+      one.answer.segments.push_back(score_segment(segment, answer.choices, options_.by_mean));
+      answer.segments = std::move(one.answer.segments);
+    }
+    one.answer = std::move(answer);
+    if (!one.is_last_asked || one.in_flight > 0) return;
+    rank_segments(one.answer.segments);
+    sink_.add(one.prepared.item, std::move(one.answer));
+  }
+
+  // Its row, once.
+  void fail(AskedItem& one, const std::string& error) {
+    if (one.has_failed()) return;
+    one.prepared.error = error;
+    sink_.add(one.prepared.item, {.error = error});
   }
 
   Generator& generator_;
   const BatchOptions& options_;
   RowSink& sink_;
-  std::unordered_map<std::int64_t, BatchItem> asked_;  // by ordinal
+  std::deque<OpenGroup> open_;
+  std::uint64_t next_id_ = 0;
+  std::unordered_map<std::uint64_t, Asked> asked_;  // by the request's id
 };
+
+void tell_videos(const PictureEncoder& encoder) {
+  if (encoder.decoded_videos() + encoder.cached_videos() == 0) return;
+  log_info(concat("videos or segments: ", encoder.decoded_videos(), " decoded, ",
+                  encoder.cached_videos(), " read from the feature cache"));
+}
 
 }  // namespace
 
@@ -78,17 +167,27 @@ bool run_batch(Generator& generator, const ItemList& items, const RowFormat& for
                const BatchOptions& options) {
   RowSink sink(log, format, options.sink);
   Answerer answerer(generator, options, sink);
-  PictureQueue queue(
-      generator.processor(), items, log.done(),
-      {.workers = options.workers, .ahead = options.batch_size * 2, .shard = log.header().shard});
+  // Each video ahead has a decoder and frames of its own: no more of them than workers.
+  const std::int64_t ahead = items.shows_videos() ? 0 : options.batch_size * 2;
+  MediaQueue queue(generator, items, log.done(),
+                   {.workers = options.workers,
+                    .ahead = ahead,
+                    .shard = log.header().shard,
+                    .video = options.video});
   Progress progress("items", log.header().shard_items, log.rows());
   std::int64_t shown = log.rows();
   bool is_at_end = false;
   while (!stop_requested()) {
-    while (!is_at_end && !answerer.is_fed() && (answerer.is_idle() || queue.is_ready())) {
-      auto group = queue.next();
-      is_at_end = !group;
-      if (group) answerer.add(std::move(*group));
+    while (!answerer.is_fed() && !stop_requested()) {
+      if (answerer.has_open()) {
+        answerer.feed();
+      } else if (!is_at_end && (answerer.is_idle() || queue.is_ready())) {
+        auto group = queue.next();
+        is_at_end = !group;
+        if (group) answerer.add(std::move(*group));
+      } else {
+        break;
+      }
     }
     answerer.work();
     if (log.rows() > shown) progress.update(shown = log.rows());
@@ -97,6 +196,7 @@ bool run_batch(Generator& generator, const ItemList& items, const RowFormat& for
   const bool is_done = is_at_end && answerer.is_idle();
   log.sync();
   if (is_done && options.sink.in_input_order) log.sort();
+  tell_videos(generator.encoder());
   return is_done;
 }
 

@@ -1,9 +1,11 @@
 // Items of a list → answers → rows of a log: batched, safe to interrupt and start again.
 //
-//   ItemList ─► PictureQueue ─► Generator, fed as it gets room ─► RowSink ─► RowLog
+//   ItemList ─► MediaQueue ─► Generator, fed as it gets room ─► RowSink ─► RowLog
 //
-// A picture that can't be read costs its own rows, never the run. What is written, and how a run
-// goes on, is row_log.h's business; here is only the loop that answers.
+// Pictures and videos take the same way; a video's frames are encoded while later ones are decoded,
+// and by segments it is asked about piece by piece. What can't be read costs its own rows, never
+// the run. What is written, and how a run goes on, is row_log.h's business; here is only the loop
+// that answers.
 #pragma once
 
 #include <cstdint>
@@ -14,15 +16,19 @@
 #include "infer/batch/row_sink.h"
 #include "infer/generator.h"
 #include "infer/items/item_list.h"
+#include "infer/media/video_stream.h"
 
 namespace vlm::infer {
 
 struct BatchOptions {
-  std::int64_t batch_size = 8;  // pictures (or lists of them) whose questions are answered together
-  std::int64_t workers = 2;     // threads that decode and process pictures
+  std::int64_t batch_size =
+      8;  // pictures or videos (or lists of them) whose questions are answered together
+  std::int64_t workers = 2;  // threads that decode and process pictures
   RowSinkOptions sink = {};
   GenerationOptions generation = {};
   std::vector<std::vector<std::int64_t>> choices = {};  // ids; scored when there are any
+  VideoOptions video = {};  // with segment_s, the first choice is what segments are ranked by
+  bool by_mean = false;     // and this what ranks it, as ChoiceList says
 };
 
 // Answers what the log has no row for, and leaves it synced and, in input order, sorted. False when

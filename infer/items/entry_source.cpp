@@ -9,8 +9,10 @@
 #include <unordered_set>
 
 #include "data/media.h"
+#include "data/video/video_file.h"
 #include "infer/items/jsonl_source.h"
 #include "infer/items/tar_source.h"
+#include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
 namespace vlm::infer {
@@ -27,23 +29,28 @@ bool is_pattern(const std::string& path) {
   return path.find_first_of("*?[") != std::string::npos && !fs::exists(path);
 }
 
-// Picture files, an entry each.
-class PictureFiles : public EntrySource {
+// Picture or video files, an entry each.
+class MediaFiles : public EntrySource {
  public:
+  explicit MediaFiles(MediaKind kind) : kind_(kind) {}
+
   void add(std::string path) { paths_.push_back(std::move(path)); }
 
   std::int64_t size() const override { return static_cast<std::int64_t>(paths_.size()); }
 
   Entry at(std::int64_t index) const override {
     const std::string& path = paths_.at(static_cast<std::size_t>(index));
-    return {.id = path, .path = path, .pictures = {{.name = path}}};
+    return {.id = path, .path = path, .media = {{.kind = kind_, .name = path}}};
   }
 
   void add_to(Digest& digest) const override {
     for (const std::string& path : paths_) digest.add(path);
   }
 
+  bool shows_videos() const override { return kind_ == MediaKind::kVideo; }
+
  private:
+  const MediaKind kind_;
   std::vector<std::string> paths_;
 };
 
@@ -64,9 +71,9 @@ class Chain : public EntrySource {
     return part->at(inside);
   }
 
-  bool shares_pictures(std::int64_t index) const override {
+  bool shares_media(std::int64_t index) const override {
     const auto [part, inside] = find(index);
-    return inside > 0 && part->shares_pictures(inside);
+    return inside > 0 && part->shares_media(inside);
   }
 
   std::vector<std::string> columns() const override {
@@ -81,6 +88,11 @@ class Chain : public EntrySource {
 
   bool asks() const override {
     return std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->asks(); });
+  }
+
+  bool shows_videos() const override {
+    return std::any_of(parts_.begin(), parts_.end(),
+                       [](const auto& part) { return part->shows_videos(); });
   }
 
   void add_to(Digest& digest) const override {
@@ -99,10 +111,10 @@ class Chain : public EntrySource {
   std::int64_t size_ = 0;
 };
 
-// Sorts arguments into sources; pictures that follow each other share one.
+// Sorts arguments into sources; files that follow each other share one.
 class Opener {
  public:
-  explicit Opener(std::istream& list) : list_(list) {}
+  Opener(std::istream& list, MediaKind kind) : list_(list), kind_(kind) {}
 
   void add_argument(const std::string& path) {
     if (path == "-") return add_list();
@@ -132,10 +144,10 @@ class Opener {
     if (ends_with_any(path, {".csv", ".json", ".parquet", ".zip"})) {
       throw Error({.what = "unknown kind of input",
                    .where = path,
-                   .wanted = "pictures, folders, .jsonl, .tar or -"});
+                   .wanted = concat(plural(), ", folders, .jsonl, .tar or -")});
     }
     const bool is_jsonl = ends_with_any(path, {".jsonl", ".ndjson"});
-    if (!is_jsonl && !path.ends_with(".tar")) return add_picture(path);
+    if (!is_jsonl && !path.ends_with(".tar")) return add_file(path);
     flush();
     parts_.push_back(is_jsonl ? open_jsonl_source(path, check_ids_)
                               : open_tar_source(path, check_ids_));
@@ -156,7 +168,7 @@ class Opener {
       if (fs::is_directory(path) || ends_with_any(path, {".jsonl", ".ndjson", ".tar"})) {
         add_argument(path);
       } else {
-        add_picture(path);
+        add_file(path);
       }
     }
     if (is_empty) throw Error({.what = "no paths in the list", .where = "-"});
@@ -166,30 +178,39 @@ class Opener {
     std::vector<std::string> inside;
     const auto skip = fs::directory_options::skip_permission_denied;
     for (const auto& entry : fs::recursive_directory_iterator(folder, skip)) {
-      if (data::has_image_suffix(entry.path()) && entry.is_regular_file()) {
+      if (has_suffix(entry.path()) && entry.is_regular_file()) {
         inside.push_back(entry.path().string());
       }
     }
-    if (inside.empty()) throw Error({.what = "no pictures in the folder", .where = folder});
+    if (inside.empty()) {
+      throw Error({.what = concat("no ", plural(), " in the folder"), .where = folder});
+    }
     std::sort(inside.begin(), inside.end());
-    for (const std::string& path : inside) add_picture(path);
+    for (const std::string& path : inside) add_file(path);
+  }
+
+  const char* plural() const { return kind_ == MediaKind::kVideo ? "videos" : "pictures"; }
+
+  bool has_suffix(const fs::path& path) const {
+    return kind_ == MediaKind::kVideo ? data::has_video_suffix(path) : data::has_image_suffix(path);
   }
 
   // Each file once, however often it is named.
-  void add_picture(const std::string& path) {
+  void add_file(const std::string& path) {
     if (!seen_.insert(fs::path(path).lexically_normal().string()).second) return;
-    if (!pictures_) pictures_ = std::make_unique<PictureFiles>();
-    pictures_->add(path);
+    if (!files_) files_ = std::make_unique<MediaFiles>(kind_);
+    files_->add(path);
   }
 
   void flush() {
-    if (pictures_) parts_.push_back(std::move(pictures_));
-    pictures_ = nullptr;
+    if (files_) parts_.push_back(std::move(files_));
+    files_ = nullptr;
   }
 
   std::istream& list_;
+  const MediaKind kind_;
   std::unordered_set<std::string> seen_;
-  std::unique_ptr<PictureFiles> pictures_;
+  std::unique_ptr<MediaFiles> files_;
   std::vector<std::unique_ptr<EntrySource>> parts_;
   IdCheck check_ids_;
 };
@@ -247,8 +268,8 @@ std::vector<std::string> expand_glob(const std::string& pattern) {
 }
 
 std::unique_ptr<EntrySource> open_entries(const std::vector<std::string>& arguments,
-                                          std::istream& list) {
-  Opener opener(list);
+                                          std::istream& list, MediaKind kind) {
+  Opener opener(list, kind);
   for (const std::string& argument : arguments) opener.add_argument(argument);
   return opener.finish();
 }

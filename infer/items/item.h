@@ -1,38 +1,25 @@
-// What a batch run asks: items, and the groups of them that show the same pictures.
+// What a batch run asks: items, and the groups of them that show the same media.
 //
-//   EntrySource (files) × questions ─► ItemList ─► ItemGroup ─► PictureQueue ─► answers ─► rows
+//   EntrySource (files) × questions ─► ItemList ─► ItemGroup ─► MediaQueue ─► answers ─► rows
 //
 // Items are numbered 0, 1, 2, … through the whole input; that ordinal is what the journal, shards
-// and gather know an item by. Pictures are only named here; load_picture opens them.
+// and gather know an item by. Media (pictures and videos) are only named here; data/media_ref opens
+// a picture, infer/media a video.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "data/media_ref.h"
 #include "vlm/core/json.h"
-#include "vlm/image/image.h"
 #include "vlm/text/chat_template.h"
 
 namespace vlm::infer {
 
-// A picture that is a file, a part of a tar archive, or already in memory.
-struct PictureRef {
-  std::string name;                               // of the file; errors call the picture by it
-  std::string archive;                            // the tar that holds it; empty: none
-  std::uint64_t offset = 0, size = 0;             // of its bytes in the archive
-  std::shared_ptr<const std::string> bytes = {};  // of a data URI
-
-  bool is_file() const { return archive.empty() && !bytes; }
-};
-
-// The picture's file, as it is. Throws Error naming it. Thread-safe.
-std::string read_bytes(const PictureRef& picture);
-
-// Reads and decodes. Throws Error naming the picture. Thread-safe.
-Image load_picture(const PictureRef& picture);
+using data::MediaKind;
+using data::MediaRef;
 
 struct BatchItem {
   std::int64_t ordinal = 0;
@@ -44,14 +31,15 @@ struct BatchItem {
   std::string error = {};                       // why it can't be asked; empty: it can
 };
 
-// Neighbours that show the same pictures: read, processed and encoded once for all of them.
+// Neighbours that show the same media: read, processed and encoded once for all of them.
 struct ItemGroup {
-  std::vector<PictureRef> pictures;  // of the image parts, in their order
+  std::vector<MediaRef> media;  // of the image and video parts, in their order
   std::vector<BatchItem> items;
 };
 
-// One user turn: the pictures first, then the text; a system message in front when there is one.
-std::vector<Message> make_conversation(const std::string& prompt, std::size_t images,
+// One user turn: the media first, then the text; a system message in front when there is one.
+std::vector<Message> make_conversation(const std::string& prompt,
+                                       const std::vector<MediaRef>& media,
                                        const std::string& system);
 
 }  // namespace vlm::infer

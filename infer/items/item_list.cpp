@@ -28,7 +28,7 @@ ItemList::ItemList(std::unique_ptr<EntrySource> source, ItemListOptions options)
   if (!options_.questions.empty()) return;
   bool any_shared = false;
   for (std::int64_t i = 0; i < source_->size(); ++i) {
-    const bool is_shared = i > 0 && source_->shares_pictures(i) && i - begins_.back() < kMostShared;
+    const bool is_shared = i > 0 && source_->shares_media(i) && i - begins_.back() < kMostShared;
     any_shared = any_shared || is_shared;
     if (!is_shared) begins_.push_back(i);
   }
@@ -55,13 +55,13 @@ ItemGroup ItemList::group(std::int64_t index) const {
   if (!templates_.empty()) {
     Entry entry = source_->at(index);
     for (std::size_t q = 0; q < templates_.size(); ++q) group.items.push_back(make_item(entry, q));
-    group.pictures = std::move(entry.pictures);
+    group.media = std::move(entry.media);
   } else {
     for (std::int64_t i = first; i < first_item(index + 1); ++i) {
       Entry entry = source_->at(i);
       group.items.push_back(make_item(entry, 0));
-      // One that can't be asked has no pictures; its neighbours have.
-      if (group.pictures.empty()) group.pictures = std::move(entry.pictures);
+      // One that can't be asked has no media; its neighbours have.
+      if (group.media.empty()) group.media = std::move(entry.media);
     }
   }
   for (std::size_t i = 0; i < group.items.size(); ++i) {
@@ -90,8 +90,8 @@ BatchItem ItemList::make_item(const Entry& entry, std::size_t question) const {
     try {
       const bool is_whole = !entry.messages.empty() && templates_.empty();
       asked = is_whole ? last_text(entry.messages) : prompt_of(entry, question);
-      item.messages = is_whole ? entry.messages
-                               : make_conversation(asked, entry.pictures.size(), options_.system);
+      item.messages =
+          is_whole ? entry.messages : make_conversation(asked, entry.media, options_.system);
     } catch (const Error& error) {
       item.error = located(error, entry.id).what();
     }
@@ -102,8 +102,8 @@ BatchItem ItemList::make_item(const Entry& entry, std::size_t question) const {
     item.id += "#" + options_.questions[question].id;
     suffix = "." + options_.questions[question].id;
   }
-  if (!entry.pictures.empty() && entry.pictures[0].is_file()) {
-    std::filesystem::path file(entry.pictures[0].name);
+  if (!entry.media.empty() && entry.media[0].is_file()) {
+    std::filesystem::path file(entry.media[0].name);
     item.text_file = file.replace_extension().string() + suffix + ".txt";
   }
   return item;
@@ -118,9 +118,11 @@ OrderedJson ItemList::columns_of(const Entry& entry, const std::string& question
 }
 
 std::string ItemList::shown_name(const std::string& column) const {
-  const auto& reserved = options_.reserved;
+  const auto holds = [&](const std::vector<std::string>& names) {
+    return std::find(names.begin(), names.end(), column) != names.end();
+  };
   const bool is_taken = column == "id" || column == "path" || column == "question" ||
-                        std::find(reserved.begin(), reserved.end(), column) != reserved.end();
+                        holds(options_.reserved) || holds(options_.media_columns);
   return is_taken ? "input_" + column : column;
 }
 
@@ -128,6 +130,7 @@ std::vector<std::string> ItemList::columns() const {
   std::vector<std::string> names = {"path"};
   if (options_.shows_question) names.emplace_back("question");
   for (const std::string& name : source_->columns()) names.push_back(shown_name(name));
+  names.insert(names.end(), options_.media_columns.begin(), options_.media_columns.end());
   return names;
 }
 

@@ -1,8 +1,8 @@
-// Entries × questions → numbered items, in groups that show the same pictures.
+// Entries × questions → numbered items, in groups that show the same media.
 //
 // With questions, every entry is a group of one item a question. Without, every entry asks its own
-// (or the default prompt), and entries that follow each other with the same pictures are a group of
-// at most kMostShared. Items are made when their group is asked for, so memory doesn't grow with
+// (or the default prompt), and entries that follow each other with the same media are a group of at
+// most kMostShared. Items are made when their group is asked for, so memory doesn't grow with
 // their number.
 #pragma once
 
@@ -22,7 +22,8 @@ struct ItemListOptions {
   std::string prompt = {};               // for entries that ask nothing; empty: an error of the row
   std::string system = {};               // in front of every conversation but whole ones
   bool shows_question = true;            // false: rows have no column "question"
-  std::vector<std::string> reserved = {};  // names of columns that the answer takes
+  std::vector<std::string> reserved = {};       // names of columns that the answer takes
+  std::vector<std::string> media_columns = {};  // that rows get once their media are read; reserved
 };
 
 class ItemList {
@@ -32,6 +33,7 @@ class ItemList {
 
   std::int64_t items() const;
   std::int64_t groups() const;
+  bool shows_videos() const { return source_->shows_videos(); }
   // Ordinal of the group's first item; for groups(), the number of items.
   std::int64_t first_item(std::int64_t group) const;
 

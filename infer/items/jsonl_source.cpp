@@ -51,26 +51,37 @@ class MappedFile {
   std::size_t size_ = 0;
 };
 
-// What the row says about its pictures, and nothing else of it.
-std::uint64_t digest_of_pictures(const Json& row) {
+constexpr std::array kMediaFields = {"image", "images", "video", "videos"};
+
+// What the row says about its media, and nothing else of it.
+struct MediaMention {
+  std::uint64_t digest = 0;
+  bool has_video = false;
+};
+
+MediaMention mentioned_media(const Json& row) {
   Digest digest;
-  for (const char* key : {"image", "images"}) {
-    if (row.contains(key))
-      digest.add(row[key].dump(-1, ' ', false, Json::error_handler_t::replace));
+  bool has_video = row.contains("video") || row.contains("videos");
+  for (const char* key : kMediaFields) {
+    if (!row.contains(key)) continue;
+    digest.add(key);
+    digest.add(row[key].dump(-1, ' ', false, Json::error_handler_t::replace));
   }
   const bool is_request = row.contains("body") && row["body"].is_object();
   const Json messages =
       is_request ? row["body"].value("messages", Json()) : row.value("messages", Json());
-  if (!messages.is_array()) return digest.value();
+  if (!messages.is_array()) return {digest.value(), has_video};
   for (const Json& message : messages) {
     if (!message.is_object() || !message.contains("content")) continue;
     for (const Json& part : message["content"]) {
       if (part.is_object() && part.value("type", Json()) != "text") {
         digest.add(part.dump(-1, ' ', false, Json::error_handler_t::replace));
+        const Json type = part.value("type", Json());
+        has_video = has_video || type == "video" || type == "video_url";
       }
     }
   }
-  return digest.value();
+  return {digest.value(), has_video};
 }
 
 template <typename AnyJson>
@@ -96,30 +107,41 @@ bool is_question_field(const std::string& key) {
 }
 
 bool is_own_field(const std::string& key) {
-  constexpr std::array kOwn = {"id", "custom_id", "image", "images"};
-  return is_question_field(key) || std::find(kOwn.begin(), kOwn.end(), key) != kOwn.end();
+  return is_question_field(key) || key == "id" || key == "custom_id" ||
+         std::find(kMediaFields.begin(), kMediaFields.end(), key) != kMediaFields.end();
 }
 
-std::vector<PictureRef> read_pictures(const OrderedJson& row, const PictureRoot& root) {
-  if (row.contains("image") && row.contains("images")) {
-    throw Error({.what = "both 'image' and 'images'", .wanted = "one of them"});
-  }
-  const auto found = row.find(row.contains("images") ? "images" : "image");
-  if (found == row.end() || found->is_null()) return {};
-  const OrderedJson list = found->is_array() ? *found : OrderedJson::array({*found});
-  std::vector<PictureRef> pictures;
+void read_media_field(const std::string& key, const OrderedJson& value, const MediaRoot& root,
+                      std::vector<MediaRef>& media) {
+  const bool is_video = key.starts_with("video");
+  const OrderedJson list = value.is_array() ? value : OrderedJson::array({value});
   for (const OrderedJson& one : list) {
     const bool has_path = one.is_object() && one.contains("path");
     const OrderedJson& reference = has_path ? one["path"] : one;
     if (!reference.is_string()) {
       throw Error({.what = "wrong type",
-                   .where = found.key(),
+                   .where = key,
                    .got = describe(Json(one)),
-                   .wanted = "a path or a data URI"});
+                   .wanted = is_video ? "a path" : "a path or a data URI"});
     }
-    pictures.push_back(resolve_picture(reference.get<std::string>(), root));
+    media.push_back(resolve_medium(reference.get<std::string>(), root,
+                                   is_video ? MediaKind::kVideo : MediaKind::kPicture));
   }
-  return pictures;
+}
+
+std::vector<MediaRef> read_media(const OrderedJson& row, const MediaRoot& root) {
+  for (const std::string name : {"image", "video"}) {
+    if (row.contains(name) && row.contains(name + "s")) {
+      throw Error({.what = concat("both '", name, "' and '", name, "s'"), .wanted = "one of them"});
+    }
+  }
+  std::vector<MediaRef> media;
+  for (const auto& [key, value] : row.items()) {
+    const bool is_media =
+        std::find(kMediaFields.begin(), kMediaFields.end(), key) != kMediaFields.end();
+    if (is_media && !value.is_null()) read_media_field(key, value, root, media);
+  }
+  return media;
 }
 
 std::optional<std::string> read_question(const OrderedJson& row) {
@@ -139,27 +161,28 @@ std::optional<std::string> read_question(const OrderedJson& row) {
   return std::nullopt;
 }
 
-void read_conversation(const OrderedJson& row, const PictureRoot& root, Entry& entry) {
+void read_conversation(const OrderedJson& row, const MediaRoot& root, Entry& entry) {
   entry.question = read_question(row);
   if (row.contains("messages")) {
-    Conversation conversation = parse_messages(row["messages"], std::move(entry.pictures), root);
+    Conversation conversation = parse_messages(row["messages"], std::move(entry.media), root);
     entry.messages = std::move(conversation.messages);
-    entry.pictures = std::move(conversation.pictures);
+    entry.media = std::move(conversation.media);
   }
 }
 
-Entry parse_row(const OrderedJson& row, const PictureRoot& root) {
+Entry parse_row(const OrderedJson& row, const MediaRoot& root) {
   if (is_openai_request(row)) {
     return parse_openai_request(row, {.folder = root.folder, .is_confined = true});
   }
-  Entry entry{.pictures = read_pictures(row, root)};
+  Entry entry{.media = read_media(row, root)};
   for (const auto& [key, value] : row.items()) {
     if (!is_own_field(key)) entry.columns[key] = value;
   }
   read_conversation(row, root, entry);
-  if (entry.pictures.empty() && entry.messages.empty() && !entry.question) {
-    throw Error({.what = "a row without picture and question",
-                 .wanted = "'image', 'images', 'question', 'prompt' or 'messages'"});
+  if (entry.media.empty() && entry.messages.empty() && !entry.question) {
+    throw Error({.what = "a row without picture, video and question",
+                 .wanted = "'image', 'images', 'video', 'videos', 'question', 'prompt' or "
+                           "'messages'"});
   }
   return entry;
 }
@@ -169,7 +192,7 @@ class JsonlSource : public EntrySource {
   JsonlSource(const std::string& path, IdCheck& ids)
       : path_(path), file_(path), root_{.folder = std::filesystem::path(path).parent_path()} {
     std::string_view rest = file_.text();
-    std::uint64_t pictures_before = 0;
+    std::uint64_t media_before = 0;
     for (std::uint32_t number = 1; !rest.empty(); ++number) {
       const std::size_t end = std::min(rest.find('\n'), rest.size());
       const std::string_view line = rest.substr(0, end);
@@ -177,9 +200,10 @@ class JsonlSource : public EntrySource {
         const Json row = parse_line(line, number);
         if (id_key(row)) ids.add(read_id(row, place(number)), path_, number);
         collect_columns(row);
-        const std::uint64_t pictures = digest_of_pictures(row);
-        shares_.push_back(!lines_.empty() && pictures == pictures_before);
-        pictures_before = pictures;
+        const MediaMention media = mentioned_media(row);
+        shares_.push_back(!lines_.empty() && media.digest == media_before);
+        media_before = media.digest;
+        shows_videos_ = shows_videos_ || media.has_video;
         lines_.push_back({static_cast<std::uint64_t>(line.data() - file_.text().data()),
                           static_cast<std::uint32_t>(line.size()), number});
       }
@@ -200,16 +224,17 @@ class JsonlSource : public EntrySource {
       entry = {.error = located(error, place(line.number)).what()};
     }
     entry.id = read_id(row, place(line.number));
-    if (!entry.pictures.empty() && entry.pictures[0].is_file()) entry.path = entry.pictures[0].name;
+    if (!entry.media.empty() && entry.media[0].is_file()) entry.path = entry.media[0].name;
     return entry;
   }
 
-  bool shares_pictures(std::int64_t index) const override {
+  bool shares_media(std::int64_t index) const override {
     return shares_.at(static_cast<std::size_t>(index));
   }
 
   std::vector<std::string> columns() const override { return columns_; }
   bool asks() const override { return asks_; }
+  bool shows_videos() const override { return shows_videos_; }
 
   void add_to(Digest& digest) const override { digest.add(file_.text()); }
 
@@ -247,17 +272,18 @@ class JsonlSource : public EntrySource {
 
   std::string path_;
   MappedFile file_;
-  PictureRoot root_;
+  MediaRoot root_;
   std::vector<Line> lines_;
   std::vector<bool> shares_;
   std::vector<std::string> columns_;
   bool asks_ = false;
+  bool shows_videos_ = false;
 };
 
 }  // namespace
 
-Entry parse_sample_row(const OrderedJson& row, std::vector<PictureRef> pictures) {
-  Entry entry{.pictures = std::move(pictures)};
+Entry parse_sample_row(const OrderedJson& row, std::vector<MediaRef> media) {
+  Entry entry{.media = std::move(media)};
   for (const auto& [key, value] : row.items()) {
     if (!is_question_field(key)) entry.columns[key] = value;
   }

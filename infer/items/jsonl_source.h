@@ -1,8 +1,9 @@
 // JSONL files of own rows, and OpenAI batch files: an entry a line.
 //
-// A row is {"id" or "custom_id", "image" or "images", "question" or "prompt", …}, all optional but
-// one of pictures and question, or has Hugging Face "messages" (messages.h) in place of the
-// question. Pictures are paths relative to the file, {"path": …} or data URIs. Other fields are
+// A row is {"id" or "custom_id", "image" or "images", "video" or "videos", "question" or "prompt",
+// …}, all optional but one of media and question, or has Hugging Face "messages" (messages.h) in
+// place of the question. Pictures are paths relative to the file, {"path": …} or data URIs; videos
+// are such paths. They are shown in the order of the fields. Other fields are
 // columns. A row with "custom_id" and "body" is a request of OpenAI's batch format
 // (openai_request.h). Rows without an id are called by file and line. The file is mapped, not held
 // in memory; lines are parsed once when it is opened and again when they are asked for.
@@ -33,9 +34,9 @@ class IdCheck {
   std::vector<Place> places_;
 };
 
-// The entry of a row whose pictures are known: what it asks, and all other fields as columns. Paths
+// The entry of a row whose media are known: what it asks, and all other fields as columns. Paths
 // in "messages" are relative to the working folder. Throws Error for fields of the wrong type.
-Entry parse_sample_row(const OrderedJson& row, std::vector<PictureRef> pictures);
+Entry parse_sample_row(const OrderedJson& row, std::vector<MediaRef> media);
 
 // Throws Error naming the line for text that is no JSON object, or an id of the wrong type.
 std::unique_ptr<EntrySource> open_jsonl_source(const std::string& path, IdCheck& ids);

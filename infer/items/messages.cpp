@@ -1,23 +1,14 @@
 #include "infer/items/messages.h"
 
+#include <algorithm>
 #include <array>
-#include <cctype>
+#include <iterator>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
 namespace vlm::infer {
 namespace {
-
-namespace fs = std::filesystem;
-
-constexpr std::string_view kDigits =
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-// The start of a long reference, for messages.
-std::string shortened(const std::string& text) {
-  return text.size() <= 60 ? text : text.substr(0, 57) + "...";
-}
 
 Error wrong_type(const std::string& where, const OrderedJson& got, const std::string& wanted) {
   return Error(
@@ -32,50 +23,15 @@ const std::string& require_string(const OrderedJson& object, const char* key,
   return found->get_ref<const std::string&>();
 }
 
-PictureRef picture_of_data_uri(const std::string& uri) {
-  const auto comma = uri.find(',');
-  if (comma == std::string::npos || !uri.substr(0, comma).ends_with(";base64")) {
-    throw Error({.what = "data URI without base64 data",
-                 .got = shortened(uri),
-                 .wanted = "data:image/…;base64,…"});
-  }
-  const std::string_view data = std::string_view(uri).substr(comma + 1);
-  return {.name = uri.substr(0, comma),
-          .bytes = std::make_shared<const std::string>(decode_base64(data))};
+const char* plural(MediaKind kind) {
+  return kind == MediaKind::kVideo ? "videos" : "pictures";
 }
 
-std::string decode_percents(const std::string& text) {
-  std::string decoded;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const bool is_escape = text[i] == '%' && i + 2 < text.size() &&
-                           std::isxdigit(static_cast<unsigned char>(text[i + 1])) &&
-                           std::isxdigit(static_cast<unsigned char>(text[i + 2]));
-    if (!is_escape) {
-      decoded += text[i];
-      continue;
-    }
-    decoded += static_cast<char>(std::stoi(text.substr(i + 1, 2), nullptr, 16));
-    i += 2;
-  }
-  return decoded;
-}
-
-// Symbolic links are followed before the comparison: a link may not lead out either.
-void check_inside(const fs::path& path, const fs::path& folder) {
-  const fs::path real = fs::weakly_canonical(path);
-  const fs::path root = fs::weakly_canonical(folder.empty() ? "." : folder);
-  const auto relative = real.lexically_relative(root);
-  if (!relative.empty() && *relative.begin() != "..") return;
-  throw Error({.what = "picture outside of the batch file's folder",
-               .got = path.string(),
-               .wanted = concat("a file under ", root.string())});
-}
-
-// Reads parts, and hands out the row's pictures to image parts that name none.
+// Reads parts, and hands out the row's media to parts that name none.
 class ConversationParser {
  public:
-  ConversationParser(std::vector<PictureRef> pictures, const PictureRoot& root)
-      : column_(std::move(pictures)), root_(root) {}
+  ConversationParser(std::vector<MediaRef> media, const MediaRoot& root)
+      : column_(std::move(media)), root_(root) {}
 
   void add(const OrderedJson& json, const std::string& where) {
     if (!json.is_object()) throw wrong_type(where, json, "an object");
@@ -100,11 +56,12 @@ class ConversationParser {
   }
 
   Conversation finish() {
-    if (next_ == 0 && result_.pictures.empty() && has_plain_text_) put_pictures_first();
-    if (next_ != column_.size()) {
-      throw Error({.what = "image parts don't fit the row's pictures",
-                   .got = concat(next_, " parts"),
-                   .wanted = concat(column_.size())});
+    if (result_.media.empty() && has_plain_text_) put_media_first();
+    for (const MediaKind kind : {MediaKind::kPicture, MediaKind::kVideo}) {
+      if (used(kind) == column(kind).size()) continue;
+      throw Error({.what = concat(part_type(kind), " parts don't fit the row's ", plural(kind)),
+                   .got = concat(used(kind), " parts"),
+                   .wanted = concat(column(kind).size())});
     }
     if (result_.messages.empty() || result_.messages.back().role != "user") {
       throw Error({.what = "the conversation doesn't end with a user's turn"});
@@ -117,24 +74,29 @@ class ConversationParser {
     if (!part.is_object()) throw wrong_type(where + ": content", part, "parts that are objects");
     const std::string& type = require_string(part, "type", where);
     if (type == "text") return {.type = type, .text = require_string(part, "text", where)};
-    if (type == "image_url") {
-      add_image_url(part, where);
-    } else if (type == "image") {
-      add_image(part, where);
+    const bool is_video = type == "video" || type == "video_url";
+    const MediaKind kind = is_video ? MediaKind::kVideo : MediaKind::kPicture;
+    if (type == "image_url" || type == "video_url") {
+      add_url(kind, type, part, where);
+    } else if (type == "image" || type == "video") {
+      add_part(kind, part, where);
     } else {
       throw Error({.what = "unknown content part",
                    .where = where,
                    .got = concat("'", type, "'"),
-                   .wanted = "text, image or image_url"});
+                   .wanted = "text, image, image_url, video or video_url"});
     }
-    return {.type = "image"};
+    return {.type = part_type(kind)};
   }
 
-  void add_image_url(const OrderedJson& part, const std::string& where) {
-    const auto url = part.find("image_url");
-    if (url == part.end()) throw Error({.what = "no 'image_url'", .where = where});
-    if (url->is_string()) return add_picture(url->get<std::string>());
-    if (!url->is_object()) throw wrong_type(where + ": image_url", *url, "an object with 'url'");
+  void add_url(MediaKind kind, const std::string& key, const OrderedJson& part,
+               const std::string& where) {
+    const auto url = part.find(key);
+    if (url == part.end()) throw Error({.what = concat("no '", key, "'"), .where = where});
+    if (url->is_string()) return add(kind, url->get<std::string>());
+    if (!url->is_object()) {
+      throw wrong_type(concat(where, ": ", key), *url, "an object with 'url'");
+    }
     const std::string detail = url->value("detail", "auto");
     if (detail != "auto" && detail != "high") {
       throw Error({.what = "unsupported detail of a picture",
@@ -142,106 +104,69 @@ class ConversationParser {
                    .got = detail,
                    .wanted = "auto or high: pictures are always seen in full"});
     }
-    add_picture(require_string(*url, "url", where));
+    add(kind, require_string(*url, "url", where));
   }
 
-  void add_image(const OrderedJson& part, const std::string& where) {
-    for (const char* key : {"path", "image", "url"}) {
+  void add_part(MediaKind kind, const OrderedJson& part, const std::string& where) {
+    for (const char* key : {"path", part_type(kind), "url"}) {
       if (part.contains(key) && !part[key].is_null()) {
-        return add_picture(require_string(part, key, where));
+        return add(kind, require_string(part, key, where));
       }
     }
-    if (next_ >= column_.size()) {
-      throw Error({.what = "more image parts than pictures in the row",
-                   .where = where,
-                   .got = concat(column_.size(), " pictures")});
+    const std::vector<MediaRef> own = column(kind);
+    if (used(kind) >= own.size()) {
+      throw Error(
+          {.what = concat("more ", part_type(kind), " parts than ", plural(kind), " in the row"),
+           .where = where,
+           .got = concat(own.size(), " ", plural(kind))});
     }
-    result_.pictures.push_back(column_[next_++]);
+    result_.media.push_back(own[used(kind)++]);
   }
 
-  void add_picture(const std::string& reference) {
-    result_.pictures.push_back(resolve_picture(reference, root_));
+  void add(MediaKind kind, const std::string& reference) {
+    result_.media.push_back(data::resolve_medium(reference, root_, kind));
   }
 
-  void put_pictures_first() {
+  void put_media_first() {
     for (Message& message : result_.messages) {
       if (message.role != "user") continue;
-      message.content.insert(message.content.begin(), column_.size(), {.type = "image"});
-      result_.pictures = column_;
-      next_ = column_.size();
+      std::vector<ContentPart> parts;
+      for (const MediaRef& medium : column_) {
+        parts.push_back({.type = part_type(medium.kind)});
+        ++used(medium.kind);
+      }
+      message.content.insert(message.content.begin(), parts.begin(), parts.end());
+      result_.media = column_;
       return;
     }
   }
 
-  std::vector<PictureRef> column_;
-  const PictureRoot& root_;
+  // The row's media of one kind, and how many of them parts have taken.
+  std::vector<MediaRef> column(MediaKind kind) const {
+    std::vector<MediaRef> own;
+    std::copy_if(column_.begin(), column_.end(), std::back_inserter(own),
+                 [&](const MediaRef& medium) { return medium.kind == kind; });
+    return own;
+  }
+  std::size_t& used(MediaKind kind) { return used_[kind == MediaKind::kVideo ? 1 : 0]; }
+
+  std::vector<MediaRef> column_;
+  const MediaRoot& root_;
   Conversation result_;
-  std::size_t next_ = 0;  // pictures of the row used
+  std::array<std::size_t, 2> used_ = {};
   bool has_plain_text_ = false;
 };
 
 }  // namespace
 
-PictureRef resolve_picture(const std::string& reference, const PictureRoot& root) {
-  if (reference.starts_with("data:")) return picture_of_data_uri(reference);
-  if (reference.starts_with("http://") || reference.starts_with("https://")) {
-    throw Error({.what = "pictures are not fetched from the network",
-                 .got = shortened(reference),
-                 .wanted = "a file or a data URI"});
-  }
-  const bool is_file_uri = reference.starts_with("file://");
-  if (!is_file_uri && reference.find("://") != std::string::npos) {
-    throw Error({.what = "unknown kind of picture address",
-                 .got = shortened(reference),
-                 .wanted = "a path, file:// or a data URI"});
-  }
-  const fs::path path =
-      root.folder / (is_file_uri ? decode_percents(reference.substr(7)) : reference);
-  if (root.is_confined) check_inside(path, root.folder);
-  return {.name = path.string()};
-}
-
-Conversation parse_messages(const OrderedJson& messages, std::vector<PictureRef> pictures,
-                            const PictureRoot& root) {
+Conversation parse_messages(const OrderedJson& messages, std::vector<MediaRef> media,
+                            const MediaRoot& root) {
   if (!messages.is_array()) throw wrong_type("messages", messages, "a list");
-  ConversationParser parser(std::move(pictures), root);
+  ConversationParser parser(std::move(media), root);
   for (std::size_t i = 0; i < messages.size(); ++i) {
     parser.add(messages[i], concat("messages[", i, "]"));
   }
   return parser.finish();
-}
-
-std::string decode_base64(std::string_view text) {
-  static const auto values = [] {
-    std::array<int, 256> table{};
-    table.fill(-1);
-    for (std::size_t i = 0; i < kDigits.size(); ++i) {
-      table[static_cast<unsigned char>(kDigits[i])] = static_cast<int>(i);
-    }
-    return table;
-  }();
-  std::size_t padding = 0;
-  while (padding < 2 && text.ends_with('=')) {
-    text.remove_suffix(1);
-    ++padding;
-  }
-  const Error broken({.what = "not base64", .wanted = "A-Z a-z 0-9 + / with padding"});
-  if ((text.size() + padding) % 4 != 0) throw broken;
-  std::string bytes;
-  bytes.reserve(text.size() * 3 / 4);
-  std::uint32_t bits = 0;
-  int count = 0;
-  for (const char c : text) {
-    const int value = values[static_cast<unsigned char>(c)];
-    if (value < 0) throw broken;
-    bits = (bits << 6) | static_cast<std::uint32_t>(value);
-    count += 6;
-    if (count >= 8) {
-      count -= 8;
-      bytes += static_cast<char>((bits >> count) & 0xff);
-    }
-  }
-  return bytes;
 }
 
 }  // namespace vlm::infer

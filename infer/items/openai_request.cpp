@@ -88,7 +88,7 @@ bool is_openai_request(const OrderedJson& row) {
   return row.is_object() && row.contains("custom_id") && row.contains("body");
 }
 
-Entry parse_openai_request(const OrderedJson& row, const PictureRoot& root) {
+Entry parse_openai_request(const OrderedJson& row, const MediaRoot& root) {
   Entry entry;
   for (const auto& [key, value] : row.items()) {
     if (key == "custom_id" || key == "body") continue;
@@ -116,7 +116,7 @@ Entry parse_openai_request(const OrderedJson& row, const PictureRoot& root) {
   }
   Conversation conversation = parse_messages(body["messages"], {}, root);
   entry.messages = std::move(conversation.messages);
-  entry.pictures = std::move(conversation.pictures);
+  entry.media = std::move(conversation.media);
   return entry;
 }
 

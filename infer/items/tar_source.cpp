@@ -47,7 +47,7 @@ class TarSource : public EntrySource {
   Entry at(std::int64_t index) const override {
     const Sample& sample = samples_.at(static_cast<std::size_t>(index));
     const std::string id = id_of(sample);
-    std::vector<PictureRef> pictures;
+    std::vector<MediaRef> pictures;
     for (const Member& member : sample.pictures) {
       pictures.push_back({.name = concat(path_, "/", member.name),
                           .archive = path_,
@@ -127,13 +127,13 @@ class TarSource : public EntrySource {
                    .where = member.name,
                    .wanted = concat("at most ", kMostText, " bytes")});
     }
-    return read_bytes({.name = concat(path_, "/", member.name),
-                       .archive = path_,
-                       .offset = member.offset,
-                       .size = member.size});
+    return data::read_bytes({.name = concat(path_, "/", member.name),
+                             .archive = path_,
+                             .offset = member.offset,
+                             .size = member.size});
   }
 
-  Entry read_texts(const Sample& sample, std::vector<PictureRef> pictures) const {
+  Entry read_texts(const Sample& sample, std::vector<MediaRef> pictures) const {
     OrderedJson row = OrderedJson::object();
     for (const auto& [suffix, member] : sample.texts) {
       const std::string text = read(member);

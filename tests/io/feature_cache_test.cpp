@@ -147,6 +147,23 @@ TEST_CASE(
   CHECK_THROWS_WITH(cache.store("1234567", features_of(1)), Contains("not a key"));
 }
 
+TEST_CASE("a note comes back with its features, and is part of the checksum") {
+  const ScratchFolder scratch;
+  FeatureCache cache(scratch.path(), kAmple);
+  cache.store(key_of(1), features_of(1), "12:30, \"x\"");
+  const auto found = cache.find_with_note(key_of(1));
+  REQUIRE(found);
+  CHECK(is_same(found->features, features_of(1)));
+  CHECK(found->note == "12:30, \"x\"");
+  CHECK(is_same(*cache.find(key_of(1)), features_of(1)));
+  std::string bytes = load_text(path_of(scratch, 1));
+  bytes.replace(bytes.find("12:30"), 5, "12:31");
+  std::ofstream(path_of(scratch, 1), std::ios::binary) << bytes;
+  CHECK_FALSE(cache.find_with_note(key_of(1)));
+  cache.store(key_of(2), features_of(2));
+  CHECK(cache.find_with_note(key_of(2))->note.empty());
+}
+
 TEST_CASE("a digest tells dtype, shape, values, names and order apart") {
   const at::Tensor zeros = at::zeros({2, 3});
   const std::vector<std::string> digests = {digest_tensor(zeros),

@@ -46,13 +46,13 @@ TEST_CASE("PEFT's adapters of every method give PEFT's logits, before and after 
   for (const std::string& kind : kKinds) {
     INFO(kind);
     const ModelPtr model = load();
-    load_adapter(*model, adapter(kind));
+    load_adapter(model->module(), adapter(kind));
     // PiSSA's base is the rest of a decomposition: another rounding.
     const double tolerance = kind == "pissa" ? 3e-5 : 1e-5;
     check_close(logits_of(*model, golden), golden[kind + ".logits"], tolerance);
-    merge_lora(*model);
-    CHECK_FALSE(has_lora(*model));
-    for (const auto& item : model->named_parameters()) CHECK_FALSE(is_lora_parameter(item.key()));
+    merge_lora(model->module());
+    CHECK_FALSE(has_lora(model->module()));
+    for (const auto& item : model->module().named_parameters()) CHECK_FALSE(is_lora_parameter(item.key()));
     check_close(logits_of(*model, golden), golden[kind + ".logits"], tolerance);
   }
 }
@@ -60,10 +60,10 @@ TEST_CASE("PEFT's adapters of every method give PEFT's logits, before and after 
 TEST_CASE("gradients of DoRA equal PEFT's") {
   const Golden golden = open_golden();
   const ModelPtr model = load();
-  load_adapter(*model, adapter("dora"));
+  load_adapter(model->module(), adapter("dora"));
   loss_of(logits_of(*model, golden), golden["labels"]).backward();
   std::int64_t compared = 0;
-  for (const auto& item : model->named_parameters()) {
+  for (const auto& item : model->module().named_parameters()) {
     std::string key = "dora.grad.base_model.model." + item.key();
     if (item.key().ends_with("magnitude_vector")) key += ".weight";  // its name inside PEFT
     if (!golden.has(key)) continue;
@@ -81,8 +81,8 @@ TEST_CASE("a saved adapter of every method has PEFT's keys and gives the same lo
   for (const std::string& kind : kKinds) {
     INFO(kind);
     const ModelPtr model = load();
-    const LoraConfig config = load_adapter(*model, adapter(kind));
-    save_adapter(*model, config, folder.path() / kind, "base");
+    const LoraConfig config = load_adapter(model->module(), adapter(kind));
+    save_adapter(model->module(), config, folder.path() / kind, "base");
     const SafetensorsFile ours(folder.path() / kind / "adapter_model.safetensors");
     const SafetensorsFile theirs(adapter(kind) / "adapter_model.safetensors");
     REQUIRE(ours.entries().size() == theirs.entries().size());
@@ -92,7 +92,7 @@ TEST_CASE("a saved adapter of every method has PEFT's keys and gives the same lo
       if (kind != "pissa") CHECK(ours.tensor(key).equal(theirs.tensor(key)));
     }
     const ModelPtr again = load();
-    load_adapter(*again, folder.path() / kind);
+    load_adapter(again->module(), folder.path() / kind);
     check_close(logits_of(*again, golden), golden[kind + ".logits"], 3e-5);
   }
 }
@@ -104,9 +104,9 @@ TEST_CASE("PiSSA: begins with PEFT's directions, changes nothing, is saved as pl
   LoraConfig config = LoraConfig::parse(load_ordered_json(adapter("pissa") / "adapter_config.json"),
                                         "adapter_config.json");
   CHECK(config.init_lora_weights == "pissa");
-  attach_lora(*model, config, at::detail::createCPUGenerator(1));
+  attach_lora(model->module(), config, at::detail::createCPUGenerator(1));
   std::int64_t compared = 0;
-  for (const auto& item : model->named_modules()) {
+  for (const auto& item : model->module().named_modules()) {
     const auto* linear = dynamic_cast<const Linear*>(item.value().get());
     if (!linear || !linear->lora() || !golden.has("pissa_initial." + item.key())) continue;
     INFO(item.key());
@@ -117,14 +117,14 @@ TEST_CASE("PiSSA: begins with PEFT's directions, changes nothing, is saved as pl
   check_close(logits_of(*model, golden), golden["base_logits"], 3e-5);
   config.rank_pattern = {};
   const ScratchFolder folder;
-  save_adapter(*model, config, folder.path(), "base");
+  save_adapter(model->module(), config, folder.path(), "base");
   const OrderedJson saved = load_ordered_json(folder.path() / "adapter_config.json");
   CHECK(saved["init_lora_weights"] == true);
   CHECK(saved["r"] == 2 * config.r);
   CHECK(saved["lora_alpha"] == 2 * config.lora_alpha);
   // What was trained so far is nothing, and that is what is added to the untouched base.
   const ModelPtr again = load();
-  load_adapter(*again, folder.path());
+  load_adapter(again->module(), folder.path());
   check_close(logits_of(*again, golden), golden["base_logits"], 3e-5);
 }
 
@@ -180,9 +180,9 @@ TEST_CASE("modules to save are found by the end of their name and adapted by not
   CHECK_FALSE(config.saves_module("model.text_model.embed_tokens"));
   const ModelPtr model = load();
   config.target_modules = std::string("all-linear");
-  CHECK(attach_lora(*model, config, at::detail::createCPUGenerator(1)).size() == 26);
+  CHECK(attach_lora(model->module(), config, at::detail::createCPUGenerator(1)).size() == 26);
   config.modules_to_save = {"heads"};
-  CHECK_THROWS_WITH(adapter_tensors(*model, config),
+  CHECK_THROWS_WITH(adapter_tensors(model->module(), config),
                     "modules_to_save: no module matches: got 'heads'");
   const ModelPtr tied = load_model(fixture("smolvlm_odd"), {});
   config.modules_to_save = {"lm_head"};
@@ -198,18 +198,18 @@ LoadOptions in_nf4() {
 ModelPtr widen(const VisionLanguageModel& quantized) {
   ModelPtr wide = load();
   std::map<std::string, const Linear*> linears;
-  for (const auto& item : quantized.named_modules()) {
+  for (const auto& item : quantized.module().named_modules()) {
     const auto* linear = dynamic_cast<const Linear*>(item.value().get());
     if (linear && linear->nf4()) linears[item.key()] = linear;
   }
-  for (const auto& item : wide->named_modules()) {
+  for (const auto& item : wide->module().named_modules()) {
     auto* linear = dynamic_cast<Linear*>(item.value().get());
     if (linear && linears.count(item.key())) {
       linear->set_weight(linears[item.key()]->dense_weight());
     }
   }
-  const auto others = quantized.named_parameters();
-  for (auto& item : wide->named_parameters()) {
+  const auto others = quantized.module().named_parameters();
+  for (auto& item : wide->module().named_parameters()) {
     if (const auto* own = others.find(item.key())) item.value().set_data(own->to(at::kFloat));
   }
   return wide;
@@ -222,7 +222,7 @@ TEST_CASE(
   const ModelPtr model = load_model(fixture(kModel), in_nf4());
   const ModelPtr plain = load();
   std::int64_t quantized = 0;
-  for (const auto& item : model->named_modules()) {
+  for (const auto& item : model->module().named_modules()) {
     const auto* linear = dynamic_cast<const Linear*>(item.value().get());
     if (!linear || item.key() == "lm_head") continue;
     INFO(item.key());
@@ -232,8 +232,8 @@ TEST_CASE(
     ++quantized;
   }
   CHECK(quantized == 27);
-  CHECK(model->named_parameters()["lm_head.weight"].scalar_type() == at::kBFloat16);
-  CHECK(model->named_parameters()["model.text_model.embed_tokens.weight"].scalar_type() ==
+  CHECK(model->module().named_parameters()["lm_head.weight"].scalar_type() == at::kBFloat16);
+  CHECK(model->module().named_parameters()["model.text_model.embed_tokens.weight"].scalar_type() ==
         at::kBFloat16);
   CHECK(model->dtype() == at::kFloat);
   check_close(logits_of(*model, golden), logits_of(*widen(*model), golden), 1e-5);
@@ -255,9 +255,9 @@ TEST_CASE("gradients of an adapter on an NF4 base are those on the widened base"
       }
       loss_of(logits_of(*one, golden), golden["labels"]).backward();
     }
-    const auto wanted = wide->named_parameters();
+    const auto wanted = wide->module().named_parameters();
     std::int64_t compared = 0;
-    for (const auto& item : model->named_parameters()) {
+    for (const auto& item : model->module().named_parameters()) {
       if (!item.value().requires_grad()) continue;
       INFO(item.key());
       // The key bias moves nothing; its gradient is rounding.
@@ -277,11 +277,11 @@ TEST_CASE("modules to save stay out of NF4; PiSSA can't split an NF4 weight") {
                     return module == "lm_head" || module.find("connector") != std::string::npos;
                   }});
   for (const char* name : {"lm_head.weight", "model.connector.modality_projection.proj.weight"}) {
-    CHECK(model->named_parameters()[name].scalar_type() == at::kFloat);
+    CHECK(model->module().named_parameters()[name].scalar_type() == at::kFloat);
   }
   LoraConfig config{.r = 2, .target_modules = std::vector<std::string>{"q_proj"}};
   config.init_lora_weights = "pissa";
-  CHECK_THROWS_WITH(attach_lora(*model, config, at::detail::createCPUGenerator(1)),
+  CHECK_THROWS_WITH(attach_lora(model->module(), config, at::detail::createCPUGenerator(1)),
                     Contains("pissa can't split the layer's weight: got weights in NF4"));
   config.r = 40;
   CHECK_THROWS_WITH(attach_lora(*load(), config, at::detail::createCPUGenerator(1)),
@@ -292,9 +292,9 @@ TEST_CASE("merging into an NF4 base gives its widened weights and the adapter's 
   const at::NoGradGuard no_grad;
   const Golden golden = open_golden();
   const ModelPtr model = load_model(fixture(kModel), in_nf4());
-  load_adapter(*model, adapter("dora"));
+  load_adapter(model->module(), adapter("dora"));
   const at::Tensor before = logits_of(*model, golden);
-  merge_lora(*model);
+  merge_lora(model->module());
   check_close(logits_of(*model, golden), before, 1e-5);
 }
 

@@ -42,7 +42,8 @@ TEST_CASE("conversations become transformers' prompts and ids") {
       for (const Json& name : one["images"]) images.push_back(picture(name));
       const auto messages = parse_messages(one["messages"]);
       const bool generates = one["add_generation_prompt"];
-      CHECK(processor.expand_prompt(messages, processor.process_pictures(images), generates) == one["expanded"]);
+      CHECK(processor.expand_prompt(messages, processor.process_pictures(images), generates) ==
+            one["expanded"]);
       const auto encoded = generates ? processor.encode_prompt(messages, images)
                                      : processor.encode_conversation(messages, images);
       CHECK(encoded.ids == one["input_ids"].get<std::vector<std::int64_t>>());
@@ -58,7 +59,7 @@ TEST_CASE("assistant turns are trained up to the end of the utterance and no fur
   const auto encoded = processor.encode_conversation(
       {say("system", "Be brief."), say("user", "Hi"), say("assistant", "Yes it is."),
        say("user", "And?"), say("assistant", "No")},
-      {});
+      ProcessedMedia{});
   std::vector<std::int64_t> ids;
   for (std::size_t t = 0; t < encoded.ids.size(); ++t) {
     if (encoded.is_trained[t]) ids.push_back(encoded.ids[t]);

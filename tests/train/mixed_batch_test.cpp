@@ -1,5 +1,7 @@
 // A batch that mixes text, pictures and clips is its samples, one by one: the same loss and the
 // same gradients.
+#include <torch/nn/module.h>
+
 #include <nlohmann/json.hpp>
 
 #include "data/batch.h"
@@ -47,14 +49,14 @@ struct Outcome {
 };
 
 Outcome run(VisionLanguageModel& model, const std::vector<data::Batch>& batches) {
-  model.zero_grad();
+  model.module().zero_grad();
   Outcome outcome{.loss = at::zeros({})};
   for (const data::Batch& batch : batches) {
     const at::Tensor loss = loss_sum(model, batch);
     loss.backward();
     outcome.loss = outcome.loss + loss.detach();
   }
-  for (const auto& item : model.named_parameters()) {
+  for (const auto& item : model.module().named_parameters()) {
     const at::Tensor gradient = item.value().grad();
     outcome.gradients.emplace_back(
         item.key(), gradient.defined() ? gradient.clone() : at::zeros_like(item.value()).detach());

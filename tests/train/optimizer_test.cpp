@@ -1,6 +1,8 @@
 // Optimizers against torch's and bitsandbytes' own steps; saved state goes on exactly.
 #include "train/optimizer.h"
 
+#include <c10/core/GradMode.h>
+
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "vlm/core/concat.h"
@@ -90,7 +92,7 @@ TEST_CASE("saved state goes on bit by bit") {
     save_safetensors(file, whole->state());
     const auto resumed = make(golden, kind);
     {
-      const at::NoGradGuard no_grad;
+      const c10::NoGradGuard no_grad;
       for (std::size_t i = 0; i < kNames.size(); ++i) {
         at::Tensor(resumed->parameters()[i].second).copy_(whole->parameters()[i].second);
       }

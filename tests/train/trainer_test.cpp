@@ -240,7 +240,7 @@ TEST_CASE("rates of parts and of LoRA+, and what is trained") {
   CHECK(factors[vision + "bias"] == Approx(0.3));
   CHECK(factors["model.connector.modality_projection.proj.lora_B.weight"] == Approx(3));
   CHECK(factors["model.text_model.layers.0.self_attn.q_proj.lora_A.weight"] == Approx(2));
-  for (const auto& item : model->named_parameters()) {
+  for (const auto& item : model->module().named_parameters()) {
     CHECK(item.value().requires_grad() == (factors.count(item.key()) > 0));
   }
   config.freeze = {"vision_model"};

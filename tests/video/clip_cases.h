@@ -90,11 +90,13 @@ inline const std::vector<ClipCase>& clip_cases() {
       {"variable_rate.mp4", encode("-vf select='not(eq(mod(n\\,7)\\,3))' "
                                    "-fps_mode vfr -c:v libx264 -g 24 variable_rate.mp4")},
       {"variable_rate.mkv",
-       encode("-vf settb=1/1000,setpts='(N+0.4*mod(N\\,3))/25/TB' -fps_mode vfr -enc_time_base -1 "
-              "-c:v libx264 -g 24 variable_rate.mkv")},
+       encode(
+           "-vf settb=1/1000,setpts='(N+0.4*mod(N\\,3))/25/TB' -fps_mode vfr -enc_time_base 1/1000 "
+           "-c:v libx264 -g 24 variable_rate.mkv")},
       {"variable_no_b.mp4",
-       encode("-vf settb=1/1000,setpts='(N+0.4*mod(N\\,3))/25/TB' -fps_mode vfr -enc_time_base -1 "
-              "-c:v libx264 -bf 0 -g 24 variable_no_b.mp4")},
+       encode(
+           "-vf settb=1/1000,setpts='(N+0.4*mod(N\\,3))/25/TB' -fps_mode vfr -enc_time_base 1/1000 "
+           "-c:v libx264 -bf 0 -g 24 variable_no_b.mp4")},
       {"one_frame.mp4", encode("-frames:v 1 -c:v libx264 one_frame.mp4")},
       {"wide_pixels.mp4", encode("-vf setsar=4/3 -c:v libx264 -g 24 wide_pixels.mp4"),
        "scale=171:96:flags=bicubic+accurate_rnd"},

@@ -31,6 +31,16 @@ std::vector<data::Batch> make_batches(const std::vector<data::Example>& examples
   return batches;
 }
 
+// Leaves the samples of this process.
+void take_share(const LoaderOptions& options, std::vector<std::int64_t>& samples) {
+  std::vector<std::int64_t> own;
+  for (std::int64_t i = 0; i < std::ssize(samples); ++i) {
+    const bool is_own = i / options.batch_size % options.ranks == options.rank;
+    if (is_own) own.push_back(samples[static_cast<std::size_t>(i)]);
+  }
+  samples = std::move(own);
+}
+
 }  // namespace
 
 StepLoader::StepLoader(const DataPlan& plan,
@@ -78,9 +88,16 @@ StepLoader::Opened* StepLoader::find_work() {
   }
   Opened& opened = opened_[next_to_open_];
   opened.plan = plan_.at(next_to_open_++);
+  opened.sample_count = std::ssize(opened.plan.samples);
+  take_share(options_, opened.plan.samples);
   opened.examples.resize(opened.plan.samples.size());
   opened.failures.resize(opened.plan.samples.size());
-  return &opened;
+  if (!opened.examples.empty()) return &opened;
+  // An epoch's short last step has nothing for some processes.
+  auto none = opened_.extract(next_to_open_ - 1);
+  ready_[none.key()].data.sample_count = none.mapped().sample_count;
+  changed_.notify_all();
+  return find_work();
 }
 
 void StepLoader::work() {
@@ -127,7 +144,7 @@ StepLoader::Made StepLoader::make(Opened opened) const {
     made.failure = failure;
     return made;
   }
-  made.data.sample_count = static_cast<std::int64_t>(opened.examples.size());
+  made.data.sample_count = opened.sample_count;
   made.data.batches = make_batches(opened.examples, options_);
   for (const data::Batch& batch : made.data.batches) {
     made.data.label_count += batch.label_count;

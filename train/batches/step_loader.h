@@ -26,10 +26,10 @@ namespace vlm::train {
 struct StepData {
   std::vector<data::Batch> batches;  // one a forward pass
   std::int64_t label_count = 0;      // over all of them
-  std::int64_t sample_count = 0;
-  std::int64_t token_count = 0;  // without padding; a shared prefix once
-  std::int64_t slot_count = 0;   // with padding
-  std::int64_t tile_count = 0;   // each picture of a batch once
+  std::int64_t sample_count = 0;     // of the step, over all processes; the rest is this one's
+  std::int64_t token_count = 0;      // without padding; a shared prefix once
+  std::int64_t slot_count = 0;       // with padding
+  std::int64_t tile_count = 0;       // each picture of a batch once
 };
 
 struct LoaderOptions {
@@ -40,6 +40,8 @@ struct LoaderOptions {
   std::int64_t workers = 1;
   data::SkippedSamples* skipped = nullptr;
   std::optional<data::PackOptions> packing;  // in place of rows of batch_size samples
+  // Of several processes each takes every so many-th run of batch_size samples of a step.
+  std::int64_t rank = 0, ranks = 1;
 };
 
 class StepLoader {
@@ -58,7 +60,8 @@ class StepLoader {
  private:
   // A step whose samples are being encoded.
   struct Opened {
-    StepPlan plan;
+    StepPlan plan;                  // of this process's share
+    std::int64_t sample_count = 0;  // of the whole step
     std::vector<data::Example> examples;
     std::vector<std::exception_ptr> failures;
     std::size_t claimed = 0, done = 0;

@@ -1,6 +1,7 @@
 #include "train/plan/run_plan.h"
 
 #include <torch/nn/module.h>
+
 #include <algorithm>
 #include <cmath>
 #include <filesystem>

@@ -11,10 +11,10 @@
 namespace vlm {
 namespace {
 
-std::atomic<bool> g_stop{false};
+std::atomic<int> g_signal{0};  // that asked to stop
 
 void on_signal(int signal) {
-  if (g_stop.exchange(true)) ::_exit(128 + signal);
+  if (g_signal.exchange(signal) != 0) ::_exit(128 + signal);
 }
 
 }  // namespace
@@ -73,7 +73,12 @@ std::string format_duration(double seconds) {
 }
 
 bool stop_requested() {
-  return g_stop.load();
+  return g_signal.load() != 0;
+}
+
+int stop_exit_code() {
+  const int signal = g_signal.load();
+  return 128 + (signal == 0 ? SIGTERM : signal);
 }
 
 void watch_for_stop() {

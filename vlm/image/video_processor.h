@@ -48,6 +48,9 @@ struct VideoProcessorConfig {
 
   // The same from the parsed object; `where` names it in errors.
   static VideoProcessorConfig parse(const Json& object, const std::string& where);
+
+  // Every value that a frame's tile follows from, as text: for the keys of caches.
+  std::string describe() const;
 };
 
 class VideoProcessor {

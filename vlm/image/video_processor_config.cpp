@@ -121,4 +121,19 @@ VideoProcessorConfig VideoProcessorConfig::parse(const Json& object, const std::
   return config;
 }
 
+std::string VideoProcessorConfig::describe() const {
+  return Json{do_resize,
+              do_rescale,
+              do_normalize,
+              resample,
+              rescale_factor,
+              image_mean,
+              image_std,
+              size_longest_edge,
+              size_height,
+              size_width,
+              max_image_size_longest_edge}
+      .dump();
+}
+
 }  // namespace vlm

@@ -75,25 +75,42 @@ void touch(const fs::path& path) {
   fs::last_write_time(path, FileTime::clock::now(), ignored);
 }
 
-at::Tensor checksum_of(const std::string& key, const at::Tensor& features) {
-  const std::string hex = digest_tensors({{key, features}});
-  at::Tensor bytes = at::empty({static_cast<std::int64_t>(hex.size())}, at::kByte);
-  std::memcpy(bytes.data_ptr(), hex.data(), hex.size());
+at::Tensor to_bytes(const std::string& text) {
+  at::Tensor bytes = at::empty({static_cast<std::int64_t>(text.size())}, at::kByte);
+  std::memcpy(bytes.data_ptr(), text.data(), text.size());
   return bytes;
 }
 
-// Throws Error for an entry that isn't what was stored under the key.
-at::Tensor read_entry(const fs::path& path, const std::string& key) {
-  const NamedTensors tensors = read_safetensors(path);  // in the order of the names
-  if (tensors.size() == 2 && tensors[0].first == "checksum" && tensors[1].first == "features") {
-    const at::Tensor wanted = checksum_of(key, tensors[1].second);
-    const at::Tensor& got = tensors[0].second;
-    if (got.scalar_type() == at::kByte && got.sizes() == wanted.sizes() &&
-        std::memcmp(got.data_ptr(), wanted.data_ptr(), wanted.nbytes()) == 0) {
-      return tensors[1].second;
-    }
+std::string to_text(const at::Tensor& bytes) {
+  const at::Tensor flat = bytes.contiguous();
+  return {static_cast<const char*>(flat.const_data_ptr()), flat.nbytes()};
+}
+
+// What an entry's file holds. An empty note takes no place.
+NamedTensors to_tensors(const std::string& key, const CachedFeatures& entry) {
+  NamedTensors digested = {{key, entry.features}};
+  NamedTensors tensors = {{"features", entry.features}};
+  if (!entry.note.empty()) {
+    tensors.emplace_back("note", to_bytes(entry.note));
+    digested.push_back(tensors.back());
   }
-  throw Error({.what = "checksum differs", .where = path.string()});
+  tensors.emplace_back("checksum", to_bytes(digest_tensors(digested)));
+  return tensors;
+}
+
+// Throws Error for an entry that isn't what was stored under the key.
+CachedFeatures read_entry(const fs::path& path, const std::string& key) {
+  CachedFeatures entry;
+  std::string checksum;
+  for (const auto& [name, tensor] : read_safetensors(path)) {
+    if (name == "features") entry.features = tensor;
+    if (name == "checksum" && tensor.scalar_type() == at::kByte) checksum = to_text(tensor);
+    if (name == "note" && tensor.scalar_type() == at::kByte) entry.note = to_text(tensor);
+  }
+  const bool is_whole =
+      entry.features.defined() && to_text(to_tensors(key, entry).back().second) == checksum;
+  if (!is_whole) throw Error({.what = "checksum differs", .where = path.string()});
+  return entry;
 }
 
 std::string environment(const char* name) {
@@ -170,14 +187,20 @@ fs::path FeatureCache::entry_path(const std::string& key) const {
 }
 
 std::optional<at::Tensor> FeatureCache::find(const std::string& key) {
+  auto entry = find_with_note(key);
+  if (!entry) return std::nullopt;
+  return std::move(entry->features);
+}
+
+std::optional<CachedFeatures> FeatureCache::find_with_note(const std::string& key) {
   const fs::path path = entry_path(key);
   std::error_code code;
   if (fs::exists(path, code)) {
     try {
-      at::Tensor features = read_entry(path, key);
+      CachedFeatures entry = read_entry(path, key);
       touch(path);
       ++hits_;
-      return features;
+      return entry;
     } catch (const Error& error) {
       drop(path, error.what());
     }
@@ -186,7 +209,8 @@ std::optional<at::Tensor> FeatureCache::find(const std::string& key) {
   return std::nullopt;
 }
 
-void FeatureCache::store(const std::string& key, const at::Tensor& features) {
+void FeatureCache::store(const std::string& key, const at::Tensor& features,
+                         const std::string& note) {
   const fs::path path = entry_path(key);
   if (!is_storing_ || features.nbytes() > max_bytes_) return;
   const fs::path aside =
@@ -194,7 +218,7 @@ void FeatureCache::store(const std::string& key, const at::Tensor& features) {
   std::error_code ignored;
   try {
     const at::Tensor flat = features.detach().cpu().contiguous();
-    write_safetensors(aside, {{"features", flat}, {"checksum", checksum_of(key, flat)}});
+    write_safetensors(aside, to_tensors(key, {flat, note}));
     place(aside, path);
   } catch (const std::exception& error) {  // Error, or std::filesystem's
     stop_storing(error.what());

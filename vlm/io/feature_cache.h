@@ -5,9 +5,10 @@
 //
 // The key says everything that the features follow from: the caller makes it of digests of the
 // tiles, of the vision weights and of their config (tensor_digest.h), the dtype and the kind of
-// device. An entry holds "features" and a "checksum" of key and features; one that is torn or
-// changed is removed and counts as a miss. Entries are written aside and renamed, so a crash leaves
-// at most a file in FOLDER/tmp, which a later run removes.
+// device. An entry holds "features", perhaps a "note" (text that belongs to them: the times of a
+// clip's frames), and a "checksum" of all; one that is torn or changed is removed and counts as a
+// miss. Entries are written aside and renamed, so a crash leaves at most a file in FOLDER/tmp,
+// which a later run removes.
 //
 // The folder keeps to its bound: the least recently used entries (mtime) go first. Runs share the
 // folder; a lock (flock) orders the changes of its running total, and evictions. Nothing here fails
@@ -33,6 +34,11 @@ struct FeatureCacheOptions {
   bool keep_used = true;
 };
 
+struct CachedFeatures {
+  at::Tensor features;  // on the CPU
+  std::string note;     // as it was stored
+};
+
 class FeatureCache {
  public:
   // Makes the folder where it is missing. `max_bytes` bounds the entries' files.
@@ -41,9 +47,10 @@ class FeatureCache {
 
   // The features on the CPU, or nothing. `key`: at least 8 hex digits in lower case.
   std::optional<at::Tensor> find(const std::string& key);
+  std::optional<CachedFeatures> find_with_note(const std::string& key);
 
   // Stores features of any dtype that safetensors files hold. An entry that is there stays.
-  void store(const std::string& key, const at::Tensor& features);
+  void store(const std::string& key, const at::Tensor& features, const std::string& note = "");
 
   std::uint64_t hits() const { return hits_; }
   std::uint64_t misses() const { return misses_; }

@@ -31,7 +31,7 @@ struct EncodedConversation {
   std::vector<bool> is_trained;   // [T], true where the loss looks; empty for a prompt
   // [T], the number of the medium that a token stands for, -1 for text; empty for a prompt.
   std::vector<std::int64_t> medium;
-  at::Tensor pixel_values;        // [N, 3, S, S] float32; undefined without media
+  at::Tensor pixel_values;  // [N, 3, S, S] float32; undefined without media
 };
 
 using Medium = std::variant<Image, VideoClip>;
@@ -70,6 +70,9 @@ class Processor {
   // later ones are being decoded: the tiles of some frames [F, 3, S, S], and the text of them all.
   virtual at::Tensor process_frames(const std::vector<Image>& frames) const = 0;
   virtual MediumText video_text(const std::vector<double>& times_s, double duration_s) const = 0;
+
+  // What a frame's tile follows from beside the frame, as text: for the keys of caches.
+  virtual std::string frame_settings() const = 0;
 
   // How the checkpoint wants clips to be sampled.
   virtual const FrameSampling& frame_sampling() const = 0;

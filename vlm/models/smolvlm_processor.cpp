@@ -117,8 +117,7 @@ class SmolVlmProcessor::Expansion {
  private:
   // Markers are tokens whatever stands beside them, so the cuts change no ids. What a clip's text
   // says in front of its first frame is text like other text.
-  static void add_medium(std::vector<Piece>& pieces, const std::string& text,
-                         std::int64_t number) {
+  static void add_medium(std::vector<Piece>& pieces, const std::string& text, std::int64_t number) {
     const std::size_t first = text.find(kFake), last = text.rfind(kFake);
     if (first == std::string::npos) {
       pieces.back().text += text;

@@ -30,6 +30,7 @@ class SmolVlmProcessor : public Processor {
   MediumText picture_text(std::int64_t height, std::int64_t width) const override;
   at::Tensor process_frames(const std::vector<Image>& frames) const override;
   MediumText video_text(const std::vector<double>& times_s, double duration_s) const override;
+  std::string frame_settings() const override { return video_processor_.config().describe(); }
   const FrameSampling& frame_sampling() const override {
     return video_processor_.config().sampling;
   }

@@ -105,12 +105,12 @@ TEST_CASE("JSONL rows bring ids, pictures, questions and columns") {
   CHECK(first.question == "Who?");
   CHECK(first.columns.dump() == R"({"label":3,"text":"t"})");
   const Entry second = source->at(1);
-  REQUIRE(second.pictures.size() == 2);
-  CHECK(second.pictures[1].name == "/q.png");
+  REQUIRE(second.media.size() == 2);
+  CHECK(second.media[1].name == "/q.png");
   CHECK(second.question == "Why?");
   const Entry third = source->at(2);
   CHECK(third.path.empty());
-  CHECK(read_bytes(third.pictures[0]) == "hi!");
+  CHECK(data::read_bytes(third.media[0]) == "hi!");
   CHECK_FALSE(third.question.has_value());
   const Entry fourth = source->at(3);
   REQUIRE(fourth.messages.size() == 1);
@@ -119,8 +119,8 @@ TEST_CASE("JSONL rows bring ids, pictures, questions and columns") {
         file +
             ":6: pictures are not fetched from the network: got https://x.org/p.png, wanted a "
             "file or a data URI");
-  CHECK_THAT(source->at(5).error, Contains(":7: a row without picture and question"));
-  CHECK_FALSE(source->shares_pictures(1));
+  CHECK_THAT(source->at(5).error, Contains(":7: a row without picture, video and question"));
+  CHECK_FALSE(source->shares_media(1));
 
   CHECK_THROWS_WITH(
       open({folder.write("twice.jsonl", "{\"id\":\"a\"}\n{\"id\":\"b\"}\n{\"id\":\"a\"}\n")}),
@@ -200,7 +200,7 @@ TEST_CASE("OpenAI requests become entries with overrides, or errors") {
   CHECK(entry.overrides.dump() ==
         R"({"max_new_tokens":5,"temperature":0.5,"stop":["x"],"n":2,"top_p":1,"seed":3})");
   CHECK(entry.columns.dump() == R"({"model":"m"})");
-  CHECK(entry.pictures[0].name == (folder.path() / "a b.png").string());
+  CHECK(entry.media[0].name == (folder.path() / "a b.png").string());
   REQUIRE(entry.messages.size() == 1);
   CHECK(entry.messages[0].content[1].type == "image");
 
@@ -215,9 +215,9 @@ TEST_CASE("OpenAI requests become entries with overrides, or errors") {
   CHECK_THAT(error_of(request(R"("stop": ["", "a"], )")),
              Contains("a string or up to four of them"));
   CHECK_THAT(error_of(request("", "../p.png")),
-             Contains("picture outside of the batch file's folder"));
+             Contains("file outside of the batch file's folder"));
   CHECK_THAT(error_of(request("", "/etc/p.png")),
-             Contains("picture outside of the batch file's folder"));
+             Contains("file outside of the batch file's folder"));
   CHECK_THAT(error_of(R"({"custom_id": "a", "url": "/v1/embeddings", "body": {"messages": []}})"),
              Contains("url: unsupported request: got string \"/v1/embeddings\""));
   CHECK_THAT(error_of(R"({"custom_id": "a", "body": {}})"), Contains("body: no messages"));
@@ -254,11 +254,11 @@ TEST_CASE("tar shards are read in place, in every format") {
     const Entry second = source->at(1);
     CHECK(second.question == "Who?");
     CHECK(second.columns.dump() == R"({"label":3})");
-    REQUIRE(second.pictures.size() == 2);
+    REQUIRE(second.media.size() == 2);
     CHECK(second.path == tar + "/001.left.png");
-    for (std::int64_t i = 0; i < 3; ++i) CHECK(read_bytes(source->at(i).pictures[0]) == square);
-    CHECK(load_picture(second.pictures[1]).width ==
-          load_picture({.name = fixture("pictures/square.png")}).width);
+    for (std::int64_t i = 0; i < 3; ++i) CHECK(data::read_bytes(source->at(i).media[0]) == square);
+    CHECK(load_picture(second.media[1]).width ==
+          data::load_picture({.name = fixture("pictures/square.png")}).width);
 
     const std::string bytes = load_text(tar);
     for (const std::size_t cut :
@@ -294,7 +294,7 @@ TEST_CASE("questions are templates over the fields of a row") {
   CHECK(items.columns() == Names{"path", "question", "label", "input_text"});
   const ItemGroup group = items.group(0);
   REQUIRE(group.items.size() == 3);
-  CHECK(group.pictures.size() == 1);
+  CHECK(group.media.size() == 1);
   CHECK(group.items[0].id == "a#1");
   CHECK(group.items[1].id == "a#color");
   CHECK(group.items[2].id == "a#3");

@@ -1,14 +1,15 @@
-#include "infer/batch/picture_queue.h"
+#include "infer/batch/media_queue.h"
 
 #include <algorithm>
 
+#include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
 namespace vlm::infer {
 
-PictureQueue::PictureQueue(const Processor& processor, const ItemList& items,
-                           std::vector<bool> done, const PictureQueueOptions& options)
-    : processor_(processor),
+MediaQueue::MediaQueue(Generator& generator, const ItemList& items, std::vector<bool> done,
+                       const MediaQueueOptions& options)
+    : generator_(generator),
       items_(items),
       done_(std::move(done)),
       options_(options),
@@ -19,7 +20,7 @@ PictureQueue::PictureQueue(const Processor& processor, const ItemList& items,
   }
 }
 
-PictureQueue::~PictureQueue() {
+MediaQueue::~MediaQueue() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
@@ -28,7 +29,7 @@ PictureQueue::~PictureQueue() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-std::optional<std::vector<PreparedItem>> PictureQueue::next() {
+std::optional<PreparedGroup> MediaQueue::next() {
   std::unique_lock lock(mutex_);
   if (handed_out_ == claimed_ && next_group_ >= items_.groups()) return std::nullopt;
   changed_.wait(lock, [this] { return ready_.count(handed_out_) > 0; });
@@ -37,31 +38,31 @@ std::optional<std::vector<PreparedItem>> PictureQueue::next() {
   items_ahead_ -= static_cast<std::int64_t>(group.items.size());
   changed_.notify_all();
   if (group.failure) std::rethrow_exception(group.failure);
-  return std::move(group.items);
+  return group;
 }
 
-bool PictureQueue::is_ready() {
+bool MediaQueue::is_ready() {
   const std::lock_guard lock(mutex_);
   return ready_.count(handed_out_) > 0 ||
          (handed_out_ == claimed_ && next_group_ >= items_.groups());
 }
 
-std::int64_t PictureQueue::pending_in(std::int64_t group) const {
+std::int64_t MediaQueue::pending_in(std::int64_t group) const {
   const auto begin = done_.begin() + items_.first_item(group);
   return std::count(begin, done_.begin() + items_.first_item(group + 1), false);
 }
 
-void PictureQueue::skip_finished() {
+void MediaQueue::skip_finished() {
   while (next_group_ < items_.groups() && pending_in(next_group_) == 0) {
     next_group_ += options_.shard.count;
   }
 }
 
-bool PictureQueue::may_claim() const {
+bool MediaQueue::may_claim() const {
   return items_ahead_ < options_.ahead || claimed_ - handed_out_ < options_.workers;
 }
 
-void PictureQueue::work() {
+void MediaQueue::work() {
   for (;;) {
     std::int64_t order = 0, group = 0;
     {
@@ -75,7 +76,7 @@ void PictureQueue::work() {
       next_group_ += options_.shard.count;
       skip_finished();
     }
-    PreparedGroup prepared;
+    PreparedGroup prepared{.media = ShownMedia(generator_.processor(), generator_.encoder())};
     try {
       prepared = prepare(group);
     } catch (...) {
@@ -87,15 +88,14 @@ void PictureQueue::work() {
   }
 }
 
-PreparedGroup PictureQueue::prepare(std::int64_t index) const {
+PreparedGroup MediaQueue::prepare(std::int64_t index) const {
   ItemGroup group = items_.group(index);
-  PreparedGroup prepared;
-  ProcessedMedia pictures;
+  PreparedGroup prepared{.media = ShownMedia(generator_.processor(), generator_.encoder())};
   std::string failure;
   try {
-    std::vector<Image> images;
-    for (const PictureRef& picture : group.pictures) images.push_back(load_picture(picture));
-    pictures = processor_.process_pictures(images);
+    check_segments(group);
+    for (const MediaRef& medium : group.media) prepared.media.add(medium, options_.video);
+    if (!prepared.media.has_videos()) prepared.media.processed();  // joined here, not by the model
   } catch (const std::exception& error) {  // also bad_alloc for one huge picture: it costs its rows
     failure = error.what();
   }
@@ -103,17 +103,32 @@ PreparedGroup PictureQueue::prepare(std::int64_t index) const {
     if (done_[static_cast<std::size_t>(item.ordinal)]) continue;
     PreparedItem ready{.item = std::move(item)};
     ready.error = ready.item.error.empty() ? failure : ready.item.error;
-    if (ready.error.empty()) {
-      try {
-        ready.prompt = processor_.encode_prompt(ready.item.messages, pictures);
-      } catch (const std::exception& error) {
-        ready.error = error.what();
-      }
+    if (ready.error.empty() && !prepared.media.has_videos()) {
+      encode_prompt(ready, generator_.processor(), prepared.media.processed());
+      ready.item.messages.clear();  // a row doesn't need them, and many wait
     }
-    ready.item.messages.clear();  // a row doesn't need them, and many wait
     prepared.items.push_back(std::move(ready));
   }
   return prepared;
+}
+
+void MediaQueue::check_segments(const ItemGroup& group) const {
+  if (!options_.video.segment_s) return;
+  const auto videos = std::count_if(group.media.begin(), group.media.end(),
+                                    [](const auto& one) { return one.kind == MediaKind::kVideo; });
+  if (videos == 1) return;
+  throw Error({.what = "segments are of one video",
+               .where = group.items.front().id,
+               .got = concat(videos, " videos"),
+               .wanted = "one in the item"});
+}
+
+void encode_prompt(PreparedItem& one, const Processor& processor, const ProcessedMedia& media) {
+  try {
+    one.prompt = processor.encode_prompt(one.item.messages, media).ids;
+  } catch (const std::exception& error) {
+    one.error = error.what();
+  }
 }
 
 }  // namespace vlm::infer

@@ -1,10 +1,12 @@
-// Groups of a list of items, their pictures decoded and processed ahead by threads, handed out in
-// the order of the list.
+// Groups of a list of items, their media read ahead by threads, handed out in the order of the
+// list.
 //
 //   ItemList ─► (threads: read, decode, tile, encode the text) ─► PreparedGroup, in order
 //
-// The pictures of a group are processed once, whatever the number of its questions. Items that are
-// done, and groups of other shards, are left out.
+// The media of a group are read once, whatever the number of its questions. A video is handed out
+// while it is still being decoded (VideoStream), and what its prompts say isn't known before its
+// end: whoever takes the group encodes them. Items that are done, and groups of other shards, are
+// left out.
 #pragma once
 
 #include <condition_variable>
@@ -18,41 +20,48 @@
 #include <vector>
 
 #include "infer/batch/journal.h"
+#include "infer/generator.h"
 #include "infer/items/item_list.h"
-#include "vlm/models/processor.h"
+#include "infer/media/shown_media.h"
 
 namespace vlm::infer {
 
 // An item ready for the model, or why it isn't.
 struct PreparedItem {
   BatchItem item;
-  EncodedConversation prompt;  // pixel_values shared by the whole group
-  std::string error;
+  std::vector<std::int64_t> prompt = {};  // ids; with videos, once they are read
+  std::string error = {};
 };
 
 struct PreparedGroup {
-  std::vector<PreparedItem> items;
-  std::exception_ptr failure;  // of the input itself, not of one item
+  ShownMedia media;
+  std::vector<PreparedItem> items = {};
+  std::exception_ptr failure = {};  // of the input itself, not of one item
 };
 
-struct PictureQueueOptions {
+// Gives the item its prompt, or tells in its error why there is none.
+void encode_prompt(PreparedItem& one, const Processor& processor, const ProcessedMedia& media);
+
+struct MediaQueueOptions {
   std::int64_t workers = 2;
   std::int64_t ahead = 16;  // most items held ready, but at least a group a thread: bounds memory
   Shard shard = {};
+  VideoOptions video = {};
 };
 
-class PictureQueue {
+class MediaQueue {
  public:
-  // Processor and list must outlive the queue. `done` says which items are left out.
-  PictureQueue(const Processor& processor, const ItemList& items, std::vector<bool> done,
-               const PictureQueueOptions& options);
-  ~PictureQueue();
-  PictureQueue(const PictureQueue&) = delete;
-  PictureQueue& operator=(const PictureQueue&) = delete;
+  // Generator and list must outlive the queue. Of the generator, processor and encoder are used.
+  // `done` says which items are left out.
+  MediaQueue(Generator& generator, const ItemList& items, std::vector<bool> done,
+             const MediaQueueOptions& options);
+  ~MediaQueue();
+  MediaQueue(const MediaQueue&) = delete;
+  MediaQueue& operator=(const MediaQueue&) = delete;
 
   // The next group's items that are not done; nothing at the end. Throws what a thread met that
   // was no item's own fault.
-  std::optional<std::vector<PreparedItem>> next();
+  std::optional<PreparedGroup> next();
   // Whether next() would return at once.
   bool is_ready();
 
@@ -62,11 +71,12 @@ class PictureQueue {
   std::int64_t pending_in(std::int64_t group) const;
   void skip_finished();
   PreparedGroup prepare(std::int64_t group) const;
+  void check_segments(const ItemGroup& group) const;
 
-  const Processor& processor_;
+  Generator& generator_;
   const ItemList& items_;
   const std::vector<bool> done_;
-  const PictureQueueOptions options_;
+  const MediaQueueOptions options_;
 
   std::mutex mutex_;
   std::condition_variable changed_;

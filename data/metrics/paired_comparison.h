@@ -1,0 +1,31 @@
+// Two models on the same items: the difference of their mean scores with a confidence interval.
+//
+// Percentile bootstrap over items (Efron 1979): items are drawn with replacement, the pairs staying
+// together, and the interval holds the middle of the differences. A pure function of scores and
+// seed, the same on every machine.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace vlm::data {
+
+struct PairedOptions {
+  std::int64_t resamples = 10'000;
+  double confidence = 0.95;
+  std::uint64_t seed = 0;
+};
+
+struct PairedComparison {
+  double before = 0, after = 0;  // means
+  double difference = 0;         // after − before
+  double low = 0, high = 0;      // bounds of the interval
+  std::int64_t items = 0;
+  std::int64_t better = 0, worse = 0;  // items whose score rose or fell
+};
+
+// Both lists have one score an item, in the same order.
+PairedComparison compare_paired(const std::vector<double>& before, const std::vector<double>& after,
+                                const PairedOptions& options = {});
+
+}  // namespace vlm::data

@@ -1,0 +1,33 @@
+// Samples' questions → greedy answers, by a model that is in memory: what `vlm finetune` evaluates
+// with. main.cpp binds it to the trainer, which includes no infer.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/sample.h"
+#include "data/video_clip.h"
+#include "vlm/models/model.h"
+#include "vlm/models/processor.h"
+
+namespace vlm::infer {
+
+struct AnswerSamplesOptions {
+  std::filesystem::path folder;  // of the checkpoint: its generation settings
+  std::int64_t max_new_tokens = 64;
+  std::int64_t batch_size = 1;  // samples decoded together
+  data::VideoSampling video = {};
+};
+
+// One answer a sample, without surrounding white space; a sample ends with its question. Sampling
+// and beams of the checkpoint's settings are off. The model is in evaluation mode. Throws Error
+// naming the sample that can't be answered.
+std::vector<std::string> answer_samples(const ModelPtr& model,
+                                        const std::shared_ptr<const Processor>& processor,
+                                        const std::vector<data::Sample>& samples,
+                                        const AnswerSamplesOptions& options);
+
+}  // namespace vlm::infer

@@ -1,0 +1,68 @@
+#include "infer/media/seen_video.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+namespace vlm::infer {
+namespace {
+
+double shown(double value) {
+  return std::round(value * 1e6) / 1e6;
+}
+
+OrderedJson or_null(const std::optional<double>& value) {
+  return value ? OrderedJson(*value) : OrderedJson();
+}
+
+}  // namespace
+
+std::string to_note(const SeenVideo& seen) {
+  const OrderedJson note = {{"duration_s", seen.duration_s},
+                            {"times_s", seen.times_s},
+                            {"dropped_duplicates", seen.dropped_duplicates}};
+  return note.dump();
+}
+
+SeenVideo parse_note(const std::string& note) {
+  const OrderedJson fields = OrderedJson::parse(note);
+  return {.duration_s = fields.at("duration_s").get<double>(),
+          .times_s = fields.at("times_s").get<std::vector<double>>(),
+          .dropped_duplicates = fields.at("dropped_duplicates").get<std::int64_t>()};
+}
+
+OrderedJson video_columns(const std::vector<SeenVideo>& seen, bool has_dropped) {
+  OrderedJson columns = OrderedJson::object();
+  for (const std::string& name : video_column_names(has_dropped)) {
+    columns[name] = OrderedJson::array();
+  }
+  for (const SeenVideo& one : seen) {
+    OrderedJson times = OrderedJson::array();
+    for (const double time : one.times_s) times.push_back(shown(time));
+    columns["duration_s"].push_back(shown(one.duration_s));
+    columns["frames"].push_back(std::move(times));
+    if (has_dropped) columns["dropped_duplicates"].push_back(one.dropped_duplicates);
+  }
+  if (seen.size() != 1) return columns;
+  for (auto& [name, value] : columns.items()) value = OrderedJson(value[0]);
+  return columns;
+}
+
+std::vector<std::string> video_column_names(bool has_dropped) {
+  std::vector<std::string> names = {"duration_s", "frames"};
+  if (has_dropped) names.emplace_back("dropped_duplicates");
+  return names;
+}
+
+OrderedJson describe(const data::VideoSampling& sampling, const FrameSampling& defaults) {
+  return {{"strategy", sampling.strategy},
+          {"fps", sampling.fps.value_or(defaults.fps)},
+          {"max_frames", sampling.max_frames.value_or(defaults.max_frames)},
+          {"skip_s", defaults.skip_s},
+          {"start_s", or_null(sampling.start_s)},
+          {"end_s", or_null(sampling.end_s)},
+          {"times_s", sampling.times_s},
+          {"frame_size", sampling.frame_size},
+          {"drop_duplicates", sampling.drop_duplicates}};
+}
+
+}  // namespace vlm::infer

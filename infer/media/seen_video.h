@@ -1,0 +1,32 @@
+// What the model saw of a video: shown in rows, kept beside features in the cache.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "data/video_clip.h"
+#include "vlm/core/json.h"
+
+namespace vlm::infer {
+
+struct SeenVideo {
+  double duration_s = 0;                // of the whole file
+  std::vector<double> times_s;          // of the frames shown
+  std::int64_t dropped_duplicates = 0;  // frames left out because they looked like the one before
+};
+
+// For the cache: every bit of the numbers is kept.
+std::string to_note(const SeenVideo& seen);
+SeenVideo parse_note(const std::string& note);
+
+// duration_s, frames and, with drop_duplicates, dropped_duplicates. An item that shows several
+// videos has lists of these, in the order of the videos. Numbers have six decimals.
+OrderedJson video_columns(const std::vector<SeenVideo>& seen, bool has_dropped);
+std::vector<std::string> video_column_names(bool has_dropped);
+
+// Everything that the choice of frames follows from, with the checkpoint's values where none are
+// given; for keys and journals.
+OrderedJson describe(const data::VideoSampling& sampling, const FrameSampling& defaults);
+
+}  // namespace vlm::infer

@@ -1,0 +1,99 @@
+#include "infer/media/shown_media.h"
+
+#include <ATen/ops/cat.h>
+#include <c10/core/InferenceMode.h>
+
+#include <utility>
+
+namespace vlm::infer {
+
+void ShownMedia::add(const MediaRef& medium, const VideoOptions& options) {
+  if (medium.kind == MediaKind::kVideo) {
+    add(VideoRequest{medium.name, options});
+  } else {
+    add(data::load_picture(medium));
+  }
+}
+
+void ShownMedia::add(const Image& picture) {
+  parts_.push_back({.medium = processor_->process_picture(picture)});
+}
+
+void ShownMedia::add(VideoRequest video) {
+  parts_.push_back(
+      {.video = std::make_unique<VideoStream>(std::move(video), *processor_, *encoder_)});
+  has_videos_ = has_more_ = true;
+}
+
+bool ShownMedia::read() {
+  const c10::InferenceMode inference;
+  seen_.clear();
+  has_more_ = false;
+  for (Part& part : parts_) {
+    if (part.video) {
+      if (!read_video(part)) return false;
+    } else if (!part.features.defined()) {
+      const auto picture = std::make_shared<PictureFeatures>(
+          PictureFeatures{std::exchange(part.medium.pixel_values, {})});
+      encoder_->encode({picture});
+      part.features = picture->features;
+    }
+  }
+  is_joined_ = false;
+  return true;
+}
+
+bool ShownMedia::read_video(Part& part) {
+  std::vector<at::Tensor> features;
+  for (;;) {
+    VideoStream::Piece piece = part.video->next();
+    if (std::holds_alternative<VideoStream::Stopped>(piece)) return false;
+    if (const auto* tiles = std::get_if<VideoStream::Tiles>(&piece)) {
+      features.push_back(encoder_->encode_tiles(*tiles));
+      continue;
+    }
+    auto& end = std::get<EndOfTake>(piece);
+    if (end.features.defined()) {
+      part.features = encoder_->to_device(end.features);
+    } else {
+      part.features = features.size() == 1 ? features[0] : at::cat(features);  // [F, L, C]
+      encoder_->store(end.key, part.features, to_note(end.seen));
+    }
+    part.medium.text = processor_->video_text(end.seen.times_s, end.seen.duration_s);
+    has_more_ = has_more_ || !end.is_last;
+    segment_ = end.segment;
+    seen_.push_back(std::move(end.seen));
+    return true;
+  }
+}
+
+void ShownMedia::join() {
+  if (std::exchange(is_joined_, true) || parts_.empty()) return;
+  features_ = std::make_shared<PictureFeatures>();
+  if (!has_videos_) {
+    std::vector<ProcessedMedium> media;
+    for (Part& part : parts_) media.push_back(std::move(part.medium));
+    processed_ = join_media(media);
+    features_->pixel_values = std::exchange(processed_.pixel_values, {});
+    return;
+  }
+  processed_.texts.clear();
+  std::vector<at::Tensor> features;
+  for (const Part& part : parts_) {
+    processed_.texts.push_back(part.medium.text);
+    features.push_back(part.features);
+  }
+  features_->features = features.size() == 1 ? features[0] : at::cat(features);  // [ΣN, L, C]
+}
+
+const ProcessedMedia& ShownMedia::processed() {
+  join();
+  return processed_;
+}
+
+std::shared_ptr<PictureFeatures> ShownMedia::features() {
+  join();
+  return features_;
+}
+
+}  // namespace vlm::infer

@@ -1,0 +1,199 @@
+#include "infer/media/video_stream.h"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+#include "vlm/core/progress.h"
+#include "vlm/io/file_digest.h"
+
+namespace vlm::infer {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t kMostAtOnce = 16;  // frames; their tiles are 50 MB for sides of 512
+constexpr std::size_t kAhead = 4;         // frames decoded while those at once are encoded
+
+}  // namespace
+
+// What the thread does, one take after the other. The file is opened when the first one needs it.
+class VideoStream::Takes {
+ public:
+  explicit Takes(VideoStream& stream)
+      : stream_(stream), path_(stream.request_.path), options_(stream.request_.options) {
+    std::error_code ignored;  // what is no file can't be kept, or is an error when it is opened
+    const bool can_be_kept = stream_.encoder_.has_cache() && fs::is_regular_file(path_, ignored);
+    if (can_be_kept) content_ = digest_file(path_);
+  }
+
+  void run() {
+    if (!options_.segment_s) {
+      read(options_.sampling, {}, true);
+      return;
+    }
+    const double end_s = std::min(options_.sampling.end_s.value_or(duration()), duration());
+    const auto segments =
+        split_range({options_.sampling.start_s.value_or(0), end_s}, *options_.segment_s);
+    for (const Segment& segment : segments) {
+      data::VideoSampling sampling = options_.sampling;
+      sampling.start_s = segment.start_s;
+      const bool is_last = &segment == &segments.back();
+      // The video's end stays unset: rounding must not lose its last frame.
+      if (!is_last) sampling.end_s = segment.end_s;
+      if (!read(sampling, segment, is_last)) return;
+    }
+  }
+
+ private:
+  // Hands out one take. False: nobody wants more.
+  bool read(const data::VideoSampling& sampling, const Segment& segment, bool is_last) {
+    EndOfTake end{.segment = segment, .key = make_key(describe_take(sampling)), .is_last = is_last};
+    if (const auto found = find(end.key)) {
+      stream_.encoder_.count_video(/*is_cached=*/true);
+      end.seen = parse_note(found->note);
+      end.features = found->features;
+      return stream_.push(std::move(end));
+    }
+    data::ClipReader& reader = open();
+    reader.choose(sampling, stream_.processor_.frame_sampling());
+    end.seen.duration_s = reader.duration_s();
+    bool is_wanted = true;
+    end.seen.dropped_duplicates = reader.for_each_frame([&](data::VideoFrame frame) {
+      end.seen.times_s.push_back(frame.time_s);
+      std::vector<Image> images(1);
+      images[0] = std::move(frame.image);
+      is_wanted = stream_.push(stream_.processor_.process_frames(images));  // [1, 3, S, S]
+      return is_wanted;
+    });
+    if (!is_wanted) return false;
+    if (end.seen.times_s.empty()) throw Error({.what = "no frame could be read"});
+    stream_.encoder_.count_video(/*is_cached=*/false);
+    return stream_.push(std::move(end));
+  }
+
+  // Of the whole file; remembered beside the features, so that segments are known without it.
+  double duration() {
+    if (duration_s_) return *duration_s_;
+    const std::string key = make_key("duration");
+    if (const auto found = find(key)) {
+      duration_s_ = parse_note(found->note).duration_s;
+    } else {
+      duration_s_ = open().duration_s();
+      stream_.encoder_.store(key, at::empty({0}), to_note({.duration_s = *duration_s_}));
+    }
+    return *duration_s_;
+  }
+
+  data::ClipReader& open() {
+    if (!reader_) reader_.emplace(path_);
+    return *reader_;
+  }
+
+  std::string describe_take(const data::VideoSampling& sampling) const {
+    const Processor& processor = stream_.processor_;
+    return concat(describe(sampling, processor.frame_sampling()).dump(), " ",
+                  processor.frame_settings());
+  }
+
+  std::string make_key(const std::string& what) const {
+    return content_.empty() ? ""
+                            : stream_.encoder_.make_key(concat("video 1 ", content_, " ", what));
+  }
+
+  std::optional<CachedFeatures> find(const std::string& key) const {
+    return key.empty() ? std::nullopt : stream_.encoder_.find(key);
+  }
+
+  VideoStream& stream_;
+  const std::string& path_;
+  const VideoOptions& options_;
+  std::string content_;  // digest of the file; empty: nothing can be kept
+  std::optional<data::ClipReader> reader_;
+  std::optional<double> duration_s_;
+};
+
+VideoStream::VideoStream(VideoRequest request, const Processor& processor, PictureEncoder& encoder)
+    : request_(std::move(request)),
+      processor_(processor),
+      encoder_(encoder),
+      at_once_(static_cast<std::size_t>(
+          std::clamp<std::int64_t>(encoder.tiles_at_once(), 1, kMostAtOnce))),
+      thread_([this] { run(); }) {}
+
+VideoStream::~VideoStream() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+void VideoStream::run() {
+  std::exception_ptr failure;
+  try {
+    Takes(*this).run();
+    return;
+  } catch (const Error& error) {
+    const bool names_file = error.parts().where.find(request_.path) != std::string::npos;
+    failure = std::make_exception_ptr(names_file ? error : located(error, request_.path));
+  } catch (const std::exception& error) {  // bad_alloc for one huge frame: it costs its own rows
+    failure = std::make_exception_ptr(Error({.what = error.what(), .where = request_.path}));
+  }
+  const std::lock_guard lock(mutex_);
+  failure_ = failure;
+  changed_.notify_all();
+}
+
+bool VideoStream::push(Piece piece) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return stopping_ || pieces_.size() < at_once_ + kAhead; });
+  if (stopping_) return false;
+  pieces_.push_back(std::move(piece));
+  changed_.notify_all();
+  return true;
+}
+
+// Enough tiles for the encoder, or the end of the take behind fewer.
+bool VideoStream::is_ready() const {
+  if (failure_) return true;
+  const auto end =
+      pieces_.begin() + static_cast<std::ptrdiff_t>(std::min(pieces_.size(), at_once_));
+  return pieces_.size() >= at_once_ || std::any_of(pieces_.begin(), end, [](const Piece& piece) {
+           return std::holds_alternative<EndOfTake>(piece);
+         });
+}
+
+VideoStream::Piece VideoStream::next() {
+  if (stop_requested()) return Stopped{};
+  std::unique_lock lock(mutex_);
+  while (!changed_.wait_for(lock, std::chrono::milliseconds(100), [this] { return is_ready(); })) {
+    if (stop_requested()) return Stopped{};
+  }
+  if (failure_) std::rethrow_exception(failure_);
+  Piece piece;
+  if (std::holds_alternative<EndOfTake>(pieces_.front())) {
+    piece = std::move(pieces_.front());
+    pieces_.pop_front();
+  } else {
+    std::vector<at::Tensor> tiles;
+    while (tiles.size() < at_once_ && !pieces_.empty() &&
+           std::holds_alternative<Tiles>(pieces_.front())) {
+      tiles.push_back(std::get<Tiles>(std::move(pieces_.front())));
+      pieces_.pop_front();
+    }
+    piece = tiles.size() == 1 ? tiles[0] : at::cat(tiles);  // [n, 3, S, S]
+  }
+  changed_.notify_all();
+  return piece;
+}
+
+}  // namespace vlm::infer

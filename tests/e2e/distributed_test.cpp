@@ -1,0 +1,166 @@
+// Several processes of one job, started as torchrun starts them: by variables of the environment.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <memory>
+
+#include "tests/support/child_process.h"
+#include "tests/support/run_program.h"
+#include "tests/support/small_training.h"
+
+namespace vlm {
+namespace {
+
+namespace fs = std::filesystem;
+using std::chrono::milliseconds;
+
+// A port that nobody listens on at the moment.
+int find_port() {
+  const int server = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  ::bind(server, reinterpret_cast<sockaddr*>(&address), size);
+  ::getsockname(server, reinterpret_cast<sockaddr*>(&address), &size);
+  ::close(server);
+  return ntohs(address.sin_port);
+}
+
+using Ranks = std::vector<std::unique_ptr<ChildProcess>>;
+
+// Logs go to rank0.log, rank1.log, …
+Ranks start_ranks(int count, const std::vector<std::string>& arguments, const fs::path& logs) {
+  const std::string port = std::to_string(find_port()), size = std::to_string(count);
+  Ranks ranks;
+  for (int i = 0; i < count; ++i) {
+    const std::string rank = std::to_string(i);
+    ranks.push_back(std::make_unique<ChildProcess>(
+        arguments, logs / ("rank" + rank + ".log"),
+        std::map<std::string, std::string>{{"RANK", rank},
+                                           {"WORLD_SIZE", size},
+                                           {"LOCAL_RANK", rank},
+                                           {"LOCAL_WORLD_SIZE", size},
+                                           {"MASTER_ADDR", "127.0.0.1"},
+                                           {"MASTER_PORT", port}}));
+  }
+  return ranks;
+}
+
+void run_ranks(int count, const std::vector<std::string>& arguments, const fs::path& logs) {
+  Ranks ranks = start_ranks(count, arguments, logs);
+  for (std::size_t i = 0; i < ranks.size(); ++i) {
+    const int code = ranks[i]->wait();
+    INFO("rank " << i << ": " << read_file(logs / ("rank" + std::to_string(i) + ".log")));
+    CHECK(code == 0);
+  }
+}
+
+void check_same_course(const fs::path& one, const fs::path& other) {
+  const auto wanted = repeatable_metrics(one), got = repeatable_metrics(other);
+  REQUIRE(got.size() == wanted.size());
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    INFO("row " << i << ": " << got[i] << " and " << wanted[i]);
+    REQUIRE(got[i].size() == wanted[i].size());
+    for (const auto& [key, value] : wanted[i].items()) {
+      INFO(key);
+      CHECK(got[i].at(key).get<double>() == Approx(value.get<double>()).epsilon(1e-4));
+    }
+  }
+}
+
+const std::vector<std::string> kSteps = {"max_steps=9", "save_steps=3", "save_total_limit=9"};
+
+std::vector<std::string> with(std::vector<std::string> settings,
+                              const std::vector<std::string>& more) {
+  settings.insert(settings.end(), more.begin(), more.end());
+  return settings;
+}
+
+TEST_CASE("two processes go the way of one with twice the accumulation, and any number goes on") {
+  const ScratchFolder folder;
+  // An odd number: in an epoch's last step one process has nothing.
+  write_questions(folder.path() / "data.jsonl", 5);
+  const std::string eval = "eval_files=[\"" + folder.at("data.jsonl") + "\"]";
+  const std::vector<std::string> settings =
+      with(kSteps, {eval, "eval_steps=3", "eval_metrics=[\"rouge_l\"]", "eval_max_new_tokens=4",
+                    "metric_for_best_model=loss", "augmentation.shift=0.1"});
+  const auto twice = with(settings, {"gradient_accumulation_steps=2"});
+  run_ranks(1, training_arguments(folder.path(), "one", twice), folder.path());
+  run_ranks(2, training_arguments(folder.path(), "two", settings), folder.path());
+  const fs::path one = folder.path() / "one", two = folder.path() / "two";
+  check_same_course(one, two);
+  CHECK_THAT(read_file(folder.at("rank0.log")), Contains("trains with 2 processes"));
+  CHECK(read_file(folder.at("rank1.log")).empty());  // one tells, and one writes
+
+  const auto drop_from = [&](const fs::path& output, std::int64_t step) {
+    for (; step <= 9; step += 3) fs::remove_all(output / ("checkpoint-" + std::to_string(step)));
+  };
+  drop_from(two, 6);
+  run_ranks(1, training_arguments(folder.path(), "two", settings), folder.path());
+  CHECK_THAT(read_file(folder.at("rank0.log")), Contains("goes on from"));
+  check_same_course(one, two);
+  drop_from(one, 6);
+  run_ranks(2, training_arguments(folder.path(), "one", twice), folder.path());
+  check_same_course(one, two);
+
+  drop_from(one, 9);
+  Ranks three = start_ranks(3, training_arguments(folder.path(), "one", twice), folder.path());
+  CHECK(three[0]->wait() == 1);
+  CHECK_THAT(read_file(folder.at("rank0.log")),
+             Contains("checkpoint-6: a step can't be split over the processes: got 2 samples a "
+                      "step, wanted a multiple of the 3 samples that 3 processes take in a pass"));
+}
+
+TEST_CASE("a killed process ends the job with an error that says so") {
+  const ScratchFolder folder;
+  write_questions(folder.path() / "data.jsonl", 4);
+  Ranks ranks =
+      start_ranks(2, training_arguments(folder.path(), "out", {"max_steps=100000", "save_steps=0"}),
+                  folder.path());
+  while (repeatable_metrics(folder.path() / "out").size() < 3) {
+    REQUIRE(ranks[0]->is_running_after(milliseconds(10)));
+  }
+  ranks[1]->kill(SIGKILL);
+  CHECK(ranks[1]->wait() == 128 + SIGKILL);
+  CHECK(ranks[0]->wait() == 1);
+  CHECK_THAT(read_file(folder.at("rank0.log")),
+             Contains("error: rank 0 of 2: lost another process of the job: got ") &&
+                 Contains("the same command goes on from the last checkpoint"));
+}
+
+TEST_CASE("a signal to one process stops all of them at the same step") {
+  const ScratchFolder folder;
+  write_questions(folder.path() / "data.jsonl", 4);
+  Ranks ranks =
+      start_ranks(2, training_arguments(folder.path(), "out", {"max_steps=100000", "save_steps=0"}),
+                  folder.path());
+  while (repeatable_metrics(folder.path() / "out").size() < 3) {
+    REQUIRE(ranks[0]->is_running_after(milliseconds(10)));
+  }
+  ranks[1]->kill(SIGTERM);
+  CHECK(ranks[1]->wait() == 143);
+  CHECK(ranks[0]->wait() == 143);
+  CHECK_THAT(read_file(folder.at("rank0.log")), Contains("the same command goes on from here"));
+}
+
+TEST_CASE("variables that describe no job are refused by name") {
+  const auto run = [](const std::string& variables) {
+    return run_shell("exec env " + variables + " '" + VLM_BINARY +
+                         "' finetune configs/fashion_lora.json --set output_dir=/tmp/none",
+                     VLM_SOURCE_DIR);
+  };
+  CHECK_THAT(run("WORLD_SIZE=2").err,
+             Contains("error: RANK: bad variable of the environment: got nothing, wanted a number "
+                      "from 0 to 1 (torchrun sets it)"));
+  CHECK_THAT(run("WORLD_SIZE=two RANK=0").err, Contains("WORLD_SIZE: bad variable"));
+  CHECK_THAT(run("WORLD_SIZE=2 RANK=2").err,
+             Contains("RANK: bad variable of the environment: got '2'"));
+  CHECK_THAT(run("WORLD_SIZE=2 RANK=0").err, Contains("MASTER_ADDR: bad variable"));
+  CHECK_THAT(run("WORLD_SIZE=2 RANK=0 MASTER_ADDR=127.0.0.1 MASTER_PORT=0").err,
+             Contains("MASTER_PORT: bad variable of the environment: got '0'"));
+}
+
+}  // namespace
+}  // namespace vlm

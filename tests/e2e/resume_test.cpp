@@ -1,0 +1,114 @@
+// Runs that are killed, stopped or damaged, and go on: they end as if nothing had been.
+#include <cstdlib>
+#include <random>
+
+#include "tests/support/child_process.h"
+#include "tests/support/run_program.h"
+#include "tests/support/small_training.h"
+
+namespace vlm {
+namespace {
+
+namespace fs = std::filesystem;
+using std::chrono::milliseconds;
+
+// Evaluation with answers, the best step, dropout, augmentation and several checkpoints.
+std::vector<std::string> arguments(const ScratchFolder& folder, const std::string& output) {
+  const std::string data = "[\"" + folder.at("data.jsonl") + "\"]";
+  return training_arguments(
+      folder.path(), output,
+      {"max_steps=24", "save_steps=3", "eval_steps=8", "eval_files=" + data,
+       "eval_metrics=[\"rouge_l\",\"cider\"]", "eval_max_new_tokens=4",
+       "metric_for_best_model=loss", "augmentation.shift=0.1", "per_device_eval_batch_size=2"});
+}
+
+// Every file that an uninterrupted run leaves and that holds no times.
+void check_same_result(const fs::path& whole, const fs::path& parts) {
+  for (const char* name :
+       {"adapter_model.safetensors", "adapter_config.json", "checkpoint-24/trained.safetensors",
+        "checkpoint-24/optimizer.safetensors", "eval_before.jsonl", "eval_answers.jsonl"}) {
+    INFO(name);
+    const std::string wanted = read_file(whole / name);
+    CHECK_FALSE(wanted.empty());
+    CHECK(read_file(parts / name) == wanted);
+  }
+  CHECK(repeatable_metrics(parts) == repeatable_metrics(whole));
+}
+
+TEST_CASE("killed at random moments, a run ends bit by bit as one that was not") {
+  const ScratchFolder folder;
+  write_questions(folder.path() / "data.jsonl");
+  const auto begun = std::chrono::steady_clock::now();
+  ChildProcess whole(arguments(folder, "whole"), folder.at("whole.log"));
+  REQUIRE(whole.wait() == 0);
+  const auto whole_ms =
+      std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - begun).count();
+  const char* asked = std::getenv("VLM_TEST_KILLS");
+  const int wanted = asked ? std::atoi(asked) : 20;
+  std::mt19937 random(std::random_device{}());
+  int kills = 0, runs = 0;
+  while (kills < wanted) {
+    const std::string output = "parts" + std::to_string(runs++);
+    // Late enough to get past loading, early enough not to let it finish too often.
+    std::uniform_int_distribution<long> delay(0, whole_ms);
+    bool is_done = false;
+    while (!is_done) {
+      ChildProcess part(arguments(folder, output), folder.at("part.log"));
+      if (kills < wanted && part.is_running_after(milliseconds(delay(random)))) {
+        part.kill(SIGKILL);
+        ++kills;
+      }
+      const int code = part.wait();
+      INFO(read_file(folder.at("part.log")));
+      REQUIRE((code == 0 || code == 128 + SIGKILL));
+      is_done = code == 0;
+    }
+    check_same_result(folder.path() / "whole", folder.path() / output);
+  }
+  WARN("killed " << kills << " times in " << runs << " runs");
+}
+
+TEST_CASE("Ctrl-C and SIGTERM save a checkpoint and exit with their own codes") {
+  const ScratchFolder folder;
+  write_questions(folder.path() / "data.jsonl");
+  for (const int signal : {SIGINT, SIGTERM}) {
+    const std::string output = "stopped" + std::to_string(signal);
+    const auto command =
+        training_arguments(folder.path(), output, {"max_steps=100000", "save_steps=0"});
+    ChildProcess run(command, folder.at("log"));
+    while (repeatable_metrics(folder.path() / output).empty()) {
+      REQUIRE(run.is_running_after(milliseconds(10)));
+    }
+    run.kill(signal);
+    CHECK(run.wait() == 128 + signal);
+    CHECK_THAT(read_file(folder.at("log")), Contains("the same command goes on from here"));
+    bool has_checkpoint = false;
+    for (const auto& entry : fs::directory_iterator(folder.path() / output)) {
+      has_checkpoint |= entry.path().filename().string().starts_with("checkpoint-");
+    }
+    CHECK(has_checkpoint);
+    CHECK(fs::exists(folder.path() / output / "report.html"));
+  }
+}
+
+TEST_CASE("a damaged newest checkpoint is named, and the run goes on from the one before") {
+  const ScratchFolder folder;
+  write_questions(folder.path() / "data.jsonl");
+  ChildProcess whole(arguments(folder, "whole"), folder.at("log"));
+  REQUIRE(whole.wait() == 0);
+  fs::copy(folder.at("whole"), folder.at("parts"), fs::copy_options::recursive);
+  const fs::path newest = folder.path() / "parts/checkpoint-24/optimizer.safetensors";
+  std::fstream(newest, std::ios::in | std::ios::out | std::ios::binary).seekp(-1, std::ios::end)
+      << '\x55';
+  fs::remove(folder.at("parts") + "/adapter_model.safetensors");
+  ChildProcess again(arguments(folder, "parts"), folder.at("log"));
+  REQUIRE(again.wait() == 0);
+  CHECK_THAT(read_file(folder.at("log")),
+             Contains("checkpoint-24 is damaged and passed over: optimizer.safetensors isn't what "
+                      "was written") &&
+                 Contains("goes on from " + folder.at("parts/checkpoint-21")));
+  check_same_result(folder.path() / "whole", folder.path() / "parts");
+}
+
+}  // namespace
+}  // namespace vlm

@@ -1,0 +1,186 @@
+// TensorBoard files, charts, the report page and the model card.
+#include <cstring>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/catch.h"
+#include "tests/support/scratch_folder.h"
+#include "train/metrics_log.h"
+#include "train/report/html_report.h"
+#include "train/report/model_card.h"
+#include "train/report/run_record.h"
+#include "train/report/svg_chart.h"
+#include "train/report/tensorboard_log.h"
+#include "vlm/core/error.h"
+
+namespace vlm::train {
+namespace {
+
+template <typename T>
+T read_at(const std::string& bytes, std::size_t at) {
+  T value;
+  std::memcpy(&value, bytes.data() + at, sizeof value);
+  return value;
+}
+
+std::uint32_t masked(std::string_view bytes) {
+  const std::uint32_t crc = crc32c(bytes);
+  return ((crc >> 15) | (crc << 17)) + 0xa282ead8U;
+}
+
+// The records of an event file, each checked by its sums, without the wall time in front.
+std::vector<std::string> read_records(const std::filesystem::path& path) {
+  const std::string bytes = load_text(path);
+  std::vector<std::string> records;
+  for (std::size_t at = 0; at < bytes.size();) {
+    const auto size = static_cast<std::size_t>(read_at<std::uint64_t>(bytes, at));
+    CHECK(read_at<std::uint32_t>(bytes, at + 8) == masked(bytes.substr(at, 8)));
+    const std::string record = bytes.substr(at + 12, size);
+    CHECK(read_at<std::uint32_t>(bytes, at + 12 + size) == masked(record));
+    CHECK(record[0] == '\x09');  // field 1, 64 bits: wall_time
+    CHECK(read_at<double>(record, 1) > 1.5e9);
+    records.push_back(record.substr(9));
+    at += 16 + size;
+  }
+  return records;
+}
+
+TEST_CASE("CRC-32C of known texts") {
+  CHECK(crc32c("123456789") == 0xe3069283U);            // the check value of the CRC catalogue
+  CHECK(crc32c(std::string(32, '\0')) == 0x8a9136aaU);  // RFC 3720, B.4
+}
+
+TEST_CASE("a TensorBoard file holds one event a row, with tags as transformers writes them") {
+  using namespace std::string_literals;
+  const ScratchFolder folder;
+  TensorboardLog log(folder.path(), /*first_step=*/0);
+  log.add_row({{"step", 300}, {"loss", 0.5}, {"note", "text"}});
+  log.add_row({{"step", 300}, {"eval_anls", 1}});
+  CHECK(log.path().filename().string().starts_with("events.out.tfevents."));
+  const auto records = read_records(log.path());
+  REQUIRE(records.size() == 3);
+  CHECK(records[0] == "\x10\x00\x1a\x0d"s + "brain.Event:2");
+  // step 300, summary { value { tag: "train/loss" simple_value: 0.5 } }
+  CHECK(records[1] == "\x10\xac\x02\x2a\x13\x0a\x11\x0a\x0atrain/loss\x15\x00\x00\x00\x3f"s);
+  CHECK(records[2] == "\x10\xac\x02\x2a\x12\x0a\x10\x0a\x09"s + "eval/anls\x15\x00\x00\x80\x3f"s);
+}
+
+TEST_CASE("a run that goes on voids what TensorBoard has past its checkpoint") {
+  using namespace std::string_literals;
+  const ScratchFolder folder;
+  const TensorboardLog log(folder.path(), /*first_step=*/5);
+  const auto records = read_records(log.path());
+  REQUIRE(records.size() == 2);
+  CHECK(records[1] == "\x10\x06\x3a\x02\x08\x01"s);  // step 6, session_log { status: START }
+}
+
+TEST_CASE("metrics keep the rows before a checkpoint byte for byte") {
+  const ScratchFolder folder;
+  const auto path = folder.path() / "metrics.jsonl";
+  save_text(path, "{\"step\":1,\"loss\":0.10}\n{\"step\": 2}\n{\"step\":3}\n{\"step\":2,\"lo");
+  MetricsLog log(path, 2);
+  log.write({{"step", 3}, {"loss", 1.5}});
+  CHECK(load_text(path) ==
+        "{\"step\":1,\"loss\":0.10}\n{\"step\": 2}\n{\"step\":3,\"loss\":1.5}\n");
+  CHECK(read_metrics(path).size() == 3);
+  MetricsLog nowhere("", 0);
+  nowhere.write({{"step", 1}});
+}
+
+TEST_CASE("ticks are round numbers within the range") {
+  CHECK(choose_ticks(0, 10, 5) == std::vector<double>{0, 2, 4, 6, 8, 10});
+  const auto small = choose_ticks(0.013, 0.027, 5);
+  REQUIRE(small.size() == 3);
+  CHECK(small[0] == Approx(0.015));
+  CHECK(small[2] == Approx(0.025));
+}
+
+TEST_CASE("a chart draws finite points and breaks its line at others") {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const std::string svg =
+      draw_chart({.title = "a < b", .series = {{"loss", {{0, 1}, {1, nan}, {2, 3}}}}});
+  CHECK_THAT(svg, Contains("<svg viewBox=\"0 0 460 240\"") && Contains("a &lt; b"));
+  CHECK_THAT(svg, Contains("d=\"M58 210M448 30\""));  // corners of the plot
+  CHECK(draw_chart({.title = "none", .series = {{"x", {{0, nan}}}}}).empty());
+}
+
+// A folder as a finished run leaves it.
+void write_run(const ScratchFolder& folder) {
+  folder.write("metrics.jsonl",
+               "{\"step\":0,\"eval_loss\":3.0,\"eval_exact_match\":0.0}\n"
+               "{\"step\":1,\"loss\":2.5,\"learning_rate\":0.1,\"samples_per_second\":4.0,"
+               "\"seconds\":61,\"peak_rss_mb\":250.5}\n"
+               "{\"step\":2,\"loss\":1.25,\"learning_rate\":0.05,\"samples_per_second\":2.0,"
+               "\"seconds\":125,\"peak_rss_mb\":251.0}\n"
+               "{\"step\":2,\"eval_loss\":1.5,\"eval_exact_match\":1.0}\n");
+  HeldOutAnswer one{.index = 3, .where = "e.jsonl:4", .question = "<What?>", .references = {"cat"}};
+  HeldOutAnswer two{.index = 5, .where = "e.jsonl:6", .question = "Who?", .references = {"dog"}};
+  one.answer = "hat";
+  two.answer = "fog";
+  save_answers(before_path(folder.path()), {one, two});
+  one.answer = "cat";
+  two.answer = "Dog";
+  save_answers(answers_path(folder.path()), {one, two});
+}
+
+const OrderedJson kConfig = {{"model_name_or_path", "org/base"},
+                             {"method", "lora"},
+                             {"r", 8},
+                             {"eval_metrics", {"exact_match"}},
+                             {"train_files", {"train.jsonl"}}};
+
+TEST_CASE("the report is one page with curves, comparison, samples and configuration") {
+  const ScratchFolder folder;
+  write_run(folder);
+  const std::string page =
+      make_report(load_run_record(folder.path(), kConfig), {.pictures = [](std::int64_t index) {
+                    return std::vector<std::string>{"data:x," + std::to_string(index)};
+                  }});
+  CHECK_THAT(page, Contains("<title>LoRA fine-tuning of org/base</title>"));
+  CHECK_THAT(page, Contains("<title>loss</title>") && Contains("<title>learning_rate</title>") &&
+                       Contains("<title>eval_exact_match</title>"));
+  CHECK_THAT(page, Contains("<th>training time</th><td class=\"value\">2:05</td>") &&
+                       Contains("<td class=\"value\">251 MB</td>"));
+  CHECK_THAT(page, Contains("<tr><th>exact_match</th><td>0</td><td>1</td><td>1</td>"
+                            "<td>1 to 1</td><td>2 / 0 of 2</td></tr>"));
+  CHECK_THAT(page, Contains("src=\"data:x,3\"") && Contains("&lt;What?&gt;") &&
+                       Contains("<th>before</th><td class=\"\">hat</td>") &&
+                       Contains("<th>after</th><td class=\"\">cat</td>"));
+  CHECK_THAT(page, Contains("<th>r</th><td class=\"value\">8</td>"));
+  // Nothing is fetched from anywhere.
+  CHECK(page.find("http") == std::string::npos);
+  CHECK(page.find("<script") == std::string::npos);
+}
+
+TEST_CASE("the model card has PEFT's front matter and the comparison") {
+  const ScratchFolder folder;
+  write_run(folder);
+  const std::string card = make_model_card(load_run_record(folder.path(), kConfig));
+  CHECK(
+      card.starts_with("---\nbase_model: \"org/base\"\nlibrary_name: peft\n"
+                       "pipeline_tag: image-text-to-text\ntags:\n"
+                       "- \"base_model:adapter:org/base\"\n- lora\n- transformers\n---\n\n"));
+  CHECK_THAT(card, Contains("Steps: 2. Last training loss: 1.25. Last evaluation loss: 1.5."));
+  CHECK_THAT(card, Contains("On 2 held-out items") &&
+                       Contains("| exact_match | 0 | 1 | 1 | 1 to 1 | 2 | 0 |"));
+  CHECK_THAT(card, Contains("| `train_files` | `[\"train.jsonl\"]` |"));
+  OrderedJson full = kConfig;
+  full["method"] = "full";
+  const std::string other = make_model_card(load_run_record(folder.path(), full));
+  CHECK_THAT(other, Contains("library_name: transformers\n"));
+  CHECK(other.find("peft") == std::string::npos);
+}
+
+TEST_CASE("a run without evaluation has a report and a card, too") {
+  const ScratchFolder folder;
+  folder.write("metrics.jsonl", "{\"step\":1,\"loss\":2.5}\n");
+  const RunRecord record = load_run_record(folder.path(), kConfig);
+  CHECK_THAT(make_report(record, {}), Contains("<title>loss</title>"));
+  CHECK_THAT(make_model_card(record), Contains("was not compared with the untuned model"));
+  folder.write("eval_answers.jsonl", "{\"index\": 1, \"what\": 2}\n");
+  CHECK_THROWS_WITH(load_run_record(folder.path(), kConfig),
+                    Contains("eval_answers.jsonl:1: unknown key 'what'"));
+}
+
+}  // namespace
+}  // namespace vlm::train

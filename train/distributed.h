@@ -1,0 +1,78 @@
+// The processes of one job: who they are, and what they tell each other.
+//
+//   torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, …) ─► join_job ─► Job
+//
+// Every process ("rank") holds the whole model and takes its share of a step's batches; gradients
+// are summed in buckets, and rank 0 alone writes. Numbers and text go over Gloo on the CPU;
+// gradients on a GPU over NCCL where it is there, else over Gloo as well. A process alone is a job
+// of one, for which nothing here does anything. Reference: torch 2.11's c10d and its env://
+// rendezvous. Every call is made by all ranks in the same order; one that fails throws Error
+// because another process ended or didn't answer in time.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "vlm/io/safetensors.h"
+
+namespace vlm::train {
+
+struct JobOptions {
+  double timeout_s = 1800;      // for an answer of the others
+  std::int64_t bucket_mb = 25;  // of gradients that are summed at once
+};
+
+// What the variables of the environment say.
+struct JobPlace {
+  std::int64_t rank = 0, size = 1;              // in the job
+  std::int64_t local_rank = 0, local_size = 1;  // on this machine
+};
+
+// Throws Error for a variable that is missing, no number or out of range.
+JobPlace find_job_place();
+
+class Job {
+ public:
+  explicit Job(const JobPlace& place, const JobOptions& options);
+  ~Job();
+  Job(const Job&) = delete;
+  Job& operator=(const Job&) = delete;
+
+  std::int64_t rank() const { return place_.rank; }
+  std::int64_t size() const { return place_.size; }
+  bool is_writer() const { return place_.rank == 0; }
+
+  // The sums over all ranks.
+  std::vector<double> sum(std::vector<double> values) const;
+  // Sums the parameters' gradients over all ranks, in place. A parameter without gradient counts as
+  // 0; one that has none anywhere still has none afterwards.
+  void sum_gradients(const NamedTensors& parameters) const;
+  // Rank 0's values for all, in place.
+  void broadcast(const NamedTensors& tensors) const;
+  std::string broadcast(const std::string& text) const;
+  // Every rank's text, in the order of the ranks.
+  std::vector<std::string> gather(const std::string& text) const;
+
+ private:
+  struct Group;
+
+  void sum_bucket(const std::vector<at::Tensor>& gradients) const;
+  void sum_tensor(at::Tensor& tensor) const;
+  [[noreturn]] void fail(const std::exception& error) const;
+
+  JobPlace place_;
+  JobOptions options_;
+  std::unique_ptr<Group> group_;  // null in a job of one
+};
+
+// Joins the job that the environment describes. Blocks until all are there.
+std::unique_ptr<Job> join_job(const JobOptions& options);
+
+// The GPU of this process when several on one machine have chosen "a GPU" without a number.
+at::Device choose_local_device(at::Device device, const std::string& asked);
+
+}  // namespace vlm::train

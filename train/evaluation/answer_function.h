@@ -1,0 +1,33 @@
+// How the trainer asks a model to answer, without knowing who generates.
+//
+// main.cpp binds inference to it (infer/answer_samples.h): train never includes infer.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/sample.h"
+#include "data/video_clip.h"
+#include "vlm/models/model.h"
+#include "vlm/models/processor.h"
+
+namespace vlm::train {
+
+struct AnswerRequest {
+  ModelPtr model;  // in evaluation mode, with its adapters
+  std::shared_ptr<const Processor> processor;
+  std::filesystem::path folder;       // of the base: its generation settings
+  std::vector<data::Sample> prompts;  // conversations that end with the question
+  std::int64_t max_new_tokens = 64;
+  std::int64_t batch_size = 1;  // answered together
+  data::VideoSampling video = {};
+};
+
+// Greedy answers without surrounding white space, one a prompt. Throws Error naming the sample.
+using AnswerFunction = std::function<std::vector<std::string>(const AnswerRequest&)>;
+
+}  // namespace vlm::train

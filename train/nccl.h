@@ -1,0 +1,34 @@
+// Sums of tensors over the GPUs of a job by NCCL, opened at run time.
+//
+// The program links no CUDA library; NCCL comes with LibTorch's CUDA part, which is open already
+// when a tensor lies on a GPU. Work goes to the default stream, the one that the trainer uses, so
+// that it is in order with LibTorch's kernels. Reference: NCCL 2's C interface (nccl.h).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+namespace vlm::train {
+
+struct NcclPlace {
+  std::int64_t rank = 0, size = 1;
+};
+
+class Nccl {
+ public:
+  virtual ~Nccl() = default;
+  // False when the library isn't there; then nothing else may be called.
+  virtual bool is_open() const = 0;
+  // The sum over all ranks, in place: float32, contiguous, on the current GPU. Throws Error.
+  virtual void sum(at::Tensor& tensor) = 0;
+};
+
+// Called by all ranks together. `broadcast` gives everyone rank 0's text.
+std::unique_ptr<Nccl> open_nccl(const NcclPlace& place,
+                                const std::function<std::string(std::string)>& broadcast);
+
+}  // namespace vlm::train

@@ -1,0 +1,74 @@
+#include "train/report/run_record.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "train/metrics_log.h"
+
+namespace vlm::train {
+namespace {
+
+// Seeds only the resampling, so that the interval is the same whenever the report is written.
+constexpr std::uint64_t kBootstrapSeed = 20'260'101;
+
+std::vector<MetricComparison> compare(const RunRecord& record) {
+  std::vector<MetricComparison> made;
+  if (record.before.empty() || record.before.size() != record.after.size()) return made;
+  for (const std::string& metric :
+       record.config.value("eval_metrics", std::vector<std::string>())) {
+    made.push_back({metric, data::compare_paired(score_answers(metric, record.before).items,
+                                                 score_answers(metric, record.after).items,
+                                                 {.seed = kBootstrapSeed})});
+  }
+  return made;
+}
+
+}  // namespace
+
+std::vector<std::pair<double, double>> RunRecord::curve(const std::string& key) const {
+  std::vector<std::pair<double, double>> points;
+  for (const Json& row : rows) {
+    const auto found = row.find(key);
+    if (found != row.end() && found->is_number()) points.emplace_back(row["step"], *found);
+  }
+  return points;
+}
+
+std::vector<std::string> RunRecord::keys() const {
+  std::vector<std::string> found;
+  for (const Json& row : rows) {
+    for (const auto& [key, value] : row.items()) {
+      const bool is_known = std::find(found.begin(), found.end(), key) != found.end();
+      if (key != "step" && value.is_number() && !is_known) found.push_back(key);
+    }
+  }
+  return found;
+}
+
+RunRecord load_run_record(const std::filesystem::path& output_dir, const OrderedJson& config) {
+  RunRecord record{.config = config,
+                   .rows = read_metrics(output_dir / "metrics.jsonl"),
+                   .before = load_answers(before_path(output_dir)),
+                   .after = load_answers(answers_path(output_dir))};
+  record.comparisons = compare(record);
+  return record;
+}
+
+std::string format_number(double value) {
+  char text[32];
+  const double size = std::abs(value);
+  const bool is_whole = value == std::floor(value) && size < 1e15;
+  std::snprintf(text, sizeof text, is_whole ? "%.0f" : "%.4g", value);
+  return text;
+}
+
+std::string describe_method(const OrderedJson& config) {
+  const std::string method = config.value("method", "lora");
+  if (method == "lora") return config.value("use_rslora", false) ? "rsLoRA" : "LoRA";
+  if (method == "qlora") return "QLoRA";
+  if (method == "dora") return "DoRA";
+  return method;
+}
+
+}  // namespace vlm::train
