@@ -3,8 +3,8 @@
 Clips are written by the ffmpeg program as lossless RGB (H.264), so that both sides see the same pixels whatever their
 decoders do; the oracle gets the arrays with their metadata. One more clip is H.264 with 4:2:0 colour, which the oracle
 gets as the ffmpeg program decodes it: the row says what the two conversions do to a log-probability (nothing beyond
-rounding where both use the same FFmpeg libraries). transformers takes one kind of media a call. What it makes of a prompt that mixes them is put
-together from what it makes of each.
+rounding where both use the same FFmpeg libraries). transformers takes one kind of media a call. What it makes of a
+prompt that mixes them is put together from what it makes of each.
 """
 import argparse
 import json
@@ -138,8 +138,8 @@ def check_rows(report, title, program, case, model, media, work):
     """Every question in one run of `vlm video`: texts, and the times of the frames."""
     questions, output = work / "questions.jsonl", work / "rows.jsonl"
     write_rows(media, questions)
-    program.run("video", questions, "--model", case.folder, "--output", output, "--restart", "--max-frames", MOST_FRAMES,
-                "--max-new-tokens", MAX_NEW_TOKENS, *parity.PRECISION)
+    program.run("video", questions, "--model", case.folder, "--output", output, "--restart",
+                "--max-frames", MOST_FRAMES, "--max-new-tokens", MAX_NEW_TOKENS, *parity.PRECISION)
     rows = {row["id"]: row for row in map(json.loads, output.read_text().splitlines())}
     for name, names, messages in QUESTIONS:
         wanted = oracle_answer(model, media, messages, names)
