@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <dlfcn.h>
+#include <malloc.h>
 #include <sys/resource.h>
 
 #include <filesystem>
@@ -62,6 +63,13 @@ at::Device prepare_runtime(const RuntimeOptions& options) {
   const at::Device device = choose_device(options.device);
   at::manual_seed(static_cast<std::uint64_t>(options.seed.value_or(0)));
   return device;
+}
+
+void return_freed_memory() {
+#ifdef __GLIBC__
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
+  ::mallopt(M_ARENA_MAX, 2);
+#endif
 }
 
 double peak_rss_mb() {
