@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
@@ -73,6 +74,12 @@ void return_freed_memory() {
 }
 
 double peak_rss_mb() {
+  // getrusage's figure is also that of the program that started this one, if that was larger.
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    double kilobytes = 0;
+    if (word == "VmHWM:" && status >> kilobytes) return kilobytes * 1024 / 1e6;
+  }
   struct rusage usage = {};
   ::getrusage(RUSAGE_SELF, &usage);
   return static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
