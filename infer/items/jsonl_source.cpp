@@ -15,6 +15,8 @@
 namespace vlm::infer {
 namespace {
 
+constexpr std::array kMediaFields = {"image", "images", "video", "videos"};
+
 // What the row says about its media, and nothing else of it.
 struct MediaMention {
   std::uint64_t digest = 0;
