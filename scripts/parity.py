@@ -400,7 +400,9 @@ def check_our_adapter(report, name, program, case, oracle, output):
     ours = case.load(output)
     found, wanted = get_peft_model_state_dict(ours), get_peft_model_state_dict(oracle)
     scale = max(value.abs().max() for value in wanted.values())
-    errors = [(found[key] - wanted[key]).abs().max() / scale for key in wanted]
+    # A key bias moves no attention weight: its gradient is rounding, which Adam makes steps of.
+    errors = [(found[key] - wanted[key]).abs().max() / scale for key in wanted
+              if not key.endswith("k_proj.bias")]
     # Adam divides by tiny moments, so rounding moves single weights more than it moves the loss.
     report.close(f"{name}: trained weights", largest(errors), 1e-3)
     for question in (prompts.QUESTIONS[0], prompts.QUESTIONS[3]):
