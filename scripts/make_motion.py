@@ -41,7 +41,7 @@ SIDE, FPS, FRAMES = 128, 10, 30
 # with at most two of them: first and last.
 SAMPLED = [0, 29]
 MIDDLE, SAMPLED_APART = 14, 14.5
-GRID = 10  # columns and rows that a place is told by
+GRID = 5  # columns and rows that a place is told by
 CLIPS_A_RUN = 500
 
 
@@ -92,7 +92,7 @@ def choose_path(chance, direction):
 
 
 def tell_places(centre_x, centre_y):
-    """Column and row, 0 to 9, in each sampled frame: "53,55,--"; "--" where the centre is out of the picture."""
+    """Column and row, 0 to 4, in each sampled frame: "21,--"; "--" where the centre is out of the picture."""
     places = [(int(np.floor(centre_x[frame] * GRID)), int(np.floor(centre_y[frame] * GRID))) for frame in SAMPLED]
     return ",".join(f"{x}{y}" if 0 <= x < GRID and 0 <= y < GRID else "--" for x, y in places)
 
