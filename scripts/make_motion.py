@@ -118,7 +118,8 @@ def encode(clips, pattern):
     """Writes clips (an iterator of frame arrays) as MP4 files by ffmpeg; pattern has a %05d."""
     command = ["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{SIDE}x{SIDE}",
                "-r", str(FPS), "-i", "-", "-c:v", "libx264", "-preset", "veryfast", "-crf", "21",
-               "-pix_fmt", "yuv420p", "-threads", "1", "-bf", "0", "-g", str(FRAMES), "-keyint_min", str(FRAMES), "-sc_threshold", "0",
+               "-pix_fmt", "yuv420p", "-threads", "1", "-bf", "0", "-g", str(FRAMES), "-keyint_min", str(FRAMES),
+               "-sc_threshold", "0",
                "-fflags", "+bitexact", "-flags:v", "+bitexact",
                "-f", "segment", "-segment_time", str(FRAMES / FPS), "-segment_format", "mp4", "-reset_timestamps", "1",
                str(pattern)]

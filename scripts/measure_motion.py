@@ -26,7 +26,8 @@ def answer_rows(options, name):
             videos = [str((options.data / path).resolve()) for path in sample["videos"]]
             out.write(json.dumps({"id": str(number), "messages": sample["messages"][:1], "videos": videos}) + "\n")
     command = [options.binary, "video", questions, "--model", options.model, "--output", rows, "--restart",
-               "--max-frames", options.max_frames, "--max-new-tokens", 16, "--batch-size", 16, "--log-level", "warning", *options.rest]
+               "--max-frames", options.max_frames, "--max-new-tokens", 16, "--batch-size", 16,
+               "--log-level", "warning", *options.rest]
     subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
     texts = {row["id"]: row.get("text", "") for row in map(json.loads, open(rows, encoding="utf-8"))}
     return [(texts[str(number)], sample["messages"][-1]["content"][0]["text"]) for number, sample in enumerate(samples)]
