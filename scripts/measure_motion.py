@@ -5,8 +5,8 @@
 
 Runs `vlm video` on the held-out clips that scripts/make_motion.py wrote over photographs never trained on, on the same
 clips with one frame shown throughout, and with their frames in random order. Prints for each: the share of right
-directions, the share of right axes (which a shuffled clip still shows), and of directions among those. A blind guess gives
-0.25, 0.5 and 0.5.
+directions, the share of right axes (which a shuffled clip still shows), and of directions among those. A blind guess
+gives 0.25, 0.5 and 0.5.
 """
 import argparse
 import json
@@ -25,8 +25,9 @@ def answer_rows(options, name):
         for number, sample in enumerate(samples):
             videos = [str((options.data / path).resolve()) for path in sample["videos"]]
             out.write(json.dumps({"id": str(number), "messages": sample["messages"][:1], "videos": videos}) + "\n")
-    command = [options.binary, "video", questions, "--model", options.model, "--output", rows, "--restart", "--max-frames",
-               options.max_frames, "--max-new-tokens", 16, "--batch-size", 16, "--log-level", "warning", *options.rest]
+    command = [options.binary, "video", questions, "--model", options.model, "--output", rows, "--restart",
+               "--max-frames", options.max_frames, "--max-new-tokens", 16, "--batch-size", 16,
+               "--log-level", "warning", *options.rest]
     subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
     texts = {row["id"]: row.get("text", "") for row in map(json.loads, open(rows, encoding="utf-8"))}
     return [(texts[str(number)], sample["messages"][-1]["content"][0]["text"]) for number, sample in enumerate(samples)]
@@ -52,7 +53,8 @@ def main():
     parser.add_argument("--binary", type=pathlib.Path, default=pathlib.Path("build/vlm"))
     parser.add_argument("--max-frames", type=int, default=2)
     parser.add_argument("rest", nargs="*", help="further options of vlm video, behind --")
-    parser.add_argument("--sets", nargs="*", default=[], metavar="NAME", help="other files of --data in place of the six")
+    parser.add_argument("--sets", nargs="*", default=[], metavar="NAME",
+                        help="other files of --data in place of the six")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     print(f"{'question':<12} {'shown':<22} direction  axis   direction on the axis  clips")
