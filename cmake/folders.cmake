@@ -11,6 +11,11 @@ function(vlm_add_folder target folder)
   add_library(${target} STATIC ${sources})
   target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
   target_link_libraries(${target} PUBLIC ${ARG_LINK})
+  if(ARG_TORCH OR ARG_MODULES)
+    # Files of one folder are compiled together, so that they share the cost of templates. What stands in anonymous
+    # namespaces needs names of its own within a folder.
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ${VLM_UNITY_BUILD} UNITY_BUILD_BATCH_SIZE 8)
+  endif()
   if(ARG_MODULES)
     vlm_use_torch(${target} module)
   elseif(ARG_TORCH)

@@ -88,7 +88,7 @@ Fields VideoSampling::fields() {
 void VideoSampling::check(const std::string& prefix) const {
   const std::vector<std::string> strategies = {"model", "uniform", "scene", "times"};
   if (std::find(strategies.begin(), strategies.end(), strategy) == strategies.end()) {
-    throw option_error(prefix, "strategy", concat("'", strategy, "'"), join(strategies));
+    throw option_error(prefix, "strategy", concat("'", strategy, "'"), vlm::join(strategies));
   }
   if (fps && !(*fps > 0 && *fps <= 1e6)) {
     throw option_error(prefix, "fps", concat(*fps), "more than 0");

@@ -47,11 +47,6 @@ struct BatchCommandOptions {
   std::string answer = "yes";
 };
 
-void print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
-
 Shard choose_shard(const BatchCommandOptions& options) {
   if (!options.shard.empty()) return parse_shard(options.shard);
   const FoundShard found = find_shard(process_environment());
@@ -191,7 +186,7 @@ int run_evaluate(const BatchCommandOptions& options, const EvaluateOptions& eval
   const int code = answer_items("evaluate", items, options, runtime);
   if (code == 0 || code == 3) {
     const auto output = shard_output(options.log.output, choose_shard(options));
-    print(score_rows(output, evaluate.metrics).dump() + "\n");
+    print_result(score_rows(output, evaluate.metrics).dump() + "\n");
   }
   return code;
 }

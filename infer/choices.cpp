@@ -20,7 +20,7 @@ std::vector<std::string> load_choices(const std::filesystem::path& path) {
       if (!one.is_string()) {
         throw Error({.what = "wrong type",
                      .where = path.string(),
-                     .got = describe(one),
+                     .got = vlm::describe(one),
                      .wanted = "an array of strings"});
       }
       choices.push_back(one.get<std::string>());

@@ -20,6 +20,7 @@
 #include "infer/session.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
+#include "vlm/core/log.h"
 #include "vlm/core/progress.h"
 
 namespace vlm::infer {
@@ -35,11 +36,6 @@ struct GenerateOptions {
   GenerationFlags generation;
   std::string format = "text";
 };
-
-void print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
-}
 
 // --image and --video in the order in which they were given.
 std::vector<MediaRef> order_media(const CLI::App& command, const GenerateOptions& options) {
@@ -108,7 +104,7 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   Request request{.prompt = prompt.ids, .options = generation};
   request.choices = encode_choices(processor, report.choices.texts);
   request.on_token = [&](std::int64_t id) {
-    if (streams) print(stream.add(id));
+    if (streams) print_result(stream.add(id));
     return !stop_requested();
   };
   RequestGroup group{.pictures = media.features()};
@@ -120,11 +116,11 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
     if (media.has_videos()) {
       json.update(video_columns(media.seen(), options.video.given.drop_duplicates));
     }
-    print(json.dump() + "\n");
+    print_result(json.dump() + "\n");
   } else if (streams) {
-    print(stream.finish() + "\n");
+    print_result(stream.finish() + "\n");
   } else {
-    print(to_text(answer, report));
+    print_result(to_text(answer, report));
   }
   const bool is_interrupted =
       !answer.generations.empty() && answer.generations[0].finish_reason == "interrupted";
@@ -181,13 +177,13 @@ int run_inspect(const InspectOptions& options) {
                                                 !std::filesystem::is_directory(options.what));
   if (is_video) {
     const OrderedJson report = inspect_video(options.what, options.video.sampling());
-    print(options.as_json ? report.dump() + "\n" : to_lines(report));
+    print_result(options.as_json ? report.dump() + "\n" : to_lines(report));
   } else if (options.as_json || !options.video.describe().empty()) {
     throw Error({.what = "not a video file",
                  .where = options.what,
                  .hint = "only those are inspected with options"});
   } else {
-    print(inspect_model(options.what));
+    print_result(inspect_model(options.what));
   }
   return 0;
 }

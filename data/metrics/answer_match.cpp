@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "vlm/text/unicode.h"
+#include "vlm/core/ascii.h"
 
 namespace vlm::data {
 namespace {
@@ -59,10 +60,6 @@ std::size_t edit_distance(const std::vector<char32_t>& a, const std::vector<char
     }
   }
   return row.back();
-}
-
-bool is_digit(char c) {
-  return c >= '0' && c <= '9';
 }
 
 // A number as Python's float() reads it; nothing for other text.

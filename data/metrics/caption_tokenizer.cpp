@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "data/metrics/answer_match.h"
+#include "vlm/core/ascii.h"
 
 namespace vlm::data {
 namespace {
@@ -33,10 +34,6 @@ constexpr std::pair<std::string_view, std::string_view> kSpellings[] = {
     {"\u2018", "'"},    {"\u2019", "'"},       {"\u201c", "\""},       {"\u201d", "\""},
     {"\u2013", " -- "}, {"\u2014", " -- "},    {"\u2026", " ... "},    {"\u00a3", " # "},
     {"\u20ac", " $ "},  {"\u00a2", " cents "}, {"\u00a5", " \u00a5 "}, {"\u00a0", " "}};
-
-bool is_digit(char c) {
-  return c >= '0' && c <= '9';
-}
 
 // Letters and digits; bytes beyond ASCII count as letters.
 bool is_letter_or_digit(char c) {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "data/metrics/answer_match.h"
+#include "vlm/core/ascii.h"
 
 namespace vlm::data {
 namespace {
@@ -51,10 +52,6 @@ const std::unordered_map<std::string, std::string>& number_words() {
       {"none", "0"}, {"zero", "0"}, {"one", "1"},   {"two", "2"},   {"three", "3"}, {"four", "4"},
       {"five", "5"}, {"six", "6"},  {"seven", "7"}, {"eight", "8"}, {"nine", "9"},  {"ten", "10"}};
   return words;
-}
-
-bool is_digit(char c) {
-  return c >= '0' && c <= '9';
 }
 
 // "1,000" anywhere: then the reference drops all punctuation instead of putting spaces.

@@ -10,7 +10,7 @@ namespace vlm::train {
 namespace {
 
 constexpr std::int64_t kThumbnailSide = 256;  // pixels
-constexpr std::int64_t kHistogramRows = 20;
+constexpr std::int64_t kBars = 20;
 
 constexpr const char* kStyle = R"(
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -94,8 +94,8 @@ std::string sample_of(const ShownSample& sample, std::size_t number) {
   return html + "</div></section>\n";
 }
 
-std::string histogram_of(const Survey& survey) {
-  const auto rows = make_histogram(survey.lengths, kHistogramRows);
+std::string histogram_html(const Survey& survey) {
+  const auto rows = make_histogram(survey.lengths, kBars);
   std::int64_t most = 1;
   for (const HistogramRow& row : rows) most = std::max(most, row.count);
   std::string html = "<table>\n";
@@ -121,7 +121,7 @@ std::string set_of(const SurveyedSet& set, const TrainConfig& config) {
     }
     html += "</ul>\n";
   }
-  if (!set.survey.lengths.empty()) html += "<p>Tokens a sample</p>\n" + histogram_of(set.survey);
+  if (!set.survey.lengths.empty()) html += "<p>Tokens a sample</p>\n" + histogram_html(set.survey);
   return html;
 }
 

@@ -53,4 +53,9 @@ void log_warning(const std::string& message) {
   write_log(LogLevel::kWarning, message);
 }
 
+void print_result(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
 }  // namespace vlm

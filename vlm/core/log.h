@@ -1,4 +1,4 @@
-// Messages for people, to stderr by default. Results never come this way.
+// Messages for people, to stderr by default; and results, to stdout.
 //
 // The level and the sink belong to the process; main.cpp sets them once from --log-level.
 #pragma once
@@ -21,5 +21,8 @@ void set_log_sink(std::function<void(LogLevel, const std::string&)> sink);
 void log_debug(const std::string& message);
 void log_info(const std::string& message);
 void log_warning(const std::string& message);
+
+// For commands: `text` to stdout, at once.
+void print_result(const std::string& text);
 
 }  // namespace vlm

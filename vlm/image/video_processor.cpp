@@ -18,7 +18,7 @@
 namespace vlm {
 namespace {
 
-constexpr std::int64_t kMaxLongestEdge = 4096;  // the reference's MAX_IMAGE_SIZE
+constexpr std::int64_t kMaxFrameEdge = 4096;  // the reference's MAX_IMAGE_SIZE
 
 // mean and std are scaled up to bytes first, in float32: so the reference fuses the two steps.
 PixelTable make_table(const VideoProcessorConfig& config) {
@@ -47,7 +47,7 @@ PixelTable make_table(const VideoProcessorConfig& config) {
 // The short edge is made even by rounding up; nothing caps it afterwards.
 PixelSize first_size(const VideoProcessorConfig& config, const PixelSize& frame) {
   if (config.size_longest_edge == 0) return {config.size_height, config.size_width};
-  const std::int64_t longest = std::min(kMaxLongestEdge, config.size_longest_edge);
+  const std::int64_t longest = std::min(kMaxFrameEdge, config.size_longest_edge);
   const double aspect = static_cast<double>(frame.width) / static_cast<double>(frame.height);
   const auto edge = static_cast<double>(longest);
   PixelSize size{longest, longest};

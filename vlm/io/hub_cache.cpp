@@ -6,6 +6,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "vlm/core/ascii.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
@@ -39,15 +40,10 @@ bool is_revision(const std::string& text) {
   return is_plain && text.front() != '.' && text.front() != '-';
 }
 
-std::string trimmed(std::string text) {
-  while (!text.empty() && std::isspace(static_cast<unsigned char>(text.back()))) text.pop_back();
-  return text;
-}
-
 // The commit that a cached ref names, else the revision itself.
 std::string commit_of(const fs::path& repository, const std::string& revision) {
   const fs::path ref = repository / "refs" / revision;
-  return fs::is_regular_file(ref) ? trimmed(load_text(ref, 1000)) : revision;
+  return fs::is_regular_file(ref) ? std::string(trimmed(load_text(ref, 1000))) : revision;
 }
 
 bool has(const fs::path& folder, const std::string& name) {

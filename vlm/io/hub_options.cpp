@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 
+#include "vlm/core/ascii.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/io/hub_cache.h"
@@ -17,16 +18,9 @@ bool is_true(std::string text) {
   return text == "1" || text == "ON" || text == "YES" || text == "TRUE";
 }
 
-std::string trimmed(const std::string& text) {
-  constexpr const char* kSpace = " \t\r\n";
-  const auto first = text.find_first_not_of(kSpace);
-  return first == std::string::npos ? ""
-                                    : text.substr(first, text.find_last_not_of(kSpace) - first + 1);
-}
-
 // HF_TOKEN, else what `hf auth login` has left.
 std::string token_of_environment() {
-  std::string token = trimmed(environment_value("HF_TOKEN")), where = "HF_TOKEN";
+  std::string token(trimmed(environment_value("HF_TOKEN"))), where = "HF_TOKEN";
   if (token.empty()) {
     const std::string named = environment_value("HF_TOKEN_PATH");
     const fs::path path = named.empty() ? hub_home_folder() / "token" : fs::path(named);

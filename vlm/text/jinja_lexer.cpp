@@ -4,6 +4,7 @@
 #include <array>
 #include <string_view>
 
+#include "vlm/core/ascii.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/text/unicode.h"
@@ -13,14 +14,11 @@ namespace {
 
 using Kind = JinjaToken::Kind;
 
-constexpr std::string_view kSpace = " \t\n\r\f\v";
-
-bool is_digit(char c) {
-  return c >= '0' && c <= '9';
-}
 bool is_name_start(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
 }
+
+constexpr std::string_view kSpace = " \t\n\r\f\v";
 
 // "\r\n" and "\r" become "\n"; one newline at the end goes away.
 std::string normalize_newlines(const std::string& source) {
