@@ -195,6 +195,19 @@ TEST_CASE("generate shows pictures and videos in the order of the command line")
   CHECK(OrderedJson::parse(piped.out)["frames"] == first["frames"]);
 }
 
+TEST_CASE("a data set with clips is evaluated") {
+  const ScratchFolder folder;
+  const ProgramResult run = run_vlm("evaluate examples/clips/examples.jsonl" + kModel +
+                                    "--max-new-tokens 2 --output " + folder.at("rows.jsonl"));
+  INFO(run.err);
+  REQUIRE(run.code == 0);
+  const auto rows = read_rows(folder.at("rows.jsonl"));
+  REQUIRE(rows.size() == 4);
+  CHECK(rows[3]["answer"] == "down");
+  CHECK(rows[3]["frames"].dump() == "[0.0,1.4,2.9]");
+  CHECK_THAT(run.out, Contains("\"total\":4"));
+}
+
 pid_t start(const std::string& arguments) {
   std::istringstream in(arguments);
   std::vector<std::string> words = {VLM_BINARY};

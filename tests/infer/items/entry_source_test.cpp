@@ -165,8 +165,21 @@ TEST_CASE("what is wrong with one row is its own error") {
       error_of(
           R"({"image": "a", "messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]})"),
       Contains("image parts don't fit the row's pictures: got 0 parts, wanted 1"));
+  CHECK_THAT(error_of(R"({"messages": [{"role": "user", "content": [{"type": "audio"}]}]})"),
+             Contains("unknown content part: got 'audio'"));
   CHECK_THAT(error_of(R"({"messages": [{"role": "user", "content": [{"type": "video"}]}]})"),
              Contains("more video parts than videos in the row: got 0 videos"));
+  CHECK_THAT(
+      error_of(
+          R"({"video": "a", "messages": [{"role": "user", "content": [{"type": "image", "path": "b"}]}]})"),
+      Contains("video parts don't fit the row's videos: got 0 parts, wanted 1"));
+  CHECK_THAT(error_of(R"({"video": "a", "videos": ["b"]})"), Contains("both 'video' and 'videos'"));
+  CHECK_THAT(error_of(R"({"video": 3})"),
+             Contains("video: wrong type: got number 3, wanted a path"));
+  CHECK_THAT(error_of(R"({"video": "https://x.org/a.mp4"})"),
+             Contains("videos are not fetched from the network"));
+  CHECK_THAT(error_of(R"({"video": "data:video/mp4;base64,aGkh"})"),
+             Contains("unknown kind of video address"));
   CHECK_THAT(
       error_of(
           R"({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a", "detail": "low"}}]}]})"),
@@ -176,6 +189,43 @@ TEST_CASE("what is wrong with one row is its own error") {
   CHECK_THAT(error_of(R"({"image": "data:image/png;base64,x"})"), Contains("not base64"));
   CHECK_THAT(error_of(R"({"image": "s3://bucket/x"})"),
              Contains("unknown kind of picture address"));
+}
+
+TEST_CASE("media of a row keep their order, in fields, plain text and parts") {
+  const ScratchFolder folder;
+  const auto media_of = [&](const std::string& row) {
+    const auto source = open({folder.write("m.jsonl", row + "\n")});
+    const Entry entry = source->at(0);
+    INFO(entry.error);
+    REQUIRE(entry.error.empty());
+    CHECK(source->shows_videos());
+    std::string text;
+    for (const MediaRef& one : entry.media) {
+      text +=
+          std::string(part_type(one.kind)) + " " + fs::path(one.name).filename().string() + ", ";
+    }
+    for (const Message& message : entry.messages) {
+      for (const ContentPart& part : message.content) text += part.type + " ";
+    }
+    return text;
+  };
+  CHECK(media_of(R"({"question": "?", "video": "a.mp4", "images": ["b.png", "c.png"]})") ==
+        "video a.mp4, image b.png, image c.png, ");
+  CHECK(media_of(R"({"image": "b.png", "videos": ["a.mp4", {"path": "d.mp4"}], )"
+                 R"("messages": [{"role": "user", "content": "?"}]})") ==
+        "image b.png, video a.mp4, video d.mp4, image video video text ");
+  CHECK(media_of(R"({"image": "b.png", "video": "a.mp4", "messages": [{"role": "user", "content": )"
+                 R"([{"type": "video"}, {"type": "video_url", "video_url": {"url": "e.mp4"}}, )"
+                 R"({"type": "image"}]}]})") ==
+        "video a.mp4, video e.mp4, image b.png, video video image ");
+  folder.write("in/a.MP4", "x");
+  folder.write("in/b.png", "x");
+  std::istringstream none;
+  const auto videos = open_entries({folder.at("in")}, none, MediaKind::kVideo);
+  CHECK(ids_of(*videos) == Names{folder.at("in/a.MP4")});
+  fs::remove(folder.at("in/a.MP4"));
+  CHECK_THROWS_WITH(open_entries({folder.at("in")}, none, MediaKind::kVideo),
+                    Contains("in: no videos in the folder"));
 }
 
 std::string request(const std::string& fields, const std::string& picture = "p.png") {
