@@ -8,6 +8,7 @@
 #include "vlm/image/resample.h"
 
 namespace vlm::data {
+
 std::string make_thumbnail_uri(const Image& image, std::int64_t max_side) {
   const std::int64_t longest = std::max(image.height, image.width);
   const double factor = std::min(1.0, static_cast<double>(max_side) / static_cast<double>(longest));

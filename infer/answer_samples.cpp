@@ -1,5 +1,7 @@
 #include "infer/answer_samples.h"
 
+#include <algorithm>
+
 #include "data/media_ref.h"
 #include "data/metrics/answer_match.h"
 #include "infer/generator.h"

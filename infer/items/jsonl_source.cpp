@@ -1,18 +1,12 @@
 #include "infer/items/jsonl_source.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <string_view>
 #include <tuple>
 
+#include "data/formats/mapped_file.h"
 #include "infer/items/messages.h"
 #include "infer/items/openai_request.h"
 #include "vlm/core/concat.h"
@@ -20,36 +14,6 @@
 
 namespace vlm::infer {
 namespace {
-
-// A whole file, read-only. Its pages are the kernel's to drop.
-class MappedFile {
- public:
-  explicit MappedFile(const std::string& path) {
-    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    struct stat status = {};
-    if (file < 0 || ::fstat(file, &status) != 0) {
-      const Error error(
-          {.what = "can't open the file", .where = path, .got = std::strerror(errno)});
-      if (file >= 0) ::close(file);
-      throw error;
-    }
-    size_ = static_cast<std::size_t>(status.st_size);
-    if (size_ > 0) memory_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
-    ::close(file);
-    if (memory_ == MAP_FAILED) throw Error({.what = "can't map the file", .where = path});
-  }
-  ~MappedFile() {
-    if (memory_) ::munmap(memory_, size_);
-  }
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
-
-  std::string_view text() const { return {static_cast<const char*>(memory_), size_}; }
-
- private:
-  void* memory_ = nullptr;
-  std::size_t size_ = 0;
-};
 
 constexpr std::array kMediaFields = {"image", "images", "video", "videos"};
 
@@ -271,7 +235,7 @@ class JsonlSource : public EntrySource {
   }
 
   std::string path_;
-  MappedFile file_;
+  data::MappedFile file_;
   MediaRoot root_;
   std::vector<Line> lines_;
   std::vector<bool> shares_;

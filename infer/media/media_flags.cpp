@@ -66,7 +66,7 @@ data::VideoSampling VideoFlags::sampling() const {
 }
 
 OrderedJson VideoFlags::describe() const {
-  OrderedJson options;
+  OrderedJson options = OrderedJson::object();
   const auto add = [&](const char* name, const auto& value) {
     if (value) options[name] = *value;
   };

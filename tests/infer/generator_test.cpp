@@ -27,7 +27,7 @@ EncodedConversation encode(const Session& session, const Json& one) {
   }
   const std::string system = one["system"].is_null() ? "" : one["system"].get<std::string>();
   return session.generator->processor().encode_prompt(
-      make_conversation(one["question"], images.size(), system), images);
+      make_conversation(one["question"], std::vector<MediaRef>(images.size()), system), images);
 }
 
 Generation generate(const Session& session, const EncodedConversation& prompt,

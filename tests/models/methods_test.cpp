@@ -52,7 +52,8 @@ TEST_CASE("PEFT's adapters of every method give PEFT's logits, before and after 
     check_close(logits_of(*model, golden), golden[kind + ".logits"], tolerance);
     merge_lora(model->module());
     CHECK_FALSE(has_lora(model->module()));
-    for (const auto& item : model->module().named_parameters()) CHECK_FALSE(is_lora_parameter(item.key()));
+    for (const auto& item : model->module().named_parameters())
+      CHECK_FALSE(is_lora_parameter(item.key()));
     check_close(logits_of(*model, golden), golden[kind + ".logits"], tolerance);
   }
 }
@@ -133,15 +134,15 @@ TEST_CASE("new adapters of every method change nothing; gaussian A has deviation
   const Golden golden = open_golden();
   LoraConfig config{.r = 4, .target_modules = std::string("all-linear"), .use_dora = true};
   const ModelPtr dora = load();
-  CHECK(attach_lora(*dora, config, at::detail::createCPUGenerator(7)).size() == 27);
+  CHECK(attach_lora(dora->module(), config, at::detail::createCPUGenerator(7)).size() == 27);
   check_close(logits_of(*dora, golden), golden["base_logits"], 1e-5);
   config.use_dora = false;
   config.init_lora_weights = "gaussian";
   const ModelPtr gaussian = load();
-  attach_lora(*gaussian, config, at::detail::createCPUGenerator(7));
+  attach_lora(gaussian->module(), config, at::detail::createCPUGenerator(7));
   check_close(logits_of(*gaussian, golden), golden["base_logits"], 1e-6);
   std::vector<at::Tensor> drawn;
-  for (const auto& item : gaussian->named_parameters()) {
+  for (const auto& item : gaussian->module().named_parameters()) {
     if (item.key().ends_with("lora_A.weight")) drawn.push_back(item.value().flatten());
   }
   CHECK(at::cat(drawn).std().item<double>() == Approx(0.25).epsilon(0.05));
@@ -186,7 +187,7 @@ TEST_CASE("modules to save are found by the end of their name and adapted by not
                     "modules_to_save: no module matches: got 'heads'");
   const ModelPtr tied = load_model(fixture("smolvlm_odd"), {});
   config.modules_to_save = {"lm_head"};
-  CHECK_THROWS_WITH(adapter_tensors(*tied, config),
+  CHECK_THROWS_WITH(adapter_tensors(tied->module(), config),
                     Contains("modules_to_save: a module to save shares its weights with another"));
 }
 
@@ -227,7 +228,7 @@ TEST_CASE(
     if (!linear || item.key() == "lm_head") continue;
     INFO(item.key());
     REQUIRE(linear->nf4());
-    const at::Tensor original = plain->named_parameters()[item.key() + ".weight"];
+    const at::Tensor original = plain->module().named_parameters()[item.key() + ".weight"];
     CHECK(linear->dense_weight().equal(dequantize_nf4(quantize_nf4(original), at::kFloat)));
     ++quantized;
   }
@@ -248,9 +249,9 @@ TEST_CASE("gradients of an adapter on an NF4 base are those on the widened base"
     const ModelPtr model = load_model(fixture(kModel), in_nf4());
     const ModelPtr wide = widen(*model);
     for (const ModelPtr& one : {model, wide}) {
-      for (auto& parameter : one->parameters()) parameter.set_requires_grad(false);
-      const LoraConfig config = load_adapter(*one, adapter(kind));
-      for (const AdapterTensor& tensor : adapter_tensors(*one, config)) {
+      for (auto& parameter : one->module().parameters()) parameter.set_requires_grad(false);
+      const LoraConfig config = load_adapter(one->module(), adapter(kind));
+      for (const AdapterTensor& tensor : adapter_tensors(one->module(), config)) {
         at::Tensor(tensor.value).set_requires_grad(true);
       }
       loss_of(logits_of(*one, golden), golden["labels"]).backward();
@@ -284,7 +285,7 @@ TEST_CASE("modules to save stay out of NF4; PiSSA can't split an NF4 weight") {
   CHECK_THROWS_WITH(attach_lora(model->module(), config, at::detail::createCPUGenerator(1)),
                     Contains("pissa can't split the layer's weight: got weights in NF4"));
   config.r = 40;
-  CHECK_THROWS_WITH(attach_lora(*load(), config, at::detail::createCPUGenerator(1)),
+  CHECK_THROWS_WITH(attach_lora(load()->module(), config, at::detail::createCPUGenerator(1)),
                     Contains("got rank 40, wanted at most 32"));
 }
 

@@ -170,7 +170,8 @@ TEST_CASE("dropout acts in front of A, in training only") {
   const auto module = std::make_shared<Linear>(64, 8, false);
   Linear& linear = *module;
   initialize_weights(linear, 0.3, at::detail::createCPUGenerator(1));
-  linear.set_lora(std::make_shared<LoraBranch>(linear, 2, 1.0, 0.5));
+  linear.set_lora(
+      std::make_shared<LoraBranch>(linear, BranchOptions{.r = 2, .scaling = 1.0, .dropout = 0.5}));
   initialize_weights(*linear.lora()->a(), 0.3, at::detail::createCPUGenerator(2));
   initialize_weights(*linear.lora()->b(), 0.3, at::detail::createCPUGenerator(3));
   const at::Tensor x = at::rand({4, 64});

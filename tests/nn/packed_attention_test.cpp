@@ -2,6 +2,8 @@
 // against LibTorch's autograd.
 #include "vlm/nn/packed_attention.h"
 
+#include <c10/core/GradMode.h>
+
 #include "tests/support/tensors.h"
 #include "vlm/nn/attention.h"
 #include "vlm/nn/frozen_linear.h"

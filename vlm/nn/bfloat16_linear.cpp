@@ -194,4 +194,16 @@ at::Tensor bfloat16_linear(const at::Tensor& x, const at::Tensor& weight, const 
   return multiply(x, weight, bias);
 }
 
+at::Tensor times_bfloat16(const at::Tensor& dy, const at::Tensor& weight) {
+  const at::Tensor rows = dy.reshape({-1, dy.size(-1)}).contiguous();
+  at::Tensor dx = at::zeros({rows.size(0), weight.size(1)}, dy.options());
+  over_blocks(weight.contiguous(),
+              [&](const at::Tensor& block, std::int64_t n, std::int64_t count) {
+                dx.addmm_(rows.narrow(1, n, count), block);
+              });
+  std::vector<std::int64_t> shape = dy.sizes().vec();
+  shape.back() = weight.size(1);
+  return dx.view(shape);
+}
+
 }  // namespace vlm

@@ -199,7 +199,7 @@ TEST_CASE("a message's own flag says whether it is learned") {
       {"role":"assistant","content":"e","training":false},{"role":"user","content":"f"}]})"),
                                   {});
   using Flags = std::vector<std::optional<bool>>;
-  CHECK(sample.loss == Flags{std::nullopt, false, true, true, false, std::nullopt});
+  CHECK((sample.loss == Flags{std::nullopt, false, true, true, false, std::nullopt}));
   CHECK(parse_row(row_of(user("\"a\"")), {}).loss.empty());
   CHECK(error_of(R"({"messages":[{"role":"user","content":"a","loss":2}]})") ==
         "f:1: loss: wrong value: got number 2, wanted true, false, 1 or 0");

@@ -166,7 +166,7 @@ TEST_CASE("what is wrong with one row is its own error") {
           R"({"image": "a", "messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]})"),
       Contains("image parts don't fit the row's pictures: got 0 parts, wanted 1"));
   CHECK_THAT(error_of(R"({"messages": [{"role": "user", "content": [{"type": "video"}]}]})"),
-             Contains("unknown content part: got 'video'"));
+             Contains("more video parts than videos in the row: got 0 videos"));
   CHECK_THAT(
       error_of(
           R"({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a", "detail": "low"}}]}]})"),

@@ -46,7 +46,8 @@ struct Shown {
 Shown show(Session& session, const std::string& path, const data::VideoSampling& sampling = {}) {
   ShownMedia media(session.generator->processor(), session.generator->encoder());
   media.add(VideoRequest{path, {sampling}});
-  REQUIRE(session.generator->read(media));
+  const bool is_read = session.generator->read(media);  // may throw, which REQUIRE doesn't let out
+  REQUIRE(is_read);
   CHECK_FALSE(media.has_more());
   return {media.features()->features, media.processed().texts.at(0).text, media.seen().at(0)};
 }
