@@ -8,11 +8,13 @@
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/linspace.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cmath>
@@ -24,7 +26,8 @@ namespace vlm {
 namespace {
 
 constexpr std::int64_t kPieceValues = 1 << 20;  // quantized or expanded at a time on a CPU
-constexpr double kLeastScale = 1e-38;           // keeps a block of zeros from dividing by zero
+constexpr std::int64_t kLastingBytes = 64 << 10;
+constexpr double kLeastScale = 1e-38;  // keeps a block of zeros from dividing by zero
 
 constexpr float kNf4[16] = {-1.0F,
                             -0.6961928009986877F,
@@ -42,6 +45,17 @@ constexpr float kNf4[16] = {-1.0F,
                             0.5626170039176941F,
                             0.7229568362236023F,
                             1.0F};
+
+// Memory of its own from the system for bytes that stay: in the heap they would lie scattered
+// between the holes that temporaries leave, which together are several times their size.
+at::Tensor empty_lasting(std::int64_t bytes, const at::TensorOptions& options) {
+  if (!options.device().is_cpu() || bytes < kLastingBytes) return at::empty({bytes}, options);
+  const auto size = static_cast<std::size_t>(bytes);
+  void* memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  TORCH_CHECK(memory != MAP_FAILED, "no memory for ", bytes, " bytes of weights");
+  return at::from_blob(
+      memory, {bytes}, [size](void* begin) { ::munmap(begin, size); }, options);
+}
 
 std::int64_t ceil_divide(std::int64_t count, std::int64_t size) {
   return (count + size - 1) / size;
@@ -169,7 +183,7 @@ Nf4Weight quantize_nf4(const at::Tensor& weight) {
   const at::Tensor flat = weight.detach().reshape({-1}), levels = nf4_levels(weight.device());
   const std::int64_t count = flat.numel();
   Nf4Weight stored{.shape = weight.sizes().vec()};
-  stored.codes = at::empty({ceil_divide(count, 2)}, flat.options().dtype(at::kByte));
+  stored.codes = empty_lasting(ceil_divide(count, 2), flat.options().dtype(at::kByte));
   const at::Tensor scales =
       at::empty({ceil_divide(count, kNf4Block)}, flat.options().dtype(at::kFloat));
   const std::int64_t step = weight.is_cpu() ? kPieceValues : count;
@@ -186,6 +200,8 @@ Nf4Weight quantize_nf4(const at::Tensor& weight) {
   stored.absmax_mean = scales.mean();
   stored.absmax =
       quantize_blockwise(scales - stored.absmax_mean, dynamic_levels(true, weight.device()));
+  stored.absmax.codes =
+      empty_lasting(scales.numel(), stored.codes.options()).copy_(stored.absmax.codes);
   return stored;
 }
 
