@@ -3,13 +3,13 @@
 
     .deps/parity-venv/bin/python scripts/make_motion.py [--out .data/motion] [--train 6000] [--test 400]
 
-OUT/train/*.mp4 with train.jsonl, OUT/test/*.mp4 with test.jsonl, OUT/plain/*.mp4 (on plain ground) with plain.jsonl: H.264, 128 x 128, 10 frames a second, 3 seconds. The
-photographs are those that pip's scikit-image brings (public domain or CC0); training and test share none. No single
-frame tells the direction: the shape may enter and leave the picture, so that it can stand anywhere at any time whichever
-way it moves. test_frozen.jsonl and test_shuffled.jsonl are controls: the clips of test.jsonl with the frame of
-their middle shown throughout, and with their frames in random order (which still shows along which axis the shape stands).
-*_path.jsonl ask for the shape's place in
-each frame as well, before the direction; *_what.jsonl ask for colour and shape. Needs numpy, Pillow and the ffmpeg program; the same seed gives the same clips.
+OUT/train/*.mp4, OUT/plain/*.mp4 (on plain ground) and OUT/test/*.mp4, each with a JSONL file: H.264, 128 x 128, 10
+frames a second, 3 seconds. The photographs are those that pip's scikit-image brings (public domain or CC0); training
+and test share none. The shape may enter and leave the picture, so that where it stands in the middle of a clip says
+nothing about where it goes. test_frozen.jsonl and test_shuffled.jsonl are controls: the clips of test.jsonl with the
+frame of their middle shown throughout, and with their frames in random order (which still shows along which axis the
+shape stands). *_path.jsonl ask for the shape's place in each frame as well, before the direction; *_what.jsonl ask for
+colour and shape. Needs numpy, Pillow and the ffmpeg program; the same seed gives the same clips.
 """
 import argparse
 import pathlib
@@ -41,7 +41,7 @@ SIDE, FPS, FRAMES = 128, 10, 30
 # with at most two of them: first and last.
 SAMPLED = [0, 29]
 MIDDLE, SAMPLED_APART = 14, 14.5
-GRID = 10  # columns and rows that a place is told by
+GRID = 5  # columns and rows that a place is told by
 CLIPS_A_RUN = 500
 
 
@@ -92,7 +92,7 @@ def choose_path(chance, direction):
 
 
 def tell_places(centre_x, centre_y):
-    """Column and row, 0 to 9, in each sampled frame: "53,55,--"; "--" where the centre is out of the picture."""
+    """Column and row, 0 to 4, in each sampled frame: "21,--"; "--" where the centre is out of the picture."""
     places = [(int(np.floor(centre_x[frame] * GRID)), int(np.floor(centre_y[frame] * GRID))) for frame in SAMPLED]
     return ",".join(f"{x}{y}" if 0 <= x < GRID and 0 <= y < GRID else "--" for x, y in places)
 
@@ -116,9 +116,10 @@ def draw_clip(photograph, chance, direction):
 
 def encode(clips, pattern):
     """Writes clips (an iterator of frame arrays) as MP4 files by ffmpeg; pattern has a %05d."""
-    command = ["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{SIDE}x{SIDE}", "-r", str(FPS),
-               "-i", "-", "-c:v", "libx264", "-preset", "veryfast", "-crf", "21", "-pix_fmt", "yuv420p", "-threads", "1",
-               "-bf", "0", "-g", str(FRAMES), "-keyint_min", str(FRAMES), "-sc_threshold", "0",
+    command = ["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{SIDE}x{SIDE}",
+               "-r", str(FPS), "-i", "-", "-c:v", "libx264", "-preset", "veryfast", "-crf", "21",
+               "-pix_fmt", "yuv420p", "-threads", "1", "-bf", "0", "-g", str(FRAMES), "-keyint_min", str(FRAMES),
+               "-sc_threshold", "0",
                "-fflags", "+bitexact", "-flags:v", "+bitexact",
                "-f", "segment", "-segment_time", str(FRAMES / FPS), "-segment_format", "mp4", "-reset_timestamps", "1",
                str(pattern)]
@@ -203,7 +204,7 @@ def main():
     parser.add_argument("--plain", type=int, default=1500, help="clips on plain ground, to begin with")
     parser.add_argument("--test", type=int, default=400, help="clips to measure on")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--examples", action="store_true", help="write four clips over one photograph, and nothing else")
+    parser.add_argument("--examples", action="store_true", help="write four clips over one photograph and no more")
     options = parser.parse_args()
     packages = Packages(options.cache)
     if options.examples:

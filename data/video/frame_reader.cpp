@@ -158,21 +158,22 @@ bool FrameReader::land_on(std::size_t key) {
 }
 
 bool FrameReader::jump_to(std::size_t key) {
-  const bool is_next = key == key_ + 1 && !has_packet_;
+  // The next key frame isn't far, and any one ahead is reached where the format can't seek.
+  const bool reads_on = key > key_ && !has_packet_ && (key == key_ + 1 || !can_seek_);
   decoder_->flush();
   holds_frame_ = has_packet_ = has_ended_ = false;
   passed_ = INT64_MIN;
   last_index_ = -1;
   const KeyFrame& wanted = table_->keys[key];
-  bool landed = is_next && land_on(key);
-  landed = landed || (container_.jump(wanted.pts) && land_on(key));
-  landed = landed || (wanted.dts != AV_NOPTS_VALUE && container_.jump(wanted.dts) && land_on(key));
-  if (!landed) {
-    container_.restart();
-    landed = land_on(key);
-  }
   key_ = key;
-  return landed;
+  if (reads_on && land_on(key)) return true;
+  if (can_seek_) {
+    if (container_.jump(wanted.pts) && land_on(key)) return true;
+    if (wanted.dts != AV_NOPTS_VALUE && container_.jump(wanted.dts) && land_on(key)) return true;
+  }
+  can_seek_ = false;
+  container_.restart();
+  return land_on(key);
 }
 
 // False when jumping failed.
@@ -199,16 +200,31 @@ FrameReader::Step FrameReader::compare_first_jump(std::int64_t pts) {
   is_comparing_ = true;
   last_index_ = -1;
   Step step = Step::kPassed;
-  if (key == 1 || table_->keys.size() < 2)
+  if (key == 1) {
     start_over();
-  else if (!jump_to(key - 1))
+  } else if (!jump_to(key - 1)) {
     step = Step::kBadKey;
+  }
   if (step == Step::kPassed) step = decode_until(pts);
   is_comparing_ = false;
   if (step != Step::kFrame) return step == Step::kEnd ? Step::kBadKey : step;
   const std::vector<std::uint8_t> through = pixels_of(*frame_);
   if (!position_for(pts) || decode_until(pts) != Step::kFrame) return Step::kBadKey;
   return pixels_of(*frame_) == through ? Step::kFrame : Step::kBadKey;
+}
+
+bool FrameReader::begins_as(const FrameTable& table, std::size_t count) {
+  plan(table, {});
+  is_comparing_ = true;
+  last_index_ = -1;
+  Step step = Step::kPassed;
+  for (std::size_t i = 0; i < std::min(count, table.pts.size()) && step != Step::kUnknown; ++i) {
+    step = decode_until(table.pts[i]);
+  }
+  is_comparing_ = false;
+  table_ = nullptr;  // until the next plan all frames count
+  start_over();
+  return step != Step::kUnknown;
 }
 
 FrameReader::Outcome FrameReader::read(std::int64_t index, AVFrame& frame) {

@@ -28,6 +28,10 @@ class FrameReader {
   // The first frame that decodes, which stays the next to be read; null when there is none.
   const AVFrame* peek();
 
+  // Whether the first frames that come out are the table's first, with none between. Then stands at
+  // the start again.
+  bool begins_as(const FrameTable& table, std::size_t count);
+
   enum class Outcome { kFound, kMissing, kTableIsWrong };
 
   // Begins a pass over ascending indices of the table, which must live until the next pass.
@@ -74,6 +78,7 @@ class FrameReader {
   bool has_ended_ = false;                     // the decoder was told that no more comes
   bool is_comparing_ = false;
   bool trusts_jumps_ = true;
+  bool can_seek_ = true;  // the format finds key frames by time stamp
   bool has_compared_ = false;
 };
 

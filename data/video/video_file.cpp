@@ -23,6 +23,14 @@ namespace {
 // As a share: where a header says another rate than the times of the frames, they are right.
 constexpr double kRateError = 0.1;
 
+// Enough to see whether packets are frames.
+constexpr std::size_t kFirstFrames = 8;
+
+// Each half of an interlaced frame may be a packet.
+bool comes_in_fields(const AVStream& stream) {
+  return stream.codecpar->field_order > AV_FIELD_PROGRESSIVE;
+}
+
 // libav* must talk to our log before any of it runs.
 const std::filesystem::path& prepared(const std::filesystem::path& path) {
   redirect_av_messages();
@@ -126,7 +134,8 @@ void VideoFile::State::check_start() {
   if (!first) refuse_undecodable("no frame can be decoded");
   if (!table_.has_labels) return;
   const std::int64_t index = table_.find(first->pts);
-  if (index == 0) return;
+  if (index == 0 && !comes_in_fields(container_.stream())) return;
+  if (index == 0 && reader_.begins_as(table_, kFirstFrames)) return;
   if (table_.is_guess) {
     container_.restart();
     table_ = scan_packets(container_, limits_, where());

@@ -50,7 +50,7 @@ TEST_CASE("killed at random moments, a run ends bit by bit as one that was not")
   while (kills < wanted) {
     const std::string output = "parts" + std::to_string(runs++);
     // Late enough to get past loading, early enough not to let it finish too often.
-    std::uniform_int_distribution<long> delay(0, whole_ms);
+    std::uniform_int_distribution<long> delay(whole_ms / 5, whole_ms * 9 / 10);
     bool is_done = false;
     while (!is_done) {
       ChildProcess part(arguments(folder, output), folder.at("part.log"));

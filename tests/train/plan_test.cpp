@@ -44,8 +44,10 @@ TrainConfig make_config(const std::filesystem::path& folder) {
 }
 
 std::vector<StepData> load_all(const TrainConfig& config, const Processor& processor,
-                               const LoaderOptions& options) {
+                               LoaderOptions options) {
   const TrainingData data = load_training_data(config, processor);
+  data::SkippedSamples skipped;
+  options.skipped = &skipped;
   StepLoader loader(*data.plan, data.datasets, processor, options, 0);
   std::vector<StepData> steps;
   for (std::int64_t i = 0; i < data.plan->total_steps(); ++i) steps.push_back(loader.next());

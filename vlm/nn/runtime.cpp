@@ -3,9 +3,11 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <dlfcn.h>
+#include <malloc.h>
 #include <sys/resource.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
@@ -64,7 +66,20 @@ at::Device prepare_runtime(const RuntimeOptions& options) {
   return device;
 }
 
+void return_freed_memory() {
+#ifdef __GLIBC__
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
+  ::mallopt(M_ARENA_MAX, 2);
+#endif
+}
+
 double peak_rss_mb() {
+  // getrusage's figure is also that of the program that started this one, if that was larger.
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    double kilobytes = 0;
+    if (word == "VmHWM:" && status >> kilobytes) return kilobytes * 1024 / 1e6;
+  }
   struct rusage usage = {};
   ::getrusage(RUSAGE_SELF, &usage);
   return static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;

@@ -24,6 +24,11 @@ struct RuntimeOptions {
 // asked for and there is none, saying why.
 at::Device prepare_runtime(const RuntimeOptions& options);
 
+// Makes the allocator give freed tensors of 1 MB and more back to the system at once. For training,
+// whose activations come and go in layers: a heap would keep holes of them, up to a sixth of the
+// peak.
+void return_freed_memory();
+
 // Largest resident set of this process so far, in MB (10⁶ bytes).
 double peak_rss_mb();
 
