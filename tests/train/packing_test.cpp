@@ -228,6 +228,8 @@ TEST_CASE("pictures are encoded once, kept, and read by the next run") {
   const at::Tensor found = store.features_of(*model, fresh);
   CHECK_FALSE(store.is_released());
   check_close(found, encode_pictures(*model, fresh));
+  store.release_tower(*model, [] { return load_model(fixture(kModel), {}); });
+  CHECK_FALSE(store.is_released());  // it was needed once, so it stays
 
   // Other weights, other entries.
   model->picture_weights()[0].second.data().add_(1);

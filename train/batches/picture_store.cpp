@@ -146,6 +146,7 @@ at::Tensor PictureStore::features_of(VisionLanguageModel& model,
   if (pictures.features.defined()) return pictures.features.to(model.device());
   // Looked up when the batch was made, perhaps before an earlier step encoded the same picture.
   if (const auto known = find(pictures.key)) return known->features.to(model.device());
+  is_needed_ = is_needed_ || is_released();
   restore_tower(model);
   const c10::NoGradGuard no_grad;
   const at::Tensor features = model.encode_images(pictures.pixel_values, {});
@@ -178,7 +179,7 @@ void PictureStore::write_entries() {
 }
 
 void PictureStore::release_tower(VisionLanguageModel& model, std::function<ModelPtr()> reload) {
-  if (!cache_ || reload_) return;
+  if (!cache_ || reload_ || is_needed_) return;
   std::int64_t bytes = 0;
   for (const auto& [name, weight] : model.picture_weights()) {
     bytes += static_cast<std::int64_t>(weight.nbytes());

@@ -47,8 +47,9 @@ class PictureStore : public data::PictureLookup {
   at::Tensor features_of(VisionLanguageModel& model, const data::Batch& batch);
 
   // Lets the model's vision tower go, where features have come from the cache alone for a while;
-  // `reload` brings it back should a picture be missing after all. The weights are gone from
-  // memory, and named_parameters() has empty ones in their place.
+  // `reload` brings it back should a picture be missing after all, and then it stays: the cache
+  // doesn't hold them all. The weights are gone from memory, and named_parameters() has empty ones
+  // in their place.
   void release_tower(VisionLanguageModel& model, std::function<ModelPtr()> reload);
   void restore_tower(VisionLanguageModel& model);
 
@@ -66,6 +67,7 @@ class PictureStore : public data::PictureLookup {
   std::string settings_;
   std::int64_t encoded_ = 0;
   std::function<ModelPtr()> reload_;
+  bool is_needed_ = false;  // a picture was missing while the tower was released
 
   std::mutex mutex_;
   std::condition_variable changed_;
