@@ -1,7 +1,7 @@
-# One static library a folder, with the subfolders named by ALSO. TORCH: it uses LibTorch's tensors; MODULES: it defines
-# LibTorch modules. Both decide which precompiled header it shares with others.
+# One static library a folder, with the subfolders named by ALSO. TORCH: it uses LibTorch, whose
+# tensors are in a precompiled header. SEPARATE: its files are never compiled together.
 function(vlm_add_folder target folder)
-  cmake_parse_arguments(ARG "TORCH;MODULES" "" "LINK;ALSO" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH;SEPARATE" "" "LINK;ALSO" ${ARGN})
   list(TRANSFORM ARG_ALSO REPLACE ".+" "${CMAKE_SOURCE_DIR}/${folder}/\\0/*.cpp")
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/*.cpp ${ARG_ALSO})
   if(NOT sources)
@@ -11,16 +11,18 @@ function(vlm_add_folder target folder)
   add_library(${target} STATIC ${sources})
   target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
   target_link_libraries(${target} PUBLIC ${ARG_LINK})
-  if(ARG_TORCH OR ARG_MODULES)
-    # Files of one folder are compiled together, so that they share the cost of templates. What stands in anonymous
-    # namespaces needs names of its own within a folder.
-    set_target_properties(${target} PROPERTIES UNITY_BUILD ${VLM_UNITY_BUILD} UNITY_BUILD_BATCH_SIZE 8)
+  if(NOT ARG_SEPARATE)
+    vlm_compile_together(${target})
   endif()
-  if(ARG_MODULES)
-    vlm_use_torch(${target} module)
-  elseif(ARG_TORCH)
+  if(ARG_TORCH)
     vlm_use_torch(${target} torch)
   endif()
+endfunction()
+
+# Files of one folder share the cost of templates. What stands in anonymous namespaces needs names of its own within a
+# folder.
+function(vlm_compile_together target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${VLM_UNITY_BUILD} UNITY_BUILD_BATCH_SIZE 12)
 endfunction()
 
 # Makes NAME_pch: cmake/NAME_pch.h, precompiled once with the compile options given, for targets that reuse it.

@@ -3,13 +3,14 @@
 
     .deps/parity-venv/bin/python scripts/make_motion.py [--out .data/motion] [--train 6000] [--test 400]
 
-OUT/train/*.mp4, OUT/plain/*.mp4 (on plain ground) and OUT/test/*.mp4, each with a JSONL file: H.264, 128 x 128, 10
-frames a second, 3 seconds. The photographs are those that pip's scikit-image brings (public domain or CC0); training
-and test share none. The shape may enter and leave the picture, so that where it stands in the middle of a clip says
-nothing about where it goes. test_frozen.jsonl and test_shuffled.jsonl are controls: the clips of test.jsonl with the
-frame of their middle shown throughout, and with their frames in random order (which still shows along which axis the
-shape stands). *_path.jsonl ask for the shape's place in each frame as well, before the direction; *_what.jsonl ask for
-colour and shape. Needs numpy, Pillow and the ffmpeg program; the same seed gives the same clips.
+OUT/train/*.mp4 and OUT/test/*.mp4, each with a JSONL file: H.264, 128 x 128, 10 frames a second, 3 seconds. The
+photographs are those that pip's scikit-image brings (public domain or CC0); training and test share none. Where the
+shape stands in the middle of a clip says nothing about where it goes. test_frozen.jsonl and test_shuffled.jsonl are
+controls: the clips of test.jsonl with the frame of their middle shown throughout, and with their frames in random order
+(which still shows along which axis the shape moves). *_path.jsonl ask for the shape's place in each frame as well,
+before the direction. OUT/plain_places/*.png (on plain ground), OUT/places/*.png (over photographs, more or less faded)
+and their JSONL files, to begin a training with, are single pictures that ask for the place. Needs numpy, Pillow and the
+ffmpeg program; the same seed gives the same clips.
 """
 import argparse
 import pathlib
@@ -31,7 +32,7 @@ TEST_PICTURES = ["chelsea.png", "rocket.jpg"]
 
 QUESTION = "Which way does the shape move?"
 PATH_QUESTION = "Where is the shape in each frame, and which way does it move?"
-WHAT_QUESTION = "What moves in this video?"
+PLACE_QUESTION = "Where is the shape?"
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 COLOURS = {"blue": (30, 60, 220), "green": (20, 160, 40), "red": (215, 30, 35), "teal": (0, 150, 150),
            "yellow": (245, 215, 40), "white": (250, 250, 250)}
@@ -40,8 +41,9 @@ SIDE, FPS, FRAMES = 128, 10, 30
 # SmolVLM2's rule takes frames 0, 14 and 29 of such a clip at its one frame a second; configs/motion.json is content
 # with at most two of them: first and last.
 SAMPLED = [0, 29]
-MIDDLE, SAMPLED_APART = 14, 14.5
-GRID = 5  # columns and rows that a place is told by
+MIDDLE = 14
+GRID = 4  # columns and rows that a place is told by
+MARGIN = 0.18  # of a side, that the centre keeps from the edges in the sampled frames
 CLIPS_A_RUN = 500
 
 
@@ -63,7 +65,7 @@ def crop(photograph, chance):
     side = int(min(photograph.size) * chance.uniform(0.4, 1.0))
     left, top = (chance.randint(0, edge - side) for edge in photograph.size)
     square = photograph.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    pixels = np.asarray(square, dtype=np.float32)
+    pixels = np.array(square, dtype=np.float32)
     return pixels[:, ::-1] if chance.random() < 0.5 else pixels
 
 
@@ -79,39 +81,71 @@ def coverage(shape, x, y, radius):
     return np.clip(inside + 0.5, 0, 1)
 
 
+def choose_middle(chance):
+    """(a centre in the middle of a clip, along one axis, the way to go from the first to the last frame), in sides."""
+    way = chance.uniform(0.25, 0.45)
+    return chance.uniform(MARGIN + way / 2, 1 - MARGIN - way / 2), way
+
+
 def choose_path(chance, direction):
     """Where the centre stands in each frame, along the axis of motion and across it, in sides of the picture.
 
-    In the middle of the clip any place is equally likely whichever way the shape moves; it then has stood, or will
-    stand, in the picture one sampled frame before or after.
+    In the middle of the clip both are drawn alike, whichever way the shape moves: one frame of there tells neither
+    direction nor axis.
     """
-    step = chance.uniform(0.12, 0.22)  # between two sampled frames
-    frames = np.arange(FRAMES, dtype=np.float32)
-    along = chance.uniform(0.05, 0.95) + sum(DIRECTIONS[direction]) * step * (frames - MIDDLE) / SAMPLED_APART
-    return along, chance.uniform(0.05, 0.95), step
+    (middle, way), (across, _) = choose_middle(chance), choose_middle(chance)
+    way *= sum(DIRECTIONS[direction])
+    return middle + way * (np.arange(FRAMES, dtype=np.float32) / (FRAMES - 1) - 0.5), across, abs(way)
 
 
-def tell_places(centre_x, centre_y):
-    """Column and row, 0 to 4, in each sampled frame: "21,--"; "--" where the centre is out of the picture."""
-    places = [(int(np.floor(centre_x[frame] * GRID)), int(np.floor(centre_y[frame] * GRID))) for frame in SAMPLED]
-    return ",".join(f"{x}{y}" if 0 <= x < GRID and 0 <= y < GRID else "--" for x, y in places)
+def tell_place(x, y):
+    """Column and row, 0 to 3, of a place in sides of the picture: "21"."""
+    return f"{int(x * GRID)}{int(y * GRID)}"
+
+
+def draw_shape(background, shape, colour, centre_x, centre_y, radius):
+    """The background with the shape at each of the centres [frames], in sides: uint8 [frames, SIDE, SIDE, 3]."""
+    grid_y, grid_x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32) + 0.5
+    alpha = coverage(shape, grid_x - centre_x[:, None, None] * SIDE, grid_y - centre_y[:, None, None] * SIDE,
+                     np.float32(radius * SIDE))[..., None]
+    return (background * (1 - alpha) + np.asarray(COLOURS[colour], dtype=np.float32) * alpha).round().astype(np.uint8)
+
+
+def choose_look(photograph, chance, faded=False):
+    background = crop(photograph, chance) if photograph else plain_ground(chance)
+    if faded:
+        background += (plain_ground(chance) - background) * np.float32(chance.random())
+    return {"background": background, "colour": chance.choice(list(COLOURS)),
+            "shape": chance.choice(SHAPES), "radius": chance.uniform(0.12, 0.18)}
 
 
 def draw_clip(photograph, chance, direction):
     """(frames uint8 [FRAMES, SIDE, SIDE, 3], what is shown)."""
-    background = crop(photograph, chance) if photograph else plain_ground(chance)
-    colour, shape = chance.choice(list(COLOURS)), chance.choice(SHAPES)
-    radius = chance.uniform(0.09, 0.15) * SIDE
-    along, across, step = choose_path(chance, direction)
-    horizontal = DIRECTIONS[direction][0] != 0
+    look = choose_look(photograph, chance)
+    along, across, way = choose_path(chance, direction)
     fixed = np.full(FRAMES, across, dtype=np.float32)
-    centre_x, centre_y = (along, fixed) if horizontal else (fixed, along)
-    grid_y, grid_x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32) + 0.5
-    alpha = coverage(shape, grid_x - centre_x[:, None, None] * SIDE, grid_y - centre_y[:, None, None] * SIDE,
-                     np.float32(radius))[..., None]
-    frames = background * (1 - alpha) + np.asarray(COLOURS[colour], dtype=np.float32) * alpha
-    shown = {"colour": colour, "shape": shape, "step": round(step, 3), "places": tell_places(centre_x, centre_y)}
-    return frames.round().astype(np.uint8), shown
+    centre_x, centre_y = (along, fixed) if DIRECTIONS[direction][0] != 0 else (fixed, along)
+    places = ",".join(tell_place(centre_x[frame], centre_y[frame]) for frame in SAMPLED)
+    shown = {"colour": look["colour"], "shape": look["shape"], "way": round(way, 3), "places": places}
+    return draw_shape(centre_x=centre_x, centre_y=centre_y, **look), shown
+
+
+def make_places(name, photographs, count, seed, out):
+    """OUT/NAME/*.png, each with a shape anywhere a clip may show one over a faded photograph, and OUT/NAME.jsonl."""
+    (out / name).mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(count):
+        chance = random.Random(seed * 1_000_003 + number)
+        x, y = (np.array([chance.uniform(MARGIN, 1 - MARGIN)], dtype=np.float32) for _ in "xy")
+        pixels = draw_shape(centre_x=x, centre_y=y, **choose_look(chance.choice(photographs), chance, faded=True))[0]
+        path = f"{name}/{number:05d}.png"
+        Image.fromarray(pixels).save(out / path)
+        rows.append({"messages": [{"role": "user", "content": [{"type": "image"},
+                                                               {"type": "text", "text": PLACE_QUESTION}]},
+                                  {"role": "assistant", "content": [{"type": "text",
+                                                                     "text": tell_place(x[0], y[0])}]}],
+                     "images": [path]})
+    write_jsonl(out / f"{name}.jsonl", rows)
 
 
 def encode(clips, pattern):
@@ -180,10 +214,6 @@ def path_rows(rows):
     return [sample(path, PATH_QUESTION, f"{shown['places']}: {direction}") for path, direction, shown in rows]
 
 
-def what_rows(rows):
-    return [sample(path, WHAT_QUESTION, f"a {shown['colour']} {shown['shape']}") for path, _, shown in rows]
-
-
 def make_examples(out, packages):
     """OUT/DIRECTION.mp4 over chelsea.png (CC0), with examples.jsonl."""
     photographs = load_photographs(packages, TEST_PICTURES[:1])
@@ -201,7 +231,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(".data/motion"))
     parser.add_argument("--cache", type=pathlib.Path, default=pathlib.Path(".data/cache"), help="for the wheel")
     parser.add_argument("--train", type=int, default=6000, help="clips to train on")
-    parser.add_argument("--plain", type=int, default=1500, help="clips on plain ground, to begin with")
+    parser.add_argument("--places", type=int, default=12000, help="single pictures of each kind")
     parser.add_argument("--test", type=int, default=400, help="clips to measure on")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--examples", action="store_true", help="write four clips over one photograph and no more")
@@ -212,18 +242,15 @@ def main():
         return
     train = load_photographs(packages, TRAIN_PICTURES)
     test = load_photographs(packages, TEST_PICTURES)
-    rows = in_runs(drawn_clips([None], options.plain, options.seed + 2), options.out / "plain", CHANGES[""])
-    write_jsonl(options.out / "plain.jsonl", direction_rows(rows))
-    write_jsonl(options.out / "plain_path.jsonl", path_rows(rows))
+    make_places("plain_places", [None], options.places, options.seed + 2, options.out)
+    make_places("places", train, options.places, options.seed + 3, options.out)
     rows = in_runs(drawn_clips(train, options.train, options.seed), options.out / "train", CHANGES[""])
     write_jsonl(options.out / "train.jsonl", direction_rows(rows))
     write_jsonl(options.out / "train_path.jsonl", path_rows(rows))
-    write_jsonl(options.out / "train_what.jsonl", what_rows(rows[::4]))
     for name, change in CHANGES.items():
         rows = in_runs(drawn_clips(test, options.test, options.seed + 1), options.out / f"test{name}", change)
         write_jsonl(options.out / f"test{name}.jsonl", direction_rows(rows))
         write_jsonl(options.out / f"test{name}_path.jsonl", path_rows(rows))
-    write_jsonl(options.out / "test_what.jsonl", what_rows(rows))
 
 
 if __name__ == "__main__":

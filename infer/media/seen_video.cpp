@@ -53,7 +53,7 @@ std::vector<std::string> video_column_names(bool has_dropped) {
   return names;
 }
 
-OrderedJson describe(const data::VideoSampling& sampling, const FrameSampling& defaults) {
+OrderedJson describe_sampling(const data::VideoSampling& sampling, const FrameSampling& defaults) {
   return {{"strategy", sampling.strategy},
           {"fps", sampling.fps.value_or(defaults.fps)},
           {"max_frames", sampling.max_frames.value_or(defaults.max_frames)},

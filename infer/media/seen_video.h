@@ -27,6 +27,6 @@ std::vector<std::string> video_column_names(bool has_dropped);
 
 // Everything that the choice of frames follows from, with the checkpoint's values where none are
 // given; for keys and journals.
-OrderedJson describe(const data::VideoSampling& sampling, const FrameSampling& defaults);
+OrderedJson describe_sampling(const data::VideoSampling& sampling, const FrameSampling& defaults);
 
 }  // namespace vlm::infer

@@ -44,7 +44,7 @@ Sample sample(std::vector<Message> messages,
   return made;
 }
 
-std::string error_of(const Sample& sample, const EncodeOptions& options = {}) {
+std::string sample_error(const Sample& sample, const EncodeOptions& options = {}) {
   try {
     encode_example(sample, processor(), options);
   } catch (const Error& error) {
@@ -151,11 +151,11 @@ TEST_CASE("a batch is padded on the right, and labels are shifted to what comes 
 TEST_CASE("a sample that can't be learned from is refused by name") {
   const Sample talk = sample({text("user", "What is this?"), text("assistant", "A cat.")});
   const auto length = static_cast<std::int64_t>(encode_example(talk, processor(), {}).ids.size());
-  CHECK(error_of(talk, {.max_length = length}) == "");
-  CHECK(error_of(talk, {.max_length = length - 1}) ==
+  CHECK(sample_error(talk, {.max_length = length}) == "");
+  CHECK(sample_error(talk, {.max_length = length - 1}) ==
         "t.jsonl:3: sample is too long: got " + std::to_string(length) +
             " tokens, wanted at most max_length = " + std::to_string(length - 1));
-  CHECK(error_of(sample({text("user", "What is this?")})) ==
+  CHECK(sample_error(sample({text("user", "What is this?")})) ==
         "t.jsonl:3: sample has nothing to learn: wanted at least one assistant turn");
 }
 
@@ -172,7 +172,7 @@ TEST_CASE("a sample that is too long is cut behind its pictures, or refused") {
   CHECK(
       encode_example(talk, processor(), {.max_length = length, .length_policy = cut.length_policy})
           .cut_tokens == 0);
-  CHECK(error_of(talk, {.max_length = 3, .length_policy = LengthPolicy::kTruncate}) ==
+  CHECK(sample_error(talk, {.max_length = 3, .length_policy = LengthPolicy::kTruncate}) ==
         "t.jsonl:3: sample has nothing to learn within max_length: got " +
             std::to_string(length - 3) + " tokens cut off");
 
@@ -189,7 +189,7 @@ TEST_CASE("a sample that is too long is cut behind its pictures, or refused") {
       seen, processor(), {.max_length = end + 1, .length_policy = LengthPolicy::kTruncate});
   CHECK(just.ids.size() == static_cast<std::size_t>(end + 1));
   CHECK(just.pictures.pixel_values.equal(full.pictures.pixel_values));
-  CHECK(error_of(seen, {.max_length = end - 1, .length_policy = LengthPolicy::kTruncate}) ==
+  CHECK(sample_error(seen, {.max_length = end - 1, .length_policy = LengthPolicy::kTruncate}) ==
         "t.jsonl:3: sample is too long, and cutting it would cut a picture: got " +
             std::to_string(full.ids.size()) +
             " tokens, wanted pictures within max_length = " + std::to_string(end - 1));
@@ -273,13 +273,13 @@ TEST_CASE("too long samples are passed over without a bound, where that is the p
 TEST_CASE("a picture that can't be read, or has no place, is refused with the sample's name") {
   const ScratchFolder scratch;
   const std::vector<Message> messages = {picture_and("user", "?"), text("assistant", "A cat.")};
-  CHECK(error_of(sample(messages, {scratch.at("none.png")})) ==
+  CHECK(sample_error(sample(messages, {scratch.at("none.png")})) ==
         "t.jsonl:3: " + scratch.at("none.png") +
             ": can't open the file: got No such file or directory");
   const std::string broken = scratch.write("broken.png", "GIF is not what this is");
-  CHECK(error_of(sample(messages, {broken})) ==
+  CHECK(sample_error(sample(messages, {broken})) ==
         "t.jsonl:3: " + broken + ": not a picture: wanted PNG, JPEG, WebP, BMP, TIFF or GIF");
-  CHECK(error_of(sample(messages, {picture("square"), picture("wide")})) ==
+  CHECK(sample_error(sample(messages, {picture("square"), picture("wide")})) ==
         "t.jsonl:3: image places in the conversation don't fit the pictures: got 1 places, "
         "wanted 2 for the pictures given");
 }

@@ -12,7 +12,7 @@
 namespace vlm::data {
 namespace {
 
-Message text(const std::string& role, const std::string& content) {
+Message turn(const std::string& role, const std::string& content) {
   return {.role = role, .content = {{.type = "text", .text = content}}};
 }
 
@@ -20,7 +20,7 @@ Message text(const std::string& role, const std::string& content) {
 std::string turns_of(const std::string& roles, TrainOn train_on, const Sample& like = {}) {
   Sample sample = like;
   for (const char role : roles) {
-    sample.messages.push_back(text(role == 'a'   ? "assistant"
+    sample.messages.push_back(turn(role == 'a'   ? "assistant"
                                    : role == 'u' ? "user"
                                                  : "system",
                                    "x"));

@@ -23,7 +23,7 @@ std::string bytes_of(const std::string& name) {
 }
 
 // What a decoding attempt says when it fails, or "" when it does not.
-std::string error_of(const std::string& bytes, const MediaLimits& limits = {}) {
+std::string media_error(const std::string& bytes, const MediaLimits& limits = {}) {
   try {
     decode_image(bytes, "p", limits);
   } catch (const Error& error) {
@@ -57,25 +57,25 @@ TEST_CASE("the bound on pixels is exact, for every format and kind") {
     const auto pixels =
         expected["shape"][0].get<std::int64_t>() * expected["shape"][1].get<std::int64_t>();
     const std::string bytes = bytes_of(name);
-    CHECK(error_of(bytes, {.max_pixels = pixels}).empty());
-    CHECK_THAT(error_of(bytes, {.max_pixels = pixels - 1}),
+    CHECK(media_error(bytes, {.max_pixels = pixels}).empty());
+    CHECK_THAT(media_error(bytes, {.max_pixels = pixels - 1}),
                Contains("p: picture has too many pixels: got "));
   }
 }
 
 TEST_CASE("a header that promises too much is refused at once") {
   const std::string big("\xff\xff", 2);
-  CHECK(error_of(patched(bytes_of("1.gif"), 6, big + big)) ==
+  CHECK(media_error(patched(bytes_of("1.gif"), 6, big + big)) ==
         "p: picture has too many pixels: got 65535 × 65535, wanted at most 178956970");
-  CHECK(error_of(patched(bytes_of("RGB.bmp"), 18, std::string("\0\0\1\0\0\0\1\0", 8))) ==
+  CHECK(media_error(patched(bytes_of("RGB.bmp"), 18, std::string("\0\0\1\0\0\0\1\0", 8))) ==
         "p: picture has too many pixels: got 65536 × 65536, wanted at most 178956970");
   // IHDR is followed by a checksum; its place is known, as the picture is our own.
   const std::string ihdr("IHDR\0\1\0\0\0\1\0\0\x08\2\0\0\0\xe3\xe6\xa7\xb4", 21);
-  CHECK(error_of(patched(bytes_of("RGB.png"), 12, ihdr)) ==
+  CHECK(media_error(patched(bytes_of("RGB.png"), 12, ihdr)) ==
         "p: picture has too many pixels: got 65536 × 65536, wanted at most 178956970");
   const std::string jpeg = bytes_of("RGB_420.jpg");
   const auto frame = jpeg.find("\xff\xc0");
-  CHECK(error_of(patched(jpeg, frame + 5, std::string("\xff\x00\xff\x00", 4))) ==
+  CHECK(media_error(patched(jpeg, frame + 5, std::string("\xff\x00\xff\x00", 4))) ==
         "p: picture has too many pixels: got 65280 × 65280, wanted at most 178956970");
 }
 
@@ -83,7 +83,8 @@ TEST_CASE("memory and work are bounded by the file and the bound on pixels") {
   // A chunk that promises 1.9 GB; libpng would allocate them.
   const std::string png = bytes_of("RGB.png");
   const std::string chunk("\x6f\x6f\x6f\x52zTXtRaw", 11);
-  CHECK(error_of(std::string(png).insert(png.find("IDAT") - 4, chunk)) == "p: truncated PNG file");
+  CHECK(media_error(std::string(png).insert(png.find("IDAT") - 4, chunk)) ==
+        "p: truncated PNG file");
   // One column of pixels, each row in a tile of a million columns.
   std::string tiff = bytes_of("RGB_tiles_big_endian.tiff");
   const auto set = [&](const std::string& tag, const std::string& value) {
@@ -95,7 +96,7 @@ TEST_CASE("memory and work are bounded by the file and the bound on pixels") {
   set(std::string("\1\1\0", 3), std::string("\0\1\0\0", 4));
   set(std::string("\1\x42\0", 3), std::string("\0\1\0\0", 4));
   set(std::string("\1\x43\0", 3), std::string("\0\0\0\x10", 4));
-  CHECK(error_of(tiff) == "p: corrupt TIFF file: got tiles of 65536 × 16 for 1 × 65536 pixels");
+  CHECK(media_error(tiff) == "p: corrupt TIFF file: got tiles of 65536 × 16 for 1 × 65536 pixels");
 }
 
 TEST_CASE("truncated files are refused") {
@@ -107,7 +108,7 @@ TEST_CASE("truncated files are refused") {
     const std::string bytes = bytes_of(name);
     for (const std::size_t tenths : {1, 3, 5, 7}) {
       INFO(tenths << " tenths of " << bytes.size() << " bytes");
-      CHECK_FALSE(error_of(bytes.substr(0, bytes.size() * tenths / 10)).empty());
+      CHECK_FALSE(media_error(bytes.substr(0, bytes.size() * tenths / 10)).empty());
     }
   }
 }
@@ -115,7 +116,7 @@ TEST_CASE("truncated files are refused") {
 TEST_CASE("errors of truncated files say so") {
   const auto half = [](const std::string& name) {
     const std::string bytes = bytes_of(name);
-    return error_of(bytes.substr(0, bytes.size() * 3 / 4));
+    return media_error(bytes.substr(0, bytes.size() * 3 / 4));
   };
   CHECK(half("RGB.png") == "p: truncated PNG file");
   CHECK(half("RGB_exif_behind.png") == "p: truncated PNG file");
@@ -128,28 +129,28 @@ TEST_CASE("errors of truncated files say so") {
   CHECK(half("P.gif") == "p: truncated GIF file");
   // Only the end marker of a JPEG is missing, and with it the certainty that all was there.
   const std::string jpeg = bytes_of("RGB_420.jpg");
-  CHECK(error_of(jpeg.substr(0, jpeg.size() - 2)) == "p: truncated JPEG file");
+  CHECK(media_error(jpeg.substr(0, jpeg.size() - 2)) == "p: truncated JPEG file");
 }
 
 TEST_CASE("errors of damaged files say what was found") {
   std::string png = bytes_of("RGB.png");
   png[png.find("IDAT") + 20] ^= 0x55;
-  CHECK_THAT(error_of(png), Contains("p: corrupt PNG file: got "));
+  CHECK_THAT(media_error(png), Contains("p: corrupt PNG file: got "));
   const std::string gif = bytes_of("P.gif");
-  CHECK(error_of(gif.substr(0, gif.find(',')) + ";") == "p: corrupt GIF file: got no frame");
+  CHECK(media_error(gif.substr(0, gif.find(',')) + ";") == "p: corrupt GIF file: got no frame");
   const std::string jpeg = bytes_of("RGB_420.jpg");
-  CHECK(error_of(patched(jpeg, jpeg.find("\xff\xc4") + 5, std::string(16, '\xff'))) ==
+  CHECK(media_error(patched(jpeg, jpeg.find("\xff\xc4") + 5, std::string(16, '\xff'))) ==
         "p: corrupt JPEG file: got Bogus Huffman table definition");
   const std::string webp = bytes_of("RGB.webp");
-  CHECK(error_of(patched(webp, webp.find("VP8 ") + 11, "abc")) ==
+  CHECK(media_error(patched(webp, webp.find("VP8 ") + 11, "abc")) ==
         "p: corrupt WebP file: got chunks that don't fit together");
   const std::string lossless = bytes_of("RGB_lossless.webp");
-  CHECK(error_of(patched(lossless, lossless.find("VP8L") + 13, std::string(60, '\xff'))) ==
+  CHECK(media_error(patched(lossless, lossless.find("VP8L") + 13, std::string(60, '\xff'))) ==
         "p: corrupt WebP file: got pixels that can't be decoded");
   const std::string animated = bytes_of("animated.webp");
-  CHECK(error_of(patched(animated, animated.find("VP8L") + 13, std::string(60, '\xff'))) ==
+  CHECK(media_error(patched(animated, animated.find("VP8L") + 13, std::string(60, '\xff'))) ==
         "p: corrupt WebP file: got pixels that can't be decoded");
-  CHECK(error_of(patched(bytes_of("RGB.tiff"), 4, std::string("\0\0\0\0", 4))) ==
+  CHECK(media_error(patched(bytes_of("RGB.tiff"), 4, std::string("\0\0\0\0", 4))) ==
         "p: corrupt TIFF file: got no directory");
 }
 
@@ -159,45 +160,45 @@ TEST_CASE("a JPEG of endless passes is refused") {
   const std::string last = jpeg.substr(scan, jpeg.size() - 2 - scan);
   std::string bytes = jpeg.substr(0, scan);
   for (int i = 0; i < 600; ++i) bytes += last;
-  CHECK(error_of(bytes + "\xff\xd9") == "p: corrupt JPEG file: got more than 500 scans");
+  CHECK(media_error(bytes + "\xff\xd9") == "p: corrupt JPEG file: got more than 500 scans");
 }
 
 TEST_CASE("unsupported kinds are named") {
   const std::string bmp = bytes_of("RGB.bmp");
-  CHECK(error_of(patched(bmp, 28, std::string("\2\0", 2))) ==
+  CHECK(media_error(patched(bmp, 28, std::string("\2\0", 2))) ==
         "p: unsupported kind of BMP: got 2 bits a pixel");
-  CHECK(error_of(patched(bmp, 30, std::string("\5", 1))) ==
+  CHECK(media_error(patched(bmp, 30, std::string("\5", 1))) ==
         "p: unsupported kind of BMP: got compression 5");
-  CHECK(error_of(patched(bmp, 14, std::string("\x42", 1))) ==
+  CHECK(media_error(patched(bmp, 14, std::string("\x42", 1))) ==
         "p: unsupported kind of BMP: got a header of 66 bytes");
-  CHECK(error_of(patched(bytes_of("RGB565_top_down.bmp"), 54, std::string("\1", 1))) ==
+  CHECK(media_error(patched(bytes_of("RGB565_top_down.bmp"), 54, std::string("\1", 1))) ==
         "p: unsupported kind of BMP: got a layout of colour bits");
-  CHECK(error_of(patched(bytes_of("runs8.bmp"), 28, std::string("\x10", 1))) ==
+  CHECK(media_error(patched(bytes_of("runs8.bmp"), 28, std::string("\x10", 1))) ==
         "p: corrupt BMP file: got run lengths without a palette");
   std::string tiff = bytes_of("RGB16.tiff");
   const auto photometric = tiff.find(std::string("\x06\1\3\0\1\0\0\0\2", 9));  // tag 262
   REQUIRE(photometric != tiff.npos);
-  CHECK(error_of(patched(tiff, photometric + 8, std::string("\x08", 1))) ==
+  CHECK(media_error(patched(tiff, photometric + 8, std::string("\x08", 1))) ==
         "p: unsupported kind of TIFF: got photometric interpretation 8 with 3 samples of 16 bits, "
         "format 1");
   const auto compression = tiff.find(std::string("\3\1\3\0\1\0\0\0\1", 9));  // tag 259
   REQUIRE(compression != tiff.npos);
-  CHECK(error_of(patched(tiff, compression + 8, std::string("\x63", 1))) ==
+  CHECK(media_error(patched(tiff, compression + 8, std::string("\x63", 1))) ==
         "p: unsupported kind of TIFF: got compression 99");
 }
 
 TEST_CASE("what is no picture is told from what is no supported picture") {
   const std::string wanted = "wanted PNG, JPEG, WebP, BMP, TIFF or GIF";
-  CHECK(error_of("") == "p: file is empty");
-  CHECK(error_of("hello, world") == "p: not a picture: " + wanted);
-  CHECK(error_of(std::string(100, '\0')) == "p: not a picture: " + wanted);
-  CHECK(error_of(std::string("\0\0\0\x1c"
-                             "ftypheic\0\0\0\0",
-                             16)) == "p: unsupported kind of picture: got HEIC, " + wanted);
-  CHECK(error_of(std::string("\0\0\0\x1c"
-                             "ftypavif\0\0\0\0",
-                             16)) == "p: unsupported kind of picture: got AVIF, " + wanted);
-  CHECK(error_of("%PDF-1.7") == "p: unsupported kind of picture: got PDF, " + wanted);
+  CHECK(media_error("") == "p: file is empty");
+  CHECK(media_error("hello, world") == "p: not a picture: " + wanted);
+  CHECK(media_error(std::string(100, '\0')) == "p: not a picture: " + wanted);
+  CHECK(media_error(std::string("\0\0\0\x1c"
+                                "ftypheic\0\0\0\0",
+                                16)) == "p: unsupported kind of picture: got HEIC, " + wanted);
+  CHECK(media_error(std::string("\0\0\0\x1c"
+                                "ftypavif\0\0\0\0",
+                                16)) == "p: unsupported kind of picture: got AVIF, " + wanted);
+  CHECK(media_error("%PDF-1.7") == "p: unsupported kind of picture: got PDF, " + wanted);
 }
 
 TEST_CASE("errors of files name the file") {
@@ -237,7 +238,7 @@ TEST_CASE("libraries print nothing") {
     std::string bytes = bytes_of(expected["file"].get<std::string>());
     for (std::size_t at = 20; at < bytes.size(); at += 37) {
       bytes[at] ^= 0x40;
-      failures += !error_of(bytes, {.max_pixels = 10'000}).empty();
+      failures += !media_error(bytes, {.max_pixels = 10'000}).empty();
     }
   }
   ::dup2(kept, STDERR_FILENO);

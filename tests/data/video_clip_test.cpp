@@ -16,7 +16,7 @@ std::filesystem::path clip(const char* name = "left.mp4") {
   return std::filesystem::path(VLM_SOURCE_DIR) / "examples/clips" / name;
 }
 
-std::string error_of(const VideoSampling& sampling) {
+std::string sampling_error(const VideoSampling& sampling) {
   try {
     sampling.check("video_");
   } catch (const Error& error) {
@@ -92,21 +92,21 @@ TEST_CASE("files and windows that can't be used are refused by name") {
 }
 
 TEST_CASE("options out of range, or without effect, are refused by name") {
-  CHECK(error_of({}) == "");
-  CHECK(error_of({.strategy = "best"}) ==
+  CHECK(sampling_error({}) == "");
+  CHECK(sampling_error({.strategy = "best"}) ==
         "video_strategy: value out of range: got 'best', wanted model, uniform, scene, times");
-  CHECK(error_of({.fps = 0}) == "video_fps: value out of range: got 0, wanted more than 0");
-  CHECK(error_of({.max_frames = 0}) ==
+  CHECK(sampling_error({.fps = 0}) == "video_fps: value out of range: got 0, wanted more than 0");
+  CHECK(sampling_error({.max_frames = 0}) ==
         "video_max_frames: value out of range: got 0, wanted 1 to 65536");
-  CHECK(error_of({.frame_size = -1}) ==
+  CHECK(sampling_error({.frame_size = -1}) ==
         "video_frame_size: value out of range: got -1, wanted at least 0 pixels");
-  CHECK(error_of({.strategy = "uniform", .fps = 2}) ==
+  CHECK(sampling_error({.strategy = "uniform", .fps = 2}) ==
         "video_fps: has no effect with strategy 'uniform'");
-  CHECK(error_of({.strategy = "times", .max_frames = 2, .times_s = {1}}) ==
+  CHECK(sampling_error({.strategy = "times", .max_frames = 2, .times_s = {1}}) ==
         "video_max_frames: has no effect with strategy 'times'");
-  CHECK(error_of({.strategy = "times", .start_s = 2, .times_s = {1}}) ==
+  CHECK(sampling_error({.strategy = "times", .start_s = 2, .times_s = {1}}) ==
         "video_start and end: has no effect with strategy 'times'");
-  CHECK(error_of({.times_s = {1}}) == "video_times: has no effect with strategy 'model'");
+  CHECK(sampling_error({.times_s = {1}}) == "video_times: has no effect with strategy 'model'");
 }
 
 }  // namespace

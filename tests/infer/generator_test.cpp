@@ -9,16 +9,13 @@
 #include "infer/choices.h"
 #include "infer/items/item.h"
 #include "infer/session.h"
+#include "tests/infer/sessions.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "vlm/core/json.h"
 
 namespace vlm::infer {
 namespace {
-
-Session open(const std::string& name) {
-  return open_session({.model = fixture(name).string()}, {.device = "cpu"});
-}
 
 EncodedConversation encode(const Session& session, const Json& one) {
   std::vector<Image> images;
@@ -37,7 +34,7 @@ Generation generate(const Session& session, const EncodedConversation& prompt,
 
 TEST_CASE("greedy answers about pictures equal transformers'") {
   for (const std::string name : {"smolvlm_tiny", "smolvlm_odd", "idefics3_tiny"}) {
-    Session session = open(name);
+    Session session = open_fixture(name);
     const Json golden = load_json(fixture(name + "/golden.json"));
     for (const Json& one : golden["generate"]) {
       INFO(name << ": " << one["name"]);
@@ -60,7 +57,7 @@ TEST_CASE("greedy answers about pictures equal transformers'") {
 
 TEST_CASE("a batch gives what its prompts give alone") {
   for (const std::string name : {"smolvlm_tiny", "smolvlm_odd"}) {
-    Session session = open(name);
+    Session session = open_fixture(name);
     const Json golden = load_json(fixture(name + "/golden.json"));
     std::vector<EncodedConversation> prompts;
     for (const Json& one : golden["generate"]) prompts.push_back(encode(session, one));
@@ -85,7 +82,7 @@ TEST_CASE("a batch gives what its prompts give alone") {
 }
 
 TEST_CASE("answers end at the limit, at an end id, or at the last position") {
-  Session session = open("smolvlm_tiny");
+  Session session = open_fixture(kTinyModel);
   const EncodedConversation prompt{.ids = {1, 278, 28, 223}};
   GenerationOptions options = session.generation;
   options.max_new_tokens = 0;
@@ -107,7 +104,7 @@ TEST_CASE("answers end at the limit, at an end id, or at the last position") {
 }
 
 TEST_CASE("a callback that says no ends the answer there") {
-  Session session = open("smolvlm_tiny");
+  Session session = open_fixture(kTinyModel);
   int left = 3;
   const Generation cut =
       session.generator
@@ -120,7 +117,7 @@ TEST_CASE("a callback that says no ends the answer there") {
 
 TEST_CASE("an adapter answers merged as it does in training") {
   const std::string adapter = fixture("smolvlm_tiny/adapters/plain").string();
-  const Session plain = open("smolvlm_tiny");
+  const Session plain = open_fixture(kTinyModel);
   const Session adapted = open_session(
       {.model = fixture("smolvlm_tiny").string(), .adapter = adapter}, {.device = "cpu"});
   const EncodedConversation prompt{.ids = {1, 278, 28, 223}};
@@ -148,7 +145,7 @@ RequestGroup make_group(const EncodedConversation& prompt, std::vector<Request> 
 
 TEST_CASE("beam search about pictures equals transformers', many at a time") {
   for (const std::string name : {"smolvlm_tiny", "smolvlm_odd"}) {
-    Session session = open(name);
+    Session session = open_fixture(name);
     const Json records = load_json(fixture("decoding/beams_" + name + ".json"));
     REQUIRE(records.size() > 30);
     session.generator->set_batch_size(7);
@@ -197,7 +194,7 @@ std::vector<EncodedConversation> ask_about_square(const Session& session) {
 }
 
 TEST_CASE("questions that share a picture's prompt are answered as alone") {
-  Session session = open("smolvlm_tiny");
+  Session session = open_fixture(kTinyModel);
   const auto prompts = ask_about_square(session);
   GenerationOptions options = session.generation;
   options.max_new_tokens = 9;
@@ -220,7 +217,7 @@ TEST_CASE("questions that share a picture's prompt are answered as alone") {
 }
 
 TEST_CASE("groups enter and leave while others go on, and nothing changes") {
-  Session session = open("smolvlm_odd");
+  Session session = open_fixture("smolvlm_odd");
   const Json golden = load_json(fixture("smolvlm_odd/golden.json"));
   std::vector<EncodedConversation> prompts;
   std::vector<GenerationOptions> options;
@@ -270,7 +267,7 @@ double score_directly(const Session& session, const EncodedConversation& prompt,
 }
 
 TEST_CASE("choices are scored as one pass over prompt and choice scores them") {
-  Session session = open("smolvlm_tiny");
+  Session session = open_fixture(kTinyModel);
   const auto prompts = ask_about_square(session);
   std::vector<std::string> texts;
   for (int i = 0; i < 20; ++i)
@@ -301,7 +298,7 @@ TEST_CASE("choices are scored as one pass over prompt and choice scores them") {
 }
 
 TEST_CASE("a stop string ends the answer with the token that completes it") {
-  Session session = open("smolvlm_tiny");
+  Session session = open_fixture(kTinyModel);
   const EncodedConversation prompt{.ids = {1, 278, 28, 223}};
   GenerationOptions options = session.generation;
   options.max_new_tokens = 12;
@@ -348,7 +345,7 @@ TEST_CASE("choices that can't be told apart are refused") {
 
 TEST_CASE("picture features come back from the disk as they were") {
   const ScratchFolder folder;
-  Session session = open("smolvlm_odd");
+  Session session = open_fixture("smolvlm_odd");
   const Json golden = load_json(fixture("smolvlm_odd/golden.json"));
   const EncodedConversation prompt = encode(session, golden["generate"][3]);
   const Generation plain = generate(session, prompt, session.generation);

@@ -2,6 +2,7 @@
 // one prompt, and what a config or a conversation can do wrong.
 #include <nlohmann/json.hpp>
 
+#include "tests/support/messages.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "vlm/core/error.h"
@@ -35,18 +36,6 @@ VideoClip grey_clip(std::int64_t frames, double fps) {
   VideoClip clip{.times_s = sampled.times_s, .duration_s = duration};
   clip.frames.assign(sampled.times_s.size(), {4, 4, std::vector<std::uint8_t>(48, 99)});
   return clip;
-}
-
-std::vector<Message> parse_messages(const Json& json) {
-  std::vector<Message> messages;
-  for (const Json& one : json) {
-    Message message{.role = one["role"]};
-    for (const Json& part : one["content"]) {
-      message.content.push_back({.type = part["type"], .text = part.value("text", "")});
-    }
-    messages.push_back(message);
-  }
-  return messages;
 }
 
 Message ask(std::vector<ContentPart> content) {

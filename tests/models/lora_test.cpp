@@ -5,42 +5,24 @@
 
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
+#include "tests/support/tiny_model.h"
 #include "vlm/core/json.h"
 #include "vlm/models/registry.h"
 
 namespace vlm {
 namespace {
 
-const std::string kModel = "smolvlm_tiny";
-
-ModelPtr load() {
-  return load_model(fixture(kModel), {});
-}
-
-std::filesystem::path adapter(const std::string& name) {
-  return fixture(kModel + "/adapters/" + name);
-}
-
-at::Tensor logits_of(VisionLanguageModel& model, const Golden& golden) {
-  const at::Tensor features =
-      model.encode_images(golden["pixel_values"].flatten(0, 1),
-                          golden["pixel_attention_mask"].flatten(0, 1).to(at::kBool));
-  return model.logits(model.decode(model.embed(golden["input_ids"], features), {}, nullptr));
-}
-
-at::Tensor loss_of(const at::Tensor& logits, const at::Tensor& labels) {
-  const std::int64_t last = logits.size(1) - 1;
-  return at::cross_entropy_loss(logits.narrow(1, 0, last).flatten(0, 1),
-                                labels.narrow(1, 1, last).flatten());
+std::filesystem::path plain_adapter(const std::string& name) {
+  return fixture(kTinyModel + "/adapters/" + name);
 }
 
 TEST_CASE("PEFT's adapters give PEFT's logits, before and after merging") {
   const at::NoGradGuard no_grad;
-  const Golden golden(kModel + "/adapters/golden.safetensors");
+  const Golden golden(kTinyModel + "/adapters/golden.safetensors");
   for (const std::string kind : {"plain", "rslora", "patterns", "list"}) {
     INFO(kind);
-    const ModelPtr model = load();
-    load_adapter(model->module(), adapter(kind));
+    const ModelPtr model = load_tiny_model();
+    load_adapter(model->module(), plain_adapter(kind));
     check_close(logits_of(*model, golden), golden[kind + ".logits"]);
     check_close(loss_of(logits_of(*model, golden), golden["labels"]).view({1}),
                 golden[kind + ".loss"]);
@@ -54,11 +36,11 @@ TEST_CASE("PEFT's adapters give PEFT's logits, before and after merging") {
 }
 
 TEST_CASE("gradients of the branches equal PEFT's") {
-  const Golden golden(kModel + "/adapters/golden.safetensors");
+  const Golden golden(kTinyModel + "/adapters/golden.safetensors");
   for (const std::string kind : {"plain", "rslora"}) {
     INFO(kind);
-    const ModelPtr model = load();
-    load_adapter(model->module(), adapter(kind));
+    const ModelPtr model = load_tiny_model();
+    load_adapter(model->module(), plain_adapter(kind));
     loss_of(logits_of(*model, golden), golden["labels"]).backward();
     std::int64_t compared = 0;
     for (const auto& item : model->module().named_parameters()) {
@@ -74,11 +56,11 @@ TEST_CASE("gradients of the branches equal PEFT's") {
 
 TEST_CASE("a new adapter changes nothing, and is the same for the same seed") {
   const at::NoGradGuard no_grad;
-  const Golden golden(kModel + "/adapters/golden.safetensors");
+  const Golden golden(kTinyModel + "/adapters/golden.safetensors");
   LoraConfig config{.r = 4, .target_modules = std::string(".*text_model.*_proj")};
   at::Tensor first;
   for (int run = 0; run < 2; ++run) {
-    const ModelPtr model = load();
+    const ModelPtr model = load_tiny_model();
     const auto hit = attach_lora(model->module(), config, at::detail::createCPUGenerator(7));
     CHECK(hit.size() == 14);
     check_close(logits_of(*model, golden), golden["base_logits"], 1e-6);
@@ -93,17 +75,17 @@ TEST_CASE("a new adapter changes nothing, and is the same for the same seed") {
 
 TEST_CASE("a saved adapter loads with the same branches") {
   const at::NoGradGuard no_grad;
-  const Golden golden(kModel + "/adapters/golden.safetensors");
+  const Golden golden(kTinyModel + "/adapters/golden.safetensors");
   const ScratchFolder folder;
   for (const std::string kind : {"plain", "patterns"}) {
-    const ModelPtr model = load();
-    const LoraConfig config = load_adapter(model->module(), adapter(kind));
+    const ModelPtr model = load_tiny_model();
+    const LoraConfig config = load_adapter(model->module(), plain_adapter(kind));
     save_adapter(model->module(), config, folder.path() / kind, "base");
-    const ModelPtr again = load();
+    const ModelPtr again = load_tiny_model();
     load_adapter(again->module(), folder.path() / kind);
     check_close(logits_of(*again, golden), golden[kind + ".logits"]);
     const SafetensorsFile ours(folder.path() / kind / "adapter_model.safetensors");
-    const SafetensorsFile theirs(adapter(kind) / "adapter_model.safetensors");
+    const SafetensorsFile theirs(plain_adapter(kind) / "adapter_model.safetensors");
     REQUIRE(ours.entries().size() == theirs.entries().size());
     for (const auto& [key, entry] : theirs.entries())
       CHECK(ours.tensor(key).equal(theirs.tensor(key)));
@@ -151,7 +133,7 @@ TEST_CASE("adapter configs that can't be honoured are refused by name") {
 
 TEST_CASE("adapter files that don't fit are refused by name") {
   const ScratchFolder folder;
-  const ModelPtr model = load();
+  const ModelPtr model = load_tiny_model();
   CHECK_THROWS_WITH(load_adapter(model->module(), folder.path()),
                     Contains("adapter_config.json: can't open"));
   save_text(folder.path() / "adapter_config.json", R"({"r": 2, "target_modules": ["nothing"]})");

@@ -4,6 +4,7 @@
 
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
+#include "tests/support/tiny_model.h"
 #include "vlm/core/json.h"
 #include "vlm/models/registry.h"
 #include "vlm/nn/lora.h"
@@ -12,32 +13,14 @@
 namespace vlm {
 namespace {
 
-const std::string kModel = "smolvlm_tiny";
 const std::vector<std::string> kKinds = {"dora", "pissa", "bias_all", "bias_lora_only", "modules"};
 
-ModelPtr load() {
-  return load_model(fixture(kModel), {});
-}
-
-std::filesystem::path adapter(const std::string& name) {
-  return fixture(kModel + "/methods/" + name);
+std::filesystem::path method_adapter(const std::string& name) {
+  return fixture(kTinyModel + "/methods/" + name);
 }
 
 Golden open_golden() {
-  return Golden(kModel + "/methods/golden.safetensors");
-}
-
-at::Tensor logits_of(VisionLanguageModel& model, const Golden& golden) {
-  const at::Tensor features =
-      model.encode_images(golden["pixel_values"].flatten(0, 1),
-                          golden["pixel_attention_mask"].flatten(0, 1).to(at::kBool));
-  return model.logits(model.decode(model.embed(golden["input_ids"], features), {}, nullptr));
-}
-
-at::Tensor loss_of(const at::Tensor& logits, const at::Tensor& labels) {
-  const std::int64_t last = logits.size(1) - 1;
-  return at::cross_entropy_loss(logits.narrow(1, 0, last).flatten(0, 1),
-                                labels.narrow(1, 1, last).flatten());
+  return Golden(kTinyModel + "/methods/golden.safetensors");
 }
 
 TEST_CASE("PEFT's adapters of every method give PEFT's logits, before and after merging") {
@@ -45,8 +28,8 @@ TEST_CASE("PEFT's adapters of every method give PEFT's logits, before and after 
   const Golden golden = open_golden();
   for (const std::string& kind : kKinds) {
     INFO(kind);
-    const ModelPtr model = load();
-    load_adapter(model->module(), adapter(kind));
+    const ModelPtr model = load_tiny_model();
+    load_adapter(model->module(), method_adapter(kind));
     // PiSSA's base is the rest of a decomposition: another rounding.
     const double tolerance = kind == "pissa" ? 3e-5 : 1e-5;
     check_close(logits_of(*model, golden), golden[kind + ".logits"], tolerance);
@@ -60,8 +43,8 @@ TEST_CASE("PEFT's adapters of every method give PEFT's logits, before and after 
 
 TEST_CASE("gradients of DoRA equal PEFT's") {
   const Golden golden = open_golden();
-  const ModelPtr model = load();
-  load_adapter(model->module(), adapter("dora"));
+  const ModelPtr model = load_tiny_model();
+  load_adapter(model->module(), method_adapter("dora"));
   loss_of(logits_of(*model, golden), golden["labels"]).backward();
   std::int64_t compared = 0;
   for (const auto& item : model->module().named_parameters()) {
@@ -81,18 +64,18 @@ TEST_CASE("a saved adapter of every method has PEFT's keys and gives the same lo
   const ScratchFolder folder;
   for (const std::string& kind : kKinds) {
     INFO(kind);
-    const ModelPtr model = load();
-    const LoraConfig config = load_adapter(model->module(), adapter(kind));
+    const ModelPtr model = load_tiny_model();
+    const LoraConfig config = load_adapter(model->module(), method_adapter(kind));
     save_adapter(model->module(), config, folder.path() / kind, "base");
     const SafetensorsFile ours(folder.path() / kind / "adapter_model.safetensors");
-    const SafetensorsFile theirs(adapter(kind) / "adapter_model.safetensors");
+    const SafetensorsFile theirs(method_adapter(kind) / "adapter_model.safetensors");
     REQUIRE(ours.entries().size() == theirs.entries().size());
     for (const auto& [key, entry] : theirs.entries()) {
       INFO(key);
       REQUIRE(ours.entries().count(key) == 1);
       if (kind != "pissa") CHECK(ours.tensor(key).equal(theirs.tensor(key)));
     }
-    const ModelPtr again = load();
+    const ModelPtr again = load_tiny_model();
     load_adapter(again->module(), folder.path() / kind);
     check_close(logits_of(*again, golden), golden[kind + ".logits"], 3e-5);
   }
@@ -101,9 +84,9 @@ TEST_CASE("a saved adapter of every method has PEFT's keys and gives the same lo
 TEST_CASE("PiSSA: begins with PEFT's directions, changes nothing, is saved as plain LoRA") {
   const at::NoGradGuard no_grad;
   const Golden golden = open_golden();
-  const ModelPtr model = load();
-  LoraConfig config = LoraConfig::parse(load_ordered_json(adapter("pissa") / "adapter_config.json"),
-                                        "adapter_config.json");
+  const ModelPtr model = load_tiny_model();
+  LoraConfig config = LoraConfig::parse(
+      load_ordered_json(method_adapter("pissa") / "adapter_config.json"), "adapter_config.json");
   CHECK(config.init_lora_weights == "pissa");
   attach_lora(model->module(), config, at::detail::createCPUGenerator(1));
   std::int64_t compared = 0;
@@ -124,7 +107,7 @@ TEST_CASE("PiSSA: begins with PEFT's directions, changes nothing, is saved as pl
   CHECK(saved["r"] == 2 * config.r);
   CHECK(saved["lora_alpha"] == 2 * config.lora_alpha);
   // What was trained so far is nothing, and that is what is added to the untouched base.
-  const ModelPtr again = load();
+  const ModelPtr again = load_tiny_model();
   load_adapter(again->module(), folder.path());
   check_close(logits_of(*again, golden), golden["base_logits"], 3e-5);
 }
@@ -133,12 +116,12 @@ TEST_CASE("new adapters of every method change nothing; gaussian A has deviation
   const at::NoGradGuard no_grad;
   const Golden golden = open_golden();
   LoraConfig config{.r = 4, .target_modules = std::string("all-linear"), .use_dora = true};
-  const ModelPtr dora = load();
+  const ModelPtr dora = load_tiny_model();
   CHECK(attach_lora(dora->module(), config, at::detail::createCPUGenerator(7)).size() == 27);
   check_close(logits_of(*dora, golden), golden["base_logits"], 1e-5);
   config.use_dora = false;
   config.init_lora_weights = "gaussian";
-  const ModelPtr gaussian = load();
+  const ModelPtr gaussian = load_tiny_model();
   attach_lora(gaussian->module(), config, at::detail::createCPUGenerator(7));
   check_close(logits_of(*gaussian, golden), golden["base_logits"], 1e-6);
   std::vector<at::Tensor> drawn;
@@ -179,7 +162,7 @@ TEST_CASE("modules to save are found by the end of their name and adapted by not
   CHECK(config.saves_module("lm_head"));
   CHECK(config.saves_module("model.connector.modality_projection.proj"));
   CHECK_FALSE(config.saves_module("model.text_model.embed_tokens"));
-  const ModelPtr model = load();
+  const ModelPtr model = load_tiny_model();
   config.target_modules = std::string("all-linear");
   CHECK(attach_lora(model->module(), config, at::detail::createCPUGenerator(1)).size() == 26);
   config.modules_to_save = {"heads"};
@@ -197,7 +180,7 @@ LoadOptions in_nf4() {
 
 // The model with every NF4 weight widened, and every other one as the NF4 model has it.
 ModelPtr widen(const VisionLanguageModel& quantized) {
-  ModelPtr wide = load();
+  ModelPtr wide = load_tiny_model();
   std::map<std::string, const Linear*> linears;
   for (const auto& item : quantized.module().named_modules()) {
     const auto* linear = dynamic_cast<const Linear*>(item.value().get());
@@ -220,8 +203,8 @@ TEST_CASE(
     "a model read into NF4: all linear layers but the head, the head and tokens in bfloat16") {
   const at::NoGradGuard no_grad;
   const Golden golden = open_golden();
-  const ModelPtr model = load_model(fixture(kModel), in_nf4());
-  const ModelPtr plain = load();
+  const ModelPtr model = load_model(fixture(kTinyModel), in_nf4());
+  const ModelPtr plain = load_tiny_model();
   std::int64_t quantized = 0;
   for (const auto& item : model->module().named_modules()) {
     const auto* linear = dynamic_cast<const Linear*>(item.value().get());
@@ -246,11 +229,11 @@ TEST_CASE("gradients of an adapter on an NF4 base are those on the widened base"
   const Golden golden = open_golden();
   for (const std::string kind : {"dora", "bias_all"}) {
     INFO(kind);
-    const ModelPtr model = load_model(fixture(kModel), in_nf4());
+    const ModelPtr model = load_model(fixture(kTinyModel), in_nf4());
     const ModelPtr wide = widen(*model);
     for (const ModelPtr& one : {model, wide}) {
       for (auto& parameter : one->module().parameters()) parameter.set_requires_grad(false);
-      const LoraConfig config = load_adapter(one->module(), adapter(kind));
+      const LoraConfig config = load_adapter(one->module(), method_adapter(kind));
       for (const AdapterTensor& tensor : adapter_tensors(one->module(), config)) {
         at::Tensor(tensor.value).set_requires_grad(true);
       }
@@ -273,7 +256,7 @@ TEST_CASE("gradients of an adapter on an NF4 base are those on the widened base"
 
 TEST_CASE("modules to save stay out of NF4; PiSSA can't split an NF4 weight") {
   const ModelPtr model =
-      load_model(fixture(kModel),
+      load_model(fixture(kTinyModel),
                  {.quantize_nf4 = true, .is_trained = [](const std::string& module) {
                     return module == "lm_head" || module.find("connector") != std::string::npos;
                   }});
@@ -285,15 +268,16 @@ TEST_CASE("modules to save stay out of NF4; PiSSA can't split an NF4 weight") {
   CHECK_THROWS_WITH(attach_lora(model->module(), config, at::detail::createCPUGenerator(1)),
                     Contains("pissa can't split the layer's weight: got weights in NF4"));
   config.r = 40;
-  CHECK_THROWS_WITH(attach_lora(load()->module(), config, at::detail::createCPUGenerator(1)),
-                    Contains("got rank 40, wanted at most 32"));
+  CHECK_THROWS_WITH(
+      attach_lora(load_tiny_model()->module(), config, at::detail::createCPUGenerator(1)),
+      Contains("got rank 40, wanted at most 32"));
 }
 
 TEST_CASE("merging into an NF4 base gives its widened weights and the adapter's part") {
   const at::NoGradGuard no_grad;
   const Golden golden = open_golden();
-  const ModelPtr model = load_model(fixture(kModel), in_nf4());
-  load_adapter(model->module(), adapter("dora"));
+  const ModelPtr model = load_model(fixture(kTinyModel), in_nf4());
+  load_adapter(model->module(), method_adapter("dora"));
   const at::Tensor before = logits_of(*model, golden);
   merge_lora(model->module());
   check_close(logits_of(*model, golden), before, 1e-5);

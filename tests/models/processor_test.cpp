@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/support/catch.h"
+#include "tests/support/messages.h"
 #include "vlm/core/json.h"
 #include "vlm/models/smolvlm_processor.h"
 
@@ -18,18 +19,6 @@ Image grey(std::int64_t height, std::int64_t width) {
 Image picture(const std::string& name) {
   if (name == "tall") return grey(90, 28);
   return name == "wide" ? grey(30, 84) : grey(32, 32);
-}
-
-std::vector<Message> parse_messages(const Json& json) {
-  std::vector<Message> messages;
-  for (const Json& one : json) {
-    Message message{.role = one["role"]};
-    for (const Json& part : one["content"]) {
-      message.content.push_back({.type = part["type"], .text = part.value("text", "")});
-    }
-    messages.push_back(message);
-  }
-  return messages;
 }
 
 TEST_CASE("conversations become transformers' prompts and ids") {

@@ -17,6 +17,9 @@ using Catch::Matchers::Contains;
 #include <filesystem>
 #include <string>
 
+// The committed checkpoint that most tests run.
+inline const std::string kTinyModel = "smolvlm_tiny";
+
 // Absolute path of a committed fixture, e.g. fixture("smolvlm_tiny/config.json").
 inline std::filesystem::path fixture(const std::string& relative) {
   return std::filesystem::path(VLM_SOURCE_DIR) / "tests/fixtures" / relative;

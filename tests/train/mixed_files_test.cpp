@@ -37,18 +37,18 @@ TrainConfig make_config(const ScratchFolder& folder) {
   return config;
 }
 
-const TrainOptions kOnCpu = {.runtime = {.device = "cpu", .threads = 1}};
+const TrainOptions kOnOneThread = {.runtime = {.device = "cpu", .threads = 1}};
 
 TEST_CASE("a mixture with samples to pass over goes on from a checkpoint bit by bit") {
   const ScratchFolder folder;
   set_log_level(LogLevel::kOff);
   const TrainConfig config = make_config(folder);
   const std::string weights = folder.at("out/adapter_model.safetensors");
-  Trainer(config, kOnCpu).run();
+  Trainer(config, kOnOneThread).run();
   const std::string whole = load_text(weights);
   const std::string skipped = load_text(folder.at("out/skipped_samples.jsonl"));
   std::filesystem::remove_all(folder.at("out/checkpoint-12"));
-  Trainer(config, kOnCpu).run();
+  Trainer(config, kOnOneThread).run();
   set_log_level(LogLevel::kInfo);
   CHECK(load_text(weights) == whole);
   CHECK(load_text(folder.at("out/skipped_samples.jsonl")) == skipped);
@@ -62,7 +62,7 @@ TEST_CASE("more bad samples than allowed end the run") {
   set_log_level(LogLevel::kOff);
   TrainConfig config = make_config(folder);
   config.max_bad_samples = 1;
-  CHECK_THROWS_WITH(Trainer(config, kOnCpu).run(),
+  CHECK_THROWS_WITH(Trainer(config, kOnOneThread).run(),
                     Contains("too many bad samples: got 2, wanted at most max_bad_samples = 1"));
   set_log_level(LogLevel::kInfo);
 }

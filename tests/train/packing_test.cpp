@@ -17,10 +17,8 @@ namespace {
 using data::Batch;
 using data::Example;
 
-const std::string kModel = "smolvlm_tiny";
-
 const Processor& processor() {
-  static const auto loaded = load_processor(fixture(kModel));
+  static const auto loaded = load_processor(fixture(kTinyModel));
   return *loaded;
 }
 
@@ -60,7 +58,7 @@ std::vector<Example> examples() {
 }
 
 data::PackOptions options(std::int64_t tokens, bool share) {
-  const ModelPtr model = load_model(fixture(kModel), {});
+  const ModelPtr model = load_model(fixture(kTinyModel), {});
   return {.max_tokens = tokens, .share_pictures = share, .image_token_id = model->image_token_id()};
 }
 
@@ -71,7 +69,7 @@ struct Result {
 
 // Of a model whose every weight is trained; `batches` are those of one step.
 Result run(const std::vector<Batch>& batches, bool checkpointing = false) {
-  const ModelPtr model = load_model(fixture(kModel), {});
+  const ModelPtr model = load_model(fixture(kTinyModel), {});
   model->module().train();
   model->gradient_checkpointing = checkpointing;
   Result result;
@@ -161,7 +159,7 @@ at::Tensor plain_loss(VisionLanguageModel& model, const at::Tensor& hidden,
 }
 
 TEST_CASE("the head in chunks equals the plain loss in value and gradient") {
-  const ModelPtr model = load_model(fixture(kModel), {});
+  const ModelPtr model = load_model(fixture(kTinyModel), {});
   at::Tensor weight = model->output_head().named_parameters()["weight"];
   const std::int64_t hidden_size = weight.size(1);
   const at::Tensor labels = at::randint(model->vocab_size(), {37}, at::kLong);
@@ -191,7 +189,7 @@ TEST_CASE("the head in chunks equals the plain loss in value and gradient") {
 
 TEST_CASE("pictures are encoded once, kept, and read by the next run") {
   const ScratchFolder folder;
-  const ModelPtr model = load_model(fixture(kModel), {});
+  const ModelPtr model = load_model(fixture(kTinyModel), {});
   for (at::Tensor& parameter : model->module().parameters()) parameter.set_requires_grad(false);
   const auto cache = std::make_shared<FeatureCache>(folder.path() / "features", 1 << 20);
   const auto samples = examples();
@@ -218,7 +216,7 @@ TEST_CASE("pictures are encoded once, kept, and read by the next run") {
   CHECK(store.encoded() == 0);
 
   // Without its tower the model goes on, and gets it back for a new picture.
-  store.release_tower(*model, [] { return load_model(fixture(kModel), {}); });
+  store.release_tower(*model, [] { return load_model(fixture(kTinyModel), {}); });
   CHECK(model->picture_weights()[0].second.numel() == 0);
   CHECK(store.features_of(*model, again).equal(first));
   CHECK(store.is_released());
@@ -228,7 +226,7 @@ TEST_CASE("pictures are encoded once, kept, and read by the next run") {
   const at::Tensor found = store.features_of(*model, fresh);
   CHECK_FALSE(store.is_released());
   check_close(found, encode_pictures(*model, fresh));
-  store.release_tower(*model, [] { return load_model(fixture(kModel), {}); });
+  store.release_tower(*model, [] { return load_model(fixture(kTinyModel), {}); });
   CHECK_FALSE(store.is_released());  // it was needed once, so it stays
 
   // Other weights, other entries.

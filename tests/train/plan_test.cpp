@@ -17,8 +17,6 @@
 namespace vlm::train {
 namespace {
 
-const std::string kModel = "smolvlm_tiny";
-
 // Eight questions about three pictures.
 TrainConfig make_config(const std::filesystem::path& folder) {
   std::ofstream out(folder / "data.jsonl");
@@ -35,7 +33,7 @@ TrainConfig make_config(const std::filesystem::path& folder) {
     out << row.dump() << "\n";
   }
   TrainConfig config;
-  config.model_name_or_path = fixture(kModel).string();
+  config.model_name_or_path = fixture(kTinyModel).string();
   config.output_dir = (folder / "out").string();
   config.train_files = {(folder / "data.jsonl").string()};
   config.per_device_train_batch_size = 4;
@@ -57,7 +55,7 @@ std::vector<StepData> load_all(const TrainConfig& config, const Processor& proce
 TEST_CASE("steps are the same whatever the number of threads") {
   const ScratchFolder folder;
   const TrainConfig config = make_config(folder.path());
-  const auto processor = load_processor(fixture(kModel));
+  const auto processor = load_processor(fixture(kTinyModel));
   LoaderOptions options{.batch_size = 3};
   const auto one = load_all(config, *processor, options);
   options.workers = 5;
@@ -78,8 +76,8 @@ TEST_CASE("steps are the same whatever the number of threads") {
 TEST_CASE("sizes of samples and batches are those that the loader makes") {
   const ScratchFolder folder;
   TrainConfig config = make_config(folder.path());
-  const auto processor = load_processor(fixture(kModel));
-  const ModelPtr model = load_model(fixture(kModel), {});
+  const auto processor = load_processor(fixture(kTinyModel));
+  const ModelPtr model = load_model(fixture(kTinyModel), {});
   const TrainingData data = load_training_data(config, *processor);
   const auto sizes = data::measure_samples(*data.datasets[0], *processor, 2);
   for (const bool packing : {false, true}) {

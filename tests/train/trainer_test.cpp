@@ -16,8 +16,6 @@
 namespace vlm::train {
 namespace {
 
-const std::string kModel = "smolvlm_tiny";
-
 // A batch of the golden file: labels there stand on their own token, ours on the one before.
 data::Batch golden_batch(const Golden& golden, int number) {
   const std::string prefix = "batch" + std::to_string(number) + ".";
@@ -53,16 +51,16 @@ AdamW make_optimizer(VisionLanguageModel& model, bool lora, const Json& settings
 }
 
 TEST_CASE("ten LoRA and DoRA steps, accumulation and full training: the reference's numbers") {
-  const Golden batches_of(kModel + "/train/golden.safetensors");
-  const Json settings = load_json(fixture(kModel + "/train/golden.json"))["settings"];
+  const Golden batches_of(kTinyModel + "/train/golden.safetensors");
+  const Json settings = load_json(fixture(kTinyModel + "/train/golden.json"))["settings"];
   for (const GoldenRun& run :
        {GoldenRun{"lora", 10, 1}, GoldenRun{"accum", 5, 2}, GoldenRun{"full", 5, 1},
         GoldenRun{"dora", 10, 1, "methods/dora_start", "methods/dora_run.safetensors"}}) {
     INFO(run.name);
-    const Golden golden(kModel + "/" + run.values);
-    const ModelPtr model = load_model(fixture(kModel), {});
+    const Golden golden(kTinyModel + "/" + run.values);
+    const ModelPtr model = load_model(fixture(kTinyModel), {});
     const bool lora = run.name != "full";
-    if (lora) load_adapter(model->module(), fixture(kModel + "/" + run.adapter));
+    if (lora) load_adapter(model->module(), fixture(kTinyModel + "/" + run.adapter));
     model->module().train();
     AdamW optimizer = make_optimizer(*model, lora, settings);
     std::vector<double> losses, norms;
@@ -131,7 +129,7 @@ void write_data(const std::filesystem::path& path) {
 TrainConfig make_config(const std::filesystem::path& folder, const std::string& output) {
   write_data(folder / "data.jsonl");
   TrainConfig config;
-  config.model_name_or_path = fixture(kModel).string();
+  config.model_name_or_path = fixture(kTinyModel).string();
   config.output_dir = (folder / output).string();
   config.train_files = {(folder / "data.jsonl").string()};
   config.per_device_train_batch_size = 2;
@@ -225,7 +223,7 @@ TEST_CASE("rates of parts and of LoRA+, and what is trained") {
   config.vision_lr = 1e-3;
   config.text_lr = 2e-2;
   config.loraplus_lr_ratio = 3;
-  const ModelPtr model = load_model(fixture(kModel), {});
+  const ModelPtr model = load_model(fixture(kTinyModel), {});
   attach_lora(model->module(), config.lora(), at::detail::createCPUGenerator(1));
   const TrainedParameters chosen = choose_parameters(*model, config, config.lora());
   std::map<std::string, double> factors;
@@ -251,7 +249,7 @@ TEST_CASE("rates of parts and of LoRA+, and what is trained") {
 TEST_CASE("an adapter of another method is not gone on with") {
   const ScratchFolder folder;
   TrainConfig config = make_config(folder.path(), "other");
-  config.adapter = fixture(kModel + "/methods/dora").string();
+  config.adapter = fixture(kTinyModel + "/methods/dora").string();
   CHECK_THROWS_WITH(Trainer(config, kOnCpu),
                     Contains("the adapter is of another method: got dora, wanted lora"));
   config.method = "dora";
@@ -289,7 +287,7 @@ TEST_CASE("freezing and gradient checkpointing") {
   checkpointed.output_dir = (folder.path() / "checkpointed").string();
   checkpointed.gradient_checkpointing = true;
   Trainer(checkpointed, kOnCpu).run();
-  const SafetensorsFile before(fixture(kModel + "/model.safetensors"));
+  const SafetensorsFile before(fixture(kTinyModel + "/model.safetensors"));
   const SafetensorsFile after(config.output_dir + "/model.safetensors");
   const SafetensorsFile again(checkpointed.output_dir + "/model.safetensors");
   for (const auto& [key, entry] : before.entries()) {

@@ -5,15 +5,11 @@
 #include <optional>
 
 namespace vlm {
-namespace {
 
-// [B, K, S, D] → [B, K·groups, S, D], each head repeated `groups` times in a row.
 at::Tensor repeat_heads(const at::Tensor& t, std::int64_t groups) {
   if (groups == 1) return t;
   return t.unsqueeze(2).expand({t.size(0), t.size(1), groups, t.size(2), t.size(3)}).flatten(1, 2);
 }
-
-}  // namespace
 
 at::Tensor grouped_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const at::Tensor& mask, bool is_causal) {

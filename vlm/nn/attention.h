@@ -8,7 +8,12 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+
 namespace vlm {
+
+// [B, K, S, D] → [B, K·groups, S, D], each head repeated `groups` times in a row.
+at::Tensor repeat_heads(const at::Tensor& t, std::int64_t groups);
 
 // `mask` [B, 1, T, S] bool, true = may look (undefined: by `is_causal` alone). A causal call has
 // T = S.

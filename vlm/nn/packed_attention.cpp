@@ -20,11 +20,6 @@ namespace {
 
 using Segments = std::vector<Segment>;
 
-at::Tensor repeat_heads(const at::Tensor& t, std::int64_t groups) {
-  if (groups == 1) return t;
-  return t.unsqueeze(2).expand({t.size(0), t.size(1), groups, t.size(2), t.size(3)}).flatten(1, 2);
-}
-
 // The gradient of repeat_heads: [B, H, S, D] → [B, K, S, D].
 at::Tensor sum_heads(const at::Tensor& t, std::int64_t groups) {
   return groups == 1 ? t : t.unflatten(1, {t.size(1) / groups, groups}).sum(2);

@@ -18,12 +18,6 @@ constexpr std::size_t kMaxRememberedBytes = 64;  // of one piece
 constexpr std::int32_t kMerged = -1;             // id of a symbol that was merged away
 constexpr std::int32_t kNone = -1;               // no neighbour
 
-struct Symbol {
-  std::int32_t id;
-  std::int32_t previous;
-  std::int32_t next;
-};
-
 std::uint64_t pair_key(std::int32_t left, std::int32_t right) {
   return static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right);
 }
@@ -62,6 +56,12 @@ std::pair<std::string_view, std::string_view> parse_merge(const Json& json, std:
 
 // What encoding writes to, and the pieces encoded before.
 struct BpeWorkspace {
+  struct Symbol {
+    std::int32_t id;
+    std::int32_t previous;
+    std::int32_t next;
+  };
+
   std::vector<Symbol> symbols;
   std::vector<std::uint64_t> queue;  // rank << 32 | position, a heap with the least on top
   std::vector<std::int64_t> ids;     // of the piece in work
@@ -240,7 +240,7 @@ void BpeModel::encode_piece(std::string_view piece, BpeWorkspace& workspace) con
   }
   append_symbols(piece, workspace);
   merge_symbols(workspace);
-  for (const Symbol& symbol : workspace.symbols) {
+  for (const BpeWorkspace::Symbol& symbol : workspace.symbols) {
     if (symbol.id != kMerged) workspace.ids.push_back(symbol.id);
   }
 }
@@ -308,9 +308,9 @@ void BpeModel::merge_symbols(BpeWorkspace& workspace) const {
     const std::uint64_t top = queue.back();
     queue.pop_back();
     const auto position = static_cast<std::int32_t>(top & 0xFFFFFFFF);
-    Symbol& left = symbols[static_cast<std::size_t>(position)];
+    BpeWorkspace::Symbol& left = symbols[static_cast<std::size_t>(position)];
     if (left.id == kMerged || left.next == kNone) continue;
-    Symbol& right = symbols[static_cast<std::size_t>(left.next)];
+    BpeWorkspace::Symbol& right = symbols[static_cast<std::size_t>(left.next)];
     // An entry whose pair has changed since is stale.
     const auto* merge = merges_->find(left.id, right.id);
     if (merge == nullptr || merge->rank != top >> 32) continue;

@@ -23,7 +23,8 @@ JinjaValue to_value(const std::string& text) {
 JinjaValue to_value(const Message& message) {
   JinjaValue::List parts;
   for (const ContentPart& part : message.content) {
-    JinjaValue::Dict dict{.entries = {{"type", to_value(part.type)}}};
+    JinjaValue::Dict dict;
+    dict.entries.emplace_back("type", to_value(part.type));
     if (part.type == "text") dict.entries.emplace_back("text", to_value(part.text));
     parts.emplace_back(std::move(dict));
   }

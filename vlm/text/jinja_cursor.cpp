@@ -8,7 +8,7 @@
 
 namespace vlm {
 
-using Kind = JinjaToken::Kind;
+using TokenKind = JinjaToken::Kind;
 
 const JinjaToken& JinjaCursor::peek(std::size_t ahead) const {
   return tokens_[std::min(at_ + ahead, tokens_.size() - 1)];
@@ -21,11 +21,11 @@ JinjaToken JinjaCursor::take() {
 }
 
 bool JinjaCursor::is_operator(std::string_view text, std::size_t ahead) const {
-  return peek(ahead).kind == Kind::kOperator && peek(ahead).text == text;
+  return peek(ahead).kind == TokenKind::kOperator && peek(ahead).text == text;
 }
 
 bool JinjaCursor::is_name(std::string_view text, std::size_t ahead) const {
-  return peek(ahead).kind == Kind::kName && peek(ahead).text == text;
+  return peek(ahead).kind == TokenKind::kName && peek(ahead).text == text;
 }
 
 bool JinjaCursor::accept_operator(std::string_view text) {
@@ -40,7 +40,7 @@ bool JinjaCursor::accept_name(std::string_view text) {
   return found;
 }
 
-void JinjaCursor::expect(Kind kind, const std::string& wanted) {
+void JinjaCursor::expect(TokenKind kind, const std::string& wanted) {
   if (!is_kind(kind)) fail_at_token(wanted);
   ++at_;
 }
@@ -57,7 +57,7 @@ std::string JinjaCursor::expect_identifier() {
   static constexpr std::array<std::string_view, 7> words = {"and", "or", "not", "in",
                                                             "is",  "if", "else"};
   const bool reserved = std::find(words.begin(), words.end(), peek().text) != words.end();
-  if (!is_kind(Kind::kName) || reserved) fail_at_token("a name");
+  if (!is_kind(TokenKind::kName) || reserved) fail_at_token("a name");
   return take().text;
 }
 
@@ -66,10 +66,10 @@ void JinjaCursor::fail(const std::string& what, const std::string& got) const {
 }
 
 void JinjaCursor::fail_at_token(const std::string& wanted) const {
-  const bool nameless = is_kind(Kind::kBlockEnd) || is_kind(Kind::kOutputEnd);
-  const std::string got = is_kind(Kind::kEnd) ? "end of template"
-                          : nameless          ? "end of tag"
-                                              : concat("\"", peek().text, "\"");
+  const bool nameless = is_kind(TokenKind::kBlockEnd) || is_kind(TokenKind::kOutputEnd);
+  const std::string got = is_kind(TokenKind::kEnd) ? "end of template"
+                          : nameless               ? "end of tag"
+                                                   : concat("\"", peek().text, "\"");
   throw Error({.what = "chat template can't be read",
                .where = concat(where_, ":", peek().line),
                .got = got,

@@ -12,7 +12,7 @@
 namespace vlm {
 namespace {
 
-using Kind = JinjaToken::Kind;
+using TokenKind = JinjaToken::Kind;
 
 bool is_name_start(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
@@ -41,7 +41,7 @@ class Lexer {
 
   std::vector<JinjaToken> run() {
     while (at_ < source_.size()) read_text_and_tag();
-    add(Kind::kEnd, "");
+    add(TokenKind::kEnd, "");
     return std::move(tokens_);
   }
 
@@ -61,7 +61,7 @@ class Lexer {
 
   void skip_space() { advance(std::min(rest().find_first_not_of(kSpace), rest().size())); }
 
-  void add(Kind kind, std::string text) {
+  void add(TokenKind kind, std::string text) {
     tokens_.push_back({.kind = kind, .text = std::move(text), .line = line_});
   }
 
@@ -74,14 +74,14 @@ class Lexer {
     }
     std::string text(rest().substr(0, length));
     if (length == rest().size()) {
-      if (!text.empty()) add(Kind::kText, text);
+      if (!text.empty()) add(TokenKind::kText, text);
       return advance(length);
     }
     const char type = rest()[length + 1];
     const std::string_view after = rest().substr(length + 2);
     const char sign = after.empty() ? ' ' : after[0];
     strip_before_tag(text, type, sign);
-    if (!text.empty()) add(Kind::kText, text);
+    if (!text.empty()) add(TokenKind::kText, text);
     advance(length + 2 + (sign == '-' || sign == '+' ? 1 : 0));
     if (type == '#') {
       read_comment();
@@ -121,7 +121,7 @@ class Lexer {
   // The inside of {{ … }} or {% … %}.
   void read_tag(bool output) {
     const int first_line = line_;
-    add(output ? Kind::kOutputBegin : Kind::kBlockBegin, "");
+    add(output ? TokenKind::kOutputBegin : TokenKind::kBlockBegin, "");
     const std::string_view closing = output ? "}}" : "%}";
     int open = 0;  // brackets
     while (true) {
@@ -139,7 +139,7 @@ class Lexer {
     const char sign = rest()[0] == '-' || (rest()[0] == '+' && !output) ? rest()[0] : ' ';
     const std::size_t length = sign == ' ' ? 0 : 1;
     if (rest().substr(length, 2) != closing) return false;
-    add(output ? Kind::kOutputEnd : Kind::kBlockEnd, "");
+    add(output ? TokenKind::kOutputEnd : TokenKind::kBlockEnd, "");
     advance(length + 2);
     // Behind an output only "-" swallows anything.
     if (!output || sign == '-') skip_after_tag(sign);
@@ -165,10 +165,10 @@ class Lexer {
       ++length;
     }
     const std::string name(rest().substr(0, length));
-    if (name == "raw" && tokens_.back().kind == Kind::kBlockBegin) {
+    if (name == "raw" && tokens_.back().kind == TokenKind::kBlockBegin) {
       fail("tag is not supported", "raw");
     }
-    add(Kind::kName, name);
+    add(TokenKind::kName, name);
     advance(length);
   }
 
@@ -183,7 +183,7 @@ class Lexer {
     if (!std::all_of(text.begin(), text.end(), is_digit) || text.size() > 18 || fraction) {
       fail("number is not supported", text);
     }
-    add(Kind::kInteger, text);
+    add(TokenKind::kInteger, text);
     advance(length);
   }
 
@@ -198,7 +198,7 @@ class Lexer {
       }
     }
     if (i >= rest().size()) fail("string has no end", std::string(rest().substr(0, 20)));
-    add(Kind::kString, value);
+    add(TokenKind::kString, value);
     advance(i + 1);
   }
 
@@ -255,7 +255,7 @@ class Lexer {
       if (text == "(" || text == "[" || text == "{") ++open;
       if (text == ")" || text == "]" || text == "}") --open;
       if (open < 0) fail("bracket has no partner", std::string(text));
-      add(Kind::kOperator, std::string(text));
+      add(TokenKind::kOperator, std::string(text));
       return advance(text.size());
     }
     const auto size = utf8_size(static_cast<unsigned char>(rest()[0]));

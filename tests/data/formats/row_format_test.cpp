@@ -31,7 +31,7 @@ std::string parsed(const std::string& line, const DataOptions& options = {}) {
   return shown(parse_row(row_of(line), options));
 }
 
-std::string error_of(const std::string& line, const DataOptions& options = {}) {
+std::string row_error(const std::string& line, const DataOptions& options = {}) {
   try {
     parsed(line, options);
   } catch (const Error& error) {
@@ -83,59 +83,59 @@ TEST_CASE("with plain text the pictures stand before the first user turn, as TRL
 
 TEST_CASE("a malformed sample is refused with its place") {
   const std::string wanted = ", wanted an object with a list 'messages'";
-  CHECK(error_of("[]") == "f:1: not a row: got array, wanted an object");
-  CHECK(error_of("{}", {.format = "messages"}) == "f:1: no messages: got object" + wanted);
-  CHECK(error_of(R"({"messages":[]})") == "f:1: no messages: got array" + wanted);
-  CHECK(error_of(R"({"messages":"hello"})") == "f:1: no messages: got string \"hello\"" + wanted);
-  CHECK(error_of(R"({"messages":["hello"]})") ==
+  CHECK(row_error("[]") == "f:1: not a row: got array, wanted an object");
+  CHECK(row_error("{}", {.format = "messages"}) == "f:1: no messages: got object" + wanted);
+  CHECK(row_error(R"({"messages":[]})") == "f:1: no messages: got array" + wanted);
+  CHECK(row_error(R"({"messages":"hello"})") == "f:1: no messages: got string \"hello\"" + wanted);
+  CHECK(row_error(R"({"messages":["hello"]})") ==
         "f:1: no 'role': got string \"hello\", wanted an object with 'role'");
-  CHECK(error_of(R"({"messages":[{"content":"a"}]})") ==
+  CHECK(row_error(R"({"messages":[{"content":"a"}]})") ==
         "f:1: no 'role': got object, wanted an object with 'role'");
-  CHECK(error_of(R"({"messages":[{"role":1,"content":"a"}]})") ==
+  CHECK(row_error(R"({"messages":[{"role":1,"content":"a"}]})") ==
         "f:1: role: wrong type: got number 1, wanted string");
-  CHECK(error_of(R"({"messages":[{"role":"tool","content":"a"}]})") ==
+  CHECK(row_error(R"({"messages":[{"role":"tool","content":"a"}]})") ==
         "f:1: unknown role: got 'tool', wanted user, assistant or system");
-  CHECK(error_of(R"({"messages":[{"role":"user"}]})") ==
+  CHECK(row_error(R"({"messages":[{"role":"user"}]})") ==
         "f:1: message without content: got object, wanted content");
-  CHECK(error_of(user("null")) ==
+  CHECK(row_error(user("null")) ==
         "f:1: content: wrong type: got null, wanted text or a list of parts");
 }
 
 TEST_CASE("a malformed part is refused with its place") {
-  CHECK(error_of(user(R"(["a"])")) ==
+  CHECK(row_error(user(R"(["a"])")) ==
         "f:1: no 'type': got string \"a\", wanted an object with 'type'");
-  CHECK(error_of(user(R"([{"text":"a"}])")) ==
+  CHECK(row_error(user(R"([{"text":"a"}])")) ==
         "f:1: no 'type': got object, wanted an object with 'type'");
-  CHECK(error_of(user(R"([{"type":"text"}])")) ==
+  CHECK(row_error(user(R"([{"type":"text"}])")) ==
         "f:1: no 'text': got object, wanted an object with 'text'");
-  CHECK(error_of(user(R"([{"type":"text","text":["a"]}])")) ==
+  CHECK(row_error(user(R"([{"type":"text","text":["a"]}])")) ==
         "f:1: text: wrong type: got array, wanted string");
-  CHECK(error_of(user(R"([{"type":"audio"}])")) ==
+  CHECK(row_error(user(R"([{"type":"audio"}])")) ==
         "f:1: unknown content part: got 'audio', wanted text, image, image_url or video");
-  CHECK(error_of(user(R"([{"type":"image","path":3}])")) ==
+  CHECK(row_error(user(R"([{"type":"image","path":3}])")) ==
         "f:1: path: wrong type: got number 3, wanted string");
 }
 
 TEST_CASE("pictures and their places must be equal in number") {
-  CHECK(error_of(user(R"([{"type":"image"}])")) ==
+  CHECK(row_error(user(R"([{"type":"image"}])")) ==
         "f:1: more image parts than entries of 'images': got 0 entries");
-  CHECK(error_of(user(R"([{"type":"image"},{"type":"image"}])", R"(,"images":["a.png"])")) ==
+  CHECK(row_error(user(R"([{"type":"image"},{"type":"image"}])", R"(,"images":["a.png"])")) ==
         "f:1: more image parts than entries of 'images': got 1 entries");
-  CHECK(error_of(user(R"([{"type":"image"}])", R"(,"images":["a.png","b.png"])")) ==
+  CHECK(row_error(user(R"([{"type":"image"}])", R"(,"images":["a.png","b.png"])")) ==
         "f:1: image parts don't fit the 'images' column: got 1 parts, wanted 2");
-  CHECK(error_of(user(R"([{"type":"text","text":"a"}])", R"(,"images":["a.png"])")) ==
+  CHECK(row_error(user(R"([{"type":"text","text":"a"}])", R"(,"images":["a.png"])")) ==
         "f:1: image parts don't fit the 'images' column: got 0 parts, wanted 1");
-  CHECK(error_of(R"({"messages":[{"role":"assistant","content":"a"}],"images":["a.png"]})") ==
+  CHECK(row_error(R"({"messages":[{"role":"assistant","content":"a"}],"images":["a.png"]})") ==
         "f:1: image parts don't fit the 'images' column: got 0 parts, wanted 1");
-  CHECK(error_of(user("\"a\"", R"(,"images":[7])")) ==
+  CHECK(row_error(user("\"a\"", R"(,"images":[7])")) ==
         "f:1: images: wrong type: got number 7, wanted a path, a data URI, or an object with "
         "'path'");
-  CHECK(error_of(user("\"a\"", R"(,"images":[{}])")) ==
+  CHECK(row_error(user("\"a\"", R"(,"images":[{}])")) ==
         "f:1: images: no 'path': got object, wanted an object with 'path'");
-  CHECK(error_of(user("\"a\"", R"(,"images":[{"path":7}])")) ==
+  CHECK(row_error(user("\"a\"", R"(,"images":[{"path":7}])")) ==
         "f:1: images: path: wrong type: got number 7, wanted string");
-  CHECK_THAT(error_of(user("\"a\"", R"(,"image":7)")), Contains("f:1: images: wrong type"));
-  CHECK(error_of(user(R"([{"type":"video"}])")) ==
+  CHECK_THAT(row_error(user("\"a\"", R"(,"image":7)")), Contains("f:1: images: wrong type"));
+  CHECK(row_error(user(R"([{"type":"video"}])")) ==
         "f:1: more video parts than entries of 'videos': got 0 entries");
 }
 
@@ -147,7 +147,7 @@ TEST_CASE("video parts do as image parts do, with 'videos' or 'video', in any mi
   CHECK(parsed(user(R"([{"type":"video","video":"/e.mp4"}])")) == "user: <video> [/e.mp4;]");
   CHECK(parsed(user(R"("What?")", R"(,"video":"b.mp4","image":"a.png")")) ==
         "user: <image> <video> What? [/d/a.png;/d/b.mp4;]");
-  CHECK(error_of(user(R"([])", R"(,"videos":["a.mp4"])")) ==
+  CHECK(row_error(user(R"([])", R"(,"videos":["a.mp4"])")) ==
         "f:1: video parts don't fit the 'videos' column: got 0 parts, wanted 1");
 }
 
@@ -176,7 +176,7 @@ TEST_CASE("OpenAI's chat: image_url with a data URI, a path or a file URL") {
         "[data:image/png;base64;/p/a b.png;/d/c.png;]");
   CHECK(read_bytes(sample.media[0]) == "hi!");
 
-  const auto error = [](const std::string& part) { return error_of(user("[" + part + "]")); };
+  const auto error = [](const std::string& part) { return row_error(user("[" + part + "]")); };
   CHECK(error(R"({"type":"image_url","image_url":{"url":"https://e.org/a.png"}})") ==
         "f:1: pictures are not fetched from the network: got https://e.org/a.png, wanted a file or "
         "a data URI");
@@ -201,7 +201,7 @@ TEST_CASE("a message's own flag says whether it is learned") {
   using Flags = std::vector<std::optional<bool>>;
   CHECK((sample.loss == Flags{std::nullopt, false, true, true, false, std::nullopt}));
   CHECK(parse_row(row_of(user("\"a\"")), {}).loss.empty());
-  CHECK(error_of(R"({"messages":[{"role":"user","content":"a","loss":2}]})") ==
+  CHECK(row_error(R"({"messages":[{"role":"user","content":"a","loss":2}]})") ==
         "f:1: loss: wrong value: got number 2, wanted true, false, 1 or 0");
 }
 
@@ -217,7 +217,7 @@ TEST_CASE("TRL's prompt and completion, as texts and as messages") {
                                  {});
   CHECK(shown(turns) == "user: q | assistant: r | user: s | assistant: a []");
   CHECK(turns.completion == std::size_t{3});
-  CHECK(error_of(R"({"prompt":"q","completion":5})") ==
+  CHECK(row_error(R"({"prompt":"q","completion":5})") ==
         "f:1: no completion: got number 5, wanted a text or a list of messages");
 }
 
@@ -238,15 +238,15 @@ TEST_CASE("LLaVA's and ShareGPT's conversations, with markers in the text") {
   CHECK(
       parsed(R"({"conversations":[{"role":"user","content":"q"},{"from":"model","value":"a"}]})") ==
       "user: q | assistant: a []");
-  CHECK(error_of(R"({"image":["a","b"],"conversations":[{"from":"human","value":"<image>q"}]})") ==
+  CHECK(row_error(R"({"image":["a","b"],"conversations":[{"from":"human","value":"<image>q"}]})") ==
         "f:1: image parts don't fit the 'images' column: got 1 parts, wanted 2");
-  CHECK(error_of(R"({"image":"a","conversations":[{"from":"human","value":"<image><image>"}]})") ==
+  CHECK(row_error(R"({"image":"a","conversations":[{"from":"human","value":"<image><image>"}]})") ==
         "f:1: more image parts than entries of 'images': got 1 entries");
-  CHECK(error_of(R"({"conversations":[{"from":"tool","value":"x"}]})") ==
+  CHECK(row_error(R"({"conversations":[{"from":"tool","value":"x"}]})") ==
         "f:1: unknown role: got 'tool', wanted user, assistant or system");
-  CHECK(error_of(R"({"conversations":[{"from":"gpt"}]})") ==
+  CHECK(row_error(R"({"conversations":[{"from":"gpt"}]})") ==
         "f:1: no 'value': got object, wanted an object with 'value'");
-  CHECK(error_of(R"({"conversations":[]})") ==
+  CHECK(row_error(R"({"conversations":[]})") ==
         "f:1: no conversations: got array, wanted an object with a list 'conversations'");
 }
 
@@ -267,15 +267,15 @@ TEST_CASE("questions and answers in columns, by their usual or mapped names") {
   const Sample several = parse_row(row_of(R"({"query":"q","answers":["a","b"]})"), {});
   CHECK(shown(several) == "user: q | assistant: a []");
   CHECK(several.references == std::vector<std::string>{"a", "b"});
-  CHECK(error_of(R"({"q":"a","n":null})") ==
+  CHECK(row_error(R"({"q":"a","n":null})") ==
         "f:1: a row of no known format: got columns n, q, wanted messages, conversations, prompt "
         "and completion, or an answer in 'text' (field_map names other columns)");
-  CHECK(error_of(R"({"a":"b"})", {.field_map = {{"response", "c"}}}) ==
+  CHECK(row_error(R"({"a":"b"})", {.field_map = {{"response", "c"}}}) ==
         "f:1: no column 'c': got columns a (field_map says that it is the response)");
-  CHECK_THAT(error_of(R"({"text":"b"})"), Contains("f:1: neither a question nor a picture"));
-  CHECK(error_of(R"({"query":"q","answer":{}})") ==
+  CHECK_THAT(row_error(R"({"text":"b"})"), Contains("f:1: neither a question nor a picture"));
+  CHECK(row_error(R"({"query":"q","answer":{}})") ==
         "f:1: response: wrong type: got object, wanted text");
-  CHECK_THAT(error_of(R"({"query":"q"})", {.format = "query_response"}),
+  CHECK_THAT(row_error(R"({"query":"q"})", {.format = "query_response"}),
              Contains("f:1: no answer"));
 }
 

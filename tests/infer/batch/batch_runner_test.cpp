@@ -9,6 +9,7 @@
 #include "infer/evaluate.h"
 #include "infer/inspect.h"
 #include "infer/session.h"
+#include "tests/infer/sessions.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "vlm/core/json.h"
@@ -17,10 +18,6 @@ namespace vlm::infer {
 namespace {
 
 namespace fs = std::filesystem;
-
-Session open() {
-  return open_session({.model = fixture("smolvlm_tiny").string()}, {.device = "cpu"});
-}
 
 // A folder with good and broken pictures, and a run over it.
 struct Run {
@@ -65,13 +62,6 @@ struct Run {
   }
 };
 
-std::vector<OrderedJson> read_rows(const fs::path& output) {
-  std::vector<OrderedJson> rows;
-  std::ifstream in(output);
-  for (std::string line; std::getline(in, line);) rows.push_back(OrderedJson::parse(line));
-  return rows;
-}
-
 // The rows without their log-probabilities, whose last digits depend on the batch.
 std::vector<std::string> read_answers(const fs::path& output) {
   std::vector<std::string> answers;
@@ -84,7 +74,7 @@ std::vector<std::string> read_answers(const fs::path& output) {
 
 TEST_CASE("every picture is a row, a broken one a row with its error") {
   Run run;
-  Session session = open();
+  Session session = open_fixture(kTinyModel);
   CHECK(run.answer(session) == std::pair<std::int64_t, std::int64_t>(7, 1));
   const auto rows = read_rows(run.output());
   REQUIRE(rows.size() == 7);
@@ -108,7 +98,7 @@ TEST_CASE("every picture is a row, a broken one a row with its error") {
 
 TEST_CASE("cut off anywhere, output or journal, the same run completes the same rows") {
   Run run;
-  Session session = open();
+  Session session = open_fixture(kTinyModel);
   run.answer(session);
   const std::string whole = load_text(run.output());
   const std::string journal = load_text(journal_path(run.output()));
@@ -132,7 +122,7 @@ TEST_CASE("cut off anywhere, output or journal, the same run completes the same 
 
 TEST_CASE("rows with an error are done again, the others kept as they are") {
   Run run;
-  Session session = open();
+  Session session = open_fixture(kTinyModel);
   run.answer(session);
   const auto before = read_answers(run.output());
   run.folder.write("in/broken.png", load_text(fixture("pictures/square.png")));
@@ -149,7 +139,7 @@ TEST_CASE("rows with an error are done again, the others kept as they are") {
 TEST_CASE("a prompt that the model can't hold is an error of its own rows") {
   Run run;
   run.prompt = std::string(40000, '!');
-  Session session = open();
+  Session session = open_fixture(kTinyModel);
   CHECK(run.answer(session) == std::pair<std::int64_t, std::int64_t>(7, 7));
   CHECK_THAT(load_text(run.output()), Contains("the prompt is too long"));
 }
@@ -158,7 +148,7 @@ TEST_CASE("an answer beside its picture replaces no foreign text unless told to"
   Run run;
   run.kind = OutputFormat::kTxt;
   run.folder.write("in/wide.txt", "a caption by hand\n");
-  Session session = open();
+  Session session = open_fixture(kTinyModel);
   CHECK(run.answer(session) == std::pair<std::int64_t, std::int64_t>(7, 2));
   CHECK(load_text(run.folder.at("in/wide.txt")) == "a caption by hand\n");
   CHECK_THAT(load_text(run.output()),
@@ -204,7 +194,7 @@ TEST_CASE("an evaluation counts the answers that are the data's own") {
   CHECK(item.id == "0");
   CHECK(item.columns["question"] == "What?");
   CHECK(item.columns["answer"] == "zzz");
-  Session session = open();
+  Session session = open_fixture(kTinyModel);
   const fs::path output = folder.path() / "rows.jsonl";
   const RowFormat format(OutputFormat::kJsonl, list.columns());
   RowLog log({.output = output, .header = {.items = 2, .shard_items = 2}});

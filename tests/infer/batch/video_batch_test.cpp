@@ -7,6 +7,7 @@
 #include "infer/choices.h"
 #include "infer/media/shown_media.h"
 #include "infer/session.h"
+#include "tests/infer/sessions.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "vlm/core/json.h"
@@ -18,19 +19,8 @@ namespace fs = std::filesystem;
 
 const fs::path kClips = fs::path(VLM_SOURCE_DIR) / "examples/clips";
 
-Session open() {
-  return open_session({.model = fixture("smolvlm_tiny").string()}, {.device = "cpu"});
-}
-
-std::vector<OrderedJson> read_rows(const fs::path& output) {
-  std::vector<OrderedJson> rows;
-  std::istringstream in(load_text(output));
-  for (std::string line; std::getline(in, line);) rows.push_back(OrderedJson::parse(line));
-  return rows;
-}
-
 // A run over rows of a JSONL file, whose media lie in the folder.
-struct Run {
+struct ClipRun {
   ScratchFolder folder;
   std::vector<Question> questions;
   BatchOptions options;
@@ -58,13 +48,13 @@ struct Run {
 };
 
 TEST_CASE("rows of pictures and videos, mixed and alone, tell what was seen") {
-  Run run;
+  ClipRun run;
   for (const char* name : {"left.mp4", "up.mp4"}) {
     fs::copy_file(kClips / name, run.folder.path() / name);
   }
   fs::copy_file(fixture("pictures/square.png"), run.folder.path() / "square.png");
   run.folder.write("broken.mp4", "no video");
-  Session session = open();
+  Session session = open_fixture(kTinyModel);
   const auto rows = run.answer(
       session,
       R"({"id": "v", "video": "left.mp4", "question": "What?", "frames": "mine"})"
@@ -128,14 +118,14 @@ double score_part(Session& session, const std::string& path, const Segment& part
 }
 
 TEST_CASE("segments are scored as each of them by itself, and ranked") {
-  Run run;
+  ClipRun run;
   fs::copy_file(kClips / "left.mp4", run.folder.path() / "left.mp4");
   run.folder.write("broken.mp4", "no video");
   run.questions = {{"1", "Is it there?"}, {"2", "Is it gone?"}};
   run.options.video = {{.fps = 5}, 0.6};
   run.options.batch_size = 3;
   run.report = {.choices = {.texts = {"yes", "no"}}, .by_segment = true};
-  Session session = open();
+  Session session = open_fixture(kTinyModel);
   const auto rows = run.answer(session, R"({"id": "c", "video": "left.mp4"})"
                                         "\n"
                                         R"({"id": "bad", "video": "broken.mp4"})"

@@ -17,8 +17,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::unique_ptr<EntrySource> open(const std::vector<std::string>& arguments,
-                                  const std::string& list = "") {
+std::unique_ptr<EntrySource> open_arguments(const std::vector<std::string>& arguments,
+                                            const std::string& list = "") {
   std::istringstream in(list);
   return open_entries(arguments, in);
 }
@@ -41,14 +41,15 @@ TEST_CASE("pictures are listed recursively, sorted, each once") {
     folder.write(name, "x");
   }
   const fs::path in = folder.path() / "in";
-  CHECK(ids_of(*open({(in / "c.webp").string(), in.string(), (in / "deep").string()}), in) ==
-        Names{"c.webp", "b.png", "deep/.h.png", "deep/a.JPG"});
-  CHECK_THROWS_WITH(open({"/nowhere"}), "/nowhere: no such file or folder");
+  CHECK(ids_of(*open_arguments({(in / "c.webp").string(), in.string(), (in / "deep").string()}),
+               in) == Names{"c.webp", "b.png", "deep/.h.png", "deep/a.JPG"});
+  CHECK_THROWS_WITH(open_arguments({"/nowhere"}), "/nowhere: no such file or folder");
   fs::create_directories(in / "empty");
-  CHECK_THROWS_WITH(open({(in / "empty").string()}), Contains("empty: no pictures in the folder"));
-  CHECK_THROWS_WITH(open({folder.write("x.csv", "")}),
+  CHECK_THROWS_WITH(open_arguments({(in / "empty").string()}),
+                    Contains("empty: no pictures in the folder"));
+  CHECK_THROWS_WITH(open_arguments({folder.write("x.csv", "")}),
                     Contains("x.csv: unknown kind of input: wanted pictures, folders, .jsonl"));
-  CHECK_THROWS_WITH(open({folder.write("x.tar.gz", "")}),
+  CHECK_THROWS_WITH(open_arguments({folder.write("x.tar.gz", "")}),
                     Contains("x.tar.gz: the archive is compressed: wanted a plain .tar"));
 }
 
@@ -60,7 +61,7 @@ TEST_CASE("globs match as in a shell, and ** crosses folders") {
   }
   const fs::path in = folder.path() / "in";
   const auto match = [&](const std::string& pattern) {
-    return ids_of(*open({(in / pattern).string()}), in);
+    return ids_of(*open_arguments({(in / pattern).string()}), in);
   };
   CHECK(match("*.png") == Names{"a1.png", "a2.png"});
   CHECK(match("a[2-9].png") == Names{"a2.png"});
@@ -75,9 +76,10 @@ TEST_CASE("globs match as in a shell, and ** crosses folders") {
 }
 
 TEST_CASE("a list of paths ends them by lines or NUL bytes") {
-  CHECK(ids_of(*open({"-"}, "a.png\r\n\nb c.png")) == Names{"a.png", "b c.png"});
-  CHECK(ids_of(*open({"-"}, std::string("a\nb.png\0c.png\0", 14))) == Names{"a\nb.png", "c.png"});
-  CHECK_THROWS_WITH(open({"-"}, "\n"), "-: no paths in the list");
+  CHECK(ids_of(*open_arguments({"-"}, "a.png\r\n\nb c.png")) == Names{"a.png", "b c.png"});
+  CHECK(ids_of(*open_arguments({"-"}, std::string("a\nb.png\0c.png\0", 14))) ==
+        Names{"a\nb.png", "c.png"});
+  CHECK_THROWS_WITH(open_arguments({"-"}, "\n"), "-: no paths in the list");
 }
 
 TEST_CASE("JSONL rows bring ids, pictures, questions and columns") {
@@ -96,7 +98,7 @@ TEST_CASE("JSONL rows bring ids, pictures, questions and columns") {
       "\n"
       R"({"id": "none"})"
       "\n");
-  const auto source = open({file});
+  const auto source = open_arguments({file});
   CHECK(ids_of(*source) == Names{"a", "7", file + ":4", "m", "bad", "none"});
   CHECK(source->columns() == Names{"label", "text"});
   CHECK(source->asks());
@@ -122,23 +124,24 @@ TEST_CASE("JSONL rows bring ids, pictures, questions and columns") {
   CHECK_THAT(source->at(5).error, Contains(":7: a row without picture, video and question"));
   CHECK_FALSE(source->shares_media(1));
 
-  CHECK_THROWS_WITH(
-      open({folder.write("twice.jsonl", "{\"id\":\"a\"}\n{\"id\":\"b\"}\n{\"id\":\"a\"}\n")}),
-      folder.at("twice.jsonl") + ":3: id given twice (the same id as " + folder.at("twice.jsonl") +
-          ":1)");
-  CHECK_THROWS_WITH(open({folder.write("broken.jsonl", "{}\n{\"id\"\n")}),
+  CHECK_THROWS_WITH(open_arguments({folder.write(
+                        "twice.jsonl", "{\"id\":\"a\"}\n{\"id\":\"b\"}\n{\"id\":\"a\"}\n")}),
+                    folder.at("twice.jsonl") + ":3: id given twice (the same id as " +
+                        folder.at("twice.jsonl") + ":1)");
+  CHECK_THROWS_WITH(open_arguments({folder.write("broken.jsonl", "{}\n{\"id\"\n")}),
                     Contains("broken.jsonl:2: not valid JSON"));
-  CHECK_THROWS_WITH(open({folder.write("list.jsonl", "[]\n")}),
+  CHECK_THROWS_WITH(open_arguments({folder.write("list.jsonl", "[]\n")}),
                     Contains("list.jsonl:1: not a row: got array, wanted an object"));
-  CHECK_THROWS_WITH(open({folder.write("id.jsonl", "{\"id\":[]}\n")}),
+  CHECK_THROWS_WITH(open_arguments({folder.write("id.jsonl", "{\"id\":[]}\n")}),
                     Contains("id.jsonl:1: id: wrong type: got array, wanted a string or a whole"));
-  CHECK_THROWS_WITH(open({folder.write("empty.jsonl", "\n")}), Contains("empty.jsonl: no rows in"));
+  CHECK_THROWS_WITH(open_arguments({folder.write("empty.jsonl", "\n")}),
+                    Contains("empty.jsonl: no rows in"));
 }
 
 std::string error_of(const std::string& row) {
   const ScratchFolder folder;
   const std::string file = folder.write("b.jsonl", row + "\n");
-  return open({file})->at(0).error;
+  return open_arguments({file})->at(0).error;
 }
 
 TEST_CASE("what is wrong with one row is its own error") {
@@ -194,7 +197,7 @@ TEST_CASE("what is wrong with one row is its own error") {
 TEST_CASE("media of a row keep their order, in fields, plain text and parts") {
   const ScratchFolder folder;
   const auto media_of = [&](const std::string& row) {
-    const auto source = open({folder.write("m.jsonl", row + "\n")});
+    const auto source = open_arguments({folder.write("m.jsonl", row + "\n")});
     const Entry entry = source->at(0);
     INFO(entry.error);
     REQUIRE(entry.error.empty());
@@ -244,7 +247,7 @@ TEST_CASE("OpenAI requests become entries with overrides, or errors") {
               R"("top_p": 1, "seed": 3, "presence_penalty": 0, "tools": null, )",
               "file://a%20b.png") +
           "\n");
-  const Entry entry = open({file})->at(0);
+  const Entry entry = open_arguments({file})->at(0);
   CHECK(entry.error.empty());
   CHECK(entry.id == "a");
   CHECK(entry.overrides.dump() ==
@@ -297,7 +300,7 @@ TEST_CASE("tar shards are read in place, in every format") {
   for (const char* format : {"gnu", "pax", "ustar"}) {
     INFO(format);
     const std::string tar = make_tar(folder, format);
-    const auto source = open({tar});
+    const auto source = open_arguments({tar});
     CHECK(ids_of(*source) == Names{tar + "/000", tar + "/001", tar + "/" + deep});
     CHECK(source->columns() == Names{"txt", "label"});
     CHECK(source->at(0).columns.dump() == R"({"txt":"a caption"})");
@@ -314,14 +317,14 @@ TEST_CASE("tar shards are read in place, in every format") {
     for (const std::size_t cut :
          {bytes.find("IEND"), std::size_t{1024 + square.size() / 512 * 512 + 512}}) {
       const std::string torn = folder.write("torn.tar", bytes.substr(0, cut));
-      CHECK_THROWS_WITH(open({torn}), Contains("torn.tar: ") && Contains("truncated"));
+      CHECK_THROWS_WITH(open_arguments({torn}), Contains("torn.tar: ") && Contains("truncated"));
     }
   }
-  CHECK_THROWS_WITH(open({folder.write("no.tar", std::string(2048, 'x'))}),
+  CHECK_THROWS_WITH(open_arguments({folder.write("no.tar", std::string(2048, 'x'))}),
                     Contains("no.tar: can't read the archive"));
   const ScratchFolder empty;
   empty.write("members/a.txt", "x");
-  CHECK_THROWS_WITH(open({make_tar(empty, "gnu")}),
+  CHECK_THROWS_WITH(open_arguments({make_tar(empty, "gnu")}),
                     Contains("gnu.tar: no pictures in the archive"));
 }
 
@@ -337,7 +340,7 @@ TEST_CASE("questions are templates over the fields of a row") {
       folder.write("q.jsonl",
                    "{\"id\": \"color\", \"question\": \"Color?\"}\n\n{\"question\": \"?\"}\n"));
   REQUIRE(questions.size() == 3);
-  const ItemList items(open({file}),
+  const ItemList items(open_arguments({file}),
                        {.questions = questions, .system = "S", .reserved = {"text", "error"}});
   CHECK(items.items() == 6);
   CHECK(items.groups() == 2);
@@ -359,7 +362,7 @@ TEST_CASE("questions are templates over the fields of a row") {
   CHECK(items.group(1).items[1].error.empty());
 
   const auto use = [&](const std::string& text) {
-    ItemList(open({file}), {.questions = {{"1", text}}});
+    ItemList(open_arguments({file}), {.questions = {{"1", text}}});
   };
   CHECK_THROWS_WITH(
       use("{size}"),
@@ -389,7 +392,7 @@ TEST_CASE("rows that follow each other with the same picture are one group") {
     text += std::string(R"({"image": ")") + picture + R"(.png", "question": "x"})" + "\n";
   }
   text += R"({"image": "a.png"})";
-  const ItemList items(open({folder.write("rows.jsonl", text)}), {});
+  const ItemList items(open_arguments({folder.write("rows.jsonl", text)}), {});
   CHECK(items.items() == 5);
   REQUIRE(items.groups() == 3);
   CHECK(items.first_item(1) == 2);
@@ -399,7 +402,7 @@ TEST_CASE("rows that follow each other with the same picture are one group") {
   const std::string chat =
       folder.write("chat.jsonl", R"({"id": "c", "messages": [{"role": "user", "content": "x"}]})"
                                  "\n");
-  const ItemList asked(open({chat}), {.questions = {{"1", "x"}}});
+  const ItemList asked(open_arguments({chat}), {.questions = {{"1", "x"}}});
   CHECK_THAT(asked.group(0).items[0].error,
              Contains("c: the row has its own conversation, and --question was given"));
 }

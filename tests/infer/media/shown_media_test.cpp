@@ -9,6 +9,7 @@
 
 #include "infer/choices.h"
 #include "infer/session.h"
+#include "tests/infer/sessions.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "vlm/core/error.h"
@@ -28,8 +29,8 @@ Image picture() {
   return data::load_picture({.name = fixture("pictures/square.png")});
 }
 
-Session open(const std::string& cache = "") {
-  Session session = open_session({.model = fixture("smolvlm_tiny").string()}, {.device = "cpu"});
+Session open_with_cache(const std::string& cache = "") {
+  Session session = open_fixture(kTinyModel);
   if (!cache.empty()) {
     session.generator->set_feature_cache(std::make_shared<FeatureCache>(cache, 1 << 30));
   }
@@ -65,7 +66,7 @@ at::Tensor encode(const Session& session, const at::Tensor& tiles) {
 }
 
 TEST_CASE("a video in pieces has the features and the text of one in a whole") {
-  Session session = open();
+  Session session = open_with_cache();
   for (const std::int64_t at_once : {1, 3, 64}) {
     INFO(at_once << " frames at once");
     session.model->max_tiles_per_chunk = at_once;
@@ -80,7 +81,7 @@ TEST_CASE("a video in pieces has the features and the text of one in a whole") {
 }
 
 TEST_CASE("pictures and videos keep their order, whatever it is") {
-  Session session = open();
+  Session session = open_with_cache();
   const Processor& processor = session.generator->processor();
   ShownMedia media(processor, session.generator->encoder());
   media.add(VideoRequest{clip("up.mp4"), {}});
@@ -106,11 +107,11 @@ TEST_CASE("features of a video come from the cache by content, sampling and weig
   const ScratchFolder scratch;
   const std::string file = scratch.at("a.mp4");
   fs::copy_file(clip("left.mp4"), file);
-  Session first = open(scratch.at("cache"));
+  Session first = open_with_cache(scratch.at("cache"));
   const Shown made = show(first, file, {.drop_duplicates = true});
   CHECK(first.generator->encoder().decoded_videos() == 1);
 
-  Session second = open(scratch.at("cache"));
+  Session second = open_with_cache(scratch.at("cache"));
   PictureEncoder& encoder = second.generator->encoder();
   fs::rename(file, scratch.at("b.mov"));  // the name doesn't count
   const Shown found = show(second, scratch.at("b.mov"), {.drop_duplicates = true});
@@ -134,7 +135,7 @@ TEST_CASE("features of a video come from the cache by content, sampling and weig
 
 TEST_CASE("the segments of a video are what asking for each part gives") {
   const ScratchFolder scratch;
-  Session session = open(scratch.at("cache"));
+  Session session = open_with_cache(scratch.at("cache"));
   const Processor& processor = session.generator->processor();
   for (const bool is_cached : {false, true}) {
     ShownMedia media(processor, session.generator->encoder());
@@ -159,7 +160,7 @@ TEST_CASE("the segments of a video are what asking for each part gives") {
 
 TEST_CASE("what is wrong with a video is told with its name, and nothing hangs") {
   const ScratchFolder scratch;
-  Session session = open();
+  Session session = open_with_cache();
   CHECK_THROWS_WITH(show(session, "/nowhere.mp4"), Contains("/nowhere.mp4"));
   const std::string broken = scratch.write("broken.mp4", "no video at all");
   CHECK_THROWS_WITH(show(session, broken), Contains("broken.mp4"));

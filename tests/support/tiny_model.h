@@ -1,0 +1,28 @@
+// The committed tiny checkpoint as a model, on the golden inputs of its adapters.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include "tests/support/tensors.h"
+#include "vlm/models/registry.h"
+
+namespace vlm {
+
+inline ModelPtr load_tiny_model() {
+  return load_model(fixture(kTinyModel), {});
+}
+
+inline at::Tensor logits_of(VisionLanguageModel& model, const Golden& golden) {
+  const at::Tensor features =
+      model.encode_images(golden["pixel_values"].flatten(0, 1),
+                          golden["pixel_attention_mask"].flatten(0, 1).to(at::kBool));
+  return model.logits(model.decode(model.embed(golden["input_ids"], features), {}, nullptr));
+}
+
+inline at::Tensor loss_of(const at::Tensor& logits, const at::Tensor& labels) {
+  const std::int64_t last = logits.size(1) - 1;
+  return at::cross_entropy_loss(logits.narrow(1, 0, last).flatten(0, 1),
+                                labels.narrow(1, 1, last).flatten());
+}
+
+}  // namespace vlm
