@@ -7,8 +7,8 @@
 #include <optional>
 #include <vector>
 
-#include "vlm/text/unicode.h"
 #include "vlm/core/ascii.h"
+#include "vlm/text/unicode.h"
 
 namespace vlm::data {
 namespace {

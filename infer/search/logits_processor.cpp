@@ -1,5 +1,6 @@
 #include "infer/search/logits_processor.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/softmax.h>

@@ -1,5 +1,6 @@
 #include "infer/search/sample_search.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/log_softmax.h>
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// Bytes → a data file of one of the kinds → its rows → samples of every format: Errors, or rows that
-// are the same when they are read again.
+// Bytes → a data file of one of the kinds → its rows → samples of every format: Errors, or rows
+// that are the same when they are read again.
 //
 // The first byte says which kind is tried.
 #include <unistd.h>

@@ -12,6 +12,7 @@
 
 #include "vlm/io/parallel.h"
 #include "vlm/nn/clones.h"
+#include "vlm/nn/onednn_linear.h"
 
 namespace vlm {
 namespace {
@@ -161,10 +162,14 @@ void over_blocks(const at::Tensor& weight, const Work& work) {
 
 void multiply_in_blocks(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                         at::Tensor& y) {
+  const bool is_onednn = prefers_onednn(x, x.size(0));
   over_blocks(weight, [&](const at::Tensor& block, std::int64_t n, std::int64_t count) {
     at::Tensor columns = y.narrow(1, n, count);
-    if (bias.defined()) {
-      at::addmm_out(columns, bias.narrow(0, n, count), x, block.t());
+    const at::Tensor added = bias.defined() ? bias.narrow(0, n, count) : bias;
+    if (is_onednn) {
+      columns.copy_(onednn_linear(x, block, added));
+    } else if (added.defined()) {
+      at::addmm_out(columns, added, x, block.t());
     } else {
       at::mm_out(columns, x, block.t());
     }
