@@ -4,10 +4,12 @@
 #include <ATen/ops/full.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/sha256.h"
+#include "vlm/io/file_digest.h"
 
 namespace vlm::data {
 namespace {
@@ -52,17 +54,6 @@ void check_labels(const Example& example, const Sample& sample) {
                .wanted = "at least one assistant turn"});
 }
 
-// Of the files' bytes, in their order; empty without pictures, and with clips, whose frames depend
-// on more than the file.
-std::string content_key(const Sample& sample) {
-  std::string digests;
-  for (const MediaRef& medium : sample.media) {
-    if (medium.kind == MediaKind::kVideo) return "";
-    digests += sha256_hex(read_bytes(medium));
-  }
-  return digests.empty() ? "" : sha256_hex(digests);
-}
-
 // What opening one sample's media needs.
 struct MediaLoader {
   const Processor& processor;
@@ -89,6 +80,28 @@ struct MediaLoader {
       return true;
     });
     return {at::cat(tiles), processor.video_text(times_s, reader.duration_s())};
+  }
+
+  // Of the files' content, in their order, and of what else clips' frames depend on. Empty where
+  // that can't be told: without pictures, and for clips from pipes.
+  std::string content_key(const Sample& sample) const {
+    std::string digests;
+    for (const MediaRef& medium : sample.media) {
+      const bool is_video = medium.kind == MediaKind::kVideo;
+      const std::string digest =
+          is_video ? video_digest(medium.name) : sha256_hex(read_bytes(medium));
+      if (digest.empty()) return "";
+      digests += digest;
+    }
+    return digests.empty() ? "" : sha256_hex(digests);
+  }
+
+  std::string video_digest(const std::filesystem::path& path) const {
+    const std::string content = digest_file(path);
+    if (content.empty()) return "";
+    const FrameSampling& defaults = processor.frame_sampling();
+    return concat(" video ", content, " ", describe_sampling(options.video, defaults).dump(), " ",
+                  processor.frame_settings());
   }
 
   SamplePictures open(const Sample& sample) const {

@@ -23,6 +23,10 @@ void refuse_idle(bool is_set, const std::string& name, const std::string& strate
   throw Error({.what = concat("has no effect with strategy '", strategy, "'"), .where = name});
 }
 
+OrderedJson or_null(const std::optional<double>& value) {
+  return value ? OrderedJson(*value) : OrderedJson();
+}
+
 // Times of a file of constant rate are index / fps, as the reference has them.
 std::vector<double> times_of(const VideoFile& file) {
   const VideoInfo& info = file.info();
@@ -70,6 +74,18 @@ SampledFrames choose_frames(VideoFile& file, const VideoSampling& sampling,
 }
 
 }  // namespace
+
+OrderedJson describe_sampling(const VideoSampling& sampling, const FrameSampling& defaults) {
+  return {{"strategy", sampling.strategy},
+          {"fps", sampling.fps.value_or(defaults.fps)},
+          {"max_frames", sampling.max_frames.value_or(defaults.max_frames)},
+          {"skip_s", defaults.skip_s},
+          {"start_s", or_null(sampling.start_s)},
+          {"end_s", or_null(sampling.end_s)},
+          {"times_s", sampling.times_s},
+          {"frame_size", sampling.frame_size},
+          {"drop_duplicates", sampling.drop_duplicates}};
+}
 
 Fields VideoSampling::fields() {
   return {

@@ -18,6 +18,7 @@
 
 #include "data/video/video_file.h"
 #include "vlm/core/fields.h"
+#include "vlm/core/json.h"
 #include "vlm/image/frame_sampling.h"
 #include "vlm/image/image.h"
 
@@ -40,6 +41,10 @@ struct VideoSampling {
   // that have no effect with the strategy.
   void check(const std::string& prefix) const;
 };
+
+// Everything that the choice of frames follows from, with the checkpoint's values where none are
+// given; for keys and journals.
+OrderedJson describe_sampling(const VideoSampling& sampling, const FrameSampling& defaults);
 
 struct Clip : VideoClip {
   std::vector<std::int64_t> indices;  // of the frames in the file

@@ -10,10 +10,6 @@ double shown(double value) {
   return std::round(value * 1e6) / 1e6;
 }
 
-OrderedJson or_null(const std::optional<double>& value) {
-  return value ? OrderedJson(*value) : OrderedJson();
-}
-
 }  // namespace
 
 std::string to_note(const SeenVideo& seen) {
@@ -51,18 +47,6 @@ std::vector<std::string> video_column_names(bool has_dropped) {
   std::vector<std::string> names = {"duration_s", "frames"};
   if (has_dropped) names.emplace_back("dropped_duplicates");
   return names;
-}
-
-OrderedJson describe_sampling(const data::VideoSampling& sampling, const FrameSampling& defaults) {
-  return {{"strategy", sampling.strategy},
-          {"fps", sampling.fps.value_or(defaults.fps)},
-          {"max_frames", sampling.max_frames.value_or(defaults.max_frames)},
-          {"skip_s", defaults.skip_s},
-          {"start_s", or_null(sampling.start_s)},
-          {"end_s", or_null(sampling.end_s)},
-          {"times_s", sampling.times_s},
-          {"frame_size", sampling.frame_size},
-          {"drop_duplicates", sampling.drop_duplicates}};
 }
 
 }  // namespace vlm::infer

@@ -25,8 +25,4 @@ SeenVideo parse_note(const std::string& note);
 OrderedJson video_columns(const std::vector<SeenVideo>& seen, bool has_dropped);
 std::vector<std::string> video_column_names(bool has_dropped);
 
-// Everything that the choice of frames follows from, with the checkpoint's values where none are
-// given; for keys and journals.
-OrderedJson describe_sampling(const data::VideoSampling& sampling, const FrameSampling& defaults);
-
 }  // namespace vlm::infer

@@ -99,7 +99,7 @@ class VideoStream::Takes {
 
   std::string describe_take(const data::VideoSampling& sampling) const {
     const Processor& processor = stream_.processor_;
-    return concat(describe_sampling(sampling, processor.frame_sampling()).dump(), " ",
+    return concat(data::describe_sampling(sampling, processor.frame_sampling()).dump(), " ",
                   processor.frame_settings());
   }
 

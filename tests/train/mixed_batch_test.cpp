@@ -5,7 +5,9 @@
 #include <nlohmann/json.hpp>
 
 #include "data/batch.h"
+#include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
+#include "train/batches/picture_store.h"
 #include "train/loss.h"
 #include "vlm/models/registry.h"
 
@@ -65,8 +67,8 @@ Outcome run(VisionLanguageModel& model, const std::vector<data::Batch>& batches)
 }
 
 TEST_CASE("a batch of text, pictures and clips has the gradients of its samples") {
-  const ModelPtr model = load_model(fixture("smolvlm_tiny"), {});
-  const auto processor = load_processor(fixture("smolvlm_tiny"));
+  const ModelPtr model = load_model(fixture(kTinyModel), {});
+  const auto processor = load_processor(fixture(kTinyModel));
   model->module().train();
   std::vector<data::Example> examples;
   std::vector<data::Batch> singles;
@@ -96,6 +98,37 @@ TEST_CASE("a batch of text, pictures and clips has the gradients of its samples"
     CHECK(expected.abs().max().item<double>() > 0);
     check_close(together.gradients[i].second, expected, 1e-4);
   }
+}
+
+TEST_CASE("features of clips come from the cache, as long as the same frames are asked for") {
+  const ModelPtr model = load_model(fixture(kTinyModel), {});
+  const auto processor = load_processor(fixture(kTinyModel));
+  const ScratchFolder folder;
+  const auto cache = std::make_shared<FeatureCache>(folder.path(), 1 << 30);
+  const Sample mixed = samples().back();  // two clips and a picture
+  const auto encode = [&](const PictureStore& store, std::int64_t frames) {
+    return data::encode_example(mixed, *processor,
+                                {.video = {.max_frames = frames}, .lookup = &store});
+  };
+  data::Example first;
+  at::Tensor features;
+  {
+    PictureStore store(cache, *model, *processor);
+    first = encode(store, 3);
+    CHECK(first.pictures.pixel_values.defined());
+    features = store.features_of(*model, data::collate({first}, 2));
+    CHECK(store.encoded() == 1);
+  }  // what is kept has been written
+  PictureStore store(cache, *model, *processor);
+  const data::Example again = encode(store, 3);
+  CHECK_FALSE(again.pictures.pixel_values.defined());
+  CHECK(again.ids == first.ids);
+  REQUIRE(again.pictures.texts.size() == 3);
+  CHECK(again.pictures.texts[0].kind == MediumText::Kind::kVideo);
+  CHECK(again.pictures.texts[1].kind == MediumText::Kind::kPicture);
+  CHECK(store.features_of(*model, data::collate({again}, 2)).equal(features));
+  CHECK(store.encoded() == 0);
+  CHECK_FALSE(encode(store, 2).pictures.features.defined());
 }
 
 }  // namespace

@@ -112,6 +112,27 @@ TEST_CASE("packed rows give the loss and the gradients of rows on their own") {
   check_same(run(data::pack(samples, options(10000, true)), /*checkpointing=*/true), wanted);
 }
 
+TEST_CASE("questions about one clip are packed behind one copy of its frames") {
+  const Keys keys;
+  std::vector<Example> samples;
+  for (const std::string question : {"Which way?", "What moves?"}) {
+    const data::Sample sample{
+        .messages = {{.role = "user",
+                      .content = {{.type = "video"}, {.type = "text", .text = question}}},
+                     {.role = "assistant", .content = {{.type = "text", .text = "left"}}}},
+        .media = {{.kind = data::MediaKind::kVideo,
+                   .name = std::string(VLM_SOURCE_DIR) + "/examples/clips/left.mp4"}},
+        .where = "here"};
+    samples.push_back(data::encode_example(sample, processor(), {.lookup = &keys}));
+  }
+  const Result wanted = run({data::collate({samples[0]}, 0), data::collate({samples[1]}, 0)});
+  const auto packed = data::pack(samples, options(10000, true));
+  REQUIRE(packed.size() == 1);
+  CHECK(packed[0].segments.size() == 3);
+  CHECK(packed[0].picture_order.size() == 1);
+  check_same(run(packed), wanted);
+}
+
 TEST_CASE("what a packed row holds") {
   const auto samples = examples();
   std::int64_t total = 0, labels = 0;

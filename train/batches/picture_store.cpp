@@ -62,7 +62,9 @@ at::Tensor encode_pictures(VisionLanguageModel& model, const data::Batch& batch)
 at::Tensor to_entry(const data::KnownPictures& pictures) {
   const at::Tensor features = pictures.features.detach().cpu().contiguous();
   Json texts = Json::array();
-  for (const MediumText& text : pictures.texts) texts.push_back({text.text, text.rows, text.cols});
+  for (const MediumText& text : pictures.texts) {
+    texts.push_back({text.text, text.rows, text.cols, text.kind == MediumText::Kind::kVideo});
+  }
   const Json head = {{"texts", texts},
                      {"shape", features.sizes().vec()},
                      {"dtype", static_cast<int>(features.scalar_type())}};
@@ -87,10 +89,12 @@ std::optional<data::KnownPictures> from_entry(const at::Tensor& entry) {
   if (!head.is_object()) return std::nullopt;
   data::KnownPictures pictures;
   for (const Json& text : head.at("texts")) {
-    pictures.texts.push_back({.kind = MediumText::Kind::kPicture,
-                              .text = text.at(0).get<std::string>(),
-                              .rows = text.at(1).get<std::int64_t>(),
-                              .cols = text.at(2).get<std::int64_t>()});
+    const bool is_video = text.at(3).get<bool>();
+    pictures.texts.push_back(
+        {.kind = is_video ? MediumText::Kind::kVideo : MediumText::Kind::kPicture,
+         .text = text.at(0).get<std::string>(),
+         .rows = text.at(1).get<std::int64_t>(),
+         .cols = text.at(2).get<std::int64_t>()});
   }
   const auto shape = head.at("shape").get<std::vector<std::int64_t>>();
   pictures.features = at::empty(shape, static_cast<at::ScalarType>(head.at("dtype").get<int>()));
@@ -104,7 +108,7 @@ PictureStore::PictureStore(std::shared_ptr<FeatureCache> cache, const VisionLang
                            const Processor& processor)
     : cache_(std::move(cache)) {
   if (!cache_) return;
-  settings_ = concat("training 2 ", processor.picture_settings(), " ",
+  settings_ = concat("training 3 ", processor.picture_settings(), " ",
                      digest_tensors(model.picture_weights()), " ", model.picture_settings(), " ",
                      model.dtype(), " ", model.device().type());
   writer_ = std::thread([this] { write_entries(); });
