@@ -7,6 +7,7 @@
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "train/distributed.h"
 #include "train/inspect/inspect_data.h"
@@ -23,16 +24,39 @@
 namespace vlm::train {
 namespace {
 
-struct FinetuneOptions {
-  std::string config;
+// A config file, and what the command line changes of it.
+struct ConfigChoice {
+  std::string file;
   std::vector<std::string> overrides;
+  std::optional<std::int64_t> max_bad_samples;
+
+  TrainConfig load() const {
+    TrainConfig config = load_train_config(file, overrides);
+    if (max_bad_samples) config.max_bad_samples = *max_bad_samples;
+    return config;
+  }
+};
+
+void add_config_options(CLI::App& command, ConfigChoice& choice, const std::string& meaning) {
+  command.add_option("config", choice.file, meaning)->required();
+  command.add_option("--set", choice.overrides, "Override a key of the config")
+      ->type_name("KEY=VALUE");
+  command
+      .add_option("--max-bad-samples", choice.max_bad_samples,
+                  "Samples that may be passed over because they can't be used (default: the "
+                  "config's max_bad_samples)")
+      ->check(CLI::NonNegativeNumber);
+}
+
+struct FinetuneOptions {
+  ConfigChoice config;
   bool restart = false;
 };
 
 int run_finetune(const FinetuneOptions& options, const RuntimeOptions& runtime,
                  const AnswerFunction& answer) {
   if (find_job_place().rank > 0) set_log_level(LogLevel::kWarning);  // rank 0 tells what all do
-  TrainConfig config = load_train_config(options.config, options.overrides);
+  TrainConfig config = options.config.load();
   const std::string output_dir = config.output_dir;
   Trainer trainer(std::move(config),
                   {.runtime = runtime, .restart = options.restart, .answer = answer});
@@ -42,14 +66,13 @@ int run_finetune(const FinetuneOptions& options, const RuntimeOptions& runtime,
 }
 
 struct PlanCommand {
-  std::string config;
-  std::vector<std::string> overrides;
+  ConfigChoice config;
   double memory_gb = 0;
   std::string format = "text";
 };
 
 int run_plan(const PlanCommand& options, const RuntimeOptions& runtime) {
-  TrainConfig config = load_train_config(options.config, options.overrides);
+  TrainConfig config = options.config.load();
   const std::string output_dir = config.output_dir;
   const RunPlan plan =
       make_plan(std::move(config), {.runtime = runtime, .memory_gb = options.memory_gb});
@@ -60,14 +83,13 @@ int run_plan(const PlanCommand& options, const RuntimeOptions& runtime) {
 }
 
 struct InspectDataOptions {
-  std::string config;
-  std::vector<std::string> overrides;
+  ConfigChoice config;
   std::int64_t samples = 5;
   std::string html;
 };
 
 int run_inspect_data(const InspectDataOptions& options, const RuntimeOptions& runtime) {
-  TrainConfig config = load_train_config(options.config, options.overrides);
+  TrainConfig config = options.config.load();
   if (runtime.seed) config.seed = *runtime.seed;
   const Inspection found = inspect_data(config, {.samples = options.samples,
                                                  .threads = runtime.threads,
@@ -107,10 +129,7 @@ std::function<int()> add_finetune(CLI::App& app, const RuntimeOptions& runtime,
                                   const AnswerFunction& answer) {
   auto options = std::make_shared<FinetuneOptions>();
   CLI::App* command = app.add_subcommand("finetune", "Fine-tune a model from a config file");
-  command->add_option("config", options->config, "Config file (JSON); its keys are listed below")
-      ->required();
-  command->add_option("--set", options->overrides, "Override a key of the config")
-      ->type_name("KEY=VALUE");
+  add_config_options(*command, options->config, "Config file (JSON); its keys are listed below");
   command->add_flag("--restart", options->restart,
                     "Begin anew instead of going on from the last checkpoint in output_dir");
   TrainConfig defaults;
@@ -122,9 +141,7 @@ std::function<int()> add_plan(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<PlanCommand>();
   CLI::App* command = app.add_subcommand(
       "plan", "Say what a fine-tuning run will take: memory by part, tokens, steps, hours");
-  command->add_option("config", options->config, "Config file (JSON) of finetune")->required();
-  command->add_option("--set", options->overrides, "Override a key of the config")
-      ->type_name("KEY=VALUE");
+  add_config_options(*command, options->config, "Config file (JSON) of finetune");
   command
       ->add_option("--memory-gb", options->memory_gb,
                    "What the run may take; where it is less than the peak, what to change is said "
@@ -142,9 +159,7 @@ std::function<int()> add_inspect_data(CLI::App& app, const RuntimeOptions& runti
   CLI::App* command = app.add_subcommand(
       "inspect-data",
       "Show what a training run would learn from its data, and what is wrong in it");
-  command->add_option("config", options->config, "Config file (JSON), as for finetune")->required();
-  command->add_option("--set", options->overrides, "Override a key of the config")
-      ->type_name("KEY=VALUE");
+  add_config_options(*command, options->config, "Config file (JSON), as for finetune");
   command
       ->add_option("-n,--samples", options->samples,
                    "Samples shown token by token, the first that the run would take")

@@ -16,6 +16,7 @@
 
 #include "data/dataset.h"
 #include "data/encode_options.h"
+#include "data/sample_size.h"
 #include "train/evaluation/evaluation_config.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -129,6 +130,7 @@ struct TrainConfig {
   data::DataOptions data_options() const;
   // Without the seed of a sample.
   data::EncodeOptions encode_options() const;
+  data::MeasureOptions measure_options() const;
   LoraConfig lora() const;
   OptimizerOptions optimizer() const;
   Schedule schedule(std::int64_t total_steps) const;

@@ -66,8 +66,7 @@ TrainingData load_training_data(const TrainConfig& config, const Processor& proc
     if (config.share_pictures) sizes.back().groups = number_pictures(dataset);
     loaded.groups.push_back(sizes.back().groups);
     if (config.group_by_length) {
-      const auto measured =
-          data::measure_samples(dataset, processor, config.dataloader_num_workers);
+      const auto measured = data::measure_samples(dataset, processor, config.measure_options());
       for (const data::SampleSize& size : measured) sizes.back().lengths.push_back(size.tokens);
     }
   }

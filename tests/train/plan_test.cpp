@@ -79,7 +79,7 @@ TEST_CASE("sizes of samples and batches are those that the loader makes") {
   const auto processor = load_processor(fixture(kTinyModel));
   const ModelPtr model = load_model(fixture(kTinyModel), {});
   const TrainingData data = load_training_data(config, *processor);
-  const auto sizes = data::measure_samples(*data.datasets[0], *processor, 2);
+  const auto sizes = data::measure_samples(*data.datasets[0], *processor, {.threads = 2});
   for (const bool packing : {false, true}) {
     INFO("packing " << packing);
     config.packing = packing;
@@ -105,6 +105,29 @@ TEST_CASE("sizes of samples and batches are those that the loader makes") {
       }
     }
   }
+}
+
+TEST_CASE("samples are measured as training takes them: rules, bounds, and bad ones passed over") {
+  const ScratchFolder folder;
+  const TrainConfig config = make_config(folder.path());
+  const auto processor = load_processor(fixture(kTinyModel));
+  const auto good = data::load_datasets(config.train_files, config.data_options());
+  const auto sizes = data::measure_samples(*good, *processor, {});
+  data::MeasureOptions all;
+  all.encode.train_on = data::TrainOn::kAll;
+  CHECK(data::measure_samples(*good, *processor, all)[0].labels > sizes[0].labels);
+
+  std::ofstream(folder.path() / "data.jsonl", std::ios::app)
+      << R"({"messages": [{"role": "user", "content": [{"type": "image"}]}], "images": ["gone.png"]})"
+      << "\n";
+  const auto broken = data::load_datasets(config.train_files, config.data_options());
+  REQUIRE(broken->size() == good->size() + 1);
+  CHECK_THROWS_WITH(data::measure_samples(*broken, *processor, {.threads = 2}),
+                    Contains("data.jsonl:9") && Contains("gone.png"));
+  const auto found =
+      data::measure_samples(*broken, *processor, {.threads = 2, .max_bad_samples = 1});
+  CHECK(found.back().tokens == sizes.front().tokens);  // the sample read in its place
+  CHECK(found.front().tokens == sizes.front().tokens);
 }
 
 TEST_CASE("a plan counts the run's steps, tokens and memory") {

@@ -43,11 +43,12 @@ struct Layout {
 // Sizes of all samples of a stage; where there are too many, those between are taken to be like
 // the one measured before them.
 std::vector<data::SampleSize> measure_stage(const data::Dataset& dataset,
-                                            const Processor& processor, std::int64_t threads) {
+                                            const Processor& processor,
+                                            const data::MeasureOptions& options) {
   const std::int64_t stride = (dataset.size() + kMostSamples - 1) / kMostSamples;
   std::vector<std::int64_t> indices;
   for (std::int64_t i = 0; i < dataset.size(); i += stride) indices.push_back(i);
-  const auto measured = data::measure_samples(dataset, processor, threads, indices);
+  const auto measured = data::measure_samples(dataset, processor, options, indices);
   std::vector<data::SampleSize> sizes;
   for (std::int64_t i = 0; i < dataset.size(); ++i) {
     sizes.push_back(measured[static_cast<std::size_t>(i / stride)]);
@@ -58,7 +59,7 @@ std::vector<data::SampleSize> measure_stage(const data::Dataset& dataset,
 Layout lay_out(const TrainingData& data, const Processor& processor, const TrainConfig& config) {
   std::vector<std::vector<data::SampleSize>> sizes;
   for (const auto& dataset : data.datasets) {
-    sizes.push_back(measure_stage(*dataset, processor, config.dataloader_num_workers));
+    sizes.push_back(measure_stage(*dataset, processor, config.measure_options()));
   }
   Layout layout;
   const std::int64_t total = data.plan->total_steps();
