@@ -287,6 +287,7 @@ void Trainer::finish() {
       load_trained_weights(checkpoint_path(config_.output_dir, state_.best_step), *optimizer_);
     }
     job_->broadcast(optimizer_->parameters());
+    result_step_ = state_.best_step;
     log_info(concat("the result is that of step ", state_.best_step));
     if (!config_.evaluation.eval_metrics.empty()) {
       const auto answers = evaluator_->evaluate(state_.best_step).answers;
@@ -300,9 +301,14 @@ void Trainer::finish() {
                     std::llround(planned), " MB planned"));
   }
   save_trained_model(trained_, config_, config_.output_dir);
-  save_text(fs::path(config_.output_dir) / "README.md",
-            make_model_card(load_run_record(config_.output_dir, effective_config_)));
+  save_text(fs::path(config_.output_dir) / "README.md", make_model_card(load_record()));
   write_report();
+}
+
+RunRecord Trainer::load_record() const {
+  RunRecord record = load_run_record(config_.output_dir, effective_config_);
+  record.result_step = result_step_;
+  return record;
 }
 
 void Trainer::write_report() const {
@@ -317,7 +323,7 @@ void Trainer::write_report() const {
     return uris;
   };
   save_text(fs::path(config_.output_dir) / "report.html",
-            make_report(load_run_record(config_.output_dir, effective_config_),
+            make_report(load_record(),
                         {.samples = config_.evaluation.report_samples, .pictures = pictures}));
 }
 

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "data/skipped_samples.h"
 #include "train/batches/picture_store.h"
@@ -22,6 +23,7 @@
 #include "train/evaluation/evaluator.h"
 #include "train/metrics_log.h"
 #include "train/optimizer.h"
+#include "train/report/run_record.h"
 #include "train/schedule.h"
 #include "train/train_config.h"
 #include "train/trained_model.h"
@@ -63,6 +65,7 @@ class Trainer {
   bool saves_checkpoints() const;
   void save_checkpoint() const;
   void finish();
+  RunRecord load_record() const;
   void write_report() const;
 
   TrainConfig config_;
@@ -79,6 +82,7 @@ class Trainer {
   std::unique_ptr<data::SkippedSamples> skipped_;
   std::unique_ptr<Evaluator> evaluator_;  // null without eval_files
   TrainingState state_;
+  std::optional<std::int64_t> result_step_;  // set at the end, when an earlier step was better
 };
 
 }  // namespace vlm::train

@@ -69,7 +69,11 @@ std::string list_results(const RunRecord& record) {
   }
   last("epochs", "epoch");
   last("training loss (mean since the row before)", "loss");
-  last("evaluation loss", "eval_loss");
+  if (record.result_step) {
+    rows += table_row("step of the weights", concat(*record.result_step), "value");
+  }
+  const auto eval_loss = record.result("eval_loss");
+  if (eval_loss) rows += table_row("evaluation loss", format_number(*eval_loss), "value");
   return rows.empty() ? "" : "<table>" + rows + "</table>\n";
 }
 

@@ -44,11 +44,12 @@ std::string settings(const OrderedJson& config) {
 std::string figures(const RunRecord& record) {
   std::string text;
   if (!record.rows.empty()) text += concat("Steps: ", record.rows.back()["step"].dump(), ".");
+  if (record.result_step)
+    text += concat(" The weights are those of step ", *record.result_step, ".");
   for (const auto& [name, key] :
-       {std::pair{"training loss", "loss"}, std::pair{"evaluation loss", "eval_loss"}}) {
-    const auto curve = record.curve(key);
-    if (!curve.empty())
-      text += concat(" Last ", name, ": ", format_number(curve.back().second), ".");
+       {std::pair{"Last training loss", "loss"}, std::pair{"Evaluation loss", "eval_loss"}}) {
+    const auto value = record.result(key);
+    if (value) text += concat(" ", name, ": ", format_number(*value), ".");
   }
   return text.empty() ? "" : text + "\n\n";
 }

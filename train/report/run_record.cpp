@@ -35,6 +35,17 @@ std::vector<std::pair<double, double>> RunRecord::curve(const std::string& key) 
   return points;
 }
 
+std::optional<double> RunRecord::result(const std::string& key) const {
+  std::optional<double> last;
+  for (const auto& [step, value] : curve(key)) {
+    if (result_step && key.starts_with("eval_") && step != static_cast<double>(*result_step)) {
+      continue;
+    }
+    last = value;
+  }
+  return last;
+}
+
 std::vector<std::string> RunRecord::keys() const {
   std::vector<std::string> found;
   for (const Json& row : rows) {

@@ -25,12 +25,16 @@ struct MetricComparison {
 
 struct RunRecord {
   OrderedJson config;
-  std::vector<Json> rows;  // of metrics.jsonl
+  std::vector<Json> rows;                   // of metrics.jsonl
+  std::optional<std::int64_t> result_step;  // the best step, where the weights are not the last's
   std::vector<HeldOutAnswer> before, after;
   std::vector<MetricComparison> comparisons;  // empty without answers before and after
 
   // Steps and values of a key, of the rows that have it as a number.
   std::vector<std::pair<double, double>> curve(const std::string& key) const;
+  // The last value of a key, or that of result_step for what was evaluated there; nothing without
+  // rows of it.
+  std::optional<double> result(const std::string& key) const;
   // Keys of numbers, in the order in which they first occur; without "step".
   std::vector<std::string> keys() const;
 };

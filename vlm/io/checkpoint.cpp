@@ -52,7 +52,7 @@ void fill_all(const std::map<std::string, at::Tensor>& parameters,
               const LoadRules& rules) {
   std::vector<Conversion> conversions;
   for (const auto& [name, key] : key_of) {
-    at::Tensor parameter = parameters.at(name);
+    const at::Tensor& parameter = parameters.at(name);
     const at::Tensor value = checkpoint.tensor(key);
     if (rules.take && rules.take(name, value)) {
       drop_pages(value);

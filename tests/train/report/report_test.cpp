@@ -160,7 +160,7 @@ TEST_CASE("the model card has PEFT's front matter and the comparison") {
       card.starts_with("---\nbase_model: \"org/base\"\nlibrary_name: peft\n"
                        "pipeline_tag: image-text-to-text\ntags:\n"
                        "- \"base_model:adapter:org/base\"\n- lora\n- transformers\n---\n\n"));
-  CHECK_THAT(card, Contains("Steps: 2. Last training loss: 1.25. Last evaluation loss: 1.5."));
+  CHECK_THAT(card, Contains("Steps: 2. Last training loss: 1.25. Evaluation loss: 1.5."));
   CHECK_THAT(card, Contains("On 2 held-out items") &&
                        Contains("| exact_match | 0 | 1 | 1 | 1 to 1 | 2 | 0 |"));
   CHECK_THAT(card, Contains("| `train_files` | `[\"train.jsonl\"]` |"));
@@ -169,6 +169,20 @@ TEST_CASE("the model card has PEFT's front matter and the comparison") {
   const std::string other = make_model_card(load_run_record(folder.path(), full));
   CHECK_THAT(other, Contains("library_name: transformers\n"));
   CHECK(other.find("peft") == std::string::npos);
+}
+
+TEST_CASE("the card of a run that takes its best step back tells that step's evaluation") {
+  const ScratchFolder folder;
+  folder.write("metrics.jsonl",
+               "{\"step\":1,\"loss\":2.5}\n{\"step\":1,\"eval_loss\":0.5}\n"
+               "{\"step\":2,\"loss\":1.5}\n{\"step\":2,\"eval_loss\":0.75}\n");
+  RunRecord record = load_run_record(folder.path(), kConfig);
+  CHECK_THAT(make_model_card(record),
+             Contains("Steps: 2. Last training loss: 1.5. Evaluation loss: 0.75."));
+  record.result_step = 1;
+  CHECK_THAT(make_model_card(record), Contains("Steps: 2. The weights are those of step 1. Last "
+                                               "training loss: 1.5. Evaluation loss: 0.5."));
+  CHECK_THAT(make_report(record, {}), Contains("<th>step of the weights</th>"));
 }
 
 TEST_CASE("a run without evaluation has a report and a card, too") {
