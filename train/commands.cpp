@@ -109,6 +109,11 @@ struct MergeOptions {
 };
 
 int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
+  if (options.adapter.empty() && runtime.dtype == "auto") {
+    throw Error({.what = "there is nothing to change",
+                 .where = "merge",
+                 .wanted = "--adapter, or --dtype to store the model in"});
+  }
   const auto folder = find_or_pull_model(options.model);
   if (std::filesystem::exists(options.output) &&
       std::filesystem::equivalent(folder, options.output)) {
@@ -118,8 +123,10 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
   // Weights keep the dtype they are stored in unless another is asked for.
   const std::string dtype = runtime.dtype == "auto" ? "stored" : runtime.dtype;
   const ModelPtr model = load_model(folder, {.dtype = dtype});
-  load_adapter(model->module(), options.adapter);
-  merge_lora(model->module());
+  if (!options.adapter.empty()) {
+    load_adapter(model->module(), options.adapter);
+    merge_lora(model->module());
+  }
   save_model(*model, folder, options.output);
   log_info("wrote " + options.output);
   return 0;
@@ -171,12 +178,14 @@ std::function<int()> add_inspect_data(CLI::App& app, const RuntimeOptions& runti
 
 std::function<int()> add_merge(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<MergeOptions>();
-  CLI::App* command = app.add_subcommand("merge", "Merge an adapter into its model's weights");
+  CLI::App* command = app.add_subcommand(
+      "merge", "Merge an adapter into its model's weights, or store a model in another --dtype");
   command
       ->add_option("--model", options->model,
                    "Model folder, or org/name (in the Hugging Face cache, or pulled into it)")
       ->required();
-  command->add_option("--adapter", options->adapter, "PEFT adapter folder")->required();
+  command->add_option("--adapter", options->adapter,
+                      "PEFT adapter folder; none: only the dtype changes");
   command->add_option("--output", options->output, "Folder for the merged checkpoint")->required();
   return [options, &runtime] { return run_merge(*options, runtime); };
 }

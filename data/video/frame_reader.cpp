@@ -123,7 +123,7 @@ FrameReader::Step FrameReader::check_frame(std::int64_t pts) {
     awaited_key_ = AV_NOPTS_VALUE;
   }
   const std::int64_t index = table_->find(time);
-  if (index < 0) return Step::kUnknown;
+  if (index < 0 || time < passed_) return Step::kUnknown;  // frames come in the order of the table
   if (is_comparing_ && last_index_ >= 0 && index != last_index_ + 1) return Step::kUnknown;
   last_index_ = index;
   return time == pts ? Step::kFrame : time < pts ? Step::kPassed : Step::kEnd;

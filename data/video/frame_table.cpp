@@ -96,6 +96,7 @@ std::optional<FrameTable> read_index(const Container& container, const ByteSourc
   if (!ascends(table.pts) || table.keys.empty() || table.keys[0].dts != table.pts[0]) return {};
   if (stream.codecpar->video_delay > 0 && !has_constant_step(table.pts)) return {};
   const std::int64_t delay = stream.start_time - table.pts[0];
+  if (stream.codecpar->video_delay > 0 && delay == 0) return {};  // offsets may be missing
   for (std::int64_t& time : table.pts) time += delay;
   for (KeyFrame& key : table.keys) key.pts += delay;
   return table;
@@ -107,6 +108,7 @@ FrameTable scan_packets(Container& container, const VideoLimits& limits, const s
   const AVCodecID codec = container.stream().codecpar->codec_id;
   std::int64_t last_dts = AV_NOPTS_VALUE;
   bool last_is_partial = false;
+  table.lacks_order = container.stream().codecpar->video_delay > 0;
   const auto packet = make_packet();
   while (container.next_packet(*packet)) {
     if (!is_sane(packet->pts)) table.has_labels = false;
@@ -116,6 +118,7 @@ FrameTable scan_packets(Container& container, const VideoLimits& limits, const s
     }
     if (!table.has_labels || is_never_shown(*packet, codec)) continue;
     last_is_partial = packet->flags & AV_PKT_FLAG_CORRUPT;
+    table.lacks_order = table.lacks_order && packet->pts == packet->dts;
     table.pts.push_back(packet->pts);
     check_count(table.pts.size(), limits, where);
     if (packet->flags & AV_PKT_FLAG_KEY) table.keys.push_back({packet->pts, packet->dts});

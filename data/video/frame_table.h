@@ -28,6 +28,7 @@ struct FrameTable {
   std::vector<KeyFrame> keys;     // ascending
   bool has_labels = false;        // every packet's pts is there, and unique: frames are known by it
   bool is_guess = false;          // from the index: a look into the file may show otherwise
+  bool lacks_order = false;       // the codec reorders frames, and no time stamp says how
   bool truncated = false;
 
   // Index of the frame that is shown at that time stamp, -1 when there is none.

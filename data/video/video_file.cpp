@@ -134,7 +134,7 @@ void VideoFile::State::check_start() {
   if (!first) refuse_undecodable("no frame can be decoded");
   if (!table_.has_labels) return;
   const std::int64_t index = table_.find(first->pts);
-  if (index == 0 && !comes_in_fields(container_.stream())) return;
+  if (index == 0 && !comes_in_fields(container_.stream()) && !table_.lacks_order) return;
   if (index == 0 && reader_.begins_as(table_, kFirstFrames)) return;
   if (table_.is_guess) {
     container_.restart();

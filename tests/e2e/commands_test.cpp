@@ -121,6 +121,16 @@ TEST_CASE("LoRA learns four samples by heart; generate, evaluate and merge repea
                   fixture("pictures/wide.png").string() + " --prompt 'Where?'",
               folder.path());
   CHECK(merged.out == " in Rome\n");
+
+  // Without an adapter only the dtype changes.
+  const ProgramResult nothing = run_vlm("merge --model merged --output half", folder.path());
+  CHECK(nothing.code != 0);
+  CHECK_THAT(nothing.err, Contains("nothing to change"));
+  REQUIRE(run_vlm("merge --model merged --dtype bfloat16 --output half", folder.path()).code == 0);
+  const auto size_of = [&](const char* name) {
+    return std::filesystem::file_size(folder.path() / name / "model.safetensors");
+  };
+  CHECK(size_of("half") < size_of("merged") * 0.55);
   CHECK(std::filesystem::exists(folder.path() / "adapter/train_config.json"));
 }
 

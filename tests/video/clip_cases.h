@@ -37,6 +37,10 @@ inline const std::vector<ClipCase>& clip_cases() {
       {"h264_all_keys.mp4",  // without its table of key frames all count as such
        encode("-c:v libx264 -g 24 h264_all_keys.mp4") +
            " && sed -i s/stss/free/ h264_all_keys.mp4"},
+      {"h264_no_offsets.mp4",  // reordered frames that all claim to be shown as they are stored
+       encode("-c:v libx264 -g 24 -bf 3 whole.mp4") + " && " + kFfmpeg +
+           "-i whole.mp4 -c copy -bsf:v setts=pts=DTS h264_no_offsets.mp4",
+       "", false},
       {"h264.flv", encode("-c:v libx264 -g 24 h264.flv")},
       {"h264.avi", encode("-c:v libx264 -g 24 h264.avi")},
       {"h264.h264", encode("-c:v libx264 -g 24 h264.h264"), "", false},

@@ -1,5 +1,6 @@
 #include "vlm/nn/kv_cache.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
