@@ -28,7 +28,8 @@ TEST_CASE("oneDNN's product is the linear layer, with and without bias, for any 
   for (const auto& [n, k] : std::vector<std::pair<std::int64_t, std::int64_t>>{
            {1, 1}, {7, 33}, {576, 192}, {1100, 1024}}) {
     const at::Tensor weight = at::randn({n, k}), bias = at::randn({n});
-    for (const auto& shape : std::vector<std::vector<std::int64_t>>{{1, k}, {513, k}, {2, 300, k}}) {
+    for (const auto& shape :
+         std::vector<std::vector<std::int64_t>>{{1, k}, {513, k}, {2, 300, k}}) {
       INFO(concat("weight ", n, " x ", k, ", x ", at::IntArrayRef(shape)));
       const at::Tensor x = at::randn(shape);
       CHECK(linear_error(onednn_linear(x, weight, {}), x, weight, {}) < 1e-6);
