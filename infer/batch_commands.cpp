@@ -241,7 +241,11 @@ void add_batch_options(CLI::App& command, BatchCommandOptions& options) {
   command
       .add_option("--output", options.log.output,
                   "File for the rows; FILE.journal beside it knows which are done")
-      ->required();
+      ->required()
+      ->check([](const std::string& file) {
+        return file == "-" ? std::string("rows need a file: their journal lies beside it")
+                           : std::string();
+      });
   command
       .add_option("--order", options.order,
                   "Rows in the order of the input, or of completion (a little sooner on the disk)")

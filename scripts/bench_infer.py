@@ -31,6 +31,7 @@ ROWS = [
     ("prefill_17_s", "prefill, 17 tiles", "s", False),
     ("decode_tok_s", "decode, batch 1", "tokens/s", True),
     ("folder_pic_s", f"folder of {PICTURES} pictures", "pictures/s", True),
+    ("folder_again_pic_s", "– again", "pictures/s", True),
     ("peak_mb_1", "peak memory, 1 tile", "MB", False),
     ("peak_mb_17", "peak memory, 17 tiles", "MB", False),
 ]
@@ -78,8 +79,10 @@ class Ours:
         return {key: run[key] for key in ("encode_17_s", "prefill_17_s", "peak_mb_17")}
 
     def whole_folder(self, startup_s):
-        seconds = self.program.caption(self.one_tile, self.files[0].parent, PROMPT, self.tokens)
-        return {"folder_pic_s": PICTURES / (seconds - startup_s)}
+        first, again = self.program.caption_twice(self.one_tile, self.files[0].parent, PROMPT,
+                                                  self.tokens)
+        return {"folder_pic_s": PICTURES / (first - startup_s),
+                "folder_again_pic_s": PICTURES / (again - startup_s)}
 
 
 class Theirs:
@@ -100,7 +103,8 @@ class Theirs:
                 "prefill_1_s": one["prefill_s"], "decode_tok_s": one["decode_tok_s"],
                 "peak_mb_1": one["peak_mb"], "encode_17_s": tiled["encode_s"],
                 "prefill_17_s": tiled["prefill_s"], "peak_mb_17": tiled["peak_mb"],
-                "folder_pic_s": PICTURES / folder["s"]}
+                "folder_pic_s": PICTURES / folder["s"],
+                "folder_again_pic_s": PICTURES / folder["s"]}  # it keeps nothing
 
 
 def medians(runs):

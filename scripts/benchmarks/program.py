@@ -29,15 +29,19 @@ class Program:
             raise RuntimeError(f"vlm generate: exit status {process.returncode}")
         return {**json.loads(line), "first_line_s": seconds}
 
-    def caption(self, model, folder, prompt, tokens):
-        """Seconds of a whole run over a folder."""
+    def caption_twice(self, model, folder, prompt, tokens):
+        """Seconds of two whole runs over a folder, the second with the first's feature cache."""
         with tempfile.TemporaryDirectory() as scratch:
-            command = [PROGRAM, "caption", folder, "--model", model, "--prompt", prompt,
-                       "--output", f"{scratch}/rows.jsonl", "--max-new-tokens", tokens,
-                       *self.options]
-            start = time.perf_counter()
-            done = subprocess.run([str(part) for part in command], capture_output=True, text=True,
-                                  env=environment(self.threads))
-            if done.returncode != 0:
-                raise RuntimeError(f"vlm caption: {done.stderr.strip()}")
-            return time.perf_counter() - start
+            return [self._caption(scratch, f"{scratch}/rows{turn}.jsonl", model, folder, prompt, tokens)
+                    for turn in range(2)]
+
+    def _caption(self, cache, output, model, folder, prompt, tokens):
+        command = [PROGRAM, "caption", folder, "--model", model, "--prompt", prompt,
+                   "--output", output, "--max-new-tokens", tokens, "--feature-cache", cache,
+                   *self.options]
+        start = time.perf_counter()
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True,
+                              env=environment(self.threads))
+        if done.returncode != 0:
+            raise RuntimeError(f"vlm caption: {done.stderr.strip()}")
+        return time.perf_counter() - start
