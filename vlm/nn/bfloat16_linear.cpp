@@ -122,8 +122,9 @@ at::Tensor split_evens(const at::Tensor& x) {
   return split;
 }
 
-void multiply_directly(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                       at::Tensor& y) {
+at::Tensor multiply_directly(const at::Tensor& x, const at::Tensor& weight,
+                             const at::Tensor& bias) {
+  at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options());
   const at::Tensor split = split_evens(x);
   const Product product{.x = split.const_data_ptr<float>(),
                         .w = words_of(weight),
@@ -134,6 +135,7 @@ void multiply_directly(const at::Tensor& x, const at::Tensor& weight, const at::
                         .n = weight.size(0)};
   over_rows(product.n, product.k,
             [&](std::int64_t begin, std::int64_t end) { multiply_columns(product, begin, end); });
+  return y;
 }
 
 // A buffer for converted weights that lives as long as the calling thread: asking the system for
@@ -160,30 +162,35 @@ void over_blocks(const at::Tensor& weight, const Work& work) {
   }
 }
 
-void multiply_in_blocks(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                        at::Tensor& y) {
+at::Tensor multiply_in_blocks(const at::Tensor& x, const at::Tensor& weight,
+                              const at::Tensor& bias) {
   const bool is_onednn = prefers_onednn(x, x.size(0));
+  at::Tensor y;
   over_blocks(weight, [&](const at::Tensor& block, std::int64_t n, std::int64_t count) {
-    at::Tensor columns = y.narrow(1, n, count);
     const at::Tensor added = bias.defined() ? bias.narrow(0, n, count) : bias;
+    const at::Tensor product = is_onednn ? onednn_linear(x, block, added) : at::Tensor();
+    if (is_onednn && count == weight.size(0)) {
+      y = product;
+      return;
+    }
+    if (!y.defined()) y = at::empty({x.size(0), weight.size(0)}, x.options());
+    at::Tensor columns = y.narrow(1, n, count);
     if (is_onednn) {
-      columns.copy_(onednn_linear(x, block, added));
+      columns.copy_(product);
     } else if (added.defined()) {
       at::addmm_out(columns, added, x, block.t());
     } else {
       at::mm_out(columns, x, block.t());
     }
   });
+  return y;
 }
 
 at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const at::Tensor rows = x.reshape({-1, x.size(-1)}).contiguous();
-  at::Tensor y = at::empty({rows.size(0), weight.size(0)}, x.options());
-  if (rows.size(0) <= kDirectRows) {
-    multiply_directly(rows, weight.contiguous(), bias, y);
-  } else {
-    multiply_in_blocks(rows, weight.contiguous(), bias, y);
-  }
+  const at::Tensor y = rows.size(0) <= kDirectRows
+                           ? multiply_directly(rows, weight.contiguous(), bias)
+                           : multiply_in_blocks(rows, weight.contiguous(), bias);
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = weight.size(0);
   return at::_unsafe_view(y, shape);  // no view in autograd's eyes: it may be added to in place
