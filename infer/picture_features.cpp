@@ -8,14 +8,8 @@
 
 namespace vlm::infer {
 
-// Everything that features follow from: what is seen, the weights that see it, how they are
-// computed.
 std::string PictureEncoder::make_key(const std::string& content) {
-  std::call_once(is_digested_, [this] {
-    model_digest_ =
-        concat(digest_tensors(model_->picture_weights()), " ", model_->picture_settings(), " ",
-               model_->dtype(), " ", model_->device().type());
-  });
+  std::call_once(is_digested_, [this] { model_digest_ = digest_picture_side(*model_); });
   return sha256_hex(concat(content, " ", model_digest_));
 }
 

@@ -16,8 +16,10 @@ Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime) {
   // A vocabulary takes as long to read as the weights of a small model to map.
   auto processor = std::async(std::launch::async, [&] { return load_processor(folder); });
   const bool is_merged = !choice.adapter.empty();
-  ModelPtr model =
-      load_model(folder, {.dtype = runtime.dtype, .device = device, .keep_bfloat16 = !is_merged});
+  LoadOptions options{.dtype = runtime.dtype, .device = device};
+  // An adapter is added to weights as wide as they are multiplied.
+  options.mixed_precision = !is_merged || compute_dtype(folder, options) == at::kBFloat16;
+  ModelPtr model = load_model(folder, options);
   if (is_merged) {
     load_adapter(model->module(), choice.adapter);
     merge_lora(model->module());

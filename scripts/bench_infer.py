@@ -198,8 +198,8 @@ def parse_arguments():
     parser.add_argument("--store", default="bfloat16", choices=["bfloat16", "float32"],
                         help="dtype of the checkpoints' weights (bfloat16)")
     parser.add_argument("--dtype", default="auto", help="vlm's --dtype (auto)")
-    parser.add_argument("--peer-dtypes", nargs="+", default=["float32"],
-                        choices=["float32", "bfloat16"], help="best of each counts (float32)")
+    parser.add_argument("--peer-dtypes", nargs="+", default=["float32", "bfloat16"],
+                        choices=["float32", "bfloat16"], help="best of each counts (both)")
     parser.add_argument("--skip-peer", action="store_true", help="leave transformers out")
     parser.add_argument("--data", type=Path, default=ROOT / ".data" / "bench",
                         help="folder of checkpoints and pictures (.data/bench)")

@@ -1,10 +1,10 @@
 """LoRA training of build/vlm beside transformers + PEFT (use scripts/bench train).
 
 The 256M shapes with random weights (one tile a picture) and the small default model; the same
-data, batch and adapters, in float32. Each row of the table is one way to do the same epochs: PEFT;
-vlm doing the same work; vlm with the pictures' features from its cache, as from the second epoch
-on; and with the samples of a step packed into a row behind one copy of their picture. Ours and
-theirs take turns; figures are medians over the steps of all turns, without the first two steps of
+data, batch and adapters. Each row of the table is one way to do the same epochs: PEFT, its base in
+each dtype asked for; vlm doing the same work; vlm with the pictures' features from its cache, as from the second epoch
+on; and with the samples of a step packed into a row behind one copy of their picture. "Times PEFT" counts from the
+quicker dtype, "of PEFT" from the smaller. Ours and theirs take turns; figures are medians over the steps of all turns, without the first two steps of
 a process.
 """
 import argparse
@@ -76,6 +76,10 @@ class Ours:
             "per_device_train_batch_size": options.batch, "shuffle": False, "logging_steps": 1,
             "save_steps": 0, "max_steps": options.steps, **keys}
 
+    def flags(self):
+        return ["--device", "cpu", "--dtype", self.options.dtype, "--threads",
+                self.options.threads, "--log-level", "error"]
+
     def run(self, cache, steps=None):
         with tempfile.TemporaryDirectory() as scratch:
             output = Path(scratch) / "out"
@@ -86,8 +90,7 @@ class Ours:
                 config["feature_cache"] = str(cache)
             path = Path(scratch) / "config.json"
             path.write_text(json.dumps(config))
-            command = [PROGRAM, "finetune", path, "--device", "cpu", "--threads",
-                       self.options.threads, "--log-level", "error"]
+            command = [PROGRAM, "finetune", path, *self.flags()]
             start = time.perf_counter()
             process = subprocess.Popen([str(part) for part in command],
                                        env=machine.environment(self.options.threads))
@@ -109,17 +112,16 @@ class Ours:
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "config.json"
             path.write_text(json.dumps({**self.config, "output_dir": scratch}))
-            command = [PROGRAM, "plan", path, "--device", "cpu", "--threads",
-                       self.options.threads, "--log-level", "error", "--format", "json"]
+            command = [PROGRAM, "plan", path, *self.flags(), "--format", "json"]
             done = subprocess.run([str(part) for part in command], capture_output=True, text=True,
                                   env=machine.environment(self.options.threads), check=True)
         return json.loads(done.stdout)
 
 
-def run_peer(options, model, data):
+def run_peer(options, model, data, dtype):
     job = {"model": str(model), "data": str(data), "batch": options.batch, "steps": options.steps,
            "threads": options.threads, "r": LORA["r"], "alpha": LORA["lora_alpha"],
-           "targets": PATTERN, "learning_rate": RATE}
+           "targets": PATTERN, "learning_rate": RATE, "dtype": dtype}
     done = subprocess.run([sys.executable, "-m", "benchmarks.train_peer", json.dumps(job)],
                           env=machine.environment(options.threads), capture_output=True, text=True)
     if done.returncode != 0:
@@ -138,13 +140,14 @@ def join(runs, batch):
 
 def bench(options, name, model, data):
     sides = {way: Ours(options, model, data, keys) for way, _, keys in WAYS}
-    found = {"PEFT": []} | {way: [] for way in sides}
+    peers = {} if options.skip_peer else {f"PEFT, {name}": name for name in options.peer_dtypes}
+    found = {way: [] for way in [*peers, *sides]}
     with tempfile.TemporaryDirectory() as cache:
         samples = len(data.read_text().splitlines())
         sides["cached pictures"].run(cache, steps=-(-samples // options.batch))  # fills it
         for _ in range(options.repeat):
-            if not options.skip_peer:
-                found["PEFT"].append(run_peer(options, model, data))
+            for way, dtype in peers.items():
+                found[way].append(run_peer(options, model, data, dtype))
             for way, side in sides.items():
                 found[way].append(side.run(cache))
     result = {way: join(runs, options.batch) for way, runs in found.items() if runs}
@@ -160,10 +163,11 @@ def print_table(name, result):
     print("| | samples/s | times PEFT | s a step | peak memory, MB | of PEFT | process start to"
           " first step, s | loss of step 1 |")
     print("|---|---|---|---|---|---|---|---|")
-    peer = result.get("PEFT")
+    peers = [figures for way, figures in result.items() if way.startswith("PEFT")]
+    speed = max((peer["samples_per_s"] for peer in peers), default=float("nan"))
+    least = min((peer["peak_mb"] for peer in peers), default=float("nan"))
     for way, figures in result.items():
-        times = figures["samples_per_s"] / peer["samples_per_s"] if peer else float("nan")
-        memory = figures["peak_mb"] / peer["peak_mb"] if peer else float("nan")
+        times, memory = figures["samples_per_s"] / speed, figures["peak_mb"] / least
         print(f"| {way} | {figures['samples_per_s']:.3g} | {times:.2f} | {figures['step_s']:.3g} |"
               f" {figures['peak_mb']:.0f} | {memory:.2f} | {figures['first_step_s']:.1f} |"
               f" {figures['losses'][0]:.5f} |")
@@ -183,6 +187,9 @@ def parse_arguments():
     parser.add_argument("--threads", type=int, default=len(machine.cpus()), help="default: all")
     parser.add_argument("--store", default="bfloat16", choices=["bfloat16", "float32"],
                         help="dtype of the checkpoint's weights (bfloat16)")
+    parser.add_argument("--dtype", default="auto", help="vlm's --dtype (auto)")
+    parser.add_argument("--peer-dtypes", nargs="+", default=["float32", "bfloat16"],
+                        choices=["float32", "bfloat16"], help="of PEFT's base (both)")
     parser.add_argument("--skip-peer", action="store_true", help="leave PEFT out")
     parser.add_argument("--data", type=Path, default=ROOT / ".data" / "bench",
                         help="folder of checkpoints and pictures (.data/bench)")

@@ -45,9 +45,9 @@ LoadOptions base_options(const TrainConfig& config, const LoraConfig& lora,
   if (config.method == "full" && options.dtype == "auto") options.dtype = "float32";
   options.quantize_nf4 = config.method == "qlora";
   options.is_trained = [lora](const std::string& module) { return lora.saves_module(module); };
-  // A frozen base may stay as narrow as its file is: the numbers are the same. PiSSA changes it.
+  // PiSSA changes the base.
   const bool is_changed = lora.init_lora_weights == "pissa";
-  options.keep_bfloat16 = (config.method == "lora" || config.method == "dora") && !is_changed;
+  options.mixed_precision = config.trains_adapter() && !is_changed;
   return options;
 }
 

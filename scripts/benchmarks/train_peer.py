@@ -1,7 +1,7 @@
 """transformers + PEFT training in a process of its own: python -m benchmarks.train_peer JOB.
 
 JOB is a JSON object: model, data (JSONL of messages and images), batch, steps, threads, r, alpha,
-targets (regular expression), learning_rate, checkpointing. It prints one JSON line with first_step_s
+targets (regular expression), learning_rate, dtype (of the base). It prints one JSON line with first_step_s
 (from the start of the process to the end of the first step), step_s and losses of each step, and
 peak_mb. The loop is the plainest one that does the work: no Trainer, no data loader, pictures
 processed in the loop and timed with it; the loss is on the answers, as vlm's.
@@ -62,7 +62,7 @@ def main():
     torch.manual_seed(0)
     processor = AutoProcessor.from_pretrained(job["model"])
     base = AutoModelForImageTextToText.from_pretrained(
-        job["model"], dtype=torch.float32, attn_implementation="sdpa")
+        job["model"], dtype=getattr(torch, job["dtype"]), attn_implementation="sdpa")
     base.config.use_cache = False
     model = get_peft_model(base, LoraConfig(
         r=job["r"], lora_alpha=job["alpha"], lora_dropout=0.0, target_modules=job["targets"]))

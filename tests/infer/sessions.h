@@ -14,7 +14,7 @@
 namespace vlm::infer {
 
 inline Session open_fixture(const std::string& model) {
-  return open_session({.model = fixture(model).string()}, {.device = "cpu"});
+  return open_session({.model = fixture(model).string()}, {.device = "cpu", .dtype = "float32"});
 }
 
 inline std::vector<OrderedJson> read_rows(const std::filesystem::path& output) {

@@ -9,6 +9,7 @@
 #include "vlm/core/json.h"
 #include "vlm/io/checkpoint.h"
 #include "vlm/models/smolvlm.h"
+#include "vlm/nn/bfloat16_linear.h"
 #include "vlm/nn/layers.h"
 
 namespace vlm {
@@ -75,7 +76,8 @@ TEST_CASE("older key prefixes are understood") {
 TEST_CASE("matrices kept in bfloat16 compute as in float32; what isn't stored so is not touched") {
   const at::NoGradGuard no_grad;
   const ModelPtr wide = load_model(fixture("idefics3_tiny"), {});
-  const ModelPtr kept = load_model(fixture("idefics3_tiny"), {.keep_bfloat16 = true});
+  const ModelPtr kept =
+      load_model(fixture("idefics3_tiny"), {.dtype = "float32", .mixed_precision = true});
   CHECK(kept->dtype() == at::kFloat);
   std::set<at::ScalarType> matrices, others;
   for (const auto& item : kept->module().named_parameters()) {
@@ -97,10 +99,36 @@ TEST_CASE("matrices kept in bfloat16 compute as in float32; what isn't stored so
   CHECK(error(logits_of(*kept), logits_of(*wide)) < 1e-5);
   CHECK(error(kept->encode_images(pixels, {}), wide->encode_images(pixels, {})) < 1e-5);
 
-  const ModelPtr stored_wide = load_model(fixture("smolvlm_tiny"), {.keep_bfloat16 = true});
+  const ModelPtr stored_wide = load_model(fixture("smolvlm_tiny"), {.mixed_precision = true});
   for (const auto& item : stored_wide->module().named_parameters()) {
     CHECK(item.value().scalar_type() == at::kFloat);
   }
+}
+
+TEST_CASE("a mixed model multiplies in bfloat16 where dtype and processor say so") {
+  const at::NoGradGuard no_grad;
+  const auto load = [](const char* folder, const char* dtype) {
+    return load_model(fixture(folder), {.dtype = dtype, .mixed_precision = true});
+  };
+  const at::ScalarType quick = has_bfloat16_products() ? at::kBFloat16 : at::kFloat;
+  CHECK(load("idefics3_tiny", "auto")->product_dtype == quick);  // stored in bfloat16
+  CHECK(load("idefics3_tiny", "float32")->product_dtype == at::kFloat);
+  CHECK(load("smolvlm_tiny", "auto")->product_dtype == at::kFloat);  // stored in float32
+  const ModelPtr narrow = load("smolvlm_tiny", "bfloat16");
+  CHECK(narrow->product_dtype == quick);
+  CHECK(narrow->dtype() == at::kFloat);
+  const ModelPtr wide = load("smolvlm_tiny", "float32");
+  const auto original = wide->module().named_parameters();
+  for (const auto& item : narrow->module().named_parameters()) {
+    const at::Tensor& weight = original[item.key()];
+    const bool is_matrix = weight.dim() == 2;
+    CHECK(item.value().equal(is_matrix ? weight.to(at::kBFloat16) : weight));
+  }
+  const at::Tensor ids = at::arange(20, 120).unsqueeze(0);
+  const auto run = [&](VisionLanguageModel& model) {
+    return model.logits(model.decode(model.embed(ids, {}), {}, nullptr));
+  };
+  check_close(run(*narrow), run(*wide), 0.05);
 }
 
 TEST_CASE("bfloat16 on the CPU stays near float32") {

@@ -30,7 +30,7 @@ TEST_CASE("bfloat16 weights: as in float32, for every path and edge") {
   for (const auto& [n, k] : weights) {
     const at::Tensor weight = at::randn({n, k}).to(at::kBFloat16);
     const at::Tensor bias = at::randn({n});
-    for (const std::int64_t rows : {1, 2, 3, 5, 7, 8, 9, 20}) {
+    for (const std::int64_t rows : {1, 2, 3, 5, 7, 8, 9, 20, 64, 65, 130}) {
       INFO(concat("rows ", rows, ", weight ", n, " x ", k));
       const at::Tensor x = at::randn({rows, k});
       CHECK(error_of(bfloat16_linear(x, weight, {}), x, weight, {}) < 1e-6);
@@ -50,6 +50,26 @@ TEST_CASE("bfloat16 weights: any leading shape, strides, no rows; one thread giv
   at::set_num_threads(1);
   CHECK(bfloat16_linear(x, weight, {}).equal(y));
   at::set_num_threads(threads);
+}
+
+TEST_CASE("products in bfloat16: rounded for many rows, exact for a few, in both directions") {
+  at::manual_seed(6);
+  const at::Tensor weight = at::randn({50, 96}).to(at::kBFloat16), bias = at::randn({50});
+  const auto linear = [&](const at::Tensor& x) {
+    return bfloat16_linear(x, weight, bias, at::kBFloat16);
+  };
+  const at::Tensor few = at::randn({16, 96}), many = at::randn({3, 10, 96});
+  CHECK(linear(few).equal(bfloat16_linear(few, weight, bias)));
+  CHECK_FALSE(linear(many).equal(bfloat16_linear(many, weight, bias)));
+  CHECK(error_of(linear(many), many, weight, bias) < 8e-3);
+  // What is left is the rounding of x and of the result.
+  const at::Tensor exact = many.to(at::kBFloat16).to(at::kFloat);
+  CHECK(error_of(linear(many), exact, weight, bias) < 4e-3);
+
+  const at::Tensor dy = at::randn({3, 10, 50});
+  const at::Tensor dx = times_bfloat16(dy, weight, at::kBFloat16);
+  CHECK(error_of(dx, dy, weight.t(), {}) < 8e-3);
+  CHECK_FALSE(dx.equal(times_bfloat16(dy, weight)));
 }
 
 TEST_CASE("bfloat16 weights: large, tiny and infinite values come through") {

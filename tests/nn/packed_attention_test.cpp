@@ -113,7 +113,7 @@ TEST_CASE("gradients flow through frozen bfloat16 weights as through the same in
     wanted.backward(dy);
     const at::Tensor grad = x.grad().clone();
     x.mutable_grad() = at::Tensor();
-    const at::Tensor found = frozen_bfloat16_linear(x, weight, bias);
+    const at::Tensor found = frozen_bfloat16_linear(x, weight, bias, at::kFloat);
     check_close(found, wanted, 1e-5);
     found.backward(dy);
     check_close(x.grad(), grad, 1e-5);

@@ -100,16 +100,38 @@ TEST_CASE("products with frozen NF4 and bfloat16 weights: values and gradients o
   };
   check_outcome(differentiate(x, bias,
                               [&](const at::Tensor& in, const at::Tensor& added) {
-                                return nf4_linear(in, stored, added);
+                                return nf4_linear(in, stored, added, at::kFloat);
                               }),
                 plain(wide));
   check_outcome(differentiate(x, bias,
                               [&](const at::Tensor& in, const at::Tensor& added) {
-                                return frozen_bfloat16_linear(in, half, added);
+                                return frozen_bfloat16_linear(in, half, added, at::kFloat);
                               }),
                 plain(half.to(at::kFloat)));
-  CHECK_FALSE(nf4_linear(x, stored, bias).requires_grad());
-  CHECK(nf4_linear(x, stored, {}).equal(at::linear(x, wide)));
+  CHECK_FALSE(nf4_linear(x, stored, bias, at::kFloat).requires_grad());
+  CHECK(nf4_linear(x, stored, {}, at::kFloat).equal(at::linear(x, wide)));
+}
+
+TEST_CASE("frozen weights multiplied in bfloat16: near the wide ones, forward and backward") {
+  at::manual_seed(7);
+  const at::Tensor x = at::randn({2, 80, 64}), bias = at::randn({32});
+  Linear nf4(64, 32, true), half(64, 32, true);
+  nf4.quantize(at::randn({32, 64}));
+  half.weight.set_data(at::randn({32, 64}).to(at::kBFloat16));
+  for (Linear* linear : {&nf4, &half}) {
+    const auto run = [&](at::ScalarType product_dtype) {
+      linear->product_dtype = product_dtype;
+      return differentiate(x, bias, [&](const at::Tensor& in, const at::Tensor& added) {
+        return linear->multiply(in, added);
+      });
+    };
+    const Outcome exact = run(at::kFloat), rounded = run(at::kBFloat16);
+    CHECK_FALSE(rounded.y.equal(exact.y));
+    CHECK_FALSE(rounded.x_grad.equal(exact.x_grad));
+    check_close(rounded.y, exact.y, 1e-2);
+    check_close(rounded.x_grad, exact.x_grad, 1e-2);
+    check_close(rounded.bias_grad, exact.bias_grad, 1e-6);
+  }
 }
 
 TEST_CASE("a bias alone is trained beside a frozen NF4 weight") {
@@ -117,7 +139,7 @@ TEST_CASE("a bias alone is trained beside a frozen NF4 weight") {
   const at::Tensor x = at::randn({5, 64});
   const auto stored = std::make_shared<Nf4Weight>(quantize_nf4(at::randn({8, 64})));
   const at::Tensor bias = at::zeros({8}).requires_grad_();
-  nf4_linear(x, stored, bias).sum().backward();
+  nf4_linear(x, stored, bias, at::kFloat).sum().backward();
   check_close(bias.grad(), at::full({8}, 5.0), 1e-6);
 }
 

@@ -12,7 +12,7 @@
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
 #include "vlm/core/sha256.h"
-#include "vlm/io/tensor_digest.h"
+#include "vlm/models/picture_cache.h"
 
 namespace vlm::train {
 namespace {
@@ -108,9 +108,7 @@ PictureStore::PictureStore(std::shared_ptr<FeatureCache> cache, const VisionLang
                            const Processor& processor)
     : cache_(std::move(cache)) {
   if (!cache_) return;
-  settings_ = concat("training 3 ", processor.picture_settings(), " ",
-                     digest_tensors(model.picture_weights()), " ", model.picture_settings(), " ",
-                     model.dtype(), " ", model.device().type());
+  settings_ = concat("training 4 ", processor.picture_settings(), " ", digest_picture_side(model));
   writer_ = std::thread([this] { write_entries(); });
 }
 

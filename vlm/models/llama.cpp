@@ -40,11 +40,11 @@ struct DecodeStep {
 namespace {
 
 at::Tensor attend(const DecodeStep& step, std::int64_t layer, const at::Tensor& q,
-                  const at::Tensor& k, const at::Tensor& v) {
-  if (step.cache) return step.cache->attend(layer, q, k, v);
+                  const at::Tensor& k, const at::Tensor& v, at::ScalarType product_dtype) {
+  if (step.cache) return step.cache->attend(layer, q, k, v, product_dtype);
   if (step.segments) return packed_attention(q, k, v, *step.segments);
   if (step.mask.defined()) return grouped_attention(q, k, v, step.mask, /*is_causal=*/false);
-  return causal_attention(q, k, v);
+  return causal_attention(q, k, v, product_dtype);
 }
 
 }  // namespace
@@ -71,7 +71,8 @@ class LlamaAttention : public torch::nn::Module {
     const at::Tensor q = apply_rotary(split(q_proj_->forward(x)), step.rotary);
     const at::Tensor k = apply_rotary(split(k_proj_->forward(x)), step.rotary);
     const at::Tensor v = split(v_proj_->forward(x));
-    const at::Tensor attended = attend(step, layer_, q, k, v);  // [B, H, T, D]
+    const at::Tensor attended =
+        attend(step, layer_, q, k, v, q_proj_->product_dtype);  // [B, H, T, D]
     return o_proj_->forward(attended.transpose(1, 2).flatten(2));
   }
 

@@ -77,8 +77,8 @@ class VisionLanguageModel {
 
   // Parameters under their published names, adapters' branches left out, a tied head once.
   virtual NamedTensors weights() const = 0;
-  // What picture features follow from, beside the tiles: the weights that make them, and the
-  // settings that are no weights, as text. For the keys of caches.
+  // What picture features follow from, beside the tiles and the arithmetic: the weights that make
+  // them, and the settings that are no weights, as text. For the keys of caches.
   virtual NamedTensors picture_weights() const = 0;
   virtual std::string picture_settings() const = 0;
   // Parameter → the parameter whose storage it shares by the config.
@@ -96,6 +96,8 @@ class VisionLanguageModel {
   virtual at::Device device() const = 0;
   virtual at::ScalarType dtype() const = 0;
 
+  // What a mixed model's matrices are multiplied in (LoadOptions::mixed_precision).
+  at::ScalarType product_dtype = at::kFloat;
   // Recompute activations in backward, block by block.
   bool gradient_checkpointing = false;
   // Tiles that go through the vision encoder together; families set it by what one tile's

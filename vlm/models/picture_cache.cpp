@@ -2,6 +2,9 @@
 
 #include <filesystem>
 
+#include "vlm/core/concat.h"
+#include "vlm/io/tensor_digest.h"
+
 namespace vlm {
 
 std::shared_ptr<FeatureCache> open_feature_cache(const FeatureCacheChoice& choice,
@@ -16,6 +19,11 @@ std::shared_ptr<FeatureCache> open_feature_cache(const FeatureCacheChoice& choic
     if (parameters < kManyParameters || folder.empty()) return nullptr;
   }
   return std::make_shared<FeatureCache>(folder, static_cast<std::uint64_t>(choice.gigabytes * 1e9));
+}
+
+std::string digest_picture_side(const VisionLanguageModel& model) {
+  return concat(digest_tensors(model.picture_weights()), " ", model.picture_settings(), " ",
+                model.dtype(), " ", model.product_dtype, " ", model.device().type());
 }
 
 }  // namespace vlm

@@ -1,4 +1,4 @@
-// Whether a run keeps picture features on disk, and where.
+// Whether a run keeps picture features on disk, where, and under what keys.
 //
 //   "auto", "off" or a folder + model ─► open_feature_cache ─► FeatureCache, or nothing
 #pragma once
@@ -20,5 +20,9 @@ struct FeatureCacheChoice {
 // large that reading features back is clearly cheaper than making them, else off.
 std::shared_ptr<FeatureCache> open_feature_cache(const FeatureCacheChoice& choice,
                                                  const VisionLanguageModel& model);
+
+// What features follow from beside the tiles: the weights that see them, and how is computed. A
+// part of keys. Reads all those weights.
+std::string digest_picture_side(const VisionLanguageModel& model);
 
 }  // namespace vlm

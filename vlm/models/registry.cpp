@@ -8,9 +8,11 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
+#include "vlm/core/log.h"
 #include "vlm/io/checkpoint.h"
 #include "vlm/models/smolvlm.h"
 #include "vlm/models/smolvlm_processor.h"
+#include "vlm/nn/bfloat16_linear.h"
 #include "vlm/nn/layers.h"
 
 namespace vlm {
@@ -61,6 +63,13 @@ at::ScalarType choose_dtype(const Json& config, const LoadOptions& options) {
   return is_wide ? at::kFloat : at::kBFloat16;
 }
 
+at::ScalarType choose_compute_dtype(const Json& config, const LoadOptions& options) {
+  const bool is_bfloat16 =
+      options.dtype == "bfloat16" ||
+      (options.dtype == "auto" && stored_dtype(config) == at::kBFloat16 && has_bfloat16_products());
+  return is_bfloat16 ? at::kBFloat16 : at::kFloat;
+}
+
 // What belongs to a checkpoint beside its weights, as transformers names it.
 bool is_side_file(const fs::path& path) {
   static const std::set<std::string> names = {"config.json",
@@ -100,6 +109,26 @@ std::set<std::string> find_matrices(const VisionLanguageModel& model) {
     }
   }
   return names;
+}
+
+// Makes the rules store matrices in bfloat16 beside everything else in float32.
+void mix_while_loading(const VisionLanguageModel& model, const LoadOptions& options,
+                       at::ScalarType compute, LoadRules& rules) {
+  std::set<std::string> matrices = find_matrices(model);
+  std::erase_if(matrices, [&](const std::string& name) {
+    return options.is_trained && options.is_trained(name.substr(0, name.rfind('.')));
+  });
+  rules.dtype = at::kFloat;
+  (compute == at::kBFloat16 ? rules.narrowed : rules.kept_bfloat16) = std::move(matrices);
+}
+
+// Has frozen narrow matrices multiplied in bfloat16.
+void use_bfloat16_products(VisionLanguageModel& model) {
+  model.product_dtype = at::kBFloat16;
+  for (const auto& module : model.module().modules()) {
+    const auto linear = std::dynamic_pointer_cast<Linear>(module);
+    if (linear) linear->product_dtype = at::kBFloat16;
+  }
 }
 
 // Makes the rules store the model's matrices in NF4 and bfloat16.
@@ -161,23 +190,28 @@ ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {
     return key.ends_with(".position_ids") || key.ends_with(".inv_freq");
   };
   rules.tied = model->tied_weights();
-  rules.dtype = choose_dtype(load_json(folder / "config.json"), options);
+  const Json config = load_json(folder / "config.json");
+  rules.dtype = choose_dtype(config, options);
   rules.device = options.device;
-  if (options.keep_bfloat16 && options.device.is_cpu() && rules.dtype == at::kFloat) {
-    rules.kept_bfloat16 = find_matrices(*model);
-    std::erase_if(rules.kept_bfloat16, [&](const std::string& name) {
-      const std::string module = name.substr(0, name.rfind('.'));
-      return options.is_trained && options.is_trained(module);
-    });
-  }
+  const bool is_mixed = options.mixed_precision && options.device.is_cpu();
+  const at::ScalarType compute = choose_compute_dtype(config, options);
+  if (is_mixed) mix_while_loading(*model, options, compute, rules);
   if (options.quantize_nf4) quantize_while_loading(*model, options, rules);
   NamedTensors parameters;
   for (auto& item : model->module().named_parameters())
     parameters.emplace_back(item.key(), item.value());
   load_weights(parameters, Checkpoint(folder), rules);
   model->tie_weights();
+  if (is_mixed && compute == at::kBFloat16 && has_bfloat16_products()) {
+    use_bfloat16_products(*model);
+    log_debug("matrices are multiplied in bfloat16");
+  }
   model->module().eval();
   return model;
+}
+
+at::ScalarType compute_dtype(const fs::path& folder, const LoadOptions& options) {
+  return choose_compute_dtype(load_json(folder / "config.json"), options);
 }
 
 void save_model(const VisionLanguageModel& model, const fs::path& source, const fs::path& folder) {

@@ -12,14 +12,17 @@
 namespace vlm {
 
 struct LoadOptions {
-  // "auto": what config.json names, except that a CPU computes bfloat16 and float16 checkpoints in
-  // float32.
+  // "float32", "bfloat16", "stored" (what config.json names), or "auto": that too on a GPU, with
+  // float16 computed in bfloat16; float32 on a CPU, but see mixed_precision.
   std::string dtype = "auto";
   at::Device device = at::kCPU;
-  // On a CPU in float32: projections and embeddings that are stored in bfloat16 stay so. They hold
-  // the same numbers, and take half the memory and half the time to read. For models that are only
-  // run: such weights take no gradients, and adding to them would round.
-  bool keep_bfloat16 = false;
+  // On a CPU, for models that are only run or whose base is frozen: projections and embeddings may
+  // be bfloat16 while everything else is float32. Those stored in bfloat16 stay so, and with dtype
+  // "bfloat16" all become so. They take half the memory and half the time to read, but no
+  // gradients, and adding to them would round. They are multiplied in float32, which gives what the
+  // same numbers in float32 give; or in bfloat16, where compute_dtype says so and the processor is
+  // quicker with it.
+  bool mixed_precision = false;
   // For training adapters on a frozen base: linear layers but the output head are stored in NF4 as
   // they are read, so that the whole model is never in memory, the other matrices in bfloat16.
   // `is_trained` (null: none) names the modules that are to stay as they are.
@@ -32,6 +35,10 @@ ModelPtr make_model(const std::filesystem::path& folder);
 
 // The model with the folder's weights, in evaluation mode.
 ModelPtr load_model(const std::filesystem::path& folder, const LoadOptions& options);
+
+// What dtype asks for a mixed model's matrices on a CPU: bfloat16 by its name, or by "auto" where
+// they are stored so and the processor has such products; else float32.
+at::ScalarType compute_dtype(const std::filesystem::path& folder, const LoadOptions& options);
 
 // The processor that belongs to the model.
 std::unique_ptr<Processor> load_processor(const std::filesystem::path& folder);

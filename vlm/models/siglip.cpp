@@ -5,12 +5,12 @@
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
-#include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 
 #include "vlm/core/concat.h"
 #include "vlm/nn/activation_checkpoint.h"
+#include "vlm/nn/attention.h"
 
 namespace vlm {
 
@@ -86,10 +86,9 @@ class SiglipAttention : public torch::nn::Module {
     const auto split = [&](const at::Tensor& t) {  // [N, H, P, D]
       return t.view({x.size(0), x.size(1), heads_, -1}).transpose(1, 2);
     };
-    const auto optional_mask = mask.defined() ? std::optional(mask) : std::nullopt;
-    const at::Tensor attended =
-        at::scaled_dot_product_attention(split(q_proj_->forward(x)), split(k_proj_->forward(x)),
-                                         split(v_proj_->forward(x)), optional_mask);
+    const at::Tensor attended = grouped_attention(
+        split(q_proj_->forward(x)), split(k_proj_->forward(x)), split(v_proj_->forward(x)), mask,
+        /*is_causal=*/false, q_proj_->product_dtype);
     return out_proj_->forward(attended.transpose(1, 2).flatten(2));
   }
 

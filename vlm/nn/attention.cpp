@@ -1,10 +1,18 @@
 #include "vlm/nn/attention.h"
 
 #include <ATen/ops/scaled_dot_product_attention.h>
+#include <c10/core/GradMode.h>
 
 #include <optional>
 
+#include "vlm/nn/bfloat16_attention.h"
+
 namespace vlm {
+namespace {
+
+constexpr std::int64_t kManyQueries = 128;  // fewer don't pay for packing keys and values
+
+}  // namespace
 
 at::Tensor repeat_heads(const at::Tensor& t, std::int64_t groups) {
   if (groups == 1) return t;
@@ -12,7 +20,11 @@ at::Tensor repeat_heads(const at::Tensor& t, std::int64_t groups) {
 }
 
 at::Tensor grouped_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                             const at::Tensor& mask, bool is_causal) {
+                             const at::Tensor& mask, bool is_causal, at::ScalarType product_dtype) {
+  const bool is_rounded = product_dtype == at::kBFloat16 && q.size(2) >= kManyQueries &&
+                          !mask.defined() && !c10::GradMode::is_enabled() &&
+                          can_attend_in_bfloat16(q);
+  if (is_rounded) return bfloat16_attention(q, k, v, is_causal);
   const std::int64_t groups = q.size(1) / k.size(1);
   return at::scaled_dot_product_attention(q, repeat_heads(k, groups), repeat_heads(v, groups),
                                           mask.defined() ? std::optional(mask) : std::nullopt, 0.0,

@@ -1,8 +1,12 @@
 #include "vlm/nn/bfloat16_linear.h"
 
+#include <ATen/Context.h>
+#include <ATen/core/ivalue.h>
+#include <ATen/cpu/Utils.h>
 #include <ATen/ops/_unsafe_view.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 
@@ -17,7 +21,8 @@
 namespace vlm {
 namespace {
 
-constexpr std::int64_t kDirectRows = 64;           // of x; more of them go through a product
+constexpr std::int64_t kDirectRows = 64;           // of x; more of them go through a product,
+constexpr std::int64_t kExactRows = 16;            // and these in bfloat16
 constexpr std::int64_t kBlockBytes = 4 << 20;      // of converted weights
 constexpr std::int64_t kPieceWeights = 64 * 1024;  // that a thread takes at a time
 
@@ -56,6 +61,8 @@ VLM_INLINE void multiply_tile(const Product& p, std::int64_t m, std::int64_t n) 
     for (int j = 0; j < N; ++j) {
       Words words;
       std::memcpy(&words, w + j * p.k + k, sizeof words);
+      // The next rows come to the cache while these are multiplied.
+      if (M == 4) __builtin_prefetch(w + (j + N) * p.k + k);
       even[j] = (Floats)(words << 16);
       odd[j] = (Floats)(words & 0xFFFF0000U);
     }
@@ -186,33 +193,61 @@ at::Tensor multiply_in_blocks(const at::Tensor& x, const at::Tensor& weight,
   return y;
 }
 
-at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+at::Tensor multiply_rounded(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  at::Tensor y = at::linear(x.to(at::kBFloat16), weight).to(at::kFloat);
+  return bias.defined() ? y.add_(bias) : y;
+}
+
+at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                    at::ScalarType product_dtype) {
+  const bool is_rounded = product_dtype == at::kBFloat16;
+  if (x.size(0) <= (is_rounded ? kExactRows : kDirectRows)) {
+    return multiply_directly(x, weight, bias);
+  }
+  if (is_rounded) return multiply_rounded(x, weight, bias);
+  return multiply_in_blocks(x, weight, bias);
+}
+
+}  // namespace
+
+bool has_bfloat16_products() {
+  static const bool is_found = [] {
+    const auto capabilities = at::cpu::get_cpu_capabilities();
+    const auto has = [&](const char* name) {
+      const auto found = capabilities.find(name);
+      return found != capabilities.end() && found->second.isBool() && found->second.toBool();
+    };
+    return (has("avx512_bf16") || has("amx_bf16")) && at::globalContext().userEnabledMkldnn();
+  }();
+  return is_found;
+}
+
+at::Tensor bfloat16_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                           at::ScalarType product_dtype) {
+  TORCH_CHECK(x.is_cpu() && weight.is_cpu() && x.scalar_type() == at::kFloat &&
+                  weight.scalar_type() == at::kBFloat16 && x.size(-1) == weight.size(1),
+              "bfloat16_linear: x ", x.sizes(), " ", x.scalar_type(), ", weight ", weight.sizes(),
+              " ", weight.scalar_type());
   const at::Tensor rows = x.reshape({-1, x.size(-1)}).contiguous();
-  const at::Tensor y = rows.size(0) <= kDirectRows
-                           ? multiply_directly(rows, weight.contiguous(), bias)
-                           : multiply_in_blocks(rows, weight.contiguous(), bias);
+  const at::Tensor y = multiply(rows, weight.contiguous(), bias, product_dtype);
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = weight.size(0);
   return at::_unsafe_view(y, shape);  // no view in autograd's eyes: it may be added to in place
 }
 
-}  // namespace
-
-at::Tensor bfloat16_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  TORCH_CHECK(x.is_cpu() && weight.is_cpu() && x.scalar_type() == at::kFloat &&
-                  weight.scalar_type() == at::kBFloat16 && x.size(-1) == weight.size(1),
-              "bfloat16_linear: x ", x.sizes(), " ", x.scalar_type(), ", weight ", weight.sizes(),
-              " ", weight.scalar_type());
-  return multiply(x, weight, bias);
-}
-
-at::Tensor times_bfloat16(const at::Tensor& dy, const at::Tensor& weight) {
+at::Tensor times_bfloat16(const at::Tensor& dy, const at::Tensor& weight,
+                          at::ScalarType product_dtype) {
   const at::Tensor rows = dy.reshape({-1, dy.size(-1)}).contiguous();
-  at::Tensor dx = at::zeros({rows.size(0), weight.size(1)}, dy.options());
-  over_blocks(weight.contiguous(),
-              [&](const at::Tensor& block, std::int64_t n, std::int64_t count) {
-                dx.addmm_(rows.narrow(1, n, count), block);
-              });
+  at::Tensor dx;
+  if (product_dtype == at::kBFloat16) {
+    dx = at::mm(rows.to(at::kBFloat16), weight).to(at::kFloat);
+  } else {
+    dx = at::zeros({rows.size(0), weight.size(1)}, dy.options());
+    over_blocks(weight.contiguous(),
+                [&](const at::Tensor& block, std::int64_t n, std::int64_t count) {
+                  dx.addmm_(rows.narrow(1, n, count), block);
+                });
+  }
   std::vector<std::int64_t> shape = dy.sizes().vec();
   shape.back() = weight.size(1);
   return dx.view(shape);

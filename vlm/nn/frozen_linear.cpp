@@ -41,27 +41,34 @@ bool needs_graph(const at::Tensor& x) {
 }  // namespace
 
 at::Tensor nf4_linear(const at::Tensor& x, const std::shared_ptr<const Nf4Weight>& weight,
-                      const at::Tensor& bias) {
-  if (!needs_graph(x)) return at::linear(x, dequantize_nf4(*weight, x.scalar_type()), bias);
+                      const at::Tensor& bias, at::ScalarType product_dtype) {
   auto map = c10::make_intrusive<LinearMap>();
-  map->apply = [weight](const at::Tensor& in) {
-    return at::linear(in, dequantize_nf4(*weight, in.scalar_type()));
+  map->apply = [weight, product_dtype](const at::Tensor& in) {
+    const at::Tensor wide = dequantize_nf4(*weight, product_dtype);
+    return at::linear(in.to(product_dtype), wide).to(in.scalar_type());
   };
-  map->transpose = [weight](const at::Tensor& grad) {
-    return grad.matmul(dequantize_nf4(*weight, grad.scalar_type()));
+  map->transpose = [weight, product_dtype](const at::Tensor& grad) {
+    const at::Tensor wide = dequantize_nf4(*weight, product_dtype);
+    return grad.to(product_dtype).matmul(wide).to(grad.scalar_type());
   };
   const at::Tensor y = FrozenFunction::apply(x, map);
   return bias.defined() ? y + bias : y;
 }
 
 at::Tensor frozen_bfloat16_linear(const at::Tensor& x, const at::Tensor& weight,
-                                  const at::Tensor& bias) {
+                                  const at::Tensor& bias, at::ScalarType product_dtype) {
   const bool is_bias_trained =
       c10::GradMode::is_enabled() && bias.defined() && bias.requires_grad();
-  if (!needs_graph(x) && !is_bias_trained) return bfloat16_linear(x, weight, bias);
+  if (!needs_graph(x) && !is_bias_trained) {
+    return bfloat16_linear(x, weight, bias, product_dtype);
+  }
   auto map = c10::make_intrusive<LinearMap>();
-  map->apply = [weight](const at::Tensor& in) { return bfloat16_linear(in, weight, {}); };
-  map->transpose = [weight](const at::Tensor& grad) { return times_bfloat16(grad, weight); };
+  map->apply = [weight, product_dtype](const at::Tensor& in) {
+    return bfloat16_linear(in, weight, {}, product_dtype);
+  };
+  map->transpose = [weight, product_dtype](const at::Tensor& grad) {
+    return times_bfloat16(grad, weight, product_dtype);
+  };
   const at::Tensor y = FrozenFunction::apply(x, map);
   return bias.defined() ? y + bias : y;
 }

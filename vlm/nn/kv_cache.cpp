@@ -125,17 +125,18 @@ void KvCache::make_extend_mask() {
 }
 
 at::Tensor KvCache::attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
-                           const at::Tensor& v) {
+                           const at::Tensor& v, at::ScalarType product_dtype) {
   Layer& held = layers_.at(static_cast<std::size_t>(layer));
-  return pass_.is_prefill ? attend_prompts(held, q, k, v) : attend_rows(held, q, k, v);
+  if (pass_.is_prefill) return attend_prompts(held, q, k, v, product_dtype);
+  return attend_rows(held, q, k, v);
 }
 
 at::Tensor KvCache::attend_prompts(Layer& layer, const at::Tensor& q, const at::Tensor& k,
-                                   const at::Tensor& v) {
+                                   const at::Tensor& v, at::ScalarType product_dtype) {
   layer.prefix_k.narrow(2, 0, pass_.tokens).index_copy_(0, pass_.index, k);
   layer.prefix_v.narrow(2, 0, pass_.tokens).index_copy_(0, pass_.index, v);
   // Padding is on the right, where no real token looks.
-  return grouped_attention(q, k, v, {}, /*is_causal=*/pass_.tokens > 1);
+  return grouped_attention(q, k, v, {}, /*is_causal=*/pass_.tokens > 1, product_dtype);
 }
 
 at::Tensor KvCache::attend_rows(Layer& layer, const at::Tensor& q, const at::Tensor& k,

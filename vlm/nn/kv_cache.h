@@ -43,8 +43,9 @@ class KvCache {
 
   // Stores k and v [B, K, T, D] of the pass's tokens, and attends from q [B, H, T, D] (rotated) to
   // all that each row holds up to its own position. → [B, H, T, D]; rows of padding are arbitrary.
+  // `product_dtype` is that of prompts (attention.h).
   at::Tensor attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
-                    const at::Tensor& v);
+                    const at::Tensor& v, at::ScalarType product_dtype = at::kFloat);
 
   void end_pass();
 
@@ -89,7 +90,7 @@ class KvCache {
   void reserve(std::int64_t groups, std::int64_t prefix_tokens, std::int64_t tail_tokens);
   void make_extend_mask();
   at::Tensor attend_prompts(Layer& layer, const at::Tensor& q, const at::Tensor& k,
-                            const at::Tensor& v);
+                            const at::Tensor& v, at::ScalarType product_dtype);
   at::Tensor attend_rows(Layer& layer, const at::Tensor& q, const at::Tensor& k,
                          const at::Tensor& v);
   void store_tails(Layer& layer, const at::Tensor& k, const at::Tensor& v);

@@ -31,14 +31,17 @@ at::Tensor Linear::forward(const at::Tensor& x) const {
 }
 
 at::Tensor Linear::multiply(const at::Tensor& x, const at::Tensor& added) const {
-  if (nf4_) return nf4_linear(x, nf4_, added);
+  if (nf4_) {
+    return nf4_linear(x, nf4_, added,
+                      x.scalar_type() == at::kFloat ? product_dtype : x.scalar_type());
+  }
   const bool is_mixed = weight.scalar_type() == at::kBFloat16 && x.scalar_type() == at::kFloat;
-  if (is_mixed) return frozen_bfloat16_linear(x, weight, added);
-  const bool is_plain = !(c10::GradMode::is_enabled() &&
-                          (x.requires_grad() || weight.requires_grad() ||
-                           (added.defined() && added.requires_grad())));
-  const bool is_onednn = is_plain && weight.scalar_type() == at::kFloat &&
-                         prefers_onednn(x, x.numel() / in_features_);
+  if (is_mixed) return frozen_bfloat16_linear(x, weight, added, product_dtype);
+  const bool is_plain =
+      !(c10::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() ||
+                                        (added.defined() && added.requires_grad())));
+  const bool is_onednn =
+      is_plain && weight.scalar_type() == at::kFloat && prefers_onednn(x, x.numel() / in_features_);
   return is_onednn ? onednn_linear(x, weight, added) : at::linear(x, weight, added);
 }
 

@@ -19,8 +19,8 @@ class LoraBranch;
 struct Nf4Weight;
 
 // y = x Wᵀ + b, plus the adapter's branch when one is attached. How the weight is stored is a state
-// too: bfloat16 beside float32 inputs, or NF4 (quantize.h). Both are multiplied in the inputs'
-// dtype and take no gradient (frozen_linear.h).
+// too: bfloat16 beside float32 inputs, or NF4 (quantize.h). Both take no gradient
+// (frozen_linear.h).
 class Linear : public torch::nn::Module {
  public:
   Linear(std::int64_t in_features, std::int64_t out_features, bool has_bias);
@@ -54,6 +54,8 @@ class Linear : public torch::nn::Module {
 
   at::Tensor weight;  // [out_features, in_features]; undefined when stored in NF4
   at::Tensor bias;    // [out_features], undefined when there is none
+  // What float32 inputs and a bfloat16 or NF4 weight are multiplied in.
+  at::ScalarType product_dtype = at::kFloat;
 
  private:
   std::int64_t in_features_, out_features_;

@@ -137,8 +137,11 @@ at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::
   return parts.size() == 1 ? parts[0] : at::cat(parts, 2);
 }
 
-at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  if (!is_by_hand(q)) return grouped_attention(q, k, v, {}, /*is_causal=*/q.size(2) > 1);
+at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            at::ScalarType product_dtype) {
+  if (!is_by_hand(q)) {
+    return grouped_attention(q, k, v, {}, /*is_causal=*/q.size(2) > 1, product_dtype);
+  }
   auto holder = c10::make_intrusive<SegmentsHolder>();
   holder->segments = {{.begin = 0, .length = q.size(2)}};
   return CpuAttention::apply(q, k, v, holder);

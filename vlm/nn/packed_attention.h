@@ -30,7 +30,8 @@ at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::
                             const std::vector<Segment>& segments);
 
 // Rows of equal length, causal, as grouped_attention computes them: q [B, H, T, D].
-at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            at::ScalarType product_dtype = at::kFloat);
 
 // [1, T] int64: 0, 1, … within each segment, counted on from its prefix.
 at::Tensor packed_positions(const std::vector<Segment>& segments);
