@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "vlm/io/parallel.h"
 #include "vlm/nn/clones.h"
@@ -119,21 +120,28 @@ void over_rows(std::int64_t rows, std::int64_t k, const Work& work) {
              [&](std::int64_t i) { work(i * step, std::min((i + 1) * step, rows)); });
 }
 
-// x with each run of 32 values reordered, those of even index first, as multiply_tile takes them.
-at::Tensor split_evens(const at::Tensor& x) {
-  const std::int64_t whole = x.size(1) / kStep * kStep;
-  at::Tensor split = x.clone();
-  split.narrow(1, 0, whole)
-      .view({x.size(0), whole / kStep, 2, kLanes})
-      .copy_(x.narrow(1, 0, whole).view({x.size(0), whole / kStep, kLanes, 2}).transpose(2, 3));
-  return split;
+// x [rows, k] with each run of 32 values of a row reordered, those of even index first, as
+// multiply_tile takes them.
+VLM_CLONES void split_evens(const float* x, std::int64_t rows, std::int64_t k, float* to) {
+  const std::int64_t whole = k / kStep * kStep;
+  for (std::int64_t i = 0; i < rows; ++i, x += k, to += k) {
+    for (std::int64_t begin = 0; begin < whole; begin += kStep) {
+      for (std::int64_t lane = 0; lane < kLanes; ++lane) {
+        to[begin + lane] = x[begin + 2 * lane];
+        to[begin + kLanes + lane] = x[begin + 2 * lane + 1];
+      }
+    }
+    for (std::int64_t j = whole; j < k; ++j) to[j] = x[j];
+  }
 }
 
 at::Tensor multiply_directly(const at::Tensor& x, const at::Tensor& weight,
                              const at::Tensor& bias) {
   at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options());
-  const at::Tensor split = split_evens(x);
-  const Product product{.x = split.const_data_ptr<float>(),
+  thread_local std::vector<float> split;
+  split.resize(static_cast<std::size_t>(x.numel()));
+  split_evens(x.const_data_ptr<float>(), x.size(0), x.size(1), split.data());
+  const Product product{.x = split.data(),
                         .w = words_of(weight),
                         .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
                         .y = y.mutable_data_ptr<float>(),
