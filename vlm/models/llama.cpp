@@ -94,7 +94,8 @@ class LlamaMlp : public torch::nn::Module {
   }
 
   at::Tensor forward(const at::Tensor& x) {
-    return down_proj_->forward(gated_silu(gate_proj_->forward(x), up_proj_->forward(x)));
+    return down_proj_->forward(
+        gated_silu(gate_proj_->forward(x), up_proj_->forward(x), gate_proj_->product_dtype));
   }
 
  private:

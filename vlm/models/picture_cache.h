@@ -21,7 +21,7 @@ struct FeatureCacheChoice {
 std::shared_ptr<FeatureCache> open_feature_cache(const FeatureCacheChoice& choice,
                                                  const VisionLanguageModel& model);
 
-// What features follow from beside the tiles: the weights that see them, and how is computed. A
+// What features follow from beside the tiles: the weights that see them, and the arithmetic. A
 // part of keys. Reads all those weights.
 std::string digest_picture_side(const VisionLanguageModel& model);
 
