@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 #include "vlm/io/parallel.h"
 #include "vlm/nn/bfloat16_linear.h"
