@@ -6,6 +6,8 @@
 
 #include "tests/support/catch.h"
 #include "vlm/core/concat.h"
+#include "vlm/nn/bfloat16_panels.h"
+#include "vlm/nn/bfloat16_product.h"
 #include "vlm/nn/layers.h"
 
 namespace vlm {
@@ -62,7 +64,7 @@ TEST_CASE("products in bfloat16: rounded for many rows, exact for a few, in both
   CHECK(linear(few).equal(bfloat16_linear(few, weight, bias)));
   CHECK_FALSE(linear(many).equal(bfloat16_linear(many, weight, bias)));
   CHECK(error_of(linear(many), many, weight, bias) < 8e-3);
-  // What is left is the rounding of x and of the result.
+  // What is left is the rounding of x, and of the result where LibTorch multiplies.
   const at::Tensor exact = many.to(at::kBFloat16).to(at::kFloat);
   CHECK(error_of(linear(many), exact, weight, bias) < 4e-3);
 
@@ -70,6 +72,40 @@ TEST_CASE("products in bfloat16: rounded for many rows, exact for a few, in both
   const at::Tensor dx = times_bfloat16(dy, weight, at::kBFloat16);
   CHECK(error_of(dx, dy, weight.t(), {}) < 8e-3);
   CHECK_FALSE(dx.equal(times_bfloat16(dy, weight)));
+}
+
+TEST_CASE("products in panels: those of the rounded inputs, for every edge of blocks and panels") {
+  if (!has_panel_products()) {
+    WARN("this processor has no bfloat16 products: not tested");
+    return;
+  }
+  at::manual_seed(8);
+  // Blocks of 64 rows of W, pieces of 256, panels of up to 64 rows of x, 32 summands at a time, and
+  // 4096 packed rows of W in the other direction.
+  const std::vector<std::pair<std::int64_t, std::int64_t>> weights = {
+      {2, 2}, {16, 30}, {50, 96}, {64, 64}, {70, 34}, {258, 62}, {300, 576}, {4300, 72}};
+  for (const auto& [n, k] : weights) {
+    const at::Tensor weight = at::randn({n, k}).to(at::kBFloat16), bias = at::randn({n});
+    for (const std::int64_t rows : {1, 17, 63, 64, 65, 129, 193, 300}) {
+      INFO(concat("rows ", rows, ", weight ", n, " x ", k));
+      const at::Tensor x = at::randn({rows, k}), dy = at::randn({rows, n});
+      REQUIRE(can_multiply_in_panels(x, weight));
+      const at::Tensor rounded = x.to(at::kBFloat16);
+      CHECK(error_of(panel_linear(x, weight, {}), rounded, weight, {}) < 1e-6);
+      CHECK(error_of(panel_linear(x, weight, bias), rounded, weight, bias) < 1e-6);
+      CHECK(error_of(panel_times(dy, weight), dy.to(at::kBFloat16), weight.t(), {}) < 4e-6);
+    }
+  }
+  CHECK_FALSE(can_multiply_in_panels(at::randn({20, 3}), at::randn({4, 3}).to(at::kBFloat16)));
+  const at::Tensor weight = at::randn({600, 64}).to(at::kBFloat16);
+  const at::Tensor x = at::randn({200, 64}), dy = at::randn({200, 600});
+  const at::Tensor y = panel_linear(x, weight, {}), dx = panel_times(dy, weight);
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  CHECK(panel_linear(x, weight, {}).equal(y));
+  CHECK(panel_times(dy, weight).equal(dx));
+  at::set_num_threads(threads);
+  CHECK(panel_linear(at::full({20, 64}, NAN), weight, {}).isnan().all().item<bool>());
 }
 
 TEST_CASE("bfloat16 weights: large, tiny and infinite values come through") {

@@ -7,7 +7,6 @@
 #include "tests/support/tensors.h"
 #include "vlm/nn/attention.h"
 #include "vlm/nn/frozen_linear.h"
-#include "vlm/nn/gated_silu.h"
 
 namespace vlm {
 namespace {
@@ -84,30 +83,6 @@ TEST_CASE("rows of a padded batch are causal") {
 TEST_CASE("positions begin anew in each segment and go on from a prefix") {
   CHECK(packed_positions({{0, 3}, {3, 2, 0, 3}, {5, 2}})
             .equal(at::tensor({0, 1, 2, 3, 4, 0, 1}, at::kLong).unsqueeze(0)));
-}
-
-TEST_CASE("the gate of the MLP, in value and gradient") {
-  at::manual_seed(5);
-  const at::Tensor gate = (at::randn({4, 50}) * 4).requires_grad_();
-  const at::Tensor up = at::randn({4, 50}).requires_grad_(), dy = at::randn({4, 50});
-  const at::Tensor wanted = at::silu(gate) * up;
-  wanted.backward(dy);
-  const at::Tensor grad_gate = gate.grad().clone(), grad_up = up.grad().clone();
-  gate.mutable_grad() = at::Tensor();
-  up.mutable_grad() = at::Tensor();
-  const at::Tensor found = gated_silu(gate, up);
-  check_close(found, wanted, 1e-6);
-  found.backward(dy);
-  check_close(gate.grad(), grad_gate, 1e-6);
-  check_close(up.grad(), grad_up, 1e-6);
-  gate.mutable_grad() = at::Tensor();
-  up.mutable_grad() = at::Tensor();
-  gated_silu(gate, up, at::kBFloat16).backward(dy);
-  CHECK_FALSE(gate.grad().equal(grad_gate));
-  check_close(gate.grad(), grad_gate, 1e-2);
-  check_close(up.grad(), grad_up, 1e-2);
-  const c10::NoGradGuard no_grad;
-  check_close(gated_silu(gate.detach().clone(), up), wanted, 1e-6);
 }
 
 TEST_CASE("gradients flow through frozen bfloat16 weights as through the same in float32") {

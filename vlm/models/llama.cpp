@@ -6,7 +6,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/nn/activation_checkpoint.h"
 #include "vlm/nn/attention.h"
-#include "vlm/nn/gated_silu.h"
+#include "vlm/nn/activations.h"
 #include "vlm/nn/packed_attention.h"
 #include "vlm/nn/rotary.h"
 

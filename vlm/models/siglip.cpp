@@ -4,12 +4,11 @@
 #include <ATen/ops/bucketize.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/gelu.h>
 #include <ATen/ops/zeros.h>
-#include <c10/core/GradMode.h>
 
 #include "vlm/core/concat.h"
 #include "vlm/nn/activation_checkpoint.h"
+#include "vlm/nn/activations.h"
 #include "vlm/nn/attention.h"
 
 namespace vlm {
@@ -107,10 +106,7 @@ class SiglipMlp : public torch::nn::Module {
   }
 
   at::Tensor forward(const at::Tensor& x) {
-    at::Tensor hidden = fc1_->forward(x);
-    // Without gradients nobody needs what was there before.
-    hidden = at::GradMode::is_enabled() ? at::gelu(hidden, "tanh") : at::gelu_(hidden, "tanh");
-    return fc2_->forward(hidden);
+    return fc2_->forward(gelu_tanh(fc1_->forward(x), fc1_->product_dtype));
   }
 
  private:

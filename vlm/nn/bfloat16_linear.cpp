@@ -16,7 +16,9 @@
 #include <vector>
 
 #include "vlm/io/parallel.h"
-#include "vlm/nn/clones.h"
+#include "vlm/nn/bfloat16_panels.h"
+#include "vlm/nn/bfloat16_product.h"
+#include "vlm/nn/lanes.h"
 #include "vlm/nn/onednn_linear.h"
 
 namespace vlm {
@@ -27,10 +29,7 @@ constexpr std::int64_t kExactRows = 16;            // and these in bfloat16
 constexpr std::int64_t kBlockBytes = 4 << 20;      // of converted weights
 constexpr std::int64_t kPieceWeights = 64 * 1024;  // that a thread takes at a time
 
-constexpr int kLanes = 16;
-constexpr int kStep = 2 * kLanes;  // weights in a vector of words
-using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
-using Words = std::uint32_t __attribute__((vector_size(kLanes * sizeof(std::uint32_t))));
+constexpr std::int64_t kStep = 2 * kLanes;  // weights in a vector of words
 
 VLM_INLINE float widen(std::uint16_t half) {
   const std::uint32_t word = static_cast<std::uint32_t>(half) << 16;
@@ -106,10 +105,6 @@ VLM_CLONES void multiply_columns(const Product& p, std::int64_t begin, std::int6
 
 VLM_CLONES void widen_all(const std::uint16_t* from, float* to, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) to[i] = widen(from[i]);
-}
-
-const std::uint16_t* words_of(const at::Tensor& weight) {
-  return static_cast<const std::uint16_t*>(weight.const_data_ptr());
 }
 
 // Calls work(begin, end) for ranges of whole rows of W that cover begin … end.
@@ -202,6 +197,7 @@ at::Tensor multiply_in_blocks(const at::Tensor& x, const at::Tensor& weight,
 }
 
 at::Tensor multiply_rounded(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (can_multiply_in_panels(x, weight)) return panel_linear(x, weight, bias);
   at::Tensor y = at::linear(x.to(at::kBFloat16), weight).to(at::kFloat);
   return bias.defined() ? y.add_(bias) : y;
 }
@@ -247,7 +243,9 @@ at::Tensor times_bfloat16(const at::Tensor& dy, const at::Tensor& weight,
                           at::ScalarType product_dtype) {
   const at::Tensor rows = dy.reshape({-1, dy.size(-1)}).contiguous();
   at::Tensor dx;
-  if (product_dtype == at::kBFloat16) {
+  if (product_dtype == at::kBFloat16 && can_multiply_in_panels(rows, weight)) {
+    dx = panel_times(rows, weight);
+  } else if (product_dtype == at::kBFloat16) {
     dx = at::mm(rows.to(at::kBFloat16), weight).to(at::kFloat);
   } else {
     dx = at::zeros({rows.size(0), weight.size(1)}, dy.options());

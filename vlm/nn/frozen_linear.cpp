@@ -43,12 +43,16 @@ bool needs_graph(const at::Tensor& x) {
 at::Tensor nf4_linear(const at::Tensor& x, const std::shared_ptr<const Nf4Weight>& weight,
                       const at::Tensor& bias, at::ScalarType product_dtype) {
   auto map = c10::make_intrusive<LinearMap>();
-  map->apply = [weight, product_dtype](const at::Tensor& in) {
+  const bool is_rounded =
+      product_dtype == at::kBFloat16 && x.scalar_type() == at::kFloat && x.is_cpu();
+  map->apply = [=](const at::Tensor& in) {
     const at::Tensor wide = dequantize_nf4(*weight, product_dtype);
+    if (is_rounded) return bfloat16_linear(in, wide, {}, product_dtype);
     return at::linear(in.to(product_dtype), wide).to(in.scalar_type());
   };
-  map->transpose = [weight, product_dtype](const at::Tensor& grad) {
+  map->transpose = [=](const at::Tensor& grad) {
     const at::Tensor wide = dequantize_nf4(*weight, product_dtype);
+    if (is_rounded) return times_bfloat16(grad, wide, product_dtype);
     return grad.to(product_dtype).matmul(wide).to(grad.scalar_type());
   };
   const at::Tensor y = FrozenFunction::apply(x, map);

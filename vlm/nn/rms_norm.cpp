@@ -8,13 +8,12 @@
 #include <cmath>
 
 #include "vlm/io/parallel.h"
-#include "vlm/nn/clones.h"
+#include "vlm/nn/lanes.h"
 
 namespace vlm {
 namespace {
 
 constexpr std::int64_t kPieceElements = 32 * 1024;  // that a thread takes at a time
-constexpr std::int64_t kLanes = 16;                 // sums kept side by side
 
 VLM_CLONES void normalize_row(const float* x, const float* weight, std::int64_t width, double eps,
                               float* y) {

@@ -1,0 +1,45 @@
+// Products in bfloat16 by oneDNN's kernels for small blocks, and the layout their right side has.
+//
+// A left side is a row-major matrix. A right side lies in panels of at most 64 columns, its rows in
+// pairs: [rows / 2, columns, 2]. What is multiplied often comes as rows of float32, so packing
+// rounds. CPU only.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace vlm {
+
+constexpr std::int64_t kPanel = 64;  // columns of a right side that are multiplied at once
+
+// Rows of float32 in memory: `rows` of `depth` values, `stride` apart.
+struct FloatRows {
+  const float* data;
+  std::int64_t rows, depth, stride;
+};
+
+// Whether this processor has such products, LibTorch was built with them, and they read panels as
+// they are packed here.
+bool has_panel_products();
+
+// rowsᵀ in panels of `width` columns (a multiple of 16, at most 64): row r becomes column r % width
+// of panel r / width. A panel takes width × depth values, zeros behind the last row; `depth` is
+// even. On the calling thread.
+void pack_transposed(const FloatRows& rows, std::int64_t width, std::uint16_t* panels);
+
+// Rows of float32 in bfloat16, close together.
+void round_rows(const FloatRows& rows, std::uint16_t* to);
+
+// The values of a tensor in bfloat16.
+inline const std::uint16_t* words_of(const at::Tensor& t) {
+  return static_cast<const std::uint16_t*>(t.const_data_ptr());
+}
+inline std::uint16_t* words_of(at::Tensor& t) {
+  return static_cast<std::uint16_t*>(t.mutable_data_ptr());
+}
+inline const c10::BFloat16* as_bfloat16(const std::uint16_t* words) {
+  return reinterpret_cast<const c10::BFloat16*>(words);
+}
+
+}  // namespace vlm
