@@ -142,6 +142,7 @@ void Generator::admit() {
   std::vector<std::unique_ptr<ActiveGroup>> newcomers = take_newcomers();
   if (newcomers.empty()) return;
   encode_pictures(newcomers);
+  if (waiting_.empty()) encoder_->rest();
   const Stopwatch watch(timing_.prefill_s);
   std::stable_sort(newcomers.begin(), newcomers.end(), [](const auto& a, const auto& b) {
     return a->prefix.size() < b->prefix.size();

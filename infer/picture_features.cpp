@@ -2,9 +2,13 @@
 
 #include <ATen/ops/cat.h>
 
+#include <utility>
+
 #include "vlm/core/concat.h"
 #include "vlm/core/sha256.h"
+#include "vlm/io/convert.h"
 #include "vlm/io/tensor_digest.h"
+#include "vlm/nn/runtime.h"
 
 namespace vlm::infer {
 
@@ -23,7 +27,14 @@ void PictureEncoder::store(const std::string& key, const at::Tensor& features,
 }
 
 at::Tensor PictureEncoder::encode_tiles(const at::Tensor& tiles) {
+  has_encoded_ = true;
   return model_->encode_images(tiles, {});
+}
+
+void PictureEncoder::rest() {
+  if (!std::exchange(has_encoded_, false)) return;
+  drop_unchanged_pages(model_->picture_weights());
+  trim_heap();
 }
 
 void PictureEncoder::encode(const std::vector<std::shared_ptr<PictureFeatures>>& pictures) {
@@ -46,7 +57,7 @@ void PictureEncoder::encode(const std::vector<std::shared_ptr<PictureFeatures>>&
   }
   if (missing.empty()) return;
   const at::Tensor features =
-      model_->encode_images(tiles.size() == 1 ? tiles[0] : at::cat(tiles), {});  // [ΣN, L, C]
+      encode_tiles(tiles.size() == 1 ? tiles[0] : at::cat(tiles));  // [ΣN, L, C]
   std::int64_t begin = 0;
   for (std::size_t i = 0; i < missing.size(); ++i) {
     const std::int64_t count = tiles[i].size(0);

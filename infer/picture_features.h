@@ -43,6 +43,11 @@ class PictureEncoder {
 
   // tiles [n, 3, S, S] → features [n, L, C], past the cache.
   at::Tensor encode_tiles(const at::Tensor& tiles);
+
+  // Gives back what only encoding needs, when no picture waits: freed activations, and the pages of
+  // mapped weights, which come back from the file with the next picture.
+  void rest();
+
   at::Tensor to_device(const at::Tensor& features) const { return features.to(model_->device()); }
 
   // The cache, for features of whatever `content` tells from everything else. Any thread may call
@@ -59,6 +64,7 @@ class PictureEncoder {
 
  private:
   ModelPtr model_;
+  bool has_encoded_ = false;  // since it last rested
   std::shared_ptr<FeatureCache> cache_;
   std::once_flag is_digested_;
   std::string model_digest_;  // made when first needed

@@ -11,6 +11,8 @@
 
 #include <vector>
 
+#include "vlm/io/safetensors.h"
+
 namespace vlm {
 
 struct Conversion {
@@ -23,6 +25,10 @@ void convert_mapped(const std::vector<Conversion>& conversions);
 
 // Takes the whole pages of a mapped tensor out of this process's memory.
 void drop_pages(const at::Tensor& mapped);
+
+// The same for pages that still are as their file has them, of any tensors; those that were
+// written, and those of no file, stay. Does nothing where the system doesn't say which is which.
+void drop_unchanged_pages(const NamedTensors& tensors);
 
 // An empty CPU tensor for weights; in huge pages where the system has them, which makes filling and
 // reading large ones cheaper.

@@ -73,6 +73,12 @@ void return_freed_memory() {
 #endif
 }
 
+void trim_heap() {
+#ifdef __GLIBC__
+  ::malloc_trim(0);
+#endif
+}
+
 double peak_rss_mb() {
   // getrusage's figure is also that of the program that started this one, if that was larger.
   std::ifstream status("/proc/self/status");

@@ -29,6 +29,10 @@ at::Device prepare_runtime(const RuntimeOptions& options);
 // peak.
 void return_freed_memory();
 
+// Gives what is free of the heap back to the system, once: after encoding pictures, whose
+// activations leave holes that nothing after them fills.
+void trim_heap();
+
 // Largest resident set of this process so far, in MB (10⁶ bytes).
 double peak_rss_mb();
 
