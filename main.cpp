@@ -13,7 +13,7 @@
 #include <string>
 
 #include "infer/answer_samples.h"
-#include "infer/commands.h"
+#include "infer/commands/commands.h"
 #include "train/commands.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"

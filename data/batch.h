@@ -14,7 +14,7 @@
 
 #include "data/dataset.h"
 #include "data/encode_options.h"
-#include "data/picture_lookup.h"
+#include "data/media/picture_lookup.h"
 #include "data/sample.h"
 #include "data/skipped_samples.h"
 #include "vlm/core/error.h"

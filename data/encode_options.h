@@ -7,7 +7,7 @@
 
 #include "data/augment.h"
 #include "data/loss_turns.h"
-#include "data/video_clip.h"
+#include "data/media/video_clip.h"
 
 namespace vlm::data {
 
@@ -23,7 +23,7 @@ const std::vector<std::string>& length_policy_names();
 // Throws Error for an unknown name.
 LengthPolicy parse_length_policy(const std::string& name);
 
-class PictureLookup;  // data/picture_lookup.h
+class PictureLookup;  // data/media/picture_lookup.h
 
 struct EncodeOptions {
   std::int64_t max_length = 0;  // longest sample in tokens; 0: no bound

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "data/batch.h"
-#include "data/media_texts.h"
+#include "data/media/media_texts.h"
 
 namespace vlm::data {
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "data/media_ref.h"
+#include "data/media/media_ref.h"
 #include "vlm/text/chat_template.h"
 
 namespace vlm::data {

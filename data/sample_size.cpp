@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "data/batch.h"
-#include "data/media_texts.h"
+#include "data/media/media_texts.h"
 #include "vlm/core/error.h"
 
 namespace vlm::data {

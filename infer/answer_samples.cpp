@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "data/media_ref.h"
+#include "data/media/media_ref.h"
 #include "data/metrics/answer_match.h"
 #include "infer/generator.h"
 #include "vlm/core/concat.h"

@@ -3,9 +3,9 @@
 #include <chrono>
 #include <future>
 
-#include "vlm/io/hub_pull.h"
+#include "vlm/io/hub/hub_pull.h"
 #include "vlm/models/registry.h"
-#include "vlm/nn/lora.h"
+#include "vlm/nn/lora/lora.h"
 
 namespace vlm::infer {
 

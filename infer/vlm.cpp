@@ -5,7 +5,7 @@
 #include <utility>
 #include <variant>
 
-#include "data/media.h"
+#include "data/media/media.h"
 #include "infer/choices.h"
 #include "infer/media/shown_media.h"
 #include "infer/session.h"

@@ -27,12 +27,11 @@ ALLOWED = {
 
 # Header prefix → the only files that may include it (a path or a folder).
 THIRD_PARTY = {
-    "pcre2.h": ["vlm/text/bpe_pattern.cpp"],
+    "pcre2.h": ["vlm/text/bpe/bpe_pattern.cpp"],
     "sentencepiece": ["vlm/text/sentencepiece_tokenizer.cpp", "vlm/text/sentencepiece_tokenizer.h"],
-    "openssl/": ["vlm/core/sha256.cpp", "tests/support/tls_socket.cpp"],
-    "curl/": ["vlm/io/http.cpp"],
-    "CLI/": ["main.cpp", "train/commands.cpp", "infer/commands.cpp", "infer/batch_commands.cpp", "infer/pull_command.cpp",
-             "infer/generation_flags.cpp", "infer/media/media_flags.cpp"],
+    "openssl/": ["vlm/core/sha256.cpp", "tests/support/hub/tls_socket.cpp"],
+    "curl/": ["vlm/io/hub/http.cpp"],
+    "CLI/": ["main.cpp", "train/commands.cpp", "infer/commands", "infer/media/media_flags.cpp"],
     "archive": ["data/formats/tar_reader.cpp"],
     "gif_lib.h": ["data/pictures/gif.cpp"],
     "jpeglib.h": ["data/pictures/jpeg.cpp", "data/pictures/jpeg_writer.cpp"],

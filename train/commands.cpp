@@ -17,9 +17,9 @@
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
 #include "vlm/core/progress.h"
-#include "vlm/io/hub_pull.h"
+#include "vlm/io/hub/hub_pull.h"
 #include "vlm/models/registry.h"
-#include "vlm/nn/lora.h"
+#include "vlm/nn/lora/lora.h"
 
 namespace vlm::train {
 namespace {

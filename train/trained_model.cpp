@@ -7,8 +7,8 @@
 
 #include "train/batches/data_plan.h"
 #include "vlm/core/error.h"
-#include "vlm/io/hub_pull.h"
-#include "vlm/nn/lora.h"
+#include "vlm/io/hub/hub_pull.h"
+#include "vlm/nn/lora/lora.h"
 
 namespace vlm::train {
 namespace {

@@ -12,9 +12,9 @@
 #include <filesystem>
 #include <memory>
 
-#include "train/optimizer.h"
-#include "train/parameters.h"
-#include "train/train_config.h"
+#include "train/config/train_config.h"
+#include "train/optimizer/optimizer.h"
+#include "train/optimizer/parameters.h"
 #include "vlm/models/model.h"
 #include "vlm/models/processor.h"
 #include "vlm/models/registry.h"

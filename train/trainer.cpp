@@ -9,8 +9,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "data/media_ref.h"
-#include "data/thumbnail.h"
+#include "data/media/media_ref.h"
+#include "data/media/thumbnail.h"
 #include "train/batches/step_loader.h"
 #include "train/evaluation/best_step.h"
 #include "train/loss.h"

@@ -11,7 +11,7 @@
 
 #include "data/dataset.h"
 #include "train/batches/data_plan.h"
-#include "train/train_config.h"
+#include "train/config/train_config.h"
 #include "vlm/models/processor.h"
 
 namespace vlm::train {

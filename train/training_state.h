@@ -16,7 +16,7 @@
 #include <optional>
 #include <string>
 
-#include "train/optimizer.h"
+#include "train/optimizer/optimizer.h"
 #include "vlm/core/fields.h"
 #include "vlm/core/json.h"
 

@@ -15,7 +15,7 @@
 #include <string_view>
 #include <vector>
 
-#include "data/media_ref.h"
+#include "data/media/media_ref.h"
 #include "vlm/core/json.h"
 
 namespace vlm::data {

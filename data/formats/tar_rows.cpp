@@ -5,7 +5,7 @@
 // 0001.cls: columns of that name. Other members are passed over.
 #include "data/formats/row_source.h"
 #include "data/formats/tar_reader.h"
-#include "data/media.h"
+#include "data/media/media.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 

@@ -9,7 +9,7 @@
 namespace vlm::data {
 namespace {
 
-std::vector<std::string> split_words(const std::string& text) {
+std::vector<std::string> split_into_terms(const std::string& text) {
   std::vector<std::string> words;
   std::string word;
   for (const char c : lower_text(text) + " ") {
@@ -37,7 +37,7 @@ std::size_t common_subsequence(const std::vector<std::string>& a,
 }  // namespace
 
 double rouge_l(const std::string& answer, const std::string& reference) {
-  const auto given = split_words(answer), wanted = split_words(reference);
+  const auto given = split_into_terms(answer), wanted = split_into_terms(reference);
   const auto common = static_cast<double>(common_subsequence(given, wanted));
   if (common == 0) return 0;
   const double precision = common / static_cast<double>(given.size());

@@ -98,7 +98,7 @@ std::string strip_punctuation(const std::string& text) {
   return strip_periods(out);
 }
 
-std::vector<std::string> split_words(const std::string& text) {
+std::vector<std::string> split_at_spaces(const std::string& text) {
   std::vector<std::string> words;
   std::string word;
   for (const char c : text + " ") {
@@ -117,7 +117,7 @@ std::string normalize_vqa_answer(const std::string& text) {
   std::replace(line.begin(), line.end(), '\n', ' ');
   std::replace(line.begin(), line.end(), '\t', ' ');
   std::string normalized;
-  for (std::string word : split_words(lower_text(strip_punctuation(strip_space(line))))) {
+  for (std::string word : split_at_spaces(lower_text(strip_punctuation(strip_space(line))))) {
     if (const auto number = number_words().find(word); number != number_words().end()) {
       word = number->second;
     }

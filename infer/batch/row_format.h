@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "infer/answer_report.h"
+#include "infer/commands/answer_report.h"
 #include "infer/items/item.h"
 #include "vlm/core/error.h"
 

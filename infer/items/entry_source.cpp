@@ -8,7 +8,7 @@
 #include <iterator>
 #include <unordered_set>
 
-#include "data/media.h"
+#include "data/media/media.h"
 #include "data/video/video_file.h"
 #include "infer/items/jsonl_source.h"
 #include "infer/items/tar_source.h"

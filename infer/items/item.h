@@ -3,8 +3,8 @@
 //   EntrySource (files) × questions ─► ItemList ─► ItemGroup ─► MediaQueue ─► answers ─► rows
 //
 // Items are numbered 0, 1, 2, … through the whole input; that ordinal is what the journal, shards
-// and gather know an item by. Media (pictures and videos) are only named here; data/media_ref opens
-// a picture, infer/media a video.
+// and gather know an item by. Media (pictures and videos) are only named here; data/media/media_ref
+// opens a picture, infer/media a video.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "data/media_ref.h"
+#include "data/media/media_ref.h"
 #include "vlm/core/json.h"
 #include "vlm/text/chat_template.h"
 

@@ -4,7 +4,7 @@
 #include <map>
 
 #include "data/formats/tar_reader.h"
-#include "data/media.h"
+#include "data/media/media.h"
 #include "infer/items/messages.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "data/video_clip.h"
+#include "data/media/video_clip.h"
 #include "vlm/core/json.h"
 
 namespace vlm::infer {

@@ -2,7 +2,7 @@
 // kept, the same for every command.
 #pragma once
 
-#include "data/video_clip.h"
+#include "data/media/video_clip.h"
 #include "infer/picture_features.h"
 #include "vlm/core/json.h"
 

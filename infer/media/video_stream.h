@@ -23,7 +23,7 @@
 #include <thread>
 #include <variant>
 
-#include "data/video_clip.h"
+#include "data/media/video_clip.h"
 #include "infer/media/seen_video.h"
 #include "infer/media/segments.h"
 #include "infer/picture_features.h"

@@ -4,7 +4,7 @@
 
 #include "tests/support/catch.h"
 #include "tests/support/environment_guard.h"
-#include "tests/support/hub_server.h"
+#include "tests/support/hub/hub_server.h"
 #include "tests/support/run_program.h"
 #include "vlm/core/concat.h"
 

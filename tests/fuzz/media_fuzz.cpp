@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "data/media.h"
+#include "data/media/media.h"
 #include "vlm/core/error.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

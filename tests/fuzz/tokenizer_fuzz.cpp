@@ -12,7 +12,7 @@
 
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
-#include "vlm/text/bpe_tokenizer.h"
+#include "vlm/text/bpe/bpe_tokenizer.h"
 #include "vlm/text/unicode.h"
 
 namespace {

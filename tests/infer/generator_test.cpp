@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "data/media.h"
+#include "data/media/media.h"
 #include "infer/choices.h"
 #include "infer/items/item.h"
 #include "infer/session.h"

@@ -8,7 +8,7 @@
 #include <stdexcept>
 #include <thread>
 
-#include "data/media.h"
+#include "data/media/media.h"
 #include "infer/session.h"
 #include "tests/support/catch.h"
 #include "tests/support/scratch_folder.h"

@@ -1,5 +1,5 @@
 // Adapters on a whole model against PEFT's: what they hit, what they compute, their files.
-#include "vlm/nn/lora.h"
+#include "vlm/nn/lora/lora.h"
 
 #include <nlohmann/json.hpp>
 

@@ -7,7 +7,7 @@
 #include "tests/support/tiny_model.h"
 #include "vlm/core/json.h"
 #include "vlm/models/registry.h"
-#include "vlm/nn/lora.h"
+#include "vlm/nn/lora/lora.h"
 #include "vlm/nn/quantize.h"
 
 namespace vlm {

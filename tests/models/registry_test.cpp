@@ -9,7 +9,7 @@
 #include "vlm/core/json.h"
 #include "vlm/io/checkpoint.h"
 #include "vlm/models/smolvlm.h"
-#include "vlm/nn/bfloat16_linear.h"
+#include "vlm/nn/cpu/bfloat16_linear.h"
 #include "vlm/nn/layers.h"
 
 namespace vlm {

@@ -4,7 +4,7 @@
 #include "vlm/nn/activation_checkpoint.h"
 #include "vlm/nn/attention.h"
 #include "vlm/nn/layers.h"
-#include "vlm/nn/lora.h"
+#include "vlm/nn/lora/lora.h"
 #include "vlm/nn/runtime.h"
 
 namespace vlm {

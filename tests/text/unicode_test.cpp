@@ -1,7 +1,7 @@
 #include "vlm/text/unicode.h"
 
 #include "tests/support/catch.h"
-#include "vlm/text/byte_level.h"
+#include "vlm/text/bpe/byte_level.h"
 
 using namespace vlm;
 

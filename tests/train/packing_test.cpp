@@ -9,7 +9,7 @@
 #include "train/batches/picture_store.h"
 #include "train/loss.h"
 #include "vlm/models/registry.h"
-#include "vlm/nn/lora.h"
+#include "vlm/nn/lora/lora.h"
 
 namespace vlm::train {
 namespace {

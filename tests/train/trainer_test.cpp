@@ -8,10 +8,10 @@
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "train/loss.h"
-#include "train/parameters.h"
+#include "train/optimizer/parameters.h"
 #include "vlm/core/json.h"
 #include "vlm/models/registry.h"
-#include "vlm/nn/lora.h"
+#include "vlm/nn/lora/lora.h"
 
 namespace vlm::train {
 namespace {

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "data/media/video_clip.h"
 #include "data/sample.h"
-#include "data/video_clip.h"
 #include "vlm/models/model.h"
 #include "vlm/models/processor.h"
 

@@ -3,7 +3,7 @@
 // Reference: transformers 5.23, Trainer._determine_best_metric and EarlyStoppingCallback.
 #pragma once
 
-#include "train/evaluation/evaluation_config.h"
+#include "train/config/evaluation_config.h"
 #include "train/training_state.h"
 
 namespace vlm::train {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "train/evaluation.h"
+#include "train/evaluation/evaluation.h"
 #include "vlm/core/error.h"
 
 namespace vlm::train {

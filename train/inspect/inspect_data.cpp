@@ -8,7 +8,7 @@
 #include "train/inspect/inspect_report.h"
 #include "train/training_data.h"
 #include "vlm/core/concat.h"
-#include "vlm/io/hub_pull.h"
+#include "vlm/io/hub/hub_pull.h"
 #include "vlm/models/registry.h"
 
 namespace vlm::train {

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <string>
 
-#include "train/train_config.h"
+#include "train/config/train_config.h"
 
 namespace vlm::train {
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "data/thumbnail.h"
+#include "data/media/thumbnail.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "data/preview.h"
+#include "train/config/train_config.h"
 #include "train/inspect/survey.h"
 #include "train/inspect/token_view.h"
-#include "train/train_config.h"
 
 namespace vlm::train {
 

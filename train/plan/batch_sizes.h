@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "data/sample_size.h"
-#include "train/train_config.h"
+#include "train/config/train_config.h"
 
 namespace vlm::train {
 

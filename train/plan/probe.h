@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#include "train/optimizer.h"
+#include "train/optimizer/optimizer.h"
 #include "train/trained_model.h"
 
 namespace vlm::train {

@@ -22,7 +22,7 @@
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
 #include "vlm/core/progress.h"
-#include "vlm/io/hub_pull.h"
+#include "vlm/io/hub/hub_pull.h"
 #include "vlm/models/picture_cache.h"
 #include "vlm/models/registry.h"
 

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "train/train_config.h"
+#include "train/config/train_config.h"
 #include "vlm/core/json.h"
 #include "vlm/nn/runtime.h"
 

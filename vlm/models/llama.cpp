@@ -5,8 +5,8 @@
 
 #include "vlm/core/concat.h"
 #include "vlm/nn/activation_checkpoint.h"
-#include "vlm/nn/attention.h"
 #include "vlm/nn/activations.h"
+#include "vlm/nn/attention.h"
 #include "vlm/nn/packed_attention.h"
 #include "vlm/nn/rotary.h"
 

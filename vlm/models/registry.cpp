@@ -12,7 +12,7 @@
 #include "vlm/io/checkpoint.h"
 #include "vlm/models/smolvlm.h"
 #include "vlm/models/smolvlm_processor.h"
-#include "vlm/nn/bfloat16_linear.h"
+#include "vlm/nn/cpu/bfloat16_linear.h"
 #include "vlm/nn/layers.h"
 
 namespace vlm {

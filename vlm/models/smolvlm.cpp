@@ -8,7 +8,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
-#include "vlm/nn/lora.h"
+#include "vlm/nn/lora/lora.h"
 
 namespace vlm {
 

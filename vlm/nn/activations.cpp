@@ -9,7 +9,7 @@
 #include <algorithm>
 
 #include "vlm/io/parallel.h"
-#include "vlm/nn/lanes.h"
+#include "vlm/nn/cpu/lanes.h"
 
 namespace vlm {
 namespace {

@@ -7,9 +7,9 @@
 #include <ATen/ops/rsqrt.h>
 #include <c10/core/GradMode.h>
 
+#include "vlm/nn/cpu/onednn_linear.h"
 #include "vlm/nn/frozen_linear.h"
-#include "vlm/nn/lora.h"
-#include "vlm/nn/onednn_linear.h"
+#include "vlm/nn/lora/lora.h"
 #include "vlm/nn/quantize.h"
 #include "vlm/nn/rms_norm.h"
 

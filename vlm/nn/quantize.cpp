@@ -20,7 +20,7 @@
 #include <cmath>
 
 #include "vlm/io/parallel.h"
-#include "vlm/nn/clones.h"
+#include "vlm/nn/cpu/clones.h"
 
 namespace vlm {
 namespace {

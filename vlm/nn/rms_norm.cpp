@@ -8,7 +8,7 @@
 #include <cmath>
 
 #include "vlm/io/parallel.h"
-#include "vlm/nn/lanes.h"
+#include "vlm/nn/cpu/lanes.h"
 
 namespace vlm {
 namespace {

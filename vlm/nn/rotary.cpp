@@ -11,7 +11,7 @@
 #include <algorithm>
 
 #include "vlm/io/parallel.h"
-#include "vlm/nn/clones.h"
+#include "vlm/nn/cpu/clones.h"
 
 namespace vlm {
 namespace {

@@ -5,8 +5,8 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
-#include "vlm/text/jinja_evaluator.h"
-#include "vlm/text/jinja_parser.h"
+#include "vlm/text/jinja/jinja_evaluator.h"
+#include "vlm/text/jinja/jinja_parser.h"
 #include "vlm/text/json_access.h"
 #include "vlm/text/unicode.h"
 

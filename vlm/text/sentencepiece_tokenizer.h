@@ -18,7 +18,7 @@
 #include <memory>
 #include <string>
 
-#include "vlm/text/added_tokens.h"
+#include "vlm/text/bpe/added_tokens.h"
 #include "vlm/text/tokenizer.h"
 
 namespace vlm {

@@ -6,8 +6,8 @@
 #include <random>
 #include <sstream>
 
-#include "infer/evaluate.h"
-#include "infer/inspect.h"
+#include "infer/commands/evaluate.h"
+#include "infer/commands/inspect.h"
 #include "infer/session.h"
 #include "tests/infer/sessions.h"
 #include "tests/support/scratch_folder.h"

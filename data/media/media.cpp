@@ -1,0 +1,91 @@
+#include "data/media/media.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+#include "data/pictures/decoder.h"
+#include "data/pictures/orientation.h"
+#include "vlm/core/concat.h"
+#include "vlm/core/json.h"
+
+namespace vlm::data {
+namespace {
+
+using Decoder = Picture (*)(const PictureSource&);
+
+// How a format's files begin. Those without a decoder are known by name, for a better error.
+struct Format {
+  std::string_view start;
+  std::size_t at;
+  const char* name;
+  Decoder decoder;
+};
+
+using namespace std::string_view_literals;
+
+constexpr std::array kFormats = {
+    Format{"\x89PNG\r\n\x1a\n"sv, 0, "PNG", decode_png},
+    Format{"\xff\xd8\xff"sv, 0, "JPEG", decode_jpeg},
+    Format{"WEBP"sv, 8, "WebP", decode_webp},
+    Format{"BM"sv, 0, "BMP", decode_bmp},
+    Format{"II*\0"sv, 0, "TIFF", decode_tiff},
+    Format{"MM\0*"sv, 0, "TIFF", decode_tiff},
+    Format{"II+\0"sv, 0, "TIFF", decode_tiff},
+    Format{"MM\0+"sv, 0, "TIFF", decode_tiff},
+    Format{"GIF87a"sv, 0, "GIF", decode_gif},
+    Format{"GIF89a"sv, 0, "GIF", decode_gif},
+    Format{"ftypheic"sv, 4, "HEIC", nullptr},
+    Format{"ftypheix"sv, 4, "HEIC", nullptr},
+    Format{"ftypmif1"sv, 4, "HEIF", nullptr},
+    Format{"ftypavif"sv, 4, "AVIF", nullptr},
+    Format{"\0\0\0\x0cjP  "sv, 0, "JPEG 2000", nullptr},
+    Format{"\xff\x0a"sv, 0, "JPEG XL", nullptr},
+    Format{"\0\0\0\x0cJXL "sv, 0, "JPEG XL", nullptr},
+    Format{"8BPS"sv, 0, "Photoshop", nullptr},
+    Format{"%PDF"sv, 0, "PDF", nullptr},
+    Format{"<svg"sv, 0, "SVG", nullptr},
+};
+
+constexpr auto kWanted = "PNG, JPEG, WebP, BMP, TIFF or GIF";
+
+const Format* find_format(std::string_view bytes) {
+  const auto* found = std::find_if(kFormats.begin(), kFormats.end(), [&](const Format& format) {
+    return bytes.size() >= format.at &&
+           bytes.substr(format.at, format.start.size()) == format.start;
+  });
+  return found == kFormats.end() ? nullptr : found;
+}
+
+}  // namespace
+
+Image load_image(const std::filesystem::path& path, const MediaLimits& limits) {
+  return decode_image(load_text(path, static_cast<std::size_t>(limits.max_bytes)), path.string(),
+                      limits);
+}
+
+Image decode_image(std::string_view bytes, const std::string& where, const MediaLimits& limits) {
+  if (bytes.empty()) throw Error({.what = "file is empty", .where = where});
+  const Format* format = find_format(bytes);
+  if (!format) throw Error({.what = "not a picture", .where = where, .wanted = kWanted});
+  if (!format->decoder) {
+    throw Error({.what = "unsupported kind of picture",
+                 .where = where,
+                 .got = format->name,
+                 .wanted = kWanted});
+  }
+  Picture picture = format->decoder({bytes, where, limits.max_pixels});
+  return upright(std::move(picture.image), picture.orientation);
+}
+
+bool has_image_suffix(const std::filesystem::path& path) {
+  std::string suffix = path.extension().string();
+  for (char& letter : suffix) {
+    letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
+  }
+  constexpr std::array kSuffixes = {".png",  ".apng", ".jpg", ".jpeg", ".jpe", ".jfif",
+                                    ".webp", ".bmp",  ".tif", ".tiff", ".gif"};
+  return std::find(kSuffixes.begin(), kSuffixes.end(), suffix) != kSuffixes.end();
+}
+
+}  // namespace vlm::data

@@ -1,0 +1,164 @@
+#include "data/media/media_ref.h"
+
+#include <array>
+#include <cctype>
+#include <fstream>
+
+#include "data/media/media.h"
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+#include "vlm/core/json.h"
+
+namespace vlm::data {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kDigits =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+// The start of a long reference, for messages.
+std::string shortened(const std::string& text) {
+  return text.size() <= 60 ? text : text.substr(0, 57) + "...";
+}
+
+MediaRef picture_of_data_uri(const std::string& uri) {
+  const auto comma = uri.find(',');
+  if (comma == std::string::npos || !uri.substr(0, comma).ends_with(";base64")) {
+    throw Error({.what = "data URI without base64 data",
+                 .got = shortened(uri),
+                 .wanted = "data:image/…;base64,…"});
+  }
+  const std::string_view data = std::string_view(uri).substr(comma + 1);
+  return {.name = uri.substr(0, comma),
+          .bytes = std::make_shared<const std::string>(decode_base64(data))};
+}
+
+std::string decode_percents(const std::string& text) {
+  std::string decoded;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const bool is_escape = text[i] == '%' && i + 2 < text.size() &&
+                           std::isxdigit(static_cast<unsigned char>(text[i + 1])) &&
+                           std::isxdigit(static_cast<unsigned char>(text[i + 2]));
+    if (!is_escape) {
+      decoded += text[i];
+      continue;
+    }
+    decoded += static_cast<char>(std::stoi(text.substr(i + 1, 2), nullptr, 16));
+    i += 2;
+  }
+  return decoded;
+}
+
+// Symbolic links are followed before the comparison: a link may not lead out either.
+void check_inside(const fs::path& path, const fs::path& folder) {
+  const fs::path real = fs::weakly_canonical(path);
+  const fs::path root = fs::weakly_canonical(folder.empty() ? "." : folder);
+  const auto relative = real.lexically_relative(root);
+  if (!relative.empty() && *relative.begin() != "..") return;
+  throw Error({.what = "file outside of the batch file's folder",
+               .got = path.string(),
+               .wanted = concat("a file under ", root.string())});
+}
+
+}  // namespace
+
+bool MediaRef::operator==(const MediaRef& other) const {
+  if (kind != other.kind || name != other.name || archive != other.archive) return false;
+  if (offset != other.offset || size != other.size || !bytes != !other.bytes) return false;
+  return !bytes || bytes == other.bytes || *bytes == *other.bytes;
+}
+
+const char* part_type(MediaKind kind) {
+  return kind == MediaKind::kVideo ? "video" : "image";
+}
+
+MediaRef resolve_medium(const std::string& reference, const MediaRoot& root, MediaKind kind) {
+  const bool is_picture = kind == MediaKind::kPicture;
+  const bool is_data = reference.starts_with("data:");
+  if (is_picture && is_data) return picture_of_data_uri(reference);
+  if (reference.starts_with("http://") || reference.starts_with("https://")) {
+    throw Error(
+        {.what = concat(is_picture ? "pictures" : "videos", " are not fetched from the network"),
+         .got = shortened(reference),
+         .wanted = is_picture ? "a file or a data URI" : "a file"});
+  }
+  const bool is_file_uri = reference.starts_with("file://");
+  if (is_data || (!is_file_uri && reference.find("://") != std::string::npos)) {
+    throw Error({.what = concat("unknown kind of ", is_picture ? "picture" : "video", " address"),
+                 .got = shortened(reference),
+                 .wanted = is_picture ? "a path, file:// or a data URI" : "a path or file://"});
+  }
+  const fs::path path =
+      root.folder / (is_file_uri ? decode_percents(reference.substr(7)) : reference);
+  if (root.is_confined) check_inside(path, root.folder);
+  return {.kind = kind, .name = path.string()};
+}
+
+std::string read_bytes(const MediaRef& medium) {
+  if (medium.bytes) return *medium.bytes;
+  if (medium.archive.empty()) return load_text(medium.name);
+  std::ifstream in(medium.archive, std::ios::binary);
+  in.seekg(static_cast<std::streamoff>(medium.offset));
+  std::string bytes(medium.size, '\0');
+  if (!in.read(bytes.data(), static_cast<std::streamsize>(bytes.size()))) {
+    throw Error({.what = "can't read the file in the archive", .where = medium.name});
+  }
+  return bytes;
+}
+
+Image load_picture(const MediaRef& picture) {
+  if (picture.bytes) return decode_image(*picture.bytes, picture.name);
+  if (picture.archive.empty()) return load_image(picture.name);
+  return decode_image(read_bytes(picture), picture.name);
+}
+
+std::string decode_base64(std::string_view text) {
+  static const auto values = [] {
+    std::array<int, 256> table{};
+    table.fill(-1);
+    for (std::size_t i = 0; i < kDigits.size(); ++i) {
+      table[static_cast<unsigned char>(kDigits[i])] = static_cast<int>(i);
+    }
+    return table;
+  }();
+  std::size_t padding = 0;
+  while (padding < 2 && text.ends_with('=')) {
+    text.remove_suffix(1);
+    ++padding;
+  }
+  const Error broken({.what = "not base64", .wanted = "A-Z a-z 0-9 + / with padding"});
+  if ((text.size() + padding) % 4 != 0) throw broken;
+  std::string bytes;
+  bytes.reserve(text.size() * 3 / 4);
+  std::uint32_t bits = 0;
+  int count = 0;
+  for (const char c : text) {
+    const int value = values[static_cast<unsigned char>(c)];
+    if (value < 0) throw broken;
+    bits = (bits << 6) | static_cast<std::uint32_t>(value);
+    count += 6;
+    if (count >= 8) {
+      count -= 8;
+      bytes += static_cast<char>((bits >> count) & 0xff);
+    }
+  }
+  return bytes;
+}
+
+std::string encode_base64(std::string_view bytes) {
+  std::string text;
+  text.reserve((bytes.size() + 2) / 3 * 4);
+  for (std::size_t i = 0; i < bytes.size(); i += 3) {
+    std::uint32_t bits = 0;
+    for (std::size_t j = 0; j < 3; ++j) {
+      bits = (bits << 8) | (i + j < bytes.size() ? static_cast<unsigned char>(bytes[i + j]) : 0U);
+    }
+    for (std::size_t j = 0; j < 4; ++j) {
+      text += i + j > bytes.size() ? '=' : kDigits[(bits >> (18 - 6 * j)) & 63];
+    }
+  }
+  return text;
+}
+
+}  // namespace vlm::data

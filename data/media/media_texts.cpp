@@ -1,0 +1,51 @@
+#include "data/media/media_texts.h"
+
+#include <vector>
+
+namespace vlm::data {
+
+MediumText MediaTexts::text_of(const MediaRef& medium) {
+  return medium.kind == MediaKind::kVideo ? video_text(medium) : picture_text(medium);
+}
+
+std::int64_t MediaTexts::count_tiles(const MediumText& text) const {
+  constexpr std::string_view kImage = "<image>";
+  std::int64_t places = 0;
+  for (auto at = text.text.find(kImage); at != std::string::npos;
+       at = text.text.find(kImage, at + kImage.size())) {
+    ++places;
+  }
+  return places / processor_.tokens_per_tile();
+}
+
+MediumText MediaTexts::picture_text(const MediaRef& picture) {
+  // A picture that came with its sample has no name of its own.
+  if (!picture.bytes) {
+    const std::lock_guard lock(mutex_);
+    const auto found = sizes_.find(picture.name);
+    if (found != sizes_.end()) {
+      return processor_.picture_text(found->second.first, found->second.second);
+    }
+  }
+  const Image image = load_picture(picture);
+  if (!picture.bytes) {
+    const std::lock_guard lock(mutex_);
+    sizes_[picture.name] = {image.height, image.width};
+  }
+  return processor_.picture_text(image.height, image.width);
+}
+
+MediumText MediaTexts::video_text(const MediaRef& clip) const {
+  ClipReader reader(clip.name, video_, processor_.frame_sampling());
+  std::vector<double> times_s = reader.frames().times_s;
+  if (video_.drop_duplicates) {
+    times_s.clear();
+    reader.for_each_frame([&](const VideoFrame& frame) {
+      times_s.push_back(frame.time_s);
+      return true;
+    });
+  }
+  return processor_.video_text(times_s, reader.duration_s());
+}
+
+}  // namespace vlm::data

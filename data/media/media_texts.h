@@ -1,0 +1,41 @@
+// What stands for pictures and clips in a prompt, without making their tiles.
+//
+// Pictures are decoded once each for their sizes, which are kept; of clips only the frame table is
+// read. Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include "data/media/media_ref.h"
+#include "data/media/video_clip.h"
+#include "vlm/models/processor.h"
+
+namespace vlm::data {
+
+class MediaTexts {
+ public:
+  // `processor` must outlive this.
+  MediaTexts(const Processor& processor, VideoSampling video)
+      : processor_(processor), video_(std::move(video)) {}
+
+  // Throws Error naming the medium when it can't be read.
+  MediumText text_of(const MediaRef& medium);
+
+  // The number of tiles that a text stands for.
+  std::int64_t count_tiles(const MediumText& text) const;
+
+ private:
+  MediumText picture_text(const MediaRef& picture);
+  MediumText video_text(const MediaRef& clip) const;
+
+  const Processor& processor_;
+  VideoSampling video_;
+  std::mutex mutex_;
+  std::map<std::string, std::pair<std::int64_t, std::int64_t>> sizes_;  // height, width by name
+};
+
+}  // namespace vlm::data

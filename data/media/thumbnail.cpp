@@ -1,0 +1,22 @@
+#include "data/media/thumbnail.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "data/media/media_ref.h"
+#include "data/pictures/jpeg_writer.h"
+#include "vlm/image/resample.h"
+
+namespace vlm::data {
+
+std::string make_thumbnail_uri(const Image& image, std::int64_t max_side) {
+  const std::int64_t longest = std::max(image.height, image.width);
+  const double factor = std::min(1.0, static_cast<double>(max_side) / static_cast<double>(longest));
+  const auto scaled = [factor](std::int64_t edge) {
+    return std::max<std::int64_t>(1, std::llround(static_cast<double>(edge) * factor));
+  };
+  const Image small = resize(image, scaled(image.height), scaled(image.width), Filter::kBilinear);
+  return "data:image/jpeg;base64," + encode_base64(encode_jpeg(small));
+}
+
+}  // namespace vlm::data

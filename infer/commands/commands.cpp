@@ -1,0 +1,220 @@
+#include "infer/commands/commands.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "infer/commands/answer_report.h"
+#include "infer/commands/batch_commands.h"
+#include "infer/commands/generation_flags.h"
+#include "infer/commands/inspect.h"
+#include "infer/commands/pull_command.h"
+#include "infer/items/item.h"
+#include "infer/media/inspect_video.h"
+#include "infer/media/media_flags.h"
+#include "infer/media/shown_media.h"
+#include "infer/session.h"
+#include "vlm/core/error.h"
+#include "vlm/core/json.h"
+#include "vlm/core/log.h"
+#include "vlm/core/progress.h"
+
+namespace vlm::infer {
+namespace {
+
+struct GenerateOptions {
+  ModelChoice choice;
+  std::vector<std::string> images, videos;
+  std::vector<MediaRef> media;  // of both, as the command line orders them
+  VideoFlags video;
+  FeatureCacheChoice features;
+  std::string prompt, system;
+  GenerationFlags generation;
+  std::string format = "text";
+};
+
+// --image and --video in the order in which they were given.
+std::vector<MediaRef> order_media(const CLI::App& command, const GenerateOptions& options) {
+  std::vector<MediaRef> media;
+  std::size_t images = 0, videos = 0;
+  for (const CLI::Option* option : command.parse_order()) {
+    if (option->check_name("--image")) {
+      media.push_back({.name = options.images.at(images++)});
+    } else if (option->check_name("--video")) {
+      media.push_back({.kind = MediaKind::kVideo, .name = options.videos.at(videos++)});
+    }
+  }
+  return media;
+}
+
+OrderedJson to_json(const Answer& answer, const ReportOptions& report, const Session& session) {
+  const GenerationTiming& timing = session.generator->timing();
+  OrderedJson json = report_answer(answer, report);
+  if (!answer.generations.empty()) {
+    json["token_ids"] = answer.generations[0].ids;
+    json["token_logprobs"] = answer.generations[0].logprobs;
+  }
+  json["timing"] = {{"load_s", session.load_s},
+                    {"vision_s", timing.vision_s},
+                    {"prefill_s", timing.prefill_s},
+                    {"decode_s", timing.decode_s},
+                    {"decode_tokens_per_s", timing.decode_tokens_per_s()}};
+  json["peak_rss_mb"] = peak_rss_mb();
+  return json;
+}
+
+// One line an answer, the best first.
+std::string to_text(const Answer& answer, const ReportOptions& report) {
+  const auto text = shown_text(answer, report);
+  std::string lines = text.value_or("(withheld)") + "\n";
+  for (std::size_t i = 1; i < answer.generations.size(); ++i) {
+    lines += answer.generations[i].text + "\n";
+  }
+  return lines;
+}
+
+int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) {
+  Session session = open_session(options.choice, runtime);
+  Generator& generator = *session.generator;
+  const Processor& processor = generator.processor();
+  const GenerationOptions generation =
+      options.generation.apply(session.generation, runtime.seed.value_or(0), processor.tokenizer());
+  const ReportOptions report{.choices = options.generation.choice_list(),
+                             .abstain_below = options.generation.abstain_below,
+                             .has_alternatives = generation.num_return_sequences > 1,
+                             .has_scores = generation.num_beams > 1};
+  if (!options.videos.empty()) {
+    generator.set_feature_cache(open_feature_cache(options.features, *session.model));
+  }
+  ShownMedia media(processor, generator.encoder());
+  for (const MediaRef& medium : options.media) media.add(medium, {options.video.sampling()});
+  if (media.has_videos() && !generator.read(media)) return 130;
+  const EncodedConversation prompt = processor.encode_prompt(
+      make_conversation(options.prompt, options.media, options.system), media.processed());
+
+  // Streamed is what can't change or be withheld any more.
+  const bool as_text = options.format == "text";
+  const bool streams = as_text && generation.rows() == 1 && report.choices.texts.empty() &&
+                       !options.generation.abstain_below;
+  StreamDecoder stream(processor.tokenizer(), /*skip_special_tokens=*/true);
+  Request request{.prompt = prompt.ids, .options = generation};
+  request.choices = encode_choices(processor, report.choices.texts);
+  request.on_token = [&](std::int64_t id) {
+    if (streams) print_result(stream.add(id));
+    return !stop_requested();
+  };
+  RequestGroup group{.pictures = media.features()};
+  group.requests.push_back(std::move(request));
+  const Answer answer = generator.answer(std::move(group));
+  if (!as_text) {
+    OrderedJson json = to_json(answer, report, session);
+    json["prompt_token_ids"] = prompt.ids;
+    if (media.has_videos()) {
+      json.update(video_columns(media.seen(), options.video.given.drop_duplicates));
+    }
+    print_result(json.dump() + "\n");
+  } else if (streams) {
+    print_result(stream.finish() + "\n");
+  } else {
+    print_result(to_text(answer, report));
+  }
+  const bool is_interrupted =
+      !answer.generations.empty() && answer.generations[0].finish_reason == "interrupted";
+  return is_interrupted ? stop_exit_code() : 0;
+}
+
+void add_model_options(CLI::App& command, ModelChoice& choice) {
+  command
+      .add_option("--model", choice.model,
+                  "Model folder, or org/name (in the Hugging Face cache, or pulled into it)")
+      ->required();
+  command.add_option("--adapter", choice.adapter, "PEFT adapter folder (default: none)");
+}
+
+std::function<int()> add_generate(CLI::App& app, const RuntimeOptions& runtime) {
+  auto options = std::make_shared<GenerateOptions>();
+  CLI::App* command =
+      app.add_subcommand("generate", "Answer one prompt, about pictures, videos or nothing");
+  add_model_options(*command, options->choice);
+  command->add_option("--image", options->images, "Picture, put before the text; may be repeated")
+      ->allow_extra_args(false);
+  CLI::Option* video =
+      command
+          ->add_option(
+              "--video", options->videos,
+              "Video, put before the text; may be repeated and mixed with --image, in the order "
+              "given; - is standard input")
+          ->allow_extra_args(false);
+  options->video.declare(*command, video);
+  command->add_option("--prompt", options->prompt, "What to ask")->required();
+  command->add_option("--system", options->system, "System message (default: none)");
+  options->generation.declare(*command);
+  command->add_option("--format", options->format, "text streams the answer, json prints one line")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+  declare_feature_cache(*command, options->features);
+  for (const char* name : {"--feature-cache", "--feature-cache-gb"}) {
+    command->get_option(name)->needs(video);  // a single picture is encoded sooner than looked up
+  }
+  return [options, command, &runtime] {
+    options->media = order_media(*command, *options);
+    return run_generate(*options, runtime);
+  };
+}
+
+struct InspectOptions {
+  std::string what;
+  VideoFlags video;
+  bool as_json = false;
+};
+
+int run_inspect(const InspectOptions& options) {
+  const bool is_video = options.what == "-" || (std::filesystem::exists(options.what) &&
+                                                !std::filesystem::is_directory(options.what));
+  if (is_video) {
+    const OrderedJson report = inspect_video(options.what, options.video.sampling());
+    print_result(options.as_json ? report.dump() + "\n" : to_lines(report));
+  } else if (options.as_json || !options.video.describe().empty()) {
+    throw Error({.what = "not a video file",
+                 .where = options.what,
+                 .hint = "only those are inspected with options"});
+  } else {
+    print_result(inspect_model(options.what));
+  }
+  return 0;
+}
+
+std::function<int()> add_inspect(CLI::App& app) {
+  auto options = std::make_shared<InspectOptions>();
+  CLI::App* command =
+      app.add_subcommand("inspect",
+                         "Print a model's architecture, parameters and memory needs, or what a "
+                         "video file holds, which "
+                         "frames of it would be shown, and how long they take to read");
+  command
+      ->add_option("model", options->what,
+                   "Model folder, or org/name (in the Hugging Face cache, or pulled into it), or a "
+                   "video file; - is a video on standard input")
+      ->required();
+  command->add_flag("--json", options->as_json, "Video: print one line of JSON");
+  options->video.declare(*command);
+  return [options] { return run_inspect(*options); };
+}
+
+}  // namespace
+
+std::map<std::string, std::function<int()>> add_commands(CLI::App& app,
+                                                         const RuntimeOptions& runtime) {
+  std::map<std::string, std::function<int()>> commands;
+  commands["generate"] = add_generate(app, runtime);
+  commands.merge(add_batch_commands(app, runtime));
+  commands["inspect"] = add_inspect(app);
+  commands["pull"] = add_pull(app);
+  return commands;
+}
+
+}  // namespace vlm::infer

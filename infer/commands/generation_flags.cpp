@@ -1,0 +1,156 @@
+#include "infer/commands/generation_flags.h"
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "vlm/core/error.h"
+
+namespace vlm::infer {
+namespace {
+
+constexpr std::int64_t kMostNewTokens = 1 << 20;
+
+template <typename T>
+void override_with(T& target, const std::optional<T>& given) {
+  if (given) target = *given;
+}
+
+// A banned word, as it is written at the start of a text and behind a space.
+void add_bad_word(const std::string& word, const Tokenizer& tokenizer,
+                  std::vector<std::vector<std::int64_t>>& banned) {
+  for (const std::string& text : {word, " " + word}) {
+    std::vector<std::int64_t> ids = tokenizer.encode(text);
+    if (ids.empty()) throw Error({.what = "no token spells the word", .where = "--bad-words"});
+    if (std::find(banned.begin(), banned.end(), ids) == banned.end()) {
+      banned.push_back(std::move(ids));
+    }
+  }
+}
+
+}  // namespace
+
+void GenerationFlags::declare(CLI::App& command) {
+  command.add_option("--max-new-tokens", max_new_tokens, "Longest answer in tokens")
+      ->check(CLI::Range(std::int64_t{0}, kMostNewTokens))
+      ->capture_default_str();
+  command.add_option("--min-new-tokens", min_new_tokens, "Shortest answer in tokens (default: 0)");
+  command.add_option("--stop", stop, "Text that ends the answer; may be repeated (default: none)")
+      ->allow_extra_args(false);
+
+  auto* sample = command.add_flag(
+      "--do-sample", do_sample,
+      "Draw tokens instead of taking the likeliest; any option of sampling turns it on");
+  command.add_flag("--no-do-sample", no_do_sample, "Take the likeliest, whatever the checkpoint's")
+      ->excludes(sample);
+  command.add_option("--temperature", temperature, "Sampling: divides the logits; 0: no sampling");
+  command.add_option("--top-k", top_k, "Sampling: among the k likeliest; 0: all (default: 50)");
+  command.add_option("--top-p", top_p, "Sampling: among the likeliest that add up to p");
+  command.add_option("--min-p", min_p, "Sampling: among those at least p times the likeliest");
+  command.add_option("--typical-p", typical_p, "Sampling: among the most typical that add up to p");
+
+  command.add_option("--repetition-penalty", repetition_penalty,
+                     "Above 1 makes tokens that are there already less likely (default: 1)");
+  command.add_option("--no-repeat-ngram-size", no_repeat_ngram_size,
+                     "No run of so many tokens occurs twice (default: 0, off)");
+  command
+      .add_option("--bad-words", bad_words,
+                  "Word never to be said; may be repeated (default: none)")
+      ->allow_extra_args(false);
+
+  command.add_option("--num-beams", num_beams, "Beams of beam search (default: 1, none)");
+  command.add_option("--length-penalty", length_penalty,
+                     "Beam search: scores are divided by length to this power (default: 1)");
+  command
+      .add_option("--early-stopping", early_stopping,
+                  "Beam search: true ends with num-beams answers, false when better ones are "
+                  "unlikely, never when none can be (default: false)")
+      ->check(CLI::IsMember({"true", "false", "never"}));
+  command.add_option("--num-return-sequences", num_return_sequences,
+                     "Answers a prompt, by beams or sampling (default: 1)");
+
+  auto* list = command
+                   .add_option("--choices", choices,
+                               "Score these answers, divided by commas, and generate nothing")
+                   ->delimiter(',');
+  command
+      .add_option("--choices-file", choices_file,
+                  "The same, one answer a line, or a JSON array of strings")
+      ->excludes(list);
+  command
+      .add_option("--choice-score", choice_score,
+                  "What ranks choices: the sum of their log-probabilities, or the mean a token")
+      ->check(CLI::IsMember({"sum", "mean"}))
+      ->capture_default_str();
+  command
+      .add_option("--abstain-below", abstain_below,
+                  "Withhold answers less sure than this, from 0 to 1: the mean probability a token "
+                  "(geometric), or the best choice's probability (default: none)")
+      ->check(CLI::Range(0.0, 1.0));
+}
+
+GenerationOptions GenerationFlags::apply(GenerationOptions options, std::uint64_t seed,
+                                         const Tokenizer& tokenizer) const {
+  options.max_new_tokens = max_new_tokens;
+  options.seed = seed;
+  override_with(options.min_new_tokens, min_new_tokens);
+  override_with(options.no_repeat_ngram_size, no_repeat_ngram_size);
+  override_with(options.num_beams, num_beams);
+  override_with(options.num_return_sequences, num_return_sequences);
+  override_with(options.repetition_penalty, repetition_penalty);
+  override_with(options.length_penalty, length_penalty);
+  if (!early_stopping.empty()) options.early_stopping = early_stopping;
+  for (const std::string& text : stop) options.stop_strings.push_back(text);
+  for (const std::string& word : bad_words) add_bad_word(word, tokenizer, options.bad_words_ids);
+
+  override_with(options.temperature, temperature);
+  override_with(options.top_k, top_k);
+  override_with(options.top_p, top_p);
+  if (min_p) options.min_p = min_p;
+  override_with(options.typical_p, typical_p);
+  if (temperature || top_k || top_p || min_p || typical_p) options.do_sample = true;
+  if (do_sample) options.do_sample = true;
+  if (no_do_sample || (temperature && *temperature == 0)) options.do_sample = false;
+  if (options.temperature == 0) options.temperature = 1;
+  options.validate("the command line");
+  return options;
+}
+
+ChoiceList GenerationFlags::choice_list() const {
+  ChoiceList list{.by_mean = choice_score == "mean"};
+  if (!choices.empty()) list.texts = choices;
+  if (!choices_file.empty()) list.texts = load_choices(choices_file);
+  if (!list.texts.empty()) check_choices(list.texts);
+  return list;
+}
+
+OrderedJson GenerationFlags::describe() const {
+  OrderedJson given;
+  const auto add = [&](const char* name, const auto& value) {
+    if (value) given[name] = *value;
+  };
+  given["--max-new-tokens"] = max_new_tokens;
+  add("--min-new-tokens", min_new_tokens);
+  if (do_sample || no_do_sample) given["--do-sample"] = do_sample;
+  add("--temperature", temperature);
+  add("--top-k", top_k);
+  add("--top-p", top_p);
+  add("--min-p", min_p);
+  add("--typical-p", typical_p);
+  add("--repetition-penalty", repetition_penalty);
+  add("--no-repeat-ngram-size", no_repeat_ngram_size);
+  add("--num-beams", num_beams);
+  add("--length-penalty", length_penalty);
+  if (!early_stopping.empty()) given["--early-stopping"] = early_stopping;
+  add("--num-return-sequences", num_return_sequences);
+  if (!stop.empty()) given["--stop"] = stop;
+  if (!bad_words.empty()) given["--bad-words"] = bad_words;
+  const ChoiceList list = choice_list();
+  if (!list.texts.empty()) {
+    given["--choices"] = list.texts;
+    given["--choice-score"] = choice_score;
+  }
+  add("--abstain-below", abstain_below);
+  return given;
+}
+
+}  // namespace vlm::infer

@@ -1,0 +1,121 @@
+#include "train/config/train_config.h"
+
+#include <nlohmann/json.hpp>
+
+#include "tests/support/catch.h"
+#include "tests/support/scratch_folder.h"
+#include "vlm/core/json.h"
+#include "vlm/nn/lora/lora.h"
+
+namespace vlm::train {
+namespace {
+
+// Loads a config of the smallest valid keys with `more` added.
+TrainConfig load(const std::string& more, const std::vector<std::string>& overrides = {}) {
+  const ScratchFolder folder;
+  const auto path = folder.path() / "c.json";
+  save_text(path, R"({"model_name_or_path": "m", "output_dir": "o", "train_files": ["d.jsonl"])" +
+                      more + "}");
+  return load_train_config(path, overrides);
+}
+
+TEST_CASE("every config of the project loads") {
+  std::int64_t loaded = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::string(VLM_SOURCE_DIR) + "/configs")) {
+    INFO(entry.path());
+    CHECK_NOTHROW(load_train_config(entry.path(), {}));
+    ++loaded;
+  }
+  CHECK(loaded >= 2);
+}
+
+TEST_CASE("keys are strict, and overrides win") {
+  CHECK(load(R"(, "r": 4)", {"r=16", "augmentation.shift=0.1"}).r == 16);
+  CHECK_THROWS_WITH(load(R"(, "learning_rat": 1)"),
+                    Contains("c.json: unknown key 'learning_rat' (did you mean 'learning_rate'?)"));
+  CHECK_THROWS_WITH(load(R"(, "augmentation": {"shift": 2})"),
+                    Contains("augmentation.shift: value out of range: got 2, wanted 0 to below 1"));
+  CHECK_THROWS_WITH(load(R"(, "method": "vera")"),
+                    Contains("method: unknown value: got 'vera', wanted lora, qlora, dora, full"));
+}
+
+TEST_CASE("values that can't work are refused by key") {
+  CHECK_THROWS_WITH(
+      load(R"(, "per_device_train_batch_size": 0)"),
+      Contains(
+          "c.json: per_device_train_batch_size: value out of range: got 0, wanted at least 1"));
+  CHECK_THROWS_WITH(load(R"(, "adam_beta2": 1)"), Contains("adam_beta2: value out of range"));
+  CHECK_THROWS_WITH(load(R"(, "num_train_epochs": 0)"),
+                    Contains("num_train_epochs: value out of range"));
+  CHECK_THROWS_WITH(load(R"(, "eval_steps": 5)"),
+                    Contains("eval_steps: eval_steps without eval_files"));
+  CHECK_THROWS_WITH(load(R"(, "freeze": ["tower"])"),
+                    Contains("freeze: unknown part: got 'tower', wanted vision_model"));
+  CHECK_THROWS_WITH(load(R"(, "output_dir": "")"), Contains("key given twice"));
+  CHECK_THROWS_WITH(load("", {"output_dir="}), Contains("output_dir: required key is missing"));
+  CHECK_THROWS_WITH(load(R"(, "adapter": "a", "method": "full")"),
+                    Contains("adapter: adapter needs method lora"));
+  CHECK_THROWS_WITH(load(R"(, "init_weights": "random")"),
+                    Contains("random weights need method full"));
+  CHECK_THROWS_WITH(load(R"(, "stages": [{"train_files": ["a"], "steps": 1}])"),
+                    Contains("both train_files and stages are given"));
+  CHECK_THROWS_WITH(load("", {"train_files=[]"}), Contains("train_files: no training data"));
+  CHECK_THROWS_WITH(load("", {"train_files=[]", R"(stages=[{"train_files": ["a"]}])"}),
+                    Contains("stages[0]: a stage needs train_files and steps"));
+}
+
+TEST_CASE("options that would have no effect, or can't have one, are refused by key") {
+  CHECK_THROWS_WITH(load(R"(, "init_lora_weights": "olora")"),
+                    Contains("init_lora_weights: value not allowed: got olora, wanted true"));
+  CHECK_THROWS_WITH(load(R"(, "init_lora_weights": "pissa", "method": "qlora")"),
+                    Contains("init_lora_weights: pissa needs method lora: got qlora"));
+  CHECK_THROWS_WITH(load(R"(, "method": "full", "modules_to_save": ["lm_head"])"),
+                    Contains("modules_to_save: a full training trains every module"));
+  CHECK_THROWS_WITH(load(R"(, "method": "full", "bias": "all")"),
+                    Contains("bias: a full training trains every bias"));
+  CHECK_THROWS_WITH(load(R"(, "method": "full", "loraplus_lr_ratio": 4)"),
+                    Contains("loraplus_lr_ratio: LoRA+ needs adapters"));
+  CHECK_THROWS_WITH(load(R"(, "loraplus_lr_ratio": 0.5)"),
+                    Contains("loraplus_lr_ratio: value out of range"));
+  CHECK_THROWS_WITH(load(R"(, "vision_lr": 1e-5, "learning_rate": 0)"),
+                    Contains("vision_lr: a part's rate needs a learning_rate"));
+  CHECK_THROWS_WITH(load(R"(, "sgd_momentum": 0.9)"), Contains("sgd_momentum: only sgd has it"));
+  CHECK_THROWS_WITH(load("", {"lr_scheduler_kwargs.num_cycles=2"}),
+                    Contains("lr_scheduler_kwargs.num_cycles: the schedule has no such option: "
+                             "got linear"));
+  CHECK_THROWS_WITH(load("", {"lr_scheduler_type=warmup_stable_decay"}),
+                    Contains("num_decay_steps: warmup_stable_decay needs the length of its decay"));
+  CHECK_THROWS_WITH(
+      load("", {"lr_scheduler_type=warmup_stable_decay", "lr_scheduler_kwargs.num_decay_steps=9"})
+          .schedule(5),
+      Contains("warm-up and decay are longer than the run: got 0 + 9"));
+}
+
+TEST_CASE("the adapter's config is what the keys say") {
+  const LoraConfig lora = load(R"(, "method": "dora", "init_lora_weights": "gaussian",
+      "bias": "lora_only", "modules_to_save": ["lm_head"])")
+                              .lora();
+  CHECK(lora.use_dora);
+  CHECK(lora.init_lora_weights == "gaussian");
+  CHECK(lora.bias == "lora_only");
+  CHECK(lora.modules_to_save == std::vector<std::string>{"lm_head"});
+  CHECK(load("").lora().init_lora_weights == "true");
+  CHECK_FALSE(load(R"(, "method": "qlora")").lora().use_dora);
+}
+
+TEST_CASE("a list of modules is looked up in the text model only, unless asked otherwise") {
+  const std::string text = "model.text_model.layers.3.self_attn.q_proj";
+  const std::string vision = "model.vision_model.encoder.layers.3.self_attn.q_proj";
+  CHECK(matches_module(load("").lora().target_modules, text));
+  CHECK_FALSE(matches_module(load("").lora().target_modules, vision));
+  const auto both = load(R"(, "target_parts": ["text_model", "vision_model"])").lora();
+  CHECK(matches_module(both.target_modules, vision));
+  CHECK_FALSE(matches_module(both.target_modules, "model.text_model.layers.3.self_attn.xq_proj"));
+  const auto pattern = load(R"(, "target_modules": ".*vision.*q_proj")").lora();
+  CHECK(matches_module(pattern.target_modules, vision));
+  CHECK_FALSE(matches_module(pattern.target_modules, text));
+}
+
+}  // namespace
+}  // namespace vlm::train

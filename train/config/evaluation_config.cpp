@@ -1,0 +1,96 @@
+#include "train/config/evaluation_config.h"
+
+#include <algorithm>
+
+#include "data/metrics/metric.h"
+#include "train/config/range_checks.h"
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+
+namespace vlm::train {
+namespace {
+
+bool contains(const std::vector<std::string>& list, const std::string& text) {
+  return std::find(list.begin(), list.end(), text) != list.end();
+}
+
+}  // namespace
+
+Fields EvaluationConfig::fields() {
+  return {
+      {"eval_metrics", &eval_metrics,
+       concat("Metrics of answers to the questions of eval_files: ", join(data::metric_names()))},
+      {"eval_max_new_tokens", &eval_max_new_tokens, "Longest answer in evaluation"},
+      {"eval_max_samples", &eval_max_samples,
+       "Samples of eval_files that are answered, evenly spread; 0: all"},
+      {"metric_for_best_model", &metric_for_best_model,
+       "loss, or one of eval_metrics: the checkpoint with the best is kept"},
+      {"greater_is_better", &greater_is_better,
+       "Whether more of it is better; null: yes but for the loss"},
+      {"load_best_model_at_end", &load_best_model_at_end,
+       "The result is the best step's, by metric_for_best_model or the loss, not the last's"},
+      {"early_stopping_patience", &early_stopping_patience,
+       "Stop after so many evaluations in a row without a better value; 0: never"},
+      {"early_stopping_threshold", &early_stopping_threshold,
+       "How much better it must be to count as such"},
+      {"report_to", &report_to,
+       "tensorboard: event files in runs/; html: report.html (metrics.jsonl is always written)"},
+      {"report_samples", &report_samples, "Held-out samples shown in report.html"},
+      {"ddp_bucket_cap_mb", &ddp_bucket_cap_mb,
+       "Gradients that several processes sum at once, in MB"},
+      {"ddp_timeout", &ddp_timeout, "Seconds that a process waits for the others"},
+  };
+}
+
+void EvaluationConfig::check(bool has_eval_files) const {
+  for (const std::string& name : eval_metrics) data::check_metric_name(name, "eval_metrics");
+  const std::string& best = metric_for_best_model;
+  const std::string name = best.starts_with("eval_") ? best.substr(5) : best;
+  if (!name.empty() && name != "loss" && !contains(eval_metrics, name)) {
+    throw Error({.what = "metric is not evaluated",
+                 .where = "metric_for_best_model",
+                 .got = concat("'", best, "'"),
+                 .wanted = concat("loss", eval_metrics.empty() ? "" : " or ", join(eval_metrics)),
+                 .hint = "eval_metrics lists what is"});
+  }
+  for (const std::string& target : report_to) {
+    if (target == "tensorboard" || target == "html") continue;
+    throw Error({.what = "unknown kind of report",
+                 .where = "report_to",
+                 .got = concat("'", target, "'"),
+                 .wanted = "tensorboard, html"});
+  }
+  require_at_least(eval_max_new_tokens, 1, "eval_max_new_tokens");
+  require_at_least(eval_max_samples, 0, "eval_max_samples");
+  require_at_least(early_stopping_patience, 0, "early_stopping_patience");
+  require_at_least(report_samples, 0, "report_samples");
+  require_at_least(ddp_bucket_cap_mb, 1, "ddp_bucket_cap_mb");
+  require_at_least(ddp_timeout, 1, "ddp_timeout");
+  if (!(early_stopping_threshold >= 0)) {
+    throw_out_of_range("early_stopping_threshold", concat(early_stopping_threshold), "at least 0");
+  }
+  const bool asks = !eval_metrics.empty() || !best_key().empty();
+  if (asks && !has_eval_files) {
+    throw Error({.what = "no data to evaluate on",
+                 .where = eval_metrics.empty() ? "metric_for_best_model" : "eval_metrics",
+                 .wanted = "eval_files"});
+  }
+}
+
+std::string EvaluationConfig::best_key() const {
+  if (metric_for_best_model.empty()) {
+    return load_best_model_at_end || early_stopping_patience > 0 ? "eval_loss" : "";
+  }
+  return metric_for_best_model.starts_with("eval_") ? metric_for_best_model
+                                                    : "eval_" + metric_for_best_model;
+}
+
+bool EvaluationConfig::more_is_better() const {
+  return greater_is_better.value_or(!best_key().ends_with("loss"));
+}
+
+bool EvaluationConfig::reports_to(const std::string& target) const {
+  return contains(report_to, target);
+}
+
+}  // namespace vlm::train

@@ -1,0 +1,309 @@
+#include "train/config/train_config.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "data/formats/row_format.h"
+#include "train/config/range_checks.h"
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+#include "vlm/core/json.h"
+
+namespace vlm::train {
+namespace {
+
+const std::vector<std::string> kShapes = {"linear", "cosine", "1-sqrt"};
+const std::vector<std::string> kParts = {"vision_model", "connector", "text_model", "lm_head"};
+
+void check_parts(const std::vector<std::string>& parts, const char* key) {
+  for (const std::string& part : parts) {
+    if (std::find(kParts.begin(), kParts.end(), part) != kParts.end()) continue;
+    throw Error({.what = "unknown part",
+                 .where = key,
+                 .got = concat("'", part, "'"),
+                 .wanted = join(kParts)});
+  }
+}
+
+void check_data(const TrainConfig& config) {
+  const bool has_stages = !config.stages.is_null() && !config.stages.empty();
+  if (config.train_files.empty() == !has_stages) {
+    throw Error({.what = has_stages ? "both train_files and stages are given" : "no training data",
+                 .where = "train_files",
+                 .wanted = "either train_files or stages"});
+  }
+  const data::DataOptions options = config.data_options();
+  for (const Stage& stage : config.parse_stages()) {
+    data::parse_data_files(stage.train_files, options, "stages.train_files");
+  }
+  data::parse_data_files(config.train_files, options, "train_files");
+  data::parse_data_files(config.eval_files, options, "eval_files");
+  if (config.length_policy != "error" && config.max_length == 0) {
+    throw Error({.what = "length_policy without max_length",
+                 .where = "length_policy",
+                 .got = config.length_policy});
+  }
+  config.augmentation.check();
+  config.video.check("video_");
+  if (config.share_pictures && !config.packing) {
+    throw Error({.what = "pictures are only shared in packed rows",
+                 .where = "share_pictures",
+                 .wanted = "packing"});
+  }
+  if (config.share_pictures && !config.augmentation.is_off()) {
+    throw Error({.what = "augmented pictures can't be shared: they differ from sample to sample",
+                 .where = "share_pictures"});
+  }
+  if (config.group_by_length && config.packing) {
+    throw Error({.what = "packed rows have no padding, so lengths needn't be grouped",
+                 .where = "group_by_length"});
+  }
+}
+
+void check_numbers(const TrainConfig& config) {
+  require_at_least(config.per_device_train_batch_size, 1, "per_device_train_batch_size");
+  require_at_least(config.per_device_eval_batch_size, 1, "per_device_eval_batch_size");
+  require_at_least(config.gradient_accumulation_steps, 1, "gradient_accumulation_steps");
+  require_at_least(config.max_length, 0, "max_length");
+  require_at_least(config.max_bad_samples, 0, "max_bad_samples");
+  require_at_least(config.max_tokens_per_batch, 1, "max_tokens_per_batch");
+  require_at_least(config.max_tiles_per_batch, 0, "max_tiles_per_batch");
+  require_at_least(config.dataloader_num_workers, 1, "dataloader_num_workers");
+  require_between(config.memory_gb, 0, 1e6, "memory_gb");
+  require_between(config.feature_cache_gb, 0, 1e6, "feature_cache_gb");
+  require_at_least(config.warmup_steps, 0, "warmup_steps");
+  require_at_least(config.logging_steps, 1, "logging_steps");
+  require_at_least(config.eval_steps, 0, "eval_steps");
+  require_at_least(config.save_steps, 0, "save_steps");
+  require_at_least(config.save_total_limit, 1, "save_total_limit");
+  require_between(config.learning_rate, 0, 1e3, "learning_rate");
+  require_between(config.weight_decay, 0, 1e3, "weight_decay");
+  require_between(config.adam_beta1, 0, 1 - 1e-9, "adam_beta1");
+  require_between(config.adam_beta2, 0, 1 - 1e-9, "adam_beta2");
+  require_between(config.adam_epsilon, 0, 1, "adam_epsilon");
+  require_between(config.max_grad_norm, 0, 1e9, "max_grad_norm");
+  require_between(config.warmup_ratio, 0, 1, "warmup_ratio");
+  if (config.max_steps < 0 && !(config.num_train_epochs > 0)) {
+    throw_out_of_range("num_train_epochs", concat(config.num_train_epochs), "more than 0");
+  }
+  if (config.eval_steps > 0 && config.eval_files.empty()) {
+    throw Error({.what = "eval_steps without eval_files", .where = "eval_steps"});
+  }
+}
+
+void refuse(bool is_wrong, const char* key, const std::string& what, const std::string& got) {
+  if (is_wrong) throw Error({.what = what, .where = key, .got = got});
+}
+
+void check_adapter(const TrainConfig& config) {
+  const std::string initial = config.init_lora_weights.is_string()
+                                  ? config.init_lora_weights.get<std::string>()
+                                  : config.init_lora_weights.dump();
+  if (initial != "true" && initial != "gaussian" && initial != "pissa") {
+    throw Error({.what = "value not allowed",
+                 .where = "init_lora_weights",
+                 .got = initial,
+                 .wanted = "true, gaussian or pissa"});
+  }
+  refuse(initial == "pissa" && config.method != "lora" && config.trains_adapter(),
+         "init_lora_weights", "pissa needs method lora", config.method);
+  refuse(!config.trains_adapter() && !config.modules_to_save.empty(), "modules_to_save",
+         "a full training trains every module", join(config.modules_to_save));
+  refuse(!config.trains_adapter() && config.bias != "none", "bias",
+         "a full training trains every bias", config.bias);
+  refuse(!config.trains_adapter() && config.loraplus_lr_ratio, "loraplus_lr_ratio",
+         "LoRA+ needs adapters", "method full");
+}
+
+void check_optimization(const TrainConfig& config) {
+  for (const auto& [key, rate] :
+       {std::pair{"vision_lr", config.vision_lr}, std::pair{"connector_lr", config.connector_lr},
+        std::pair{"text_lr", config.text_lr}}) {
+    if (!rate) continue;
+    require_between(*rate, 0, 1e3, key);
+    refuse(config.learning_rate == 0, key, "a part's rate needs a learning_rate to scale", "0");
+  }
+  if (config.loraplus_lr_ratio) {
+    require_between(*config.loraplus_lr_ratio, 1, 1e6, "loraplus_lr_ratio");
+  }
+  require_between(config.sgd_momentum, 0, 1 - 1e-9, "sgd_momentum");
+  refuse(config.sgd_momentum > 0 && config.optim != "sgd", "sgd_momentum", "only sgd has it",
+         config.optim);
+  config.lr_scheduler_kwargs.check(config.lr_scheduler_type);
+}
+
+void check(const TrainConfig& config) {
+  for (const auto& [key, value] : {std::pair{"model_name_or_path", &config.model_name_or_path},
+                                   std::pair{"output_dir", &config.output_dir}}) {
+    if (value->empty()) throw Error({.what = "required key is missing", .where = key});
+  }
+  if (config.adapter && !config.trains_adapter()) {
+    throw Error({.what = "adapter needs method lora, qlora or dora",
+                 .where = "adapter",
+                 .got = config.method});
+  }
+  if (config.init_weights == "random" && config.method != "full") {
+    throw Error(
+        {.what = "random weights need method full", .where = "init_weights", .got = config.method});
+  }
+  check_parts(config.freeze, "freeze");
+  check_parts(config.target_parts, "target_parts");
+  check_data(config);
+  check_numbers(config);
+  check_adapter(config);
+  check_optimization(config);
+  config.evaluation.check(!config.eval_files.empty());
+  if (config.trains_adapter()) config.lora();
+}
+
+// A list of names narrowed to parts of the model, as one regular expression that PEFT reads the
+// same way.
+std::string scoped_pattern(const std::vector<std::string>& names,
+                           const std::vector<std::string>& parts) {
+  std::vector<std::string> escaped;
+  for (const std::string& name : names) {
+    std::string text;
+    for (const char c : name) text += c == '.' ? std::string("\\.") : std::string(1, c);
+    escaped.push_back(text);
+  }
+  return concat("(?:.*\\.)?(?:", join(parts, "|"), ")(?:\\..*)?\\.(?:", join(escaped, "|"), ")");
+}
+
+}  // namespace
+
+Fields ScheduleOptions::fields() {
+  return {{"num_cycles", &num_cycles, "Waves of the cosine; null: 0.5, with restarts 1"},
+          {"num_decay_steps", &num_decay_steps, "Last steps that warmup_stable_decay falls in"},
+          {"min_lr_ratio", &min_lr_ratio, "Where warmup_stable_decay ends, over the peak"},
+          {"warmup_type", &warmup_type, "Of warmup_stable_decay; null: linear", kShapes},
+          {"decay_type", &decay_type, "Of warmup_stable_decay; null: cosine", kShapes}};
+}
+
+void ScheduleOptions::check(const std::string& schedule) const {
+  const std::string where = "lr_scheduler_kwargs.";
+  const bool is_wsd = schedule == "warmup_stable_decay";
+  const auto refuse_others = [&](bool is_given, bool has_it, const char* key) {
+    if (!is_given || has_it) return;
+    throw Error({.what = "the schedule has no such option", .where = where + key, .got = schedule});
+  };
+  refuse_others(num_cycles.has_value(), is_wsd || schedule.starts_with("cosine"), "num_cycles");
+  refuse_others(num_decay_steps.has_value(), is_wsd, "num_decay_steps");
+  refuse_others(min_lr_ratio.has_value(), is_wsd, "min_lr_ratio");
+  refuse_others(warmup_type.has_value(), is_wsd, "warmup_type");
+  refuse_others(decay_type.has_value(), is_wsd, "decay_type");
+  if (is_wsd && num_decay_steps.value_or(0) < 1) {
+    throw Error({.what = "warmup_stable_decay needs the length of its decay",
+                 .where = where + "num_decay_steps"});
+  }
+  if (num_cycles) require_between(*num_cycles, 1e-9, 1e6, "lr_scheduler_kwargs.num_cycles");
+  if (min_lr_ratio) require_between(*min_lr_ratio, 0, 1, "lr_scheduler_kwargs.min_lr_ratio");
+}
+
+data::DataOptions TrainConfig::data_options() const {
+  return {.format = dataset_format,
+          .field_map = data::parse_field_map(field_map, "field_map"),
+          .text_column = text_column,
+          .prompt = prompt,
+          .image_folder = image_folder};
+}
+
+data::EncodeOptions TrainConfig::encode_options() const {
+  return {.max_length = max_length,
+          .length_policy = data::parse_length_policy(length_policy),
+          .train_on = data::parse_train_on(train_on),
+          .augmentation = augmentation,
+          .video = video};
+}
+
+data::MeasureOptions TrainConfig::measure_options() const {
+  return {.encode = encode_options(),
+          .threads = dataloader_num_workers,
+          .max_bad_samples = max_bad_samples};
+}
+
+std::vector<Stage> TrainConfig::parse_stages() const {
+  std::vector<Stage> parsed;
+  if (stages.is_null()) return parsed;
+  if (!stages.is_array()) {
+    throw Error(
+        {.what = "wrong type", .where = "stages", .got = describe(stages), .wanted = "list"});
+  }
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    const std::string where = concat("stages[", i, "]");
+    Stage stage;
+    read_fields(stages[i], {{"train_files", &stage.train_files}, {"steps", &stage.steps}},
+                UnknownKeys::kRefuse, where);
+    if (stage.train_files.empty() || stage.steps < 1) {
+      throw Error({.what = "a stage needs train_files and steps", .where = where});
+    }
+    parsed.push_back(stage);
+  }
+  return parsed;
+}
+
+LoraConfig TrainConfig::lora() const {
+  OrderedJson json;
+  json["r"] = r;
+  json["lora_alpha"] = lora_alpha;
+  json["lora_dropout"] = lora_dropout;
+  json["use_rslora"] = use_rslora;
+  json["use_dora"] = method == "dora";
+  json["init_lora_weights"] = OrderedJson::parse(init_lora_weights.dump());
+  json["bias"] = bias;
+  json["modules_to_save"] = modules_to_save;
+  json["rank_pattern"] = OrderedJson::parse(rank_pattern.dump());
+  json["alpha_pattern"] = OrderedJson::parse(alpha_pattern.dump());
+  if (const auto* names = std::get_if<std::vector<std::string>>(&target_modules)) {
+    json["target_modules"] = scoped_pattern(*names, target_parts);
+  } else {
+    json["target_modules"] = std::get<std::string>(target_modules);
+  }
+  return LoraConfig::parse(json, "config");
+}
+
+OptimizerOptions TrainConfig::optimizer() const {
+  return {.optim = optim,
+          .beta1 = adam_beta1,
+          .beta2 = adam_beta2,
+          .epsilon = adam_epsilon,
+          .weight_decay = weight_decay,
+          .momentum = sgd_momentum};
+}
+
+Schedule TrainConfig::schedule(std::int64_t total_steps) const {
+  const ScheduleOptions& options = lr_scheduler_kwargs;
+  const auto by_ratio =
+      static_cast<std::int64_t>(std::ceil(warmup_ratio * static_cast<double>(total_steps)));
+  Schedule schedule{.type = lr_scheduler_type,
+                    .learning_rate = learning_rate,
+                    .warmup_steps = warmup_steps > 0 ? warmup_steps : by_ratio,
+                    .total_steps = total_steps,
+                    .num_cycles = options.num_cycles.value_or(0),
+                    .num_decay_steps = options.num_decay_steps.value_or(0),
+                    .min_lr_ratio = options.min_lr_ratio.value_or(0),
+                    .warmup_type = options.warmup_type.value_or("linear"),
+                    .decay_type = options.decay_type.value_or("cosine")};
+  if (options.num_decay_steps && schedule.warmup_steps + *options.num_decay_steps > total_steps) {
+    throw Error({.what = "warm-up and decay are longer than the run",
+                 .where = "lr_scheduler_kwargs.num_decay_steps",
+                 .got = concat(schedule.warmup_steps, " + ", schedule.num_decay_steps),
+                 .wanted = concat("at most ", total_steps, " steps")});
+  }
+  return schedule;
+}
+
+TrainConfig load_train_config(const std::filesystem::path& path,
+                              const std::vector<std::string>& overrides) {
+  TrainConfig config;
+  const Fields fields = config.fields();
+  read_fields(load_json(path), fields, UnknownKeys::kRefuse, path.string());
+  for (const std::string& assignment : overrides) set_field(fields, assignment, "--set");
+  try {
+    check(config);
+  } catch (const Error& error) {
+    throw located(error, path.string());
+  }
+  return config;
+}
+
+}  // namespace vlm::train

@@ -1,0 +1,156 @@
+#include "train/optimizer/optimizer.h"
+
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/_fused_sgd.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
+
+#include <map>
+
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+
+namespace vlm::train {
+namespace {
+
+// Parameters that share their decay and their rate, as the fused kernels take them.
+using GroupKey = std::pair<double, double>;  // weight decay, factor of the rate
+
+struct Group {
+  std::vector<at::Tensor> parameters, grads, exp_avg, exp_avg_sq, steps;
+};
+
+NamedTensors zeros_beside(const NamedTensors& parameters, const std::string& prefix) {
+  NamedTensors zeros;
+  for (const auto& [name, parameter] : parameters) {
+    zeros.emplace_back(prefix + name, at::zeros_like(parameter.detach()));
+  }
+  return zeros;
+}
+
+}  // namespace
+
+Optimizer::Optimizer(NamedTensors parameters, std::vector<double> rate_factors)
+    : parameters_(std::move(parameters)), rate_factors_(std::move(rate_factors)) {
+  if (rate_factors_.empty()) rate_factors_.assign(parameters_.size(), 1.0);
+  TORCH_CHECK(rate_factors_.size() == parameters_.size(), "a factor a parameter");
+}
+
+void Optimizer::zero_grad() {
+  for (const auto& [name, parameter] : parameters_) parameter.mutable_grad() = at::Tensor();
+}
+
+void Optimizer::load_state(const SafetensorsFile& file) {
+  const c10::NoGradGuard no_grad;
+  for (auto& [name, tensor] : state()) {
+    const auto found = file.entries().find(name);
+    if (found == file.entries().end() || at::IntArrayRef(found->second.shape) != tensor.sizes()) {
+      throw Error({.what = "optimizer state doesn't fit the model",
+                   .where = file.path().string(),
+                   .got = found == file.entries().end() ? concat("no ", name)
+                                                        : shape_text(found->second.shape),
+                   .wanted = concat(name, " ", shape_text(tensor.sizes()))});
+    }
+    tensor.copy_(file.tensor(name));
+  }
+}
+
+AdamW::AdamW(NamedTensors parameters, const OptimizerOptions& options,
+             std::vector<double> rate_factors)
+    : Optimizer(std::move(parameters), std::move(rate_factors)), options_(options) {
+  exp_avg_ = zeros_beside(parameters_, "exp_avg.");
+  exp_avg_sq_ = zeros_beside(parameters_, "exp_avg_sq.");
+  for (const auto& [name, parameter] : parameters_) {
+    steps_.emplace_back("step." + name, at::zeros({}, parameter.options().dtype(at::kFloat)));
+  }
+}
+
+void AdamW::step(double learning_rate) {
+  const c10::NoGradGuard no_grad;
+  std::map<GroupKey, Group> groups;
+  for_each_ready([&](std::size_t i) {
+    const auto& [name, parameter] = parameters_[i];
+    const double decay = has_weight_decay(name) ? options_.weight_decay : 0;
+    Group& group = groups[{decay, rate_factors_[i]}];
+    group.parameters.push_back(parameter);
+    group.grads.push_back(parameter.grad());
+    group.exp_avg.push_back(exp_avg_[i].second);
+    group.exp_avg_sq.push_back(exp_avg_sq_[i].second);
+    group.steps.push_back(steps_[i].second.add_(1));
+  });
+  for (auto& [key, group] : groups) {
+    at::_fused_adamw_(group.parameters, group.grads, group.exp_avg, group.exp_avg_sq, {},
+                      group.steps, learning_rate * key.second, options_.beta1, options_.beta2,
+                      key.first, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+  }
+}
+
+NamedTensors AdamW::state() const {
+  NamedTensors state = exp_avg_;
+  state.insert(state.end(), exp_avg_sq_.begin(), exp_avg_sq_.end());
+  state.insert(state.end(), steps_.begin(), steps_.end());
+  return state;
+}
+
+Sgd::Sgd(NamedTensors parameters, const OptimizerOptions& options, std::vector<double> rate_factors)
+    : Optimizer(std::move(parameters), std::move(rate_factors)), options_(options) {
+  if (options_.momentum > 0) momentum_ = zeros_beside(parameters_, "momentum_buffer.");
+}
+
+void Sgd::step(double learning_rate) {
+  const c10::NoGradGuard no_grad;
+  std::map<GroupKey, Group> groups;
+  for_each_ready([&](std::size_t i) {
+    const auto& [name, parameter] = parameters_[i];
+    const double decay = has_weight_decay(name) ? options_.weight_decay : 0;
+    Group& group = groups[{decay, rate_factors_[i]}];
+    group.parameters.push_back(parameter);
+    group.grads.push_back(parameter.grad());
+    if (!momentum_.empty()) group.exp_avg.push_back(momentum_[i].second);
+  });
+  for (auto& [key, group] : groups) {
+    // Zeros in the buffers make the first step what torch's is, so no step is told apart.
+    at::_fused_sgd_(group.parameters, group.grads, group.exp_avg, key.first, options_.momentum,
+                    learning_rate * key.second, /*dampening=*/0, /*nesterov=*/false,
+                    /*maximize=*/false, /*is_first_step=*/false);
+  }
+}
+
+NamedTensors Sgd::state() const {
+  return momentum_;
+}
+
+std::unique_ptr<Optimizer> make_optimizer(const NamedTensors& parameters,
+                                          const OptimizerOptions& options,
+                                          const std::vector<double>& rate_factors) {
+  if (options.optim == "sgd") return std::make_unique<Sgd>(parameters, options, rate_factors);
+  if (options.optim == "adamw_8bit") {
+    return std::make_unique<AdamW8bit>(parameters, options, rate_factors);
+  }
+  TORCH_CHECK(options.optim == "adamw", "optim ", options.optim);
+  return std::make_unique<AdamW>(parameters, options, rate_factors);
+}
+
+double clip_grad_norm(const NamedTensors& parameters, double max_norm) {
+  const c10::NoGradGuard no_grad;
+  std::vector<at::Tensor> grads;
+  for (const auto& [name, parameter] : parameters) {
+    if (parameter.grad().defined()) grads.push_back(parameter.grad());
+  }
+  if (grads.empty()) return 0;
+  const double norm = at::stack(at::_foreach_norm(grads)).norm().item<double>();
+  // torch.nn.utils.clip_grad_norm_ adds the same small number.
+  const double factor = max_norm / (norm + 1e-6);
+  if (max_norm > 0 && factor < 1) at::_foreach_mul_(grads, factor);
+  return norm;
+}
+
+bool has_weight_decay(const std::string& parameter_name) {
+  return !parameter_name.ends_with("bias") && parameter_name.find("norm") == std::string::npos;
+}
+
+}  // namespace vlm::train

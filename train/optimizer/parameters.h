@@ -1,0 +1,34 @@
+// What a run trains, and at which rate.
+//
+//   model + config ─► choose_parameters ─► names and tensors that require gradients, with factors
+//   of the learning rate
+//
+// full: every weight. lora, qlora and dora: what the adapter owns (vlm/nn/lora/lora.h). `freeze`
+// takes parts out of either. A factor comes from the part's own rate (vision_lr, …) and from
+// loraplus_lr_ratio, which is for B and for vectors, as peft 0.21's create_loraplus_optimizer has
+// it.
+#pragma once
+
+#include <vector>
+
+#include "train/config/train_config.h"
+#include "vlm/io/safetensors.h"
+#include "vlm/models/model.h"
+
+namespace vlm::train {
+
+struct TrainedParameters {
+  NamedTensors parameters;
+  std::vector<double> rate_factors;  // beside parameters
+};
+
+// Sets requires_grad on all parameters of the model. `lora` is the adapter's config; without effect
+// for method full. Throws Error when nothing is left to train, or a part with a rate of its own has
+// nothing that is trained.
+TrainedParameters choose_parameters(VisionLanguageModel& model, const TrainConfig& config,
+                                    const LoraConfig& lora);
+
+// True for a parameter or module of `part`: vision_model, connector, text_model, lm_head.
+bool is_in_part(const std::string& name, const std::string& part);
+
+}  // namespace vlm::train

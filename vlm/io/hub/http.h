@@ -1,0 +1,77 @@
+// One HTTP request at a time over libcurl, which only this pair of files sees.
+//
+//   HttpRequest ─► HttpClient::send ─► HttpReply, the body in pieces to the request's functions
+//
+// http and https only; certificates are verified against the system's store, or the file that
+// SSL_CERT_FILE names. Proxies come from libcurl's variables (https_proxy, no_proxy, …). Redirects
+// are not followed and nothing is tried again: which host may see which header is the caller's to
+// decide (vlm/io/hub/hub_client).
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace vlm {
+
+struct HttpReply {
+  long status = 0;                             // 0: no answer came
+  std::map<std::string, std::string> headers;  // names in lower case
+  std::optional<double> retry_after_s;         // what the server asks to wait
+  std::string failure;                         // why the answer isn't whole; empty: it is
+  bool may_pass = false;  // after a failure: the same request may succeed later
+
+  // The header's value, or "" without one.
+  std::string header(const std::string& name) const;
+};
+
+struct HttpRequest {
+  bool is_head = false;  // HEAD instead of GET
+  std::string url;
+  std::vector<std::string> headers;  // "Name: value"
+  // Called once with status and headers before the body, and with the body's pieces. Whatever they
+  // throw ends the transfer and leaves send(). May be empty.
+  std::function<void(const HttpReply&)> on_head;
+  std::function<void(std::string_view)> on_body;
+};
+
+struct HttpTimeouts {
+  long connect_s = 20;
+  double stall_s = 30;  // without a single byte
+};
+
+class HttpClient {
+ public:
+  explicit HttpClient(HttpTimeouts timeouts = {});
+  ~HttpClient();
+  HttpClient(const HttpClient&) = delete;
+  HttpClient& operator=(const HttpClient&) = delete;
+
+  // Connections are kept between calls. Throws Error when stop_requested(), and for headers of an
+  // absurd size.
+  HttpReply send(const HttpRequest& request);
+
+ private:
+  HttpTimeouts timeouts_;
+  void* curl_;
+};
+
+// "https://host:443" of an address, in lower case. Throws Error for what is no http(s) address, and
+// for one with a user name in it.
+std::string url_origin(const std::string& url);
+
+// `location`, absolute or relative, as a whole address seen from `base`. Throws as url_origin.
+std::string join_url(const std::string& base, const std::string& location);
+
+// Every byte but letters, digits and "-._~" as %XX.
+std::string percent_encode(std::string_view text);
+
+// `text` from a foreign server in a message: at most 200 bytes, '?' for what isn't plain
+// ASCII, so that no terminal takes it for commands.
+std::string printable(std::string_view text);
+
+}  // namespace vlm

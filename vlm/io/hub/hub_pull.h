@@ -1,0 +1,27 @@
+// Models by name: from the local Hugging Face cache, or from a hub into it.
+//
+//   org/name@revision ─► listing ─► blobs, verified ─► snapshots/<commit>/… ─► refs/<revision>
+//
+// Links appear after all blobs are there, config.json last; the ref is moved at the very end. So a
+// pull that was killed leaves no snapshot that looks whole, and the next one goes on with the bytes
+// that are there. Any number of processes may pull the same model.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "vlm/io/hub/hub_options.h"
+
+namespace vlm {
+
+// Fetches what `model` ("org/name[@revision]") lacks in the cache and returns its snapshot folder.
+// Asks the hub for the revision's commit each time. Throws Error: no such name, no access, no
+// connection, wrong bytes, a full disk, a stop requested.
+std::filesystem::path pull_model(const std::string& model, const HubOptions& options);
+
+// The folder of a model for loading: a path; a snapshot in the cache, when it is whole; else it is
+// pulled, unless HF_HUB_OFFLINE is set. A whole snapshot is taken without asking the hub, so it may
+// be older than the branch; pull_model brings it up to date.
+std::filesystem::path find_or_pull_model(const std::string& model);
+
+}  // namespace vlm

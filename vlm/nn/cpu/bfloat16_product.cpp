@@ -1,0 +1,163 @@
+#include "vlm/nn/cpu/bfloat16_product.h"
+
+#include <ATen/native/CPUBlas.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "vlm/io/parallel.h"
+#include "vlm/nn/cpu/bfloat16_panels.h"
+#include "vlm/nn/cpu/lanes.h"
+
+namespace vlm {
+namespace {
+
+constexpr std::int64_t kBlockRows = 64;         // of the left side; a block of results is 16 kB
+constexpr std::int64_t kPieceRows = 256;        // of the left side, that a thread takes at a time
+constexpr std::int64_t kPackedRows = 4096;      // of a right side that are packed at once
+constexpr std::int64_t kRoundedValues = 65536;  // that a thread rounds at a time
+
+std::int64_t divide_up(std::int64_t value, std::int64_t step) {
+  return (value + step - 1) / step;
+}
+
+// y[m, n] = block[n, m] + bias[n] for a block [count, width] of which `rows` columns are wanted.
+struct TransposedBlock {
+  const float* data;
+  const float* bias;  // of the block's first n, or null
+  float* y;           // at the block's first m and n
+  std::int64_t count, width, rows, stride;
+};
+
+VLM_CLONES void store_transposed(const TransposedBlock& block) {
+  const std::int64_t whole = block.count / kLanes * kLanes;
+  for (std::int64_t m = 0; m < block.rows; m += kLanes) {
+    const std::int64_t rows = std::min<std::int64_t>(kLanes, block.rows - m);
+    float* y = block.y + m * block.stride;
+    for (std::int64_t n = 0; n < whole; n += kLanes) {
+      Floats lanes[kLanes];
+      for (int i = 0; i < kLanes; ++i) {
+        lanes[i] = load_lanes<Floats>(block.data + (n + i) * block.width + m);
+      }
+      transpose_lanes(lanes);
+      const Floats bias = block.bias ? load_lanes<Floats>(block.bias + n) : Floats{};
+      for (std::int64_t i = 0; i < rows; ++i) {
+        const Floats sum = lanes[i] + bias;
+        std::memcpy(y + i * block.stride + n, &sum, sizeof sum);
+      }
+    }
+    for (std::int64_t n = whole; n < block.count; ++n) {
+      for (std::int64_t i = 0; i < rows; ++i) {
+        y[i * block.stride + n] =
+            block.data[n * block.width + m + i] + (block.bias ? block.bias[n] : 0.0F);
+      }
+    }
+  }
+}
+
+// A panel of `columns` columns of a matrix in bfloat16, an even number of `rows`, `stride` apart.
+VLM_CLONES void pack_panel(const std::uint16_t* from, std::int64_t rows, std::int64_t columns,
+                           std::int64_t stride, std::uint16_t* to) {
+  for (std::int64_t n = 0; n < rows; n += 2, to += 2 * kPanel) {
+    const std::uint16_t* first = from + n * stride;
+    const std::uint16_t* second = first + stride;
+    for (std::int64_t k = 0; k < columns; ++k) {
+      const std::uint32_t pair = first[k] | static_cast<std::uint32_t>(second[k]) << 16;
+      std::memcpy(to + 2 * k, &pair, sizeof pair);
+    }
+  }
+}
+
+at::Tensor rounded(const at::Tensor& x) {
+  at::Tensor y = at::empty(x.sizes(), x.options().dtype(at::kBFloat16));
+  const std::int64_t depth = x.size(1);
+  const std::int64_t step = std::max<std::int64_t>(kRoundedValues / depth, 1);
+  run_pieces(divide_up(x.size(0), step), [&](std::int64_t i) {
+    const std::int64_t begin = i * step;
+    round_rows({.data = x.const_data_ptr<float>() + begin * depth,
+                .rows = std::min(step, x.size(0) - begin),
+                .depth = depth,
+                .stride = depth},
+               words_of(y) + begin * depth);
+  });
+  return y;
+}
+
+}  // namespace
+
+bool can_multiply_in_panels(const at::Tensor& x, const at::Tensor& weight) {
+  return has_panel_products() && x.is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous() &&
+         weight.is_contiguous() && x.size(1) % 2 == 0;
+}
+
+at::Tensor panel_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  const std::int64_t m = x.size(0), n = weight.size(0), k = x.size(1);
+  at::Tensor y = at::empty({m, n}, x.options());
+  if (m == 0) return y;
+  const std::int64_t panels = divide_up(m, kPanel);
+  const std::int64_t width = divide_up(divide_up(m, panels), kLanes) * kLanes;
+  at::Tensor packed = at::empty({panels * width, k}, x.options().dtype(at::kBFloat16));
+  run_pieces(panels, [&](std::int64_t panel) {
+    pack_transposed({.data = x.const_data_ptr<float>() + panel * width * k,
+                     .rows = std::min(width, m - panel * width),
+                     .depth = k,
+                     .stride = k},
+                    width, words_of(packed) + panel * width * k);
+  });
+  const auto work = [&](std::int64_t panel, std::int64_t begin) {
+    thread_local std::vector<float> block(kBlockRows * kPanel);
+    const std::int64_t rows = std::min(width, m - panel * width);
+    const std::int64_t end = std::min(begin + kPieceRows, n);
+    for (std::int64_t first = begin; first < end; first += kBlockRows) {
+      const std::int64_t count = std::min(kBlockRows, end - first);
+      at::native::cpublas::brgemm(count, width, k, k, width, width, /*add_C=*/false,
+                                  as_bfloat16(words_of(weight) + first * k),
+                                  as_bfloat16(words_of(packed) + panel * width * k), block.data());
+      store_transposed({.data = block.data(),
+                        .bias = bias.defined() ? bias.const_data_ptr<float>() + first : nullptr,
+                        .y = y.mutable_data_ptr<float>() + panel * width * n + first,
+                        .count = count,
+                        .width = width,
+                        .rows = rows,
+                        .stride = n});
+    }
+    at::native::cpublas::brgemm_release();
+  };
+  // All panels of a piece of W follow each other: it stays in the cache.
+  run_pieces(panels * divide_up(n, kPieceRows),
+             [&](std::int64_t i) { work(i % panels, i / panels * kPieceRows); });
+  return y;
+}
+
+at::Tensor panel_times(const at::Tensor& dy, const at::Tensor& weight) {
+  const std::int64_t m = dy.size(0), n = weight.size(0), k = weight.size(1);
+  at::Tensor dx = at::empty({m, k}, dy.options());
+  const at::Tensor left = rounded(dy);
+  const std::int64_t panels = divide_up(k, kPanel);
+  const std::int64_t most = std::min(n, kPackedRows);
+  at::Tensor packed = at::empty({panels, most, kPanel}, left.options());
+  for (std::int64_t begin = 0; begin < n; begin += most) {
+    const std::int64_t count = std::min(most, n - begin);
+    const auto panel_of = [&](std::int64_t i) { return words_of(packed) + i * most * kPanel; };
+    const auto columns_of = [&](std::int64_t i) { return std::min(kPanel, k - i * kPanel); };
+    run_pieces(panels, [&](std::int64_t i) {
+      pack_panel(words_of(weight) + begin * k + i * kPanel, count, columns_of(i), k, panel_of(i));
+    });
+    run_pieces(panels * divide_up(m, kPieceRows), [&](std::int64_t piece) {
+      const std::int64_t i = piece % panels, first = piece / panels * kPieceRows;
+      const std::int64_t end = std::min(first + kPieceRows, m);
+      for (std::int64_t row = first; row < end; row += kBlockRows) {
+        at::native::cpublas::brgemm(
+            std::min(kBlockRows, end - row), columns_of(i), count, n, kPanel, k,
+            /*add_C=*/begin > 0, as_bfloat16(words_of(left) + row * n + begin),
+            as_bfloat16(panel_of(i)), dx.mutable_data_ptr<float>() + row * k + i * kPanel);
+      }
+      at::native::cpublas::brgemm_release();
+    });
+  }
+  return dx;
+}
+
+}  // namespace vlm

@@ -1,0 +1,85 @@
+// 16 numbers that are worked on at once: a register of the widest instruction set, two or four of
+// the others (clones.h). Everything here is inlined, so how a function would take vectors doesn't
+// matter.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "vlm/nn/cpu/clones.h"
+
+namespace vlm {
+
+constexpr std::int64_t kLanes = 16;
+using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
+using Words = std::uint32_t __attribute__((vector_size(kLanes * sizeof(std::uint32_t))));
+using Halves = std::uint16_t __attribute__((vector_size(kLanes * sizeof(std::uint16_t))));
+
+template <typename Lanes>
+VLM_INLINE Lanes load_lanes(const void* from) {
+  Lanes lanes;
+  std::memcpy(&lanes, from, sizeof lanes);
+  return lanes;
+}
+
+VLM_INLINE Floats larger(Floats a, Floats b) {
+  return a > b ? a : b;
+}
+
+// 2^x for x ≤ 0, within 3e-6 of it; 2^-126 below that.
+VLM_INLINE Floats exp2_of(Floats x) {
+  constexpr float kRound = 12582912.0F;  // 1.5 · 2²³: adding it leaves the integer in the low bits
+  x = larger(x, Floats{} - 126.0F);
+  const Floats shifted = x + kRound;
+  const Floats f = x - (shifted - kRound);
+  const Floats power =
+      1.0F + f * (0.69314718F +
+                  f * (0.24022651F + f * (0.05550411F + f * (0.00961813F + f * 0.00133336F))));
+  return (Floats)((Words)power + (((Words)shifted) << 23));
+}
+
+// Of lanes whose index has the bit `Step`, b's come to a before themselves; of the others, a's to b
+// behind themselves.
+template <int Step, typename Lanes, int... Lane>
+VLM_INLINE void swap_lanes(Lanes& a, Lanes& b, std::integer_sequence<int, Lane...>) {
+  constexpr int kAll = sizeof...(Lane);
+  const Lanes from_both =
+      __builtin_shufflevector(a, b, (Lane & Step ? kAll + Lane - Step : Lane)...);
+  b = __builtin_shufflevector(a, b, (Lane & Step ? kAll + Lane : Lane + Step)...);
+  a = from_both;
+}
+
+template <int Step, typename Lanes>
+VLM_INLINE void transpose_step(Lanes (&rows)[kLanes]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) {
+    if (i & Step) continue;
+    swap_lanes<Step>(rows[i], rows[i + Step], std::make_integer_sequence<int, kLanes>());
+  }
+}
+
+// A matrix of 16 × 16 in place.
+template <typename Lanes>
+VLM_INLINE void transpose_lanes(Lanes (&rows)[kLanes]) {
+  transpose_step<1>(rows);
+  transpose_step<2>(rows);
+  transpose_step<4>(rows);
+  transpose_step<8>(rows);
+}
+
+// The nearest bfloat16, the even one of two; a NaN stays one as the processor makes them.
+VLM_INLINE std::uint16_t round_to_bfloat16(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return static_cast<std::uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+}
+
+// The same for the bits of floats, two in a word: the earlier one in its lower half.
+VLM_INLINE Words round_pairs(Words earlier, Words later) {
+  earlier += 0x7FFF + ((earlier >> 16) & 1);
+  later += 0x7FFF + ((later >> 16) & 1);
+  return (earlier >> 16) | (later & 0xFFFF0000U);
+}
+
+}  // namespace vlm

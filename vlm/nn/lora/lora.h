@@ -1,0 +1,121 @@
+// LoRA adapters as PEFT has them: which modules they hit, their arithmetic, their files.
+//
+//   LoraConfig + model ─► attach_lora ─► branches on the chosen Linears (the base is frozen by the
+//   trainer) adapter folder (adapter_config.json, adapter_model.safetensors) ⇄ load_adapter /
+//   save_adapter
+//
+//   y = W x + b + s · B(A(dropout(x))),  s = alpha / r, or alpha / √r with use_rslora
+//   DoRA: y = b + m/n · (W x + s · B A x),  n = the rows' norms of W + s · B A, taken as constants
+//
+// Beside the branches an adapter may own biases (`bias`) and whole modules (`modules_to_save`);
+// they are the model's own parameters, trained in place. Reference: peft 0.21.2. What PEFT can do
+// and this can't (adapters on embeddings, other tuners) is refused with an Error that names it,
+// never ignored.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "vlm/nn/layers.h"
+#include "vlm/nn/lora/lora_config.h"
+
+namespace vlm {
+
+struct BranchOptions {
+  std::int64_t r = 8;
+  double scaling = 1;
+  double dropout = 0;
+  bool has_magnitude = false;  // DoRA
+};
+
+// A and B of one Linear, and DoRA's magnitudes. In the module tree they appear as its children
+// lora_A and lora_B, and its parameter lora_magnitude_vector.
+class LoraBranch {
+ public:
+  LoraBranch(const Linear& base, const BranchOptions& options);
+
+  // The adapted layer: [..., in_features] → [..., out_features], in the dtype of the base's result.
+  // Dropout acts only in training mode.
+  at::Tensor forward(const Linear& base, const at::Tensor& x) const;
+
+  // scaling · B A, float32: [out_features, in_features]
+  at::Tensor delta() const;
+  // The base's weight with the branch worked in, float32: [out_features, in_features]
+  at::Tensor merged(const Linear& base) const;
+  // Norms of the rows of W + scaling · B A, float32: [out_features]. What the base adds to them is
+  // kept after the first call: the base is frozen.
+  at::Tensor row_norms(const Linear& base) const;
+
+  const std::shared_ptr<Linear>& a() const { return a_; }  // weight [r, in_features]
+  const std::shared_ptr<Linear>& b() const { return b_; }  // weight [out_features, r]
+  double scaling() const { return scaling_; }
+
+  at::Tensor magnitude;  // [out_features] float32; undefined without DoRA
+  // PiSSA: the values of A and B that the base was relieved of; undefined otherwise.
+  at::Tensor initial_a, initial_b;
+
+ private:
+  at::Tensor forward_dora(const Linear& base, const at::Tensor& x, const at::Tensor& dropped) const;
+
+  std::shared_ptr<Linear> a_, b_;
+  double scaling_;
+  double dropout_;
+  mutable at::Tensor base_squares_;  // [out_features], sums of squares of the base's rows
+};
+
+// PEFT's rule: a list entry hits a module whose name equals it or ends with "." + entry; a string
+// is a regular expression for the whole name; "all-linear" is every Linear but lm_head.
+bool matches_module(const Names& names, const std::string& module_name);
+
+// Adds a branch to every Linear that the config hits, and draws its values in the order of the
+// module tree: B = 0 and A uniform in ±1/√in (init_lora_weights true) or normal with deviation 1/r
+// (gaussian); or the largest singular directions of W, which lose their part in W (pissa). DoRA's
+// magnitudes begin as the rows' norms, so that the model computes what it did. Returns the names
+// hit; throws Error when there is none.
+std::vector<std::string> attach_lora(torch::nn::Module& model, const LoraConfig& config,
+                                     at::Generator generator);
+
+// Adds the branches for load_adapter to fill. Of PiSSA's base, which is not stored, the part that
+// the adapter took over is worked out again.
+void attach_empty(torch::nn::Module& model, const LoraConfig& config);
+
+// One tensor that an adapter trains and its folder stores.
+struct AdapterTensor {
+  std::string key;   // in adapter_model.safetensors
+  std::string name;  // of the model's parameter
+  at::Tensor value;
+};
+
+// All of them, in the order of the module tree. Throws Error when modules_to_save names nothing, or
+// a module that shares its weights with another.
+std::vector<AdapterTensor> adapter_tensors(const torch::nn::Module& model,
+                                           const LoraConfig& config);
+
+LoraConfig load_adapter_config(const std::filesystem::path& folder);
+
+// Attaches an adapter folder's branches and fills them, its biases and its modules. Strict: every
+// tensor of the file is used, every tensor of the adapter filled.
+LoraConfig load_adapter(torch::nn::Module& model, const std::filesystem::path& folder);
+
+// Writes a folder that PEFT loads. `base_model` goes into base_model_name_or_path. A PiSSA adapter
+// is written as the plain LoRA of twice the rank that adds the same to the untouched base (PEFT's
+// path_initial_model_for_weight_conversion).
+void save_adapter(const torch::nn::Module& model, const LoraConfig& config,
+                  const std::filesystem::path& folder, const std::string& base_model);
+
+// W ← W + scaling · B A (DoRA: with its magnitudes) for every branch, which is then removed.
+void merge_lora(torch::nn::Module& model);
+
+// True when any Linear has a branch.
+bool has_lora(const torch::nn::Module& model);
+
+// True for the names of the branches' parameters ("….lora_A.weight").
+bool is_lora_parameter(const std::string& name);
+
+}  // namespace vlm

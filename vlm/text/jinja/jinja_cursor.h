@@ -1,0 +1,63 @@
+// A place in the tokens of a chat template, for the two parsers (expressions and statements).
+//
+// Also counts how deep the parsers have called themselves: a template comes from a stranger's file
+// and must not exhaust the stack.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "vlm/text/jinja/jinja_lexer.h"
+
+namespace vlm {
+
+class JinjaCursor {
+ public:
+  // Levels of statements in statements, or of an expression in itself.
+  static constexpr int kMaxDepth = 100;
+
+  JinjaCursor(std::vector<JinjaToken> tokens, const std::string& where)
+      : tokens_(std::move(tokens)), where_(where) {}
+
+  const JinjaToken& peek(std::size_t ahead = 0) const;
+  JinjaToken take();
+
+  bool is_kind(JinjaToken::Kind kind) const { return peek().kind == kind; }
+  bool is_operator(std::string_view text, std::size_t ahead = 0) const;
+  bool is_name(std::string_view text, std::size_t ahead = 0) const;
+
+  // Goes past the token when it is the one asked for.
+  bool accept_operator(std::string_view text);
+  bool accept_name(std::string_view text);
+
+  // Goes past the token, or throws Error.
+  void expect(JinjaToken::Kind kind, const std::string& wanted);
+  void expect_operator(std::string_view text);
+  void expect_name(std::string_view text);
+  std::string expect_identifier();  // a name that isn't a word of the language
+
+  // Throws Error at this line: for what isn't supported, and for a token that can't stand here.
+  [[noreturn]] void fail(const std::string& what, const std::string& got) const;
+  [[noreturn]] void fail_at_token(const std::string& wanted) const;
+
+  // One level of recursion, for as long as it lives. Throws Error over kMaxDepth.
+  class Level {
+   public:
+    explicit Level(JinjaCursor& cursor);
+    ~Level() { --cursor_.depth_; }
+    Level(const Level&) = delete;
+    Level& operator=(const Level&) = delete;
+
+   private:
+    JinjaCursor& cursor_;
+  };
+
+ private:
+  std::vector<JinjaToken> tokens_;  // the last is kEnd
+  std::string where_;
+  std::size_t at_ = 0;
+  int depth_ = 0;
+};
+
+}  // namespace vlm
