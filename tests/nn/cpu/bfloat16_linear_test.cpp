@@ -80,10 +80,11 @@ TEST_CASE("products in panels: those of the rounded inputs, for every edge of bl
     return;
   }
   at::manual_seed(8);
-  // Blocks of 64 rows of W, pieces of 256, panels of up to 64 rows of x, 32 summands at a time, and
-  // 4096 packed rows of W in the other direction.
+  // Blocks of 64 rows of W, pieces of 256, panels of up to 64 rows of x, 32 summands packed at a
+  // time and 2048 multiplied.
   const std::vector<std::pair<std::int64_t, std::int64_t>> weights = {
-      {2, 2}, {16, 30}, {50, 96}, {64, 64}, {70, 34}, {258, 62}, {300, 576}, {4300, 72}};
+      {2, 2},    {16, 30},   {50, 96},   {64, 64},  {70, 34},
+      {258, 62}, {300, 576}, {4300, 72}, {80, 4100}};
   for (const auto& [n, k] : weights) {
     const at::Tensor weight = at::randn({n, k}).to(at::kBFloat16), bias = at::randn({n});
     for (const std::int64_t rows : {1, 17, 63, 64, 65, 129, 193, 300}) {
@@ -91,8 +92,8 @@ TEST_CASE("products in panels: those of the rounded inputs, for every edge of bl
       const at::Tensor x = at::randn({rows, k}), dy = at::randn({rows, n});
       REQUIRE(can_multiply_in_panels(x, weight));
       const at::Tensor rounded = x.to(at::kBFloat16);
-      CHECK(error_of(panel_linear(x, weight, {}), rounded, weight, {}) < 1e-6);
-      CHECK(error_of(panel_linear(x, weight, bias), rounded, weight, bias) < 1e-6);
+      CHECK(error_of(panel_linear(x, weight, {}), rounded, weight, {}) < 4e-6);
+      CHECK(error_of(panel_linear(x, weight, bias), rounded, weight, bias) < 4e-6);
       CHECK(error_of(panel_times(dy, weight), dy.to(at::kBFloat16), weight.t(), {}) < 4e-6);
     }
   }

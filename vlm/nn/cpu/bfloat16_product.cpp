@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::int64_t kBlockRows = 64;         // of the left side; a block of results is 16 kB
 constexpr std::int64_t kPieceRows = 256;        // of the left side, that a thread takes at a time
-constexpr std::int64_t kPackedRows = 4096;      // of a right side that are packed at once
+constexpr std::int64_t kDepth = 2048;           // summands at a time: both sides stay in the cache
 constexpr std::int64_t kRoundedValues = 65536;  // that a thread rounds at a time
 
 std::int64_t divide_up(std::int64_t value, std::int64_t step) {
@@ -97,31 +97,39 @@ at::Tensor panel_linear(const at::Tensor& x, const at::Tensor& weight, const at:
   at::Tensor y = at::empty({m, n}, x.options());
   if (m == 0) return y;
   const std::int64_t panels = divide_up(m, kPanel);
-  const std::int64_t width = divide_up(divide_up(m, panels), kLanes) * kLanes;
-  at::Tensor packed = at::empty({panels * width, k}, x.options().dtype(at::kBFloat16));
+  const auto rows_of = [&](std::int64_t panel) { return std::min(kPanel, m - panel * kPanel); };
+  const auto width_of = [&](std::int64_t panel) {
+    return divide_up(rows_of(panel), kLanes) * kLanes;
+  };
+  at::Tensor packed = at::empty({panels * kPanel, k}, x.options().dtype(at::kBFloat16));
+  const auto panel_of = [&](std::int64_t panel) { return words_of(packed) + panel * kPanel * k; };
   run_pieces(panels, [&](std::int64_t panel) {
-    pack_transposed({.data = x.const_data_ptr<float>() + panel * width * k,
-                     .rows = std::min(width, m - panel * width),
+    pack_transposed({.data = x.const_data_ptr<float>() + panel * kPanel * k,
+                     .rows = rows_of(panel),
                      .depth = k,
                      .stride = k},
-                    width, words_of(packed) + panel * width * k);
+                    width_of(panel), panel_of(panel));
   });
   const auto work = [&](std::int64_t panel, std::int64_t begin) {
-    thread_local std::vector<float> block(kBlockRows * kPanel);
-    const std::int64_t rows = std::min(width, m - panel * width);
-    const std::int64_t end = std::min(begin + kPieceRows, n);
-    for (std::int64_t first = begin; first < end; first += kBlockRows) {
-      const std::int64_t count = std::min(kBlockRows, end - first);
-      at::native::cpublas::brgemm(count, width, k, k, width, width, /*add_C=*/false,
-                                  as_bfloat16(words_of(weight) + first * k),
-                                  as_bfloat16(words_of(packed) + panel * width * k), block.data());
-      store_transposed({.data = block.data(),
-                        .bias = bias.defined() ? bias.const_data_ptr<float>() + first : nullptr,
-                        .y = y.mutable_data_ptr<float>() + panel * width * n + first,
-                        .count = count,
-                        .width = width,
-                        .rows = rows,
-                        .stride = n});
+    thread_local std::vector<float> blocks(kPieceRows * kPanel);
+    const std::int64_t end = std::min(begin + kPieceRows, n), width = width_of(panel);
+    for (std::int64_t from = 0; from < k; from += kDepth) {
+      const std::int64_t depth = std::min(kDepth, k - from);
+      for (std::int64_t first = begin; first < end; first += kBlockRows) {
+        const std::int64_t count = std::min(kBlockRows, end - first);
+        float* block = blocks.data() + (first - begin) * kPanel;
+        at::native::cpublas::brgemm(count, width, depth, k, width, width, /*add_C=*/from > 0,
+                                    as_bfloat16(words_of(weight) + first * k + from),
+                                    as_bfloat16(panel_of(panel) + from * width), block);
+        if (from + depth < k) continue;
+        store_transposed({.data = block,
+                          .bias = bias.defined() ? bias.const_data_ptr<float>() + first : nullptr,
+                          .y = y.mutable_data_ptr<float>() + panel * kPanel * n + first,
+                          .count = count,
+                          .width = width,
+                          .rows = rows_of(panel),
+                          .stride = n});
+      }
     }
     at::native::cpublas::brgemm_release();
   };
@@ -136,7 +144,7 @@ at::Tensor panel_times(const at::Tensor& dy, const at::Tensor& weight) {
   at::Tensor dx = at::empty({m, k}, dy.options());
   const at::Tensor left = rounded(dy);
   const std::int64_t panels = divide_up(k, kPanel);
-  const std::int64_t most = std::min(n, kPackedRows);
+  const std::int64_t most = std::min(n, kDepth);
   at::Tensor packed = at::empty({panels, most, kPanel}, left.options());
   for (std::int64_t begin = 0; begin < n; begin += most) {
     const std::int64_t count = std::min(most, n - begin);
