@@ -27,7 +27,7 @@ namespace {
 constexpr std::int64_t kDirectRows = 64;           // of x; more of them go through a product,
 constexpr std::int64_t kExactRows = 16;            // and these in bfloat16
 constexpr std::int64_t kBlockBytes = 4 << 20;      // of converted weights
-constexpr std::int64_t kPieceWeights = 64 * 1024;  // that a thread takes at a time
+constexpr std::int64_t kPieceWeights = 32 * 1024;  // that a thread takes at a time
 
 constexpr std::int64_t kStep = 2 * kLanes;  // weights in a vector of words
 
