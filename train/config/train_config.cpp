@@ -3,7 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "data/formats/row_format.h"
+#include "data/dataset.h"
 #include "train/config/range_checks.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"

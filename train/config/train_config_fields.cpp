@@ -1,6 +1,7 @@
 // The keys of a config file, with their meanings: what `vlm finetune --help` prints.
 #include <nlohmann/json.hpp>
 
+#include "data/formats/row_format.h"
 #include "train/config/train_config.h"
 
 namespace vlm::train {
