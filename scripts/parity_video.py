@@ -13,8 +13,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from parity_checks.answers import LOGPROB_ERROR
+from parity_checks.program import PRECISION, ROOT, SPECS, Case, Program
+from parity_checks.report import Report, largest
+
 import numpy as np
-import parity
 import torch
 import transformers
 from oracle import prompts, videos
@@ -139,7 +142,7 @@ def check_rows(report, title, program, case, model, media, work):
     questions, output = work / "questions.jsonl", work / "rows.jsonl"
     write_rows(media, questions)
     program.run("video", questions, "--model", case.folder, "--output", output, "--restart",
-                "--max-frames", MOST_FRAMES, "--max-new-tokens", MAX_NEW_TOKENS, *parity.PRECISION)
+                "--max-frames", MOST_FRAMES, "--max-new-tokens", MAX_NEW_TOKENS, *PRECISION)
     rows = {row["id"]: row for row in map(json.loads, output.read_text().splitlines())}
     for name, names, messages in QUESTIONS:
         wanted = oracle_answer(model, media, messages, names)
@@ -162,7 +165,7 @@ def generate(program, case, media, names, question):
     for name in names:
         arguments += ["--image" if name.endswith(".png") else "--video", media.path(name)]
     output = program.run("generate", "--model", case.folder, *arguments, "--prompt", question, "--format", "json",
-                         "--max-frames", MOST_FRAMES, "--max-new-tokens", MAX_NEW_TOKENS, *parity.PRECISION)
+                         "--max-frames", MOST_FRAMES, "--max-new-tokens", MAX_NEW_TOKENS, *PRECISION)
     return json.loads(output.strip().splitlines()[-1])
 
 
@@ -176,7 +179,7 @@ def check_generate(report, title, program, case, model, media):
         report.equal(f"{name}: prompt ids", got["prompt_token_ids"], wanted["prompt_token_ids"])
         report.equal(f"{name}: token ids", got["token_ids"], wanted["token_ids"])
         errors = [abs(a - b) for a, b in zip(got["token_logprobs"], wanted["token_logprobs"])]
-        report.close(f"{name}: log-probabilities", parity.largest(errors), parity.LOGPROB_ERROR)
+        report.close(f"{name}: log-probabilities", largest(errors), LOGPROB_ERROR)
 
 
 def check_lossy(report, title, program, case, model, media):
@@ -189,22 +192,22 @@ def check_lossy(report, title, program, case, model, media):
     got = generate(program, case, media, ["lossy"], "What moves?")
     report.equal(f"{title} 4:2:0: prompt ids", got["prompt_token_ids"], wanted["prompt_token_ids"])
     errors = [abs(got["token_logprobs"][0] - wanted["token_logprobs"][0])]
-    report.close(f"{title} 4:2:0: first log-probability", parity.largest(errors), DECODER_ERROR)
+    report.close(f"{title} 4:2:0: first log-probability", largest(errors), DECODER_ERROR)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--binary", type=Path, default=parity.ROOT / "build" / "vlm")
-    parser.add_argument("--work", type=Path, default=parity.ROOT / "build" / "parity_video",
+    parser.add_argument("--binary", type=Path, default=ROOT / "build" / "vlm")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "parity_video",
                         help="where checkpoints and clips go; emptied first")
     options = parser.parse_args()
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
     shutil.rmtree(options.work, ignore_errors=True)
     options.work.mkdir(parents=True)
-    work, program, report = options.work.resolve(), parity.Program(options.binary.resolve()), parity.Report()
-    for spec in (spec for spec in parity.SPECS if spec.family == "smolvlm"):
-        case = parity.Case(spec, work)
+    work, program, report = options.work.resolve(), Program(options.binary.resolve()), Report()
+    for spec in (spec for spec in SPECS if spec.family == "smolvlm"):
+        case = Case(spec, work)
         media = Media(case, videos.make_processor(spec, case.folder), work / "clips" / spec.name)
         title, model = f"video {spec.name}", case.load()
         report.attempt(f"{title} generate", lambda r, n: check_generate(r, title, program, case, model, media))

@@ -1,21 +1,21 @@
-"""The part of scripts/parity about fine-tuning methods: what parity.py's checks are called with, and QLoRA.
+"""Fine-tuning methods: what the checks of finetuning.py are called with for each, and QLoRA and PiSSA.
 
 Adapters of every method go from PEFT to the program, through its merge, and from the program to PEFT; runs of lora,
 dora and full are compared with PEFT's for 50 steps, QLoRA's with PEFT on a base whose weights went through NF4.
 """
-from pathlib import Path
-
 import torch
+from oracle import adapters, dialogues, models, nf4, prompts, training
+from oracle.text import write_json
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
 
-import parity
-from oracle import adapters, dialogues, models, nf4, prompts, training
-from oracle.text import write_json
+from parity_checks import finetuning
+from parity_checks.answers import check_question
+from parity_checks.program import ROOT
 
-FIXTURES = Path(__file__).resolve().parent.parent / "tests" / "fixtures"
+FIXTURES = ROOT / "tests" / "fixtures"
 # Rates at which rounding doesn't grow over 50 steps.
-LONG = dict(parity.TRAINING, learning_rate=5e-4)
+LONG = dict(finetuning.TRAINING, learning_rate=5e-4)
 LONG_STEPS = 50
 # NF4 of either side may round a scale differently in its last bit.
 NF4_LOSS_ERROR = 1e-4
@@ -29,7 +29,7 @@ def prepare(case, name, work):
 
 
 def make_batches(case, data):
-    return dialogues.make_batches(case.spec, case.processor, data, parity.BATCH_SIZE)
+    return dialogues.make_batches(case.spec, case.processor, data, finetuning.BATCH_SIZE)
 
 
 def check_long(report, name, program, case, method, work):
@@ -45,9 +45,9 @@ def check_long(report, name, program, case, method, work):
         adapters.make_adapter(case.load(), start, settings, None, str(case.folder))
         oracle = PeftModel.from_pretrained(oracle, start, is_trainable=True)
         changes |= dict(adapter=str(start))
-    write_json(config, parity.finetune_config(case, data, output, method=method, **changes))
+    write_json(config, finetuning.finetune_config(case, data, output, method=method, **changes))
     wanted = training.run(oracle, make_batches(case, data), LONG_STEPS, 1, LONG)
-    parity.compare_run(report, name, program.finetune(config), wanted)
+    finetuning.compare_run(report, name, program.finetune(config), wanted)
 
 
 def check_qlora(report, name, program, case, work):
@@ -56,25 +56,25 @@ def check_qlora(report, name, program, case, work):
     data, output, config = prepare(case, name, work)
     start = work / name / "start"
     adapters.make_adapter(case.load(), start, adapters.KINDS["rslora"], 77, str(case.folder))
-    write_json(config, parity.finetune_config(case, data, output, method="qlora",
+    write_json(config, finetuning.finetune_config(case, data, output, method="qlora",
                                               adapter=str(start), max_steps=10))
     base = nf4.quantize_model(models.load(case.folder))
     oracle = PeftModel.from_pretrained(base, start, is_trainable=True)
-    wanted = training.run(oracle, make_batches(case, data), 10, 1, parity.TRAINING)
-    parity.compare_run(report, name, program.finetune(config), wanted)
-    parity.check_our_adapter(report, name, program, case, oracle.eval(), output)
+    wanted = training.run(oracle, make_batches(case, data), 10, 1, finetuning.TRAINING)
+    finetuning.compare_run(report, name, program.finetune(config), wanted)
+    finetuning.check_our_adapter(report, name, program, case, oracle.eval(), output)
 
 
 def check_pissa(report, name, program, case, work):
     """A run that PiSSA begins on both sides; the adapter is saved as plain LoRA and loads as such."""
     data, output, config = prepare(case, name, work)
     settings = dict(r=3, lora_alpha=5, target_modules=adapters.TEXT_LINEARS)
-    write_json(config, parity.finetune_config(
+    write_json(config, finetuning.finetune_config(
         case, data, output, max_steps=10, init_lora_weights="pissa", **settings))
     oracle = get_peft_model(models.load(case.folder),
                             LoraConfig(init_lora_weights="pissa", **settings))
-    wanted = training.run(oracle, make_batches(case, data), 10, 1, parity.TRAINING)
-    parity.compare_run(report, name, program.finetune(config), wanted)
+    wanted = training.run(oracle, make_batches(case, data), 10, 1, finetuning.TRAINING)
+    finetuning.compare_run(report, name, program.finetune(config), wanted)
     ours = case.load(output)
     stored = load_file(output / "adapter_model.safetensors")
     report.equal(f"{name}: ranks in PEFT", {key: value.shape for key, value in stored.items()},
@@ -84,19 +84,19 @@ def check_pissa(report, name, program, case, work):
         found, trained = ours(**batch).logits, oracle.eval()(**batch).logits
     report.close(f"{name}: logits in PEFT", ((found - trained).abs().max() / trained.abs().max()).item(),
                  1e-3)
-    report.attempt(f"{name} in PEFT", parity.check_question, program, case, ours,
+    report.attempt(f"{name} in PEFT", check_question, program, case, ours,
                    prompts.QUESTIONS[3], output)
 
 
 def jobs(report, program, case, work):
-    """{title: (function, *arguments)} for parity.check_all."""
+    """{title: (function, *arguments)}"""
     found = {}
     for kind in adapters.METHODS:
-        found[f"adapter {kind}"] = (report.attempt, f"PEFT {kind}", parity.check_peft_adapter,
+        found[f"adapter {kind}"] = (report.attempt, f"PEFT {kind}", finetuning.check_peft_adapter,
                                     program, case, kind, work)
     for kind in ("dora", "bias_all", "bias_lora_only", "modules"):
         method = dict(method="dora") if kind == "dora" else {}
-        found[f"finetune {kind}"] = (report.attempt, f"finetune {kind}", parity.check_finetune,
+        found[f"finetune {kind}"] = (report.attempt, f"finetune {kind}", finetuning.check_finetune,
                                      program, case, adapters.METHODS[kind], work, 1, method)
     for method in ("lora", "dora", "full"):
         found[f"{LONG_STEPS} steps {method}"] = (report.attempt, f"{LONG_STEPS} steps {method}",
