@@ -35,7 +35,6 @@ class GatedSilu : public torch::autograd::Function<GatedSilu> {
 
 // With u = √(2/π) (x + 0.044715 x³): x (1 + tanh u) / 2 = x / (1 + exp(−2u)).
 VLM_INLINE Floats gelu_of(Floats x) {
-  constexpr float kLog2E = 1.44269504F;
   constexpr float kScale = 2 * 0.79788456F * kLog2E;
   const Floats power = kScale * x * (1.0F + 0.044715F * x * x);  // 2u, in units of log2
   const Floats e = exp2_of(power > 0.0F ? -power : power);

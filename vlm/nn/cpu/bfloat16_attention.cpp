@@ -20,7 +20,6 @@ namespace {
 
 constexpr std::int64_t kBlockQueries = 64;
 constexpr std::int64_t kBlockKeys = 512;  // a block of scores is 128 kB
-constexpr float kLog2E = 1.44269504F;
 
 std::int64_t round_up(std::int64_t value, std::int64_t step) {
   return (value + step - 1) / step * step;

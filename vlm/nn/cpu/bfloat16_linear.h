@@ -9,9 +9,10 @@
 // weights; more rows convert the weights a block at a time, into a buffer that stays in the
 // processor's cache, for a matrix product.
 //
-// Products in bfloat16: more than a few rows of x are rounded to bfloat16 and multiplied by
-// LibTorch, which sums in float32 and rounds the result. On processors that have such products that
-// takes less than half the time. A few rows are bound by reading the weights, and stay exact.
+// Products in bfloat16: more than a few rows of x are rounded to bfloat16 and summed in float32
+// (bfloat16_product.h; elsewhere LibTorch's, which rounds the result too). On processors that have
+// such products that takes less than half the time. A few rows are bound by reading the weights,
+// and stay exact.
 //
 // CPU only, no gradients: those are frozen_linear.h's.
 #pragma once

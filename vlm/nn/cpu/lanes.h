@@ -27,6 +27,8 @@ VLM_INLINE Floats larger(Floats a, Floats b) {
   return a > b ? a : b;
 }
 
+constexpr float kLog2E = 1.44269504F;  // e^x = 2^(x · log₂ e)
+
 // 2^x for x ≤ 0, within 3e-6 of it; 2^-126 below that.
 VLM_INLINE Floats exp2_of(Floats x) {
   constexpr float kRound = 12582912.0F;  // 1.5 · 2²³: adding it leaves the integer in the low bits
