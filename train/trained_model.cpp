@@ -13,16 +13,6 @@
 namespace vlm::train {
 namespace {
 
-constexpr std::size_t kSmallWeights = 256 << 20;  // bytes
-
-// Quantized weights are buffers.
-std::size_t weight_bytes(const VisionLanguageModel& model) {
-  std::size_t bytes = 0;
-  for (const at::Tensor& weight : model.module().parameters()) bytes += weight.nbytes();
-  for (const at::Tensor& weight : model.module().buffers()) bytes += weight.nbytes();
-  return bytes;
-}
-
 // The adapter to train: the one to go on from, or a new one.
 LoraConfig choose_adapter(const TrainConfig& config) {
   if (!config.adapter) return config.lora();
@@ -63,7 +53,7 @@ LoadOptions base_options(const TrainConfig& config, const LoraConfig& lora,
 
 TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions& runtime,
                                 at::Device device) {
-  set_freed_memory(FreedMemory::kReturn);
+  return_freed_memory();
   TrainedModel trained{.folder = find_or_pull_model(config.model_name_or_path)};
   at::Generator generator = at::detail::createCPUGenerator(
       mix_seed(static_cast<std::uint64_t>(config.seed), kWeightStream));
@@ -75,8 +65,6 @@ TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions&
   } else if (config.trains_adapter()) {
     attach_lora(trained.model->module(), trained.lora, generator);
   }
-  // A small model's holes are small, and its steps short: fresh pages would take a third of them.
-  if (weight_bytes(*trained.model) < kSmallWeights) set_freed_memory(FreedMemory::kKeep);
   trained.processor = load_processor(trained.folder);
   trained.trained = choose_parameters(*trained.model, config, trained.lora);
   trained.model->gradient_checkpointing = config.gradient_checkpointing;

@@ -66,11 +66,9 @@ at::Device prepare_runtime(const RuntimeOptions& options) {
   return device;
 }
 
-void set_freed_memory(FreedMemory choice) {
+void return_freed_memory() {
 #ifdef __GLIBC__
-  const bool is_kept = choice == FreedMemory::kKeep;
-  ::mallopt(M_MMAP_THRESHOLD, is_kept ? 32 << 20 : 1 << 20);
-  ::mallopt(M_TRIM_THRESHOLD, is_kept ? 256 << 20 : 128 << 10);
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
   ::mallopt(M_ARENA_MAX, 2);
 #endif
 }

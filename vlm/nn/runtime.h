@@ -24,13 +24,10 @@ struct RuntimeOptions {
 // asked for and there is none, saying why.
 at::Device prepare_runtime(const RuntimeOptions& options);
 
-// What the allocator does with freed tensors of 1 MB and more, for training, whose activations come
-// and go in layers.
-enum class FreedMemory {
-  kReturn,  // goes back to the system at once: no holes in a heap, up to a sixth of the peak
-  kKeep     // up to 32 MB stay for the next one: no fresh pages, up to a third of the time
-};
-void set_freed_memory(FreedMemory choice);
+// Makes the allocator give freed tensors of 1 MB and more back to the system at once. For training,
+// whose activations come and go in layers: a heap would keep holes of them, up to a sixth of the
+// peak.
+void return_freed_memory();
 
 // Gives what is free of the heap back to the system, once: after encoding pictures, whose
 // activations leave holes that nothing after them fills.
