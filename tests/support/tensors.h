@@ -1,4 +1,4 @@
-// Comparison of whole tensors against golden ones. For tests that use LibTorch.
+// Comparison of whole tensors against golden or exact ones. For tests that use LibTorch.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -20,6 +20,16 @@ inline void check_close(const at::Tensor& actual, const at::Tensor& expected,
   const double difference = (a - e).abs().max().item<double>();
   INFO("largest difference " << difference << ", largest value " << scale);
   CHECK(difference <= tolerance * scale);
+}
+
+// Largest difference of a linear layer's result from float64, relative to the largest value.
+inline double linear_error(const at::Tensor& found, const at::Tensor& x, const at::Tensor& weight,
+                           const at::Tensor& bias) {
+  const at::Tensor wanted = at::linear(x.to(at::kDouble), weight.to(at::kDouble),
+                                       bias.defined() ? bias.to(at::kDouble) : at::Tensor());
+  REQUIRE(found.sizes() == wanted.sizes());
+  REQUIRE(found.scalar_type() == at::kFloat);
+  return ((found - wanted).abs().max() / wanted.abs().max()).item<double>();
 }
 
 // Golden tensors of one file, by name.

@@ -24,6 +24,16 @@ struct Group {
   std::vector<at::Tensor> parameters, grads, exp_avg, exp_avg_sq, steps;
 };
 
+// Puts a parameter and its gradient into their group.
+Group& join_group(std::map<GroupKey, Group>& groups, const NamedTensors::value_type& item,
+                  double weight_decay, double rate_factor) {
+  const auto& [name, parameter] = item;
+  Group& group = groups[{has_weight_decay(name) ? weight_decay : 0, rate_factor}];
+  group.parameters.push_back(parameter);
+  group.grads.push_back(parameter.grad());
+  return group;
+}
+
 NamedTensors zeros_beside(const NamedTensors& parameters, const std::string& prefix) {
   NamedTensors zeros;
   for (const auto& [name, parameter] : parameters) {
@@ -73,11 +83,7 @@ void AdamW::step(double learning_rate) {
   const c10::NoGradGuard no_grad;
   std::map<GroupKey, Group> groups;
   for_each_ready([&](std::size_t i) {
-    const auto& [name, parameter] = parameters_[i];
-    const double decay = has_weight_decay(name) ? options_.weight_decay : 0;
-    Group& group = groups[{decay, rate_factors_[i]}];
-    group.parameters.push_back(parameter);
-    group.grads.push_back(parameter.grad());
+    Group& group = join_group(groups, parameters_[i], options_.weight_decay, rate_factors_[i]);
     group.exp_avg.push_back(exp_avg_[i].second);
     group.exp_avg_sq.push_back(exp_avg_sq_[i].second);
     group.steps.push_back(steps_[i].second.add_(1));
@@ -105,11 +111,7 @@ void Sgd::step(double learning_rate) {
   const c10::NoGradGuard no_grad;
   std::map<GroupKey, Group> groups;
   for_each_ready([&](std::size_t i) {
-    const auto& [name, parameter] = parameters_[i];
-    const double decay = has_weight_decay(name) ? options_.weight_decay : 0;
-    Group& group = groups[{decay, rate_factors_[i]}];
-    group.parameters.push_back(parameter);
-    group.grads.push_back(parameter.grad());
+    Group& group = join_group(groups, parameters_[i], options_.weight_decay, rate_factors_[i]);
     if (!momentum_.empty()) group.exp_avg.push_back(momentum_[i].second);
   });
   for (auto& [key, group] : groups) {

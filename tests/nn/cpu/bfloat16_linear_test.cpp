@@ -4,7 +4,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
-#include "tests/support/catch.h"
+#include "tests/support/tensors.h"
 #include "vlm/core/concat.h"
 #include "vlm/nn/cpu/bfloat16_panels.h"
 #include "vlm/nn/cpu/bfloat16_product.h"
@@ -12,16 +12,6 @@
 
 namespace vlm {
 namespace {
-
-// Largest difference from float64, relative to the largest value.
-double error_of(const at::Tensor& found, const at::Tensor& x, const at::Tensor& weight,
-                const at::Tensor& bias) {
-  const at::Tensor wanted = at::linear(x.to(at::kDouble), weight.to(at::kDouble),
-                                       bias.defined() ? bias.to(at::kDouble) : at::Tensor());
-  REQUIRE(found.sizes() == wanted.sizes());
-  REQUIRE(found.scalar_type() == at::kFloat);
-  return ((found - wanted).abs().max() / wanted.abs().max()).item<double>();
-}
 
 TEST_CASE("bfloat16 weights: as in float32, for every path and edge") {
   at::manual_seed(3);
@@ -35,8 +25,8 @@ TEST_CASE("bfloat16 weights: as in float32, for every path and edge") {
     for (const std::int64_t rows : {1, 2, 3, 5, 7, 8, 9, 20, 64, 65, 130}) {
       INFO(concat("rows ", rows, ", weight ", n, " x ", k));
       const at::Tensor x = at::randn({rows, k});
-      CHECK(error_of(bfloat16_linear(x, weight, {}), x, weight, {}) < 1e-6);
-      CHECK(error_of(bfloat16_linear(x, weight, bias), x, weight, bias) < 1e-6);
+      CHECK(linear_error(bfloat16_linear(x, weight, {}), x, weight, {}) < 1e-6);
+      CHECK(linear_error(bfloat16_linear(x, weight, bias), x, weight, bias) < 1e-6);
     }
   }
 }
@@ -46,7 +36,7 @@ TEST_CASE("bfloat16 weights: any leading shape, strides, no rows; one thread giv
   const at::Tensor weight = at::randn({40, 64}).to(at::kBFloat16);
   const at::Tensor x = at::randn({64, 2, 3}).permute({1, 2, 0});  // not contiguous
   const at::Tensor y = bfloat16_linear(x, weight, {});
-  CHECK(error_of(y, x, weight, {}) < 1e-6);
+  CHECK(linear_error(y, x, weight, {}) < 1e-6);
   CHECK(bfloat16_linear(at::empty({0, 64}), weight, {}).sizes() == at::IntArrayRef({0, 40}));
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
@@ -63,14 +53,14 @@ TEST_CASE("products in bfloat16: rounded for many rows, exact for a few, in both
   const at::Tensor few = at::randn({16, 96}), many = at::randn({3, 10, 96});
   CHECK(linear(few).equal(bfloat16_linear(few, weight, bias)));
   CHECK_FALSE(linear(many).equal(bfloat16_linear(many, weight, bias)));
-  CHECK(error_of(linear(many), many, weight, bias) < 8e-3);
+  CHECK(linear_error(linear(many), many, weight, bias) < 8e-3);
   // What is left is the rounding of x, and of the result where LibTorch multiplies.
   const at::Tensor exact = many.to(at::kBFloat16).to(at::kFloat);
-  CHECK(error_of(linear(many), exact, weight, bias) < 4e-3);
+  CHECK(linear_error(linear(many), exact, weight, bias) < 4e-3);
 
   const at::Tensor dy = at::randn({3, 10, 50});
   const at::Tensor dx = times_bfloat16(dy, weight, at::kBFloat16);
-  CHECK(error_of(dx, dy, weight.t(), {}) < 8e-3);
+  CHECK(linear_error(dx, dy, weight.t(), {}) < 8e-3);
   CHECK_FALSE(dx.equal(times_bfloat16(dy, weight)));
 }
 
@@ -92,9 +82,9 @@ TEST_CASE("products in panels: those of the rounded inputs, for every edge of bl
       const at::Tensor x = at::randn({rows, k}), dy = at::randn({rows, n});
       REQUIRE(can_multiply_in_panels(x, weight));
       const at::Tensor rounded = x.to(at::kBFloat16);
-      CHECK(error_of(panel_linear(x, weight, {}), rounded, weight, {}) < 4e-6);
-      CHECK(error_of(panel_linear(x, weight, bias), rounded, weight, bias) < 4e-6);
-      CHECK(error_of(panel_times(dy, weight), dy.to(at::kBFloat16), weight.t(), {}) < 4e-6);
+      CHECK(linear_error(panel_linear(x, weight, {}), rounded, weight, {}) < 4e-6);
+      CHECK(linear_error(panel_linear(x, weight, bias), rounded, weight, bias) < 4e-6);
+      CHECK(linear_error(panel_times(dy, weight), dy.to(at::kBFloat16), weight.t(), {}) < 4e-6);
     }
   }
   CHECK_FALSE(can_multiply_in_panels(at::randn({20, 3}), at::randn({4, 3}).to(at::kBFloat16)));
@@ -123,7 +113,7 @@ TEST_CASE("a Linear whose weight is bfloat16 takes float32, and bfloat16 as ever
   layer.bias.set_data(at::randn({24}));
   const at::NoGradGuard no_grad;
   const at::Tensor x = at::randn({2, 5, 48});
-  CHECK(error_of(layer.forward(x), x, layer.weight, layer.bias) < 1e-6);
+  CHECK(linear_error(layer.forward(x), x, layer.weight, layer.bias) < 1e-6);
   layer.bias.set_data(layer.bias.to(at::kBFloat16));
   CHECK(layer.forward(x.to(at::kBFloat16)).scalar_type() == at::kBFloat16);
 }

@@ -5,23 +5,13 @@
 
 #include <memory>
 
-#include "tests/support/catch.h"
+#include "tests/support/tensors.h"
 #include "vlm/core/concat.h"
 #include "vlm/nn/cpu/bfloat16_linear.h"
 #include "vlm/nn/layers.h"
 
 namespace vlm {
 namespace {
-
-// Largest difference from float64, relative to the largest value.
-double linear_error(const at::Tensor& found, const at::Tensor& x, const at::Tensor& weight,
-                    const at::Tensor& bias) {
-  const at::Tensor wanted = at::linear(x.to(at::kDouble), weight.to(at::kDouble),
-                                       bias.defined() ? bias.to(at::kDouble) : at::Tensor());
-  REQUIRE(found.sizes() == wanted.sizes());
-  REQUIRE(found.scalar_type() == at::kFloat);
-  return ((found - wanted).abs().max() / wanted.abs().max()).item<double>();
-}
 
 TEST_CASE("oneDNN's product is the linear layer, with and without bias, for any leading shape") {
   at::manual_seed(6);
