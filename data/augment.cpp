@@ -1,7 +1,9 @@
 #include "data/augment.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <numbers>
 #include <random>
 
 #include "vlm/core/concat.h"
@@ -20,24 +22,65 @@ double signed_unit(std::mt19937_64& random) {
 struct Warp {
   double a = 1, b = 0, c = 0, d = 1;  // [x y] → [a·x + b·y, c·x + d·y]
   double dx = 0, dy = 0;              // then moved, in pixels
+  bool swaps_sides = false;           // a quarter turn
   bool is_identity() const { return a == 1 && b == 0 && c == 0 && d == 1 && dx == 0 && dy == 0; }
 };
 
-Warp draw_warp(const Image& image, const AugmentConfig& config, std::mt19937_64& random) {
+// What colours become: red, green and blue of each by a row.
+using ColorMatrix = std::array<std::array<double, 3>, 3>;
+
+ColorMatrix multiply(const ColorMatrix& a, const ColorMatrix& b) {
+  ColorMatrix out{};
+  for (std::size_t i = 0; i < 3; ++i) {
+    for (std::size_t j = 0; j < 3; ++j) {
+      for (std::size_t k = 0; k < 3; ++k) out[i][j] += a[i][k] * b[k][j];
+    }
+  }
+  return out;
+}
+
+// Chroma is scaled and turned, luminance stays. Source: the YIQ axes of NTSC.
+ColorMatrix make_color_matrix(double saturation, double hue) {
+  constexpr ColorMatrix kToYiq = {
+      {{0.299, 0.587, 0.114}, {0.5959, -0.2746, -0.3213}, {0.2115, -0.5227, 0.3112}}};
+  constexpr ColorMatrix kFromYiq = {{{1, 0.956, 0.619}, {1, -0.272, -0.647}, {1, -1.106, 1.703}}};
+  const double angle = 2 * std::numbers::pi * hue;
+  const double cos = saturation * std::cos(angle), sin = saturation * std::sin(angle);
+  return multiply(kFromYiq, multiply({{{1, 0, 0}, {0, cos, -sin}, {0, sin, cos}}}, kToYiq));
+}
+
+// All that is drawn for one picture.
+struct Change {
   Warp warp;
-  // Every draw is made whatever is on, so that options don't shift each other's randomness.
+  double contrast = 1, brightness = 0;  // factor, offset
+  double saturation = 1, hue = 0;       // factor, turn
+};
+
+// Every draw is made whatever is on, so that options don't shift each other's randomness.
+Change draw_change(const Image& image, const AugmentConfig& config, std::mt19937_64& random) {
+  Change change;
+  Warp& warp = change.warp;
   const bool mirror = (random() & 1) != 0 && config.horizontal_flip;
   const int turns = config.quarter_turns ? static_cast<int>(random() & 3) : (random(), 0);
   const double zoom = 1.0 / (1.0 + config.scale * signed_unit(random));
   warp.dx = config.shift * signed_unit(random) * static_cast<double>(image.width);
   warp.dy = config.shift * signed_unit(random) * static_cast<double>(image.height);
+  change.contrast = 1.0 + config.contrast * signed_unit(random);
+  change.brightness = 255.0 * config.brightness * signed_unit(random);
+  const double angle = config.rotation * signed_unit(random) * std::numbers::pi / 180;
+  const double stretch = std::pow(1.0 + config.stretch, signed_unit(random) / 2);
+  change.saturation = 1.0 + config.saturation * signed_unit(random);
+  change.hue = config.hue * signed_unit(random);
+
   constexpr int kCos[] = {1, 0, -1, 0}, kSin[] = {0, 1, 0, -1};
-  const double flip = mirror ? -zoom : zoom;
-  warp.a = flip * kCos[turns];
-  warp.b = -flip * kSin[turns];
-  warp.c = zoom * kSin[turns];
-  warp.d = zoom * kCos[turns];
-  return warp;
+  warp.swaps_sides = turns % 2 != 0;
+  const double cos = std::cos(angle), sin = std::sin(angle);
+  const double across = (mirror ? -zoom : zoom) / stretch, down = zoom * stretch;
+  warp.a = across * (kCos[turns] * cos - kSin[turns] * sin);
+  warp.b = -across * (kSin[turns] * cos + kCos[turns] * sin);
+  warp.c = down * (kSin[turns] * cos + kCos[turns] * sin);
+  warp.d = down * (kCos[turns] * cos - kSin[turns] * sin);
+  return change;
 }
 
 // Bilinear sample with clamped coordinates.
@@ -65,7 +108,7 @@ Image apply_warp(const Image& image, const Warp& warp) {
   const double cx = static_cast<double>(image.width - 1) / 2;
   const double cy = static_cast<double>(image.height - 1) / 2;
   // A quarter turn of an oblong picture is stretched back into its frame.
-  const double aspect = warp.a == 0 && cx > 0 && cy > 0 ? cx / cy : 1.0;
+  const double aspect = warp.swaps_sides && cx > 0 && cy > 0 ? cx / cy : 1.0;
   std::uint8_t* pixel = out.pixels.data();
   for (std::int64_t row = 0; row < image.height; ++row) {
     for (std::int64_t col = 0; col < image.width; ++col, pixel += 3) {
@@ -87,6 +130,18 @@ void apply_tone(Image& image, double factor, double offset) {
   for (std::uint8_t& value : image.pixels) value = table[value];
 }
 
+void apply_colors(Image& image, const ColorMatrix& matrix) {
+  for (std::size_t i = 0; i + 2 < image.pixels.size(); i += 3) {
+    std::uint8_t* pixel = image.pixels.data() + i;
+    const double from[] = {double(pixel[0]), double(pixel[1]), double(pixel[2])};
+    for (std::size_t channel = 0; channel < 3; ++channel) {
+      const auto& row = matrix[channel];
+      const double value = row[0] * from[0] + row[1] * from[1] + row[2] * from[2];
+      pixel[channel] = static_cast<std::uint8_t>(std::lround(std::clamp(value, 0.0, 255.0)));
+    }
+  }
+}
+
 }  // namespace
 
 Fields AugmentConfig::fields() {
@@ -94,34 +149,50 @@ Fields AugmentConfig::fields() {
           {"quarter_turns", &quarter_turns, "Turn by 0, 90, 180 or 270 degrees"},
           {"shift", &shift, "Largest move as a fraction of each side"},
           {"scale", &scale, "Zoom by a factor in [1 - scale, 1 + scale]"},
+          {"stretch", &stretch, "Change the ratio of the sides by a factor of up to 1 + stretch"},
+          {"rotation", &rotation, "Largest angle in degrees"},
           {"brightness", &brightness, "Add up to +- brightness * 255 to every channel"},
-          {"contrast", &contrast, "Stretch by a factor in [1 - contrast, 1 + contrast]"}};
+          {"contrast", &contrast, "Stretch by a factor in [1 - contrast, 1 + contrast]"},
+          {"saturation", &saturation,
+           "Strengthen colours by a factor in [1 - saturation, 1 + saturation]"},
+          {"hue", &hue, "Largest turn of the colours as a fraction of their circle"}};
 }
 
 void AugmentConfig::check() const {
-  const std::pair<const char*, double> values[] = {
-      {"shift", shift}, {"scale", scale}, {"brightness", brightness}, {"contrast", contrast}};
-  for (const auto& [name, value] : values) {
-    if (value >= 0 && value < 1) continue;
+  struct Bound {
+    const char* name;
+    double value, most;
+    const char* wanted;
+  };
+  const Bound bounds[] = {
+      {"shift", shift, 1, "0 to below 1"},           {"scale", scale, 1, "0 to below 1"},
+      {"stretch", stretch, 1, "0 to below 1"},       {"rotation", rotation, 180, "0 to below 180"},
+      {"brightness", brightness, 1, "0 to below 1"}, {"contrast", contrast, 1, "0 to below 1"},
+      {"saturation", saturation, 1, "0 to below 1"}, {"hue", hue, 0.5, "0 to below 0.5"}};
+  for (const Bound& bound : bounds) {
+    if (bound.value >= 0 && bound.value < bound.most) continue;
     throw Error({.what = "value out of range",
-                 .where = concat("augmentation.", name),
-                 .got = concat(value),
-                 .wanted = "0 to below 1"});
+                 .where = concat("augmentation.", bound.name),
+                 .got = concat(bound.value),
+                 .wanted = bound.wanted});
   }
 }
 
 bool AugmentConfig::is_off() const {
-  return !horizontal_flip && !quarter_turns && shift == 0 && scale == 0 && brightness == 0 &&
-         contrast == 0;
+  return !horizontal_flip && !quarter_turns && shift == 0 && scale == 0 && stretch == 0 &&
+         rotation == 0 && brightness == 0 && contrast == 0 && saturation == 0 && hue == 0;
 }
 
 Image augment(const Image& image, const AugmentConfig& config, std::uint64_t seed) {
   std::mt19937_64 random(seed);
-  const Warp warp = draw_warp(image, config, random);
-  Image out = warp.is_identity() ? image : apply_warp(image, warp);
-  const double factor = 1.0 + config.contrast * signed_unit(random);
-  const double offset = 255.0 * config.brightness * signed_unit(random);
-  if (factor != 1.0 || offset != 0.0) apply_tone(out, factor, offset);
+  const Change change = draw_change(image, config, random);
+  Image out = change.warp.is_identity() ? image : apply_warp(image, change.warp);
+  if (change.contrast != 1.0 || change.brightness != 0.0) {
+    apply_tone(out, change.contrast, change.brightness);
+  }
+  if (change.saturation != 1.0 || change.hue != 0.0) {
+    apply_colors(out, make_color_matrix(change.saturation, change.hue));
+  }
   return out;
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <numbers>
 #include <set>
 
 #include "tests/support/catch.h"
@@ -72,8 +73,12 @@ TEST_CASE("the same seed gives the same picture, another one another") {
                                 .quarter_turns = true,
                                 .shift = 0.3,
                                 .scale = 0.3,
+                                .stretch = 0.3,
+                                .rotation = 30,
                                 .brightness = 0.3,
-                                .contrast = 0.3};
+                                .contrast = 0.3,
+                                .saturation = 0.3,
+                                .hue = 0.1};
   CHECK_FALSE(config.is_off());
   std::set<Pixels> seen;
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
@@ -171,6 +176,34 @@ TEST_CASE("a scale moves the content from and to the centre by up to its factor"
   CHECK(farthest > 16 * 1.2);
 }
 
+TEST_CASE("a rotation turns about the centre by up to its angle, both ways") {
+  const Image image = dot_at(65, 32, 48);
+  double least = 0, most = 0;
+  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    const auto [row, col] = centroid(augment(image, {.rotation = 40}, seed));
+    CHECK(std::hypot(row - 32, col - 32) == Approx(16).margin(0.1));
+    const double degrees = std::atan2(row - 32, col - 32) * 180 / std::numbers::pi;
+    least = std::min(least, degrees);
+    most = std::max(most, degrees);
+  }
+  CHECK(least >= -40.5);
+  CHECK(least < -35);
+  CHECK(most <= 40.5);
+  CHECK(most > 35);
+}
+
+TEST_CASE("a stretch changes the ratio of the sides, not the size") {
+  const Image image = dot_at(65, 48, 48);  // 16 right of the centre and below it
+  double widest = 1;
+  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    const auto [row, col] = centroid(augment(image, {.stretch = 0.5}, seed));
+    CHECK((row - 32) * (col - 32) == Approx(256).epsilon(0.02));
+    widest = std::max(widest, (col - 32) / (row - 32));
+  }
+  CHECK(widest <= 1.52);
+  CHECK(widest > 1.4);
+}
+
 TEST_CASE("corners left empty take the border's colour") {
   Image image{8, 8, Pixels(8 * 8 * 3, 200)};
   for (std::uint64_t seed = 0; seed < 10; ++seed) {
@@ -202,16 +235,44 @@ TEST_CASE("brightness and contrast stay in bounds and treat every pixel alike") 
   }
 }
 
+double luminance(const Pixels& pixel) {
+  return 0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2];
+}
+
+TEST_CASE("saturation and hue change colours, not grey and not luminance") {
+  const Image grey{1, 1, {90, 90, 90}}, color{1, 1, {150, 100, 110}};
+  int least = 255, most = 0;
+  std::set<bool> greener;
+  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    CHECK(augment(grey, {.saturation = 0.9, .hue = 0.4}, seed).pixels == grey.pixels);
+    const Pixels strong = augment(color, {.saturation = 0.5}, seed).pixels;
+    CHECK(std::abs(luminance(strong) - luminance(color.pixels)) < 1);
+    const int spread = strong[0] - strong[1];  // 50 before
+    least = std::min(least, spread);
+    most = std::max(most, spread);
+    const Pixels turned = augment(color, {.hue = 0.1}, seed).pixels;
+    CHECK(std::abs(luminance(turned) - luminance(color.pixels)) < 1);
+    greener.insert(turned[1] > turned[2]);  // towards yellow, or towards violet
+  }
+  CHECK(least >= 24);
+  CHECK(least < 30);
+  CHECK(most <= 76);
+  CHECK(most > 70);
+  CHECK(greener.size() == 2);
+}
+
 TEST_CASE("options out of range are refused, and read by name") {
   AugmentConfig config;
   read_fields(parse_json(R"({"horizontal_flip":true,"quarter_turns":true,"shift":0.1,
-                             "scale":0.2,"brightness":0.3,"contrast":0.4})",
+                             "scale":0.2,"stretch":0.5,"rotation":20.0,"brightness":0.3,
+                             "contrast":0.4,"saturation":0.6,"hue":0.25})",
                          "c"),
               config.fields(), UnknownKeys::kRefuse, "c");
   CHECK_NOTHROW(config.check());
   CHECK(write_fields(config.fields()).dump() ==
         R"({"horizontal_flip":true,"quarter_turns":true,"shift":0.1,"scale":0.2,)"
-        R"("brightness":0.3,"contrast":0.4})");
+        R"("stretch":0.5,"rotation":20.0,"brightness":0.3,"contrast":0.4,"saturation":0.6,)"
+        R"("hue":0.25})");
   CHECK_THROWS_WITH(AugmentConfig{.shift = -0.1}.check(),
                     "augmentation.shift: value out of range: got -0.1, wanted 0 to below 1");
   CHECK_THROWS_WITH(AugmentConfig{.scale = 1}.check(),
@@ -220,6 +281,14 @@ TEST_CASE("options out of range are refused, and read by name") {
                     "augmentation.brightness: value out of range: got 2, wanted 0 to below 1");
   CHECK_THROWS_WITH(AugmentConfig{.contrast = std::nan("")}.check(),
                     "augmentation.contrast: value out of range: got nan, wanted 0 to below 1");
+  CHECK_THROWS_WITH(AugmentConfig{.stretch = 1}.check(),
+                    "augmentation.stretch: value out of range: got 1, wanted 0 to below 1");
+  CHECK_THROWS_WITH(AugmentConfig{.rotation = 180}.check(),
+                    "augmentation.rotation: value out of range: got 180, wanted 0 to below 180");
+  CHECK_THROWS_WITH(AugmentConfig{.saturation = -1}.check(),
+                    "augmentation.saturation: value out of range: got -1, wanted 0 to below 1");
+  CHECK_THROWS_WITH(AugmentConfig{.hue = 0.5}.check(),
+                    "augmentation.hue: value out of range: got 0.5, wanted 0 to below 0.5");
 }
 
 }  // namespace
