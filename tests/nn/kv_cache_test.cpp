@@ -10,16 +10,18 @@
 namespace vlm {
 namespace {
 
-constexpr std::int64_t kHeads = 4, kKvHeads = 2, kHeadDim = 3;
+constexpr std::int64_t kHeads = 4, kKvHeads = 2;
+// Of a head: one that CPUs have a kernel for, and one that they don't.
+constexpr std::int64_t kWide = 16, kNarrow = 3;
 
 // Queries, keys and values of one sequence, [1, heads, T, D].
 struct Sequence {
   at::Tensor q, k, v;
 
-  explicit Sequence(std::int64_t tokens)
-      : q(at::rand({1, kHeads, tokens, kHeadDim})),
-        k(at::rand({1, kKvHeads, tokens, kHeadDim})),
-        v(at::rand({1, kKvHeads, tokens, kHeadDim})) {}
+  Sequence(std::int64_t tokens, std::int64_t width)
+      : q(at::rand({1, kHeads, tokens, width})),
+        k(at::rand({1, kKvHeads, tokens, width})),
+        v(at::rand({1, kKvHeads, tokens, width})) {}
 
   Sequence cut(std::int64_t begin, std::int64_t count) const {
     Sequence part = *this;
@@ -49,9 +51,10 @@ struct PaddedPass {
       longest = std::max(longest, counts.back());
     }
     const auto rows = static_cast<std::int64_t>(sequences.size());
-    q = at::full({rows, kHeads, longest, kHeadDim}, 9.0);
-    k = at::full({rows, kKvHeads, longest, kHeadDim}, 9.0);
-    v = at::full({rows, kKvHeads, longest, kHeadDim}, 9.0);
+    const std::int64_t width = sequences[0].q.size(3);
+    q = at::full({rows, kHeads, longest, width}, 9.0);
+    k = at::full({rows, kKvHeads, longest, width}, 9.0);
+    v = at::full({rows, kKvHeads, longest, width}, 9.0);
     for (std::size_t i = 0; i < sequences.size(); ++i) {
       const auto row = static_cast<std::int64_t>(i);
       q[row].narrow(1, 0, counts[i]).copy_(sequences[i].q[0]);
@@ -68,9 +71,11 @@ at::Tensor run_pass(KvCache& cache, const PaddedPass& pass) {
 }
 
 TEST_CASE("rows that share a prefix attend as whole sequences would") {
+  const std::int64_t width = GENERATE(kWide, kNarrow);
   at::manual_seed(1);
-  KvCache cache({.layers = 1, .kv_heads = kKvHeads, .head_dim = kHeadDim}, 2, at::kFloat);
-  const std::vector<Sequence> prompts = {Sequence(5), Sequence(1), Sequence(9)};
+  KvCache cache({.layers = 1, .kv_heads = kKvHeads, .head_dim = width}, 2, at::kFloat);
+  const std::vector<Sequence> prompts = {Sequence(5, width), Sequence(1, width),
+                                         Sequence(9, width)};
   const PaddedPass prefill(prompts);
   cache.begin_prefill({0, 1, 2}, prefill.counts);
   const at::Tensor first = run_pass(cache, prefill);
@@ -85,7 +90,7 @@ TEST_CASE("rows that share a prefix attend as whole sequences would") {
   for (const std::vector<std::int64_t>& counts :
        {std::vector<std::int64_t>{3, 1, 2}, {1, 1, 1}, {1, 1, 1}, {4, 2, 40}}) {
     std::vector<Sequence> more;
-    for (const std::int64_t count : counts) more.emplace_back(count);
+    for (const std::int64_t count : counts) more.emplace_back(count, width);
     const PaddedPass pass(more);
     cache.begin_extend(rows, counts);
     const at::Tensor out = run_pass(cache, pass);
@@ -101,8 +106,8 @@ TEST_CASE("rows that share a prefix attend as whole sequences would") {
 }
 
 TEST_CASE("positions count the real tokens before each one") {
-  KvCache cache({.layers = 1, .kv_heads = kKvHeads, .head_dim = kHeadDim}, 1, at::kFloat);
-  const PaddedPass prefill({Sequence(4), Sequence(2)});
+  KvCache cache({.layers = 1, .kv_heads = kKvHeads, .head_dim = kWide}, 1, at::kFloat);
+  const PaddedPass prefill({Sequence(4, kWide), Sequence(2, kWide)});
   cache.begin_prefill({0, 1}, prefill.counts);
   CHECK(cache.positions().equal(at::arange(4).unsqueeze(0)));
   run_pass(cache, prefill);
@@ -111,19 +116,20 @@ TEST_CASE("positions count the real tokens before each one") {
 }
 
 TEST_CASE("tails follow their beams, and groups may move") {
+  const std::int64_t width = GENERATE(kWide, kNarrow);
   at::manual_seed(2);
-  KvCache cache({.layers = 1, .kv_heads = kKvHeads, .head_dim = kHeadDim}, 3, at::kFloat);
-  const std::vector<Sequence> prompts = {Sequence(3), Sequence(6)};
+  KvCache cache({.layers = 1, .kv_heads = kKvHeads, .head_dim = width}, 3, at::kFloat);
+  const std::vector<Sequence> prompts = {Sequence(3, width), Sequence(6, width)};
   const PaddedPass prefill(prompts);
   cache.begin_prefill({0, 1}, prefill.counts);
   run_pass(cache, prefill);
-  std::vector<Sequence> tails = {Sequence(2), Sequence(2), Sequence(2)};
+  std::vector<Sequence> tails = {Sequence(2, width), Sequence(2, width), Sequence(2, width)};
   cache.begin_extend({3, 4, 5}, {2, 2, 2});
   run_pass(cache, PaddedPass(tails));
   cache.copy_tails({5, 3, 3}, {3, 4, 5});
   cache.move_group(1, 0);
   tails = {tails[2], tails[0], tails[0]};
-  const std::vector<Sequence> next = {Sequence(1), Sequence(1), Sequence(1)};
+  const std::vector<Sequence> next = {Sequence(1, width), Sequence(1, width), Sequence(1, width)};
   cache.begin_extend({0, 1, 2}, {1, 1, 1});
   const at::Tensor out = run_pass(cache, PaddedPass(next));
   for (std::size_t i = 0; i < 3; ++i) {

@@ -68,9 +68,10 @@ class LlamaAttention : public torch::nn::Module {
     const auto split = [&](const at::Tensor& t) {  // [B, heads, T, D]
       return t.view({x.size(0), x.size(1), -1, head_dim_}).transpose(1, 2);
     };
-    const at::Tensor q = apply_rotary(split(q_proj_->forward(x)), step.rotary);
-    const at::Tensor k = apply_rotary(split(k_proj_->forward(x)), step.rotary);
-    const at::Tensor v = split(v_proj_->forward(x));
+    const std::vector<at::Tensor> projected = forward_each(x, {q_proj_, k_proj_, v_proj_});
+    const at::Tensor q = apply_rotary(split(projected[0]), step.rotary);
+    const at::Tensor k = apply_rotary(split(projected[1]), step.rotary);
+    const at::Tensor v = split(projected[2]);
     const at::Tensor attended =
         attend(step, layer_, q, k, v, q_proj_->product_dtype);  // [B, H, T, D]
     return o_proj_->forward(attended.transpose(1, 2).flatten(2));
@@ -94,8 +95,8 @@ class LlamaMlp : public torch::nn::Module {
   }
 
   at::Tensor forward(const at::Tensor& x) {
-    return down_proj_->forward(
-        gated_silu(gate_proj_->forward(x), up_proj_->forward(x), gate_proj_->product_dtype));
+    const std::vector<at::Tensor> projected = forward_each(x, {gate_proj_, up_proj_});
+    return down_proj_->forward(gated_silu(projected[0], projected[1], gate_proj_->product_dtype));
   }
 
  private:

@@ -85,9 +85,10 @@ class SiglipAttention : public torch::nn::Module {
     const auto split = [&](const at::Tensor& t) {  // [N, H, P, D]
       return t.view({x.size(0), x.size(1), heads_, -1}).transpose(1, 2);
     };
-    const at::Tensor attended = grouped_attention(
-        split(q_proj_->forward(x)), split(k_proj_->forward(x)), split(v_proj_->forward(x)), mask,
-        /*is_causal=*/false, q_proj_->product_dtype);
+    const std::vector<at::Tensor> projected = forward_each(x, {q_proj_, k_proj_, v_proj_});
+    const at::Tensor attended =
+        grouped_attention(split(projected[0]), split(projected[1]), split(projected[2]), mask,
+                          /*is_causal=*/false, q_proj_->product_dtype);
     return out_proj_->forward(attended.transpose(1, 2).flatten(2));
   }
 

@@ -35,7 +35,7 @@ KvCache::KvCache(const KvCacheShape& shape, std::int64_t rows_per_group,
                  const at::TensorOptions& options)
     : shape_(shape), rows_per_group_(rows_per_group), options_(options) {
   const at::Tensor empty = at::zeros({0, shape.kv_heads, 0, shape.head_dim}, options);
-  layers_.assign(static_cast<std::size_t>(shape.layers), Layer{empty, empty, empty, empty});
+  layers_.assign(static_cast<std::size_t>(shape.layers), CachedLayer{empty, empty, empty, empty});
 }
 
 void KvCache::reserve(std::int64_t groups, std::int64_t prefix_tokens, std::int64_t tail_tokens) {
@@ -50,7 +50,7 @@ void KvCache::reserve(std::int64_t groups, std::int64_t prefix_tokens, std::int6
   if (tail_tokens > tail_capacity_) {
     tail_capacity_ = std::max({tail_tokens, tail_capacity_ * 2, std::int64_t{32}});
   }
-  for (Layer& layer : layers_) {
+  for (CachedLayer& layer : layers_) {
     layer.prefix_k = grown(layer.prefix_k, groups, prefix_capacity_);
     layer.prefix_v = grown(layer.prefix_v, groups, prefix_capacity_);
     layer.tail_k = grown(layer.tail_k, groups * rows_per_group_, tail_capacity_);
@@ -72,16 +72,38 @@ void KvCache::begin_prefill(const std::vector<std::int64_t>& groups,
 void KvCache::begin_extend(const std::vector<std::int64_t>& rows,
                            const std::vector<std::int64_t>& counts) {
   pass_ = {.places = rows, .counts = counts, .tokens = largest(counts)};
+  std::vector<std::int64_t> begins;
+  std::int64_t tail_tokens = 0;
+  for (const std::int64_t row : rows) {
+    begins.push_back(prefix_length(row / rows_per_group_) + tail_length(row));
+    tail_tokens = std::max(tail_tokens, tail_length(row) + pass_.tokens);
+  }
+  reserve(0, 0, tail_tokens);
+  const auto longs = at::TensorOptions(at::kLong).device(options_.device());
+  pass_.positions = at::tensor(begins, at::kLong).to(options_.device()).unsqueeze(1) +
+                    at::arange(pass_.tokens, longs);
+  if (!can_attend_to_cache(options_, pass_.tokens, shape_.head_dim)) return lay_out_grid();
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const std::int64_t group = rows[i] / rows_per_group_;
+    pass_.new_tokens.push_back({.group = group,
+                         .row = rows[i],
+                         .prefix = prefix_length(group),
+                         .tail = tail_length(rows[i]),
+                         .count = counts[i]});
+  }
+}
+
+void KvCache::lay_out_grid() {
+  const std::vector<std::int64_t>& rows = pass_.places;
   pass_.first_group = rows.front() / rows_per_group_;
   pass_.groups = rows.back() / rows_per_group_ + 1 - pass_.first_group;
   const std::int64_t first_row = pass_.first_group * rows_per_group_;
   pass_.is_whole_grid = static_cast<std::int64_t>(rows.size()) == pass_.groups * rows_per_group_;
 
-  std::vector<std::int64_t> begins, grid_rows;
+  std::vector<std::int64_t> grid_rows;
   pass_.offset = tail_length(rows.front());
   for (const std::int64_t row : rows) {
     const std::int64_t tail = tail_length(row);
-    begins.push_back(prefix_length(row / rows_per_group_) + tail);
     grid_rows.push_back(row - first_row);
     pass_.tail_tokens = std::max(pass_.tail_tokens, tail + pass_.tokens);
     if (tail != pass_.offset) pass_.offset = -1;
@@ -89,11 +111,6 @@ void KvCache::begin_extend(const std::vector<std::int64_t>& rows,
   for (std::int64_t g = 0; g < pass_.groups; ++g) {
     pass_.prefix_tokens = std::max(pass_.prefix_tokens, prefix_length(pass_.first_group + g));
   }
-  reserve(0, 0, pass_.tail_tokens);
-
-  const auto longs = at::TensorOptions(at::kLong).device(options_.device());
-  pass_.positions = at::tensor(begins, at::kLong).to(options_.device()).unsqueeze(1) +
-                    at::arange(pass_.tokens, longs);
   pass_.index = at::tensor(rows, at::kLong).to(options_.device());
   pass_.grid_index = at::tensor(grid_rows, at::kLong).to(options_.device());
   make_extend_mask();
@@ -126,12 +143,13 @@ void KvCache::make_extend_mask() {
 
 at::Tensor KvCache::attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
                            const at::Tensor& v, at::ScalarType product_dtype) {
-  Layer& held = layers_.at(static_cast<std::size_t>(layer));
+  CachedLayer& held = layers_.at(static_cast<std::size_t>(layer));
   if (pass_.is_prefill) return attend_prompts(held, q, k, v, product_dtype);
+  if (!pass_.new_tokens.empty()) return cached_attention(q, k, v, held, pass_.new_tokens);
   return attend_rows(held, q, k, v);
 }
 
-at::Tensor KvCache::attend_prompts(Layer& layer, const at::Tensor& q, const at::Tensor& k,
+at::Tensor KvCache::attend_prompts(CachedLayer& layer, const at::Tensor& q, const at::Tensor& k,
                                    const at::Tensor& v, at::ScalarType product_dtype) {
   layer.prefix_k.narrow(2, 0, pass_.tokens).index_copy_(0, pass_.index, k);
   layer.prefix_v.narrow(2, 0, pass_.tokens).index_copy_(0, pass_.index, v);
@@ -139,7 +157,7 @@ at::Tensor KvCache::attend_prompts(Layer& layer, const at::Tensor& q, const at::
   return grouped_attention(q, k, v, {}, /*is_causal=*/pass_.tokens > 1, product_dtype);
 }
 
-at::Tensor KvCache::attend_rows(Layer& layer, const at::Tensor& q, const at::Tensor& k,
+at::Tensor KvCache::attend_rows(CachedLayer& layer, const at::Tensor& q, const at::Tensor& k,
                                 const at::Tensor& v) {
   store_tails(layer, k, v);
   if (pass_.is_whole_grid) return attend_grid(layer, q);
@@ -149,7 +167,7 @@ at::Tensor KvCache::attend_rows(Layer& layer, const at::Tensor& q, const at::Ten
   return attend_grid(layer, grid).index_select(0, pass_.grid_index);
 }
 
-void KvCache::store_tails(Layer& layer, const at::Tensor& k, const at::Tensor& v) {
+void KvCache::store_tails(CachedLayer& layer, const at::Tensor& k, const at::Tensor& v) {
   if (pass_.offset >= 0) {
     layer.tail_k.narrow(2, pass_.offset, pass_.tokens).index_copy_(0, pass_.index, k);
     layer.tail_v.narrow(2, pass_.offset, pass_.tokens).index_copy_(0, pass_.index, v);
@@ -168,7 +186,7 @@ void KvCache::store_tails(Layer& layer, const at::Tensor& k, const at::Tensor& v
 }
 
 // Softmax over prefix and tail together. The prefix is read once for all rows of its group.
-at::Tensor KvCache::attend_grid(const Layer& layer, const at::Tensor& q) const {
+at::Tensor KvCache::attend_grid(const CachedLayer& layer, const at::Tensor& q) const {
   const std::int64_t n = pass_.groups, r = rows_per_group_, kv = shape_.kv_heads;
   const std::int64_t tokens = q.size(2), d = q.size(3), per_kv = q.size(1) / kv * tokens;
   const auto prefix_of = [&](const at::Tensor& t) {  // [n, K, P, D]
@@ -239,7 +257,7 @@ void KvCache::copy_tails(const std::vector<std::int64_t>& from,
   if (tokens == 0) return;
   const at::Tensor source = at::tensor(sources, at::kLong).to(options_.device());
   const at::Tensor target = at::tensor(targets, at::kLong).to(options_.device());
-  for (Layer& layer : layers_) {
+  for (CachedLayer& layer : layers_) {
     for (at::Tensor* tails : {&layer.tail_k, &layer.tail_v}) {
       at::Tensor used = tails->narrow(2, 0, tokens);
       used.index_copy_(0, target, used.index_select(0, source));
@@ -264,7 +282,7 @@ void KvCache::move_group(std::int64_t from, std::int64_t to) {
         .copy_(t.narrow(0, source, count).narrow(2, 0, tokens));
   };
   const std::int64_t r = rows_per_group_;
-  for (Layer& layer : layers_) {
+  for (CachedLayer& layer : layers_) {
     move(layer.prefix_k, from, to, 1, prefix);
     move(layer.prefix_v, from, to, 1, prefix);
     move(layer.tail_k, from * r, to * r, r, tail);

@@ -16,6 +16,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "vlm/nn/cpu/cached_attention.h"
+
 namespace vlm {
 
 struct KvCacheShape {
@@ -64,12 +66,6 @@ class KvCache {
   }
 
  private:
-  // Keys and values of one layer, zeros where nothing was stored.
-  struct Layer {
-    at::Tensor prefix_k, prefix_v;  // [G, K, P, D]
-    at::Tensor tail_k, tail_v;      // [G·R, K, T, D]
-  };
-
   // What the layers of one forward pass share.
   struct Pass {
     bool is_prefill = false;
@@ -78,7 +74,9 @@ class KvCache {
     std::int64_t tokens = 0;           // T, the largest count
     at::Tensor positions;              // [B, T]
     at::Tensor index;                  // places as a tensor
-    // Of an extension only. Rows are worked on as a grid of all rows of groups [first, first + n).
+    // Of an extension by a few tokens on a CPU; empty otherwise.
+    std::vector<CachedTokens> new_tokens;
+    // Of other extensions. Rows are worked on as a grid of all rows of groups [first, first + n).
     std::int64_t first_group = 0, groups = 0;
     std::int64_t prefix_tokens = 0, tail_tokens = 0;  // longest prefix and (new) tail of the grid
     std::int64_t offset = -1;    // where the tokens go in every tail; -1: differs
@@ -88,18 +86,19 @@ class KvCache {
   };
 
   void reserve(std::int64_t groups, std::int64_t prefix_tokens, std::int64_t tail_tokens);
+  void lay_out_grid();
   void make_extend_mask();
-  at::Tensor attend_prompts(Layer& layer, const at::Tensor& q, const at::Tensor& k,
+  at::Tensor attend_prompts(CachedLayer& layer, const at::Tensor& q, const at::Tensor& k,
                             const at::Tensor& v, at::ScalarType product_dtype);
-  at::Tensor attend_rows(Layer& layer, const at::Tensor& q, const at::Tensor& k,
+  at::Tensor attend_rows(CachedLayer& layer, const at::Tensor& q, const at::Tensor& k,
                          const at::Tensor& v);
-  void store_tails(Layer& layer, const at::Tensor& k, const at::Tensor& v);
-  at::Tensor attend_grid(const Layer& layer, const at::Tensor& q) const;
+  void store_tails(CachedLayer& layer, const at::Tensor& k, const at::Tensor& v);
+  at::Tensor attend_grid(const CachedLayer& layer, const at::Tensor& q) const;
 
   KvCacheShape shape_;
   std::int64_t rows_per_group_;  // R
   at::TensorOptions options_;
-  std::vector<Layer> layers_;
+  std::vector<CachedLayer> layers_;           // zeros where nothing was stored
   std::vector<std::int64_t> prefix_lengths_;  // [G]
   std::vector<std::int64_t> tail_lengths_;    // [G·R]
   std::int64_t prefix_capacity_ = 0, tail_capacity_ = 0;

@@ -7,6 +7,9 @@
 #include <ATen/ops/rsqrt.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
+
+#include "vlm/nn/cpu/bfloat16_linear.h"
 #include "vlm/nn/cpu/onednn_linear.h"
 #include "vlm/nn/frozen_linear.h"
 #include "vlm/nn/lora/lora.h"
@@ -97,6 +100,23 @@ at::Device Linear::device() const {
 void Linear::share_weight(const at::Tensor& shared) {
   parameters_["weight"] = shared;
   weight = shared;
+}
+
+std::vector<at::Tensor> forward_each(const at::Tensor& x,
+                                     const std::vector<std::shared_ptr<Linear>>& layers) {
+  const auto is_plain = [&](const std::shared_ptr<Linear>& layer) {
+    return !layer->lora() && !layer->nf4() && layer->weight.scalar_type() == at::kBFloat16 &&
+           layer->product_dtype == layers[0]->product_dtype;
+  };
+  if (!c10::GradMode::is_enabled() && x.is_cpu() && x.scalar_type() == at::kFloat &&
+      std::all_of(layers.begin(), layers.end(), is_plain)) {
+    std::vector<WeightAndBias> maps;
+    for (const auto& layer : layers) maps.push_back({layer->weight, layer->bias});
+    return bfloat16_linears(x, maps, layers[0]->product_dtype);
+  }
+  std::vector<at::Tensor> results;
+  for (const auto& layer : layers) results.push_back(layer->forward(x));
+  return results;
 }
 
 Embedding::Embedding(std::int64_t rows, std::int64_t features) {

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 namespace vlm {
 
@@ -62,6 +63,10 @@ class Linear : public torch::nn::Module {
   std::shared_ptr<LoraBranch> lora_;
   std::shared_ptr<const Nf4Weight> nf4_;
 };
+
+// What each of the layers makes of x, in fewer steps than one by one where they allow it.
+std::vector<at::Tensor> forward_each(const at::Tensor& x,
+                                     const std::vector<std::shared_ptr<Linear>>& layers);
 
 // Rows of the weight, in its dtype.
 class Embedding : public torch::nn::Module {

@@ -64,6 +64,10 @@ TEST_CASE("products in bfloat16: rounded for many rows, exact for a few, in both
   CHECK_FALSE(dx.equal(times_bfloat16(dy, weight)));
 }
 
+at::Tensor linear_in_panels(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  return panel_linears(x, {{weight, bias}})[0];
+}
+
 TEST_CASE("products in panels: those of the rounded inputs, for every edge of blocks and panels") {
   if (!has_panel_products()) {
     WARN("this processor has no bfloat16 products: not tested");
@@ -80,23 +84,45 @@ TEST_CASE("products in panels: those of the rounded inputs, for every edge of bl
     for (const std::int64_t rows : {1, 17, 63, 64, 65, 129, 193, 300}) {
       INFO(concat("rows ", rows, ", weight ", n, " x ", k));
       const at::Tensor x = at::randn({rows, k}), dy = at::randn({rows, n});
-      REQUIRE(can_multiply_in_panels(x, weight));
+      REQUIRE(can_multiply_in_panels(x));
       const at::Tensor rounded = x.to(at::kBFloat16);
-      CHECK(linear_error(panel_linear(x, weight, {}), rounded, weight, {}) < 4e-6);
-      CHECK(linear_error(panel_linear(x, weight, bias), rounded, weight, bias) < 4e-6);
+      CHECK(linear_error(linear_in_panels(x, weight, {}), rounded, weight, {}) < 4e-6);
+      CHECK(linear_error(linear_in_panels(x, weight, bias), rounded, weight, bias) < 4e-6);
       CHECK(linear_error(panel_times(dy, weight), dy.to(at::kBFloat16), weight.t(), {}) < 4e-6);
     }
   }
-  CHECK_FALSE(can_multiply_in_panels(at::randn({20, 3}), at::randn({4, 3}).to(at::kBFloat16)));
+  CHECK_FALSE(can_multiply_in_panels(at::randn({20, 3})));
   const at::Tensor weight = at::randn({600, 64}).to(at::kBFloat16);
-  const at::Tensor x = at::randn({200, 64}), dy = at::randn({200, 600});
-  const at::Tensor y = panel_linear(x, weight, {}), dx = panel_times(dy, weight);
+  const at::Tensor x = at::randn({900, 64}), dy = at::randn({200, 600});
+  const at::Tensor y = linear_in_panels(x, weight, {}), dx = panel_times(dy, weight);
+  // Few rows of x are packed, for many the weight is.
+  CHECK(linear_in_panels(x.narrow(0, 0, 20), weight, {}).equal(y.narrow(0, 0, 20)));
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
-  CHECK(panel_linear(x, weight, {}).equal(y));
+  CHECK(linear_in_panels(x, weight, {}).equal(y));
   CHECK(panel_times(dy, weight).equal(dx));
   at::set_num_threads(threads);
-  CHECK(panel_linear(at::full({20, 64}, NAN), weight, {}).isnan().all().item<bool>());
+  CHECK(linear_in_panels(at::full({20, 64}, NAN), weight, {}).isnan().all().item<bool>());
+}
+
+TEST_CASE("several maps of one input give what each gives alone") {
+  at::manual_seed(9);
+  std::vector<WeightAndBias> maps;
+  for (const std::int64_t n : {700, 1, 66, 300}) {
+    const at::Tensor bias = n == 66 ? at::Tensor() : at::randn({n});
+    maps.push_back({at::randn({n, 130}).to(at::kBFloat16), bias});
+  }
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    for (const std::int64_t rows : {1, 8, 16, 17, 64, 65, 200}) {
+      INFO(concat("rows ", rows, ", ", c10::toString(dtype)));
+      const at::Tensor x = at::randn({2, rows, 130}).narrow(1, 0, (rows + 1) / 2);
+      const std::vector<at::Tensor> found = bfloat16_linears(x, maps, dtype);
+      REQUIRE(found.size() == maps.size());
+      for (std::size_t i = 0; i < maps.size(); ++i) {
+        CHECK(found[i].equal(bfloat16_linear(x, maps[i].weight, maps[i].bias, dtype)));
+      }
+    }
+  }
 }
 
 TEST_CASE("bfloat16 weights: large, tiny and infinite values come through") {
@@ -114,6 +140,17 @@ TEST_CASE("a Linear whose weight is bfloat16 takes float32, and bfloat16 as ever
   const at::NoGradGuard no_grad;
   const at::Tensor x = at::randn({2, 5, 48});
   CHECK(linear_error(layer.forward(x), x, layer.weight, layer.bias) < 1e-6);
+  const auto wide = std::make_shared<Linear>(48, 6, false);
+  wide->weight.set_data(at::randn({6, 48}));
+  const auto half = std::make_shared<Linear>(48, 12, true);
+  half->weight.set_data(at::randn({12, 48}).to(at::kBFloat16));
+  half->bias.set_data(at::randn({12}));
+  for (const std::vector<std::shared_ptr<Linear>>& layers :
+       {std::vector{half, half}, std::vector{half, wide}}) {
+    const std::vector<at::Tensor> found = forward_each(x, layers);
+    CHECK(found[0].equal(layers[0]->forward(x)));
+    CHECK(found[1].equal(layers[1]->forward(x)));
+  }
   layer.bias.set_data(layer.bias.to(at::kBFloat16));
   CHECK(layer.forward(x.to(at::kBFloat16)).scalar_type() == at::kBFloat16);
 }

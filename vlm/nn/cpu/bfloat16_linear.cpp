@@ -1,6 +1,7 @@
 #include "vlm/nn/cpu/bfloat16_linear.h"
 
 #include <ATen/Context.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/cpu/Utils.h>
 #include <ATen/ops/_unsafe_view.h>
@@ -24,10 +25,17 @@
 namespace vlm {
 namespace {
 
-constexpr std::int64_t kDirectRows = 64;           // of x; more of them go through a product,
-constexpr std::int64_t kExactRows = 16;            // and these in bfloat16
-constexpr std::int64_t kBlockBytes = 4 << 20;      // of converted weights
-constexpr std::int64_t kPieceWeights = 32 * 1024;  // that a thread takes at a time
+using Tensors = std::vector<at::Tensor>;
+
+constexpr std::int64_t kDirectRows = 64;         // of x; more of them go through a product,
+constexpr std::int64_t kExactRows = 16;          // and these in bfloat16
+constexpr std::int64_t kBlockBytes = 4 << 20;    // of converted weights
+constexpr std::int64_t kLeastPiece = 16 * 1024;  // weights that a thread takes at a time,
+constexpr std::int64_t kMostPiece = 128 * 1024;  // an eighth of its share if that is between
+
+// Weights come from memory into the second cache while those before them are multiplied. Asking for
+// them in the first cache instead takes half as long again: it waits for too few lines at a time.
+constexpr std::int64_t kRowsAhead = 8;
 
 constexpr std::int64_t kStep = 2 * kLanes;  // weights in a vector of words
 
@@ -51,7 +59,7 @@ struct Product {
 // float32.
 template <int M, int N>
 VLM_INLINE void multiply_tile(const Product& p, std::int64_t m, std::int64_t n) {
-  Floats sums[M][N] = {};
+  Floats sums[M * N] = {};
   const std::int64_t whole = p.k / kStep * kStep;
   const float* x = p.x + m * p.k;
   const std::uint16_t* w = p.w + n * p.k;
@@ -61,8 +69,7 @@ VLM_INLINE void multiply_tile(const Product& p, std::int64_t m, std::int64_t n) 
     for (int j = 0; j < N; ++j) {
       Words words;
       std::memcpy(&words, w + j * p.k + k, sizeof words);
-      // The next rows come to the cache while these are multiplied.
-      if (M == 4) __builtin_prefetch(w + (j + N) * p.k + k);
+      __builtin_prefetch(w + (j + kRowsAhead) * p.k + k, 0, kSecondCache);
       even[j] = (Floats)(words << 16);
       odd[j] = (Floats)(words & 0xFFFF0000U);
     }
@@ -73,17 +80,17 @@ VLM_INLINE void multiply_tile(const Product& p, std::int64_t m, std::int64_t n) 
       std::memcpy(&odds, x + i * p.k + k + kLanes, sizeof odds);
 #pragma GCC unroll 4
       for (int j = 0; j < N; ++j) {
-        sums[i][j] += evens * even[j];
-        sums[i][j] += odds * odd[j];
+        sums[i * N + j] += evens * even[j];
+        sums[i * N + j] += odds * odd[j];
       }
     }
   }
+  const Floats totals = add_lanes(sums);
   for (int i = 0; i < M; ++i) {
     for (int j = 0; j < N; ++j) {
       float sum = p.bias ? p.bias[n + j] : 0.0F;
       for (std::int64_t k = whole; k < p.k; ++k) sum += x[i * p.k + k] * widen(w[j * p.k + k]);
-      for (int lane = 0; lane < kLanes; ++lane) sum += sums[i][j][lane];
-      p.y[(m + i) * p.n + n + j] = sum;
+      p.y[(m + i) * p.n + n + j] = sum + totals[(i * N + j) * kLanes / (M * N)];
     }
   }
 }
@@ -98,6 +105,10 @@ VLM_INLINE void multiply_rows(const Product& p, std::int64_t n) {
 
 // Columns `begin` … `end` of y, for all rows of x.
 VLM_CLONES void multiply_columns(const Product& p, std::int64_t begin, std::int64_t end) {
+  const std::uint16_t* first = p.w + begin * p.k;
+  for (std::int64_t i = 0; i < kRowsAhead * p.k; i += kStep) {
+    __builtin_prefetch(first + i, 0, kSecondCache);
+  }
   std::int64_t n = begin;
   for (; n + 4 <= end; n += 4) multiply_rows<4>(p, n);
   for (; n < end; ++n) multiply_rows<1>(p, n);
@@ -107,12 +118,11 @@ VLM_CLONES void widen_all(const std::uint16_t* from, float* to, std::int64_t cou
   for (std::int64_t i = 0; i < count; ++i) to[i] = widen(from[i]);
 }
 
-// Calls work(begin, end) for ranges of whole rows of W that cover begin … end.
-template <typename Work>
-void over_rows(std::int64_t rows, std::int64_t k, const Work& work) {
-  const std::int64_t step = std::max<std::int64_t>(kPieceWeights / k / 4 * 4, 4);
-  run_pieces((rows + step - 1) / step,
-             [&](std::int64_t i) { work(i * step, std::min((i + 1) * step, rows)); });
+// Rows of W that a thread takes at a time, of matrices with `weights` weights in all.
+std::int64_t piece_rows(std::int64_t weights, std::int64_t k) {
+  const std::int64_t piece =
+      std::clamp(weights / (8 * at::get_num_threads()), kLeastPiece, kMostPiece);
+  return std::max<std::int64_t>(piece / k / 4 * 4, 4);
 }
 
 // x [rows, k] with each run of 32 values of a row reordered, those of even index first, as
@@ -130,22 +140,41 @@ VLM_CLONES void split_evens(const float* x, std::int64_t rows, std::int64_t k, f
   }
 }
 
-at::Tensor multiply_directly(const at::Tensor& x, const at::Tensor& weight,
-                             const at::Tensor& bias) {
-  at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options());
+Tensors multiply_directly(const at::Tensor& x, const std::vector<WeightAndBias>& maps) {
+  const std::int64_t rows = x.size(0), k = x.size(1);
   thread_local std::vector<float> split;
   split.resize(static_cast<std::size_t>(x.numel()));
-  split_evens(x.const_data_ptr<float>(), x.size(0), x.size(1), split.data());
-  const Product product{.x = split.data(),
+  split_evens(x.const_data_ptr<float>(), rows, k, split.data());
+  std::int64_t weights = 0;
+  for (const WeightAndBias& map : maps) weights += map.weight.numel();
+  const std::int64_t step = piece_rows(weights, k);
+
+  struct Piece {
+    std::size_t product;
+    std::int64_t begin, end;  // rows of W
+  };
+  Tensors results;
+  std::vector<Product> products;
+  std::vector<Piece> pieces;
+  for (const auto& [weight, bias] : maps) {
+    const std::int64_t n = weight.size(0);
+    results.push_back(at::empty({rows, n}, x.options()));
+    for (std::int64_t begin = 0; begin < n; begin += step) {
+      pieces.push_back({products.size(), begin, std::min(begin + step, n)});
+    }
+    products.push_back({.x = split.data(),
                         .w = words_of(weight),
                         .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
-                        .y = y.mutable_data_ptr<float>(),
-                        .rows = x.size(0),
-                        .k = x.size(1),
-                        .n = weight.size(0)};
-  over_rows(product.n, product.k,
-            [&](std::int64_t begin, std::int64_t end) { multiply_columns(product, begin, end); });
-  return y;
+                        .y = results.back().mutable_data_ptr<float>(),
+                        .rows = rows,
+                        .k = k,
+                        .n = n});
+  }
+  run_pieces(std::ssize(pieces), [&](std::int64_t i) {
+    const Piece& piece = pieces[static_cast<std::size_t>(i)];
+    multiply_columns(products[piece.product], piece.begin, piece.end);
+  });
+  return results;
 }
 
 // A buffer for converted weights that lives as long as the calling thread: asking the system for
@@ -164,7 +193,9 @@ void over_blocks(const at::Tensor& weight, const Work& work) {
   for (std::int64_t n = 0; n < total; n += step) {
     const std::int64_t count = std::min(step, total - n);
     const at::Tensor block = scratch(count, k);
-    over_rows(count, k, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t rows = piece_rows(count * k, k);
+    run_pieces((count + rows - 1) / rows, [&](std::int64_t i) {
+      const std::int64_t begin = i * rows, end = std::min(begin + rows, count);
       widen_all(words_of(weight) + (n + begin) * k, block.mutable_data_ptr<float>() + begin * k,
                 (end - begin) * k);
     });
@@ -197,19 +228,21 @@ at::Tensor multiply_in_blocks(const at::Tensor& x, const at::Tensor& weight,
 }
 
 at::Tensor multiply_rounded(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  if (can_multiply_in_panels(x, weight)) return panel_linear(x, weight, bias);
   at::Tensor y = at::linear(x.to(at::kBFloat16), weight).to(at::kFloat);
   return bias.defined() ? y.add_(bias) : y;
 }
 
-at::Tensor multiply(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                    at::ScalarType product_dtype) {
+Tensors multiply(const at::Tensor& x, const std::vector<WeightAndBias>& maps,
+                 at::ScalarType product_dtype) {
   const bool is_rounded = product_dtype == at::kBFloat16;
-  if (x.size(0) <= (is_rounded ? kExactRows : kDirectRows)) {
-    return multiply_directly(x, weight, bias);
+  if (x.size(0) <= (is_rounded ? kExactRows : kDirectRows)) return multiply_directly(x, maps);
+  if (is_rounded && can_multiply_in_panels(x)) return panel_linears(x, maps);
+  Tensors results;
+  for (const auto& [weight, bias] : maps) {
+    results.push_back(is_rounded ? multiply_rounded(x, weight, bias)
+                                 : multiply_in_blocks(x, weight, bias));
   }
-  if (is_rounded) return multiply_rounded(x, weight, bias);
-  return multiply_in_blocks(x, weight, bias);
+  return results;
 }
 
 }  // namespace
@@ -226,24 +259,37 @@ bool has_bfloat16_products() {
   return is_found;
 }
 
+std::vector<at::Tensor> bfloat16_linears(const at::Tensor& x,
+                                         const std::vector<WeightAndBias>& maps,
+                                         at::ScalarType product_dtype) {
+  std::vector<WeightAndBias> own = maps;
+  for (WeightAndBias& map : own) {
+    TORCH_CHECK(x.is_cpu() && map.weight.is_cpu() && x.scalar_type() == at::kFloat &&
+                    map.weight.scalar_type() == at::kBFloat16 && x.size(-1) == map.weight.size(1),
+                "bfloat16_linear: x ", x.sizes(), " ", x.scalar_type(), ", weight ",
+                map.weight.sizes(), " ", map.weight.scalar_type());
+    map.weight = map.weight.contiguous();
+  }
+  const at::Tensor rows = x.reshape({-1, x.size(-1)}).contiguous();
+  Tensors results = multiply(rows, own, product_dtype);
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  for (at::Tensor& y : results) {
+    shape.back() = y.size(1);
+    y = at::_unsafe_view(y, shape);  // no view in autograd's eyes: it may be added to in place
+  }
+  return results;
+}
+
 at::Tensor bfloat16_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                            at::ScalarType product_dtype) {
-  TORCH_CHECK(x.is_cpu() && weight.is_cpu() && x.scalar_type() == at::kFloat &&
-                  weight.scalar_type() == at::kBFloat16 && x.size(-1) == weight.size(1),
-              "bfloat16_linear: x ", x.sizes(), " ", x.scalar_type(), ", weight ", weight.sizes(),
-              " ", weight.scalar_type());
-  const at::Tensor rows = x.reshape({-1, x.size(-1)}).contiguous();
-  const at::Tensor y = multiply(rows, weight.contiguous(), bias, product_dtype);
-  std::vector<std::int64_t> shape = x.sizes().vec();
-  shape.back() = weight.size(0);
-  return at::_unsafe_view(y, shape);  // no view in autograd's eyes: it may be added to in place
+  return bfloat16_linears(x, {{weight, bias}}, product_dtype)[0];
 }
 
 at::Tensor times_bfloat16(const at::Tensor& dy, const at::Tensor& weight,
                           at::ScalarType product_dtype) {
   const at::Tensor rows = dy.reshape({-1, dy.size(-1)}).contiguous();
   at::Tensor dx;
-  if (product_dtype == at::kBFloat16 && can_multiply_in_panels(rows, weight)) {
+  if (product_dtype == at::kBFloat16 && can_multiply_in_panels(rows)) {
     dx = panel_times(rows, weight);
   } else if (product_dtype == at::kBFloat16) {
     dx = at::mm(rows.to(at::kBFloat16), weight).to(at::kFloat);

@@ -19,10 +19,22 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 namespace vlm {
 
 // Whether this processor multiplies bfloat16 matrices quicker than float32 ones.
 bool has_bfloat16_products();
+
+// A weight [N, K] bfloat16 and its bias [N] float32, or undefined.
+struct WeightAndBias {
+  at::Tensor weight, bias;
+};
+
+// What each of the maps makes of one x: prepared once, and the threads are called once for all.
+std::vector<at::Tensor> bfloat16_linears(const at::Tensor& x,
+                                         const std::vector<WeightAndBias>& maps,
+                                         at::ScalarType product_dtype);
 
 // `product_dtype`: what is multiplied, float32 or bfloat16.
 at::Tensor bfloat16_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,

@@ -85,17 +85,10 @@ at::Tensor rounded(const at::Tensor& x) {
   return y;
 }
 
-}  // namespace
-
-bool can_multiply_in_panels(const at::Tensor& x, const at::Tensor& weight) {
-  return has_panel_products() && x.is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous() &&
-         weight.is_contiguous() && x.size(1) % 2 == 0;
-}
-
-at::Tensor panel_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  const std::int64_t m = x.size(0), n = weight.size(0), k = x.size(1);
-  at::Tensor y = at::empty({m, n}, x.options());
-  if (m == 0) return y;
+// W xᵀ of each weight, turned back.
+void multiply_by_x(const at::Tensor& x, const std::vector<WeightAndBias>& maps,
+                   std::vector<at::Tensor>& results) {
+  const std::int64_t m = x.size(0), k = x.size(1);
   const std::int64_t panels = divide_up(m, kPanel);
   const auto rows_of = [&](std::int64_t panel) { return std::min(kPanel, m - panel * kPanel); };
   const auto width_of = [&](std::int64_t panel) {
@@ -104,27 +97,41 @@ at::Tensor panel_linear(const at::Tensor& x, const at::Tensor& weight, const at:
   at::Tensor packed = at::empty({panels * kPanel, k}, x.options().dtype(at::kBFloat16));
   const auto panel_of = [&](std::int64_t panel) { return words_of(packed) + panel * kPanel * k; };
   run_pieces(panels, [&](std::int64_t panel) {
-    pack_transposed({.data = x.const_data_ptr<float>() + panel * kPanel * k,
-                     .rows = rows_of(panel),
-                     .depth = k,
-                     .stride = k},
+    pack_transposed(FloatRows{.data = x.const_data_ptr<float>() + panel * kPanel * k,
+                              .rows = rows_of(panel),
+                              .depth = k,
+                              .stride = k},
                     width_of(panel), panel_of(panel));
   });
-  const auto work = [&](std::int64_t panel, std::int64_t begin) {
+
+  struct Piece {
+    std::size_t map;
+    std::int64_t begin, end;  // rows of its weight
+  };
+  std::vector<Piece> pieces;
+  for (std::size_t i = 0; i < maps.size(); ++i) {
+    const std::int64_t n = maps[i].weight.size(0);
+    for (std::int64_t begin = 0; begin < n; begin += kPieceRows) {
+      pieces.push_back({i, begin, std::min(begin + kPieceRows, n)});
+    }
+  }
+  const auto work = [&](const Piece& piece, std::int64_t panel) {
     thread_local std::vector<float> blocks(kPieceRows * kPanel);
-    const std::int64_t end = std::min(begin + kPieceRows, n), width = width_of(panel);
+    const auto& [weight, bias] = maps[piece.map];
+    const std::int64_t n = weight.size(0), width = width_of(panel);
     for (std::int64_t from = 0; from < k; from += kDepth) {
       const std::int64_t depth = std::min(kDepth, k - from);
-      for (std::int64_t first = begin; first < end; first += kBlockRows) {
-        const std::int64_t count = std::min(kBlockRows, end - first);
-        float* block = blocks.data() + (first - begin) * kPanel;
+      for (std::int64_t first = piece.begin; first < piece.end; first += kBlockRows) {
+        const std::int64_t count = std::min(kBlockRows, piece.end - first);
+        float* block = blocks.data() + (first - piece.begin) * kPanel;
         at::native::cpublas::brgemm(count, width, depth, k, width, width, /*add_C=*/from > 0,
                                     as_bfloat16(words_of(weight) + first * k + from),
                                     as_bfloat16(panel_of(panel) + from * width), block);
         if (from + depth < k) continue;
+        float* y = results[piece.map].mutable_data_ptr<float>() + panel * kPanel * n + first;
         store_transposed({.data = block,
                           .bias = bias.defined() ? bias.const_data_ptr<float>() + first : nullptr,
-                          .y = y.mutable_data_ptr<float>() + panel * kPanel * n + first,
+                          .y = y,
                           .count = count,
                           .width = width,
                           .rows = rows_of(panel),
@@ -134,9 +141,88 @@ at::Tensor panel_linear(const at::Tensor& x, const at::Tensor& weight, const at:
     at::native::cpublas::brgemm_release();
   };
   // All panels of a piece of W follow each other: it stays in the cache.
-  run_pieces(panels * divide_up(n, kPieceRows),
-             [&](std::int64_t i) { work(i % panels, i / panels * kPieceRows); });
-  return y;
+  run_pieces(std::ssize(pieces) * panels, [&](std::int64_t i) {
+    work(pieces[static_cast<std::size_t>(i / panels)], i % panels);
+  });
+}
+
+// Whether packing the weights takes less than packing x and turning the results, by what each
+// takes for a value.
+bool is_weight_packed(const at::Tensor& x, const std::vector<WeightAndBias>& maps) {
+  std::int64_t outputs = 0;
+  for (const WeightAndBias& map : maps) outputs += map.weight.size(0);
+  return 2 * outputs * x.size(1) < x.size(0) * (4 * x.size(1) + 3 * outputs);
+}
+
+// y[m, n] = block[m, n] + bias[n] for a block [count, width] of which `columns` are wanted.
+VLM_CLONES void store_with_bias(const float* block, const float* bias, std::int64_t count,
+                                std::int64_t width, std::int64_t columns, float* y,
+                                std::int64_t stride) {
+  for (std::int64_t m = 0; m < count; ++m, block += width, y += stride) {
+    for (std::int64_t n = 0; n < columns; ++n) y[n] = block[n] + (bias ? bias[n] : 0.0F);
+  }
+}
+
+// left Wᵀ for left [M, K] in bfloat16.
+void multiply_by_weight(const at::Tensor& left, const WeightAndBias& map, at::Tensor& y) {
+  const std::int64_t m = left.size(0), k = left.size(1), n = map.weight.size(0);
+  const float* bias = map.bias.defined() ? map.bias.const_data_ptr<float>() : nullptr;
+  const std::int64_t panels = divide_up(n, kPanel);
+  const auto columns_of = [&](std::int64_t panel) { return std::min(kPanel, n - panel * kPanel); };
+  const auto width_of = [&](std::int64_t panel) {
+    return divide_up(columns_of(panel), kLanes) * kLanes;
+  };
+  at::Tensor packed = at::empty({panels * kPanel, k}, left.options());
+  const auto panel_of = [&](std::int64_t panel) { return words_of(packed) + panel * kPanel * k; };
+  run_pieces(panels, [&](std::int64_t panel) {
+    pack_transposed(WordRows{.data = words_of(map.weight) + panel * kPanel * k,
+                             .rows = columns_of(panel),
+                             .depth = k,
+                             .stride = k},
+                    width_of(panel), panel_of(panel));
+  });
+  // All panels of a piece of x follow each other: it stays in the cache.
+  run_pieces(panels * divide_up(m, kPieceRows), [&](std::int64_t i) {
+    thread_local std::vector<float> blocks(kPieceRows * kPanel);
+    const std::int64_t panel = i % panels, begin = i / panels * kPieceRows;
+    const std::int64_t end = std::min(begin + kPieceRows, m), width = width_of(panel);
+    for (std::int64_t from = 0; from < k; from += kDepth) {
+      const std::int64_t depth = std::min(kDepth, k - from);
+      for (std::int64_t first = begin; first < end; first += kBlockRows) {
+        const std::int64_t count = std::min(kBlockRows, end - first);
+        float* block = blocks.data() + (first - begin) * kPanel;
+        at::native::cpublas::brgemm(count, width, depth, k, width, width, /*add_C=*/from > 0,
+                                    as_bfloat16(words_of(left) + first * k + from),
+                                    as_bfloat16(panel_of(panel) + from * width), block);
+        if (from + depth < k) continue;
+        store_with_bias(block, bias ? bias + panel * kPanel : nullptr, count, width,
+                        columns_of(panel), y.mutable_data_ptr<float>() + first * n + panel * kPanel,
+                        n);
+      }
+    }
+    at::native::cpublas::brgemm_release();
+  });
+}
+
+}  // namespace
+
+bool can_multiply_in_panels(const at::Tensor& x) {
+  return has_panel_products() && x.is_cpu() && x.scalar_type() == at::kFloat && x.is_contiguous() &&
+         x.size(1) % 2 == 0;
+}
+
+std::vector<at::Tensor> panel_linears(const at::Tensor& x, const std::vector<WeightAndBias>& maps) {
+  std::vector<at::Tensor> results;
+  for (const WeightAndBias& map : maps) {
+    results.push_back(at::empty({x.size(0), map.weight.size(0)}, x.options()));
+  }
+  if (is_weight_packed(x, maps)) {
+    const at::Tensor left = rounded(x);
+    for (std::size_t i = 0; i < maps.size(); ++i) multiply_by_weight(left, maps[i], results[i]);
+  } else {
+    multiply_by_x(x, maps, results);
+  }
+  return results;
 }
 
 at::Tensor panel_times(const at::Tensor& dy, const at::Tensor& weight) {

@@ -3,6 +3,8 @@
 // matter.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -15,6 +17,8 @@ constexpr std::int64_t kLanes = 16;
 using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
 using Words = std::uint32_t __attribute__((vector_size(kLanes * sizeof(std::uint32_t))));
 using Halves = std::uint16_t __attribute__((vector_size(kLanes * sizeof(std::uint16_t))));
+
+constexpr int kSecondCache = 1;  // __builtin_prefetch's name for it
 
 template <typename Lanes>
 VLM_INLINE Lanes load_lanes(const void* from) {
@@ -29,16 +33,36 @@ VLM_INLINE Floats larger(Floats a, Floats b) {
 
 constexpr float kLog2E = 1.44269504F;  // e^x = 2^(x · log₂ e)
 
-// 2^x for x ≤ 0, within 3e-6 of it; 2^-126 below that.
-VLM_INLINE Floats exp2_of(Floats x) {
+// x ≤ 0 as an integer and what is left of it, from -0.5 to 0.5; -126 below that.
+struct Exponent {
+  Words integer;  // where a float has its exponent
+  Floats rest;
+};
+
+VLM_INLINE Exponent split_exponent(Floats x) {
   constexpr float kRound = 12582912.0F;  // 1.5 · 2²³: adding it leaves the integer in the low bits
   x = larger(x, Floats{} - 126.0F);
   const Floats shifted = x + kRound;
-  const Floats f = x - (shifted - kRound);
+  return {((Words)shifted) << 23, x - (shifted - kRound)};
+}
+
+// 2^x for x ≤ 0, within 3e-6 of it; 2^-126 below that.
+VLM_INLINE Floats exp2_of(Floats x) {
+  const auto [integer, f] = split_exponent(x);
   const Floats power =
       1.0F + f * (0.69314718F +
                   f * (0.24022651F + f * (0.05550411F + f * (0.00961813F + f * 0.00133336F))));
-  return (Floats)((Words)power + (((Words)shifted) << 23));
+  return (Floats)((Words)power + integer);
+}
+
+// The same within 2e-7.
+VLM_INLINE Floats precise_exp2_of(Floats x) {
+  const auto [integer, f] = split_exponent(x);
+  const Floats tail = 0.00133335581F + f * (0.000154035304F + f * 0.0000152527338F);
+  const Floats power =
+      1.0F + f * (0.693147181F +
+                  f * (0.240226507F + f * (0.0555041087F + f * (0.00961812911F + f * tail))));
+  return (Floats)((Words)power + integer);
 }
 
 // Of lanes whose index has the bit `Step`, b's come to a before themselves; of the others, a's to b
@@ -68,6 +92,29 @@ VLM_INLINE void transpose_lanes(Lanes (&rows)[kLanes]) {
   transpose_step<2>(rows);
   transpose_step<4>(rows);
   transpose_step<8>(rows);
+}
+
+// The sum of the lanes of each of `Count` vectors, a power of two up to 16: the one of vector i in
+// lane i * 16 / Count. Changes the vectors.
+template <int Count, int Step = kLanes / 2>
+VLM_INLINE Floats add_lanes(Floats* rows) {
+  if constexpr (Step == 0) {
+    return rows[0];
+  } else {
+    constexpr int kHalf = Count / 2;
+#pragma GCC unroll 8
+    for (int i = 0; i < std::max(kHalf, 1); ++i) {
+      Floats a = rows[i], b = rows[i + kHalf];
+      swap_lanes<Step>(a, b, std::make_integer_sequence<int, kLanes>());
+      rows[i] = a + b;
+    }
+    return add_lanes<std::max(kHalf, 1), Step / 2>(rows);
+  }
+}
+
+template <std::size_t Count>
+VLM_INLINE Floats add_lanes(Floats (&rows)[Count]) {
+  return add_lanes<static_cast<int>(Count)>(&rows[0]);
 }
 
 // The nearest bfloat16, the even one of two; a NaN stays one as the processor makes them.
