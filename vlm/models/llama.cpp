@@ -5,8 +5,8 @@
 
 #include "vlm/core/concat.h"
 #include "vlm/nn/activation_checkpoint.h"
-#include "vlm/nn/activations.h"
 #include "vlm/nn/attention.h"
+#include "vlm/nn/mlp.h"
 #include "vlm/nn/packed_attention.h"
 #include "vlm/nn/rotary.h"
 
@@ -68,7 +68,8 @@ class LlamaAttention : public torch::nn::Module {
     const auto split = [&](const at::Tensor& t) {  // [B, heads, T, D]
       return t.view({x.size(0), x.size(1), -1, head_dim_}).transpose(1, 2);
     };
-    const std::vector<at::Tensor> projected = forward_each(x, {q_proj_, k_proj_, v_proj_});
+    const std::vector<at::Tensor> projected =
+        forward_each(x, {q_proj_.get(), k_proj_.get(), v_proj_.get()});
     const at::Tensor q = apply_rotary(split(projected[0]), step.rotary);
     const at::Tensor k = apply_rotary(split(projected[1]), step.rotary);
     const at::Tensor v = split(projected[2]);
@@ -95,8 +96,7 @@ class LlamaMlp : public torch::nn::Module {
   }
 
   at::Tensor forward(const at::Tensor& x) {
-    const std::vector<at::Tensor> projected = forward_each(x, {gate_proj_, up_proj_});
-    return down_proj_->forward(gated_silu(projected[0], projected[1], gate_proj_->product_dtype));
+    return gated_mlp(x, *gate_proj_, *up_proj_, *down_proj_);
   }
 
  private:

@@ -8,8 +8,8 @@
 
 #include "vlm/core/concat.h"
 #include "vlm/nn/activation_checkpoint.h"
-#include "vlm/nn/activations.h"
 #include "vlm/nn/attention.h"
+#include "vlm/nn/mlp.h"
 
 namespace vlm {
 
@@ -85,7 +85,8 @@ class SiglipAttention : public torch::nn::Module {
     const auto split = [&](const at::Tensor& t) {  // [N, H, P, D]
       return t.view({x.size(0), x.size(1), heads_, -1}).transpose(1, 2);
     };
-    const std::vector<at::Tensor> projected = forward_each(x, {q_proj_, k_proj_, v_proj_});
+    const std::vector<at::Tensor> projected =
+        forward_each(x, {q_proj_.get(), k_proj_.get(), v_proj_.get()});
     const at::Tensor attended =
         grouped_attention(split(projected[0]), split(projected[1]), split(projected[2]), mask,
                           /*is_causal=*/false, q_proj_->product_dtype);
@@ -106,9 +107,7 @@ class SiglipMlp : public torch::nn::Module {
         "fc2", std::make_shared<Linear>(config.intermediate_size, config.hidden_size, true));
   }
 
-  at::Tensor forward(const at::Tensor& x) {
-    return fc2_->forward(gelu_tanh(fc1_->forward(x), fc1_->product_dtype));
-  }
+  at::Tensor forward(const at::Tensor& x) { return gelu_mlp(x, *fc1_, *fc2_); }
 
  private:
   std::shared_ptr<Linear> fc1_, fc2_;

@@ -33,14 +33,6 @@ class GatedSilu : public torch::autograd::Function<GatedSilu> {
   }
 };
 
-// With u = √(2/π) (x + 0.044715 x³): x (1 + tanh u) / 2 = x / (1 + exp(−2u)).
-VLM_INLINE Floats gelu_of(Floats x) {
-  constexpr float kScale = 2 * 0.79788456F * kLog2E;
-  const Floats power = kScale * x * (1.0F + 0.044715F * x * x);  // 2u, in units of log2
-  const Floats e = exp2_of(power > 0.0F ? -power : power);
-  return x * (power > 0.0F ? Floats{} + 1.0F : e) / (1.0F + e);
-}
-
 VLM_CLONES void gelu_all(float* x, std::int64_t count) {
   std::int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {

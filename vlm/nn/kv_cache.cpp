@@ -86,10 +86,10 @@ void KvCache::begin_extend(const std::vector<std::int64_t>& rows,
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const std::int64_t group = rows[i] / rows_per_group_;
     pass_.new_tokens.push_back({.group = group,
-                         .row = rows[i],
-                         .prefix = prefix_length(group),
-                         .tail = tail_length(rows[i]),
-                         .count = counts[i]});
+                                .row = rows[i],
+                                .prefix = prefix_length(group),
+                                .tail = tail_length(rows[i]),
+                                .count = counts[i]});
   }
 }
 

@@ -48,6 +48,10 @@ at::Tensor Linear::multiply(const at::Tensor& x, const at::Tensor& added) const 
   return is_onednn ? onednn_linear(x, weight, added) : at::linear(x, weight, added);
 }
 
+bool Linear::is_plain_bfloat16(at::ScalarType dtype) const {
+  return !lora_ && !nf4_ && weight.scalar_type() == at::kBFloat16 && product_dtype == dtype;
+}
+
 void Linear::set_lora(std::shared_ptr<LoraBranch> branch) {
   if (lora_) {
     unregister_module("lora_A");
@@ -103,19 +107,18 @@ void Linear::share_weight(const at::Tensor& shared) {
 }
 
 std::vector<at::Tensor> forward_each(const at::Tensor& x,
-                                     const std::vector<std::shared_ptr<Linear>>& layers) {
-  const auto is_plain = [&](const std::shared_ptr<Linear>& layer) {
-    return !layer->lora() && !layer->nf4() && layer->weight.scalar_type() == at::kBFloat16 &&
-           layer->product_dtype == layers[0]->product_dtype;
+                                     const std::vector<const Linear*>& layers) {
+  const auto is_plain = [&](const Linear* layer) {
+    return layer->is_plain_bfloat16(layers[0]->product_dtype);
   };
   if (!c10::GradMode::is_enabled() && x.is_cpu() && x.scalar_type() == at::kFloat &&
       std::all_of(layers.begin(), layers.end(), is_plain)) {
     std::vector<WeightAndBias> maps;
-    for (const auto& layer : layers) maps.push_back({layer->weight, layer->bias});
+    for (const Linear* layer : layers) maps.push_back({layer->weight, layer->bias});
     return bfloat16_linears(x, maps, layers[0]->product_dtype);
   }
   std::vector<at::Tensor> results;
-  for (const auto& layer : layers) results.push_back(layer->forward(x));
+  for (const Linear* layer : layers) results.push_back(layer->forward(x));
   return results;
 }
 

@@ -46,6 +46,9 @@ class Linear : public torch::nn::Module {
   // Uses `shared` [out_features, in_features] as the weight: one parameter under two names.
   void share_weight(const at::Tensor& shared);
 
+  // Whether it is only a bfloat16 weight that float32 inputs are multiplied with in `dtype`.
+  bool is_plain_bfloat16(at::ScalarType dtype) const;
+
   LoraBranch* lora() const { return lora_.get(); }
   const Nf4Weight* nf4() const { return nf4_.get(); }
 
@@ -65,8 +68,7 @@ class Linear : public torch::nn::Module {
 };
 
 // What each of the layers makes of x, in fewer steps than one by one where they allow it.
-std::vector<at::Tensor> forward_each(const at::Tensor& x,
-                                     const std::vector<std::shared_ptr<Linear>>& layers);
+std::vector<at::Tensor> forward_each(const at::Tensor& x, const std::vector<const Linear*>& layers);
 
 // Rows of the weight, in its dtype.
 class Embedding : public torch::nn::Module {

@@ -145,8 +145,8 @@ TEST_CASE("a Linear whose weight is bfloat16 takes float32, and bfloat16 as ever
   const auto half = std::make_shared<Linear>(48, 12, true);
   half->weight.set_data(at::randn({12, 48}).to(at::kBFloat16));
   half->bias.set_data(at::randn({12}));
-  for (const std::vector<std::shared_ptr<Linear>>& layers :
-       {std::vector{half, half}, std::vector{half, wide}}) {
+  for (const std::vector<const Linear*>& layers :
+       {std::vector<const Linear*>{half.get(), half.get()}, {half.get(), wide.get()}}) {
     const std::vector<at::Tensor> found = forward_each(x, layers);
     CHECK(found[0].equal(layers[0]->forward(x)));
     CHECK(found[1].equal(layers[1]->forward(x)));

@@ -131,10 +131,10 @@ VLM_CLONES void split_evens(const float* x, std::int64_t rows, std::int64_t k, f
   const std::int64_t whole = k / kStep * kStep;
   for (std::int64_t i = 0; i < rows; ++i, x += k, to += k) {
     for (std::int64_t begin = 0; begin < whole; begin += kStep) {
-      for (std::int64_t lane = 0; lane < kLanes; ++lane) {
-        to[begin + lane] = x[begin + 2 * lane];
-        to[begin + kLanes + lane] = x[begin + 2 * lane + 1];
-      }
+      const auto [evens, odds] =
+          split_pairs(load_lanes<Floats>(x + begin), load_lanes<Floats>(x + begin + kLanes));
+      std::memcpy(to + begin, &evens, sizeof evens);
+      std::memcpy(to + begin + kLanes, &odds, sizeof odds);
     }
     for (std::int64_t j = whole; j < k; ++j) to[j] = x[j];
   }

@@ -14,36 +14,17 @@ namespace {
 
 constexpr std::int64_t kPairs = 2 * kLanes;  // values of a row that are packed at once
 
-template <int... Lane>
-VLM_INLINE Words take_pairs(const float* from, std::integer_sequence<int, Lane...>) {
-  const Words low = load_lanes<Words>(from), high = load_lanes<Words>(from + kLanes);
-  const Words earlier = __builtin_shufflevector(low, high, 2 * Lane...);
-  const Words later = __builtin_shufflevector(low, high, 2 * Lane + 1 ...);
+// 32 values of a row as 16 words, the earlier value of each pair in the lower half.
+VLM_INLINE Words load_pairs(const float* from) {
+  const auto [earlier, later] =
+      split_pairs(load_lanes<Words>(from), load_lanes<Words>(from + kLanes));
   return round_pairs(earlier, later);
 }
 
-// 32 values of a row as 16 words, the earlier value of each pair in the lower half.
-VLM_INLINE Words load_pairs(const float* from) {
-  return take_pairs(from, std::make_integer_sequence<int, kLanes>());
-}
-
-VLM_INLINE Words load_pairs(const std::uint16_t* from) {
-  return load_lanes<Words>(from);
-}
-
-VLM_INLINE std::uint16_t to_word(float value) {
-  return round_to_bfloat16(value);
-}
-
-VLM_INLINE std::uint16_t to_word(std::uint16_t value) {
-  return value;
-}
-
 // 16 columns of a panel: `count` of them rows from `first` on, the rest zero.
-template <typename Value>
-VLM_INLINE void pack_columns(const RowsOf<Value>& rows, std::int64_t first, std::int64_t count,
+VLM_INLINE void pack_columns(const FloatRows& rows, std::int64_t first, std::int64_t count,
                              std::int64_t width, std::uint16_t* to) {
-  const Value* from = rows.data + first * rows.stride;
+  const float* from = rows.data + first * rows.stride;
   std::int64_t d = 0;
   for (; d + kPairs <= rows.depth; d += kPairs) {
     Words block[kLanes] = {};
@@ -56,19 +37,7 @@ VLM_INLINE void pack_columns(const RowsOf<Value>& rows, std::int64_t first, std:
   for (; d < rows.depth; ++d) {
     for (std::int64_t i = 0; i < kLanes; ++i) {
       to[d / 2 * 2 * width + i * 2 + d % 2] =
-          i < count ? to_word(from[i * rows.stride + d]) : std::uint16_t{0};
-    }
-  }
-}
-
-template <typename Value>
-VLM_INLINE void pack_panels(const RowsOf<Value>& rows, std::int64_t width, std::uint16_t* panels) {
-  for (std::int64_t first = 0; first < rows.rows; first += width) {
-    std::uint16_t* panel = panels + first * rows.depth;
-    for (std::int64_t column = 0; column < width; column += kLanes) {
-      const std::int64_t left = std::max<std::int64_t>(rows.rows - first - column, 0);
-      pack_columns(rows, first + column, std::min<std::int64_t>(left, kLanes), width,
-                   panel + column * 2);
+          i < count ? round_to_bfloat16(from[i * rows.stride + d]) : std::uint16_t{0};
     }
   }
 }
@@ -109,11 +78,14 @@ bool has_panel_products() {
 }
 
 VLM_CLONES void pack_transposed(const FloatRows& rows, std::int64_t width, std::uint16_t* panels) {
-  pack_panels(rows, width, panels);
-}
-
-VLM_CLONES void pack_transposed(const WordRows& rows, std::int64_t width, std::uint16_t* panels) {
-  pack_panels(rows, width, panels);
+  for (std::int64_t first = 0; first < rows.rows; first += width) {
+    std::uint16_t* panel = panels + first * rows.depth;
+    for (std::int64_t column = 0; column < width; column += kLanes) {
+      const std::int64_t left = std::max<std::int64_t>(rows.rows - first - column, 0);
+      pack_columns(rows, first + column, std::min<std::int64_t>(left, kLanes), width,
+                   panel + column * 2);
+    }
+  }
 }
 
 VLM_CLONES void round_rows(const FloatRows& rows, std::uint16_t* to) {

@@ -1,8 +1,8 @@
 // Products in bfloat16 by oneDNN's kernels for small blocks, and the layout their right side has.
 //
 // A left side is a row-major matrix. A right side lies in panels of at most 64 columns, its rows in
-// pairs: [rows / 2, columns, 2]. What comes as rows of float32 is rounded when it is packed. CPU
-// only.
+// pairs: [rows / 2, columns, 2]. What is multiplied often comes as rows of float32, so packing
+// rounds. CPU only.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,14 +13,11 @@ namespace vlm {
 
 constexpr std::int64_t kPanel = 64;  // columns of a right side that are multiplied at once
 
-// Rows in memory: `rows` of `depth` values, `stride` apart.
-template <typename Value>
-struct RowsOf {
-  const Value* data;
+// Rows of float32 in memory: `rows` of `depth` values, `stride` apart.
+struct FloatRows {
+  const float* data;
   std::int64_t rows, depth, stride;
 };
-using FloatRows = RowsOf<float>;
-using WordRows = RowsOf<std::uint16_t>;  // in bfloat16
 
 // Whether this processor has such products, LibTorch was built with them, and they read panels as
 // they are packed here.
@@ -30,7 +27,6 @@ bool has_panel_products();
 // of panel r / width. A panel takes width × depth values, zeros behind the last row; `depth` is
 // even. On the calling thread.
 void pack_transposed(const FloatRows& rows, std::int64_t width, std::uint16_t* panels);
-void pack_transposed(const WordRows& rows, std::int64_t width, std::uint16_t* panels);
 
 // Rows of float32 in bfloat16, close together.
 void round_rows(const FloatRows& rows, std::uint16_t* to);

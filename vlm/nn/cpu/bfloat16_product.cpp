@@ -85,123 +85,152 @@ at::Tensor rounded(const at::Tensor& x) {
   return y;
 }
 
-// W xᵀ of each weight, turned back.
-void multiply_by_x(const at::Tensor& x, const std::vector<WeightAndBias>& maps,
-                   std::vector<at::Tensor>& results) {
-  const std::int64_t m = x.size(0), k = x.size(1);
-  const std::int64_t panels = divide_up(m, kPanel);
-  const auto rows_of = [&](std::int64_t panel) { return std::min(kPanel, m - panel * kPanel); };
-  const auto width_of = [&](std::int64_t panel) {
-    return divide_up(rows_of(panel), kLanes) * kLanes;
-  };
-  at::Tensor packed = at::empty({panels * kPanel, k}, x.options().dtype(at::kBFloat16));
-  const auto panel_of = [&](std::int64_t panel) { return words_of(packed) + panel * kPanel * k; };
-  run_pieces(panels, [&](std::int64_t panel) {
-    pack_transposed(FloatRows{.data = x.const_data_ptr<float>() + panel * kPanel * k,
-                              .rows = rows_of(panel),
-                              .depth = k,
-                              .stride = k},
-                    width_of(panel), panel_of(panel));
-  });
+// x [M, K] as right sides: a panel of its rows, as columns, after the other.
+class PackedRows {
+ public:
+  PackedRows(std::int64_t rows, std::int64_t depth)
+      : rows_(rows),
+        depth_(depth),
+        words_(at::empty({divide_up(rows, kPanel) * kPanel, depth}, at::kBFloat16)) {
+    TORCH_CHECK(depth % 2 == 0, "products in panels: ", depth,
+                " summands, an even number is wanted");
+  }
 
+  explicit PackedRows(const at::Tensor& x) : PackedRows(x.size(0), x.size(1)) {
+    run_pieces(panels(), [&](std::int64_t panel) {
+      pack_transposed({.data = x.const_data_ptr<float>() + panel * kPanel * depth_,
+                       .rows = rows_of(panel),
+                       .depth = depth_,
+                       .stride = depth_},
+                      width_of(panel), words(panel));
+    });
+  }
+
+  std::int64_t depth() const { return depth_; }
+  std::int64_t panels() const { return divide_up(rows_, kPanel); }
+  std::int64_t rows_of(std::int64_t panel) const {
+    return std::min(kPanel, rows_ - panel * kPanel);
+  }
+  std::int64_t width_of(std::int64_t panel) const {
+    return divide_up(rows_of(panel), kLanes) * kLanes;
+  }
+  std::uint16_t* words(std::int64_t panel) const {
+    return static_cast<std::uint16_t*>(words_.data_ptr()) + panel * kPanel * depth_;
+  }
+
+ private:
+  std::int64_t rows_, depth_;
+  at::Tensor words_;
+};
+
+// Rows of W, from `first` on, times a panel of x; of several weights at once, one behind the other.
+struct ProductBlock {
+  const float* data;  // [count, width]
+  std::int64_t step;  // to the next weight's block
+  std::size_t map;    // the first of the weights
+  std::int64_t panel, first, count;
+};
+
+// W xᵀ of each weight, `together` weights of one shape at a time; store(block) gets the result in
+// blocks that are in the cache.
+template <typename Store>
+void multiply(const PackedRows& x, const std::vector<WeightAndBias>& maps, std::size_t together,
+              const Store& store) {
   struct Piece {
     std::size_t map;
     std::int64_t begin, end;  // rows of its weight
   };
+  const std::int64_t piece_rows = kPieceRows / static_cast<std::int64_t>(together);
   std::vector<Piece> pieces;
-  for (std::size_t i = 0; i < maps.size(); ++i) {
+  for (std::size_t i = 0; i < maps.size(); i += together) {
     const std::int64_t n = maps[i].weight.size(0);
-    for (std::int64_t begin = 0; begin < n; begin += kPieceRows) {
-      pieces.push_back({i, begin, std::min(begin + kPieceRows, n)});
+    for (std::int64_t begin = 0; begin < n; begin += piece_rows) {
+      pieces.push_back({i, begin, std::min(begin + piece_rows, n)});
     }
   }
+  const std::int64_t k = x.depth();
   const auto work = [&](const Piece& piece, std::int64_t panel) {
     thread_local std::vector<float> blocks(kPieceRows * kPanel);
-    const auto& [weight, bias] = maps[piece.map];
-    const std::int64_t n = weight.size(0), width = width_of(panel);
+    const std::int64_t width = x.width_of(panel), step = piece_rows * kPanel;
     for (std::int64_t from = 0; from < k; from += kDepth) {
       const std::int64_t depth = std::min(kDepth, k - from);
       for (std::int64_t first = piece.begin; first < piece.end; first += kBlockRows) {
         const std::int64_t count = std::min(kBlockRows, piece.end - first);
         float* block = blocks.data() + (first - piece.begin) * kPanel;
-        at::native::cpublas::brgemm(count, width, depth, k, width, width, /*add_C=*/from > 0,
-                                    as_bfloat16(words_of(weight) + first * k + from),
-                                    as_bfloat16(panel_of(panel) + from * width), block);
-        if (from + depth < k) continue;
-        float* y = results[piece.map].mutable_data_ptr<float>() + panel * kPanel * n + first;
-        store_transposed({.data = block,
-                          .bias = bias.defined() ? bias.const_data_ptr<float>() + first : nullptr,
-                          .y = y,
-                          .count = count,
-                          .width = width,
-                          .rows = rows_of(panel),
-                          .stride = n});
+        for (std::size_t i = 0; i < together; ++i) {
+          at::native::cpublas::brgemm(
+              count, width, depth, k, width, width, /*add_C=*/from > 0,
+              as_bfloat16(words_of(maps[piece.map + i].weight) + first * k + from),
+              as_bfloat16(x.words(panel) + from * width),
+              block + static_cast<std::int64_t>(i) * step);
+        }
+        if (from + depth == k) store(ProductBlock{block, step, piece.map, panel, first, count});
       }
     }
     at::native::cpublas::brgemm_release();
   };
   // All panels of a piece of W follow each other: it stays in the cache.
-  run_pieces(std::ssize(pieces) * panels, [&](std::int64_t i) {
-    work(pieces[static_cast<std::size_t>(i / panels)], i % panels);
+  run_pieces(std::ssize(pieces) * x.panels(), [&](std::int64_t i) {
+    work(pieces[static_cast<std::size_t>(i / x.panels())], i % x.panels());
   });
 }
 
-// Whether packing the weights takes less than packing x and turning the results, by what each
-// takes for a value.
-bool is_weight_packed(const at::Tensor& x, const std::vector<WeightAndBias>& maps) {
-  std::int64_t outputs = 0;
-  for (const WeightAndBias& map : maps) outputs += map.weight.size(0);
-  return 2 * outputs * x.size(1) < x.size(0) * (4 * x.size(1) + 3 * outputs);
+// From output `first` on; null: none.
+const float* bias_of(const WeightAndBias& map, std::int64_t first) {
+  return map.bias.defined() ? map.bias.const_data_ptr<float>() + first : nullptr;
 }
 
-// y[m, n] = block[m, n] + bias[n] for a block [count, width] of which `columns` are wanted.
-VLM_CLONES void store_with_bias(const float* block, const float* bias, std::int64_t count,
-                                std::int64_t width, std::int64_t columns, float* y,
-                                std::int64_t stride) {
-  for (std::int64_t m = 0; m < count; ++m, block += width, y += stride) {
-    for (std::int64_t n = 0; n < columns; ++n) y[n] = block[n] + (bias ? bias[n] : 0.0F);
+std::vector<at::Tensor> multiply_each(const PackedRows& x, std::int64_t rows,
+                                      const std::vector<WeightAndBias>& maps) {
+  std::vector<at::Tensor> results;
+  for (const WeightAndBias& map : maps) {
+    results.push_back(at::empty({rows, map.weight.size(0)}, at::kFloat));
+  }
+  multiply(x, maps, 1, [&](const ProductBlock& block) {
+    at::Tensor& y = results[block.map];
+    store_transposed(
+        {.data = block.data,
+         .bias = bias_of(maps[block.map], block.first),
+         .y = y.mutable_data_ptr<float>() + block.panel * kPanel * y.size(1) + block.first,
+         .count = block.count,
+         .width = x.width_of(block.panel),
+         .rows = x.rows_of(block.panel),
+         .stride = y.size(1)});
+  });
+  return results;
+}
+
+// Two rows of a right side.
+VLM_INLINE void store_pairs(Floats first, Floats second, std::uint16_t* to) {
+  const Words pairs = round_pairs((Words)first, (Words)second);
+  std::memcpy(to, &pairs, sizeof pairs);
+}
+
+// gelu(block + bias) [count, width] as rows of a right side; `count` is even.
+VLM_CLONES void store_gelu(const ProductBlock& block, const float* bias, std::int64_t width,
+                           std::uint16_t* to) {
+  for (std::int64_t n = 0; n < block.count; n += 2) {
+    const float* sums = block.data + n * width;
+    for (std::int64_t m = 0; m < width; m += kLanes, sums += kLanes, to += 2 * kLanes) {
+      store_pairs(gelu_of(load_lanes<Floats>(sums) + (bias ? bias[n] : 0.0F)),
+                  gelu_of(load_lanes<Floats>(sums + width) + (bias ? bias[n + 1] : 0.0F)), to);
+    }
   }
 }
 
-// left Wᵀ for left [M, K] in bfloat16.
-void multiply_by_weight(const at::Tensor& left, const WeightAndBias& map, at::Tensor& y) {
-  const std::int64_t m = left.size(0), k = left.size(1), n = map.weight.size(0);
-  const float* bias = map.bias.defined() ? map.bias.const_data_ptr<float>() : nullptr;
-  const std::int64_t panels = divide_up(n, kPanel);
-  const auto columns_of = [&](std::int64_t panel) { return std::min(kPanel, n - panel * kPanel); };
-  const auto width_of = [&](std::int64_t panel) {
-    return divide_up(columns_of(panel), kLanes) * kLanes;
+// silu(gate) · up as rows of a right side, for the block of the gate and that of up.
+VLM_CLONES void store_gated(const ProductBlock& block, const float* gate_bias, const float* up_bias,
+                            std::int64_t width, std::uint16_t* to) {
+  const auto gated = [&](std::int64_t n, std::int64_t m) {
+    const float* gate = block.data + n * width + m;
+    return silu_of(load_lanes<Floats>(gate) + (gate_bias ? gate_bias[n] : 0.0F)) *
+           (load_lanes<Floats>(gate + block.step) + (up_bias ? up_bias[n] : 0.0F));
   };
-  at::Tensor packed = at::empty({panels * kPanel, k}, left.options());
-  const auto panel_of = [&](std::int64_t panel) { return words_of(packed) + panel * kPanel * k; };
-  run_pieces(panels, [&](std::int64_t panel) {
-    pack_transposed(WordRows{.data = words_of(map.weight) + panel * kPanel * k,
-                             .rows = columns_of(panel),
-                             .depth = k,
-                             .stride = k},
-                    width_of(panel), panel_of(panel));
-  });
-  // All panels of a piece of x follow each other: it stays in the cache.
-  run_pieces(panels * divide_up(m, kPieceRows), [&](std::int64_t i) {
-    thread_local std::vector<float> blocks(kPieceRows * kPanel);
-    const std::int64_t panel = i % panels, begin = i / panels * kPieceRows;
-    const std::int64_t end = std::min(begin + kPieceRows, m), width = width_of(panel);
-    for (std::int64_t from = 0; from < k; from += kDepth) {
-      const std::int64_t depth = std::min(kDepth, k - from);
-      for (std::int64_t first = begin; first < end; first += kBlockRows) {
-        const std::int64_t count = std::min(kBlockRows, end - first);
-        float* block = blocks.data() + (first - begin) * kPanel;
-        at::native::cpublas::brgemm(count, width, depth, k, width, width, /*add_C=*/from > 0,
-                                    as_bfloat16(words_of(left) + first * k + from),
-                                    as_bfloat16(panel_of(panel) + from * width), block);
-        if (from + depth < k) continue;
-        store_with_bias(block, bias ? bias + panel * kPanel : nullptr, count, width,
-                        columns_of(panel), y.mutable_data_ptr<float>() + first * n + panel * kPanel,
-                        n);
-      }
+  for (std::int64_t n = 0; n < block.count; n += 2) {
+    for (std::int64_t m = 0; m < width; m += kLanes, to += 2 * kLanes) {
+      store_pairs(gated(n, m), gated(n + 1, m), to);
     }
-    at::native::cpublas::brgemm_release();
-  });
+  }
 }
 
 }  // namespace
@@ -212,17 +241,28 @@ bool can_multiply_in_panels(const at::Tensor& x) {
 }
 
 std::vector<at::Tensor> panel_linears(const at::Tensor& x, const std::vector<WeightAndBias>& maps) {
-  std::vector<at::Tensor> results;
-  for (const WeightAndBias& map : maps) {
-    results.push_back(at::empty({x.size(0), map.weight.size(0)}, x.options()));
-  }
-  if (is_weight_packed(x, maps)) {
-    const at::Tensor left = rounded(x);
-    for (std::size_t i = 0; i < maps.size(); ++i) multiply_by_weight(left, maps[i], results[i]);
-  } else {
-    multiply_by_x(x, maps, results);
-  }
-  return results;
+  return multiply_each(PackedRows(x), x.size(0), maps);
+}
+
+at::Tensor panel_gelu_mlp(const at::Tensor& x, const WeightAndBias& fc1, const WeightAndBias& fc2) {
+  const PackedRows between(x.size(0), fc1.weight.size(0));
+  multiply(PackedRows(x), {fc1}, 1, [&](const ProductBlock& block) {
+    const std::int64_t width = between.width_of(block.panel);
+    store_gelu(block, bias_of(fc1, block.first), width,
+               between.words(block.panel) + block.first * width);
+  });
+  return multiply_each(between, x.size(0), {fc2})[0];
+}
+
+at::Tensor panel_gated_mlp(const at::Tensor& x, const WeightAndBias& gate, const WeightAndBias& up,
+                           const WeightAndBias& down) {
+  const PackedRows between(x.size(0), gate.weight.size(0));
+  multiply(PackedRows(x), {gate, up}, 2, [&](const ProductBlock& block) {
+    const std::int64_t width = between.width_of(block.panel);
+    store_gated(block, bias_of(gate, block.first), bias_of(up, block.first), width,
+                between.words(block.panel) + block.first * width);
+  });
+  return multiply_each(between, x.size(0), {down})[0];
 }
 
 at::Tensor panel_times(const at::Tensor& dy, const at::Tensor& weight) {

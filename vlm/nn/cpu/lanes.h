@@ -65,6 +65,21 @@ VLM_INLINE Floats precise_exp2_of(Floats x) {
   return (Floats)((Words)power + integer);
 }
 
+// GELU by tanh.
+// With u = √(2/π) (x + 0.044715 x³): x (1 + tanh u) / 2 = x / (1 + exp(−2u)).
+VLM_INLINE Floats gelu_of(Floats x) {
+  constexpr float kScale = 2 * 0.79788456F * kLog2E;
+  const Floats power = kScale * x * (1.0F + 0.044715F * x * x);  // 2u, in units of log2
+  const Floats e = exp2_of(power > 0.0F ? -power : power);
+  return x * (power > 0.0F ? Floats{} + 1.0F : e) / (1.0F + e);
+}
+
+// x / (1 + e^-x)
+VLM_INLINE Floats silu_of(Floats x) {
+  const Floats e = exp2_of((x > 0.0F ? -x : x) * kLog2E);
+  return x * (x > 0.0F ? Floats{} + 1.0F : e) / (1.0F + e);
+}
+
 // Of lanes whose index has the bit `Step`, b's come to a before themselves; of the others, a's to b
 // behind themselves.
 template <int Step, typename Lanes, int... Lane>
@@ -115,6 +130,24 @@ VLM_INLINE Floats add_lanes(Floats* rows) {
 template <std::size_t Count>
 VLM_INLINE Floats add_lanes(Floats (&rows)[Count]) {
   return add_lanes<static_cast<int>(Count)>(&rows[0]);
+}
+
+// Of the 32 lanes of two vectors, those of even index, and those of odd index.
+template <typename Lanes>
+struct SplitPairs {
+  Lanes evens, odds;
+};
+
+template <typename Lanes, int... Lane>
+VLM_INLINE SplitPairs<Lanes> split_pairs(Lanes low, Lanes high,
+                                         std::integer_sequence<int, Lane...>) {
+  return {__builtin_shufflevector(low, high, 2 * Lane...),
+          __builtin_shufflevector(low, high, 2 * Lane + 1 ...)};
+}
+
+template <typename Lanes>
+VLM_INLINE SplitPairs<Lanes> split_pairs(Lanes low, Lanes high) {
+  return split_pairs(low, high, std::make_integer_sequence<int, kLanes>());
 }
 
 // The nearest bfloat16, the even one of two; a NaN stays one as the processor makes them.

@@ -1,0 +1,60 @@
+#include "vlm/nn/mlp.h"
+
+#include <ATen/ops/_unsafe_view.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "vlm/nn/activations.h"
+#include "vlm/nn/cpu/bfloat16_product.h"
+#include "vlm/nn/layers.h"
+
+namespace vlm {
+namespace {
+
+constexpr std::int64_t kManyRows = 64;  // fewer would fill no panel
+
+WeightAndBias map_of(const Linear& layer) {
+  return {layer.weight, layer.bias};
+}
+
+// x as rows for products in bfloat16 by all of the layers; undefined where there are none.
+at::Tensor rows_for_panels(const at::Tensor& x, const std::vector<const Linear*>& layers) {
+  const auto is_plain = [](const Linear* layer) {
+    return layer->is_plain_bfloat16(at::kBFloat16) && layer->in_features() % 2 == 0;
+  };
+  if (c10::GradMode::is_enabled() || !x.is_cpu() || x.numel() / x.size(-1) < kManyRows ||
+      !std::all_of(layers.begin(), layers.end(), is_plain)) {
+    return {};
+  }
+  at::Tensor rows = x.reshape({-1, x.size(-1)}).contiguous();
+  return can_multiply_in_panels(rows) ? rows : at::Tensor();
+}
+
+// y [M, C'] in the shape of x [..., C]
+at::Tensor shaped_like(const at::Tensor& x, const at::Tensor& y) {
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = y.size(1);
+  return at::_unsafe_view(y, shape);
+}
+
+}  // namespace
+
+at::Tensor gelu_mlp(const at::Tensor& x, const Linear& fc1, const Linear& fc2) {
+  const at::Tensor rows = rows_for_panels(x, {&fc1, &fc2});
+  if (rows.defined()) return shaped_like(x, panel_gelu_mlp(rows, map_of(fc1), map_of(fc2)));
+  return fc2.forward(gelu_tanh(fc1.forward(x), fc1.product_dtype));
+}
+
+at::Tensor gated_mlp(const at::Tensor& x, const Linear& gate, const Linear& up,
+                     const Linear& down) {
+  const at::Tensor rows = rows_for_panels(x, {&gate, &up, &down});
+  if (rows.defined()) {
+    return shaped_like(x, panel_gated_mlp(rows, map_of(gate), map_of(up), map_of(down)));
+  }
+  const std::vector<at::Tensor> projected = forward_each(x, {&gate, &up});
+  return down.forward(gated_silu(projected[0], projected[1], gate.product_dtype));
+}
+
+}  // namespace vlm
