@@ -40,7 +40,9 @@ Pixels mirrored(const Image& image) {
 Image dot_at(std::int64_t size, double row, double col) {
   Image image{size, size, Pixels(static_cast<std::size_t>(size * size * 3))};
   for (std::int64_t i = 0; i < size * size * 3; ++i) {
-    const double y = double(i / 3 / size) - row, x = double(i / 3 % size) - col;
+    const std::int64_t pixel = i / 3;
+    const std::int64_t at_row = pixel / size, at_col = pixel % size;
+    const double y = double(at_row) - row, x = double(at_col) - col;
     image.pixels[static_cast<std::size_t>(i)] =
         static_cast<std::uint8_t>(std::lround(250 * std::exp(-(x * x + y * y) / 8)));
   }
@@ -53,8 +55,9 @@ std::pair<double, double> centroid(const Image& image) {
   for (std::int64_t i = 0; i < image.height * image.width; ++i) {
     const double value = image.pixels[static_cast<std::size_t>(i * 3)];
     sum += value;
-    row += value * double(i / image.width);
-    col += value * double(i % image.width);
+    const std::int64_t at_row = i / image.width, at_col = i % image.width;
+    row += value * double(at_row);
+    col += value * double(at_col);
   }
   return {row / sum, col / sum};
 }
