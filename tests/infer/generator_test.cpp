@@ -49,8 +49,8 @@ TEST_CASE("greedy answers about pictures equal transformers'") {
       for (std::size_t i = 0; i < logprobs.size(); ++i) {
         CHECK(answer.logprobs[i] == Approx(logprobs[i]).margin(1e-4));
       }
-      CHECK(answer.text == one["text"]);
-      CHECK(answer.finish_reason == one["finish_reason"]);
+      CHECK(answer.text == one["text"].get<std::string>());
+      CHECK(answer.finish_reason == one["finish_reason"].get<std::string>());
     }
   }
 }

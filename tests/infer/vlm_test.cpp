@@ -38,9 +38,9 @@ TEST_CASE("answers are those of transformers") {
     AskOptions options;
     options.max_new_tokens = one["max_new_tokens"];
     const Answer answer = model.ask(talk, options);
-    CHECK(answer.text == one["text"]);
+    CHECK(answer.text == one["text"].get<std::string>());
     CHECK(answer.token_ids == one["token_ids"].get<std::vector<std::int64_t>>());
-    CHECK(answer.finish_reason == one["finish_reason"]);
+    CHECK(answer.finish_reason == one["finish_reason"].get<std::string>());
     const auto logprobs = one["token_logprobs"].get<std::vector<double>>();
     REQUIRE(answer.token_logprobs.size() == logprobs.size());
     double sum = 0;

@@ -32,7 +32,7 @@ TEST_CASE("conversations become transformers' prompts and ids") {
       const auto messages = parse_messages(one["messages"]);
       const bool generates = one["add_generation_prompt"];
       CHECK(processor.expand_prompt(messages, processor.process_pictures(images), generates) ==
-            one["expanded"]);
+            one["expanded"].get<std::string>());
       const auto encoded = generates ? processor.encode_prompt(messages, images)
                                      : processor.encode_conversation(messages, images);
       CHECK(encoded.ids == one["input_ids"].get<std::vector<std::int64_t>>());

@@ -3,7 +3,6 @@
 // matter.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -109,21 +108,30 @@ VLM_INLINE void transpose_lanes(Lanes (&rows)[kLanes]) {
   transpose_step<8>(rows);
 }
 
+// Sums of lanes that are `Step` apart: a's where the index hasn't the bit, b's where it has.
+template <int Step>
+VLM_INLINE Floats add_halves(Floats a, Floats b) {
+  swap_lanes<Step>(a, b, std::make_integer_sequence<int, kLanes>());
+  return a + b;
+}
+
+template <int Step, int... Row>
+VLM_INLINE void add_second_half(Floats* rows, std::integer_sequence<int, Row...>) {
+  ((rows[Row] = add_halves<Step>(rows[Row], rows[Row + static_cast<int>(sizeof...(Row))])), ...);
+}
+
 // The sum of the lanes of each of `Count` vectors, a power of two up to 16: the one of vector i in
 // lane i * 16 / Count. Changes the vectors.
 template <int Count, int Step = kLanes / 2>
 VLM_INLINE Floats add_lanes(Floats* rows) {
   if constexpr (Step == 0) {
     return rows[0];
+  } else if constexpr (Count == 1) {
+    rows[0] = add_halves<Step>(rows[0], rows[0]);
+    return add_lanes<1, Step / 2>(rows);
   } else {
-    constexpr int kHalf = Count / 2;
-#pragma GCC unroll 8
-    for (int i = 0; i < std::max(kHalf, 1); ++i) {
-      Floats a = rows[i], b = rows[i + kHalf];
-      swap_lanes<Step>(a, b, std::make_integer_sequence<int, kLanes>());
-      rows[i] = a + b;
-    }
-    return add_lanes<std::max(kHalf, 1), Step / 2>(rows);
+    add_second_half<Step>(rows, std::make_integer_sequence<int, Count / 2>());
+    return add_lanes<Count / 2, Step / 2>(rows);
   }
 }
 
