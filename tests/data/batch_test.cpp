@@ -151,7 +151,7 @@ TEST_CASE("a batch is padded on the right, and labels are shifted to what comes 
 TEST_CASE("a sample that can't be learned from is refused by name") {
   const Sample talk = sample({text("user", "What is this?"), text("assistant", "A cat.")});
   const auto length = static_cast<std::int64_t>(encode_example(talk, processor(), {}).ids.size());
-  CHECK(sample_error(talk, {.max_length = length}) == "");
+  CHECK(sample_error(talk, {.max_length = length}).empty());
   CHECK(sample_error(talk, {.max_length = length - 1}) ==
         "t.jsonl:3: sample is too long: got " + std::to_string(length) +
             " tokens, wanted at most max_length = " + std::to_string(length - 1));

@@ -76,7 +76,7 @@ TEST_CASE("metadata that lacks a column or a field is refused with its place") {
   const std::string csv = scratch.write("metadata.csv", "file_name,label\na.png,cat\n");
   CHECK_THAT(row_error(), Contains(csv + ":2: a row of no known format: got columns file_name, "
                                          "label, wanted messages, "));
-  CHECK(row_error({.text_column = "label"}) == "");
+  CHECK(row_error({.text_column = "label"}).empty());
   scratch.write("metadata.csv", "file,text\na.png,cat\n");
   CHECK_THAT(row_error(), Contains(csv + ":2: neither a question nor a picture"));
   scratch.write("metadata.csv", "file_name,text\n\n\na.png\n");
@@ -165,7 +165,7 @@ TEST_CASE("entries that can't be meant are refused by their place") {
     }
     return std::string();
   };
-  CHECK(error(R"(["a", {"path": "b", "prompt": ""}])") == "");
+  CHECK(error(R"(["a", {"path": "b", "prompt": ""}])").empty());
   CHECK(error(R"("a")") == "train_files: wrong type: got string \"a\", wanted a list of files");
   CHECK(error("[7]") ==
         "train_files[0]: wrong type: got number 7, wanted a path, or an object with 'path'");

@@ -7,7 +7,7 @@
 namespace vlm::data {
 namespace {
 
-using std::string_literals::operator""s;
+using namespace std::string_literals;
 
 // An EXIF block of one entry; `value` is its last four bytes.
 std::string little_endian(const std::string& type, const std::string& value) {

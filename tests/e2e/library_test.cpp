@@ -106,7 +106,7 @@ TEST_CASE(
     INFO(name);
     const ProgramResult result =
         run_shell("exec build/" + fs::path(name).stem().string(), scratch.path());
-    CHECK(result.err == "");
+    CHECK(result.err.empty());
     CHECK(result.out == output);
     CHECK(result.code == 0);
   }

@@ -169,7 +169,7 @@ TEST_CASE("renamed keys, ignorable leftovers, and two keys for one parameter") {
   CHECK(load_error(parameters, scratch.path(), rules) ==
         ": weights don't fit the model: 1 keys the model has no use for: buffer [1]");
   rules.is_ignorable = [](const std::string& name) { return name == "buffer"; };
-  CHECK(load_error(parameters, scratch.path(), rules) == "");
+  CHECK(load_error(parameters, scratch.path(), rules).empty());
   CHECK(parameters[0].second.equal(at::ones({2})));
   save_weights(scratch.path(), {{"a", at::ones({2})}, {"old.a", at::ones({2})}});
   CHECK(load_error(parameters, scratch.path(), rules) ==

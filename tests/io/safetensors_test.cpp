@@ -184,9 +184,9 @@ TEST_CASE("files that are none are refused") {
         "t: offsets leave the file: got [0, 16), wanted within the 15 bytes of data "
         "(is the file cut short?)");
   scratch.write("whole", file_bytes(entry("\"F32\"", "[4]", "[0,16]"), 16));
-  CHECK(error_of("whole") == "");
+  CHECK(error_of("whole").empty());
   scratch.write("bare", file_bytes("{}", 0));
-  CHECK(error_of("bare") == "");
+  CHECK(error_of("bare").empty());
 }
 
 TEST_CASE("a header that isn't one is refused") {
@@ -200,7 +200,7 @@ TEST_CASE("a header that isn't one is refused") {
         "m: __metadata__: malformed metadata: got object, wanted an object of strings");
   CHECK(header_error(R"({"__metadata__":"pt"})", 0) ==
         "m: __metadata__: malformed metadata: got string \"pt\", wanted an object of strings");
-  CHECK(header_error(R"({"__metadata__":{"a":"1"}})", 0) == "");
+  CHECK(header_error(R"({"__metadata__":{"a":"1"}})", 0).empty());
 }
 
 TEST_CASE("an entry without its parts, or with parts of the wrong kind, is refused") {
@@ -240,8 +240,8 @@ TEST_CASE("offsets that leave the data, overlap, or leave bytes unowned are refu
   CHECK_THAT(
       header_error(entry("\"F32\"", "[1]", "[18446744073709551612,18446744073709551615]"), 4),
       Contains("offsets leave the file"));
-  CHECK(header_error(pair_at("[0,4]", "[4,8]"), 8) == "");
-  CHECK(header_error(pair_at("[4,8]", "[0,4]"), 8) == "");  // names needn't follow the data
+  CHECK(header_error(pair_at("[0,4]", "[4,8]"), 8).empty());
+  CHECK(header_error(pair_at("[4,8]", "[0,4]"), 8).empty());  // names needn't follow the data
   CHECK(header_error(pair_at("[0,4]", "[2,6]"), 8) ==
         "m: b: tensors overlap: got begin 2, wanted 4");
   CHECK(header_error(pair_at("[0,4]", "[0,4]"), 4) ==
@@ -262,7 +262,7 @@ TEST_CASE("a size that doesn't fit dtype and shape, or no size at all, is refuse
         size + "12 bytes, wanted 24 bytes for F32 [2, 3]");
   CHECK(header_error(entry("\"BF16\"", "[6]", "[0,24]"), 24) ==
         size + "24 bytes, wanted 12 bytes for BF16 [6]");
-  CHECK(header_error(entry("\"F32\"", "[]", "[0,4]"), 4) == "");
+  CHECK(header_error(entry("\"F32\"", "[]", "[0,4]"), 4).empty());
   const std::string absurd = "m: t: absurd shape: got ";
   CHECK(header_error(entry("\"F32\"", "[4294967296,4294967296]", "[0,0]"), 0) ==
         absurd + "[4294967296, 4294967296]");
@@ -274,7 +274,7 @@ TEST_CASE("a size that doesn't fit dtype and shape, or no size at all, is refuse
         absurd + "[0, 4294967296, 4294967296]");
   CHECK(header_error(entry("\"F32\"", "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]", "[0,4]"), 4) ==
         absurd + "[1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]");
-  CHECK(header_error(entry("\"F32\"", "[5,0]", "[0,0]"), 0) == "");
+  CHECK(header_error(entry("\"F32\"", "[5,0]", "[0,0]"), 0).empty());
 }
 
 }  // namespace

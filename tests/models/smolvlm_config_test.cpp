@@ -107,7 +107,7 @@ TEST_CASE("what a file leaves out has the defaults of transformers' classes") {
 }
 
 TEST_CASE("values of the wrong type are refused") {
-  CHECK(error_of("{}") == "");
+  CHECK(error_of("{}").empty());
   CHECK_THROWS_WITH(parsed("[]"), "c: wrong type: got array, wanted object");
   CHECK(error_of(R"({"vision_config": 3})") ==
         "c: vision_config: wrong type: got number 3, wanted object");

@@ -2,6 +2,10 @@
 // uses.
 #pragma once
 
+#if __has_include(<c10/util/Logging.h>)
+#include <c10/util/Logging.h>  // has a CHECK too: the one that is defined last stays
+#endif
+
 #if __has_include(<catch2/catch_all.hpp>)
 #include <catch2/catch_all.hpp>
 using Catch::Approx;

@@ -84,11 +84,15 @@ TEST_CASE("files without a video stream say what they hold") {
 TEST_CASE("a file that names other files is refused") {
   const ScratchFolder scratch;
   run_tool(encode("-c:v libx264 -g 25 -f hls -hls_time 1 list.m3u8"), scratch.path());
-  CHECK(error_of(scratch.at("list.m3u8")) ==
-        "list.m3u8: a file that names other files: got hls, wanted a video in the file itself");
   run_tool("cp list.m3u8 list.mp4", scratch.path());
-  CHECK(error_of(scratch.at("list.mp4")) ==
-        "list.mp4: a file that names other files: got hls, wanted a video in the file itself");
+  for (const std::string name : {"list.m3u8", "list.mp4"}) {
+    const std::string error = error_of(scratch.at(name));
+    INFO(error);
+    // From FFmpeg 6.1 on a list is no format at all when it is read as bytes without a name.
+    CHECK((error == name + ": not a video: wanted a format that FFmpeg can read" ||
+           error == name + ": a file that names other files: got hls, wanted a video in the file "
+                           "itself"));
+  }
   CHECK(error_of(scratch.write("list.ffconcat", "ffconcat version 1.0\nfile list0.ts\n")) ==
         "list.ffconcat: a file that names other files: got concat, wanted a video in the file "
         "itself");

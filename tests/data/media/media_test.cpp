@@ -96,7 +96,10 @@ TEST_CASE("memory and work are bounded by the file and the bound on pixels") {
   set(std::string("\1\1\0", 3), std::string("\0\1\0\0", 4));
   set(std::string("\1\x42\0", 3), std::string("\0\1\0\0", 4));
   set(std::string("\1\x43\0", 3), std::string("\0\0\0\x10", 4));
-  CHECK(media_error(tiff) == "p: corrupt TIFF file: got tiles of 65536 × 16 for 1 × 65536 pixels");
+  const std::string error = media_error(tiff);
+  const bool is_refused_by_libtiff = error == "p: corrupt TIFF file: got no directory";  // 4.5.1
+  CHECK((is_refused_by_libtiff ||
+         error == "p: corrupt TIFF file: got tiles of 65536 × 16 for 1 × 65536 pixels"));
 }
 
 TEST_CASE("truncated files are refused") {

@@ -92,7 +92,7 @@ TEST_CASE("files and windows that can't be used are refused by name") {
 }
 
 TEST_CASE("options out of range, or without effect, are refused by name") {
-  CHECK(sampling_error({}) == "");
+  CHECK(sampling_error({}).empty());
   CHECK(sampling_error({.strategy = "best"}) ==
         "video_strategy: value out of range: got 'best', wanted model, uniform, scene, times");
   CHECK(sampling_error({.fps = 0}) == "video_fps: value out of range: got 0, wanted more than 0");
