@@ -20,7 +20,7 @@
 
 namespace vlm {
 
-// Whether the two can be called: by this processor, for x or dy that is contiguous, on the CPU and
+// Whether these can be called: by this processor, for x or dy that is contiguous, on the CPU and
 // has an even number of columns. Weights are contiguous.
 bool can_multiply_in_panels(const at::Tensor& x);
 
