@@ -33,8 +33,8 @@ constexpr std::int64_t kBlockBytes = 4 << 20;    // of converted weights
 constexpr std::int64_t kLeastPiece = 16 * 1024;  // weights that a thread takes at a time,
 constexpr std::int64_t kMostPiece = 128 * 1024;  // an eighth of its share if that is between
 
-// Weights come from memory into the second cache while those before them are multiplied. Asking for
-// them in the first cache instead takes half as long again: it waits for too few lines at a time.
+// Weights come from memory into the second cache while those before them are multiplied. The first
+// one waits for too few lines at a time.
 constexpr std::int64_t kRowsAhead = 8;
 
 constexpr std::int64_t kStep = 2 * kLanes;  // weights in a vector of words
