@@ -161,20 +161,18 @@ Fields AugmentConfig::fields() {
 void AugmentConfig::check() const {
   struct Bound {
     const char* name;
-    double value, most;
-    const char* wanted;
+    double value, end;
   };
-  const Bound bounds[] = {
-      {"shift", shift, 1, "0 to below 1"},           {"scale", scale, 1, "0 to below 1"},
-      {"stretch", stretch, 1, "0 to below 1"},       {"rotation", rotation, 180, "0 to below 180"},
-      {"brightness", brightness, 1, "0 to below 1"}, {"contrast", contrast, 1, "0 to below 1"},
-      {"saturation", saturation, 1, "0 to below 1"}, {"hue", hue, 0.5, "0 to below 0.5"}};
+  const Bound bounds[] = {{"shift", shift, 1},           {"scale", scale, 1},
+                          {"stretch", stretch, 1},       {"rotation", rotation, 180},
+                          {"brightness", brightness, 1}, {"contrast", contrast, 1},
+                          {"saturation", saturation, 1}, {"hue", hue, 0.5}};
   for (const Bound& bound : bounds) {
-    if (bound.value >= 0 && bound.value < bound.most) continue;
+    if (bound.value >= 0 && bound.value < bound.end) continue;
     throw Error({.what = "value out of range",
                  .where = concat("augmentation.", bound.name),
                  .got = concat(bound.value),
-                 .wanted = bound.wanted});
+                 .wanted = concat("0 to below ", bound.end)});
   }
 }
 

@@ -73,12 +73,11 @@ void KvCache::begin_extend(const std::vector<std::int64_t>& rows,
                            const std::vector<std::int64_t>& counts) {
   pass_ = {.places = rows, .counts = counts, .tokens = largest(counts)};
   std::vector<std::int64_t> begins;
-  std::int64_t tail_tokens = 0;
   for (const std::int64_t row : rows) {
     begins.push_back(prefix_length(row / rows_per_group_) + tail_length(row));
-    tail_tokens = std::max(tail_tokens, tail_length(row) + pass_.tokens);
+    pass_.tail_tokens = std::max(pass_.tail_tokens, tail_length(row) + pass_.tokens);
   }
-  reserve(0, 0, tail_tokens);
+  reserve(0, 0, pass_.tail_tokens);
   const auto longs = at::TensorOptions(at::kLong).device(options_.device());
   pass_.positions = at::tensor(begins, at::kLong).to(options_.device()).unsqueeze(1) +
                     at::arange(pass_.tokens, longs);
@@ -103,10 +102,8 @@ void KvCache::lay_out_grid() {
   std::vector<std::int64_t> grid_rows;
   pass_.offset = tail_length(rows.front());
   for (const std::int64_t row : rows) {
-    const std::int64_t tail = tail_length(row);
     grid_rows.push_back(row - first_row);
-    pass_.tail_tokens = std::max(pass_.tail_tokens, tail + pass_.tokens);
-    if (tail != pass_.offset) pass_.offset = -1;
+    if (tail_length(row) != pass_.offset) pass_.offset = -1;
   }
   for (std::int64_t g = 0; g < pass_.groups; ++g) {
     pass_.prefix_tokens = std::max(pass_.prefix_tokens, prefix_length(pass_.first_group + g));

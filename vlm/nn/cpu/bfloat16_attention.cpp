@@ -21,10 +21,6 @@ namespace {
 constexpr std::int64_t kBlockQueries = 64;
 constexpr std::int64_t kBlockKeys = 512;  // a block of scores is 128 kB
 
-std::int64_t round_up(std::int64_t value, std::int64_t step) {
-  return (value + step - 1) / step * step;
-}
-
 // One head's queries, keys or values.
 FloatRows head_of(const at::Tensor& t, std::int64_t batch, std::int64_t head) {
   return {.data = t.const_data_ptr<float>() + batch * t.stride(0) + head * t.stride(1),

@@ -19,10 +19,6 @@ constexpr std::int64_t kPieceRows = 256;        // of the left side, that a thre
 constexpr std::int64_t kDepth = 2048;           // summands at a time: both sides stay in the cache
 constexpr std::int64_t kRoundedValues = 65536;  // that a thread rounds at a time
 
-std::int64_t divide_up(std::int64_t value, std::int64_t step) {
-  return (value + step - 1) / step;
-}
-
 // y[m, n] = block[n, m] + bias[n] for a block [count, width] of which `rows` columns are wanted.
 struct TransposedBlock {
   const float* data;

@@ -18,10 +18,6 @@ constexpr std::int64_t kChunkKeys = 256;
 constexpr std::int64_t kSerialWork = 64 * 1024;  // products that aren't worth another thread
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
-VLM_INLINE std::int64_t round_up(std::int64_t count) {
-  return (count + kLanes - 1) / kLanes * kLanes;
-}
-
 // Keys and values of one head, [count, depth] each.
 struct Chunk {
   const float *keys, *values;
@@ -59,7 +55,7 @@ VLM_INLINE void score_keys(const Chunk& chunk, const float* q, std::int64_t coun
                                            : multiply_keys<true>(keys, chunk.depth, last, q);
     std::memcpy(scores + j, &found, sizeof found);
   }
-  std::fill(scores + count, scores + round_up(count), kNothing);
+  std::fill(scores + count, scores + round_up(count, kLanes), kNothing);
 }
 
 // `Width` vectors of the weighted sum of values.
@@ -120,7 +116,7 @@ VLM_CLONES void join_chunks(const float* found, std::int64_t step, std::int64_t 
 }
 
 std::int64_t chunks_of(std::int64_t keys) {
-  return (keys + kChunkKeys - 1) / kChunkKeys;
+  return divide_up(keys, kChunkKeys);
 }
 
 class CachedAttention {

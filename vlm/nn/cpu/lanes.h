@@ -17,6 +17,14 @@ using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
 using Words = std::uint32_t __attribute__((vector_size(kLanes * sizeof(std::uint32_t))));
 using Halves = std::uint16_t __attribute__((vector_size(kLanes * sizeof(std::uint16_t))));
 
+VLM_INLINE std::int64_t divide_up(std::int64_t value, std::int64_t step) {
+  return (value + step - 1) / step;
+}
+
+VLM_INLINE std::int64_t round_up(std::int64_t value, std::int64_t step) {
+  return divide_up(value, step) * step;
+}
+
 constexpr int kSecondCache = 1;  // __builtin_prefetch's name for it
 
 template <typename Lanes>
