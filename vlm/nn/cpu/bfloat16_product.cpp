@@ -87,7 +87,7 @@ class PackedRows {
   PackedRows(std::int64_t rows, std::int64_t depth)
       : rows_(rows),
         depth_(depth),
-        words_(at::empty({divide_up(rows, kPanel) * kPanel, depth}, at::kBFloat16)) {
+        words_(at::empty({round_up(rows, kPanel), depth}, at::kBFloat16)) {
     TORCH_CHECK(depth % 2 == 0, "products in panels: ", depth,
                 " summands, an even number is wanted");
   }
@@ -102,14 +102,13 @@ class PackedRows {
     });
   }
 
+  std::int64_t rows() const { return rows_; }
   std::int64_t depth() const { return depth_; }
   std::int64_t panels() const { return divide_up(rows_, kPanel); }
   std::int64_t rows_of(std::int64_t panel) const {
     return std::min(kPanel, rows_ - panel * kPanel);
   }
-  std::int64_t width_of(std::int64_t panel) const {
-    return divide_up(rows_of(panel), kLanes) * kLanes;
-  }
+  std::int64_t width_of(std::int64_t panel) const { return round_up(rows_of(panel), kLanes); }
   std::uint16_t* words(std::int64_t panel) const {
     return static_cast<std::uint16_t*>(words_.data_ptr()) + panel * kPanel * depth_;
   }
@@ -176,11 +175,10 @@ const float* bias_of(const WeightAndBias& map, std::int64_t first) {
   return map.bias.defined() ? map.bias.const_data_ptr<float>() + first : nullptr;
 }
 
-std::vector<at::Tensor> multiply_each(const PackedRows& x, std::int64_t rows,
-                                      const std::vector<WeightAndBias>& maps) {
+std::vector<at::Tensor> multiply_each(const PackedRows& x, const std::vector<WeightAndBias>& maps) {
   std::vector<at::Tensor> results;
   for (const WeightAndBias& map : maps) {
-    results.push_back(at::empty({rows, map.weight.size(0)}, at::kFloat));
+    results.push_back(at::empty({x.rows(), map.weight.size(0)}, at::kFloat));
   }
   multiply(x, maps, 1, [&](const ProductBlock& block) {
     at::Tensor& y = results[block.map];
@@ -214,17 +212,21 @@ VLM_CLONES void store_gelu(const ProductBlock& block, const float* bias, std::in
   }
 }
 
+VLM_INLINE Floats gated(const float* gate, const float* up, float gate_bias, float up_bias) {
+  return silu_of(load_lanes<Floats>(gate) + gate_bias) * (load_lanes<Floats>(up) + up_bias);
+}
+
 // silu(gate) · up as rows of a right side, for the block of the gate and that of up.
 VLM_CLONES void store_gated(const ProductBlock& block, const float* gate_bias, const float* up_bias,
                             std::int64_t width, std::uint16_t* to) {
-  const auto gated = [&](std::int64_t n, std::int64_t m) {
-    const float* gate = block.data + n * width + m;
-    return silu_of(load_lanes<Floats>(gate) + (gate_bias ? gate_bias[n] : 0.0F)) *
-           (load_lanes<Floats>(gate + block.step) + (up_bias ? up_bias[n] : 0.0F));
-  };
   for (std::int64_t n = 0; n < block.count; n += 2) {
-    for (std::int64_t m = 0; m < width; m += kLanes, to += 2 * kLanes) {
-      store_pairs(gated(n, m), gated(n + 1, m), to);
+    const float* gate = block.data + n * width;
+    for (std::int64_t m = 0; m < width; m += kLanes, gate += kLanes, to += 2 * kLanes) {
+      const float* up = gate + block.step;
+      store_pairs(gated(gate, up, gate_bias ? gate_bias[n] : 0.0F, up_bias ? up_bias[n] : 0.0F),
+                  gated(gate + width, up + width, gate_bias ? gate_bias[n + 1] : 0.0F,
+                        up_bias ? up_bias[n + 1] : 0.0F),
+                  to);
     }
   }
 }
@@ -237,7 +239,7 @@ bool can_multiply_in_panels(const at::Tensor& x) {
 }
 
 std::vector<at::Tensor> panel_linears(const at::Tensor& x, const std::vector<WeightAndBias>& maps) {
-  return multiply_each(PackedRows(x), x.size(0), maps);
+  return multiply_each(PackedRows(x), maps);
 }
 
 at::Tensor panel_gelu_mlp(const at::Tensor& x, const WeightAndBias& fc1, const WeightAndBias& fc2) {
@@ -247,7 +249,7 @@ at::Tensor panel_gelu_mlp(const at::Tensor& x, const WeightAndBias& fc1, const W
     store_gelu(block, bias_of(fc1, block.first), width,
                between.words(block.panel) + block.first * width);
   });
-  return multiply_each(between, x.size(0), {fc2})[0];
+  return multiply_each(between, {fc2})[0];
 }
 
 at::Tensor panel_gated_mlp(const at::Tensor& x, const WeightAndBias& gate, const WeightAndBias& up,
@@ -258,7 +260,7 @@ at::Tensor panel_gated_mlp(const at::Tensor& x, const WeightAndBias& gate, const
     store_gated(block, bias_of(gate, block.first), bias_of(up, block.first), width,
                 between.words(block.panel) + block.first * width);
   });
-  return multiply_each(between, x.size(0), {down})[0];
+  return multiply_each(between, {down})[0];
 }
 
 at::Tensor panel_times(const at::Tensor& dy, const at::Tensor& weight) {
