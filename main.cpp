@@ -50,9 +50,11 @@ void add_shared_options(CLI::App& command, vlm::RuntimeOptions& runtime, std::st
   command.add_option("--device", runtime.device, "auto, cpu, cuda or cuda:N")
       ->capture_default_str();
   command
-      .add_option("--dtype", runtime.dtype,
-                  "auto, float32 or bfloat16; auto is bfloat16 for models stored so, where the "
-                  "device is quick with it, else float32")
+      .add_option(
+          "--dtype", runtime.dtype,
+          "auto, float32, bfloat16 or int8; auto is bfloat16 for models stored so, where the "
+          "device is quick with it, else float32; int8 rounds to 8 bits, to run models on "
+          "a CPU")
       ->capture_default_str();
   command.add_option("--threads", runtime.threads, "CPU threads; 0: as many as the machine has")
       ->capture_default_str();

@@ -16,13 +16,15 @@ Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime) {
   // A vocabulary takes as long to read as the weights of a small model to map.
   auto processor = std::async(std::launch::async, [&] { return load_processor(folder); });
   const bool is_merged = !choice.adapter.empty();
-  LoadOptions options{.dtype = runtime.dtype, .device = device};
-  // An adapter is added to weights as wide as they are multiplied.
+  const bool is_int8 = runtime.dtype == "int8";
+  // An adapter is added to weights as wide as they are multiplied, or before they become 8 bits.
+  LoadOptions options{.dtype = is_merged && is_int8 ? "bfloat16" : runtime.dtype, .device = device};
   options.mixed_precision = !is_merged || compute_dtype(folder, options) == at::kBFloat16;
   ModelPtr model = load_model(folder, options);
   if (is_merged) {
     load_adapter(model->module(), choice.adapter);
     merge_lora(model->module());
+    if (is_int8) store_int8(*model);
   }
   Session session{.model = model, .generation = load_generation_options(folder)};
   session.generator = std::make_unique<Generator>(model, processor.get());

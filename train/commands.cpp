@@ -114,6 +114,11 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
                  .where = "merge",
                  .wanted = "--adapter, or --dtype to store the model in"});
   }
+  if (runtime.dtype == "int8") {
+    throw Error({.what = "checkpoints aren't stored in 8 bits",
+                 .where = "--dtype int8",
+                 .wanted = "float32 or bfloat16; commands that run a model take int8"});
+  }
   const auto folder = find_or_pull_model(options.model);
   if (std::filesystem::exists(options.output) &&
       std::filesystem::equivalent(folder, options.output)) {

@@ -40,6 +40,11 @@ ModelPtr load_base(const TrainConfig& config, const std::filesystem::path& folde
 
 LoadOptions base_options(const TrainConfig& config, const LoraConfig& lora,
                          const RuntimeOptions& runtime, at::Device device) {
+  if (runtime.dtype == "int8") {
+    throw Error({.what = "8 bits are for running models",
+                 .where = "--dtype int8",
+                 .wanted = "auto, float32 or bfloat16, or method qlora"});
+  }
   LoadOptions options{.dtype = runtime.dtype, .device = device};
   // Small updates vanish in bfloat16 weights: what is trained is float32 unless asked otherwise.
   if (config.method == "full" && options.dtype == "auto") options.dtype = "float32";

@@ -122,6 +122,21 @@ TEST_CASE("LoRA learns four samples by heart; generate, evaluate and merge repea
               folder.path());
   CHECK(merged.out == " in Rome\n");
 
+  // In 8 bits the adapter is merged first.
+  const ProgramResult rounded =
+      run_vlm("generate" + model + "--adapter adapter --dtype int8 --image " +
+                  fixture("pictures/wide.png").string() + " --prompt 'Where?'",
+              folder.path());
+  CHECK(rounded.out == " in Rome\n");
+  for (const std::string& command :
+       {"merge" + model + "--adapter adapter --output no --dtype int8",
+        std::string("finetune config.json --dtype int8 --device cpu --set output_dir=no")}) {
+    const ProgramResult refused = run_vlm(command, folder.path());
+    CHECK(refused.code == 1);
+    CHECK_THAT(refused.err, Contains("--dtype int8"));
+    CHECK_FALSE(std::filesystem::exists(folder.path() / "no/model.safetensors"));
+  }
+
   // Without an adapter only the dtype changes.
   const ProgramResult nothing = run_vlm("merge --model merged --output half", folder.path());
   CHECK(nothing.code != 0);

@@ -8,8 +8,10 @@
 #include "tests/support/tensors.h"
 #include "vlm/core/json.h"
 #include "vlm/io/checkpoint.h"
+#include "vlm/models/picture_cache.h"
 #include "vlm/models/smolvlm.h"
 #include "vlm/nn/cpu/bfloat16_linear.h"
+#include "vlm/nn/cpu/int8/int8_weight.h"
 #include "vlm/nn/layers.h"
 
 namespace vlm {
@@ -129,6 +131,55 @@ TEST_CASE("a mixed model multiplies in bfloat16 where dtype and processor say so
     return model.logits(model.decode(model.embed(ids, {}), {}, nullptr));
   };
   check_close(run(*narrow), run(*wide), 0.05);
+}
+
+TEST_CASE("a model in 8 bits: linear layers but the head, near float32, without their weights") {
+  const at::NoGradGuard no_grad;
+  const auto load = [](const char* folder, const char* dtype) {
+    return load_model(fixture(folder), {.dtype = dtype, .mixed_precision = true});
+  };
+  const at::Tensor ids = at::arange(20, 120).unsqueeze(0);
+  const at::Tensor pixels = at::rand({2, 3, 32, 32}) * 2 - 1;
+  for (const char* folder : {"smolvlm_tiny", "idefics3_tiny"}) {
+    INFO(folder);
+    const ModelPtr wide = load(folder, "float32"), narrow = load(folder, "int8");
+    CHECK(narrow->dtype() == at::kFloat);
+    std::size_t linears = 0;
+    const auto original = wide->module().named_modules();
+    for (const auto& item : narrow->module().named_modules()) {
+      const auto linear = std::dynamic_pointer_cast<Linear>(item.value());
+      if (!linear) continue;
+      if (item.key() == "lm_head") {
+        CHECK(linear->weight.scalar_type() == at::kBFloat16);
+        continue;
+      }
+      ++linears;
+      REQUIRE(linear->int8());
+      const auto whole = std::dynamic_pointer_cast<Linear>(original[item.key()]);
+      CHECK(linear->dense_weight().equal(dequantize_int8(quantize_int8(whole->weight))));
+    }
+    CHECK(linears > 10);
+    const auto run = [&](VisionLanguageModel& model) {
+      return model.logits(model.decode(model.embed(ids, {}), {}, nullptr));
+    };
+    check_close(run(*narrow), run(*wide), 0.1);
+    check_close(narrow->encode_images(pixels, {}), wide->encode_images(pixels, {}), 0.1);
+    // Features of one don't pass for the other's.
+    CHECK(digest_picture_side(*narrow) != digest_picture_side(*wide));
+
+    // A model that was changed after it was loaded comes to the same.
+    const ModelPtr late = load(folder, "bfloat16");
+    store_int8(*late);
+    const ModelPtr rounded = load(folder, "bfloat16");
+    const auto expected = rounded->module().named_modules();
+    for (const auto& item : late->module().named_modules()) {
+      const auto linear = std::dynamic_pointer_cast<Linear>(item.value());
+      if (!linear || item.key() == "lm_head") continue;
+      const auto whole = std::dynamic_pointer_cast<Linear>(expected[item.key()]);
+      CHECK(linear->dense_weight().equal(dequantize_int8(quantize_int8(whole->weight))));
+    }
+  }
+  CHECK_THROWS(load_model(fixture("smolvlm_tiny"), {.dtype = "int8"}));
 }
 
 TEST_CASE("bfloat16 on the CPU stays near float32") {

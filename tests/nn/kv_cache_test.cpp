@@ -198,8 +198,8 @@ TEST_CASE("runtime options that can't be met are refused") {
   CHECK(prepare_runtime({.device = "cpu"}).is_cpu());
   CHECK_THROWS_WITH(prepare_runtime({.device = "tpu"}),
                     "unknown device: got 'tpu', wanted auto, cpu, cuda or cuda:N");
-  CHECK_THROWS_WITH(prepare_runtime({.dtype = "int8"}),
-                    "unknown dtype: got 'int8', wanted auto, float32 or bfloat16");
+  CHECK_THROWS_WITH(prepare_runtime({.dtype = "int4"}),
+                    "unknown dtype: got 'int4', wanted auto, float32, bfloat16 or int8");
   CHECK_THROWS_WITH(prepare_runtime({.threads = -1}), Contains("--threads: value out of range"));
   CHECK(peak_rss_mb() > 1);
 }

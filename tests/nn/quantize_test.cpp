@@ -116,7 +116,7 @@ TEST_CASE("frozen weights multiplied in bfloat16: near the wide ones, forward an
   at::manual_seed(7);
   const at::Tensor x = at::randn({2, 80, 64}), bias = at::randn({32});
   Linear nf4(64, 32, true), half(64, 32, true);
-  nf4.quantize(at::randn({32, 64}));
+  nf4.store_nf4(at::randn({32, 64}));
   half.weight.set_data(at::randn({32, 64}).to(at::kBFloat16));
   for (Linear* linear : {&nf4, &half}) {
     const auto run = [&](at::ScalarType product_dtype) {
@@ -147,7 +147,7 @@ TEST_CASE("a Linear goes into NF4 and back; in NF4 it has no weight parameter") 
   at::manual_seed(4);
   const at::Tensor value = at::randn({16, 32});
   Linear linear(32, 16, true);
-  linear.quantize(value);
+  linear.store_nf4(value);
   CHECK(linear.named_parameters().size() == 1);
   CHECK(linear.named_buffers().size() == 4);
   CHECK_FALSE(linear.weight.defined());

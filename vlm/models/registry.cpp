@@ -10,9 +10,11 @@
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
 #include "vlm/io/checkpoint.h"
+#include "vlm/io/convert.h"
 #include "vlm/models/smolvlm.h"
 #include "vlm/models/smolvlm_processor.h"
 #include "vlm/nn/cpu/bfloat16_linear.h"
+#include "vlm/nn/cpu/int8/int8_weight.h"
 #include "vlm/nn/layers.h"
 
 namespace vlm {
@@ -55,7 +57,7 @@ at::ScalarType stored_dtype(const Json& config) {
 }
 
 at::ScalarType choose_dtype(const Json& config, const LoadOptions& options) {
-  if (options.dtype == "float32") return at::kFloat;
+  if (options.dtype == "float32" || options.dtype == "int8") return at::kFloat;
   if (options.dtype == "bfloat16") return at::kBFloat16;
   if (options.dtype == "stored") return stored_dtype(config);
   TORCH_CHECK(options.dtype == "auto", "unknown dtype ", options.dtype);
@@ -65,7 +67,7 @@ at::ScalarType choose_dtype(const Json& config, const LoadOptions& options) {
 
 at::ScalarType choose_compute_dtype(const Json& config, const LoadOptions& options) {
   const bool is_bfloat16 =
-      options.dtype == "bfloat16" ||
+      options.dtype == "bfloat16" || options.dtype == "int8" ||
       (options.dtype == "auto" && stored_dtype(config) == at::kBFloat16 && has_bfloat16_products());
   return is_bfloat16 ? at::kBFloat16 : at::kFloat;
 }
@@ -131,26 +133,49 @@ void use_bfloat16_products(VisionLanguageModel& model) {
   }
 }
 
-// Makes the rules store the model's matrices in NF4 and bfloat16.
-void quantize_while_loading(const VisionLanguageModel& model, const LoadOptions& options,
-                            LoadRules& rules) {
-  std::map<std::string, std::shared_ptr<Linear>> quantized;
+// Linear layers that are stored in few bits where that is asked for, by their weights' names: all
+// but the output head.
+std::map<std::string, std::shared_ptr<Linear>> find_quantized(const VisionLanguageModel& model) {
+  std::map<std::string, std::shared_ptr<Linear>> found;
   for (const auto& item : model.module().named_modules()) {
-    const std::string name = item.key() + ".weight";
-    if (options.is_trained && options.is_trained(item.key())) continue;
     const auto linear = std::dynamic_pointer_cast<Linear>(item.value());
-    if (linear && item.key() != "lm_head") {
-      quantized[name] = linear;
-    } else if (linear || dynamic_cast<const Embedding*>(item.value().get())) {
+    if (linear && item.key() != "lm_head") found[item.key() + ".weight"] = linear;
+  }
+  return found;
+}
+
+// Makes the rules store the model's matrices in NF4 and bfloat16.
+void store_nf4_while_loading(const VisionLanguageModel& model, const LoadOptions& options,
+                             LoadRules& rules) {
+  auto quantized = find_quantized(model);
+  for (const std::string& name : find_matrices(model)) {
+    if (options.is_trained && options.is_trained(name.substr(0, name.rfind('.')))) {
+      quantized.erase(name);
+    } else if (!quantized.count(name) && !name.ends_with("position_embedding.weight")) {
       // A position embedding is added to, not looked up alone, and is small.
-      if (!name.ends_with("position_embedding.weight")) rules.narrowed.insert(name);
+      rules.narrowed.insert(name);
     }
   }
   rules.take = [quantized, device = rules.device](const std::string& name,
                                                   const at::Tensor& value) {
     const auto found = quantized.find(name);
     if (found == quantized.end()) return false;
-    found->second->quantize(value.to(device));
+    found->second->store_nf4(value.to(device));
+    return true;
+  };
+}
+
+bool fits_int8(const Linear& linear) {
+  return linear.in_features() <= kMostInt8Depth;
+}
+
+// Makes the rules store linear layers in 8 bits.
+void store_int8_while_loading(const VisionLanguageModel& model, LoadRules& rules) {
+  rules.take = [quantized = find_quantized(model)](const std::string& name,
+                                                   const at::Tensor& value) {
+    const auto found = quantized.find(name);
+    if (found == quantized.end() || !fits_int8(*found->second)) return false;
+    found->second->store_int8(value);
     return true;
   };
 }
@@ -196,7 +221,11 @@ ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {
   const bool is_mixed = options.mixed_precision && options.device.is_cpu();
   const at::ScalarType compute = choose_compute_dtype(config, options);
   if (is_mixed) mix_while_loading(*model, options, compute, rules);
-  if (options.quantize_nf4) quantize_while_loading(*model, options, rules);
+  if (options.quantize_nf4) store_nf4_while_loading(*model, options, rules);
+  if (options.dtype == "int8") {
+    TORCH_CHECK(is_mixed, "8 bits are for running models on a CPU");
+    store_int8_while_loading(*model, rules);
+  }
   NamedTensors parameters;
   for (auto& item : model->module().named_parameters())
     parameters.emplace_back(item.key(), item.value());
@@ -208,6 +237,15 @@ ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {
   }
   model->module().eval();
   return model;
+}
+
+void store_int8(VisionLanguageModel& model) {
+  for (const auto& [name, linear] : find_quantized(model)) {
+    if (!fits_int8(*linear)) continue;
+    const at::Tensor wide = linear->dense_weight();
+    linear->store_int8(wide);
+    drop_unchanged_pages({{name, wide}});
+  }
 }
 
 at::ScalarType compute_dtype(const fs::path& folder, const LoadOptions& options) {

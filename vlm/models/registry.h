@@ -13,7 +13,9 @@ namespace vlm {
 
 struct LoadOptions {
   // "float32", "bfloat16", "stored" (what config.json names), or "auto": that too on a GPU, with
-  // float16 computed in bfloat16; float32 on a CPU, but see mixed_precision.
+  // float16 computed in bfloat16; float32 on a CPU, but see mixed_precision. "int8", for mixed
+  // precision alone: linear layers but the output head are stored and multiplied in 8 bits
+  // (vlm/nn/cpu/int8), the other matrices in bfloat16.
   std::string dtype = "auto";
   at::Device device = at::kCPU;
   // On a CPU, for models that are only run or whose base is frozen: projections and embeddings may
@@ -36,8 +38,13 @@ ModelPtr make_model(const std::filesystem::path& folder);
 // The model with the folder's weights, in evaluation mode.
 ModelPtr load_model(const std::filesystem::path& folder, const LoadOptions& options);
 
-// What dtype asks for a mixed model's matrices on a CPU: bfloat16 by its name, or by "auto" where
-// they are stored so and the processor has such products; else float32.
+// Stores a loaded model's linear layers as dtype "int8" does: for one that adapters were merged
+// into.
+void store_int8(VisionLanguageModel& model);
+
+// What dtype asks for a mixed model's matrices on a CPU: bfloat16 by its name, with "int8" (for
+// those that aren't in 8 bits), or by "auto" where they are stored so and the processor has such
+// products; else float32.
 at::ScalarType compute_dtype(const std::filesystem::path& folder, const LoadOptions& options);
 
 // The processor that belongs to the model.

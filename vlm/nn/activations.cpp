@@ -34,37 +34,56 @@ class GatedSilu : public torch::autograd::Function<GatedSilu> {
 };
 
 VLM_CLONES void gelu_all(float* x, std::int64_t count) {
-  std::int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    const Floats y = gelu_of(load_lanes<Floats>(x + i));
-    std::memcpy(x + i, &y, sizeof y);
+  for (std::int64_t i = 0; i < count; i += kLanes) {
+    store_some(gelu_of(load_some(x + i, count - i)), x + i, count - i);
   }
-  if (i == count) return;
-  Floats rest = {};
-  const auto bytes = static_cast<std::size_t>(count - i) * sizeof(float);
-  std::memcpy(&rest, x + i, bytes);
-  rest = gelu_of(rest);
-  std::memcpy(x + i, &rest, bytes);
+}
+
+VLM_CLONES void gate_all(float* gate, const float* up, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; i += kLanes) {
+    const Floats y = silu_of(load_some(gate + i, count - i)) * load_some(up + i, count - i);
+    store_some(y, gate + i, count - i);
+  }
+}
+
+// Between products that round, the quick exponential is as good as the exact one.
+bool is_quick(const at::Tensor& x, at::ScalarType product_dtype) {
+  return product_dtype != at::kFloat && x.is_cpu() && x.scalar_type() == at::kFloat &&
+         x.is_contiguous();
+}
+
+// Calls work(first value, count) for pieces of `total` values.
+template <typename Work>
+void over_values(std::int64_t total, const Work& work) {
+  run_pieces(divide_up(total, kPieceValues), [&](std::int64_t i) {
+    work(i * kPieceValues, std::min(kPieceValues, total - i * kPieceValues));
+  });
 }
 
 }  // namespace
 
 at::Tensor gated_silu(at::Tensor gate, const at::Tensor& up, at::ScalarType product_dtype) {
-  if (!c10::GradMode::is_enabled()) return at::silu_(gate).mul_(up);
+  if (!c10::GradMode::is_enabled()) {
+    if (!is_quick(gate, product_dtype) || !is_quick(up, product_dtype)) {
+      return at::silu_(gate).mul_(up);
+    }
+    auto* gates = gate.mutable_data_ptr<float>();
+    const auto* ups = up.const_data_ptr<float>();
+    over_values(gate.numel(), [&](std::int64_t first, std::int64_t count) {
+      gate_all(gates + first, ups + first, count);
+    });
+    return gate;
+  }
   const bool is_narrowed = product_dtype == at::kBFloat16 && gate.scalar_type() == at::kFloat;
   return GatedSilu::apply(gate, up, is_narrowed ? at::kBFloat16 : gate.scalar_type());
 }
 
 at::Tensor gelu_tanh(at::Tensor x, at::ScalarType product_dtype) {
   if (c10::GradMode::is_enabled()) return at::gelu(x, "tanh");
-  const bool is_quick = product_dtype == at::kBFloat16 && x.is_cpu() &&
-                        x.scalar_type() == at::kFloat && x.is_contiguous();
-  if (!is_quick) return at::gelu_(x, "tanh");
+  if (!is_quick(x, product_dtype)) return at::gelu_(x, "tanh");
   auto* values = x.mutable_data_ptr<float>();
-  const std::int64_t count = x.numel();
-  run_pieces((count + kPieceValues - 1) / kPieceValues, [&](std::int64_t i) {
-    gelu_all(values + i * kPieceValues, std::min(kPieceValues, count - i * kPieceValues));
-  });
+  over_values(x.numel(),
+              [&](std::int64_t first, std::int64_t count) { gelu_all(values + first, count); });
   return x;
 }
 

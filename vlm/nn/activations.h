@@ -1,7 +1,9 @@
 // The non-linear parts of MLPs.
 //
 // Where no gradient is recorded, results take the memory of what they are made of. `product_dtype`
-// is what the layers before and behind multiply in (layers.h).
+// is what the layers before and behind multiply in (layers.h). Between products that round, and
+// without a gradient, exponentials on a CPU are within 3e-6 of the exact ones, which is many times
+// quicker.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,8 +16,7 @@ namespace vlm {
 at::Tensor gated_silu(at::Tensor gate, const at::Tensor& up,
                       at::ScalarType product_dtype = at::kFloat);
 
-// GELU by tanh. Between products in bfloat16, and without a gradient, by an exponential within
-// 3e-6 of the exact one, which is many times quicker on a CPU.
+// GELU by tanh.
 at::Tensor gelu_tanh(at::Tensor x, at::ScalarType product_dtype = at::kFloat);
 
 }  // namespace vlm

@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "vlm/nn/cpu/bfloat16_linear.h"
+#include "vlm/nn/cpu/int8/int8_linear.h"
 #include "vlm/nn/cpu/onednn_linear.h"
 #include "vlm/nn/frozen_linear.h"
 #include "vlm/nn/lora/lora.h"
@@ -20,6 +21,7 @@ namespace vlm {
 namespace {
 
 constexpr const char* kMagnitude = "lora_magnitude_vector";
+constexpr const char* kQuantized = "quantized";
 
 }  // namespace
 
@@ -38,6 +40,11 @@ at::Tensor Linear::multiply(const at::Tensor& x, const at::Tensor& added) const 
     return nf4_linear(x, nf4_, added,
                       x.scalar_type() == at::kFloat ? product_dtype : x.scalar_type());
   }
+  if (int8_) {
+    TORCH_CHECK(!c10::GradMode::is_enabled() || !x.requires_grad(),
+                "a weight in 8 bits passes no gradient");
+    return int8_linears(x, {{int8_.get(), added}})[0];
+  }
   const bool is_mixed = weight.scalar_type() == at::kBFloat16 && x.scalar_type() == at::kFloat;
   if (is_mixed) return frozen_bfloat16_linear(x, weight, added, product_dtype);
   const bool is_plain =
@@ -49,7 +56,8 @@ at::Tensor Linear::multiply(const at::Tensor& x, const at::Tensor& added) const 
 }
 
 bool Linear::is_plain_bfloat16(at::ScalarType dtype) const {
-  return !lora_ && !nf4_ && weight.scalar_type() == at::kBFloat16 && product_dtype == dtype;
+  return !lora_ && weight.defined() && weight.scalar_type() == at::kBFloat16 &&
+         product_dtype == dtype;
 }
 
 void Linear::set_lora(std::shared_ptr<LoraBranch> branch) {
@@ -66,39 +74,58 @@ void Linear::set_lora(std::shared_ptr<LoraBranch> branch) {
   }
 }
 
-void Linear::quantize(const at::Tensor& value) {
-  TORCH_CHECK(value.size(0) == out_features_ && value.size(1) == in_features_,
-              "quantize: ", value.sizes());
-  const bool is_first = !nf4_;
-  nf4_ = std::make_shared<Nf4Weight>(quantize_nf4(value));
-  if (is_first) parameters_.erase("weight");
-  weight = at::Tensor();
+void Linear::check_shape(const at::Tensor& value) const {
+  TORCH_CHECK(value.dim() == 2 && value.size(0) == out_features_ && value.size(1) == in_features_,
+              "a weight to store: ", value.sizes(), " instead of [", out_features_, ", ",
+              in_features_, "]");
+}
+
+void Linear::set_quantized(const std::vector<std::pair<const char*, at::Tensor>>& buffers) {
   // A child of its own, as buffers can't be taken back.
-  const auto buffers = std::make_shared<torch::nn::Module>();
-  buffers->register_buffer("codes", nf4_->codes);
-  buffers->register_buffer("absmax", nf4_->absmax.codes);
-  buffers->register_buffer("absmax_scales", nf4_->absmax.scales);
-  buffers->register_buffer("absmax_mean", nf4_->absmax_mean);
-  if (is_first) {
-    register_module("nf4", buffers);
+  const auto child = std::make_shared<torch::nn::Module>();
+  for (const auto& [name, tensor] : buffers) child->register_buffer(name, tensor);
+  if (weight.defined()) {
+    parameters_.erase("weight");
+    register_module(kQuantized, child);
+    weight = at::Tensor();
   } else {
-    replace_module("nf4", buffers);
+    replace_module(kQuantized, child);
   }
 }
 
-void Linear::set_weight(const at::Tensor& value) {
-  if (!nf4_) return weight.set_data(value);
+void Linear::store_nf4(const at::Tensor& value) {
+  check_shape(value);
+  int8_ = nullptr;
+  nf4_ = std::make_shared<Nf4Weight>(quantize_nf4(value));
+  set_quantized({{"codes", nf4_->codes},
+                 {"absmax", nf4_->absmax.codes},
+                 {"absmax_scales", nf4_->absmax.scales},
+                 {"absmax_mean", nf4_->absmax_mean}});
+}
+
+void Linear::store_int8(const at::Tensor& value) {
+  check_shape(value);
   nf4_ = nullptr;
-  unregister_module("nf4");
+  int8_ = std::make_shared<Int8Weight>(quantize_int8(value));
+  set_quantized({{"codes", int8_->codes}, {"scales", int8_->scales}});
+}
+
+void Linear::set_weight(const at::Tensor& value) {
+  if (weight.defined()) return weight.set_data(value);
+  nf4_ = nullptr;
+  int8_ = nullptr;
+  unregister_module(kQuantized);
   weight = register_parameter("weight", value, /*requires_grad=*/false);
 }
 
 at::Tensor Linear::dense_weight() const {
-  return nf4_ ? dequantize_nf4(*nf4_, at::kFloat) : weight;
+  if (nf4_) return dequantize_nf4(*nf4_, at::kFloat);
+  return int8_ ? dequantize_int8(*int8_) : weight;
 }
 
 at::Device Linear::device() const {
-  return nf4_ ? nf4_->codes.device() : weight.device();
+  if (nf4_) return nf4_->codes.device();
+  return int8_ ? at::Device(at::kCPU) : weight.device();
 }
 
 void Linear::share_weight(const at::Tensor& shared) {
@@ -108,14 +135,21 @@ void Linear::share_weight(const at::Tensor& shared) {
 
 std::vector<at::Tensor> forward_each(const at::Tensor& x,
                                      const std::vector<const Linear*>& layers) {
-  const auto is_plain = [&](const Linear* layer) {
-    return layer->is_plain_bfloat16(layers[0]->product_dtype);
-  };
-  if (!c10::GradMode::is_enabled() && x.is_cpu() && x.scalar_type() == at::kFloat &&
-      std::all_of(layers.begin(), layers.end(), is_plain)) {
-    std::vector<WeightAndBias> maps;
-    for (const Linear* layer : layers) maps.push_back({layer->weight, layer->bias});
-    return bfloat16_linears(x, maps, layers[0]->product_dtype);
+  if (!c10::GradMode::is_enabled() && x.is_cpu() && x.scalar_type() == at::kFloat) {
+    const auto all = [&](const auto& is_so) {
+      return std::all_of(layers.begin(), layers.end(), is_so);
+    };
+    const at::ScalarType dtype = layers[0]->product_dtype;
+    if (all([&](const Linear* layer) { return layer->is_plain_bfloat16(dtype); })) {
+      std::vector<WeightAndBias> maps;
+      for (const Linear* layer : layers) maps.push_back({layer->weight, layer->bias});
+      return bfloat16_linears(x, maps, dtype);
+    }
+    if (all([](const Linear* layer) { return layer->is_plain_int8(); })) {
+      std::vector<Int8Map> maps;
+      for (const Linear* layer : layers) maps.push_back({layer->int8(), layer->bias});
+      return int8_linears(x, maps);
+    }
   }
   std::vector<at::Tensor> results;
   for (const Linear* layer : layers) results.push_back(layer->forward(x));

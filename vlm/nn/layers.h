@@ -12,16 +12,18 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 namespace vlm {
 
 class LoraBranch;
+struct Int8Weight;
 struct Nf4Weight;
 
 // y = x Wᵀ + b, plus the adapter's branch when one is attached. How the weight is stored is a state
-// too: bfloat16 beside float32 inputs, or NF4 (quantize.h). Both take no gradient
-// (frozen_linear.h).
+// too: bfloat16 beside float32 inputs, NF4 (quantize.h), or 8 bits (cpu/int8/int8_weight.h). None
+// of these takes a gradient (frozen_linear.h); with 8 bits none passes to x either.
 class Linear : public torch::nn::Module {
  public:
   Linear(std::int64_t in_features, std::int64_t out_features, bool has_bias);
@@ -36,35 +38,44 @@ class Linear : public torch::nn::Module {
   // Attaches (or with null removes) the branch whose parameters appear as lora_A.weight,
   // lora_B.weight and lora_magnitude_vector.
   void set_lora(std::shared_ptr<LoraBranch> branch);
-  // Stores `value` [out_features, in_features] in NF4 on its device. The weight is then undefined
-  // and no parameter; the stored tensors are buffers of the child "nf4".
-  void quantize(const at::Tensor& value);
+  // Stores `value` [out_features, in_features] in NF4 on its device, or in 8 bits on the CPU. The
+  // weight is then undefined and no parameter; the stored tensors are buffers of the child
+  // "quantized".
+  void store_nf4(const at::Tensor& value);
+  void store_int8(const at::Tensor& value);
   // Makes `value` the weight, a parameter again if it was none.
   void set_weight(const at::Tensor& value);
-  // The weight as numbers of its own dtype, float32 for NF4.
+  // The weight as numbers of its own dtype, float32 if it is quantized.
   at::Tensor dense_weight() const;
   // Uses `shared` [out_features, in_features] as the weight: one parameter under two names.
   void share_weight(const at::Tensor& shared);
 
   // Whether it is only a bfloat16 weight that float32 inputs are multiplied with in `dtype`.
   bool is_plain_bfloat16(at::ScalarType dtype) const;
+  // Whether it is only a weight in 8 bits.
+  bool is_plain_int8() const { return !lora_ && int8_; }
 
   LoraBranch* lora() const { return lora_.get(); }
   const Nf4Weight* nf4() const { return nf4_.get(); }
+  const Int8Weight* int8() const { return int8_.get(); }
 
   std::int64_t in_features() const { return in_features_; }
   std::int64_t out_features() const { return out_features_; }
   at::Device device() const;
 
-  at::Tensor weight;  // [out_features, in_features]; undefined when stored in NF4
+  at::Tensor weight;  // [out_features, in_features]; undefined when quantized
   at::Tensor bias;    // [out_features], undefined when there is none
   // What float32 inputs and a bfloat16 or NF4 weight are multiplied in.
   at::ScalarType product_dtype = at::kFloat;
 
  private:
+  void check_shape(const at::Tensor& value) const;
+  void set_quantized(const std::vector<std::pair<const char*, at::Tensor>>& buffers);
+
   std::int64_t in_features_, out_features_;
   std::shared_ptr<LoraBranch> lora_;
   std::shared_ptr<const Nf4Weight> nf4_;
+  std::shared_ptr<const Int8Weight> int8_;
 };
 
 // What each of the layers makes of x, in fewer steps than one by one where they allow it.

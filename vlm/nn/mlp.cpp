@@ -8,6 +8,7 @@
 
 #include "vlm/nn/activations.h"
 #include "vlm/nn/cpu/bfloat16_product.h"
+#include "vlm/nn/cpu/int8/int8_linear.h"
 #include "vlm/nn/layers.h"
 
 namespace vlm {
@@ -17,6 +18,16 @@ constexpr std::int64_t kManyRows = 64;  // fewer would fill no panel
 
 WeightAndBias map_of(const Linear& layer) {
   return {layer.weight, layer.bias};
+}
+
+Int8Map int8_map_of(const Linear& layer) {
+  return {layer.int8(), layer.bias};
+}
+
+bool are_int8(const std::vector<const Linear*>& layers) {
+  return !c10::GradMode::is_enabled() &&
+         std::all_of(layers.begin(), layers.end(),
+                     [](const Linear* layer) { return layer->is_plain_int8(); });
 }
 
 // x as rows for products in bfloat16 by all of the layers; undefined where there are none.
@@ -42,6 +53,7 @@ at::Tensor shaped_like(const at::Tensor& x, const at::Tensor& y) {
 }  // namespace
 
 at::Tensor gelu_mlp(const at::Tensor& x, const Linear& fc1, const Linear& fc2) {
+  if (are_int8({&fc1, &fc2})) return int8_gelu_mlp(x, int8_map_of(fc1), int8_map_of(fc2));
   const at::Tensor rows = rows_for_panels(x, {&fc1, &fc2});
   if (rows.defined()) return shaped_like(x, panel_gelu_mlp(rows, map_of(fc1), map_of(fc2)));
   return fc2.forward(gelu_tanh(fc1.forward(x), fc1.product_dtype));
@@ -49,6 +61,9 @@ at::Tensor gelu_mlp(const at::Tensor& x, const Linear& fc1, const Linear& fc2) {
 
 at::Tensor gated_mlp(const at::Tensor& x, const Linear& gate, const Linear& up,
                      const Linear& down) {
+  if (are_int8({&gate, &up, &down})) {
+    return int8_gated_mlp(x, int8_map_of(gate), int8_map_of(up), int8_map_of(down));
+  }
   const at::Tensor rows = rows_for_panels(x, {&gate, &up, &down});
   if (rows.defined()) {
     return shaped_like(x, panel_gated_mlp(rows, map_of(gate), map_of(up), map_of(down)));

@@ -1,7 +1,8 @@
 // The MLPs of a block: two linear layers around a non-linear part, which are quicker together.
 //
-// Without a gradient and between products in bfloat16, what is between the layers is made and
-// rounded while it is in the cache (cpu/bfloat16_product.h). Elsewhere one layer follows the other.
+// Without a gradient and between products in bfloat16 or 8 bits, what is between the layers is made
+// while its sums are in the cache (cpu/bfloat16_product.h, cpu/int8/int8_product.h). Elsewhere one
+// layer follows the other.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -6,8 +6,11 @@
 #include <malloc.h>
 #include <sys/resource.h>
 
+#include <algorithm>
+#include <array>
 #include <filesystem>
 #include <fstream>
+#include <string_view>
 
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
@@ -52,16 +55,23 @@ at::Device choose_device(const std::string& name) {
 }  // namespace
 
 at::Device prepare_runtime(const RuntimeOptions& options) {
-  if (options.dtype != "auto" && options.dtype != "float32" && options.dtype != "bfloat16") {
+  constexpr std::array<std::string_view, 4> kDtypes = {"auto", "float32", "bfloat16", "int8"};
+  if (std::find(kDtypes.begin(), kDtypes.end(), options.dtype) == kDtypes.end()) {
     throw Error({.what = "unknown dtype",
                  .got = "'" + options.dtype + "'",
-                 .wanted = "auto, float32 or bfloat16"});
+                 .wanted = "auto, float32, bfloat16 or int8"});
   }
   if (options.threads < 0 || options.threads > 1024) {
     throw Error({.what = "value out of range", .where = "--threads", .wanted = "0 to 1024"});
   }
   if (options.threads > 0) at::set_num_threads(static_cast<int>(options.threads));
   const at::Device device = choose_device(options.device);
+  if (options.dtype == "int8" && !device.is_cpu()) {
+    throw Error({.what = "8 bits are for CPUs",
+                 .where = "--dtype int8",
+                 .got = "device " + device.str(),
+                 .wanted = "--device cpu"});
+  }
   at::manual_seed(static_cast<std::uint64_t>(options.seed.value_or(0)));
   return device;
 }

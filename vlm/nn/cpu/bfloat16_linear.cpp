@@ -1,11 +1,9 @@
 #include "vlm/nn/cpu/bfloat16_linear.h"
 
 #include <ATen/Context.h>
-#include <ATen/Parallel.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/cpu/Utils.h>
 #include <ATen/ops/_unsafe_view.h>
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
@@ -16,118 +14,64 @@
 #include <cstring>
 #include <vector>
 
-#include "vlm/io/parallel.h"
 #include "vlm/nn/cpu/bfloat16_panels.h"
 #include "vlm/nn/cpu/bfloat16_product.h"
+#include "vlm/nn/cpu/few_rows.h"
 #include "vlm/nn/cpu/lanes.h"
-#include "vlm/nn/cpu/onednn_linear.h"
+#include "vlm/nn/cpu/widened_blocks.h"
 
 namespace vlm {
 namespace {
 
 using Tensors = std::vector<at::Tensor>;
 
-constexpr std::int64_t kDirectRows = 64;         // of x; more of them go through a product,
-constexpr std::int64_t kExactRows = 16;          // and these in bfloat16
-constexpr std::int64_t kBlockBytes = 4 << 20;    // of converted weights
-constexpr std::int64_t kLeastPiece = 16 * 1024;  // weights that a thread takes at a time,
-constexpr std::int64_t kMostPiece = 128 * 1024;  // an eighth of its share if that is between
+constexpr std::int64_t kDirectRows = 64;  // of x; more of them go through a product,
+constexpr std::int64_t kExactRows = 16;   // and these in bfloat16
 
-// Weights come from memory into the second cache while those before them are multiplied. The first
-// one waits for too few lines at a time.
-constexpr std::int64_t kRowsAhead = 8;
+// A vector of words holds 32 weights: those of even index in the words' low halves, those of odd
+// index in the high ones. Shift or mask, and each is a float32.
+struct Bfloat16Values {
+  using Value = std::uint16_t;
+  static constexpr std::int64_t kStep = 2 * kLanes;
 
-constexpr std::int64_t kStep = 2 * kLanes;  // weights in a vector of words
+  VLM_INLINE static void load(const Value* from, Floats& evens, Floats& odds) {
+    const Words words = load_lanes<Words>(from);
+    evens = (Floats)(words << 16);
+    odds = (Floats)(words & 0xFFFF0000U);
+  }
 
-VLM_INLINE float widen(std::uint16_t half) {
-  const std::uint32_t word = static_cast<std::uint32_t>(half) << 16;
-  float value;
-  std::memcpy(&value, &word, sizeof value);
-  return value;
-}
-
-struct Product {
-  const float* x;          // [rows, k], split: see split_evens
-  const std::uint16_t* w;  // [n, k]
-  const float* bias;       // [n], or null
-  float* y;                // [rows, n]
-  std::int64_t rows, k, n;
+  VLM_INLINE static float widen(Value half) {
+    const std::uint32_t word = static_cast<std::uint32_t>(half) << 16;
+    float value;
+    std::memcpy(&value, &word, sizeof value);
+    return value;
+  }
 };
 
-// The sums of M rows of x with N rows of w. A vector of words holds 32 weights: those of even index
-// in the words' low halves, those of odd index in the high ones. Shift or mask, and each is a
-// float32.
-template <int M, int N>
-VLM_INLINE void multiply_tile(const Product& p, std::int64_t m, std::int64_t n) {
-  Floats sums[M * N] = {};
-  const std::int64_t whole = p.k / kStep * kStep;
-  const float* x = p.x + m * p.k;
-  const std::uint16_t* w = p.w + n * p.k;
-  for (std::int64_t k = 0; k < whole; k += kStep) {
-    Floats even[N], odd[N];
-#pragma GCC unroll 4
-    for (int j = 0; j < N; ++j) {
-      Words words;
-      std::memcpy(&words, w + j * p.k + k, sizeof words);
-      __builtin_prefetch(w + (j + kRowsAhead) * p.k + k, 0, kSecondCache);
-      even[j] = (Floats)(words << 16);
-      odd[j] = (Floats)(words & 0xFFFF0000U);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < M; ++i) {
-      Floats evens, odds;
-      std::memcpy(&evens, x + i * p.k + k, sizeof evens);
-      std::memcpy(&odds, x + i * p.k + k + kLanes, sizeof odds);
-#pragma GCC unroll 4
-      for (int j = 0; j < N; ++j) {
-        sums[i * N + j] += evens * even[j];
-        sums[i * N + j] += odds * odd[j];
-      }
-    }
-  }
-  const Floats totals = add_lanes(sums);
-  for (int i = 0; i < M; ++i) {
-    for (int j = 0; j < N; ++j) {
-      float sum = p.bias ? p.bias[n + j] : 0.0F;
-      for (std::int64_t k = whole; k < p.k; ++k) sum += x[i * p.k + k] * widen(w[j * p.k + k]);
-      p.y[(m + i) * p.n + n + j] = sum + totals[(i * N + j) * kLanes / (M * N)];
-    }
-  }
-}
+using Product = FewRows<Bfloat16Values>;
 
-template <int N>
-VLM_INLINE void multiply_rows(const Product& p, std::int64_t n) {
-  std::int64_t m = 0;
-  for (; m + 4 <= p.rows; m += 4) multiply_tile<4, N>(p, m, n);
-  for (; m + 2 <= p.rows; m += 2) multiply_tile<2, N>(p, m, n);
-  for (; m < p.rows; ++m) multiply_tile<1, N>(p, m, n);
-}
-
-// Columns `begin` … `end` of y, for all rows of x.
 VLM_CLONES void multiply_columns(const Product& p, std::int64_t begin, std::int64_t end) {
-  const std::uint16_t* first = p.w + begin * p.k;
-  for (std::int64_t i = 0; i < kRowsAhead * p.k; i += kStep) {
-    __builtin_prefetch(first + i, 0, kSecondCache);
-  }
-  std::int64_t n = begin;
-  for (; n + 4 <= end; n += 4) multiply_rows<4>(p, n);
-  for (; n < end; ++n) multiply_rows<1>(p, n);
+  multiply_few_rows(p, begin, end);
 }
 
 VLM_CLONES void widen_all(const std::uint16_t* from, float* to, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) to[i] = widen(from[i]);
+  for (std::int64_t i = 0; i < count; ++i) to[i] = Bfloat16Values::widen(from[i]);
 }
 
-// Rows of W that a thread takes at a time, of matrices with `weights` weights in all.
-std::int64_t piece_rows(std::int64_t weights, std::int64_t k) {
-  const std::int64_t piece =
-      std::clamp(weights / (8 * at::get_num_threads()), kLeastPiece, kMostPiece);
-  return std::max<std::int64_t>(piece / k / 4 * 4, 4);
+NarrowMatrix narrow_matrix(const at::Tensor& weight) {
+  const std::int64_t k = weight.size(1);
+  return {
+      .n = weight.size(0),
+      .k = k,
+      .widen = [words = words_of(weight), k](std::int64_t first, std::int64_t count, float* to) {
+        widen_all(words + first * k, to, count * k);
+      }};
 }
 
-// x [rows, k] with each run of 32 values of a row reordered, those of even index first, as
-// multiply_tile takes them.
+// x [rows, k] with each run of 32 values of a row reordered, those of even index first, as the
+// weights come.
 VLM_CLONES void split_evens(const float* x, std::int64_t rows, std::int64_t k, float* to) {
+  constexpr std::int64_t kStep = Bfloat16Values::kStep;
   const std::int64_t whole = k / kStep * kStep;
   for (std::int64_t i = 0; i < rows; ++i, x += k, to += k) {
     for (std::int64_t begin = 0; begin < whole; begin += kStep) {
@@ -145,86 +89,21 @@ Tensors multiply_directly(const at::Tensor& x, const std::vector<WeightAndBias>&
   thread_local std::vector<float> split;
   split.resize(static_cast<std::size_t>(x.numel()));
   split_evens(x.const_data_ptr<float>(), rows, k, split.data());
-  std::int64_t weights = 0;
-  for (const WeightAndBias& map : maps) weights += map.weight.numel();
-  const std::int64_t step = piece_rows(weights, k);
-
-  struct Piece {
-    std::size_t product;
-    std::int64_t begin, end;  // rows of W
-  };
   Tensors results;
   std::vector<Product> products;
-  std::vector<Piece> pieces;
   for (const auto& [weight, bias] : maps) {
-    const std::int64_t n = weight.size(0);
-    results.push_back(at::empty({rows, n}, x.options()));
-    for (std::int64_t begin = 0; begin < n; begin += step) {
-      pieces.push_back({products.size(), begin, std::min(begin + step, n)});
-    }
+    results.push_back(at::empty({rows, weight.size(0)}, x.options()));
     products.push_back({.x = split.data(),
                         .w = words_of(weight),
+                        .scales = nullptr,
                         .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
                         .y = results.back().mutable_data_ptr<float>(),
                         .rows = rows,
                         .k = k,
-                        .n = n});
+                        .n = weight.size(0)});
   }
-  run_pieces(std::ssize(pieces), [&](std::int64_t i) {
-    const Piece& piece = pieces[static_cast<std::size_t>(i)];
-    multiply_columns(products[piece.product], piece.begin, piece.end);
-  });
+  run_columns(products, multiply_columns);
   return results;
-}
-
-// A buffer for converted weights that lives as long as the calling thread: asking the system for
-// megabytes of fresh pages in every call costs as much as the conversion.
-at::Tensor scratch(std::int64_t rows, std::int64_t k) {
-  thread_local at::Tensor buffer;
-  if (!buffer.defined() || buffer.numel() < rows * k) buffer = at::empty({rows * k}, at::kFloat);
-  return buffer.narrow(0, 0, rows * k).view({rows, k});
-}
-
-// Calls work(block [count, K] float32, first row, count) for blocks that cover the weight.
-template <typename Work>
-void over_blocks(const at::Tensor& weight, const Work& work) {
-  const std::int64_t k = weight.size(1), total = weight.size(0);
-  const std::int64_t step = std::clamp<std::int64_t>(kBlockBytes / 4 / k, 1, total);
-  for (std::int64_t n = 0; n < total; n += step) {
-    const std::int64_t count = std::min(step, total - n);
-    const at::Tensor block = scratch(count, k);
-    const std::int64_t rows = piece_rows(count * k, k);
-    run_pieces((count + rows - 1) / rows, [&](std::int64_t i) {
-      const std::int64_t begin = i * rows, end = std::min(begin + rows, count);
-      widen_all(words_of(weight) + (n + begin) * k, block.mutable_data_ptr<float>() + begin * k,
-                (end - begin) * k);
-    });
-    work(block, n, count);
-  }
-}
-
-at::Tensor multiply_in_blocks(const at::Tensor& x, const at::Tensor& weight,
-                              const at::Tensor& bias) {
-  const bool is_onednn = prefers_onednn(x, x.size(0));
-  at::Tensor y;
-  over_blocks(weight, [&](const at::Tensor& block, std::int64_t n, std::int64_t count) {
-    const at::Tensor added = bias.defined() ? bias.narrow(0, n, count) : bias;
-    const at::Tensor product = is_onednn ? onednn_linear(x, block, added) : at::Tensor();
-    if (is_onednn && count == weight.size(0)) {
-      y = product;
-      return;
-    }
-    if (!y.defined()) y = at::empty({x.size(0), weight.size(0)}, x.options());
-    at::Tensor columns = y.narrow(1, n, count);
-    if (is_onednn) {
-      columns.copy_(product);
-    } else if (added.defined()) {
-      at::addmm_out(columns, added, x, block.t());
-    } else {
-      at::mm_out(columns, x, block.t());
-    }
-  });
-  return y;
 }
 
 at::Tensor multiply_rounded(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
@@ -240,7 +119,7 @@ Tensors multiply(const at::Tensor& x, const std::vector<WeightAndBias>& maps,
   Tensors results;
   for (const auto& [weight, bias] : maps) {
     results.push_back(is_rounded ? multiply_rounded(x, weight, bias)
-                                 : multiply_in_blocks(x, weight, bias));
+                                 : multiply_widened(x, narrow_matrix(weight), bias));
   }
   return results;
 }
@@ -295,10 +174,11 @@ at::Tensor times_bfloat16(const at::Tensor& dy, const at::Tensor& weight,
     dx = at::mm(rows.to(at::kBFloat16), weight).to(at::kFloat);
   } else {
     dx = at::zeros({rows.size(0), weight.size(1)}, dy.options());
-    over_blocks(weight.contiguous(),
-                [&](const at::Tensor& block, std::int64_t n, std::int64_t count) {
-                  dx.addmm_(rows.narrow(1, n, count), block);
-                });
+    const at::Tensor own = weight.contiguous();
+    over_widened_blocks(narrow_matrix(own),
+                        [&](const at::Tensor& block, std::int64_t n, std::int64_t count) {
+                          dx.addmm_(rows.narrow(1, n, count), block);
+                        });
   }
   std::vector<std::int64_t> shape = dy.sizes().vec();
   shape.back() = weight.size(1);

@@ -9,9 +9,9 @@
 
 #include <cstdint>
 
-namespace vlm {
+#include "vlm/nn/cpu/panel_products.h"
 
-constexpr std::int64_t kPanel = 64;  // columns of a right side that are multiplied at once
+namespace vlm {
 
 // Rows of float32 in memory: `rows` of `depth` values, `stride` apart.
 struct FloatRows {

@@ -1,56 +1,41 @@
 #include "vlm/nn/cpu/bfloat16_product.h"
 
-#include <ATen/native/CPUBlas.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
-#include "vlm/io/parallel.h"
 #include "vlm/nn/cpu/bfloat16_panels.h"
-#include "vlm/nn/cpu/lanes.h"
+#include "vlm/nn/cpu/panel_products.h"
 
 namespace vlm {
 namespace {
 
-constexpr std::int64_t kBlockRows = 64;         // of the left side; a block of results is 16 kB
-constexpr std::int64_t kPieceRows = 256;        // of the left side, that a thread takes at a time
-constexpr std::int64_t kDepth = 2048;           // summands at a time: both sides stay in the cache
+constexpr std::int64_t kDepth = kDepthBytes / 2;
 constexpr std::int64_t kRoundedValues = 65536;  // that a thread rounds at a time
 
-// y[m, n] = block[n, m] + bias[n] for a block [count, width] of which `rows` columns are wanted.
-struct TransposedBlock {
-  const float* data;
+// block[n, m] + bias[n]
+struct BiasedSums {
+  static constexpr int kBlocks = 1;
+  const float* data;  // [n, width]
+  std::int64_t width;
   const float* bias;  // of the block's first n, or null
-  float* y;           // at the block's first m and n
-  std::int64_t count, width, rows, stride;
+
+  VLM_INLINE Floats load(int /*block*/, std::int64_t n, std::int64_t m) const {
+    return load_lanes<Floats>(data + n * width + m);
+  }
+  VLM_INLINE Floats columns(std::int64_t n, std::int64_t count) const {
+    return load_some(bias ? bias + n : nullptr, count);
+  }
+  VLM_INLINE static Floats finish(Floats biases, const Floats (&values)[1][kLanes],
+                                  std::int64_t i) {
+    return values[0][i] + biases;
+  }
 };
 
-VLM_CLONES void store_transposed(const TransposedBlock& block) {
-  const std::int64_t whole = block.count / kLanes * kLanes;
-  for (std::int64_t m = 0; m < block.rows; m += kLanes) {
-    const std::int64_t rows = std::min<std::int64_t>(kLanes, block.rows - m);
-    float* y = block.y + m * block.stride;
-    for (std::int64_t n = 0; n < whole; n += kLanes) {
-      Floats lanes[kLanes];
-      for (int i = 0; i < kLanes; ++i) {
-        lanes[i] = load_lanes<Floats>(block.data + (n + i) * block.width + m);
-      }
-      transpose_lanes(lanes);
-      const Floats bias = block.bias ? load_lanes<Floats>(block.bias + n) : Floats{};
-      for (std::int64_t i = 0; i < rows; ++i) {
-        const Floats sum = lanes[i] + bias;
-        std::memcpy(y + i * block.stride + n, &sum, sizeof sum);
-      }
-    }
-    for (std::int64_t n = whole; n < block.count; ++n) {
-      for (std::int64_t i = 0; i < rows; ++i) {
-        y[i * block.stride + n] =
-            block.data[n * block.width + m + i] + (block.bias ? block.bias[n] : 0.0F);
-      }
-    }
-  }
+VLM_CLONES void store_biased(const BiasedSums& sums, const BlockTarget& to) {
+  store_transposed(sums, to);
 }
 
 // A panel of `columns` columns of a matrix in bfloat16, an even number of `rows`, `stride` apart.
@@ -85,89 +70,47 @@ at::Tensor rounded(const at::Tensor& x) {
 class PackedRows {
  public:
   PackedRows(std::int64_t rows, std::int64_t depth)
-      : rows_(rows),
-        depth_(depth),
-        words_(at::empty({round_up(rows, kPanel), depth}, at::kBFloat16)) {
+      : layout_{rows, depth}, words_(at::empty({round_up(rows, kPanel), depth}, at::kBFloat16)) {
     TORCH_CHECK(depth % 2 == 0, "products in panels: ", depth,
                 " summands, an even number is wanted");
   }
 
   explicit PackedRows(const at::Tensor& x) : PackedRows(x.size(0), x.size(1)) {
-    run_pieces(panels(), [&](std::int64_t panel) {
-      pack_transposed({.data = x.const_data_ptr<float>() + panel * kPanel * depth_,
-                       .rows = rows_of(panel),
-                       .depth = depth_,
-                       .stride = depth_},
-                      width_of(panel), words(panel));
+    run_pieces(layout_.panels(), [&](std::int64_t panel) {
+      pack_transposed({.data = x.const_data_ptr<float>() + panel * kPanel * layout_.depth,
+                       .rows = layout_.rows_of(panel),
+                       .depth = layout_.depth,
+                       .stride = layout_.depth},
+                      layout_.width_of(panel), words(panel));
     });
   }
 
-  std::int64_t rows() const { return rows_; }
-  std::int64_t depth() const { return depth_; }
-  std::int64_t panels() const { return divide_up(rows_, kPanel); }
-  std::int64_t rows_of(std::int64_t panel) const {
-    return std::min(kPanel, rows_ - panel * kPanel);
-  }
-  std::int64_t width_of(std::int64_t panel) const { return round_up(rows_of(panel), kLanes); }
+  const PanelLayout& layout() const { return layout_; }
   std::uint16_t* words(std::int64_t panel) const {
-    return static_cast<std::uint16_t*>(words_.data_ptr()) + panel * kPanel * depth_;
+    return static_cast<std::uint16_t*>(words_.data_ptr()) + panel * kPanel * layout_.depth;
   }
 
  private:
-  std::int64_t rows_, depth_;
+  PanelLayout layout_;
   at::Tensor words_;
 };
 
-// Rows of W, from `first` on, times a panel of x; of several weights at once, one behind the other.
-struct ProductBlock {
-  const float* data;  // [count, width]
-  std::int64_t step;  // to the next weight's block
-  std::size_t map;    // the first of the weights
-  std::int64_t panel, first, count;
-};
+using FloatBlock = ProductBlock<float>;
 
-// W xᵀ of each weight, `together` weights of one shape at a time; store(block) gets the result in
-// blocks that are in the cache.
+// W xᵀ of each weight, `together` weights of one shape at a time.
 template <typename Store>
 void multiply(const PackedRows& x, const std::vector<WeightAndBias>& maps, std::size_t together,
               const Store& store) {
-  struct Piece {
-    std::size_t map;
-    std::int64_t begin, end;  // rows of its weight
+  std::vector<std::int64_t> outputs;
+  for (const WeightAndBias& map : maps) outputs.push_back(map.weight.size(0));
+  const auto kernel = [&](const KernelCall& call, float* to) {
+    const std::int64_t k = x.layout().depth, width = x.layout().width_of(call.panel);
+    at::native::cpublas::brgemm(
+        call.count, width, call.depth, k, width, width, /*add_C=*/call.from > 0,
+        as_bfloat16(words_of(maps[call.map].weight) + call.first * k + call.from),
+        as_bfloat16(x.words(call.panel) + call.from * width), to);
   };
-  const std::int64_t piece_rows = kPieceRows / static_cast<std::int64_t>(together);
-  std::vector<Piece> pieces;
-  for (std::size_t i = 0; i < maps.size(); i += together) {
-    const std::int64_t n = maps[i].weight.size(0);
-    for (std::int64_t begin = 0; begin < n; begin += piece_rows) {
-      pieces.push_back({i, begin, std::min(begin + piece_rows, n)});
-    }
-  }
-  const std::int64_t k = x.depth();
-  const auto work = [&](const Piece& piece, std::int64_t panel) {
-    thread_local std::vector<float> blocks(kPieceRows * kPanel);
-    const std::int64_t width = x.width_of(panel), step = piece_rows * kPanel;
-    for (std::int64_t from = 0; from < k; from += kDepth) {
-      const std::int64_t depth = std::min(kDepth, k - from);
-      for (std::int64_t first = piece.begin; first < piece.end; first += kBlockRows) {
-        const std::int64_t count = std::min(kBlockRows, piece.end - first);
-        float* block = blocks.data() + (first - piece.begin) * kPanel;
-        for (std::size_t i = 0; i < together; ++i) {
-          at::native::cpublas::brgemm(
-              count, width, depth, k, width, width, /*add_C=*/from > 0,
-              as_bfloat16(words_of(maps[piece.map + i].weight) + first * k + from),
-              as_bfloat16(x.words(panel) + from * width),
-              block + static_cast<std::int64_t>(i) * step);
-        }
-        if (from + depth == k) store(ProductBlock{block, step, piece.map, panel, first, count});
-      }
-    }
-    at::native::cpublas::brgemm_release();
-  };
-  // All panels of a piece of W follow each other: it stays in the cache.
-  run_pieces(std::ssize(pieces) * x.panels(), [&](std::int64_t i) {
-    work(pieces[static_cast<std::size_t>(i / x.panels())], i % x.panels());
-  });
+  multiply_panels<float>(x.layout(), outputs, together, kDepth, kernel, store);
 }
 
 // From output `first` on; null: none.
@@ -178,18 +121,17 @@ const float* bias_of(const WeightAndBias& map, std::int64_t first) {
 std::vector<at::Tensor> multiply_each(const PackedRows& x, const std::vector<WeightAndBias>& maps) {
   std::vector<at::Tensor> results;
   for (const WeightAndBias& map : maps) {
-    results.push_back(at::empty({x.rows(), map.weight.size(0)}, at::kFloat));
+    results.push_back(at::empty({x.layout().rows, map.weight.size(0)}, at::kFloat));
   }
-  multiply(x, maps, 1, [&](const ProductBlock& block) {
+  multiply(x, maps, 1, [&](const FloatBlock& block) {
     at::Tensor& y = results[block.map];
-    store_transposed(
-        {.data = block.data,
-         .bias = bias_of(maps[block.map], block.first),
-         .y = y.mutable_data_ptr<float>() + block.panel * kPanel * y.size(1) + block.first,
-         .count = block.count,
-         .width = x.width_of(block.panel),
-         .rows = x.rows_of(block.panel),
-         .stride = y.size(1)});
+    store_biased({.data = block.data,
+                  .width = x.layout().width_of(block.panel),
+                  .bias = bias_of(maps[block.map], block.first)},
+                 {.y = y.mutable_data_ptr<float>() + block.panel * kPanel * y.size(1) + block.first,
+                  .count = block.count,
+                  .rows = x.layout().rows_of(block.panel),
+                  .stride = y.size(1)});
   });
   return results;
 }
@@ -201,7 +143,7 @@ VLM_INLINE void store_pairs(Floats first, Floats second, std::uint16_t* to) {
 }
 
 // gelu(block + bias) [count, width] as rows of a right side; `count` is even.
-VLM_CLONES void store_gelu(const ProductBlock& block, const float* bias, std::int64_t width,
+VLM_CLONES void store_gelu(const FloatBlock& block, const float* bias, std::int64_t width,
                            std::uint16_t* to) {
   for (std::int64_t n = 0; n < block.count; n += 2) {
     const float* sums = block.data + n * width;
@@ -217,7 +159,7 @@ VLM_INLINE Floats gated(const float* gate, const float* up, float gate_bias, flo
 }
 
 // silu(gate) · up as rows of a right side, for the block of the gate and that of up.
-VLM_CLONES void store_gated(const ProductBlock& block, const float* gate_bias, const float* up_bias,
+VLM_CLONES void store_gated(const FloatBlock& block, const float* gate_bias, const float* up_bias,
                             std::int64_t width, std::uint16_t* to) {
   for (std::int64_t n = 0; n < block.count; n += 2) {
     const float* gate = block.data + n * width;
@@ -244,8 +186,8 @@ std::vector<at::Tensor> panel_linears(const at::Tensor& x, const std::vector<Wei
 
 at::Tensor panel_gelu_mlp(const at::Tensor& x, const WeightAndBias& fc1, const WeightAndBias& fc2) {
   const PackedRows between(x.size(0), fc1.weight.size(0));
-  multiply(PackedRows(x), {fc1}, 1, [&](const ProductBlock& block) {
-    const std::int64_t width = between.width_of(block.panel);
+  multiply(PackedRows(x), {fc1}, 1, [&](const FloatBlock& block) {
+    const std::int64_t width = between.layout().width_of(block.panel);
     store_gelu(block, bias_of(fc1, block.first), width,
                between.words(block.panel) + block.first * width);
   });
@@ -255,8 +197,8 @@ at::Tensor panel_gelu_mlp(const at::Tensor& x, const WeightAndBias& fc1, const W
 at::Tensor panel_gated_mlp(const at::Tensor& x, const WeightAndBias& gate, const WeightAndBias& up,
                            const WeightAndBias& down) {
   const PackedRows between(x.size(0), gate.weight.size(0));
-  multiply(PackedRows(x), {gate, up}, 2, [&](const ProductBlock& block) {
-    const std::int64_t width = between.width_of(block.panel);
+  multiply(PackedRows(x), {gate, up}, 2, [&](const FloatBlock& block) {
+    const std::int64_t width = between.layout().width_of(block.panel);
     store_gated(block, bias_of(gate, block.first), bias_of(up, block.first), width,
                 between.words(block.panel) + block.first * width);
   });

@@ -14,7 +14,9 @@ namespace vlm {
 
 constexpr std::int64_t kLanes = 16;
 using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
+using Ints = std::int32_t __attribute__((vector_size(kLanes * sizeof(std::int32_t))));
 using Words = std::uint32_t __attribute__((vector_size(kLanes * sizeof(std::uint32_t))));
+using Bytes = std::uint8_t __attribute__((vector_size(kLanes)));
 using Halves = std::uint16_t __attribute__((vector_size(kLanes * sizeof(std::uint16_t))));
 
 VLM_INLINE std::int64_t divide_up(std::int64_t value, std::int64_t step) {
@@ -34,9 +36,29 @@ VLM_INLINE Lanes load_lanes(const void* from) {
   return lanes;
 }
 
+// Values from `from` on, `count` of them or as many as there is room for; null: zeros.
+VLM_INLINE Floats load_some(const float* from, std::int64_t count) {
+  if (!from) return Floats{};
+  if (count >= kLanes) return load_lanes<Floats>(from);
+  Floats some = {};
+  std::memcpy(&some, from, static_cast<std::size_t>(count) * sizeof(float));
+  return some;
+}
+
+// As many of the values as there is room for.
+VLM_INLINE void store_some(Floats values, float* to, std::int64_t count) {
+  if (count >= kLanes) {
+    std::memcpy(to, &values, sizeof values);
+  } else {
+    std::memcpy(to, &values, static_cast<std::size_t>(count) * sizeof(float));
+  }
+}
+
 VLM_INLINE Floats larger(Floats a, Floats b) {
   return a > b ? a : b;
 }
+
+constexpr float kRound = 12582912.0F;  // 1.5 · 2²³: adding it leaves the integer in the low bits
 
 constexpr float kLog2E = 1.44269504F;  // e^x = 2^(x · log₂ e)
 
@@ -47,7 +69,6 @@ struct Exponent {
 };
 
 VLM_INLINE Exponent split_exponent(Floats x) {
-  constexpr float kRound = 12582912.0F;  // 1.5 · 2²³: adding it leaves the integer in the low bits
   x = larger(x, Floats{} - 126.0F);
   const Floats shifted = x + kRound;
   return {((Words)shifted) << 23, x - (shifted - kRound)};
@@ -117,21 +138,21 @@ VLM_INLINE void transpose_lanes(Lanes (&rows)[kLanes]) {
 }
 
 // Sums of lanes that are `Step` apart: a's where the index hasn't the bit, b's where it has.
-template <int Step>
-VLM_INLINE Floats add_halves(Floats a, Floats b) {
+template <int Step, typename Lanes>
+VLM_INLINE Lanes add_halves(Lanes a, Lanes b) {
   swap_lanes<Step>(a, b, std::make_integer_sequence<int, kLanes>());
   return a + b;
 }
 
-template <int Step, int... Row>
-VLM_INLINE void add_second_half(Floats* rows, std::integer_sequence<int, Row...>) {
+template <int Step, typename Lanes, int... Row>
+VLM_INLINE void add_second_half(Lanes* rows, std::integer_sequence<int, Row...>) {
   ((rows[Row] = add_halves<Step>(rows[Row], rows[Row + static_cast<int>(sizeof...(Row))])), ...);
 }
 
 // The sum of the lanes of each of `Count` vectors, a power of two up to 16: the one of vector i in
 // lane i * 16 / Count. Changes the vectors.
-template <int Count, int Step = kLanes / 2>
-VLM_INLINE Floats add_lanes(Floats* rows) {
+template <int Count, int Step = kLanes / 2, typename Lanes>
+VLM_INLINE Lanes add_lanes(Lanes* rows) {
   if constexpr (Step == 0) {
     return rows[0];
   } else if constexpr (Count == 1) {
@@ -143,8 +164,8 @@ VLM_INLINE Floats add_lanes(Floats* rows) {
   }
 }
 
-template <std::size_t Count>
-VLM_INLINE Floats add_lanes(Floats (&rows)[Count]) {
+template <typename Lanes, std::size_t Count>
+VLM_INLINE Lanes add_lanes(Lanes (&rows)[Count]) {
   return add_lanes<static_cast<int>(Count)>(&rows[0]);
 }
 

@@ -165,7 +165,7 @@ void merge_lora(torch::nn::Module& model) {
   for_each_linear(model, [](const std::string&, Linear& linear) {
     if (!linear.lora()) return;
     // A new tensor, as the old one may be the mapped file or shared with a tied layer.
-    const at::ScalarType dtype = linear.nf4() ? at::kFloat : linear.weight.scalar_type();
+    const at::ScalarType dtype = linear.weight.defined() ? linear.weight.scalar_type() : at::kFloat;
     const at::Tensor merged = linear.lora()->merged(linear).to(dtype);
     linear.set_lora(nullptr);
     linear.set_weight(merged);

@@ -1,0 +1,30 @@
+// y = x Wᵀ + b with W stored in 8 bits (int8_weight.h), beside activations in float32.
+//
+//   x [..., K] float32, weight [N, K], bias [N] float32 or undefined ─► [..., N] float32
+//
+// On processors with products of 8 bits every row of x is rounded to 8 bits too, with a scale of
+// its own, and sums are exact: a row's result is the same whatever is beside it. Elsewhere x stays
+// float32 and only the weights are rounded: what is gained there is memory and the time to read it.
+//
+// CPU only, no gradients.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "vlm/nn/cpu/int8/int8_product.h"
+
+namespace vlm {
+
+// What each of the maps makes of one x. `with_products`: whether 8 bits are multiplied.
+std::vector<at::Tensor> int8_linears(const at::Tensor& x, const std::vector<Int8Map>& maps,
+                                     bool with_products = has_int8_products());
+
+// down(gelu(fc1(x))) and down(silu(gate(x)) · up(x)): the activation is made of sums that are in
+// the cache.
+at::Tensor int8_gelu_mlp(const at::Tensor& x, const Int8Map& fc1, const Int8Map& fc2);
+at::Tensor int8_gated_mlp(const at::Tensor& x, const Int8Map& gate, const Int8Map& up,
+                          const Int8Map& down);
+
+}  // namespace vlm

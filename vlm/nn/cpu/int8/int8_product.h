@@ -1,0 +1,33 @@
+// Matrix products in 8 bits whose sides and results are float32, beside weights in 8 bits.
+//
+//   x [M, K], weights [N, K], biases [N] or undefined ─► x Wᵀ + b [M, N] of each
+//
+// Each row of x is rounded to 8 bits with a scale of its own. Sums are exact integers, so a row's
+// result doesn't depend on the rows beside it, nor on how many there are. The blocks are oneDNN's,
+// on the schedule of panel_products.h. CPU only, no gradients.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "vlm/nn/cpu/int8/int8_weight.h"
+
+namespace vlm {
+
+struct Int8Map {
+  const Int8Weight* weight;
+  at::Tensor bias;  // [N] float32, or undefined
+};
+
+// Whether this processor multiplies integers of 8 bits, and LibTorch was built to.
+bool has_int8_products();
+
+// x is contiguous. Few rows of it fill no panel: int8_linear.h.
+std::vector<at::Tensor> int8_panel_linears(const at::Tensor& x, const std::vector<Int8Map>& maps);
+
+// gelu(x Wᵀ + b) and silu(x Gᵀ + g) · (x Uᵀ + u), made while the sums are in the cache.
+at::Tensor int8_panel_gelu(const at::Tensor& x, const Int8Map& map);
+at::Tensor int8_panel_gated(const at::Tensor& x, const Int8Map& gate, const Int8Map& up);
+
+}  // namespace vlm
