@@ -47,10 +47,10 @@ def make_pictures(folder):
 
 
 class Ours:
-    """build/vlm, one run at a time."""
+    """build/vlm in one dtype, one run at a time."""
 
-    def __init__(self, options, folder, one_tile, files):
-        self.program = Program(options.threads, options.dtype)
+    def __init__(self, options, folder, one_tile, files, dtype):
+        self.program = Program(options.threads, dtype)
         self.folder, self.one_tile, self.files = folder, one_tile, files
         self.tokens = options.tokens
         self.prompt_tokens = {}
@@ -77,6 +77,10 @@ class Ours:
     def tiled(self):
         run = self.generate(17, 1)
         return {key: run[key] for key in ("encode_17_s", "prefill_17_s", "peak_mb_17")}
+
+    def repeat(self):
+        run = {**self.start(), **self.one(), **self.tiled()}
+        return {**run, **self.whole_folder(run["startup_s"])}
 
     def whole_folder(self, startup_s):
         first, again = self.program.caption_twice(self.one_tile, self.files[0].parent, PROMPT,
@@ -111,12 +115,18 @@ def medians(runs):
     return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
 
 
-def shares(figures, work, limits, weight_bytes):
+def decode_bytes(work, stored_bytes, dtype):
+    """Bytes of weights that a token reads."""
+    if dtype != "int8":
+        return work["decode_weights"] * stored_bytes
+    return work["decode_weights"] + work["head_weights"]  # the head is in bfloat16
+
+
+def shares(figures, work, limits, token_bytes):
     """Each bound figure as a share of the machine's limit."""
     products = limits["products_gflop_s"] * 1e9
     bandwidth = limits["bandwidth_gb_s"] * 1e9
-    found = {"decode_tok_s": figures["decode_tok_s"] * work["decode_weights"] * weight_bytes
-             / bandwidth}
+    found = {"decode_tok_s": figures["decode_tok_s"] * token_bytes / bandwidth}
     for tiles in (1, 17):
         found[f"encode_{tiles}_s"] = (
             tiles * work["tile_flop"] / figures[f"encode_{tiles}_s"] / products)
@@ -136,28 +146,31 @@ def bench_model(options, name):
     if needed > machine.available_gb():
         return {"skipped": f"needs {needed:.1f} GB, {machine.available_gb():.1f} GB are free"}
     files = make_pictures(options.data / "pictures")
-    ours = Ours(options, folder, one_tile, files)
+    ours = {dtype: Ours(options, folder, one_tile, files, dtype) for dtype in options.dtypes}
     theirs = {} if options.skip_peer else {
         dtype: Theirs(options, folder, one_tile, files, dtype) for dtype in options.peer_dtypes}
-    ours.start()  # the weights' pages come into the cache
-    limits, runs, peer_runs = [], [], {dtype: [] for dtype in theirs}
+    first = ours[options.dtypes[0]]
+    first.start()  # the weights' pages come into the cache
+    limits = []
+    runs = {("vlm", dtype): [] for dtype in ours} | {("peer", dtype): [] for dtype in theirs}
     for _ in range(options.repeat):
         limits.append(machine.measure_apart(options.threads))
-        run = {**ours.start(), **ours.one(), **ours.tiled()}
-        runs.append({**run, **ours.whole_folder(run["startup_s"])})
-        for dtype, side in theirs.items():
-            peer_runs[dtype].append(side.repeat())
-    figures, limits = medians(runs), medians(limits)
-    peers = {dtype: medians(found) for dtype, found in peer_runs.items()}
-    prompt_tokens = ours.prompt_tokens
-    work = checkpoints.count_work(name, prompt_tokens)
+        for side, sides in (("vlm", ours), ("peer", theirs)):
+            for dtype, one in sides.items():
+                runs[side, dtype].append(one.repeat())
+    limits = medians(limits)
+    figures = {dtype: medians(runs["vlm", dtype]) for dtype in ours}
+    peers = {dtype: medians(runs["peer", dtype]) for dtype in theirs}
+    work = checkpoints.count_work(name, first.prompt_tokens)
     stored_bytes = 2 if options.store == "bfloat16" else 4
-    result = {"vlm": figures, "vlm_shares": shares(figures, work, limits, stored_bytes),
+    result = {"vlm": figures,
+              "vlm_shares": {dtype: shares(found, work, limits, decode_bytes(work, stored_bytes, dtype))
+                             for dtype, found in figures.items()},
               "transformers": peers, "limits": limits, "work": work,
-              "prompt_tokens": prompt_tokens}
+              "prompt_tokens": first.prompt_tokens}
     if peers:
         result["best"] = best_of(list(peers.values()))
-        result["best_shares"] = shares(result["best"], work, limits, 4)
+        result["best_shares"] = shares(result["best"], work, limits, decode_bytes(work, 4, "float32"))
     return result
 
 
@@ -174,17 +187,19 @@ def print_table(name, result):
           f" in float32. Prompts: {result['prompt_tokens']['1']} and"
           f" {result['prompt_tokens']['17']} tokens. Weights in float32:"
           f" {result['work']['parameters'] * 4 / 1e6:.0f} MB.\n")
-    print("| | vlm | of limit | transformers | of limit | times |\n|---|---|---|---|---|---|")
+    titles = ["", *(part for dtype in result["vlm"] for part in (f"vlm, {dtype}", "of limit", "times")),
+              "transformers", "of limit"]
+    print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
+
+    def value_and_share(figures, of, key):
+        return [format_value(figures[key]), f"{of[key]:.0%}" if key in of else ""]
+
     for key, label, unit, more in ROWS:
-        def share(of):
-            return f"{of[key]:.0%}" if of and key in of else ""
-        ours = result["vlm"][key]
-        row = [f"{label}, {unit}", format_value(ours), share(result["vlm_shares"])]
-        if best:
-            ratio = ours / best[key] if more else best[key] / ours
-            row += [format_value(best[key]), share(result["best_shares"]), f"{ratio:.2f}"]
-        else:
-            row += ["", "", ""]
+        row = [f"{label}, {unit}"]
+        for dtype, ours in result["vlm"].items():
+            row += value_and_share(ours, result["vlm_shares"][dtype], key)
+            row.append(f"{(ours[key] / best[key]) ** (1 if more else -1):.2f}" if best else "")
+        row += value_and_share(best, result["best_shares"], key) if best else ["", ""]
         print("| " + " | ".join(row) + " |")
 
 
@@ -197,7 +212,9 @@ def parse_arguments():
     parser.add_argument("--tokens", type=int, default=64, help="new tokens for decode (64)")
     parser.add_argument("--store", default="bfloat16", choices=["bfloat16", "float32"],
                         help="dtype of the checkpoints' weights (bfloat16)")
-    parser.add_argument("--dtype", default="auto", help="vlm's --dtype (auto)")
+    parser.add_argument("--dtypes", nargs="+", default=["auto", "int8"],
+                        choices=["auto", "float32", "bfloat16", "int8"],
+                        help="vlm's --dtype, each in columns of its own (auto and int8)")
     parser.add_argument("--peer-dtypes", nargs="+", default=["float32", "bfloat16"],
                         choices=["float32", "bfloat16"], help="best of each counts (both)")
     parser.add_argument("--skip-peer", action="store_true", help="leave transformers out")

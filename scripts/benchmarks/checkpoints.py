@@ -193,6 +193,7 @@ def count_work(name, prompt_tokens):
         "tile_flop": vision["num_hidden_layers"] * block + stem
         + 2 * tokens_per_tile * parts["connector"],
         "decode_weights": layers * parts["text_block"] + parts["head"],
+        "head_weights": parts["head"],
     }
     for tiles, count in prompt_tokens.items():
         attention = 2 * count**2 * text["hidden_size"]  # half of the square is masked

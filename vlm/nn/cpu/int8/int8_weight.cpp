@@ -20,11 +20,22 @@ struct WeightRows {
 
 VLM_CLONES void quantize_rows(const WeightRows& weight, std::uint8_t* codes, float* scales) {
   for (std::int64_t i = 0; i < weight.rows; ++i, codes += weight.padded) {
-    const QuantizedRow row = quantize_row(weight.values + i * weight.k, weight.k, weight.padded,
-                                          reinterpret_cast<std::int8_t*>(codes));
-    for (std::int64_t k = 0; k < weight.padded; ++k) codes[k] ^= 0x80;
-    scales[i] = row.scale;
+    scales[i] = quantize_row(weight.values + i * weight.k, weight.k, weight.padded, codes).scale;
   }
+}
+
+// The numbers of a piece of a matrix. What has to be widened takes a buffer that lives as long as
+// the calling thread.
+const float* wide_values(const at::Tensor& piece) {
+  if (piece.scalar_type() == at::kFloat && piece.is_contiguous()) {
+    return piece.const_data_ptr<float>();
+  }
+  thread_local at::Tensor buffer;
+  if (!buffer.defined() || buffer.numel() < piece.numel()) {
+    buffer = at::empty({piece.numel()}, at::kFloat);
+  }
+  buffer.narrow(0, 0, piece.numel()).view(piece.sizes()).copy_(piece);
+  return buffer.const_data_ptr<float>();
 }
 
 }  // namespace
@@ -39,8 +50,7 @@ Int8Weight quantize_int8(const at::Tensor& weight) {
   const std::int64_t step = std::max<std::int64_t>(kQuantizedValues / padded, 1);
   run_pieces(divide_up(n, step), [&](std::int64_t i) {
     const std::int64_t first = i * step, rows = std::min(step, n - first);
-    const at::Tensor values = weight.narrow(0, first, rows).to(at::kFloat).contiguous();
-    quantize_rows({values.const_data_ptr<float>(), rows, k, padded},
+    quantize_rows({wide_values(weight.narrow(0, first, rows)), rows, k, padded},
                   stored.codes.mutable_data_ptr<std::uint8_t>() + first * padded,
                   stored.scales.mutable_data_ptr<float>() + first);
   });

@@ -12,6 +12,7 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "vlm/nn/cpu/lanes.h"
 
@@ -40,25 +41,32 @@ struct QuantizedRow {
   std::int32_t sum;  // of the codes
 };
 
-// Codes from -127 to 127, `padded` of them with zeros behind `depth`; `padded` is a multiple of 16.
+// Codes from -127 to 127, counted from 128 if they have no sign: `padded` of them, a multiple of
+// 16, with zeros behind `depth`.
+template <typename Code>
 VLM_INLINE QuantizedRow quantize_row(const float* from, std::int64_t depth, std::int64_t padded,
-                                     std::int8_t* codes) {
+                                     Code* codes) {
+  constexpr std::uint32_t kZero = std::is_unsigned_v<Code> ? 128 : 0;
   constexpr float kMost = 127.0F, kLeast = 1e-30F;
+  const std::int64_t whole = depth / kLanes * kLanes;
   Floats most = {};
-  for (std::int64_t k = 0; k < depth; k += kLanes) {
-    most = larger((Floats)((Words)load_some(from + k, depth - k) & 0x7FFFFFFFU), most);
+  for (std::int64_t k = 0; k < whole; k += kLanes) {
+    most = larger((Floats)(load_lanes<Words>(from + k) & 0x7FFFFFFFU), most);
   }
+  const Floats rest = load_some(from + whole, depth - whole);
+  most = larger((Floats)((Words)rest & 0x7FFFFFFFU), most);
   float largest = 0;
   for (int lane = 0; lane < kLanes; ++lane) largest = most[lane] > largest ? most[lane] : largest;
   const float factor = largest > kLeast ? kMost / largest : 0.0F;
+
   Words sums = {};
   Floats differences = {};
   for (std::int64_t k = 0; k < padded; k += kLanes) {
-    const Floats values = k < depth ? load_some(from + k, depth - k) : Floats{};
+    const Floats values = k < whole ? load_lanes<Floats>(from + k) : k == whole ? rest : Floats{};
     differences += values - values;
     const Words shifted = (Words)(values * factor + kRound);
     sums += shifted - std::bit_cast<std::uint32_t>(kRound);
-    const Bytes bytes = __builtin_convertvector(shifted, Bytes);
+    const Bytes bytes = __builtin_convertvector(shifted + kZero, Bytes);
     std::memcpy(codes + k, &bytes, sizeof bytes);
   }
   QuantizedRow row{.scale = largest > kLeast ? largest / kMost : 0.0F, .sum = 0};
