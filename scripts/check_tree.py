@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
-"""Checks every #include against the table of who may know whom (docs/architecture.md).
+"""Checks every #include against the table of who may know whom (docs/architecture.md), and that no two types have one
+name.
 
-Reads the sources as text, prints each offence as "file:line includes X; allowed: …", and exits 1 when there is one.
+Reads the sources as text, prints each offence as "file:line includes X; allowed: …" or "X is defined in A and in B",
+and exits 1 when there is one. Two types of one name in one program are undefined behaviour that no compiler tells: the
+linker keeps one of their inline functions, and of the templates over them.
 """
+import collections
 import pathlib
 import re
 import sys
@@ -48,6 +52,9 @@ THIRD_PARTY = {
     "catch2/": ["tests/support"],
 }
 
+# A namespace (unnamed: ""), a type's definition, or any other brace.
+SCOPE = re.compile(r"\bnamespace\b(?P<namespace>[\s\w:]*)\{"
+                   r"|\b(?:struct|class|enum|union)\s+(?:class\s+)?(?P<name>\w+)\s*(?:final\s*)?(?::(?!:)[^;{}()]*)?\{|[{}]")
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')
 
 
@@ -93,6 +100,31 @@ def offences_in(path):
                 yield f"{path}:{number} includes {header}; only for: {', '.join(files)}"
 
 
+def types_in(path):
+    """Full names of the types at namespace level whose name other files share."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    text = re.sub(r'//[^\n]*|R"\((.|\n)*?\)"|"(\\.|[^"\\\n])*"|\'(\\.|[^\'\\])\'', "", text)
+    scopes = []  # the name of a namespace, None for other braces
+    for match in SCOPE.finditer(text):
+        namespace, name = match.group("namespace"), match.group("name")
+        if match.group(0) == "}":
+            scopes = scopes[:-1]
+            continue
+        if name and None not in scopes and "" not in scopes:
+            yield "::".join([*scopes, name])
+        scopes.append(namespace.strip() if namespace is not None else None)
+
+
+def doubles_in(paths):
+    found = collections.defaultdict(list)
+    for path in paths:
+        for name in types_in(path):
+            found[name].append(path)
+    for name, where in found.items():
+        if len(where) > 1:
+            yield f"{name} is defined in {' and in '.join(where)}"
+
+
 def sources():
     for top in ("vlm", "data", "train", "infer", "tests"):
         for suffix in ("h", "cpp"):
@@ -102,8 +134,8 @@ def sources():
 
 def main():
     files = sorted(str(path.relative_to(ROOT)) for path in sources())
-    offences = [offence for path in files for offence in offences_in(path)]
-    print("\n".join(offences) if offences else f"{len(files)} files follow the include table")
+    offences = [offence for path in files for offence in offences_in(path)] + list(doubles_in(files))
+    print("\n".join(offences) if offences else f"{len(files)} files follow the include table, every type has its name")
     return 1 if offences else 0
 
 

@@ -8,7 +8,7 @@
 #include <set>
 
 #include "tests/support/catch.h"
-#include "tests/support/golden.h"
+#include "tests/support/picture_golden.h"
 #include "vlm/core/error.h"
 
 namespace vlm::data {

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "tests/support/golden.h"
+#include "tests/support/picture_golden.h"
 #include "vlm/core/error.h"
 
 namespace vlm {
@@ -53,7 +53,7 @@ std::uint64_t weighted_sum(const at::Tensor& values) {
 }
 
 TEST_CASE("pixel values equal transformers', bit for bit") {
-  const Golden golden("processor");
+  const PictureGolden golden("processor");
   REQUIRE(golden.cases().size() == 39);
   for (const Json& expected : golden.cases()) {
     INFO(expected.dump());

@@ -1,12 +1,12 @@
 #include "vlm/image/resample.h"
 
-#include "tests/support/golden.h"
+#include "tests/support/picture_golden.h"
 
 namespace vlm {
 namespace {
 
 TEST_CASE("resize equals Pillow's, every filter and mix of growing and shrinking") {
-  const Golden golden("resample");
+  const PictureGolden golden("resample");
   REQUIRE(golden.cases().size() == 90);
   for (const Json& expected : golden.cases()) {
     INFO(expected.dump());

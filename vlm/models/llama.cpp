@@ -30,7 +30,7 @@ Fields LlamaConfig::fields() {
 }
 
 // What every layer of one forward pass shares.
-struct DecodeStep {
+struct ForwardPass {
   RotaryTable rotary;
   at::Tensor mask;                                       // [B, 1, T, T] bool; undefined: causal
   KvCache* cache;                                        // may be null
@@ -39,11 +39,11 @@ struct DecodeStep {
 
 namespace {
 
-at::Tensor attend(const DecodeStep& step, std::int64_t layer, const at::Tensor& q,
+at::Tensor attend(const ForwardPass& pass, std::int64_t layer, const at::Tensor& q,
                   const at::Tensor& k, const at::Tensor& v, at::ScalarType product_dtype) {
-  if (step.cache) return step.cache->attend(layer, q, k, v, product_dtype);
-  if (step.segments) return packed_attention(q, k, v, *step.segments);
-  if (step.mask.defined()) return grouped_attention(q, k, v, step.mask, /*is_causal=*/false);
+  if (pass.cache) return pass.cache->attend(layer, q, k, v, product_dtype);
+  if (pass.segments) return packed_attention(q, k, v, *pass.segments);
+  if (pass.mask.defined()) return grouped_attention(q, k, v, pass.mask, /*is_causal=*/false);
   return causal_attention(q, k, v, product_dtype);
 }
 
@@ -64,17 +64,17 @@ class LlamaAttention : public torch::nn::Module {
     o_proj_ = make("o_proj", width, config.hidden_size);
   }
 
-  at::Tensor forward(const at::Tensor& x, const DecodeStep& step) {
+  at::Tensor forward(const at::Tensor& x, const ForwardPass& pass) {
     const auto split = [&](const at::Tensor& t) {  // [B, heads, T, D]
       return t.view({x.size(0), x.size(1), -1, head_dim_}).transpose(1, 2);
     };
     const std::vector<at::Tensor> projected =
         forward_each(x, {q_proj_.get(), k_proj_.get(), v_proj_.get()});
-    const at::Tensor q = apply_rotary(split(projected[0]), step.rotary);
-    const at::Tensor k = apply_rotary(split(projected[1]), step.rotary);
+    const at::Tensor q = apply_rotary(split(projected[0]), pass.rotary);
+    const at::Tensor k = apply_rotary(split(projected[1]), pass.rotary);
     const at::Tensor v = split(projected[2]);
     const at::Tensor attended =
-        attend(step, layer_, q, k, v, q_proj_->product_dtype);  // [B, H, T, D]
+        attend(pass, layer_, q, k, v, q_proj_->product_dtype);  // [B, H, T, D]
     return o_proj_->forward(attended.transpose(1, 2).flatten(2));
   }
 
@@ -116,9 +116,9 @@ class LlamaDecoderLayer : public torch::nn::Module {
     post_attention_layernorm_ = norm("post_attention_layernorm");
   }
 
-  at::Tensor forward(const at::Tensor& x, const DecodeStep& step) {
+  at::Tensor forward(const at::Tensor& x, const ForwardPass& pass) {
     const at::Tensor attended =
-        add_residual(self_attn_->forward(input_layernorm_->forward(x), step), x);
+        add_residual(self_attn_->forward(input_layernorm_->forward(x), pass), x);
     return add_residual(mlp_->forward(post_attention_layernorm_->forward(attended)), attended);
   }
 
@@ -160,41 +160,41 @@ at::Tensor make_mask(const at::Tensor& attention_mask) {
   return (keys <= queries).logical_and(real).logical_or(keys == queries);
 }
 
-DecodeStep make_step(const LlamaConfig& config, const at::Tensor& embeddings,
-                     const at::Tensor& attention_mask, KvCache* cache) {
+ForwardPass begin_pass(const LlamaConfig& config, const at::Tensor& embeddings,
+                       const at::Tensor& attention_mask, KvCache* cache) {
   TORCH_CHECK(!cache || !attention_mask.defined(), "the cache knows which tokens are real");
-  DecodeStep step{.cache = cache};
+  ForwardPass pass{.cache = cache};
   const at::Tensor positions =
       cache ? cache->positions() : make_positions(embeddings, attention_mask);
-  step.rotary =
+  pass.rotary =
       make_rotary_table(positions, config.head_size(), config.rope_theta, embeddings.scalar_type());
-  if (attention_mask.defined()) step.mask = make_mask(attention_mask);
-  return step;
+  if (attention_mask.defined()) pass.mask = make_mask(attention_mask);
+  return pass;
 }
 
 }  // namespace
 
 at::Tensor LlamaModel::forward(const at::Tensor& embeddings, const at::Tensor& attention_mask,
                                KvCache* cache, bool checkpointing) {
-  const DecodeStep step = make_step(config_, embeddings, attention_mask, cache);
-  const at::Tensor hidden = run_layers(embeddings, step, checkpointing);
+  const ForwardPass pass = begin_pass(config_, embeddings, attention_mask, cache);
+  const at::Tensor hidden = run_layers(embeddings, pass, checkpointing);
   if (cache) cache->end_pass();
   return hidden;
 }
 
 at::Tensor LlamaModel::forward_packed(const at::Tensor& embeddings,
                                       const std::vector<Segment>& segments, bool checkpointing) {
-  DecodeStep step{.cache = nullptr,
-                  .segments = std::make_shared<const std::vector<Segment>>(segments)};
-  step.rotary =
+  ForwardPass pass{.cache = nullptr,
+                   .segments = std::make_shared<const std::vector<Segment>>(segments)};
+  pass.rotary =
       make_rotary_table(packed_positions(segments).to(embeddings.device()), config_.head_size(),
                         config_.rope_theta, embeddings.scalar_type());
-  return run_layers(embeddings, step, checkpointing);
+  return run_layers(embeddings, pass, checkpointing);
 }
 
-at::Tensor LlamaModel::run_layers(at::Tensor x, const DecodeStep& step, bool checkpointing) {
+at::Tensor LlamaModel::run_layers(at::Tensor x, const ForwardPass& pass, bool checkpointing) {
   for (const auto& layer : layers_) {
-    const auto block = [&layer, step](const at::Tensor& in) { return layer->forward(in, step); };
+    const auto block = [&layer, pass](const at::Tensor& in) { return layer->forward(in, pass); };
     // Below the first layer that learns nothing is recorded.
     const c10::AutoGradMode recording(needs_gradient(*layer, x));
     x = checkpointing ? checkpoint_activations(*layer, block, x) : block(x);

@@ -46,7 +46,7 @@ struct LlamaConfig {
 };
 
 class LlamaDecoderLayer;
-struct DecodeStep;
+struct ForwardPass;
 
 class LlamaModel : public torch::nn::Module {
  public:
@@ -66,7 +66,7 @@ class LlamaModel : public torch::nn::Module {
   const std::shared_ptr<Embedding>& embed_tokens() const { return embed_tokens_; }
 
  private:
-  at::Tensor run_layers(at::Tensor x, const DecodeStep& step, bool checkpointing);
+  at::Tensor run_layers(at::Tensor x, const ForwardPass& pass, bool checkpointing);
 
   LlamaConfig config_;
   std::shared_ptr<Embedding> embed_tokens_;

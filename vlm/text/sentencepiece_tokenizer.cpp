@@ -287,7 +287,7 @@ std::vector<std::int64_t> SentencepieceTokenizer::encode(std::string_view text,
   std::vector<std::int64_t> ids;
   if (add_special_tokens && add_bos_ && model_->bos_id() >= 0) ids.push_back(model_->bos_id());
   bool first = true;
-  for (const Segment& segment : added_.split(valid, AddedTokens::Stage::kRaw)) {
+  for (const AddedTokens::Segment& segment : added_.split(valid, AddedTokens::Stage::kRaw)) {
     if (segment.id >= 0) {
       ids.push_back(segment.id);
     } else {

@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "tests/support/golden.h"
+#include "tests/support/picture_golden.h"
 #include "vlm/core/error.h"
 
 namespace vlm::data {
@@ -37,7 +37,7 @@ std::string patched(std::string bytes, std::size_t at, const std::string& with) 
 }
 
 TEST_CASE("pictures of every format and kind equal Pillow's") {
-  const Golden golden("decode");
+  const PictureGolden golden("decode");
   REQUIRE(golden.cases().size() == 125);
   for (const Json& expected : golden.cases()) {
     const auto name = expected["file"].get<std::string>();
@@ -50,7 +50,7 @@ TEST_CASE("pictures of every format and kind equal Pillow's") {
 }
 
 TEST_CASE("the bound on pixels is exact, for every format and kind") {
-  const Golden golden("decode");
+  const PictureGolden golden("decode");
   for (const Json& expected : golden.cases()) {
     const auto name = expected["file"].get<std::string>();
     INFO(name);
@@ -103,7 +103,7 @@ TEST_CASE("memory and work are bounded by the file and the bound on pixels") {
 }
 
 TEST_CASE("truncated files are refused") {
-  const Golden golden("decode");
+  const PictureGolden golden("decode");
   for (const Json& expected : golden.cases()) {
     const auto name = expected["file"].get<std::string>();
     if (name == "two_pages.tiff" || name == "animated.gif") continue;  // the first comes early
@@ -236,7 +236,7 @@ TEST_CASE("libraries print nothing") {
   const int file = ::open(log.c_str(), O_CREAT | O_TRUNC | O_WRONLY, 0600);
   ::dup2(file, STDERR_FILENO);
   int failures = 0;
-  const Golden golden("decode");
+  const PictureGolden golden("decode");
   for (const Json& expected : golden.cases()) {
     std::string bytes = bytes_of(expected["file"].get<std::string>());
     for (std::size_t at = 20; at < bytes.size(); at += 37) {

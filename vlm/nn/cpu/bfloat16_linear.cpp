@@ -32,12 +32,12 @@ constexpr std::int64_t kExactRows = 16;   // and these in bfloat16
 // index in the high ones. Shift or mask, and each is a float32.
 struct Bfloat16Values {
   using Value = std::uint16_t;
-  static constexpr std::int64_t kStep = 2 * kLanes;
+  static constexpr int kVectors = 2;
 
-  VLM_INLINE static void load(const Value* from, Floats& evens, Floats& odds) {
+  VLM_INLINE static void load(const Value* from, Floats (&weights)[kVectors]) {
     const Words words = load_lanes<Words>(from);
-    evens = (Floats)(words << 16);
-    odds = (Floats)(words & 0xFFFF0000U);
+    weights[0] = (Floats)(words << 16);
+    weights[1] = (Floats)(words & 0xFFFF0000U);
   }
 
   VLM_INLINE static float widen(Value half) {
@@ -71,7 +71,7 @@ NarrowMatrix narrow_matrix(const at::Tensor& weight) {
 // x [rows, k] with each run of 32 values of a row reordered, those of even index first, as the
 // weights come.
 VLM_CLONES void split_evens(const float* x, std::int64_t rows, std::int64_t k, float* to) {
-  constexpr std::int64_t kStep = Bfloat16Values::kStep;
+  constexpr std::int64_t kStep = step_of<Bfloat16Values>;
   const std::int64_t whole = k / kStep * kStep;
   for (std::int64_t i = 0; i < rows; ++i, x += k, to += k) {
     for (std::int64_t begin = 0; begin < whole; begin += kStep) {

@@ -1,9 +1,9 @@
 #include "vlm/nn/cpu/bfloat16_panels.h"
 
 #include <ATen/native/CPUBlas.h>
-#include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <exception>
 #include <vector>
 
 #include "vlm/nn/cpu/bfloat16_linear.h"
@@ -55,7 +55,7 @@ bool is_product_right() {
     at::native::cpublas::brgemm(kPanel, kPanel, kDepth, kDepth, kPanel, kPanel, /*add_C=*/false,
                                 as_bfloat16(left.data()), as_bfloat16(right.data()), found.data());
     at::native::cpublas::brgemm_release();
-  } catch (const c10::Error&) {
+  } catch (const std::exception&) {
     return false;
   }
   for (std::size_t i = 0; i < kPanel; ++i) {

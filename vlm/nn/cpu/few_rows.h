@@ -54,8 +54,8 @@ void run_columns(const std::vector<Product>& products,
   });
 }
 
-// x in float32 and weights of some width. `Stored` says how those are read: its Value, kStep values
-// at a time as two vectors of floats, beside which x lies in the order that it needs.
+// x in float32 and weights of some width. `Stored` says how those are read: its Value, kVectors
+// vectors of floats at a time, beside which x lies in the order that they come in.
 template <typename Stored>
 struct FewRows {
   const float* x;                   // [rows, k], arranged
@@ -66,28 +66,31 @@ struct FewRows {
   std::int64_t rows, k, n;
 };
 
+template <typename Stored>
+constexpr std::int64_t step_of = Stored::kVectors* kLanes;
+
 // The sums of M rows of x with N rows of w.
 template <int M, int N, typename Stored>
 VLM_INLINE void multiply_tile(const FewRows<Stored>& p, std::int64_t m, std::int64_t n) {
+  constexpr int kVectors = Stored::kVectors;
   Floats sums[M * N] = {};
-  const std::int64_t whole = p.k / Stored::kStep * Stored::kStep;
+  const std::int64_t whole = p.k / step_of<Stored> * step_of<Stored>;
   const float* x = p.x + m * p.k;
   const typename Stored::Value* w = p.w + n * p.k;
-  for (std::int64_t k = 0; k < whole; k += Stored::kStep) {
-    Floats first[N], second[N];
+  for (std::int64_t k = 0; k < whole; k += step_of<Stored>) {
+    Floats weights[N][kVectors];
 #pragma GCC unroll 4
     for (int j = 0; j < N; ++j) {
-      Stored::load(w + j * p.k + k, first[j], second[j]);
+      Stored::load(w + j * p.k + k, weights[j]);
       __builtin_prefetch(w + (j + kRowsAhead) * p.k + k, 0, kSecondCache);
     }
 #pragma GCC unroll 4
     for (int i = 0; i < M; ++i) {
-      const Floats a = load_lanes<Floats>(x + i * p.k + k);
-      const Floats b = load_lanes<Floats>(x + i * p.k + k + kLanes);
 #pragma GCC unroll 4
-      for (int j = 0; j < N; ++j) {
-        sums[i * N + j] += a * first[j];
-        sums[i * N + j] += b * second[j];
+      for (int v = 0; v < kVectors; ++v) {
+        const Floats values = load_lanes<Floats>(x + i * p.k + k + v * kLanes);
+#pragma GCC unroll 4
+        for (int j = 0; j < N; ++j) sums[i * N + j] += values * weights[j][v];
       }
     }
   }

@@ -123,7 +123,7 @@ AddedTokens::AddedTokens(std::vector<AddedToken> tokens,
   }
 }
 
-std::vector<Segment> AddedTokens::split(std::string_view text, Stage stage) const {
+std::vector<AddedTokens::Segment> AddedTokens::split(std::string_view text, Stage stage) const {
   const Trie& trie = tries_[static_cast<std::size_t>(stage)];
   std::vector<Segment> result;
   std::size_t done = 0;

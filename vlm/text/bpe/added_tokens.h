@@ -32,15 +32,15 @@ struct AddedToken {
 // One entry of "added_tokens"; `id` is read by the caller. Throws Error.
 AddedToken parse_added_token(const Json& json, const std::string& where);
 
-// Either a token (id >= 0, text empty) or text between tokens (id -1).
-struct Segment {
-  std::int64_t id = -1;
-  std::string_view text;
-};
-
 class AddedTokens {
  public:
   enum class Stage { kRaw, kNormalized };
+
+  // Either a token (id >= 0, text empty) or text between tokens (id -1).
+  struct Segment {
+    std::int64_t id = -1;
+    std::string_view text;
+  };
 
   AddedTokens();
 

@@ -90,7 +90,7 @@ std::vector<std::int64_t> BpeTokenizer::encode(std::string_view text,
   }
   std::vector<std::int64_t> ids;
   BpeModel::Encoder encoder(model_);
-  for (const Segment& segment : added_.split(text, AddedTokens::Stage::kRaw)) {
+  for (const AddedTokens::Segment& segment : added_.split(text, AddedTokens::Stage::kRaw)) {
     if (segment.id >= 0) {
       ids.push_back(segment.id);
     } else if (normalizer_.is_identity()) {
@@ -104,7 +104,7 @@ std::vector<std::int64_t> BpeTokenizer::encode(std::string_view text,
 
 void BpeTokenizer::encode_text(std::string_view text, BpeModel::Encoder& encoder,
                                std::vector<std::int64_t>& ids) const {
-  for (const Segment& segment : added_.split(text, AddedTokens::Stage::kNormalized)) {
+  for (const AddedTokens::Segment& segment : added_.split(text, AddedTokens::Stage::kNormalized)) {
     if (segment.id >= 0) {
       ids.push_back(segment.id);
       continue;

@@ -3,14 +3,12 @@
 #include <ATen/ops/_unsafe_view.h>
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 #include <cstdint>
 
 #include "vlm/nn/activations.h"
 #include "vlm/nn/cpu/few_rows.h"
+#include "vlm/nn/cpu/int8/int8_few_rows.h"
 #include "vlm/nn/cpu/widened_blocks.h"
 
 namespace vlm {
@@ -27,18 +25,6 @@ const float* bias_of(const Int8Map& map) {
 
 // ---- x in 8 bits ----
 
-// A few rows of x in 8 bits with weights in 8 bits.
-struct Int8Rows {
-  const std::int8_t* x;         // [rows, k]
-  const float* x_scales;        // [rows]
-  const std::int32_t* offsets;  // [rows]: what the weights' 128 adds to the sums
-  const std::uint8_t* w;        // [n, k]
-  const float* scales;          // [n]
-  const float* bias;            // [n], or null
-  float* y;                     // [rows, n]
-  std::int64_t rows, k, n;      // k is a multiple of 64
-};
-
 VLM_CLONES void quantize_few(const float* x, std::int64_t rows, std::int64_t depth,
                              std::int64_t padded, std::int8_t* codes, float* scales,
                              std::int32_t* offsets) {
@@ -48,64 +34,6 @@ VLM_CLONES void quantize_few(const float* x, std::int64_t rows, std::int64_t dep
     offsets[i] = 128 * row.sum;
   }
 }
-
-#if defined(__x86_64__)
-#define VLM_VNNI __attribute__((target("arch=x86-64-v4,avx512vnni")))
-
-// The sums of M rows of x with N rows of w.
-template <int M, int N>
-VLM_VNNI VLM_INLINE void multiply_codes(const Int8Rows& p, std::int64_t m, std::int64_t n) {
-  Ints sums[M * N] = {};
-  const std::int8_t* x = p.x + m * p.k;
-  const std::uint8_t* w = p.w + n * p.k;
-  for (std::int64_t k = 0; k < p.k; k += kCodesStep) {
-    Ints weights[N];
-#pragma GCC unroll 4
-    for (int j = 0; j < N; ++j) {
-      weights[j] = load_lanes<Ints>(w + j * p.k + k);
-      __builtin_prefetch(w + (j + kRowsAhead) * p.k + k, 0, kSecondCache);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < M; ++i) {
-      const Ints values = load_lanes<Ints>(x + i * p.k + k);
-#pragma GCC unroll 4
-      for (int j = 0; j < N; ++j) {
-        sums[i * N + j] = (Ints)_mm512_dpbusd_epi32((__m512i)sums[i * N + j], (__m512i)weights[j],
-                                                    (__m512i)values);
-      }
-    }
-  }
-  const Ints totals = add_lanes(sums);
-  for (int i = 0; i < M; ++i) {
-    for (int j = 0; j < N; ++j) {
-      const std::int32_t sum = totals[(i * N + j) * kLanes / (M * N)] - p.offsets[m + i];
-      // As panels do it, in one step: a row's result is the same there.
-      p.y[(m + i) * p.n + n + j] = __builtin_fmaf(static_cast<float>(sum) * p.x_scales[m + i],
-                                                  p.scales[n + j], p.bias ? p.bias[n + j] : 0.0F);
-    }
-  }
-}
-
-template <int N>
-VLM_VNNI VLM_INLINE void multiply_code_rows(const Int8Rows& p, std::int64_t n) {
-  std::int64_t m = 0;
-  for (; m + 4 <= p.rows; m += 4) multiply_codes<4, N>(p, m, n);
-  for (; m + 2 <= p.rows; m += 2) multiply_codes<2, N>(p, m, n);
-  for (; m < p.rows; ++m) multiply_codes<1, N>(p, m, n);
-}
-
-// Columns `begin` … `end` of y, for all rows of x.
-VLM_VNNI void multiply_code_columns(const Int8Rows& p, std::int64_t begin, std::int64_t end) {
-  prefetch_rows(p.w + begin * p.k, p.k);
-  std::int64_t n = begin;
-  for (; n + 4 <= end; n += 4) multiply_code_rows<4>(p, n);
-  for (; n < end; ++n) multiply_code_rows<1>(p, n);
-}
-#else
-void multiply_code_columns(const Int8Rows&, std::int64_t, std::int64_t) {
-  TORCH_CHECK(false, "no products of 8 bits");
-}
-#endif
 
 Tensors multiply_few(const at::Tensor& x, const std::vector<Int8Map>& maps) {
   thread_local std::vector<std::int8_t> codes;
@@ -129,26 +57,40 @@ Tensors multiply_few(const at::Tensor& x, const std::vector<Int8Map>& maps) {
                         .k = padded,
                         .n = map.weight->out_features()});
   }
-  run_columns(products, multiply_code_columns);
+  run_columns(products, multiply_codes);
   return results;
 }
 
 // ---- x in float32 ----
 
+// A vector of words holds 64 codes: every fourth one from the same byte of each word.
 struct Int8Values {
   using Value = std::uint8_t;
-  static constexpr std::int64_t kStep = 2 * kLanes;
+  static constexpr int kVectors = 4;
 
-  VLM_INLINE static Floats load_half(const Value* from) {
-    const Ints codes = __builtin_convertvector(load_lanes<Bytes>(from), Ints);
-    return __builtin_convertvector(codes - 128, Floats);
+  VLM_INLINE static void load(const Value* from, Floats (&weights)[kVectors]) {
+    const Words words = load_lanes<Words>(from);
+#pragma GCC unroll 4
+    for (int i = 0; i < kVectors; ++i) {
+      const Ints codes = (Ints)((words >> (8 * i)) & 0xFFU);
+      weights[i] = __builtin_convertvector(codes - 128, Floats);
+    }
   }
-  VLM_INLINE static void load(const Value* from, Floats& first, Floats& second) {
-    first = load_half(from);
-    second = load_half(from + kLanes);
+  VLM_INLINE static float widen(Value code) {
+    return static_cast<float>(code) - 128.0F;
   }
-  VLM_INLINE static float widen(Value code) { return static_cast<float>(code) - 128.0F; }
 };
+
+// x [rows, depth] in the order in which the weights come, zeros behind `depth`.
+VLM_CLONES void split_fours(const float* x, std::int64_t rows, std::int64_t depth,
+                            std::int64_t padded, float* to) {
+  for (std::int64_t i = 0; i < rows; ++i, x += depth, to += padded) {
+    for (std::int64_t k = 0; k < padded; ++k) {
+      const std::int64_t place = k / kCodesStep * kCodesStep + k % 4 * kLanes + k % kCodesStep / 4;
+      to[place] = k < depth ? x[k] : 0.0F;
+    }
+  }
+}
 
 using WideRows = FewRows<Int8Values>;
 
@@ -182,10 +124,8 @@ Tensors multiply_wide(const at::Tensor& x, const std::vector<Int8Map>& maps) {
   }
   const std::int64_t rows = x.size(0), k = x.size(1), padded = round_up(k, kCodesStep);
   thread_local std::vector<float> own;
-  own.assign(static_cast<std::size_t>(rows * padded), 0.0F);
-  for (std::int64_t i = 0; i < rows; ++i) {
-    std::copy_n(x.const_data_ptr<float>() + i * k, k, own.data() + i * padded);
-  }
+  own.resize(static_cast<std::size_t>(rows * padded));
+  split_fours(x.const_data_ptr<float>(), rows, k, padded, own.data());
   std::vector<WideRows> products;
   for (const Int8Map& map : maps) {
     results.push_back(at::empty({rows, map.weight->out_features()}, x.options()));

@@ -38,7 +38,7 @@ at::Tensor dequantize_int8(const Int8Weight& stored);
 // What a row of `depth` numbers became: numbers ≈ scale · codes.
 struct QuantizedRow {
   float scale;       // NaN if one of them is no finite number
-  std::int32_t sum;  // of the codes
+  std::int32_t sum;  // of the codes; 0 if the scale is NaN
 };
 
 // Codes from -127 to 127, counted from 128 if they have no sign: `padded` of them, a multiple of
@@ -70,10 +70,12 @@ VLM_INLINE QuantizedRow quantize_row(const float* from, std::int64_t depth, std:
     std::memcpy(codes + k, &bytes, sizeof bytes);
   }
   QuantizedRow row{.scale = largest > kLeast ? largest / kMost : 0.0F, .sum = 0};
+  std::uint32_t sum = 0;
   for (int lane = 0; lane < kLanes; ++lane) {
     row.scale += differences[lane];
-    row.sum += static_cast<std::int32_t>(sums[lane]);
+    sum += sums[lane];
   }
+  if (row.scale == row.scale) row.sum = static_cast<std::int32_t>(sum);
   return row;
 }
 

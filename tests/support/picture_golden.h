@@ -1,5 +1,5 @@
-// Golden arrays of tests/fixtures/pictures (scripts/make_picture_fixtures.py), and the noise they
-// were made from.
+// PictureGolden arrays of tests/fixtures/pictures (scripts/make_picture_fixtures.py), and the noise
+// they were made from.
 #pragma once
 
 #include <cstdint>
@@ -15,9 +15,9 @@
 namespace vlm {
 
 // Cases from name.json, whose arrays lie in name.bin.
-class Golden {
+class PictureGolden {
  public:
-  explicit Golden(const std::string& name)
+  explicit PictureGolden(const std::string& name)
       : cases_(load_json(fixture("pictures/" + name + ".json"))),
         bytes_(load_text(fixture("pictures/" + name + ".bin"))) {}
 
