@@ -18,7 +18,9 @@ AnswerPair to_pair(const Json& item) {
 }
 
 TEST_CASE("captions split into the reference's tokens") {
-  for (const Json& item : load_json(fixture("metrics.json"))["captions"]) {
+  const Json golden = load_json(fixture("metrics.json"));
+  REQUIRE_FALSE(golden["captions"].empty());
+  for (const Json& item : golden["captions"]) {
     CHECK(tokenize_caption(item["text"]) == item["tokens"].get<std::vector<std::string>>());
   }
 }

@@ -16,23 +16,25 @@
 namespace vlm {
 namespace {
 
-// Integers from -127 to 127 and a scale for each row, by LibTorch.
-struct Rounded {
-  at::Tensor codes, scales;  // [rows, k] float64, [rows, 1] float64
+// Numbers whose codes are known: integers up to 126 and less than half beside them, and one 127 a
+// row, times a power of two a row.
+struct Known {
+  at::Tensor values;         // [rows, k] float32
+  at::Tensor codes, scales;  // [rows, k] and [rows, 1] float64
+
+  Known(std::int64_t rows, std::int64_t k)
+      : codes(at::randint(-126, 127, {rows, k}, at::kDouble)),
+        scales(at::exp2(at::randint(-3, 4, {rows, 1}, at::kDouble))) {
+    at::Tensor beside = at::rand({rows, k}, at::kDouble) * 0.9 - 0.45;
+    codes.select(1, 0).fill_(127);
+    beside.select(1, 0).zero_();
+    values = ((codes + beside) * scales).to(at::kFloat);
+  }
 };
 
-Rounded round_to_int8(const at::Tensor& x) {
-  const at::Tensor most = x.abs().amax(1, /*keepdim=*/true);
-  // Products in float64, so that they are rounded once, as a multiply-add rounds them.
-  const at::Tensor factors = (127.0F / most).to(at::kDouble);
-  return {.codes = (x.to(at::kDouble) * factors).round(),
-          .scales = (most / 127.0F).to(at::kDouble)};
-}
-
 // x Wᵀ + b of both sides' integers.
-at::Tensor multiply_rounded(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  const Rounded a = round_to_int8(x), b = round_to_int8(weight);
-  const at::Tensor y = a.codes.matmul(b.codes.t()) * a.scales * b.scales.t();
+at::Tensor multiply_codes_exactly(const Known& x, const Known& weight, const at::Tensor& bias) {
+  const at::Tensor y = x.codes.matmul(weight.codes.t()) * x.scales * weight.scales.t();
   return bias.defined() ? y + bias : y;
 }
 
@@ -63,17 +65,20 @@ TEST_CASE("8 bits: products are those of the integers, for every edge of vectors
   at::manual_seed(2);
   for (const auto& [n, k] : std::vector<std::pair<std::int64_t, std::int64_t>>{
            {1, 1}, {3, 31}, {16, 64}, {7, 65}, {300, 96}, {66, 5000}}) {
-    const at::Tensor weight = at::randn({n, k}), bias = at::randn({n});
-    const Int8Weight stored = quantize_int8(weight);
+    const Known weight(n, k);
+    const at::Tensor bias = at::randn({n});
+    const Int8Weight stored = quantize_int8(weight.values);
     for (const std::int64_t rows : {1, 2, 3, 7, 16, 17, 64, 65, 130}) {
       INFO(concat(rows, " rows, weight ", n, " x ", k));
-      const at::Tensor x = at::randn({rows, k});
+      const Known x(rows, k);
       // x stays float32: the numbers that are stored, multiplied.
-      CHECK(linear_error(int8_linears(x, {{&stored, bias}}, false)[0], x, dequantize_int8(stored),
-                         bias) < 1e-6);
+      CHECK(linear_error(int8_linears(x.values, {{&stored, bias}}, false)[0], x.values,
+                         dequantize_int8(stored), bias) < 1e-6);
       if (!has_int8_products()) continue;
-      check_close(int8_linears(x, {{&stored, bias}})[0], multiply_rounded(x, weight, bias), 2e-6);
-      check_close(int8_linears(x, {{&stored, {}}})[0], multiply_rounded(x, weight, {}), 2e-6);
+      check_close(int8_linears(x.values, {{&stored, bias}})[0],
+                  multiply_codes_exactly(x, weight, bias), 1e-6);
+      check_close(int8_linears(x.values, {{&stored, {}}})[0], multiply_codes_exactly(x, weight, {}),
+                  1e-6);
     }
   }
 }
