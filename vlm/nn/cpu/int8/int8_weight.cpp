@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "vlm/io/convert.h"
 #include "vlm/io/parallel.h"
 
 namespace vlm {
@@ -44,7 +43,7 @@ Int8Weight quantize_int8(const at::Tensor& weight) {
   TORCH_CHECK(weight.dim() == 2 && weight.is_cpu() && weight.size(1) <= kMostInt8Depth,
               "quantize_int8: weight ", weight.sizes(), " on ", weight.device());
   const std::int64_t n = weight.size(0), k = weight.size(1), padded = round_up(k, kCodesStep);
-  Int8Weight stored{.codes = empty_weight({n, padded}, at::kByte),
+  Int8Weight stored{.codes = at::empty({n, padded}, at::kByte),
                     .scales = at::empty({n}, at::kFloat),
                     .in_features = k};
   const std::int64_t step = std::max<std::int64_t>(kQuantizedValues / padded, 1);
