@@ -14,7 +14,7 @@
 namespace vlm {
 namespace {
 
-constexpr std::int64_t kPieceValues = 32 * 1024;  // that a thread takes at a time
+constexpr std::int64_t kActivatedValues = 32 * 1024;  // that a thread takes at a time
 
 class GatedSilu : public torch::autograd::Function<GatedSilu> {
  public:
@@ -55,8 +55,8 @@ bool is_quick(const at::Tensor& x, at::ScalarType product_dtype) {
 // Calls work(first value, count) for pieces of `total` values.
 template <typename Work>
 void over_values(std::int64_t total, const Work& work) {
-  run_pieces(divide_up(total, kPieceValues), [&](std::int64_t i) {
-    work(i * kPieceValues, std::min(kPieceValues, total - i * kPieceValues));
+  run_pieces(divide_up(total, kActivatedValues), [&](std::int64_t i) {
+    work(i * kActivatedValues, std::min(kActivatedValues, total - i * kActivatedValues));
   });
 }
 

@@ -1,6 +1,5 @@
 #include "vlm/nn/mlp.h"
 
-#include <ATen/ops/_unsafe_view.h>
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
@@ -9,6 +8,7 @@
 #include "vlm/nn/activations.h"
 #include "vlm/nn/cpu/bfloat16_product.h"
 #include "vlm/nn/cpu/int8/int8_linear.h"
+#include "vlm/nn/cpu/matrix_rows.h"
 #include "vlm/nn/layers.h"
 
 namespace vlm {
@@ -39,15 +39,8 @@ at::Tensor rows_for_panels(const at::Tensor& x, const std::vector<const Linear*>
       !std::all_of(layers.begin(), layers.end(), is_plain)) {
     return {};
   }
-  at::Tensor rows = x.reshape({-1, x.size(-1)}).contiguous();
+  at::Tensor rows = as_rows(x);
   return can_multiply_in_panels(rows) ? rows : at::Tensor();
-}
-
-// y [M, C'] in the shape of x [..., C]
-at::Tensor shaped_like(const at::Tensor& x, const at::Tensor& y) {
-  std::vector<std::int64_t> shape = x.sizes().vec();
-  shape.back() = y.size(1);
-  return at::_unsafe_view(y, shape);
 }
 
 }  // namespace

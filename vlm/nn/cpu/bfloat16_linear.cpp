@@ -3,7 +3,6 @@
 #include <ATen/Context.h>
 #include <ATen/core/ivalue.h>
 #include <ATen/cpu/Utils.h>
-#include <ATen/ops/_unsafe_view.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
@@ -18,6 +17,7 @@
 #include "vlm/nn/cpu/bfloat16_product.h"
 #include "vlm/nn/cpu/few_rows.h"
 #include "vlm/nn/cpu/lanes.h"
+#include "vlm/nn/cpu/matrix_rows.h"
 #include "vlm/nn/cpu/widened_blocks.h"
 
 namespace vlm {
@@ -149,13 +149,9 @@ std::vector<at::Tensor> bfloat16_linears(const at::Tensor& x,
                 map.weight.sizes(), " ", map.weight.scalar_type());
     map.weight = map.weight.contiguous();
   }
-  const at::Tensor rows = x.reshape({-1, x.size(-1)}).contiguous();
+  const at::Tensor rows = as_rows(x);
   Tensors results = multiply(rows, own, product_dtype);
-  std::vector<std::int64_t> shape = x.sizes().vec();
-  for (at::Tensor& y : results) {
-    shape.back() = y.size(1);
-    y = at::_unsafe_view(y, shape);  // no view in autograd's eyes: it may be added to in place
-  }
+  for (at::Tensor& y : results) y = shaped_like(x, y);
   return results;
 }
 
@@ -166,7 +162,7 @@ at::Tensor bfloat16_linear(const at::Tensor& x, const at::Tensor& weight, const 
 
 at::Tensor times_bfloat16(const at::Tensor& dy, const at::Tensor& weight,
                           at::ScalarType product_dtype) {
-  const at::Tensor rows = dy.reshape({-1, dy.size(-1)}).contiguous();
+  const at::Tensor rows = as_rows(dy);
   at::Tensor dx;
   if (product_dtype == at::kBFloat16 && can_multiply_in_panels(rows)) {
     dx = panel_times(rows, weight);
@@ -180,9 +176,7 @@ at::Tensor times_bfloat16(const at::Tensor& dy, const at::Tensor& weight,
                           dx.addmm_(rows.narrow(1, n, count), block);
                         });
   }
-  std::vector<std::int64_t> shape = dy.sizes().vec();
-  shape.back() = weight.size(1);
-  return dx.view(shape);
+  return shaped_like(dy, dx);
 }
 
 }  // namespace vlm

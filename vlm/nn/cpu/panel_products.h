@@ -96,9 +96,9 @@ struct BlockTarget {
   std::int64_t count, rows, stride;
 };
 
-// Turns kBlocks blocks back and makes y of them. `Sums` says how: load(block, n, m) gives the values
-// of m … m + 15; finish(columns, values, i) makes y of the i-th m from values of n … n + 15, with
-// what columns(n, count) prepared for those.
+// Turns kBlocks blocks back and makes y of them. `Sums` says how: load(block, n, m) gives the
+// values of m … m + 15; finish(columns, values, i) makes y of the i-th m from values of n … n + 15,
+// with what columns(n, count) prepared for those.
 template <typename Sums>
 VLM_INLINE void store_transposed(const Sums& sums, const BlockTarget& to) {
   for (std::int64_t m = 0; m < to.rows; m += kLanes) {

@@ -1,6 +1,5 @@
 #include "vlm/nn/cpu/int8/int8_linear.h"
 
-#include <ATen/ops/_unsafe_view.h>
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
@@ -9,6 +8,7 @@
 #include "vlm/nn/activations.h"
 #include "vlm/nn/cpu/few_rows.h"
 #include "vlm/nn/cpu/int8/int8_few_rows.h"
+#include "vlm/nn/cpu/matrix_rows.h"
 #include "vlm/nn/cpu/widened_blocks.h"
 
 namespace vlm {
@@ -142,17 +142,6 @@ Tensors multiply_wide(const at::Tensor& x, const std::vector<Int8Map>& maps) {
   return results;
 }
 
-at::Tensor rows_of(const at::Tensor& x) {
-  return x.reshape({-1, x.size(-1)}).contiguous();
-}
-
-// y [M, N] in the shape of x [..., K]; no view in autograd's eyes: it may be added to in place.
-at::Tensor shaped_like(const at::Tensor& x, const at::Tensor& y) {
-  std::vector<std::int64_t> shape = x.sizes().vec();
-  shape.back() = y.size(1);
-  return at::_unsafe_view(y, shape);
-}
-
 // What tells the activations how exact they have to be.
 at::ScalarType product_dtype() {
   return has_int8_products() ? at::kChar : at::kFloat;
@@ -170,7 +159,7 @@ Tensors int8_linears(const at::Tensor& x, const std::vector<Int8Map>& maps, bool
         x.is_cpu() && x.scalar_type() == at::kFloat && x.size(-1) == map.weight->in_features,
         "int8_linear: x ", x.sizes(), " ", x.scalar_type(), ", weight ", map.weight->codes.sizes());
   }
-  const at::Tensor rows = rows_of(x);
+  const at::Tensor rows = as_rows(x);
   Tensors results = !with_products             ? multiply_wide(rows, maps)
                     : rows.size(0) <= kFewRows ? multiply_few(rows, maps)
                                                : int8_panel_linears(rows, maps);
@@ -179,7 +168,7 @@ Tensors int8_linears(const at::Tensor& x, const std::vector<Int8Map>& maps, bool
 }
 
 at::Tensor int8_gelu_mlp(const at::Tensor& x, const Int8Map& fc1, const Int8Map& fc2) {
-  const at::Tensor rows = rows_of(x);
+  const at::Tensor rows = as_rows(x);
   const at::Tensor between = fills_panels(rows)
                                  ? int8_panel_gelu(rows, fc1)
                                  : gelu_tanh(int8_linears(rows, {fc1})[0], product_dtype());
@@ -188,7 +177,7 @@ at::Tensor int8_gelu_mlp(const at::Tensor& x, const Int8Map& fc1, const Int8Map&
 
 at::Tensor int8_gated_mlp(const at::Tensor& x, const Int8Map& gate, const Int8Map& up,
                           const Int8Map& down) {
-  const at::Tensor rows = rows_of(x);
+  const at::Tensor rows = as_rows(x);
   if (fills_panels(rows)) {
     return shaped_like(x, int8_linears(int8_panel_gated(rows, gate, up), {down})[0]);
   }

@@ -23,7 +23,8 @@ struct PackedPanel {
   std::int32_t* offsets;  // [width]: what the weights' 128 adds to the sums
 };
 
-// Rows [rows, k] as columns of a panel of `width` columns, which is a multiple of 16.
+// Rows [rows, k] as columns of a panel of `width` columns, which is a multiple of 16. `codes` is
+// room for 16 rows.
 VLM_CLONES void pack_rows(const float* from, std::int64_t rows, std::int64_t k, std::int64_t depth,
                           std::int64_t width, std::int8_t* codes, const PackedPanel& to) {
   for (std::int64_t first = 0; first < width; first += kLanes) {
