@@ -19,8 +19,23 @@ using Tensors = std::vector<at::Tensor>;
 constexpr std::int64_t kFewRows = 16;   // of x; more of them fill panels
 constexpr std::int64_t kWideRows = 64;  // where x stays float32; more go through LibTorch
 
-const float* bias_of(const Int8Map& map) {
-  return map.bias.defined() ? map.bias.const_data_ptr<float>() : nullptr;
+// `rows` says what x is; with each of the maps it becomes a product.
+template <typename Rows>
+Tensors multiply_each(const Rows& rows, const std::vector<Int8Map>& maps,
+                      void (*columns)(const Rows&, std::int64_t, std::int64_t)) {
+  Tensors results;
+  std::vector<Rows> products;
+  for (const Int8Map& map : maps) {
+    Rows& product = products.emplace_back(rows);
+    product.n = map.weight->out_features();
+    product.w = map.weight->codes.const_data_ptr<std::uint8_t>();
+    product.scales = map.weight->scales.const_data_ptr<float>();
+    product.bias = map.bias.defined() ? map.bias.const_data_ptr<float>() : nullptr;
+    product.y = results.emplace_back(at::empty({rows.rows, product.n}, at::kFloat))
+                    .template mutable_data_ptr<float>();
+  }
+  run_columns(products, columns);
+  return results;
 }
 
 // ---- x in 8 bits ----
@@ -42,23 +57,10 @@ Tensors multiply_few(const at::Tensor& x, const std::vector<Int8Map>& maps) {
   float x_scales[kFewRows];
   std::int32_t offsets[kFewRows];
   quantize_few(x.const_data_ptr<float>(), rows, x.size(1), padded, codes.data(), x_scales, offsets);
-  Tensors results;
-  std::vector<Int8Rows> products;
-  for (const Int8Map& map : maps) {
-    results.push_back(at::empty({rows, map.weight->out_features()}, x.options()));
-    products.push_back({.x = codes.data(),
-                        .x_scales = x_scales,
-                        .offsets = offsets,
-                        .w = map.weight->codes.const_data_ptr<std::uint8_t>(),
-                        .scales = map.weight->scales.const_data_ptr<float>(),
-                        .bias = bias_of(map),
-                        .y = results.back().mutable_data_ptr<float>(),
-                        .rows = rows,
-                        .k = padded,
-                        .n = map.weight->out_features()});
-  }
-  run_columns(products, multiply_codes);
-  return results;
+  return multiply_each(
+      Int8Rows{
+          .x = codes.data(), .x_scales = x_scales, .offsets = offsets, .rows = rows, .k = padded},
+      maps, multiply_codes);
 }
 
 // ---- x in float32 ----
@@ -126,20 +128,8 @@ Tensors multiply_wide(const at::Tensor& x, const std::vector<Int8Map>& maps) {
   thread_local std::vector<float> own;
   own.resize(static_cast<std::size_t>(rows * padded));
   split_fours(x.const_data_ptr<float>(), rows, k, padded, own.data());
-  std::vector<WideRows> products;
-  for (const Int8Map& map : maps) {
-    results.push_back(at::empty({rows, map.weight->out_features()}, x.options()));
-    products.push_back({.x = own.data(),
-                        .w = map.weight->codes.const_data_ptr<std::uint8_t>(),
-                        .scales = map.weight->scales.const_data_ptr<float>(),
-                        .bias = bias_of(map),
-                        .y = results.back().mutable_data_ptr<float>(),
-                        .rows = rows,
-                        .k = padded,
-                        .n = map.weight->out_features()});
-  }
-  run_columns(products, multiply_wide_columns);
-  return results;
+  return multiply_each(WideRows{.x = own.data(), .rows = rows, .k = padded}, maps,
+                       multiply_wide_columns);
 }
 
 // What tells the activations how exact they have to be.
