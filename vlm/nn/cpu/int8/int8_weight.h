@@ -2,9 +2,9 @@
 //
 //   weight [N, K] float32, bfloat16 or float16 ─► quantize_int8 ─► Int8Weight, 8 bits a value
 //
-// A row's scale makes its largest magnitude 127; values become the nearest integer. The same as
-// LLM.int8's and torchao's weights. Codes are counted from 128 because the processors' products
-// take one side without a sign; they are padded to whole vectors, with zeros.
+// A row's scale makes its largest magnitude 127; values become the nearest integer. Codes are
+// counted from 128 because the processors' products take one side without a sign; they are padded
+// to whole vectors, with zeros. Reference: vector-wise quantization, LLM.int8 (arXiv 2208.07339).
 #pragma once
 
 #include <ATen/core/Tensor.h>
