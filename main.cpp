@@ -2,10 +2,12 @@
 // errors into exit codes.
 //
 // Exit codes: 0 done; 1 an error, told on stderr; 2 wrong usage; 3 done, but some items failed; 130
-// interrupted by Ctrl-C, 143 by SIGTERM.
+// interrupted by Ctrl-C, 143 by SIGTERM; 141 nobody reads the results any more.
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -97,11 +99,25 @@ int run(int argc, char** argv) {
   return commands.at(app.get_subcommands().front()->get_name())();
 }
 
+// A file that is opened later must not get the number of a stream that the caller has closed: it
+// would be written to as one. Opened the wrong way round, so that using them is an error.
+void fill_closed_streams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(stream, F_GETFD) >= 0) continue;
+    ::open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  fill_closed_streams();
   try {
-    return run(argc, argv);
+    const int code = run(argc, argv);
+    vlm::finish_results();
+    return code;
+  } catch (const vlm::ResultsClosed&) {
+    return 128 + SIGPIPE;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
     // A download that was told to stop ends in an error, too.

@@ -57,6 +57,11 @@ std::unique_ptr<ActiveGroup> make_group(std::vector<Request> requests,
 
 }  // namespace
 
+bool ActiveRequest::is_late() const {
+  const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - begun;
+  return request.time_limit_s > 0 && passed.count() > request.time_limit_s;
+}
+
 std::int64_t ActiveGroup::rows_needed() const {
   std::int64_t widest = 1;
   for (const ActiveRequest& request : pending) widest = std::max(widest, request.width);

@@ -6,6 +6,7 @@
 // else a group each.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -29,6 +30,10 @@ struct ActiveRequest {
   std::vector<std::int64_t> next;    // token of each row to decode
   std::vector<ChoiceScore> scores;
   bool is_finished = false;
+  std::chrono::steady_clock::time_point begun = {};  // when it went into the model
+
+  // An answer's time is over.
+  bool is_late() const;
 };
 
 struct ActiveGroup {

@@ -1,9 +1,14 @@
 #include "infer/generator.h"
 
 #include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <chrono>
+#include <exception>
+#include <utility>
 
+#include "infer/answer_text.h"
 #include "infer/media/shown_media.h"
 #include "infer/search/stop_strings.h"
 #include "infer/stopwatch.h"
@@ -85,6 +90,7 @@ std::vector<Answer> Generator::step() {
   admit();
   start_pending();
   decode_rows();
+  end_late_ones();
   remove_finished();
   std::vector<Answer> answers = std::exchange(rejected_, {});
   for (Answer& answer : finished_) answers.push_back(std::move(answer));
@@ -143,6 +149,7 @@ void Generator::admit() {
   if (newcomers.empty()) return;
   encode_pictures(newcomers);
   if (waiting_.empty()) encoder_->rest();
+  const auto begun = std::chrono::steady_clock::now();
   const Stopwatch watch(timing_.prefill_s);
   std::stable_sort(newcomers.begin(), newcomers.end(), [](const auto& a, const auto& b) {
     return a->prefix.size() < b->prefix.size();
@@ -160,6 +167,7 @@ void Generator::admit() {
     }
     real += length;
     group->index = std::ssize(active_);
+    for (ActiveRequest& one : group->pending) one.begun = begun;
     pass.push_back(group.get());
     active_.push_back(std::move(group));
   }
@@ -182,6 +190,7 @@ void Generator::start_pending() {
       group->requests.push_back(std::make_unique<ActiveRequest>(std::move(group->pending.front())));
       group->pending.pop_front();
       group->requests.back()->offset = place - is_taken.begin();
+      group->requests.back()->begun = std::chrono::steady_clock::now();
     }
     for (const auto& one : group->requests) {
       if (!one->search) choices.push_back(one.get());
@@ -223,11 +232,30 @@ void Generator::finish(ActiveRequest& one) {
     answer.first_token_entropy = one.search->first_token_entropy();
     for (Hypothesis& hypothesis : one.search->hypotheses()) {
       Generation generation{std::move(hypothesis)};
-      generation.text = processor_->tokenizer().decode(generation.ids, true);
+      generation.text = without_leading_space(processor_->tokenizer().decode(generation.ids, true));
       answer.generations.push_back(std::move(generation));
     }
   }
   finished_.push_back(std::move(answer));
+}
+
+// Requests whose time is over are answered with an error.
+void Generator::end_late_ones() {
+  const auto end = [this](const ActiveRequest& one) {
+    finished_.push_back(
+        {.id = one.request.id,
+         .error = Error({.what = "the answer took too long",
+                         .wanted = concat("at most ", one.request.time_limit_s, " s"),
+                         .hint = "--item-timeout sets the limit"})
+                      .what()});
+  };
+  for (auto& group : active_) {
+    for (auto& one : group->requests) {
+      if (one->is_finished || !one->is_late()) continue;
+      one->is_finished = true;
+      end(*one);
+    }
+  }
 }
 
 void Generator::remove_finished() {
@@ -245,9 +273,9 @@ void Generator::remove_finished() {
   }
 }
 
-bool Generator::read(ShownMedia& media) {
+bool Generator::read(ShownMedia& media, double time_limit_s) {
   const Stopwatch watch(timing_.vision_s);
-  return media.read();
+  return media.read(time_limit_s);
 }
 
 Answer Generator::answer(Request request, const at::Tensor& pixel_values) {
@@ -259,7 +287,28 @@ Answer Generator::answer(Request request, const at::Tensor& pixel_values) {
   return answer(std::move(group));
 }
 
+// For calls whose requests point into the caller: whatever throws, none of them stays behind.
+class Generator::OwnRequests {
+ public:
+  OwnRequests(Generator& generator, std::int64_t batch_size)
+      : generator_(generator), before_(std::exchange(generator.batch_size_, batch_size)) {
+    TORCH_CHECK(generator.is_idle(), "the generator is at work for somebody else");
+  }
+  ~OwnRequests() {
+    generator_.batch_size_ = before_;
+    if (!generator_.is_idle() || std::uncaught_exceptions() > exceptions_) generator_.abandon();
+  }
+  OwnRequests(const OwnRequests&) = delete;
+  OwnRequests& operator=(const OwnRequests&) = delete;
+
+ private:
+  Generator& generator_;
+  std::int64_t before_;
+  int exceptions_ = std::uncaught_exceptions();
+};
+
 Answer Generator::answer(RequestGroup of_one) {
+  const OwnRequests own(*this, batch_size_);
   submit(std::move(of_one));
   Answer answer;
   while (!is_idle()) {
@@ -272,8 +321,7 @@ Answer Generator::answer(RequestGroup of_one) {
 std::vector<Answer> Generator::generate(
     const std::vector<EncodedConversation>& prompts, const GenerationOptions& options,
     const std::function<bool(std::size_t, std::int64_t)>& on_token) {
-  const std::int64_t batch_size =
-      std::exchange(batch_size_, std::max<std::int64_t>(1, std::ssize(prompts)));
+  const OwnRequests own(*this, std::max<std::int64_t>(1, std::ssize(prompts)));
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     Request request{.id = i, .prompt = prompts[i].ids, .options = options, .stream = i};
     if (on_token) {
@@ -290,7 +338,6 @@ std::vector<Answer> Generator::generate(
   while (!is_idle()) {
     for (Answer& answer : step()) answers[answer.id] = std::move(answer);
   }
-  batch_size_ = batch_size;
   for (const Answer& answer : answers) {
     if (!answer.error.empty()) throw Error({.what = answer.error});
   }

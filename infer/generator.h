@@ -51,8 +51,8 @@ class Generator {
   PictureEncoder& encoder() { return *encoder_; }
 
   // Reads the next takes of media with videos. False: a stop request came. Throws Error naming the
-  // file that can't be read.
-  bool read(ShownMedia& media);
+  // file that can't be read, or that takes longer than the limit (0: none).
+  bool read(ShownMedia& media, double time_limit_s = 0);
 
   void submit(RequestGroup group);
   // Does a bounded piece of work; returns the answers that it finished. A request that can't be
@@ -68,7 +68,8 @@ class Generator {
   Answer answer(Request request, const at::Tensor& pixel_values);
   Answer answer(RequestGroup of_one);
   // One answer a prompt, all about their own pictures, decoded together. Throws Error for a prompt
-  // that can't be answered.
+  // that can't be answered. Whatever these throw (what a callback throws, too), nothing of the call
+  // stays with the generator.
   std::vector<Answer> generate(const std::vector<EncodedConversation>& prompts,
                                const GenerationOptions& options,
                                const std::function<bool(std::size_t, std::int64_t)>& on_token = {});
@@ -79,6 +80,7 @@ class Generator {
   std::int64_t max_positions() const { return model_->max_positions(); }
 
  private:
+  class OwnRequests;
   using Logits = at::Tensor;  // [rows, V] float32 on the CPU
 
   bool reject_if_impossible(const Request& request);
@@ -94,6 +96,7 @@ class Generator {
 
   void advance(ActiveRequest& one, const Logits& logits);
   void finish(ActiveRequest& one);
+  void end_late_ones();
   void remove_finished();
   std::unique_ptr<Search> start_search(const Request& request) const;
   Logits head(const at::Tensor& hidden);

@@ -17,7 +17,7 @@
 namespace vlm::infer {
 
 struct Generation : Hypothesis {
-  std::string text;  // special tokens left out
+  std::string text;  // special tokens and the space in front left out
 
   double mean_logprob() const;
   double min_logprob() const;
@@ -42,6 +42,7 @@ struct Request {
   TokenCallback on_token = {};
   // When there are any: these continuations are scored and nothing is generated.
   std::vector<std::vector<std::int64_t>> choices = {};
+  double time_limit_s = 0;  // from when its prompt goes into the model; 0: none
 };
 
 struct RequestGroup {

@@ -6,6 +6,7 @@
 #include <variant>
 
 #include "data/media/media.h"
+#include "infer/answer_text.h"
 #include "infer/choices.h"
 #include "infer/media/shown_media.h"
 #include "infer/session.h"
@@ -98,7 +99,7 @@ data::VideoSampling to_sampling(const VideoOptions& options) {
 class TextStream {
  public:
   TextStream(const Tokenizer& tokenizer, const std::function<bool(std::string_view)>& on_text)
-      : decoder_(tokenizer, /*skip_special_tokens=*/true), on_text_(on_text) {}
+      : decoder_(tokenizer), on_text_(on_text) {}
 
   bool add(std::int64_t id) { return tell(decoder_.add(id)); }
   void finish() { tell(decoder_.finish()); }
@@ -109,7 +110,7 @@ class TextStream {
     return goes_on_;
   }
 
-  StreamDecoder decoder_;
+  infer::AnswerStream decoder_;
   const std::function<bool(std::string_view)>& on_text_;
   bool goes_on_ = true;
 };

@@ -157,7 +157,7 @@ struct SeenVideo {
 };
 
 struct Answer {
-  std::string text;           // as the model wrote it, often with a space in front
+  std::string text;           // without the space that first words begin with
   std::string finish_reason;  // "stop", "length" (max_new_tokens) or "interrupted" (by on_text)
   std::vector<std::int64_t> token_ids;  // the end token included
   std::vector<double> token_logprobs;   // of each of them, before any filter

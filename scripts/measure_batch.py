@@ -8,6 +8,7 @@ are filled up to half of all items (rows of the format that the program writes),
 number is the time from the start of the process to the first new row, with the model's load in it.
 """
 import argparse
+import ctypes
 import json
 import os
 import pathlib
@@ -19,20 +20,14 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RECORD = struct.Struct("<QQQII")  # RowRecord of infer/batch/journal.h
-MASK = (1 << 64) - 1
+XXHASH = ctypes.CDLL("libxxhash.so.0")  # of libxxhash-dev, which the build needs
+XXHASH.XXH3_64bits.restype = ctypes.c_uint64
+XXHASH.XXH3_64bits.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
 
 
-def digest(words):
-    """Digest of infer/items/digest.h over numbers."""
-    state = 0x8F1BBCDCCA62C1D6
-    for word in words:
-        state = ((state ^ word) * 0x9E3779B97F4A7C15) & MASK
-        state ^= state >> 29
-    return state
-
-
-def record(ordinal, end, flags):
-    return RECORD.pack(ordinal, end, 0, flags, digest([ordinal, end, 0, flags]) >> 32)
+def record(ordinal, end, row):
+    begin = RECORD.pack(ordinal, end, XXHASH.XXH3_64bits(row, len(row)), 0, 0)[:-4]
+    return begin + struct.pack("<I", XXHASH.XXH3_64bits(begin, len(begin)) & 0xFFFFFFFF)
 
 
 def make_folder(folder, count):
@@ -86,12 +81,11 @@ def fill_to_half(output):
         records.write(header)
         for ordinal in range(items // 2):
             row = json.dumps({"id": f"in/{ordinal}.png", "path": f"in/{ordinal}.png", "question": "What is this?",
-                              "text": " an answer of some words that stand for others",
+                              "text": "an answer of some words that stand for others",
                               "mean_logprob": -1.2345678901234567, "finish_reason": "length"}) + "\n"
             rows.write(row.encode())
             end += len(row)
-            records.write(record(ordinal, end, 0))
-        records.write(record(0, end, 4))
+            records.write(record(ordinal, end, row.encode()))
     return items
 
 

@@ -125,7 +125,7 @@ def oracle_answer(model, media, messages, names):
     top = logprobs.topk(2, dim=-1).values
     return {"prompt_token_ids": ids[0].tolist(), "token_ids": answer,
             "token_logprobs": [logprobs[i, token].item() for i, token in enumerate(answer)],
-            "text": tokenizer.decode(answer, skip_special_tokens=True),
+            "text": tokenizer.decode(answer, skip_special_tokens=True).lstrip(" "),
             "margin": (top[:, 0] - top[:, 1]).min().item()}
 
 

@@ -3,8 +3,6 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
-#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -77,7 +75,7 @@ int run_plan(const PlanCommand& options, const RuntimeOptions& runtime) {
   const RunPlan plan =
       make_plan(std::move(config), {.runtime = runtime, .memory_gb = options.memory_gb});
   const OrderedJson json = plan.to_json();
-  std::cout << (options.format == "json" ? json.dump() + "\n" : plan.to_text()) << std::flush;
+  print_result(options.format == "json" ? json.dump() + "\n" : plan.to_text());
   save_plan(plan, output_dir);
   return plan.fits() ? 0 : 1;
 }
@@ -95,7 +93,7 @@ int run_inspect_data(const InspectDataOptions& options, const RuntimeOptions& ru
                                                  .threads = runtime.threads,
                                                  .uses_color = ::isatty(STDOUT_FILENO) != 0,
                                                  .makes_page = !options.html.empty()});
-  std::fwrite(found.text.data(), 1, found.text.size(), stdout);
+  print_result(found.text);
   if (!options.html.empty()) {
     save_text(options.html, found.page);
     log_info("wrote " + options.html);

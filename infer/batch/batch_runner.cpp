@@ -3,8 +3,11 @@
 #include <deque>
 #include <memory>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "infer/batch/media_queue.h"
+#include "infer/items/item_failure.h"
 #include "infer/media/shown_media.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -24,7 +27,8 @@ struct AskedItem {
   bool has_failed() const { return !prepared.error.empty(); }
 };
 
-// Hands prepared groups to the generator, and its answers to the sink.
+// Hands prepared groups to the generator, and its answers to the sink. Whatever the model throws
+// costs no row of itself: what was with it is let go, and asked again one by one (retries()).
 class Answerer {
  public:
   Answerer(Generator& generator, const BatchOptions& options, RowSink& sink)
@@ -39,16 +43,23 @@ class Answerer {
   bool has_open() const { return !open_.empty(); }
 
   void add(PreparedGroup group) {
-    OpenGroup open{.media = std::move(group.media)};
-    for (PreparedItem& one : group.items) {
-      sink_.expect(one.item.ordinal);
-      if (one.error.empty()) {
-        open.items.push_back(std::make_shared<AskedItem>(AskedItem{std::move(one)}));
-      } else {
-        sink_.add(one.item, {.error = one.error});
-      }
+    for (const PreparedItem& one : group.items) sink_.expect(one.item.ordinal);
+    ask(std::move(group));
+  }
+
+  // Items whose answers failed beside others and that are to be tried alone.
+  bool has_retries() const { return !retries_.empty(); }
+  std::vector<std::int64_t> take_retries() { return std::exchange(retries_, {}); }
+
+  // The only item at work, from its files on; a failure is its row's error now.
+  void answer_alone(PreparedGroup group) {
+    is_alone_ = true;
+    ask(std::move(group));
+    while (!is_idle() && !stop_requested()) {
+      if (has_open() && !is_fed()) feed();
+      work();
     }
-    if (!open.items.empty()) open_.push_back(std::move(open));
+    is_alone_ = false;
   }
 
   // Asks about the next take of the oldest open group's media. A stop request may end it before.
@@ -57,17 +68,24 @@ class Answerer {
     std::erase_if(open.items, [](const auto& one) { return one->has_failed(); });
     if (open.items.empty()) return open_.pop_front();
     try {
-      if (open.media.has_videos() && !generator_.read(open.media)) return;
+      if (open.media.has_videos() && !generator_.read(open.media, options_.item_timeout_s)) return;
       submit(open);
-    } catch (const Error& error) {
-      for (const auto& one : open.items) fail(*one, error.what());
+    } catch (const std::exception& error) {
+      for (const auto& one : open.items) give_up(*one, error);
+      return open_.pop_front();
     }
     if (!open.media.has_more()) open_.pop_front();
   }
 
   // Lets the generator work; its finished answers become rows.
   void work() {
-    for (Answer& answer : generator_.step()) {
+    std::vector<Answer> answers;
+    try {
+      answers = generator_.step();
+    } catch (const std::exception& error) {
+      let_go(error);
+    }
+    for (Answer& answer : answers) {
       const auto found = asked_.extract(answer.id);
       take(*found.mapped().item, found.mapped().segment, std::move(answer));
     }
@@ -83,6 +101,50 @@ class Answerer {
     std::shared_ptr<AskedItem> item;
     Segment segment;
   };
+
+  void ask(PreparedGroup group) {
+    OpenGroup open{.media = std::move(group.media)};
+    for (PreparedItem& one : group.items) {
+      if (one.error.empty()) {
+        open.items.push_back(std::make_shared<AskedItem>(AskedItem{std::move(one)}));
+      } else if (one.is_out_of_memory && !is_alone_) {
+        retries_.push_back(one.item.ordinal);
+      } else {
+        sink_.add(one.item, {.error = one.error});
+      }
+    }
+    if (!open.items.empty()) open_.push_back(std::move(open));
+  }
+
+  // The generator is left with nothing: whose fault the exception was isn't known.
+  void let_go(const std::exception& error) {
+    generator_.abandon();
+    std::unordered_map<std::uint64_t, Asked> asked;
+    asked.swap(asked_);
+    for (auto& [id, one] : asked) {
+      if (is_alone_) {
+        fail(*one.item, failure_text(error));
+      } else {
+        try_alone(*one.item);
+      }
+    }
+    // Videos that are being asked about piece by piece begin anew.
+    for (OpenGroup& open : open_) {
+      std::erase_if(open.items, [](const auto& one) { return one->has_failed(); });
+    }
+  }
+
+  void try_alone(AskedItem& one) {
+    if (one.has_failed()) return;
+    one.prepared.error = "tried alone";
+    retries_.push_back(one.prepared.item.ordinal);
+  }
+
+  // After an exception that was for this item, or for a group that it is in.
+  void give_up(AskedItem& one, const std::exception& error) {
+    if (is_out_of_memory(error) && !is_alone_) return try_alone(one);
+    fail(one, failure_text(error));
+  }
 
   // A request for every item that can still be answered.
   void submit(OpenGroup& open) {
@@ -120,9 +182,10 @@ class Answerer {
            .prompt = std::move(prepared.prompt),
            .options = apply_overrides(options_.generation, prepared.item.overrides),
            .stream = static_cast<std::uint64_t>(prepared.item.ordinal),
-           .choices = options_.choices});
-    } catch (const Error& error) {
-      prepared.error = error.what();
+           .choices = options_.choices,
+           .time_limit_s = options_.item_timeout_s});
+    } catch (const std::exception& error) {
+      prepared.error = failure_text(error);
     }
   }
 
@@ -153,6 +216,8 @@ class Answerer {
   std::deque<OpenGroup> open_;
   std::uint64_t next_id_ = 0;
   std::unordered_map<std::uint64_t, Asked> asked_;  // by the request's id
+  std::vector<std::int64_t> retries_;               // ordinals
+  bool is_alone_ = false;
 };
 
 void tell_videos(const PictureEncoder& encoder) {
@@ -161,39 +226,116 @@ void tell_videos(const PictureEncoder& encoder) {
                   encoder.cached_videos(), " read from the feature cache"));
 }
 
+// Takes groups from a queue, gives them to the answerer, and empties both for what must be tried
+// alone.
+class BatchRun {
+ public:
+  BatchRun(Generator& generator, const ItemList& items, RowLog& log, RowSink& sink,
+           const BatchOptions& options)
+      : generator_(generator),
+        items_(items),
+        log_(log),
+        options_(options),
+        answerer_(generator, options, sink),
+        sink_(sink),
+        taken_(log.done()),
+        progress_("items", log.header().shard_items, log.rows()),
+        shown_(log.rows()) {}
+
+  // False when a stop request came before all was done.
+  bool run() {
+    bool is_at_end = false;
+    while (!is_at_end && !stop_requested()) {
+      is_at_end = answer_queue();
+      for (const std::int64_t ordinal : answerer_.take_retries()) {
+        if (!stop_requested()) try_alone(ordinal);
+        is_at_end = is_at_end && !stop_requested();
+      }
+    }
+    return is_at_end;
+  }
+
+ private:
+  MediaQueueOptions queue_options() const {
+    // Each video ahead has a decoder and frames of its own: no more of them than workers.
+    return {.workers = options_.workers,
+            .ahead = items_.shows_videos() ? 0 : options_.batch_size * 2,
+            .shard = log_.header().shard,
+            .video = options_.video};
+  }
+
+  // Until all is answered (true), a stop request, or something has to be tried alone.
+  bool answer_queue() {
+    MediaQueue queue(generator_, items_, taken_, queue_options());
+    bool is_at_end = false;
+    while (!stop_requested()) {
+      while (!answerer_.is_fed() && !answerer_.has_retries() && !stop_requested()) {
+        if (answerer_.has_open()) {
+          answerer_.feed();
+        } else if (!is_at_end && (answerer_.is_idle() || queue.is_ready())) {
+          auto group = queue.next();
+          is_at_end = !group;
+          if (group) take(std::move(*group));
+        } else {
+          break;
+        }
+      }
+      work();
+      // What is at work ends first: a single item then has the machine to itself.
+      if (answerer_.has_retries() && !answerer_.is_idle()) drain();
+      if (answerer_.has_retries() || (is_at_end && answerer_.is_idle())) break;
+    }
+    return is_at_end && answerer_.is_idle();
+  }
+
+  void drain() {
+    while (!answerer_.is_idle() && !stop_requested()) {
+      if (answerer_.has_open() && !answerer_.is_fed()) answerer_.feed();
+      work();
+    }
+  }
+
+  void take(PreparedGroup group) {
+    for (const PreparedItem& one : group.items) {
+      taken_[static_cast<std::size_t>(one.item.ordinal)] = true;
+    }
+    answerer_.add(std::move(group));
+  }
+
+  void work() {
+    answerer_.work();
+    if (log_.rows() > shown_) progress_.update(shown_ = log_.rows());
+  }
+
+  void try_alone(std::int64_t ordinal) {
+    generator_.encoder().rest();
+    std::vector<bool> others(taken_.size(), true);
+    others[static_cast<std::size_t>(ordinal)] = false;
+    MediaQueueOptions options = queue_options();
+    options.workers = options.ahead = 1;
+    MediaQueue queue(generator_, items_, std::move(others), options);
+    if (auto group = queue.next()) answerer_.answer_alone(std::move(*group));
+    sink_.flush();
+  }
+
+  Generator& generator_;
+  const ItemList& items_;
+  RowLog& log_;
+  const BatchOptions& options_;
+  Answerer answerer_;
+  RowSink& sink_;
+  std::vector<bool> taken_;  // items with a row, or handed out by a queue
+  Progress progress_;
+  std::int64_t shown_;
+};
+
 }  // namespace
 
 bool run_batch(Generator& generator, const ItemList& items, const RowFormat& format, RowLog& log,
                const BatchOptions& options) {
+  log.begin();
   RowSink sink(log, format, options.sink);
-  Answerer answerer(generator, options, sink);
-  // Each video ahead has a decoder and frames of its own: no more of them than workers.
-  const std::int64_t ahead = items.shows_videos() ? 0 : options.batch_size * 2;
-  MediaQueue queue(generator, items, log.done(),
-                   {.workers = options.workers,
-                    .ahead = ahead,
-                    .shard = log.header().shard,
-                    .video = options.video});
-  Progress progress("items", log.header().shard_items, log.rows());
-  std::int64_t shown = log.rows();
-  bool is_at_end = false;
-  while (!stop_requested()) {
-    while (!answerer.is_fed() && !stop_requested()) {
-      if (answerer.has_open()) {
-        answerer.feed();
-      } else if (!is_at_end && (answerer.is_idle() || queue.is_ready())) {
-        auto group = queue.next();
-        is_at_end = !group;
-        if (group) answerer.add(std::move(*group));
-      } else {
-        break;
-      }
-    }
-    answerer.work();
-    if (log.rows() > shown) progress.update(shown = log.rows());
-    if (is_at_end && answerer.is_idle()) break;
-  }
-  const bool is_done = is_at_end && answerer.is_idle();
+  const bool is_done = BatchRun(generator, items, log, sink, options).run();
   log.sync();
   if (is_done && options.sink.in_input_order) log.sort();
   tell_videos(generator.encoder());

@@ -3,9 +3,10 @@
 //   ItemList ─► MediaQueue ─► Generator, fed as it gets room ─► RowSink ─► RowLog
 //
 // Pictures and videos take the same way; a video's frames are encoded while later ones are decoded,
-// and by segments it is asked about piece by piece. What can't be read costs its own rows, never
-// the run. What is written, and how a run goes on, is row_log.h's business; here is only the loop
-// that answers.
+// and by segments it is asked about piece by piece. Whatever an item causes costs its own row,
+// never the run: when the model fails or memory is lacking, everything is let go and each item that
+// was at work is tried once more, alone. What is written, and how a run goes on, is row_log.h's
+// business; here is only the loop that answers.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +28,9 @@ struct BatchOptions {
   RowSinkOptions sink = {};
   GenerationOptions generation = {};
   std::vector<std::vector<std::int64_t>> choices = {};  // ids; scored when there are any
-  VideoOptions video = {};  // with segment_s, the first choice is what segments are ranked by
-  bool by_mean = false;     // and this what ranks it, as ChoiceList says
+  VideoOptions video = {};    // with segment_s, the first choice is what segments are ranked by
+  bool by_mean = false;       // and this what ranks it, as ChoiceList says
+  double item_timeout_s = 0;  // with the model or decoding a video; 0: as long as it takes
 };
 
 // Answers what the log has no row for, and leaves it synced and, in input order, sorted. False when

@@ -1,39 +1,52 @@
 #include "infer/batch/fingerprint.h"
 
 #include <algorithm>
+#include <deque>
 #include <set>
 
+#include "infer/batch/row_file.h"
 #include "infer/items/digest.h"
+#include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
-#include "vlm/io/safetensors.h"
+#include "vlm/core/error.h"
+#include "vlm/io/parallel.h"
 
 namespace vlm::infer {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t kEnd = 2048;  // bytes looked at from each end of a tensor
+constexpr std::uint64_t kPiece = 8 << 20;  // that a thread reads
 
-bool is_description(const fs::path& path) {
-  const std::string suffix = path.extension();
-  return suffix == ".json" || suffix == ".jinja" || suffix == ".model" || suffix == ".txt";
+bool is_weights(const fs::path& path) {
+  return path.extension() == ".safetensors";
 }
 
-void add_weights(const fs::path& path, Digest& digest) {
-  const SafetensorsFile file(path);
-  for (const auto& [name, entry] : file.entries()) {
-    const at::Tensor tensor = file.tensor(name);
-    const auto* bytes = static_cast<const char*>(tensor.const_data_ptr());
-    const auto size = static_cast<std::int64_t>(tensor.nbytes());
-    const auto count = static_cast<std::size_t>(std::min(size, kEnd));
-    digest.add(name);
-    digest.add(static_cast<std::uint64_t>(entry.dtype));
-    digest.add(entry.begin);
-    digest.add(entry.end);
-    if (size == 0) continue;
-    digest.add(std::string_view(bytes, count));
-    digest.add(std::string_view(bytes + size - static_cast<std::int64_t>(count), count));
-  }
+bool is_description(const fs::path& path) {
+  const std::string suffix = path.extension(), name = path.filename();
+  return suffix == ".json" || suffix == ".jinja" || suffix == ".model" || name == "merges.txt" ||
+         name == "vocab.txt";
+}
+
+struct Piece {
+  const RowFile* file;
+  std::uint64_t begin;
+};
+
+// Of every byte of the files, on all threads.
+std::vector<std::uint64_t> digest_pieces(const std::vector<Piece>& pieces) {
+  std::vector<std::uint64_t> digests(pieces.size());
+  run_pieces(static_cast<std::int64_t>(pieces.size()), [&](std::int64_t i) {
+    const auto& [file, begin] = pieces[static_cast<std::size_t>(i)];
+    RowReader reader(*file);
+    Xxh3 hash;
+    for (std::uint64_t at = begin; at < begin + kPiece; at += 1 << 20) {
+      const std::string_view bytes = reader.at(at, 1 << 20);
+      hash.add(bytes.data(), bytes.size());
+    }
+    digests[static_cast<std::size_t>(i)] = hash.value();
+  });
+  return digests;
 }
 
 // What a value is compared by.
@@ -44,31 +57,40 @@ const OrderedJson& core_of(const OrderedJson& value) {
 std::string text_of(const OrderedJson& value) {
   if (value.is_null()) return "nothing";
   if (value.is_object() && value.contains("digest")) {
-    return concat(value.value("name", ""), " (digest ", value.value("digest", ""), ")");
+    const auto part = [&](const char* key) {
+      const OrderedJson text = value.value(key, OrderedJson());
+      return text.is_string() ? text.get<std::string>() : dump_text(text);
+    };
+    return concat(part("name"), " (digest ", part("digest"), ")");
   }
   if (value.is_string()) return concat("'", value.get<std::string>(), "'");
-  return value.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
+  return dump_text(value);
 }
 
 }  // namespace
 
 OrderedJson identify_folder(const std::string& name, const fs::path& folder) {
+  if (!fs::is_directory(folder)) {
+    throw Error({.what = "no such folder", .where = folder.string()});
+  }
   std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (entry.is_regular_file()) files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());
   Digest digest;
+  std::deque<RowFile> opened;
+  std::vector<Piece> pieces;
   for (const fs::path& path : files) {
-    const bool is_weights = path.extension() == ".safetensors";
-    if (!is_weights && !is_description(path)) continue;
+    if (!is_weights(path) && !is_description(path)) continue;
+    const RowFile& file = opened.emplace_back(path, RowFile::Open::kRead);
     digest.add(path.filename().string());
-    if (is_weights) {
-      add_weights(path, digest);
-    } else {
-      digest.add(load_text(path));
+    digest.add(file.size());
+    for (std::uint64_t begin = 0; begin < file.size(); begin += kPiece) {
+      pieces.push_back({&file, begin});
     }
   }
+  for (const std::uint64_t one : digest_pieces(pieces)) digest.add(one);
   return {{"name", name}, {"digest", digest.hex()}};
 }
 

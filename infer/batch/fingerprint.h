@@ -10,9 +10,9 @@
 
 namespace vlm::infer {
 
-// {"name", "digest"} of a model or adapter folder. The digest covers whole configuration and
-// tokenizer files, and of weights the headers and both ends of every tensor, so that it costs
-// little for a large model; it doesn't depend on the folder's place or on file times.
+// {"name", "digest"} of a model or adapter folder. The digest covers every byte of
+// weights, configuration and tokenizer (a sample would not tell a fine-tuned model from its base),
+// read on all threads; it doesn't depend on the folder's place or on file times.
 OrderedJson identify_folder(const std::string& name, const std::filesystem::path& folder);
 
 struct OptionChange {

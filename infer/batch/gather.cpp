@@ -4,14 +4,16 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <optional>
 #include <set>
 
 #include "infer/batch/fingerprint.h"
 #include "infer/batch/journal.h"
-#include "infer/batch/row_file.h"
+#include "infer/batch/row_log.h"
+#include "infer/batch/row_match.h"
 #include "infer/batch/shard.h"
+#include "infer/batch/used_files.h"
+#include "infer/items/digest.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
@@ -20,9 +22,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Where one row lies.
-struct FoundRow {
-  std::uint64_t ordinal, begin, end;
+struct ShardRow {
+  MatchedRow row;
   std::int64_t shard;
 };
 
@@ -60,11 +61,18 @@ class Gatherer {
  public:
   explicit Gatherer(const GatherOptions& options) : options_(options) {
     if (options_.shards == 0) options_.shards = count_shards(options_.output);
-    if (fs::exists(journal_path(options_.output))) {
+    target_ = resolve_output(options_.output);
+    if (fs::exists(journal_path(options_.output)) || fs::exists(journal_path(target_))) {
       throw Error({.what = "the output belongs to a run without shards",
                    .where = options_.output.string(),
                    .hint = "gather into another name"});
     }
+    UsedFiles parts;
+    for (std::int64_t i = 0; i < options_.shards; ++i) {
+      const fs::path part = shard_output(options_.output, {i, options_.shards});
+      for (const fs::path& file : files_of_output(part)) parts.add(file, "a file of a shard");
+    }
+    parts.check_output(target_);
   }
 
   GatherReport run() {
@@ -78,7 +86,9 @@ class Gatherer {
     if (report_.rows < report_.items && report_.missing.empty()) {
       report_.missing.push_back(concat(report_.items - report_.rows, " items of no shard"));
     }
-    if (report_.missing.empty() || options_.allows_partial) write();
+    if (!report_.missing.empty() && !options_.allows_partial) return report_;
+    check_replaced();
+    write();
     return report_;
   }
 
@@ -89,52 +99,68 @@ class Gatherer {
 
   void read(const Shard& shard) {
     const fs::path path = shard_output(options_.output, shard);
-    if (fs::exists(journal_path(path)) && !hold(path)) {
+    const bool is_held = hold(path);
+    files_.emplace_back(path, RowFile::Open::kRead);
+    if (!is_held) {
       report_.missing.push_back(name_of(shard) + ": still running");
       return;
     }
-    auto journal = read_journal(journal_path(path));
+    const auto journal = read_journal(journal_path(path));
     if (!journal) {
       const char* reason = fs::exists(path) ? ": no journal" : ": no file";
       report_.missing.push_back(name_of(shard) + reason);
       return;
     }
-    drop_lost_rows(*journal, path);
-    check_header(journal->header, path);
-    std::uint64_t begin = 0;
+    check_header(journal->header, shard, path);
+    const RowMatch found = match_rows(*journal, journal->header.items, files_.back(), line_end());
     std::int64_t count = 0;
-    for (const RowRecord& record : journal->records) {
-      if (record.is_row()) {
-        rows_.push_back({record.ordinal, begin, record.end, shard.index});
-        report_.errors += (record.flags & RowRecord::kError) != 0 ? 1 : 0;
+    for (const MatchedRow& row : found.rows) {
+      if (row.is_row()) {
+        rows_.push_back({row, shard.index});
+        report_.errors += row.is_error() ? 1 : 0;
         ++count;
-      } else if ((record.flags & RowRecord::kPreamble) != 0) {
-        preamble_ = {0, begin, record.end, shard.index};
+      } else if (!preamble_) {
+        preamble_ = {row, shard.index};
       }
-      begin = record.end;
     }
     if (count < journal->header.shard_items) {
-      report_.missing.push_back(
-          concat(name_of(shard), ": ", count, " of ", journal->header.shard_items, " rows"));
+      report_.missing.push_back(concat(name_of(shard), ": ", count, " of ",
+                                       journal->header.shard_items, " rows",
+                                       found.is_intact() ? "" : ", others are gone or changed"));
     }
   }
 
-  // Keeps a run from changing the shard while it is read.
+  // Keeps a run from changing the shard while it is read. False: one does.
   bool hold(const fs::path& path) {
-    RowFile journal(journal_path(path));
+    RowFile journal(journal_path(path), RowFile::Open::kExisting);
+    if (!journal.is_open()) return true;
     if (!journal.lock()) return false;
     held_.push_back(std::move(journal));
     return true;
   }
 
-  void check_header(const JournalHeader& header, const fs::path& path) {
+  // What rows end with, by the header of a CSV file.
+  std::string line_end() const {
+    const OrderedJson columns = header_->options.value("columns", OrderedJson());
+    return columns.is_string() && columns.get_ref<const std::string&>().ends_with("\r\n") ? "\r\n"
+                                                                                          : "\n";
+  }
+
+  void check_header(const JournalHeader& header, const Shard& shard, const fs::path& path) {
+    if (header.shard.index != shard.index || header.shard.count != shard.count) {
+      throw Error({.what = "the file is of another shard than its name says",
+                   .where = path.string(),
+                   .got = name_of(header.shard),
+                   .wanted = name_of(shard)});
+    }
     if (!header_) header_ = header;
     OrderedJson first = header_->options, other = header.options;
     first.erase("--shard");
     other.erase("--shard");
     const OptionChange change = compare(first, other);
-    if (change.names.empty()) return;
-    throw Error({.what = concat("shards were made with different options: ", join(change.names)),
+    if (change.names.empty() && header.items == header_->items) return;
+    throw Error({.what = concat("shards were made with different options: ",
+                                change.names.empty() ? "inputs" : join(change.names)),
                  .where = path.string(),
                  .got = change.got,
                  .wanted = change.wanted});
@@ -142,19 +168,40 @@ class Gatherer {
 
   void put_in_order() {
     std::sort(rows_.begin(), rows_.end(),
-              [](const FoundRow& a, const FoundRow& b) { return a.ordinal < b.ordinal; });
+              [](const ShardRow& a, const ShardRow& b) { return a.row.ordinal < b.row.ordinal; });
     const auto twice = std::adjacent_find(
         rows_.begin(), rows_.end(),
-        [](const FoundRow& a, const FoundRow& b) { return a.ordinal == b.ordinal; });
+        [](const ShardRow& a, const ShardRow& b) { return a.row.ordinal == b.row.ordinal; });
     if (twice == rows_.end()) return;
     throw Error({.what = "an item has two rows",
                  .where = options_.output.string(),
-                 .got = concat("item ", twice->ordinal, " in shards ", twice->shard, " and ",
+                 .got = concat("item ", twice->row.ordinal, " in shards ", twice->shard, " and ",
                                std::next(twice)->shard)});
   }
 
+  // What is there may only be what an earlier gathering wrote: every line is a row of a shard.
+  void check_replaced() const {
+    const RowFile before(target_, RowFile::Open::kRead);
+    if (options_.overwrites || !before.is_open()) return;
+    Journal rows;
+    std::uint64_t end = 0;
+    const auto add = [&](const MatchedRow& row) {
+      end += row.size;
+      rows.records.push_back(
+          {.ordinal = row.ordinal, .end = end, .digest = row.digest, .flags = row.flags});
+    };
+    if (preamble_) add(preamble_->row);
+    for (const ShardRow& one : rows_) add(one.row);
+    rows.unbroken = rows.records.size();
+    const RowMatch match = match_rows(rows, report_.items, before, line_end());
+    if (match.foreign.empty()) return;
+    throw Error({.what = "the output is there already, with lines that no shard has",
+                 .where = target_.string(),
+                 .hint = "--overwrite replaces it, or gather into another name"});
+  }
+
   void write() {
-    const fs::path temporary = concat(options_.output.string(), ".tmp", ::getpid());
+    const fs::path temporary = concat(target_.string(), ".tmp", ::getpid());
     try {
       write_rows(temporary);
     } catch (...) {
@@ -162,26 +209,21 @@ class Gatherer {
       fs::remove(temporary, ignored);
       throw;
     }
-    rename_durably(temporary, options_.output);
+    rename_durably(temporary, target_);
     report_.is_written = true;
   }
 
   void write_rows(const fs::path& path) {
-    std::vector<std::ifstream> inputs;
-    for (std::int64_t i = 0; i < options_.shards; ++i) {
-      inputs.emplace_back(shard_output(options_.output, {i, options_.shards}), std::ios::binary);
-    }
-    std::string text, row;
+    std::vector<RowReader> readers(files_.begin(), files_.end());
+    std::string text;
     RowFile out(path);
     out.truncate(0);
-    const auto copy = [&](const FoundRow& found) {
-      std::ifstream& in = inputs[static_cast<std::size_t>(found.shard)];
-      row.resize(found.end - found.begin);
-      in.seekg(static_cast<std::streamoff>(found.begin));
-      if (!in.read(row.data(), static_cast<std::streamsize>(row.size()))) {
-        throw Error(
-            {.what = "can't read the rows of a shard",
-             .where = shard_output(options_.output, {found.shard, options_.shards}).string()});
+    const auto copy = [&](const ShardRow& one) {
+      const auto shard = static_cast<std::size_t>(one.shard);
+      const std::string row = read_row(readers[shard], one.row, line_end());
+      if (digest_of(row) != one.row.digest) {
+        throw Error({.what = "the rows of a shard were changed while they were read",
+                     .where = files_[shard].path().string()});
       }
       text += row;
       if (text.size() < (1 << 20)) return;
@@ -189,16 +231,18 @@ class Gatherer {
       text.clear();
     };
     if (preamble_) copy(*preamble_);
-    for (const FoundRow& found : rows_) copy(found);
+    for (const ShardRow& one : rows_) copy(one);
     out.write(text);
     out.sync();
   }
 
   GatherOptions options_;
+  fs::path target_;  // behind symbolic links
   GatherReport report_;
   std::optional<JournalHeader> header_;
-  std::optional<FoundRow> preamble_;
-  std::vector<FoundRow> rows_;
+  std::optional<ShardRow> preamble_;
+  std::vector<ShardRow> rows_;
+  std::vector<RowFile> files_;  // of the shards, where they are
   std::vector<RowFile> held_;
 };
 

@@ -2,7 +2,8 @@
 //
 //   rows.shard-0-of-2.jsonl (+ .journal), rows.shard-1-of-2.jsonl (+ .journal) ─► rows.jsonl
 //
-// The journals say which rows there are and where; rows are copied byte for byte.
+// The journals say which rows there are and where; rows that a file doesn't hold as its journal
+// knows them are missing. The others are copied byte for byte.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,7 @@ struct GatherOptions {
   std::filesystem::path output;  // of the whole; the shards' names are made from it
   std::int64_t shards = 0;       // 0: as many as their names say
   bool allows_partial = false;   // writes what is there although something is missing
+  bool overwrites = false;       // an output that holds other lines than the shards'
 };
 
 struct GatherReport {
@@ -27,7 +29,8 @@ struct GatherReport {
 };
 
 // Throws Error when there are no shards, when they were made with different options, when an item
-// has two rows, or when the output belongs to a run of its own.
+// has two rows, or when the output belongs to a run of its own, is a file of a shard, or holds
+// lines that no shard has.
 GatherReport gather_shards(const GatherOptions& options);
 
 }  // namespace vlm::infer

@@ -1,9 +1,11 @@
 #include "infer/batch/journal.h"
 
+#include <cstddef>
 #include <cstring>
-#include <fstream>
 
+#include "infer/batch/row_file.h"
 #include "infer/items/digest.h"
+#include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
@@ -12,31 +14,51 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
+constexpr std::string_view kBegin = "{\"vlm_journal\":";
+constexpr std::uint64_t kLongestHeader = 1 << 26;
+constexpr std::int64_t kMostItems = std::int64_t{1} << 32;
 
 std::uint32_t check_of(const RowRecord& record) {
-  Digest digest;
-  digest.add(record.ordinal);
-  digest.add(record.end);
-  digest.add(record.digest);
-  digest.add(std::uint64_t{record.flags});
-  return static_cast<std::uint32_t>(digest.value() >> 32);
+  const std::string_view bytes(reinterpret_cast<const char*>(&record), offsetof(RowRecord, check));
+  return static_cast<std::uint32_t>(digest_of(bytes));
 }
 
-std::optional<JournalHeader> parse_header(const std::string& line, const fs::path& path) {
+Error damaged(const fs::path& path, const char* what) {
+  return Error({.what = what,
+                .where = path.string(),
+                .hint = "choose another --output, or --restart to begin anew"});
+}
+
+// A file that was made and never written, or of which a power cut left only zeros.
+bool is_blank(std::string_view bytes) {
+  return bytes.find_first_not_of('\0') == std::string_view::npos;
+}
+
+bool begins_as_journal(std::string_view bytes) {
+  return bytes.starts_with(kBegin) || (!bytes.empty() && kBegin.starts_with(bytes));
+}
+
+JournalHeader parse_header(std::string_view line, const fs::path& path) {
   const OrderedJson json = OrderedJson::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object() || !json.contains("vlm_journal")) return std::nullopt;
-  if (json["vlm_journal"] != kVersion) {
+  if (!json.is_object()) throw damaged(path, "the journal's first line is damaged");
+  if (json.value("vlm_journal", OrderedJson()) != kVersion) {
     throw Error({.what = "journal of another version",
                  .where = path.string(),
-                 .got = json["vlm_journal"].dump(),
+                 .got = json.value("vlm_journal", OrderedJson()).dump(),
                  .wanted = concat(kVersion),
-                 .hint = "choose another --output"});
+                 .hint = "choose another --output, or --restart to begin anew"});
   }
-  return JournalHeader{.items = json.at("items"),
-                       .shard_items = json.at("shard_items"),
-                       .shard = {json.at("shard").at(0), json.at("shard").at(1)},
-                       .options = json.at("options")};
+  try {
+    JournalHeader header{.items = json.at("items"),
+                         .shard_items = json.at("shard_items"),
+                         .shard = {json.at("shard").at(0), json.at("shard").at(1)},
+                         .options = json.at("options")};
+    if (header.items >= 0 && header.items <= kMostItems && header.options.is_object())
+      return header;
+  } catch (const OrderedJson::exception&) {
+  }
+  throw damaged(path, "the journal's first line is damaged");
 }
 
 }  // namespace
@@ -59,52 +81,46 @@ std::string to_line(const JournalHeader& header) {
                             {"shard_items", header.shard_items},
                             {"shard", {header.shard.index, header.shard.count}},
                             {"options", header.options}};
-  return json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
+  return dump_text(json) + "\n";
+}
+
+bool is_journal(const fs::path& path) {
+  const RowFile file(path, RowFile::Open::kRead);
+  return file.is_open() && file.read(0, kBegin.size()) == kBegin;
 }
 
 std::optional<Journal> read_journal(const fs::path& path) {
-  if (!fs::exists(path)) return std::nullopt;
-  const std::string bytes = load_text(path, std::size_t{1} << 36);
-  const auto line_end = bytes.find('\n');
-  if (line_end == std::string::npos) return std::nullopt;
-  auto header = parse_header(bytes.substr(0, line_end), path);
-  if (!header) return std::nullopt;
-  Journal journal{.header = std::move(*header), .size = line_end + 1};
+  const RowFile file(path, RowFile::Open::kRead);
+  if (!file.is_open()) return std::nullopt;
+  RowReader reader(file);
+  std::string_view start = reader.at(0, kBegin.size());
+  if (!begins_as_journal(start)) {
+    if (is_blank(start) && is_blank(reader.at(0, kLongestHeader))) return std::nullopt;
+    throw Error({.what = "not a journal, but its name is one of this output",
+                 .where = path.string(),
+                 .hint = "choose another --output"});
+  }
+  start = reader.at(0, kLongestHeader);
+  const auto line_end = start.find('\n');
+  if (line_end == std::string_view::npos) return std::nullopt;
+  Journal journal;
+  journal.header = parse_header(start.substr(0, line_end), path);
+  journal.size = line_end + 1;
+  bool is_unbroken = true;
   std::uint64_t end = 0;
-  while (journal.size + sizeof(RowRecord) <= bytes.size()) {
+  for (std::uint64_t at = journal.size;; at += sizeof(RowRecord)) {
+    const std::string_view bytes = reader.at(at, sizeof(RowRecord));
+    if (bytes.size() < sizeof(RowRecord)) return journal;
     RowRecord record;
-    std::memcpy(&record, bytes.data() + journal.size, sizeof record);
-    if (!record.is_whole() || record.end < end) break;
-    end = record.end;
+    std::memcpy(&record, bytes.data(), sizeof record);
+    is_unbroken = is_unbroken && record.is_whole() && record.end >= end;
+    if (!record.is_whole()) continue;
     journal.records.push_back(record);
-    journal.size += sizeof record;
+    if (!is_unbroken) continue;
+    end = record.end;
+    journal.unbroken = journal.records.size();
+    journal.size = at + sizeof record;
   }
-  return journal;
-}
-
-void drop_lost_rows(Journal& journal, const fs::path& output) {
-  auto& records = journal.records;
-  const std::uint64_t size = fs::exists(output) ? fs::file_size(output) : 0;
-  std::size_t kept = 0, synced = 0;  // records that are believed; those known to be on the disk
-  while (kept < records.size() && records[kept].end <= size) {
-    ++kept;
-    if ((records[kept - 1].flags & RowRecord::kSynced) != 0) synced = kept;
-  }
-  std::ifstream in(output, std::ios::binary);
-  std::uint64_t begin = synced > 0 ? records[synced - 1].end : 0;
-  in.seekg(static_cast<std::streamoff>(begin));
-  std::string row;
-  for (std::size_t i = synced; i < kept; ++i) {
-    row.resize(records[i].end - begin);
-    if (!in.read(row.data(), static_cast<std::streamsize>(row.size())) ||
-        digest_of(row) != records[i].digest) {
-      kept = i;
-      break;
-    }
-    begin = records[i].end;
-  }
-  journal.size -= (records.size() - kept) * sizeof(RowRecord);
-  records.resize(kept);
 }
 
 }  // namespace vlm::infer

@@ -4,8 +4,8 @@
 //   output.jsonl.journal  one JSON line (JournalHeader), then RowRecords of 32 bytes
 //
 // A row is in the file before its record is, so whatever moment a run is killed at, the valid
-// records describe whole rows. Every record carries a digest of its row and one of itself: a torn
-// tail of the journal, or rows that a power cut lost behind it, are found and dropped.
+// records describe whole rows. Every record carries a digest (XXH3-64) of its row and one of
+// itself. A journal is never believed by itself: row_match.h compares it with the output.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +36,6 @@ struct RowRecord {
   enum Flag : std::uint32_t {
     kError = 1,     // the row holds an error
     kPreamble = 2,  // no row but what stands in front of all rows
-    kSynced = 4,    // no row: everything before is on the disk
   };
 
   std::uint64_t ordinal = 0;
@@ -46,7 +45,8 @@ struct RowRecord {
   std::uint32_t flags = 0;
   std::uint32_t check = 0;  // of the record itself, set by seal()
 
-  bool is_row() const { return (flags & (kPreamble | kSynced)) == 0; }
+  bool is_row() const { return (flags & kPreamble) == 0; }
+  bool is_error() const { return (flags & kError) != 0; }
   void seal();
   bool is_whole() const;
 };
@@ -54,20 +54,20 @@ static_assert(sizeof(RowRecord) == 32);
 
 struct Journal {
   JournalHeader header;
-  std::vector<RowRecord> records;  // valid ones, from the start
-  std::uint64_t size = 0;          // bytes of header and valid records
+  std::vector<RowRecord> records;  // valid ones
+  std::size_t unbroken = 0;        // of them from the start; between later ones some are lost
+  std::uint64_t size = 0;          // bytes of header and unbroken records
 };
 
 std::filesystem::path journal_path(const std::filesystem::path& output);
 
 std::string to_line(const JournalHeader& header);
 
-// Reads header and valid records; nothing when there is no whole header. Throws Error when the file
-// can't be read, or is of another version.
-std::optional<Journal> read_journal(const std::filesystem::path& path);
+// Whether the file begins as a journal does, of whatever version.
+bool is_journal(const std::filesystem::path& path);
 
-// Leaves those records whose rows the output really holds. Rows behind the last kSynced record are
-// read and compared with their digests.
-void drop_lost_rows(Journal& journal, const std::filesystem::path& output);
+// Reads header and valid records; nothing when there is no file, or one that was cut off before its
+// header was whole. Throws Error when it can't be read, is no journal, or one of another version.
+std::optional<Journal> read_journal(const std::filesystem::path& path);
 
 }  // namespace vlm::infer

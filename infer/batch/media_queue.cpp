@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "infer/items/item_failure.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
@@ -92,16 +93,19 @@ PreparedGroup MediaQueue::prepare(std::int64_t index) const {
   ItemGroup group = items_.group(index);
   PreparedGroup prepared{.media = ShownMedia(generator_.processor(), generator_.encoder())};
   std::string failure;
+  bool lacks_memory = false;
   try {
     check_segments(group);
     for (const MediaRef& medium : group.media) prepared.media.add(medium, options_.video);
     if (!prepared.media.has_videos()) prepared.media.processed();  // joined here, not by the model
   } catch (const std::exception& error) {  // also bad_alloc for one huge picture: it costs its rows
-    failure = error.what();
+    failure = failure_text(error);
+    lacks_memory = is_out_of_memory(error);
   }
   for (BatchItem& item : group.items) {
     if (done_[static_cast<std::size_t>(item.ordinal)]) continue;
     PreparedItem ready{.item = std::move(item)};
+    ready.is_out_of_memory = ready.item.error.empty() && lacks_memory;
     ready.error = ready.item.error.empty() ? failure : ready.item.error;
     if (ready.error.empty() && !prepared.media.has_videos()) {
       encode_prompt(ready, generator_.processor(), prepared.media.processed());
@@ -127,7 +131,8 @@ void encode_prompt(PreparedItem& one, const Processor& processor, const Processe
   try {
     one.prompt = processor.encode_prompt(one.item.messages, media).ids;
   } catch (const std::exception& error) {
-    one.error = error.what();
+    one.error = failure_text(error);
+    one.is_out_of_memory = is_out_of_memory(error);
   }
 }
 

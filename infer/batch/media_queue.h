@@ -31,6 +31,7 @@ struct PreparedItem {
   BatchItem item;
   std::vector<std::int64_t> prompt = {};  // ids; with videos, once they are read
   std::string error = {};
+  bool is_out_of_memory = false;  // the error's reason
 };
 
 struct PreparedGroup {

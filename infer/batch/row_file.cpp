@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -23,15 +24,23 @@ Error file_error(const char* what, const fs::path& path) {
 
 }  // namespace
 
-RowFile::RowFile(const fs::path& path)
-    : path_(path), file_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
-  if (file_ < 0) throw file_error("can't write the file", path);
+RowFile::RowFile(const fs::path& path, Open how) : path_(path) {
   struct stat status = {};
-  if (::fstat(file_, &status) != 0 || !S_ISREG(status.st_mode)) {
-    ::close(std::exchange(file_, -1));
+  // Asked before it is opened: opening may wait (pipes) or do something (devices).
+  const bool is_there = ::stat(path.c_str(), &status) == 0;
+  if (!is_there && how != Open::kMake && errno == ENOENT) return;
+  if (is_there && S_ISDIR(status.st_mode)) {
+    throw Error({.what = "is a folder, not a file", .where = path.string()});
+  }
+  if (is_there && !S_ISREG(status.st_mode)) {
     throw Error({.what = "not a regular file",
                  .where = path.string(),
                  .hint = "rows go to a file that a run can go on with"});
+  }
+  const int access = how == Open::kRead ? O_RDONLY : O_RDWR;
+  file_ = ::open(path.c_str(), access | (how == Open::kMake ? O_CREAT : 0) | O_CLOEXEC, 0666);
+  if (file_ < 0) {
+    throw file_error(how == Open::kRead ? "can't read the file" : "can't write the file", path);
   }
 }
 
@@ -65,7 +74,10 @@ void RowFile::truncate(std::uint64_t size) {
 }
 
 void RowFile::sync() {
-  if (::fdatasync(file_) != 0) throw file_error("can't write the file", path_);
+  int code = 0;
+  do code = ::fdatasync(file_);
+  while (code != 0 && errno == EINTR);
+  if (code != 0) throw file_error("can't write the file", path_);
 }
 
 bool RowFile::lock() {
@@ -74,15 +86,62 @@ bool RowFile::lock() {
   throw file_error("can't lock the file", path_);
 }
 
+void RowFile::seek_end() {
+  if (::lseek(file_, 0, SEEK_END) < 0) throw file_error("can't write the file", path_);
+}
+
+std::string RowFile::read(std::uint64_t begin, std::size_t count) const {
+  std::string bytes(count, '\0');
+  std::size_t done = 0;
+  while (done < count) {
+    const ssize_t got =
+        ::pread(file_, bytes.data() + done, count - done, static_cast<off_t>(begin + done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw file_error("can't read the file", path_);
+    if (got == 0) break;
+    done += static_cast<std::size_t>(got);
+  }
+  bytes.resize(done);
+  return bytes;
+}
+
+std::uint64_t RowFile::size() const {
+  struct stat status = {};
+  if (::fstat(file_, &status) != 0) throw file_error("can't read the file", path_);
+  return static_cast<std::uint64_t>(status.st_size);
+}
+
+std::uint64_t RowFile::names() const {
+  struct stat status = {};
+  return ::fstat(file_, &status) == 0 ? static_cast<std::uint64_t>(status.st_nlink) : 1;
+}
+
+void RowFile::take_permissions_of(const RowFile& other) {
+  struct stat status = {};
+  if (!other.is_open() || ::fstat(other.file_, &status) != 0) return;
+  if (::fchmod(file_, status.st_mode & 07777) != 0) throw file_error("can't write the file", path_);
+}
+
 bool RowFile::is_at(const fs::path& path) const {
   struct stat own = {}, there = {};
   return ::fstat(file_, &own) == 0 && ::stat(path.c_str(), &there) == 0 &&
          own.st_ino == there.st_ino && own.st_dev == there.st_dev;
 }
 
-RowFile open_locked(const fs::path& path) {
+std::string_view RowReader::at(std::uint64_t begin, std::size_t count) {
+  constexpr std::size_t kPiece = 1 << 20;
+  const bool is_inside = begin >= begin_ && begin + count <= begin_ + buffer_.size();
+  if (!is_inside) {
+    buffer_ = file_.read(begin, std::max(count, kPiece));
+    begin_ = begin;
+  }
+  return std::string_view(buffer_).substr(begin - begin_, count);
+}
+
+RowFile open_locked(const fs::path& path, RowFile::Open how) {
   for (;;) {
-    RowFile file(path);
+    RowFile file(path, how);
+    if (!file.is_open()) return file;
     if (!file.lock()) {
       throw Error({.what = "another run is writing to this output",
                    .where = path.string(),

@@ -1,7 +1,10 @@
 #include "infer/batch/row_format.h"
 
+#include <cerrno>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
@@ -9,11 +12,6 @@ namespace vlm::infer {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Paths may hold bytes that are not UTF-8; JSON can't.
-std::string dump(const OrderedJson& json) {
-  return json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
-}
 
 OrderedJson to_row(const BatchItem& item, const Answer& answer, const ReportOptions& report) {
   OrderedJson row;
@@ -56,7 +54,8 @@ OrderedJson to_completion(const BatchItem& item, const Answer& answer,
   body["id"] = concat("chatcmpl-", item.ordinal);
   body["object"] = "chat.completion";
   body["created"] = 0;  // the same run gives the same bytes
-  body["model"] = item.columns.value("model", "vlm");
+  const OrderedJson model = item.columns.value("model", OrderedJson());
+  body["model"] = model.is_string() ? model : OrderedJson(model.is_null() ? "vlm" : model.dump());
   body["choices"] = choices;
   body["usage"] = {{"prompt_tokens", answer.prompt_tokens},
                    {"completion_tokens", completion_tokens},
@@ -89,6 +88,12 @@ std::string csv_field(const std::string& text) {
     if (c == '"') quoted += c;
   }
   return quoted + "\"";
+}
+
+// No other item could be written either; anything else is about this one name.
+bool is_disk_failure(const Error& error) {
+  const std::string& got = error.parts().got;
+  return got == std::strerror(ENOSPC) || got == std::strerror(EDQUOT) || got == std::strerror(EIO);
 }
 
 std::string trimmed(const std::string& text) {
@@ -144,7 +149,8 @@ std::string RowFormat::preamble() const {
 std::string RowFormat::row(const BatchItem& item, const Answer& answer) const {
   if (format_ == OutputFormat::kCsv) return csv_line(to_row(item, answer, report_));
   const bool is_openai = format_ == OutputFormat::kOpenAi;
-  return dump(is_openai ? to_openai_row(item, answer, report_) : to_row(item, answer, report_)) +
+  return dump_text(is_openai ? to_openai_row(item, answer, report_)
+                             : to_row(item, answer, report_)) +
          "\n";
 }
 
@@ -154,24 +160,40 @@ std::string RowFormat::csv_line(const OrderedJson& row) const {
     if (i > 0) line += ',';
     const auto value = row.find(columns_[i]);
     if (value == row.end() || value->is_null()) continue;
-    line += csv_field(value->is_string() ? value->get<std::string>() : dump(*value));
+    line += csv_field(value->is_string() ? as_utf8(value->get<std::string>()) : dump_text(*value));
   }
   return line + "\r\n";
 }
 
 void write_text_file(const BatchItem& item, const std::string& text, bool overwrite) {
+  if (item.shares_text_file) {
+    throw TextFileError({.what = "several rows would write one .txt",
+                         .where = item.text_file,
+                         .hint = "choose another --output-format"});
+  }
   if (item.text_file.empty()) {
     throw TextFileError({.what = "no picture file that a .txt could lie beside",
                          .where = item.id,
                          .hint = "choose another --output-format"});
   }
   const std::string content = trimmed(text) + "\n";
-  if (!overwrite && fs::exists(item.text_file) && load_text(item.text_file) != content) {
-    throw TextFileError({.what = "the file is there already, with other text",
-                         .where = item.text_file,
-                         .hint = "--overwrite replaces such files"});
+  try {
+    std::error_code code;
+    if (fs::exists(item.text_file, code) && !code) {
+      if (load_text(item.text_file) == content) return;
+      if (!overwrite) {
+        throw TextFileError({.what = "the file is there already, with other text",
+                             .where = item.text_file,
+                             .hint = "--overwrite replaces such files"});
+      }
+    }
+    save_text(item.text_file, content);
+  } catch (const TextFileError&) {
+    throw;
+  } catch (const Error& error) {
+    if (is_disk_failure(error)) throw;
+    throw TextFileError(error.parts());
   }
-  save_text(item.text_file, content);
 }
 
 }  // namespace vlm::infer

@@ -4,16 +4,20 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "infer/batch/row_format.h"
 #include "infer/batch/row_log.h"
+#include "infer/batch/used_files.h"
+#include "infer/items/item_list.h"
 
 namespace vlm::infer {
 
 struct RowSinkOptions {
   bool in_input_order = true;
-  bool overwrites_text = false;  // .txt files that hold other text
+  bool overwrites_text = false;                     // .txt files that hold other text
+  std::shared_ptr<const UsedFiles> used = nullptr;  // that no .txt replaces
 };
 
 class RowSink {
@@ -26,13 +30,19 @@ class RowSink {
   void expect(std::int64_t ordinal) { expected_.push_back(ordinal); }
 
   // The row of an announced item. It is held until flush(), and in input order until the rows in
-  // front of it are there.
+  // front of it are there. An answer that can't be written becomes an error.
   void add(const BatchItem& item, Answer answer);
 
   // Writes the rows that can be written.
   void flush();
 
+  // The .txt files of rows that are there, where they are missing: from the rows' text.
+  void restore_text_files(const ItemList& items);
+
  private:
+  void write_text(const BatchItem& item, const std::string& text) const;
+  std::string make_row(const BatchItem& item, Answer& answer) const;
+
   RowLog& log_;
   const RowFormat& format_;
   RowSinkOptions options_;

@@ -8,170 +8,19 @@
 #include <nlohmann/json.hpp>
 
 #include "data/metrics/metric.h"
-#include "infer/batch/batch_runner.h"
-#include "infer/batch/fingerprint.h"
 #include "infer/batch/gather.h"
 #include "infer/batch/shard.h"
+#include "infer/commands/answer_items.h"
 #include "infer/commands/evaluate.h"
-#include "infer/commands/generation_flags.h"
-#include "infer/media/media_flags.h"
-#include "infer/media/seen_video.h"
-#include "infer/session.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
-#include "vlm/core/progress.h"
-#include "vlm/io/hub/hub_pull.h"
 
 namespace vlm::infer {
 namespace {
 
 constexpr const char* kCaptionPrompt = "Can you describe this image?";
-
-struct BatchCommandOptions {
-  ModelChoice choice;
-  std::vector<std::string> paths;
-  std::vector<std::string> questions;
-  std::string questions_file;
-  std::string prompt;  // caption's; empty: the rows' own, or the default
-  std::string system;
-  std::string output_format, order = "input", shard;
-  GenerationFlags generation{.max_new_tokens = 64};
-  FeatureCacheChoice features;
-  RowLogOptions log;
-  BatchOptions batch;
-  VideoFlags video;
-  bool by_segment = false;  // the rest is of --ground
-  double segment_s = 10;
-  std::string answer = "yes";
-};
-
-Shard choose_shard(const BatchCommandOptions& options) {
-  if (!options.shard.empty()) return parse_shard(options.shard);
-  const FoundShard found = find_shard(process_environment());
-  if (!found.source.empty()) {
-    log_info(concat("shard ", found.shard.index, " of ", found.shard.count, ", by ", found.source));
-  }
-  return found.shard;
-}
-
-// The answer that segments are ranked by, and behind it what it is weighed against.
-ChoiceList segment_choices(const BatchCommandOptions& options) {
-  ChoiceList list = options.generation.choice_list();
-  if (list.texts.empty()) {
-    list.texts = {options.answer};
-    if (options.answer == "yes") list.texts.emplace_back("no");
-    return list;
-  }
-  const auto found = std::find(list.texts.begin(), list.texts.end(), options.answer);
-  if (found == list.texts.end()) {
-    throw Error({.what = "not one of the choices",
-                 .where = "--answer",
-                 .got = concat("'", options.answer, "'"),
-                 .wanted = join(list.texts)});
-  }
-  std::rotate(list.texts.begin(), found, found + 1);
-  return list;
-}
-
-ItemListOptions list_options(const BatchCommandOptions& options, const EntrySource& source) {
-  ItemListOptions list{.system = options.system, .reserved = reserved_columns()};
-  if (!source.shows_videos()) return list;
-  if (options.by_segment) {
-    list.media_columns = {"duration_s"};
-    list.reserved.emplace_back("segments");
-  } else {
-    list.media_columns = video_column_names(options.video.given.drop_duplicates);
-  }
-  return list;
-}
-
-// Everything that rows depend on; journals keep it.
-OrderedJson describe_run(const std::string& command, const ItemList& items,
-                         const BatchCommandOptions& options, const RuntimeOptions& runtime,
-                         const std::filesystem::path& model) {
-  OrderedJson run;
-  run["command"] = command;
-  run["inputs"] = items.digest();
-  run["--model"] = identify_folder(options.choice.model, model);
-  if (!options.choice.adapter.empty()) {
-    run["--adapter"] = identify_folder(options.choice.adapter, options.choice.adapter);
-  }
-  run["--dtype"] = runtime.dtype;
-  run["--prompt"] = options.prompt;
-  OrderedJson questions = OrderedJson::array();
-  for (const Question& question : load_questions(options.questions, options.questions_file)) {
-    questions.push_back({question.id, question.text});
-  }
-  run["--question"] = questions;
-  run["--system"] = options.system;
-  run.update(options.generation.describe());
-  run.update(options.video.describe());
-  if (options.by_segment) {
-    run["--ground"] = {{"--segment-s", options.segment_s}, {"--answer", options.answer}};
-  } else if (options.generation.choice_list().texts.empty()) {
-    run["--seed"] = runtime.seed.value_or(0);
-  }
-  return run;
-}
-
-ReportOptions make_report(const BatchCommandOptions& options, const GenerationOptions& defaults) {
-  const GenerationFlags& flags = options.generation;
-  if (options.by_segment) {
-    return {.choices = segment_choices(options),
-            .abstain_below = flags.abstain_below,
-            .by_segment = true};
-  }
-  const auto answers = flags.num_return_sequences.value_or(defaults.num_return_sequences);
-  return {.choices = flags.choice_list(),
-          .abstain_below = flags.abstain_below,
-          .has_alternatives = answers > 1,
-          .has_scores = flags.num_beams.value_or(defaults.num_beams) > 1};
-}
-
-// Answers the items that have no row yet and tells how it went.
-int answer_items(const std::string& command, const ItemList& items,
-                 const BatchCommandOptions& options, const RuntimeOptions& runtime) {
-  const Shard shard = choose_shard(options);
-  RowLogOptions log_options = options.log;
-  log_options.output = shard_output(options.log.output, shard);
-  const auto model = find_or_pull_model(options.choice.model);
-  const RowFormat format(parse_output_format(options.output_format, log_options.output),
-                         items.columns(), make_report(options, load_generation_options(model)));
-  log_options.preamble = format.preamble();
-  log_options.header = {.items = items.items(),
-                        .shard_items = count_items(items, shard),
-                        .shard = shard,
-                        .options = describe_run(command, items, options, runtime, model)};
-  log_options.header.options["--output-format"] = to_string(format.format());
-  log_options.header.options["columns"] = log_options.preamble;
-  RowLog log(log_options);
-  const std::int64_t before = log.rows();
-  if (before > 0) log_info(concat("goes on behind the ", before, " rows already there"));
-  bool is_done = true;
-  if (before < log.header().shard_items) {
-    Session session = open_session(options.choice, runtime);
-    BatchOptions batch = options.batch;
-    batch.sink.in_input_order = options.order == "input";
-    const Processor& processor = session.generator->processor();
-    batch.generation = options.generation.apply(session.generation, runtime.seed.value_or(0),
-                                                processor.tokenizer());
-    batch.choices = encode_choices(processor, format.report().choices.texts);
-    batch.by_mean = format.report().choices.by_mean;
-    batch.video.sampling = options.video.sampling();
-    if (options.by_segment) batch.video.segment_s = options.segment_s;
-    session.generator->set_feature_cache(open_feature_cache(options.features, *session.model));
-    is_done = run_batch(*session.generator, items, format, log, batch);
-  } else if (options.order == "input") {
-    log.sort();  // what a run in completion order, or one that was stopped, left
-  }
-  log_info(concat(log.rows() - before, " rows written to ", log_options.output.string(), ", ",
-                  log.rows(), " of ", log.header().shard_items, " are there, ", log.errors(),
-                  " with an error", is_done ? "" : "; stopped, run again to go on"));
-  if (!is_done) return stop_exit_code();
-  return log.errors() > 0 ? 3 : 0;
-}
 
 struct EvaluateOptions {
   data::DataOptions folder;
@@ -180,12 +29,13 @@ struct EvaluateOptions {
 
 int run_evaluate(const BatchCommandOptions& options, const EvaluateOptions& evaluate,
                  const RuntimeOptions& runtime) {
-  auto source = make_evaluation_entries(data::load_datasets(options.paths, evaluate.folder));
+  auto source =
+      make_evaluation_entries(data::load_datasets(options.paths, evaluate.folder), options.paths);
   const ItemListOptions list = list_options(options, *source);
   const ItemList items(std::move(source), list);
   const int code = answer_items("evaluate", items, options, runtime);
   if (code == 0 || code == 3) {
-    const auto output = shard_output(options.log.output, choose_shard(options));
+    const auto output = resolve_output(shard_output(options.log.output, choose_shard(options)));
     print_result(score_rows(output, evaluate.metrics).dump() + "\n");
   }
   return code;
@@ -194,6 +44,7 @@ int run_evaluate(const BatchCommandOptions& options, const EvaluateOptions& eval
 int run_caption(const BatchCommandOptions& options, const RuntimeOptions& runtime) {
   auto source = open_entries(options.paths, std::cin);
   ItemListOptions list = list_options(options, *source);
+  list.has_text_files = options.output_format == "txt";
   list.prompt = kCaptionPrompt;
   list.shows_question = source->asks();
   // A prompt that was given replaces the rows' own; the default doesn't.
@@ -206,6 +57,7 @@ int run_questions(const std::string& command, MediaKind kind, const BatchCommand
                   const RuntimeOptions& runtime) {
   auto source = open_entries(options.paths, std::cin, kind);
   ItemListOptions list = list_options(options, *source);
+  list.has_text_files = options.output_format == "txt";
   list.questions = load_questions(options.questions, options.questions_file);
   if (list.questions.empty() && !source->asks()) {
     throw Error({.what = "no question",
@@ -263,6 +115,12 @@ void add_batch_options(CLI::App& command, BatchCommandOptions& options) {
       .add_flag("--allow-changes", options.log.allow_changes,
                 "Go on although model, prompt or options differ from those of the rows there")
       ->excludes(restart);
+  command
+      .add_option("--item-timeout", options.batch.item_timeout_s,
+                  "Seconds that one answer may take of the model, or a video to be read, before "
+                  "its row is an error; 0: as many as it takes")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   options.generation.declare(command);
   declare_feature_cache(command, options.features);
   command
@@ -389,6 +247,8 @@ std::function<int()> add_gather(CLI::App& app) {
       ->check(CLI::PositiveNumber);
   command->add_flag("--partial", options->allows_partial,
                     "Write what is there although rows are missing");
+  command->add_flag("--overwrite", options->overwrites,
+                    "Replace an output that holds lines which no shard has");
   return [options] { return run_gather(*options); };
 }
 

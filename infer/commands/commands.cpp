@@ -8,6 +8,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "infer/answer_text.h"
 #include "infer/commands/answer_report.h"
 #include "infer/commands/batch_commands.h"
 #include "infer/commands/generation_flags.h"
@@ -100,7 +101,7 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   const bool as_text = options.format == "text";
   const bool streams = as_text && generation.rows() == 1 && report.choices.texts.empty() &&
                        !options.generation.abstain_below;
-  StreamDecoder stream(processor.tokenizer(), /*skip_special_tokens=*/true);
+  AnswerStream stream(processor.tokenizer());
   Request request{.prompt = prompt.ids, .options = generation};
   request.choices = encode_choices(processor, report.choices.texts);
   request.on_token = [&](std::int64_t id) {

@@ -7,6 +7,7 @@
 #include "data/metrics/answer_match.h"
 #include "data/metrics/metric.h"
 #include "infer/items/digest.h"
+#include "infer/items/item_failure.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
@@ -19,8 +20,10 @@ std::string text_of(const Message& message) {
   return text;
 }
 
-// A row's answer: a text, or all that are right.
-std::vector<std::string> references_of(const Json& answer) {
+// A row's answer: a text, or all that are right. A sample that couldn't be read has none.
+std::vector<std::string> references_of(const Json& row) {
+  if (!row.contains("answer")) return {""};
+  const Json& answer = row["answer"];
   if (answer.is_string()) return {answer.get<std::string>()};
   return answer.get<std::vector<std::string>>();
 }
@@ -28,20 +31,14 @@ std::vector<std::string> references_of(const Json& answer) {
 // Samples of a data set.
 class EvaluationEntries : public EntrySource {
  public:
-  explicit EvaluationEntries(std::unique_ptr<data::Dataset> dataset)
-      : dataset_(std::move(dataset)) {
+  EvaluationEntries(std::unique_ptr<data::Dataset> dataset, std::vector<std::string> files)
+      : dataset_(std::move(dataset)), files_(std::move(files)) {
     for (std::int64_t i = 0; i < dataset_->size(); ++i) {
-      const data::Sample sample = dataset_->at(i);
-      if (sample.messages.size() < 2 || sample.messages.back().role != "assistant") {
-        throw Error({.what = "sample doesn't end with an assistant turn", .where = sample.where});
-      }
-      shares_.push_back(i > 0 && sample.media == before_);
-      before_ = sample.media;
-      for (const Message& message : sample.messages) digest_.add(message.role + text_of(message));
-      for (const MediaRef& medium : sample.media) {
-        shows_videos_ = shows_videos_ || medium.kind == MediaKind::kVideo;
-        digest_.add(medium.name);
-        if (medium.bytes) digest_.add(*medium.bytes);
+      try {
+        add(read(i));
+      } catch (const std::exception& error) {
+        shares_.push_back(false);
+        digest_.add(error.what());
       }
     }
   }
@@ -49,14 +46,18 @@ class EvaluationEntries : public EntrySource {
   std::int64_t size() const override { return dataset_->size(); }
 
   Entry at(std::int64_t index) const override {
-    data::Sample sample = dataset_->at(index);
     Entry entry{.id = concat(index)};
-    entry.columns["answer"] = text_of(sample.messages.back());
-    if (sample.references.size() > 1) entry.columns["answer"] = sample.references;
-    sample.messages.pop_back();
-    entry.messages = std::move(sample.messages);
-    if (!sample.media.empty()) entry.path = sample.media[0].name;
-    entry.media = std::move(sample.media);
+    try {
+      data::Sample sample = read(index);
+      entry.columns["answer"] = text_of(sample.messages.back());
+      if (sample.references.size() > 1) entry.columns["answer"] = sample.references;
+      sample.messages.pop_back();
+      entry.messages = std::move(sample.messages);
+      if (!sample.media.empty()) entry.path = sample.media[0].name;
+      entry.media = std::move(sample.media);
+    } catch (const std::exception& error) {
+      entry.error = failure_text(error);
+    }
     return entry;
   }
 
@@ -66,10 +67,31 @@ class EvaluationEntries : public EntrySource {
   std::vector<std::string> columns() const override { return {"answer"}; }
   bool asks() const override { return true; }
   bool shows_videos() const override { return shows_videos_; }
-  void add_to(Digest& digest) const override { digest.add(digest_.value()); }
+  std::vector<std::string> files() const override { return files_; }
+  void add_to(Digest& digest) const override { digest.add(digest_.hex()); }
 
  private:
+  data::Sample read(std::int64_t index) const {
+    data::Sample sample = dataset_->at(index);
+    if (sample.messages.size() < 2 || sample.messages.back().role != "assistant") {
+      throw Error({.what = "sample doesn't end with an assistant turn", .where = sample.where});
+    }
+    return sample;
+  }
+
+  void add(const data::Sample& sample) {
+    shares_.push_back(!shares_.empty() && sample.media == before_);
+    before_ = sample.media;
+    for (const Message& message : sample.messages) digest_.add(message.role + text_of(message));
+    for (const MediaRef& medium : sample.media) {
+      shows_videos_ = shows_videos_ || medium.kind == MediaKind::kVideo;
+      digest_.add(medium.name);
+      if (medium.bytes) digest_.add(*medium.bytes);
+    }
+  }
+
   std::unique_ptr<data::Dataset> dataset_;
+  std::vector<std::string> files_;
   bool shows_videos_ = false;
   std::vector<bool> shares_;
   std::vector<MediaRef> before_;
@@ -78,8 +100,9 @@ class EvaluationEntries : public EntrySource {
 
 }  // namespace
 
-std::unique_ptr<EntrySource> make_evaluation_entries(std::unique_ptr<data::Dataset> dataset) {
-  return std::make_unique<EvaluationEntries>(std::move(dataset));
+std::unique_ptr<EntrySource> make_evaluation_entries(std::unique_ptr<data::Dataset> dataset,
+                                                     std::vector<std::string> files) {
+  return std::make_unique<EvaluationEntries>(std::move(dataset), std::move(files));
 }
 
 OrderedJson score_rows(const std::filesystem::path& rows, const std::vector<std::string>& metrics) {
@@ -92,7 +115,7 @@ OrderedJson score_rows(const std::filesystem::path& rows, const std::vector<std:
     has_error.push_back(row.contains("error"));
     const bool has_text = !has_error.back() && row.at("text").is_string();  // null: withheld
     pairs.push_back({.answer = has_text ? data::strip_space(row.at("text")) : "",
-                     .references = references_of(row.at("answer"))});
+                     .references = references_of(row)});
     errors += has_error.back() ? 1 : 0;
     const data::AnswerPair& pair = pairs.back();
     const bool is_correct = std::any_of(

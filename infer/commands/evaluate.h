@@ -17,9 +17,11 @@
 
 namespace vlm::infer {
 
-// One entry a sample, called by its number, with the column "answer". Throws Error for a sample
-// that doesn't end with an assistant turn.
-std::unique_ptr<EntrySource> make_evaluation_entries(std::unique_ptr<data::Dataset> dataset);
+// One entry a sample, called by its number, with the column "answer". A sample that can't be read,
+// or doesn't end with an assistant turn, is an error of its own. `files` are what the data set was
+// read from.
+std::unique_ptr<EntrySource> make_evaluation_entries(std::unique_ptr<data::Dataset> dataset,
+                                                     std::vector<std::string> files = {});
 
 // {"accuracy", "correct", "total", "errors"} over the rows of a file, and a value for each of
 // `metrics` (data::metric_names()). Rows with an error count as wrong.

@@ -12,6 +12,7 @@
 #include "data/video/video_file.h"
 #include "infer/items/jsonl_source.h"
 #include "infer/items/tar_source.h"
+#include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
@@ -40,7 +41,7 @@ class MediaFiles : public EntrySource {
 
   Entry at(std::int64_t index) const override {
     const std::string& path = paths_.at(static_cast<std::size_t>(index));
-    return {.id = path, .path = path, .media = {{.kind = kind_, .name = path}}};
+    return {.id = escape_bytes(path), .path = path, .media = {{.kind = kind_, .name = path}}};
   }
 
   void add_to(Digest& digest) const override {
@@ -93,6 +94,14 @@ class Chain : public EntrySource {
   bool shows_videos() const override {
     return std::any_of(parts_.begin(), parts_.end(),
                        [](const auto& part) { return part->shows_videos(); });
+  }
+
+  std::vector<std::string> files() const override {
+    std::vector<std::string> all;
+    for (const auto& part : parts_) {
+      for (std::string& file : part->files()) all.push_back(std::move(file));
+    }
+    return all;
   }
 
   void add_to(Digest& digest) const override {

@@ -47,6 +47,8 @@ class EntrySource {
   virtual bool asks() const { return false; }
   // True when there may be videos among the media.
   virtual bool shows_videos() const { return false; }
+  // Files that hold entries: lists of rows, archives, not media of their own.
+  virtual std::vector<std::string> files() const { return {}; }
   // Tells this list of entries from every other one.
   virtual void add_to(Digest& digest) const = 0;
 };

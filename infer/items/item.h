@@ -23,11 +23,12 @@ using data::MediaRef;
 
 struct BatchItem {
   std::int64_t ordinal = 0;
-  std::string id;                               // of the row; no two items share one
+  std::string id;                               // of the row, UTF-8; no two items share one
   OrderedJson columns = OrderedJson::object();  // shown in the row behind the id
   std::vector<Message> messages = {};           // what the model is asked
   OrderedJson overrides = {};                   // generation options of this item alone, or null
   std::string text_file = {};                   // where a .txt answer lies; empty: no place for one
+  bool shares_text_file = false;                // another item's would lie there, too
   std::string error = {};                       // why it can't be asked; empty: it can
 };
 

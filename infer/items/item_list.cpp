@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "infer/items/item_failure.h"
+#include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
@@ -25,6 +27,7 @@ ItemList::ItemList(std::unique_ptr<EntrySource> source, ItemListOptions options)
     templates_.emplace_back(question.text, fields);
   }
   if (!options_.prompt.empty()) prompt_.emplace(options_.prompt, fields);
+  if (options_.has_text_files) name_text_files();
   if (!options_.questions.empty()) return;
   bool any_shared = false;
   for (std::int64_t i = 0; i < source_->size(); ++i) {
@@ -53,12 +56,12 @@ ItemGroup ItemList::group(std::int64_t index) const {
   ItemGroup group;
   const std::int64_t first = first_item(index);
   if (!templates_.empty()) {
-    Entry entry = source_->at(index);
+    Entry entry = entry_at(index);
     for (std::size_t q = 0; q < templates_.size(); ++q) group.items.push_back(make_item(entry, q));
     group.media = std::move(entry.media);
   } else {
     for (std::int64_t i = first; i < first_item(index + 1); ++i) {
-      Entry entry = source_->at(i);
+      Entry entry = entry_at(i);
       group.items.push_back(make_item(entry, 0));
       // One that can't be asked has no media; its neighbours have.
       if (group.media.empty()) group.media = std::move(entry.media);
@@ -68,6 +71,15 @@ ItemGroup ItemList::group(std::int64_t index) const {
     group.items[i].ordinal = first + static_cast<std::int64_t>(i);
   }
   return group;
+}
+
+// Whatever a source meets in one entry is that entry's error.
+Entry ItemList::entry_at(std::int64_t index) const {
+  try {
+    return source_->at(index);
+  } catch (const std::exception& error) {
+    return {.id = concat("entry ", index), .error = failure_text(error)};
+  }
 }
 
 std::string ItemList::prompt_of(const Entry& entry, std::size_t question) const {
@@ -94,24 +106,37 @@ BatchItem ItemList::make_item(const Entry& entry, std::size_t question) const {
           is_whole ? entry.messages : make_conversation(asked, entry.media, options_.system);
     } catch (const Error& error) {
       item.error = located(error, entry.id).what();
+    } catch (const std::exception& error) {
+      item.error = concat(entry.id, ": ", failure_text(error));
     }
   }
   item.columns = columns_of(entry, asked);
-  std::string suffix;
-  if (options_.questions.size() > 1) {
-    item.id += "#" + options_.questions[question].id;
-    suffix = "." + options_.questions[question].id;
-  }
-  if (!entry.media.empty() && entry.media[0].is_file()) {
-    std::filesystem::path file(entry.media[0].name);
-    item.text_file = file.replace_extension().string() + suffix + ".txt";
-  }
+  if (options_.questions.size() > 1) item.id += "#" + options_.questions[question].id;
+  item.text_file = text_names_.name(text_place(entry, question));
+  item.shares_text_file = text_names_.is_shared(item.text_file);
   return item;
+}
+
+TextFilePlace ItemList::text_place(const Entry& entry, std::size_t question) const {
+  const bool has_file = !entry.media.empty() && entry.media[0].is_file();
+  return {.medium = has_file ? entry.media[0].name : "",
+          .question = options_.questions.size() > 1 ? options_.questions[question].id : ""};
+}
+
+void ItemList::name_text_files() {
+  text_names_ = TextFileNames([this](const auto& use) {
+    for (std::int64_t i = 0; i < source_->size(); ++i) {
+      const Entry entry = entry_at(i);
+      for (std::size_t q = 0; q < std::max<std::size_t>(templates_.size(), 1); ++q) {
+        use(text_place(entry, q));
+      }
+    }
+  });
 }
 
 OrderedJson ItemList::columns_of(const Entry& entry, const std::string& question) const {
   OrderedJson columns = OrderedJson::object();
-  if (!entry.path.empty()) columns["path"] = entry.path;
+  if (!entry.path.empty()) columns["path"] = escape_bytes(entry.path);
   if (options_.shows_question && !question.empty()) columns["question"] = question;
   for (const auto& [name, value] : entry.columns.items()) columns[shown_name(name)] = value;
   return columns;
@@ -132,6 +157,16 @@ std::vector<std::string> ItemList::columns() const {
   for (const std::string& name : source_->columns()) names.push_back(shown_name(name));
   names.insert(names.end(), options_.media_columns.begin(), options_.media_columns.end());
   return names;
+}
+
+void ItemList::for_each_file(bool with_media,
+                             const std::function<void(const std::string&)>& use) const {
+  for (const std::string& file : source_->files()) use(file);
+  for (std::int64_t i = 0; with_media && i < source_->size(); ++i) {
+    for (const MediaRef& medium : entry_at(i).media) {
+      if (medium.is_file()) use(medium.name);
+    }
+  }
 }
 
 std::string ItemList::digest() const {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +15,7 @@
 
 #include "infer/items/entry_source.h"
 #include "infer/items/questions.h"
+#include "infer/items/text_file_names.h"
 
 namespace vlm::infer {
 
@@ -24,6 +26,7 @@ struct ItemListOptions {
   bool shows_question = true;            // false: rows have no column "question"
   std::vector<std::string> reserved = {};       // names of columns that the answer takes
   std::vector<std::string> media_columns = {};  // that rows get once their media are read; reserved
+  bool has_text_files = false;                  // items get a text_file of their own
 };
 
 class ItemList {
@@ -44,13 +47,20 @@ class ItemList {
   // collide with one of ours is called "input_…".
   std::vector<std::string> columns() const;
 
+  // Calls `use` with every file that items come from: first those that hold entries, then, where
+  // they are asked for, the media as far as they are known without reading them.
+  void for_each_file(bool with_media, const std::function<void(const std::string&)>& use) const;
+
   // Tells this list of items from every other one.
   std::string digest() const;
 
  private:
   static constexpr std::int64_t kMostShared = 64;
 
+  Entry entry_at(std::int64_t index) const;
   BatchItem make_item(const Entry& entry, std::size_t question) const;
+  TextFilePlace text_place(const Entry& entry, std::size_t question) const;
+  void name_text_files();
   std::string prompt_of(const Entry& entry, std::size_t question) const;
   OrderedJson columns_of(const Entry& entry, const std::string& question) const;
   std::string shown_name(const std::string& column) const;
@@ -60,6 +70,7 @@ class ItemList {
   std::vector<PromptTemplate> templates_;  // of the questions
   std::optional<PromptTemplate> prompt_;   // of the default prompt
   std::vector<std::int64_t> begins_;       // first entry of each group, when groups share pictures
+  TextFileNames text_names_;
 };
 
 }  // namespace vlm::infer

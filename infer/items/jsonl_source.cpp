@@ -9,6 +9,7 @@
 #include "data/formats/mapped_file.h"
 #include "infer/items/messages.h"
 #include "infer/items/openai_request.h"
+#include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
@@ -200,6 +201,8 @@ class JsonlSource : public EntrySource {
   bool asks() const override { return asks_; }
   bool shows_videos() const override { return shows_videos_; }
 
+  std::vector<std::string> files() const override { return {path_}; }
+
   void add_to(Digest& digest) const override { digest.add(file_.text()); }
 
  private:
@@ -208,7 +211,7 @@ class JsonlSource : public EntrySource {
     std::uint32_t size, number;
   };
 
-  std::string place(std::uint32_t number) const { return concat(path_, ":", number); }
+  std::string place(std::uint32_t number) const { return concat(escape_bytes(path_), ":", number); }
 
   Json parse_line(std::string_view line, std::uint32_t number) const {
     Json row = parse_json(line, place(number));

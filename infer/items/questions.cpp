@@ -5,6 +5,7 @@
 #include <set>
 #include <sstream>
 
+#include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
@@ -14,9 +15,9 @@ namespace {
 std::string value_of(const Entry& entry, const std::string& field) {
   const std::filesystem::path path(entry.path);
   std::string value;
-  if (field == "path") value = entry.path;
-  if (field == "name") value = path.filename().string();
-  if (field == "stem") value = path.stem().string();
+  if (field == "path") value = escape_bytes(entry.path);
+  if (field == "name") value = escape_bytes(path.filename().string());
+  if (field == "stem") value = escape_bytes(path.stem().string());
   if (field == "id") value = entry.id;
   if (!value.empty()) return value;
   if (field == "question" && entry.question) return *entry.question;

@@ -6,6 +6,7 @@
 #include "data/formats/tar_reader.h"
 #include "data/media/media.h"
 #include "infer/items/messages.h"
+#include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
@@ -68,6 +69,8 @@ class TarSource : public EntrySource {
   std::vector<std::string> columns() const override { return columns_; }
   bool asks() const override { return asks_; }
 
+  std::vector<std::string> files() const override { return {path_}; }
+
   void add_to(Digest& digest) const override {
     digest.add(path_);
     for (const Sample& sample : samples_) {
@@ -89,7 +92,9 @@ class TarSource : public EntrySource {
     digest.add(member.size);
   }
 
-  std::string id_of(const Sample& sample) const { return concat(path_, "/", sample.key); }
+  std::string id_of(const Sample& sample) const {
+    return escape_bytes(concat(path_, "/", sample.key));
+  }
 
   void drop_without_pictures() {
     if (!samples_.empty() && samples_.back().pictures.empty()) samples_.pop_back();

@@ -3,7 +3,11 @@
 #include <ATen/ops/cat.h>
 #include <c10/core/InferenceMode.h>
 
+#include <chrono>
 #include <utility>
+
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
 
 namespace vlm::infer {
 
@@ -25,13 +29,13 @@ void ShownMedia::add(VideoRequest video) {
   has_videos_ = has_more_ = true;
 }
 
-bool ShownMedia::read() {
+bool ShownMedia::read(double time_limit_s) {
   const c10::InferenceMode inference;
   seen_.clear();
   has_more_ = false;
   for (Part& part : parts_) {
     if (part.video) {
-      if (!read_video(part)) return false;
+      if (!read_video(part, time_limit_s)) return false;
     } else if (!part.features.defined()) {
       const auto picture = std::make_shared<PictureFeatures>(
           PictureFeatures{std::exchange(part.medium.pixel_values, {})});
@@ -43,9 +47,16 @@ bool ShownMedia::read() {
   return true;
 }
 
-bool ShownMedia::read_video(Part& part) {
+bool ShownMedia::read_video(Part& part, double time_limit_s) {
   std::vector<at::Tensor> features;
+  const auto begun = std::chrono::steady_clock::now();
   for (;;) {
+    const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - begun;
+    if (time_limit_s > 0 && passed.count() > time_limit_s) {
+      throw Error({.what = "reading the video took too long",
+                   .wanted = concat("at most ", time_limit_s, " s"),
+                   .hint = "--item-timeout sets the limit"});
+    }
     VideoStream::Piece piece = part.video->next();
     if (std::holds_alternative<VideoStream::Stopped>(piece)) return false;
     if (const auto* tiles = std::get_if<VideoStream::Tiles>(&piece)) {

@@ -32,8 +32,8 @@ class ShownMedia {
   bool has_videos() const { return has_videos_; }
 
   // Encodes the videos' next takes. False: a stop request came. Throws Error naming the file that
-  // can't be read.
-  bool read();
+  // can't be read, or when it takes longer than the limit (0: none).
+  bool read(double time_limit_s = 0);
   // Another take is to come.
   bool has_more() const { return has_more_; }
 
@@ -53,7 +53,7 @@ class ShownMedia {
     std::unique_ptr<VideoStream> video;  // null: a picture
   };
 
-  bool read_video(Part& part);
+  bool read_video(Part& part, double time_limit_s);
   void join();
 
   const Processor* processor_;

@@ -64,7 +64,7 @@ def check_beams(report, name, program, case, model, work):
                 row = rows[title]
                 found = [row, *row.get("alternatives", [])]
                 total += 1
-                same += [one["text"] for one in found] == wanted["texts"]
+                same += [one["text"] for one in found] == [text.lstrip(" ") for text in wanted["texts"]]
                 errors += [abs(one["score"] - score) / max(abs(score), 1)
                            for one, score in zip(found, wanted["scores"], strict=True)]
     finally:

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/media/media.h"
+#include "infer/answer_text.h"
 #include "infer/choices.h"
 #include "infer/items/item.h"
 #include "infer/session.h"
@@ -49,7 +50,7 @@ TEST_CASE("greedy answers about pictures equal transformers'") {
       for (std::size_t i = 0; i < logprobs.size(); ++i) {
         CHECK(answer.logprobs[i] == Approx(logprobs[i]).margin(1e-4));
       }
-      CHECK(answer.text == one["text"].get<std::string>());
+      CHECK(answer.text == without_leading_space(one["text"].get<std::string>()));
       CHECK(answer.finish_reason == one["finish_reason"].get<std::string>());
     }
   }
@@ -79,6 +80,55 @@ TEST_CASE("a batch gives what its prompts give alone") {
       CHECK(streamed[i] == alone.ids);
     }
   }
+}
+
+TEST_CASE("a callback that throws leaves nothing of its call with the generator") {
+  Session session = open_fixture(kTinyModel);
+  const std::vector<EncodedConversation> prompts(3, {.ids = {1, 278, 28, 223}});
+  GenerationOptions options = session.generation;
+  options.max_new_tokens = 6;
+  Generator& generator = *session.generator;
+  generator.set_batch_size(2);
+  const Answer expected = generator.generate(prompts, options)[0];
+  {
+    const std::function<bool(std::size_t, std::int64_t)> throwing = [](std::size_t row,
+                                                                       std::int64_t) -> bool {
+      return row < 1 ? true : throw std::runtime_error("pipe broke");
+    };
+    CHECK_THROWS_WITH(generator.generate(prompts, options, throwing), "pipe broke");
+  }
+  CHECK(generator.is_idle());
+  CHECK(generator.step().empty());
+  // As many groups at a time as before: the third waits.
+  for (std::uint64_t i = 0; i < 3; ++i) {
+    RequestGroup group;
+    group.requests.push_back({.id = i, .prompt = prompts[i].ids, .options = options});
+    generator.submit(std::move(group));
+  }
+  generator.step();
+  CHECK(generator.waiting() == 1);
+  CHECK_THROWS_WITH(generator.generate(prompts, options), Contains("at work for somebody else"));
+  generator.abandon();
+  Request request{.prompt = prompts[0].ids, .options = options};
+  request.on_token = [](std::int64_t) -> bool { throw std::runtime_error("closed"); };
+  CHECK_THROWS_WITH(generator.answer(request, {}), "closed");
+  CHECK(generator.is_idle());
+  CHECK(generator.generate(prompts, options)[0].generations == expected.generations);
+}
+
+TEST_CASE("an answer begins with no space, whole and streamed") {
+  Session session = open_fixture(kTinyModel);
+  const Tokenizer& tokenizer = session.generator->processor().tokenizer();
+  for (const std::string text : {" circle", "  two words", "none", " ", " a b"}) {
+    AnswerStream stream(tokenizer);
+    std::string streamed;
+    for (const std::int64_t id : tokenizer.encode(text)) streamed += stream.add(id);
+    streamed += stream.finish();
+    CHECK(streamed == without_leading_space(text));
+  }
+  CHECK(without_leading_space("  two words ") == "two words ");
+  CHECK(without_leading_space(" \n") == "\n");
+  CHECK(without_leading_space("   ").empty());
 }
 
 TEST_CASE("answers end at the limit, at an end id, or at the last position") {

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "vlm/core/byte_escape.h"
+
 namespace vlm {
 namespace {
 
@@ -19,7 +21,7 @@ std::string to_message(const ErrorParts& parts) {
 
 }  // namespace
 
-Error::Error(ErrorParts parts) : parts_(std::move(parts)), message_(to_message(parts_)) {}
+Error::Error(ErrorParts parts) : parts_(std::move(parts)), message_(as_utf8(to_message(parts_))) {}
 
 Error located(const Error& error, const std::string& place) {
   ErrorParts parts = error.parts();

@@ -1,7 +1,9 @@
 #include "vlm/core/log.h"
 
 #include <atomic>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <mutex>
 
 #include "vlm/core/error.h"
@@ -54,8 +56,16 @@ void log_warning(const std::string& message) {
 }
 
 void print_result(const std::string& text) {
+  errno = 0;
   std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
+  finish_results();
+}
+
+void finish_results() {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
+  if (errno == EPIPE) throw ResultsClosed();
+  throw Error({.what = "can't write to standard output",
+               .got = errno != 0 ? std::strerror(errno) : "an error before"});
 }
 
 }  // namespace vlm

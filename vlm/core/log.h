@@ -3,6 +3,7 @@
 // The level and the sink belong to the process; main.cpp sets them once from --log-level.
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <string>
 
@@ -22,7 +23,17 @@ void log_debug(const std::string& message);
 void log_info(const std::string& message);
 void log_warning(const std::string& message);
 
-// For commands: `text` to stdout, at once.
+// For commands: `text` to stdout, at once. Throws Error when it can't be written (a full disk),
+// ResultsClosed when nobody reads it any more (a closed pipe).
 void print_result(const std::string& text);
+
+// Whatever was written to stdout is there when it returns. Throws as print_result.
+void finish_results();
+
+// Nothing to tell anybody: the program just ends, as it would by SIGPIPE.
+class ResultsClosed : public std::exception {
+ public:
+  const char* what() const noexcept override { return "nobody reads standard output"; }
+};
 
 }  // namespace vlm

@@ -1,15 +1,20 @@
-// Bytes that come piece by piece → XXH3-128, as 32 hex digits. For the keys of caches; what it is
-// good for and what not is said in tensor_digest.h.
+// Bytes that come piece by piece → XXH3-128, as 32 hex digits; whole texts → XXH3-64. For keys of
+// caches and for noticing damage; what it is good for and what not is said in tensor_digest.h.
 #pragma once
 
 #define XXH_INLINE_ALL  // the header holds the implementation; nothing is linked
 #include <xxhash.h>
 
+#include <cstdint>
 #include <cstdio>
 #include <string>
 #include <string_view>
 
 namespace vlm {
+
+inline std::uint64_t xxh3_64(std::string_view bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
 
 // Text and bytes into one hash; texts end with a byte that they don't hold, so that parts can't be
 // told differently.
@@ -25,6 +30,7 @@ class Xxh3 {
     add(text.data(), text.size());
     add("\0", 1);
   }
+  std::uint64_t value() const { return XXH3_128bits_digest(state_).low64; }
   std::string hex() const {
     const XXH128_hash_t hash = XXH3_128bits_digest(state_);
     char text[33];

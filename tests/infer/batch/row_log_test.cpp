@@ -1,30 +1,23 @@
 // Outputs and journals without a model: options that changed, locks, shards, gather, formats.
 #include "infer/batch/row_log.h"
 
-#include <map>
+#include <sys/stat.h>
+
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "infer/batch/fingerprint.h"
-#include "infer/batch/gather.h"
 #include "infer/batch/row_sink.h"
-#include "infer/batch/shard.h"
+#include "infer/batch/used_files.h"
+#include "tests/infer/batch/logs.h"
 #include "tests/support/catch.h"
 #include "tests/support/scratch_folder.h"
 #include "vlm/core/error.h"
+#include "vlm/core/log.h"
 
 namespace vlm::infer {
 namespace {
 
 namespace fs = std::filesystem;
-
-RowLogOptions ten_items(const fs::path& output, const OrderedJson& options = {{"--prompt", "a"}}) {
-  return {.output = output, .header = {.items = 10, .shard_items = 10, .options = options}};
-}
-
-FinishedRow row(std::int64_t ordinal, bool is_error = false) {
-  return {ordinal, "row " + std::to_string(ordinal) + (is_error ? " failed\n" : "\n"), is_error};
-}
 
 TEST_CASE("a log goes on with its own run only") {
   const ScratchFolder folder;
@@ -44,12 +37,17 @@ TEST_CASE("a log goes on with its own run only") {
   CHECK(load_text(output) == "row 0\nrow 4\n");
   RowLogOptions changed = ten_items(output, {{"--prompt", "b"}});
   changed.allow_changes = true;
-  { RowLog(changed).append({row(1)}); }
-  changed.allow_changes = false;  // the journal knows the new ones now
+  { RowLog(changed).append({row(1)}); }  // goes on
+  changed.allow_changes = false;         // the journal knows the new ones now
   CHECK(RowLog(changed).rows() == 3);
   CHECK(load_text(output) == "row 0\nrow 4\nrow 1\n");
   changed.restart = true;
-  CHECK(RowLog(changed).rows() == 0);
+  {
+    RowLog log(changed);
+    CHECK(log.rows() == 0);
+    CHECK(load_text(output) == "row 0\nrow 4\nrow 1\n");  // looking changes nothing
+    log.begin();
+  }
   CHECK(load_text(output).empty());
 }
 
@@ -67,7 +65,8 @@ TEST_CASE("one run at a time writes an output, and only to a file it knows") {
   const ScratchFolder folder;
   const fs::path output = folder.path() / "out.jsonl";
   {
-    const RowLog log(ten_items(output));
+    RowLog log(ten_items(output));
+    log.begin();
     CHECK_THROWS_WITH(RowLog(ten_items(output)),
                       output.string() +
                           ".journal: another run is writing to this output (wait for "
@@ -79,11 +78,13 @@ TEST_CASE("one run at a time writes an output, and only to a file it knows") {
                              "(choose another --output, or --restart to delete them)"));
   CHECK(load_text(folder.path() / "old.jsonl") == "{\"id\": \"x\"}\n");
   CHECK_THROWS_WITH(RowLog(ten_items("/nowhere/out.jsonl")),
-                    Contains("/nowhere/out.jsonl.journal: can't write the file: got No such file"));
+                    "/nowhere/out.jsonl: can't write in the output's folder: got No such file or "
+                    "directory");
   CHECK_THROWS_WITH(RowLog(ten_items(folder.path())), Contains("is a folder, not a file"));
-  folder.write("new.jsonl.journal", "{\"vlm_journal\":2}\n");
+  folder.write("new.jsonl.journal", "{\"vlm_journal\":1}\n");
   CHECK_THROWS_WITH(RowLog(ten_items(folder.path() / "new.jsonl")),
-                    Contains("new.jsonl.journal: journal of another version: got 2, wanted 1"));
+                    Contains("new.jsonl.journal: journal of another version: got 1, wanted 2 "
+                             "(choose another --output, or --restart to begin anew)"));
 }
 
 TEST_CASE("rows come in any order and are put in order at the end") {
@@ -101,6 +102,7 @@ TEST_CASE("rows come in any order and are put in order at the end") {
   }
   options.retry_errors = true;
   RowLog log(options);
+  log.begin();
   CHECK(load_text(output) == "header\nrow 2\nrow 3\nrow 0\n");
   CHECK(log.errors() == 0);
   log.append({row(1)});
@@ -121,7 +123,7 @@ TEST_CASE("a rewrite that was cut off is undone or completed, never half done") 
   };
   { RowLog(make(false)).append({row(1, true), row(0)}); }
   const std::string old_journal = load_text(journal);
-  { RowLog(make(true)); }
+  { RowLog(make(true)).begin(); }
   const std::string new_journal = load_text(journal);
   REQUIRE(load_text(output) == after);
   const auto set = [&](const std::string& name, const std::string& text) {
@@ -130,7 +132,7 @@ TEST_CASE("a rewrite that was cut off is undone or completed, never half done") 
   SECTION("before the decision") {
     set("out", before);
     set("out.journal", old_journal);
-    set("out.new", "row");
+    set("out.journal.rows", "row");
     set("out.journal.tmp", new_journal.substr(0, 100));
     CHECK(RowLog(make(false)).errors() == 1);
     CHECK(load_text(output) == before);
@@ -138,7 +140,7 @@ TEST_CASE("a rewrite that was cut off is undone or completed, never half done") 
   SECTION("behind the decision") {
     set("out", before);
     set("out.journal", old_journal);
-    set("out.new", after);
+    set("out.journal.rows", after);
     set("out.journal.new", new_journal);
     CHECK(RowLog(make(false)).rows() == 1);
     CHECK(load_text(output) == after);
@@ -160,58 +162,110 @@ TEST_CASE("rows that the disk lost behind the last sync are done again") {
   std::string text = load_text(output);
   text[8] = '\0';  // as a file system leaves blocks that it didn't write
   folder.write("out", text);
-  CHECK(RowLog(ten_items(output)).rows() == 1);
-  CHECK(load_text(output) == "row 0\n");
+  {
+    RowLog log(ten_items(output));
+    CHECK((log.is_done(0) && !log.is_done(1) && log.is_done(2)));
+    log.begin();
+  }
+  CHECK(load_text(output) == "row 0\nrow 2\n");
   folder.write("out", "");
   CHECK(RowLog(ten_items(output)).rows() == 0);
 }
 
-TEST_CASE("rows go to regular files only") {
+TEST_CASE("rows go to regular files only, and nothing else is touched") {
+  const ScratchFolder folder;
   CHECK_THROWS_WITH(RowFile("/dev/full"), Contains("/dev/full: not a regular file"));
+  for (const char* name : {"/dev/null", "/dev/full"}) {
+    CHECK_THROWS_WITH(RowLog(ten_items(name)),
+                      std::string(name) +
+                          ": not a regular file (rows go to a file that a run can "
+                          "go on with)");
+    CHECK_FALSE(fs::exists(std::string(name) + ".journal"));
+  }
+  REQUIRE(::mkfifo((folder.path() / "pipe").c_str(), 0600) == 0);
+  CHECK_THROWS_WITH(RowLog(ten_items(folder.path() / "pipe")), Contains("not a regular file"));
+  fs::create_symlink("round", folder.path() / "round");
+  CHECK_THROWS_WITH(RowLog(ten_items(folder.path() / "round")),
+                    Contains("round: too many symbolic links"));
+  folder.write("notes.journal", "what I did today\n");
+  RowLogOptions options = ten_items(folder.path() / "notes");
+  for (const bool restart : {false, true}) {
+    options.restart = restart;
+    CHECK_THROWS_WITH(RowLog(options), Contains("notes.journal: not a journal, but its name is one "
+                                                "of this output (choose another --output)"));
+  }
+  { RowLog(ten_items(folder.path() / "out")).append({row(0)}); }
+  options.output = folder.path() / "out.journal";
+  CHECK_THROWS_WITH(RowLog(options), Contains("out.journal: the file is a run's journal"));
+  CHECK(folder.names() ==
+        std::vector<std::string>{"notes.journal", "out", "out.journal", "pipe", "round"});
 }
 
-BatchItem item(std::int64_t ordinal) {
-  return {.ordinal = ordinal, .id = "a,b", .columns = {{"path", "p.png"}, {"width", 3}}};
+TEST_CASE("looking at an output makes nothing, and beginning is what makes it") {
+  const ScratchFolder folder;
+  {
+    RowLog log(ten_items(folder.path() / "out"));
+    CHECK(folder.names().empty());
+    log.begin();
+    CHECK(folder.names() == std::vector<std::string>{"out", "out.journal"});
+    // Both looked before either began.
+    RowLogOptions options = ten_items(folder.path() / "two");
+    RowLog first(options), second(options);
+    first.begin();
+    CHECK_THROWS_WITH(second.begin(), Contains("another run is writing to this output"));
+  }
+  RowLogOptions options = ten_items(folder.path() / "three");
+  RowLog late(options);
+  { RowLog(options).append({row(1)}); }
+  CHECK_THROWS_WITH(late.begin(), Contains("three: another run has begun this output meanwhile"));
+  CHECK(load_text(folder.path() / "three") == "row 1\n");
 }
 
-Answer answer() {
-  const Hypothesis hypothesis{.ids = {5, 2}, .logprobs = {-1, -2}, .finish_reason = "stop"};
-  return {
-      .prompt_tokens = 7, .generations = {{hypothesis, "a \"b\"\nc"}}, .first_token_entropy = 0.5};
+TEST_CASE("a link is the file that it names, and another name keeps what it had") {
+  const ScratchFolder folder;
+  const fs::path output = folder.path() / "out", link = folder.path() / "link";
+  fs::create_symlink("out", link);  // to nothing yet
+  {
+    RowLog log(ten_items(link));
+    log.append({row(0)});
+    CHECK_THROWS_WITH(RowLog(ten_items(output)), Contains("another run is writing"));
+    CHECK(folder.names() == std::vector<std::string>{"link", "out", "out.journal"});
+  }
+  CHECK(fs::is_symlink(link));
+  CHECK(RowLog(ten_items(output)).rows() == 1);
+  fs::create_hard_link(output, folder.path() / "backup");
+  {
+    RowLog log(ten_items(output));
+    CHECK_THROWS_WITH(RowLog(ten_items(folder.path() / "backup")),
+                      Contains("another run is writing to this output"));
+    log.append({row(1)});
+  }
+  CHECK(load_text(output) == "row 0\nrow 1\n");
+  CHECK(load_text(folder.path() / "backup") == "row 0\n");
 }
 
-TEST_CASE("an answer in every format") {
-  const RowFormat jsonl(OutputFormat::kJsonl, {"path", "width"});
-  CHECK(jsonl.preamble().empty());
-  CHECK(
-      jsonl.row(item(1), answer()) ==
-      R"({"id":"a,b","path":"p.png","width":3,"text":"a \"b\"\nc","mean_logprob":-1.5,"min_logprob":-2.0,"finish_reason":"stop","first_token_entropy":0.5})"
-      "\n");
-  CHECK(jsonl.row(item(1), {.error = "why"}) ==
-        R"({"id":"a,b","path":"p.png","width":3,"error":"why"})"
-        "\n");
-  const RowFormat csv(OutputFormat::kCsv, {"path", "width"});
-  CHECK(csv.preamble() ==
-        "id,path,width,text,mean_logprob,min_logprob,finish_reason,first_token_entropy,error\r\n");
-  CHECK(csv.row(item(1), answer()) == "\"a,b\",p.png,3,\"a \"\"b\"\"\nc\",-1.5,-2.0,stop,0.5,\r\n");
-  CHECK(csv.row(item(1), {.error = "why"}) == "\"a,b\",p.png,3,,,,,,why\r\n");
-  const RowFormat openai(OutputFormat::kOpenAi, {});
-  CHECK(
-      openai.row(item(1), answer()) ==
-      R"({"id":"batch_req_1","custom_id":"a,b","response":{"status_code":200,"request_id":"req_1",)"
-      R"("body":{"id":"chatcmpl-1","object":"chat.completion","created":0,"model":"vlm","choices":)"
-      R"([{"index":0,"message":{"role":"assistant","content":"a \"b\"\nc"},"logprobs":null,)"
-      R"("finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":2,)"
-      R"("total_tokens":9}}},"error":null})"
-      "\n");
-  CHECK(openai.row(item(1), {.error = "why"}) ==
-        R"({"id":"batch_req_1","custom_id":"a,b","response":null,"error":{"code":"item_failed",)"
-        R"("message":"why"}})"
-        "\n");
-  CHECK(parse_output_format("", "x.csv") == OutputFormat::kCsv);
-  CHECK(parse_output_format("", "x.txt") == OutputFormat::kJsonl);
-  CHECK_THROWS_WITH(parse_output_format("xml", "x"),
-                    "--output-format: unknown format: got 'xml', wanted jsonl, csv, openai or txt");
+TEST_CASE("rows replace nothing that a run reads") {
+  const ScratchFolder folder;
+  folder.write("in.jsonl", "{}\n");
+  folder.write("model/weights", "w");
+  fs::create_symlink("in.jsonl", folder.path() / "link");
+  fs::create_hard_link(folder.path() / "in.jsonl", folder.path() / "name");
+  folder.write("list.journal", "a.png\n");
+  UsedFiles used;
+  used.add(folder.path() / "in.jsonl", "an input");
+  used.add(folder.path() / "list.journal", "an input");
+  used.add(folder.path() / "missing", "an input");
+  used.add_folder(folder.path() / "model", "a file of the model");
+  for (const char* name : {"in.jsonl", "link", "name"}) {
+    CHECK_THROWS_WITH(used.check_output(folder.path() / name),
+                      Contains(": the output would replace an input (choose another --output)"));
+  }
+  CHECK_THROWS_WITH(used.check_output(folder.path() / "model/weights"),
+                    Contains("would replace a file of the model"));
+  CHECK_THROWS_WITH(used.check_output(folder.path() / "list"),
+                    Contains("list.journal: the output would replace an input"));
+  CHECK_NOTHROW(used.check_output(folder.path() / "out.jsonl"));
+  CHECK_NOTHROW(used.check_output(folder.path() / "missing"));
 }
 
 TEST_CASE("answers in any order become rows in input or completion order") {
@@ -232,128 +286,6 @@ TEST_CASE("answers in any order become rows in input or completion order") {
     add(7);
     CHECK(load_text(output) == (in_input_order ? "2,,,,,,e\r\n5,,,,,,e\r\n7,,,,,,e\r\n"
                                                : "5,,,,,,e\r\n2,,,,,,e\r\n7,,,,,,e\r\n"));
-  }
-}
-
-FoundShard find(std::map<std::string, std::string> variables) {
-  return find_shard([&](const std::string& name) -> std::optional<std::string> {
-    const auto found = variables.find(name);
-    return found == variables.end() ? std::nullopt : std::optional(found->second);
-  });
-}
-
-TEST_CASE("a shard is told by an option, torchrun or Slurm") {
-  const auto check = [](const Shard& shard, std::int64_t index, std::int64_t count) {
-    CHECK(shard.index == index);
-    CHECK(shard.count == count);
-  };
-  check(parse_shard("2/8"), 2, 8);
-  CHECK_THROWS_WITH(parse_shard("2"),
-                    "--shard: not a shard: got '2', wanted i/n with i from 0 to n-1");
-  CHECK_THROWS_WITH(parse_shard("8/8"),
-                    "--shard: no such part: got 8 of 8 (parts are counted from 0)");
-  check(find({}).shard, 0, 1);
-  CHECK(find({}).source.empty());
-  check(find({{"RANK", "1"}, {"WORLD_SIZE", "4"}, {"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "2"}})
-            .shard,
-        1, 4);
-  check(find({{"SLURM_PROCID", "1"}, {"SLURM_NTASKS", "2"}}).shard, 1, 2);
-  check(find({{"SLURM_NTASKS", "2"}}).shard, 0, 1);  // a shell inside an allocation
-  std::map<std::string, std::string> array = {{"SLURM_ARRAY_TASK_ID", "7"},
-                                              {"SLURM_ARRAY_TASK_MIN", "1"},
-                                              {"SLURM_ARRAY_TASK_MAX", "9"},
-                                              {"SLURM_ARRAY_TASK_STEP", "2"},
-                                              {"SLURM_ARRAY_TASK_COUNT", "5"}};
-  check(find(array).shard, 3, 5);
-  array.insert({{"SLURM_PROCID", "1"}, {"SLURM_NTASKS", "2"}});
-  check(find(array).shard, 7, 10);
-  CHECK(find(array).source == "SLURM_ARRAY_TASK_ID, SLURM_PROCID and SLURM_NTASKS");
-  array["SLURM_ARRAY_TASK_COUNT"] = "3";
-  CHECK_THROWS_WITH(find(array),
-                    "SLURM_ARRAY_TASK_ID: the array isn't evenly spaced: got task 7 of 1 to 9 by 2 "
-                    "(give each task its --shard i/n)");
-  array.erase("SLURM_ARRAY_TASK_MAX");
-  CHECK_THROWS_WITH(find(array),
-                    Contains("SLURM_ARRAY_TASK_ID is set without SLURM_ARRAY_TASK_MAX"));
-  CHECK_THROWS_WITH(find({{"RANK", "x"}, {"WORLD_SIZE", "4"}}),
-                    Contains("RANK: not a number: got 'x'"));
-  CHECK_THROWS_WITH(find({{"RANK", "4"}, {"WORLD_SIZE", "4"}}),
-                    Contains("RANK, WORLD_SIZE: no such part: got 4 of 4"));
-  CHECK(shard_output("a/rows.jsonl", {2, 8}) == "a/rows.shard-2-of-8.jsonl");
-  CHECK(shard_output("rows", {0, 1}) == "rows");
-}
-
-void write_shard(const fs::path& output, Shard shard, std::vector<FinishedRow> rows,
-                 const OrderedJson& options = {{"--prompt", "a"}}) {
-  RowLog log({.output = shard_output(output, shard),
-              .header = {.items = 4, .shard_items = 2, .shard = shard, .options = options},
-              .preamble = "header\n"});
-  log.append(rows);
-}
-
-TEST_CASE("gather joins shards in input order and says what is missing") {
-  const ScratchFolder folder;
-  const fs::path output = folder.path() / "out.csv";
-  CHECK_THROWS_WITH(
-      gather_shards({.output = output}),
-      output.string() + ": no outputs of shards: wanted files named as out.shard-0-of-2.csv");
-  write_shard(output, {0, 2}, {row(2), row(0, true)});
-  GatherReport report = gather_shards({.output = output});
-  CHECK(report.missing == std::vector<std::string>{"shard 1 of 2: no file"});
-  CHECK_FALSE(report.is_written);
-  write_shard(output, {1, 2}, {row(3)});
-  CHECK(gather_shards({.output = output}).missing ==
-        std::vector<std::string>{"shard 1 of 2: 1 of 2 rows"});
-  CHECK_FALSE(fs::exists(output));
-  report = gather_shards({.output = output, .allows_partial = true});
-  CHECK(report.is_written);
-  CHECK(load_text(output) == "header\nrow 0 failed\nrow 2\nrow 3\n");
-  write_shard(output, {1, 2}, {row(1)});
-  report = gather_shards({.output = output});
-  CHECK(report.missing.empty());
-  CHECK(report.rows == 4);
-  CHECK(report.errors == 1);
-  CHECK(load_text(output) == "header\nrow 0 failed\nrow 1\nrow 2\nrow 3\n");
-  {
-    const RowLog running({.output = shard_output(output, {1, 2}),
-                          .header = {.items = 4, .shard_items = 2, .options = {{"--prompt", "a"}}},
-                          .preamble = "header\n"});
-    CHECK(gather_shards({.output = output}).missing ==
-          std::vector<std::string>{"shard 1 of 2: still running"});
-  }
-}
-
-TEST_CASE("gather refuses shards that don't belong together") {
-  const ScratchFolder folder;
-  const fs::path output = folder.path() / "out.csv";
-  write_shard(output, {0, 2}, {row(0), row(2)});
-  SECTION("other options") {
-    write_shard(output, {1, 2}, {row(1), row(3)}, {{"--prompt", "b"}});
-    CHECK_THROWS_WITH(
-        gather_shards({.output = output}),
-        Contains("shards were made with different options: --prompt: got 'b', wanted 'a'"));
-  }
-  SECTION("an item twice") {
-    write_shard(output, {1, 2}, {row(1), row(2)});
-    CHECK_THROWS_WITH(gather_shards({.output = output}),
-                      Contains("an item has two rows: got item 2 in shards"));
-  }
-  SECTION("several runs") {
-    write_shard(output, {0, 3}, {row(0), row(3)});
-    CHECK_THROWS_WITH(
-        gather_shards({.output = output}),
-        Contains("shards of several runs: got outputs of 2 and of 3 shards (say --shards)"));
-    CHECK(gather_shards({.output = output, .shards = 2}).missing.size() == 1);
-  }
-  SECTION("no journals") {
-    fs::remove(journal_path(shard_output(output, {0, 2})));
-    CHECK_THROWS_WITH(gather_shards({.output = output}), Contains("no shard has a journal"));
-  }
-  SECTION("an output of its own") {
-    { RowLog(ten_items(output)).append({row(0)}); }
-    CHECK_THROWS_WITH(
-        gather_shards({.output = output}),
-        Contains("the output belongs to a run without shards (gather into another name)"));
   }
 }
 

@@ -1,0 +1,36 @@
+// Ids of an answer → its text. The space that tokens of words begin with stands in front of the
+// first word, too; there it means nothing and is taken off, whole and streamed alike. Ids stay as
+// the model gave them.
+#pragma once
+
+#include <string>
+
+#include "vlm/text/tokenizer.h"
+
+namespace vlm::infer {
+
+inline std::string without_leading_space(std::string text) {
+  return text.erase(0, text.find_first_not_of(' '));
+}
+
+// An answer's text while its ids come; special tokens are left out. The tokenizer must outlive it.
+class AnswerStream {
+ public:
+  explicit AnswerStream(const Tokenizer& tokenizer)
+      : decoder_(tokenizer, /*skip_special_tokens=*/true) {}
+
+  std::string add(std::int64_t id) { return next(decoder_.add(id)); }
+  std::string finish() { return next(decoder_.finish()); }
+
+ private:
+  std::string next(std::string piece) {
+    if (!has_begun_) piece = without_leading_space(std::move(piece));
+    has_begun_ = has_begun_ || !piece.empty();
+    return piece;
+  }
+
+  StreamDecoder decoder_;
+  bool has_begun_ = false;
+};
+
+}  // namespace vlm::infer

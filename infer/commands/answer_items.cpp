@@ -1,0 +1,200 @@
+#include "infer/commands/answer_items.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "infer/batch/fingerprint.h"
+#include "infer/batch/shard.h"
+#include "infer/batch/used_files.h"
+#include "infer/media/seen_video.h"
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+#include "vlm/core/log.h"
+#include "vlm/core/progress.h"
+#include "vlm/io/hub/hub_pull.h"
+#include "vlm/models/registry.h"
+
+namespace vlm::infer {
+namespace {
+
+// The answer that segments are ranked by, and behind it what it is weighed against.
+ChoiceList segment_choices(const BatchCommandOptions& options) {
+  ChoiceList list = options.generation.choice_list();
+  if (list.texts.empty()) {
+    list.texts = {options.answer};
+    if (options.answer == "yes") list.texts.emplace_back("no");
+    return list;
+  }
+  const auto found = std::find(list.texts.begin(), list.texts.end(), options.answer);
+  if (found == list.texts.end()) {
+    throw Error({.what = "not one of the choices",
+                 .where = "--answer",
+                 .got = concat("'", options.answer, "'"),
+                 .wanted = join(list.texts)});
+  }
+  std::rotate(list.texts.begin(), found, found + 1);
+  return list;
+}
+
+// Everything that rows depend on; journals keep it.
+OrderedJson describe_run(const std::string& command, const ItemList& items,
+                         const BatchCommandOptions& options, const RuntimeOptions& runtime,
+                         const std::filesystem::path& model) {
+  OrderedJson run;
+  run["command"] = command;
+  run["inputs"] = items.digest();
+  run["--model"] = identify_folder(options.choice.model, model);
+  if (!options.choice.adapter.empty()) {
+    run["--adapter"] = identify_folder(options.choice.adapter, options.choice.adapter);
+  }
+  const at::Device device = prepare_runtime(runtime);
+  run["--device"] = device.is_cpu() ? "cpu" : "cuda";
+  // What auto became here; on a GPU it follows from the model alone.
+  const bool is_told = runtime.dtype == "auto" && device.is_cpu();
+  run["--dtype"] = !is_told                                                    ? runtime.dtype
+                   : compute_dtype(model, {.device = device}) == at::kBFloat16 ? "bfloat16"
+                                                                               : "float32";
+  run["--prompt"] = options.prompt;
+  OrderedJson questions = OrderedJson::array();
+  for (const Question& question : load_questions(options.questions, options.questions_file)) {
+    questions.push_back({question.id, question.text});
+  }
+  run["--question"] = questions;
+  run["--system"] = options.system;
+  run.update(options.generation.describe());
+  run.update(options.video.describe());
+  if (options.by_segment) {
+    run["--ground"] = {{"--segment-s", options.segment_s}, {"--answer", options.answer}};
+  } else if (options.generation.choice_list().texts.empty()) {
+    run["--seed"] = runtime.seed.value_or(0);
+  }
+  return run;
+}
+
+ReportOptions make_report(const BatchCommandOptions& options, const GenerationOptions& defaults) {
+  const GenerationFlags& flags = options.generation;
+  if (options.by_segment) {
+    return {.choices = segment_choices(options),
+            .abstain_below = flags.abstain_below,
+            .by_segment = true};
+  }
+  const auto answers = flags.num_return_sequences.value_or(defaults.num_return_sequences);
+  return {.choices = flags.choice_list(),
+          .abstain_below = flags.abstain_below,
+          .has_alternatives = answers > 1,
+          .has_scores = flags.num_beams.value_or(defaults.num_beams) > 1};
+}
+
+// Throws Error when rows would go over something that the run reads. Pictures are looked at only
+// where that can happen: not for a new output, nor for rows that a journal vouches for.
+std::shared_ptr<const UsedFiles> check_output(const RowLogOptions& log, const ItemList& items,
+                                              const BatchCommandOptions& options,
+                                              const std::filesystem::path& model) {
+  auto used = std::make_shared<UsedFiles>();
+  const bool replaces_texts = options.output_format == "txt" && options.batch.sink.overwrites_text;
+  const auto output = resolve_output(log.output);
+  const auto own = files_of_output(output);
+  const bool is_new = std::none_of(own.begin(), own.end(),
+                                   [](const auto& file) { return std::filesystem::exists(file); });
+  const bool goes_on = std::filesystem::exists(journal_path(output)) && !log.restart;
+  items.for_each_file(replaces_texts || (!is_new && !goes_on),
+                      [&](const std::string& file) { used->add(file, "an input"); });
+  for (const std::string& file : {options.questions_file, options.generation.choices_file}) {
+    if (!file.empty()) used->add(file, "a file that the command line names");
+  }
+  used->add_folder(model, "a file of the model");
+  if (!options.choice.adapter.empty()) {
+    used->add_folder(options.choice.adapter, "a file of the adapter");
+  }
+  const std::string& cache = options.features.folder;
+  if (cache != "auto" && cache != "off") used->add_folder(cache, "a file of the feature cache");
+  used->add_standard_streams();
+  used->check_output(output);
+  return used;
+}
+
+BatchOptions batch_options(const BatchCommandOptions& options, const RuntimeOptions& runtime,
+                           const Session& session, const ReportOptions& report) {
+  BatchOptions batch = options.batch;
+  const Processor& processor = session.generator->processor();
+  batch.generation =
+      options.generation.apply(session.generation, runtime.seed.value_or(0), processor.tokenizer());
+  batch.choices = encode_choices(processor, report.choices.texts);
+  batch.by_mean = report.choices.by_mean;
+  batch.video.sampling = options.video.sampling();
+  if (options.by_segment) batch.video.segment_s = options.segment_s;
+  return batch;
+}
+
+}  // namespace
+
+Shard choose_shard(const BatchCommandOptions& options) {
+  if (!options.shard.empty()) return parse_shard(options.shard);
+  const FoundShard found = find_shard(process_environment());
+  if (!found.source.empty()) {
+    log_info(concat("shard ", found.shard.index, " of ", found.shard.count, ", by ", found.source));
+  }
+  return found.shard;
+}
+
+ItemListOptions list_options(const BatchCommandOptions& options, const EntrySource& source) {
+  ItemListOptions list{.system = options.system, .reserved = reserved_columns()};
+  if (!source.shows_videos()) return list;
+  if (options.by_segment) {
+    list.media_columns = {"duration_s"};
+    list.reserved.emplace_back("segments");
+  } else {
+    list.media_columns = video_column_names(options.video.given.drop_duplicates);
+  }
+  return list;
+}
+
+int answer_items(const std::string& command, const ItemList& items,
+                 const BatchCommandOptions& options, const RuntimeOptions& runtime) {
+  const Shard shard = choose_shard(options);
+  RowLogOptions log_options = options.log;
+  log_options.output = shard_output(options.log.output, shard);
+  const auto model = find_or_pull_model(options.choice.model);
+  const RowFormat format(parse_output_format(options.output_format, log_options.output),
+                         items.columns(), make_report(options, load_generation_options(model)));
+  log_options.preamble = format.preamble();
+  log_options.header = {.items = items.items(),
+                        .shard_items = count_items(items, shard),
+                        .shard = shard,
+                        .options = describe_run(command, items, options, runtime, model)};
+  log_options.header.options["--output-format"] = to_string(format.format());
+  log_options.header.options["columns"] = log_options.preamble;
+  RowSinkOptions sink = options.batch.sink;
+  sink.in_input_order = options.order == "input";
+  sink.used = check_output(log_options, items, options, model);
+  RowLog log(log_options);
+  const std::int64_t before = log.rows();
+  bool is_done = before == log.header().shard_items;
+  // Loaded before anything is made: a model that doesn't load leaves no trace of the run.
+  std::optional<Session> session;
+  if (!is_done) session = open_session(options.choice, runtime);
+  BatchOptions batch;
+  if (session) {
+    batch = batch_options(options, runtime, *session, format.report());
+    batch.sink = sink;
+    session->generator->set_feature_cache(open_feature_cache(options.features, *session->model));
+  }
+  log.begin();
+  if (before > 0) log_info(concat("goes on behind the ", before, " rows already there"));
+  if (format.format() == OutputFormat::kTxt) RowSink(log, format, sink).restore_text_files(items);
+  if (session) {
+    is_done = run_batch(*session->generator, items, format, log, batch);
+  } else if (sink.in_input_order) {
+    log.sort();  // what a run in completion order, or one that was stopped, left
+  }
+  log_info(concat(log.rows() - before, " rows written to ", log_options.output.string(), ", ",
+                  log.rows(), " of ", log.header().shard_items, " are there, ", log.errors(),
+                  " with an error", is_done ? "" : "; stopped, run again to go on"));
+  if (!is_done) return stop_exit_code();
+  return log.errors() > 0 ? 3 : 0;
+}
+
+}  // namespace vlm::infer

@@ -1,0 +1,57 @@
+// An answer in every format.
+#include "infer/batch/row_format.h"
+
+#include <nlohmann/json.hpp>
+
+#include "tests/support/catch.h"
+#include "vlm/core/error.h"
+
+namespace vlm::infer {
+namespace {
+
+BatchItem item(std::int64_t ordinal) {
+  return {.ordinal = ordinal, .id = "a,b", .columns = {{"path", "p.png"}, {"width", 3}}};
+}
+
+Answer answer() {
+  const Hypothesis hypothesis{.ids = {5, 2}, .logprobs = {-1, -2}, .finish_reason = "stop"};
+  return {
+      .prompt_tokens = 7, .generations = {{hypothesis, "a \"b\"\nc"}}, .first_token_entropy = 0.5};
+}
+
+TEST_CASE("an answer in every format") {
+  const RowFormat jsonl(OutputFormat::kJsonl, {"path", "width"});
+  CHECK(jsonl.preamble().empty());
+  CHECK(
+      jsonl.row(item(1), answer()) ==
+      R"({"id":"a,b","path":"p.png","width":3,"text":"a \"b\"\nc","mean_logprob":-1.5,"min_logprob":-2.0,"finish_reason":"stop","first_token_entropy":0.5})"
+      "\n");
+  CHECK(jsonl.row(item(1), {.error = "why"}) ==
+        R"({"id":"a,b","path":"p.png","width":3,"error":"why"})"
+        "\n");
+  const RowFormat csv(OutputFormat::kCsv, {"path", "width"});
+  CHECK(csv.preamble() ==
+        "id,path,width,text,mean_logprob,min_logprob,finish_reason,first_token_entropy,error\r\n");
+  CHECK(csv.row(item(1), answer()) == "\"a,b\",p.png,3,\"a \"\"b\"\"\nc\",-1.5,-2.0,stop,0.5,\r\n");
+  CHECK(csv.row(item(1), {.error = "why"}) == "\"a,b\",p.png,3,,,,,,why\r\n");
+  const RowFormat openai(OutputFormat::kOpenAi, {});
+  CHECK(
+      openai.row(item(1), answer()) ==
+      R"({"id":"batch_req_1","custom_id":"a,b","response":{"status_code":200,"request_id":"req_1",)"
+      R"("body":{"id":"chatcmpl-1","object":"chat.completion","created":0,"model":"vlm","choices":)"
+      R"([{"index":0,"message":{"role":"assistant","content":"a \"b\"\nc"},"logprobs":null,)"
+      R"("finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":2,)"
+      R"("total_tokens":9}}},"error":null})"
+      "\n");
+  CHECK(openai.row(item(1), {.error = "why"}) ==
+        R"({"id":"batch_req_1","custom_id":"a,b","response":null,"error":{"code":"item_failed",)"
+        R"("message":"why"}})"
+        "\n");
+  CHECK(parse_output_format("", "x.csv") == OutputFormat::kCsv);
+  CHECK(parse_output_format("", "x.txt") == OutputFormat::kJsonl);
+  CHECK_THROWS_WITH(parse_output_format("xml", "x"),
+                    "--output-format: unknown format: got 'xml', wanted jsonl, csv, openai or txt");
+}
+
+}  // namespace
+}  // namespace vlm::infer
