@@ -1,7 +1,6 @@
 #include "infer/batch/row_file.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +10,7 @@
 #include <utility>
 
 #include "vlm/core/error.h"
+#include "vlm/io/file_lock.h"
 
 namespace vlm::infer {
 namespace {
@@ -69,9 +69,7 @@ void RowFile::sync() {
 }
 
 bool RowFile::lock() {
-  if (::flock(file_, LOCK_EX | LOCK_NB) == 0) return true;
-  if (errno == EWOULDBLOCK) return false;
-  throw file_error("can't lock the file", path_);
+  return try_lock(file_, path_);
 }
 
 bool RowFile::is_at(const fs::path& path) const {
