@@ -54,11 +54,12 @@ void check_step_size(const TrainingState& found, const TrainingState& asked, std
 Trainer::Trainer(TrainConfig config, const TrainOptions& options)
     : config_(std::move(config)), options_(options) {
   if (options_.runtime.seed) config_.seed = *options_.runtime.seed;
-  if (find_job_place().rank == 0) folder_ = std::make_unique<RunFolder>(config_.output_dir);
-  if (config_.memory_gb > 0) plan_ = make_fit(config_, options_.runtime);
-  effective_config_ = effective_config(config_);
+  // First the others, so that they notice what ends this process.
   job_ = join_job({.timeout_s = static_cast<double>(config_.evaluation.ddp_timeout),
                    .bucket_mb = config_.evaluation.ddp_bucket_cap_mb});
+  if (job_->is_writer()) folder_ = std::make_unique<RunFolder>(config_.output_dir);
+  if (config_.memory_gb > 0) plan_ = make_fit(config_, options_.runtime);
+  effective_config_ = effective_config(config_);
   find_start();
   const at::Device device =
       choose_local_device(prepare_runtime(options_.runtime), options_.runtime.device);

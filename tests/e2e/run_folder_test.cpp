@@ -9,7 +9,7 @@ namespace {
 namespace fs = std::filesystem;
 using std::chrono::milliseconds;
 
-const std::string kOnCpu = " --device cpu --threads 1";
+const std::string kCpuFlags = " --device cpu --threads 1";
 
 std::string quoted(const std::vector<std::string>& words) {
   std::string line;
@@ -39,7 +39,7 @@ TEST_CASE("of two runs in one folder the second is refused, whatever it is, unti
   }
   const ProgramResult merge =
       run_vlm("merge --dtype bfloat16 --model " + fixture("smolvlm_tiny").string() +
-                  " --output out" + kOnCpu,
+                  " --output out" + kCpuFlags,
               folder.path());
   CHECK(merge.code == 1);
   CHECK_THAT(merge.err, Contains("out" + refusal));
@@ -59,7 +59,7 @@ TEST_CASE("checkpoints are adapters and models for every command") {
   const ScratchFolder folder;
   write_questions(folder.path() / "data.jsonl");
   const std::string ask = " --image " + fixture("pictures/wide.png").string() +
-                          " --prompt 'Where?' --max-new-tokens 8" + kOnCpu;
+                          " --prompt 'Where?' --max-new-tokens 8" + kCpuFlags;
   const std::string base = " --model " + fixture("smolvlm_tiny").string();
   const auto answer = [&](const std::string& model) {
     const ProgramResult result = run_vlm("generate" + model + ask, folder.path());
@@ -76,7 +76,7 @@ TEST_CASE("checkpoints are adapters and models for every command") {
   }
   CHECK(answer(base + " --adapter lora/checkpoint-6") == answer(base + " --adapter lora"));
   CHECK(answer(" --model full/checkpoint-6") == answer(" --model full"));
-  REQUIRE(run_vlm("merge" + base + " --adapter lora/checkpoint-6 --output merged" + kOnCpu,
+  REQUIRE(run_vlm("merge" + base + " --adapter lora/checkpoint-6 --output merged" + kCpuFlags,
                   folder.path())
               .code == 0);
   CHECK(answer(" --model merged") == answer(base + " --adapter lora"));
@@ -87,7 +87,7 @@ TEST_CASE("a merged model lies alone, and never on what it was made of") {
   fs::copy(fixture("smolvlm_tiny"), folder.at("base"));
   fs::copy(fixture("smolvlm_tiny/train/adapter_start"), folder.at("adapter"));
   const auto merge = [&](const std::string& output) {
-    return run_vlm("merge --model base --adapter adapter --output " + output + kOnCpu,
+    return run_vlm("merge --model base --adapter adapter --output " + output + kCpuFlags,
                    folder.path());
   };
   REQUIRE(merge("clean").code == 0);
@@ -135,7 +135,7 @@ TEST_CASE("a plan that doesn't fit prints itself and is an error") {
   const ScratchFolder folder;
   write_questions(folder.path() / "data.jsonl");
   training_arguments(folder.path(), "out");
-  const std::string config = "'" + folder.at("config.json") + "'" + kOnCpu;
+  const std::string config = "'" + folder.at("config.json") + "'" + kCpuFlags;
   const ProgramResult plan = run_vlm("plan " + config + " --memory-gb 0.001");
   CHECK(plan.code == 1);
   CHECK_THAT(plan.out, Contains("more than 1"));

@@ -255,7 +255,7 @@ class Planner {
 };
 
 // Of what the memory of a run follows from.
-std::string digest_of(OrderedJson config) {
+std::string digest_config(OrderedJson config) {
   for (const char* key : {"output_dir", "memory_gb", "seed", "gradient_checkpointing"}) {
     config.erase(key);
   }
@@ -302,7 +302,7 @@ void check_fits(const RunPlan& plan) {
 void save_plan(const RunPlan& plan, const std::string& output_dir, const OrderedJson& config) {
   std::filesystem::create_directories(output_dir);
   OrderedJson json = plan.to_json();
-  json["config"] = digest_of(config);
+  json["config"] = digest_config(config);
   save_text(std::filesystem::path(output_dir) / "plan.json", json.dump(2) + "\n");
 }
 
@@ -310,7 +310,7 @@ double planned_peak_mb(const std::string& output_dir, const OrderedJson& config)
   try {
     const Json plan = load_json(std::filesystem::path(output_dir) / "plan.json");
     const bool is_ours = plan.is_object() && plan.contains("config") &&
-                         plan["config"] == digest_of(config) && plan.contains("peak_mb");
+                         plan["config"] == digest_config(config) && plan.contains("peak_mb");
     return is_ours && plan["peak_mb"].is_number() ? plan["peak_mb"].get<double>() : 0;
   } catch (const Error&) {
     return 0;

@@ -56,7 +56,7 @@ void add_media(InputFiles& files, const data::Dataset& dataset, std::set<std::st
   }
 }
 
-std::string digest_of(const InputFile& file, const std::stop_token& stop = {}) {
+std::string read_digest(const InputFile& file, const std::stop_token& stop = {}) {
   if (file.stamp.empty()) return "";
   try {
     const bool is_medium = file.role == "media";
@@ -88,7 +88,7 @@ void check_same(InputFile& now, const InputFile& then) {
     now.digest = then.digest;
     return;
   }
-  now.digest = digest_of(now);
+  now.digest = read_digest(now);
   if (now.digest == then.digest && !now.digest.empty()) return;
   const std::string got = size_text(now.stamp), wanted = size_text(then.stamp);
   const std::string other = got == wanted ? "other content" : got;
@@ -128,7 +128,7 @@ InputFiles find_inputs(const TrainConfig& config, const fs::path& model,
 void digest_inputs(InputFiles& files, const std::stop_token& stop) {
   for (InputFile& file : files) {
     if (!file.digest.empty() || stop.stop_requested()) continue;
-    file.digest = digest_of(file, stop);
+    file.digest = read_digest(file, stop);
     if (stamp_file(file.path) == file.stamp) continue;
     log_warning(concat(file.path.string(), " changes while the run reads it"));
   }

@@ -30,7 +30,7 @@ bool is_at(int file, const fs::path& path) {
          own.st_ino == there.st_ino && own.st_dev == there.st_dev;
 }
 
-std::string describe_self() {
+std::string describe_program() {
   std::array<char, 256> host = {};
   if (::gethostname(host.data(), host.size() - 1) != 0) host[0] = '?';
   return concat("process ", ::getpid(), " on ", host.data());
@@ -80,7 +80,7 @@ FolderLock::FolderLock(const fs::path& folder, const std::string& hint)
     }
     if (!is_at(file_, path_)) ::close(std::exchange(file_, -1));
   }
-  const std::string self = describe_self();
+  const std::string self = describe_program();
   // Only for the other one's error message: that it can't be written matters to no one.
   [[maybe_unused]] const bool is_told =
       ::ftruncate(file_, 0) == 0 && ::pwrite(file_, self.data(), self.size(), 0) > 0;

@@ -18,11 +18,11 @@ namespace fs = std::filesystem;
 TEST_CASE("a finished run is lengthened, by steps or epochs, with the schedule of the longer one") {
   const ScratchFolder scratch;
   TrainConfig config = small_config(scratch);  // 5 samples, 2 a step
-  Trainer(config, kOnCpu).run();
+  Trainer(config, kCpuOptions).run();
   config.max_steps = 4;
   {
     const LoggedLines log;
-    Trainer(config, kOnCpu).run();
+    Trainer(config, kCpuOptions).run();
     CHECK_THAT(log.text, Contains("the run now has 4 steps instead of 2: from here on the learning "
                                   "rate follows the schedule of 4"));
   }
@@ -33,7 +33,7 @@ TEST_CASE("a finished run is lengthened, by steps or epochs, with the schedule o
   CHECK(rows[3]["learning_rate"].get<double>() == Approx(0.0025));
   config.max_steps = -1;
   config.num_train_epochs = 2;  // 6 steps
-  Trainer(config, kOnCpu).run();
+  Trainer(config, kCpuOptions).run();
   rows = repeatable_metrics(config.output_dir);
   CHECK(rows.size() == 6);
   CHECK(load_training_state(config.output_dir + "/checkpoint-6", effective_config(config))
@@ -49,14 +49,14 @@ TEST_CASE("a finished run is lengthened, by steps or epochs, with the schedule o
   config.num_train_epochs = 4;
   fs::remove_all(config.output_dir + "/checkpoint-6");
   config.max_steps = 5;
-  Trainer(config, kOnCpu).run();
+  Trainer(config, kCpuOptions).run();
   CHECK(repeatable_metrics(config.output_dir).back()["step"] == 5);
 }
 
 TEST_CASE("keys that don't change what is learned may change when a run goes on") {
   const ScratchFolder scratch;
   TrainConfig config = small_config(scratch);
-  Trainer(config, kOnCpu).run();
+  Trainer(config, kCpuOptions).run();
   config.max_steps = 4;
   config.save_steps = 2;
   config.save_total_limit = 1;
@@ -65,7 +65,7 @@ TEST_CASE("keys that don't change what is learned may change when a run goes on"
   config.dataloader_num_workers = 1;
   config.evaluation.report_to = {};
   config.evaluation.report_samples = 1;
-  Trainer(config, kOnCpu).run();
+  Trainer(config, kCpuOptions).run();
   CHECK(repeatable_metrics(config.output_dir).size() == 3);
   CHECK_FALSE(fs::exists(config.output_dir + "/checkpoint-3"));
   CHECK_FALSE(fs::exists(config.output_dir + "/checkpoint-2"));
@@ -74,10 +74,10 @@ TEST_CASE("keys that don't change what is learned may change when a run goes on"
   evaluated.output_dir = scratch.at("evaluated");
   evaluated.eval_files = evaluated.train_files;
   evaluated.eval_steps = 2;
-  Trainer(evaluated, kOnCpu).run();
+  Trainer(evaluated, kCpuOptions).run();
   evaluated.eval_steps = 1;
   evaluated.max_steps = 3;
-  Trainer(evaluated, kOnCpu).run();
+  Trainer(evaluated, kCpuOptions).run();
   CHECK(repeatable_metrics(evaluated.output_dir).back().contains("eval_loss"));
 
   config.seed = 1;
@@ -95,7 +95,7 @@ TEST_CASE("a checkpoint of an adapter run is the folder that the run would leave
     config.method = kind == "pissa" ? "lora" : kind;
     if (kind == "pissa") config.init_lora_weights = "pissa";
     config.modules_to_save = {"connector"};
-    Trainer(config, kOnCpu).run();
+    Trainer(config, kCpuOptions).run();
     const std::string last = config.output_dir + "/checkpoint-2/";
     for (const char* name : {"adapter_model.safetensors", "adapter_config.json"}) {
       CHECK(load_text(last + name) == load_text(config.output_dir + "/" + name));
@@ -112,7 +112,7 @@ TEST_CASE("a checkpoint of a full training is a whole model, and stores its weig
   TrainConfig config = small_config(scratch);
   config.method = "full";
   config.freeze = {"vision_model"};
-  Trainer(config, kOnCpu).run();
+  Trainer(config, kCpuOptions).run();
   const std::string last = config.output_dir + "/checkpoint-2";
   CHECK_FALSE(fs::exists(last + "/trained.safetensors"));
   for (const auto& entry : fs::directory_iterator(fixture("smolvlm_tiny"))) {
@@ -139,7 +139,7 @@ TEST_CASE("a checkpoint of a full training is a whole model, and stores its weig
 TEST_CASE("a damaged adapter in a checkpoint is found, too") {
   const ScratchFolder scratch;
   const TrainConfig config = small_config(scratch);
-  Trainer(config, kOnCpu).run();
+  Trainer(config, kCpuOptions).run();
   fs::resize_file(config.output_dir + "/checkpoint-2/adapter_model.safetensors", 100);
   const LoggedLines log;
   CHECK(find_checkpoint(config.output_dir) == fs::path(config.output_dir) / "checkpoint-1");
@@ -156,7 +156,7 @@ TEST_CASE("with a starting adapter its settings are told, not the config's") {
   config.modules_to_save = {"nothing"};
   const LoraConfig lora = load_adapter_config(*config.adapter);
   CHECK(lora.r != 77);
-  Trainer(config, kOnCpu).run();
+  Trainer(config, kCpuOptions).run();
   const Json told = load_json(config.output_dir + "/train_config.json");
   CHECK(told["r"] == lora.r);
   CHECK(told["lora_alpha"] == lora.lora_alpha);

@@ -55,7 +55,7 @@ TEST_CASE("a new run sets an earlier one's files aside and reads none of them") 
   config.save_steps = 0;
   config.eval_files = config.train_files;
   config.evaluation.eval_metrics = {"rouge_l"};
-  TrainOptions options = kOnCpu;
+  TrainOptions options = kCpuOptions;
   options.answer = answer_numbers;
   Trainer(config, options).run();
   const auto earlier = names_in(config.output_dir);
@@ -71,7 +71,7 @@ TEST_CASE("a new run sets an earlier one's files aside and reads none of them") 
   next.max_steps = 1;
   {
     const LoggedLines log;
-    Trainer(next, kOnCpu).run();
+    Trainer(next, kCpuOptions).run();
     CHECK_THAT(log.text, Contains("what was there before is moved to " + scratch.at("out") +
                                   "/earlier-1: README.md, adapter_config.json, "
                                   "adapter_model.safetensors, eval_answers.jsonl and "));
@@ -99,10 +99,10 @@ TEST_CASE("what another method left, in any format, doesn't lie beside a result"
   TrainConfig full = small_config(scratch);
   full.method = "full";
   full.save_steps = 0;
-  Trainer(full, kOnCpu).run();
+  Trainer(full, kCpuOptions).run();
   scratch.write("out/pytorch_model-00001-of-00002.bin", "old");
   TrainConfig lora = small_config(scratch);
-  Trainer(lora, kOnCpu).run();
+  Trainer(lora, kCpuOptions).run();
   for (const char* name :
        {"model.safetensors", "config.json", "tokenizer.json", "pytorch_model-00001-of-00002.bin"}) {
     INFO(name);
@@ -114,7 +114,7 @@ TEST_CASE("what another method left, in any format, doesn't lie beside a result"
     fs::copy_file(scratch.path() / "out/earlier-1" / name, scratch.path() / "out" / name);
   }
   lora.max_steps = 3;
-  Trainer(lora, kOnCpu).run();
+  Trainer(lora, kCpuOptions).run();
   CHECK_FALSE(fs::exists(scratch.at("out/model.safetensors")));
   CHECK(fs::exists(scratch.at("out/earlier-2/config.json")));
   CHECK(names_in(scratch.at("out/earlier-2")).size() == 2);
@@ -122,7 +122,7 @@ TEST_CASE("what another method left, in any format, doesn't lie beside a result"
   // A config.json without weights is no model's.
   scratch.write("out/config.json", "{}");
   lora.max_steps = 4;
-  Trainer(lora, kOnCpu).run();
+  Trainer(lora, kCpuOptions).run();
   CHECK(load_text(scratch.at("out/config.json")) == "{}");
 }
 
@@ -130,19 +130,19 @@ TEST_CASE("a run that ended before its first checkpoint begins again in its own 
   const ScratchFolder scratch;
   TrainConfig config = small_config(scratch);
   config.save_steps = 0;
-  Trainer(config, kOnCpu).run();
+  Trainer(config, kCpuOptions).run();
   const auto cut = [&] {  // as if it had been killed before its end
     for (const char* name : {"adapter_config.json", "adapter_model.safetensors"}) {
       fs::remove(scratch.path() / "out" / name);
     }
   };
   cut();
-  Trainer(config, kOnCpu).run();
+  Trainer(config, kCpuOptions).run();
   CHECK_FALSE(fs::exists(scratch.at("out/earlier-1")));
   CHECK(repeatable_metrics(config.output_dir).size() == 2);
   cut();
   config.learning_rate = 1e-3;  // another run
-  Trainer(config, kOnCpu).run();
+  Trainer(config, kCpuOptions).run();
   CHECK(fs::exists(scratch.at("out/earlier-1/metrics.jsonl")));
 }
 
@@ -151,7 +151,7 @@ TEST_CASE("partly deleted and hand-written files end no run, and no result is lo
   TrainConfig config = small_config(scratch);
   config.eval_files = config.train_files;
   config.evaluation.eval_metrics = {"rouge_l"};
-  TrainOptions options = kOnCpu;
+  TrainOptions options = kCpuOptions;
   options.answer = answer_numbers;
   Trainer(config, options).run();
   for (const char* name : {"eval_before.jsonl", "eval_answers.jsonl", "metrics.jsonl"}) {
@@ -179,13 +179,13 @@ TEST_CASE("partly deleted and hand-written files end no run, and no result is lo
 TEST_CASE("a restart removes the checkpoints that this program wrote, and only these") {
   const ScratchFolder scratch;
   const TrainConfig config = small_config(scratch);
-  Trainer(config, kOnCpu).run();
+  Trainer(config, kCpuOptions).run();
   // As transformers' Trainer leaves one.
   scratch.write("out/checkpoint-7/trainer_state.json", R"({"global_step": 7})");
   scratch.write("out/checkpoint-7/model.safetensors", "");
   scratch.write("out/checkpoint-7/optimizer.pt", "");
   fs::remove(scratch.at("out/checkpoint-1/trainer_state.json"));  // damaged, but ours
-  TrainOptions options = kOnCpu;
+  TrainOptions options = kCpuOptions;
   options.restart = true;
   TrainConfig wrong = config;
   wrong.model_name_or_path = scratch.at("none");
@@ -206,7 +206,7 @@ TEST_CASE("another program's checkpoint is neither gone on from nor written over
   const TrainConfig config = small_config(scratch);
   scratch.write("out/checkpoint-1/trainer_state.json", R"({"global_step": 1})");
   scratch.write("out/checkpoint-1/pytorch_model.bin", "theirs");
-  Trainer(config, kOnCpu).run();
+  Trainer(config, kCpuOptions).run();
   CHECK(load_text(scratch.at("out/earlier-1/checkpoint-1/pytorch_model.bin")) == "theirs");
   CHECK(fs::exists(scratch.at("out/checkpoint-1/optimizer.safetensors")));
 }
@@ -254,7 +254,7 @@ TEST_CASE("a result never takes the place of what the run reads") {
   write_questions(scratch.write("new/metrics.jsonl", ""));
   config.train_files = {scratch.at("new/metrics.jsonl")};
   CHECK_THAT(run_error(config), Contains("new/metrics.jsonl: " + why));
-  TrainOptions options = kOnCpu;
+  TrainOptions options = kCpuOptions;
   options.config_file = scratch.write("full/config.json", "{}");
   config.train_files = {scratch.at("data.jsonl")};
   config.method = "full";

@@ -32,7 +32,7 @@ TrainConfig begin_run(const ScratchFolder& scratch) {
   config.adapter = scratch.at("start");
   config.train_files = {scratch.at("train.jsonl")};
   config.eval_files = {scratch.at("eval.jsonl")};
-  Trainer(config, kOnCpu).run();
+  Trainer(config, kCpuOptions).run();
   config.max_steps = 4;
   return config;
 }
@@ -111,7 +111,7 @@ TEST_CASE("rows that are gone, files that are gone or new, and weights of the sa
   random.method = "full";
   random.init_weights = "random";
   random.output_dir = scratch.at("random");
-  Trainer(random, kOnCpu).run();
+  Trainer(random, kCpuOptions).run();
   weights.back() = static_cast<char>(weights.back() ^ 1);
   scratch.write("base/model.safetensors", weights);
   random.max_steps = 5;

@@ -12,7 +12,7 @@
 
 namespace vlm::train {
 
-inline const TrainOptions kOnCpu = {.runtime = {.device = "cpu", .threads = 1}};
+inline const TrainOptions kCpuOptions = {.runtime = {.device = "cpu", .threads = 1}};
 
 // Trains on folder/data.jsonl (made of five questions) into folder/out.
 inline TrainConfig small_config(const ScratchFolder& folder) {
@@ -40,7 +40,7 @@ inline std::vector<std::string> answer_numbers(const AnswerRequest& request) {
 }
 
 // The message of the Error that a run ends with; empty: none.
-inline std::string run_error(const TrainConfig& config, const TrainOptions& options = kOnCpu) {
+inline std::string run_error(const TrainConfig& config, const TrainOptions& options = kCpuOptions) {
   try {
     Trainer(config, options).run();
     return "";
