@@ -14,38 +14,38 @@
 namespace vlm::data {
 namespace {
 
-// Takes away what stands behind max_length: text, never a part of a picture.
+// Takes away what stands behind the bound: text, never a part of a picture.
 void truncate(Example& example, const std::vector<std::int64_t>& medium, const Sample& sample,
-              std::int64_t max_length) {
-  const auto length = static_cast<std::ptrdiff_t>(max_length);
+              const LengthBound& bound) {
+  const auto length = static_cast<std::ptrdiff_t>(bound.tokens);
   if (std::any_of(medium.begin() + length, medium.end(), [](auto number) { return number >= 0; })) {
     throw LongSampleError({.what = "sample is too long, and cutting it would cut a picture",
                            .where = sample.where,
                            .got = concat(example.ids.size(), " tokens"),
-                           .wanted = concat("pictures within max_length = ", max_length)});
+                           .wanted = concat("pictures within ", bound.key, " = ", bound.tokens)});
   }
-  example.cut_tokens = static_cast<std::int64_t>(example.ids.size()) - max_length;
+  example.cut_tokens = static_cast<std::int64_t>(example.ids.size()) - bound.tokens;
   example.ids.resize(static_cast<std::size_t>(length));
   example.labels.resize(static_cast<std::size_t>(length));
 }
 
-void check_length(const Example& example, const Sample& sample, std::int64_t max_length) {
+void check_length(const Example& example, const Sample& sample, const LengthBound& bound) {
   const auto length = static_cast<std::int64_t>(example.ids.size());
-  if (max_length == 0 || length <= max_length) return;
+  if (bound.tokens == 0 || length <= bound.tokens) return;
   throw LongSampleError({.what = "sample is too long",
                          .where = sample.where,
                          .got = concat(length, " tokens"),
-                         .wanted = concat("at most max_length = ", max_length)});
+                         .wanted = concat("at most ", bound.key, " = ", bound.tokens)});
 }
 
 // The first token has nothing before it that could predict it.
-void check_labels(const Example& example, const Sample& sample) {
+void check_labels(const Example& example, const Sample& sample, const LengthBound& bound) {
   const auto begin = example.labels.begin() + (example.labels.empty() ? 0 : 1);
   const bool learns = std::any_of(begin, example.labels.end(),
                                   [](std::int64_t label) { return label != kIgnoredLabel; });
   if (learns) return;
   if (example.cut_tokens > 0) {
-    throw Error({.what = "sample has nothing to learn within max_length",
+    throw Error({.what = concat("sample has nothing to learn within ", bound.key),
                  .where = sample.where,
                  .got = concat(example.cut_tokens, " tokens cut off")});
   }
@@ -149,18 +149,19 @@ void add_pictures(const SamplePictures& pictures, Batch& batch) {
 }
 
 Example make_example(EncodedConversation encoded, const Sample& sample,
-                     const EncodeOptions& options) {
+                     const EncodeOptions& options, std::int64_t max_positions) {
+  const LengthBound bound = options.bound(max_positions);
   Example example{.ids = std::move(encoded.ids)};
   for (std::size_t t = 0; t < example.ids.size(); ++t) {
     example.labels.push_back(encoded.is_trained[t] ? example.ids[t] : kIgnoredLabel);
   }
   const auto length = static_cast<std::int64_t>(example.ids.size());
-  const bool is_long = options.max_length > 0 && length > options.max_length;
+  const bool is_long = bound.tokens > 0 && length > bound.tokens;
   if (is_long && options.length_policy == LengthPolicy::kTruncate) {
-    truncate(example, encoded.medium, sample, options.max_length);
+    truncate(example, encoded.medium, sample, bound);
   }
-  check_length(example, sample, options.max_length);
-  check_labels(example, sample);
+  check_length(example, sample, bound);
+  check_labels(example, sample, bound);
   return example;
 }
 
@@ -171,7 +172,7 @@ Example encode_example(const Sample& sample, const Processor& processor,
     Example example =
         make_example(processor.encode_conversation(sample.messages, {.texts = pictures.texts},
                                                    find_loss_turns(sample, options.train_on)),
-                     sample, options);
+                     sample, options, processor.max_positions());
     example.pictures = std::move(pictures);
     return example;
   } catch (const Error& error) {

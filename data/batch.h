@@ -57,7 +57,7 @@ struct Batch {
   double padding() const;
 };
 
-// A sample of more than max_length tokens.
+// A sample of more tokens than its bound (EncodeOptions::bound).
 class LongSampleError : public Error {
  public:
   using Error::Error;
@@ -69,8 +69,9 @@ Example encode_example(const Sample& sample, const Processor& processor,
                        const EncodeOptions& options);
 
 // The same for an encoded conversation, without pictures: labels, length policy and checks.
+// `max_positions` of the model bound it too; 0: not known.
 Example make_example(EncodedConversation encoded, const Sample& sample,
-                     const EncodeOptions& options);
+                     const EncodeOptions& options, std::int64_t max_positions = 0);
 
 // The example of sample `index`, or none where that one is to be skipped. Throws Error for what may
 // not be skipped.

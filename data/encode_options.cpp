@@ -22,4 +22,10 @@ LengthPolicy parse_length_policy(const std::string& name) {
                .wanted = join(names)});
 }
 
+LengthBound EncodeOptions::bound(std::int64_t max_positions) const {
+  const bool is_models = max_positions > 0 && (max_length == 0 || max_positions < max_length);
+  if (is_models) return {max_positions, "max_position_embeddings"};
+  return {max_length, "max_length"};
+}
+
 }  // namespace vlm::data

@@ -11,7 +11,7 @@
 
 namespace vlm::data {
 
-// What happens to a sample of more than max_length tokens.
+// What happens to a sample of more tokens than max_length, or than the model has positions for.
 enum class LengthPolicy {
   kError,
   kTruncate,  // text behind the bound goes away; an error where a picture would
@@ -23,10 +23,16 @@ const std::vector<std::string>& length_policy_names();
 // Throws Error for an unknown name.
 LengthPolicy parse_length_policy(const std::string& name);
 
+// The most tokens of a sample, and the key that says so.
+struct LengthBound {
+  std::int64_t tokens = 0;  // 0: no bound
+  const char* key = "";
+};
+
 class PictureLookup;  // data/media/picture_lookup.h
 
 struct EncodeOptions {
-  std::int64_t max_length = 0;  // longest sample in tokens; 0: no bound
+  std::int64_t max_length = 0;  // longest sample in tokens; 0: the model's bound alone
   LengthPolicy length_policy = LengthPolicy::kError;
   TrainOn train_on = TrainOn::kAssistant;
   AugmentConfig augmentation;  // a clip's frames are all changed alike
@@ -35,6 +41,9 @@ struct EncodeOptions {
   // Gives samples their pictures' key, and features in place of pixels where it has them. Null, or
   // with augmentation: neither.
   const PictureLookup* lookup = nullptr;
+
+  // max_length, or what the model has positions for (0: not known) where that is less.
+  LengthBound bound(std::int64_t max_positions) const;
 };
 
 }  // namespace vlm::data

@@ -58,7 +58,7 @@ class Measurer {
     const Example example =
         make_example(processor_.encode_conversation(
                          sample.messages, media, find_loss_turns(sample, options_.encode.train_on)),
-                     sample, options_.encode);
+                     sample, options_.encode, processor_.max_positions());
     size.tokens = static_cast<std::int64_t>(example.ids.size());
     size.labels = std::count_if(example.labels.begin(), example.labels.end(),
                                 [](std::int64_t label) { return label != kIgnoredLabel; });

@@ -7,15 +7,19 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "train/config/effective_config.h"
 #include "train/distributed.h"
 #include "train/inspect/inspect_data.h"
 #include "train/plan/run_plan.h"
+#include "train/run/run_folder.h"
 #include "train/trainer.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
 #include "vlm/core/progress.h"
+#include "vlm/io/file_lock.h"
 #include "vlm/io/hub/hub_pull.h"
+#include "vlm/models/model_files.h"
 #include "vlm/models/registry.h"
 #include "vlm/nn/lora/lora.h"
 
@@ -56,8 +60,10 @@ int run_finetune(const FinetuneOptions& options, const RuntimeOptions& runtime,
   if (find_job_place().rank > 0) set_log_level(LogLevel::kWarning);  // rank 0 tells what all do
   TrainConfig config = options.config.load();
   const std::string output_dir = config.output_dir;
-  Trainer trainer(std::move(config),
-                  {.runtime = runtime, .restart = options.restart, .answer = answer});
+  Trainer trainer(std::move(config), {.runtime = runtime,
+                                      .restart = options.restart,
+                                      .answer = answer,
+                                      .config_file = options.config.file});
   if (trainer.run() == TrainResult::kInterrupted) return stop_exit_code();
   log_info("wrote " + output_dir);
   return 0;
@@ -70,14 +76,13 @@ struct PlanCommand {
 };
 
 int run_plan(const PlanCommand& options, const RuntimeOptions& runtime) {
-  TrainConfig config = options.config.load();
-  const std::string output_dir = config.output_dir;
-  const RunPlan plan =
-      make_plan(std::move(config), {.runtime = runtime, .memory_gb = options.memory_gb});
+  const TrainConfig config = options.config.load();
+  const RunPlan plan = make_plan(config, {.runtime = runtime, .memory_gb = options.memory_gb});
   const OrderedJson json = plan.to_json();
   print_result(options.format == "json" ? json.dump() + "\n" : plan.to_text());
-  save_plan(plan, output_dir);
-  return plan.fits() ? 0 : 1;
+  save_plan(plan, config.output_dir, effective_config(config));
+  check_fits(plan);
+  return 0;
 }
 
 struct InspectDataOptions {
@@ -106,6 +111,18 @@ struct MergeOptions {
   std::string model, adapter, output;
 };
 
+// The folders, and every file in them that is read.
+std::vector<std::filesystem::path> read_by_merge(const std::filesystem::path& model,
+                                                 const std::string& adapter) {
+  std::vector<std::filesystem::path> paths = model_files(model);
+  paths.push_back(model);
+  if (adapter.empty()) return paths;
+  for (const char* name : {"", "adapter_config.json", "adapter_model.safetensors"}) {
+    paths.push_back(std::filesystem::path(adapter) / name);
+  }
+  return paths;
+}
+
 int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
   if (options.adapter.empty() && runtime.dtype == "auto") {
     throw Error({.what = "there is nothing to change",
@@ -118,9 +135,12 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
                  .wanted = "float32 or bfloat16; commands that run a model take int8"});
   }
   const auto folder = find_or_pull_model(options.model);
-  if (std::filesystem::exists(options.output) &&
-      std::filesystem::equivalent(folder, options.output)) {
-    throw Error({.what = "the merged model would overwrite its base", .where = "--output"});
+  const FolderLock lock(options.output, "wait for it, or choose another --output");
+  // With what lies there of another model or adapter, merged weights would be other ones: the
+  // adapter would be applied a second time.
+  const std::vector<std::string> others = find_results(options.output);
+  for (const auto& path : read_by_merge(folder, options.adapter)) {
+    check_is_kept(path, options.output, others);
   }
   prepare_runtime(runtime);
   // Weights keep the dtype they are stored in unless another is asked for.
@@ -130,6 +150,7 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
     load_adapter(model->module(), options.adapter);
     merge_lora(model->module());
   }
+  set_aside(options.output, others);
   save_model(*model, folder, options.output);
   log_info("wrote " + options.output);
   return 0;

@@ -10,13 +10,18 @@
 namespace vlm::train {
 namespace {
 
+// False for a torn row, and for what someone else wrote.
+bool has_step(const Json& row) {
+  return row.is_object() && row.contains("step") && row["step"].is_number_integer();
+}
+
 // Whole rows up to `last_step`, byte for byte; a torn last line is dropped.
 std::string rows_up_to(const std::string& text, std::int64_t last_step) {
   std::string kept;
   std::istringstream in(text);
   for (std::string line; std::getline(in, line);) {
     const Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (row.is_object() && row.value("step", last_step + 1) <= last_step) kept += line + "\n";
+    if (has_step(row) && row["step"] <= last_step) kept += line + "\n";
   }
   return kept;
 }
@@ -50,7 +55,7 @@ std::vector<Json> read_metrics(const std::filesystem::path& path) {
   std::ifstream in(path);
   for (std::string line; std::getline(in, line);) {
     Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (row.is_object() && row.contains("step")) rows.push_back(std::move(row));
+    if (has_step(row)) rows.push_back(std::move(row));
   }
   return rows;
 }

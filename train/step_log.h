@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "train/metrics_log.h"
-#include "train/training_state.h"
+#include "train/run/training_state.h"
 
 namespace vlm::train {
 

@@ -12,9 +12,9 @@
 #include "data/media/media_ref.h"
 #include "data/media/thumbnail.h"
 #include "train/batches/step_loader.h"
+#include "train/config/effective_config.h"
 #include "train/evaluation/best_step.h"
 #include "train/loss.h"
-#include "train/plan/run_plan.h"
 #include "train/report/html_report.h"
 #include "train/report/model_card.h"
 #include "train/step_log.h"
@@ -54,10 +54,12 @@ void check_step_size(const TrainingState& found, const TrainingState& asked, std
 Trainer::Trainer(TrainConfig config, const TrainOptions& options)
     : config_(std::move(config)), options_(options) {
   if (options_.runtime.seed) config_.seed = *options_.runtime.seed;
-  if (config_.memory_gb > 0) make_fit(config_, options_.runtime);
-  effective_config_ = write_fields(config_.fields());
+  // First the others, so that they notice what ends this process.
   job_ = join_job({.timeout_s = static_cast<double>(config_.evaluation.ddp_timeout),
                    .bucket_mb = config_.evaluation.ddp_bucket_cap_mb});
+  if (job_->is_writer()) folder_ = std::make_unique<RunFolder>(config_.output_dir);
+  if (config_.memory_gb > 0) plan_ = make_fit(config_, options_.runtime);
+  effective_config_ = effective_config(config_);
   find_start();
   const at::Device device =
       choose_local_device(prepare_runtime(options_.runtime), options_.runtime.device);
@@ -77,9 +79,8 @@ void Trainer::find_start() {
   const std::int64_t per_pass = config_.per_device_train_batch_size * job_->size();
   state_.samples_per_step = per_pass * config_.gradient_accumulation_steps;
   state_.processes = job_->size();
-  if (job_->is_writer()) {
-    fs::create_directories(output_dir);
-    clean_checkpoints(output_dir, options_.restart);
+  if (job_->is_writer() && !options_.restart) {
+    clean_checkpoints(output_dir, /*all=*/false);
     if (const auto checkpoint = find_checkpoint(output_dir)) {
       const TrainingState found = load_training_state(*checkpoint, effective_config_);
       check_step_size(found, state_, per_pass, *checkpoint);
@@ -94,8 +95,25 @@ void Trainer::find_start() {
   config_.gradient_accumulation_steps = state_.samples_per_step / per_pass;
 }
 
+// Makes the folder this run's own, once everything is loaded that could be refused.
+void Trainer::begin_folder() {
+  RunStart start{.config = config_,
+                 .effective_config = effective_config_,
+                 .model = trained_.folder,
+                 .datasets = {data_.eval_dataset.get()},
+                 .config_file = options_.config_file,
+                 .restart = options_.restart,
+                 .has_plan = planned_peak_mb(config_.output_dir, effective_config_) > 0};
+  for (const auto& dataset : data_.datasets) start.datasets.push_back(dataset.get());
+  if (state_.step > 0) start.checkpoint = checkpoint_path(config_.output_dir, state_.step);
+  folder_->begin(start);
+  if (plan_) save_plan(*plan_, config_.output_dir, effective_config_);
+}
+
 void Trainer::load_start() {
   const fs::path output_dir = config_.output_dir;
+  take_length(state_, data_.plan->total_steps());
+  if (folder_) begin_folder();
   if (job_->is_writer() && state_.step > 0) {
     load_weights_and_optimizer(checkpoint_path(output_dir, state_.step), *optimizer_);
   }
@@ -103,7 +121,6 @@ void Trainer::load_start() {
   if (state_.step > 0) job_->broadcast(optimizer_->state());
   std::unique_ptr<TensorboardLog> tensorboard;
   if (job_->is_writer()) {
-    save_text(output_dir / "train_config.json", effective_config_.dump(2) + "\n");
     if (config_.evaluation.reports_to("tensorboard")) {
       tensorboard = std::make_unique<TensorboardLog>(output_dir / "runs", state_.step);
     }
@@ -269,11 +286,15 @@ bool Trainer::saves_checkpoints() const {
   return config_.save_steps > 0 || !config_.evaluation.best_key().empty();
 }
 
-void Trainer::save_checkpoint() const {
-  if (!job_->is_writer()) return;
-  const CheckpointWriter writer{.output_dir = config_.output_dir,
-                                .config = effective_config_,
-                                .save_total_limit = config_.save_total_limit};
+void Trainer::save_checkpoint() {
+  if (!folder_) return;
+  const CheckpointWriter writer{
+      .output_dir = config_.output_dir,
+      .config = effective_config_,
+      .save_total_limit = config_.save_total_limit,
+      .save_result = [&](const fs::path& to) { save_trained_model(trained_, config_, to); },
+      .is_whole_model = !config_.trains_adapter(),
+      .inputs = to_text(folder_->inputs())};
   writer.save(state_, *optimizer_);
 }
 
@@ -296,7 +317,7 @@ void Trainer::finish() {
     }
   }
   if (!job_->is_writer()) return;
-  if (const double planned = planned_peak_mb(config_.output_dir); planned > 0) {
+  if (const double planned = planned_peak_mb(config_.output_dir, effective_config_); planned > 0) {
     log_info(concat("peak memory: ", std::llround(peak_rss_mb()), " MB measured, ",
                     std::llround(planned), " MB planned"));
   }
@@ -316,6 +337,8 @@ void Trainer::write_report() const {
   const auto pictures = [this](std::int64_t index) {
     constexpr std::int64_t kLongestSide = 440;
     std::vector<std::string> uris;
+    // Answers that were written by hand may be about anything.
+    if (!data_.eval_dataset || index < 0 || index >= data_.eval_dataset->size()) return uris;
     for (const data::MediaRef& medium : data_.eval_dataset->at(index).media) {
       if (medium.kind != data::MediaKind::kPicture) continue;
       uris.push_back(data::make_thumbnail_uri(data::load_picture(medium), kLongestSide));

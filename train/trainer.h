@@ -25,18 +25,21 @@
 #include "train/metrics_log.h"
 #include "train/optimizer/optimizer.h"
 #include "train/optimizer/schedule.h"
+#include "train/plan/run_plan.h"
 #include "train/report/run_record.h"
+#include "train/run/run_folder.h"
+#include "train/run/training_state.h"
 #include "train/trained_model.h"
 #include "train/training_data.h"
-#include "train/training_state.h"
 #include "vlm/nn/runtime.h"
 
 namespace vlm::train {
 
 struct TrainOptions {
   RuntimeOptions runtime;
-  bool restart = false;        // ignore checkpoints in output_dir
-  AnswerFunction answer = {};  // needed for eval_metrics
+  bool restart = false;                    // removes the checkpoints in output_dir
+  AnswerFunction answer = {};              // needed for eval_metrics
+  std::filesystem::path config_file = {};  // that the config was read from: it is never moved
 };
 
 enum class TrainResult { kFinished, kInterrupted };
@@ -53,6 +56,7 @@ class Trainer {
  private:
   void find_start();
   void load_start();
+  void begin_folder();
   void open_pictures(at::Device device);
   void release_tower();
   LoaderOptions loader_options() const;
@@ -63,7 +67,7 @@ class Trainer {
   // True when the step is the best so far.
   bool evaluate();
   bool saves_checkpoints() const;
-  void save_checkpoint() const;
+  void save_checkpoint();
   void finish();
   RunRecord load_record() const;
   void write_report() const;
@@ -71,6 +75,8 @@ class Trainer {
   TrainConfig config_;
   TrainOptions options_;
   OrderedJson effective_config_;
+  std::unique_ptr<RunFolder> folder_;  // of rank 0; null elsewhere
+  std::optional<RunPlan> plan_;        // with memory_gb
   std::unique_ptr<Job> job_;
   at::Device device_ = at::kCPU;
   TrainedModel trained_;

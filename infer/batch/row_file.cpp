@@ -1,7 +1,6 @@
 #include "infer/batch/row_file.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,6 +11,7 @@
 #include <utility>
 
 #include "vlm/core/error.h"
+#include "vlm/io/file_lock.h"
 
 namespace vlm::infer {
 namespace {
@@ -81,9 +81,7 @@ void RowFile::sync() {
 }
 
 bool RowFile::lock() {
-  if (::flock(file_, LOCK_EX | LOCK_NB) == 0) return true;
-  if (errno == EWOULDBLOCK) return false;
-  throw file_error("can't lock the file", path_);
+  return try_lock(file_, path_);
 }
 
 void RowFile::seek_end() {

@@ -159,6 +159,32 @@ TEST_CASE("a sample that can't be learned from is refused by name") {
         "t.jsonl:3: sample has nothing to learn: wanted at least one assistant turn");
 }
 
+TEST_CASE("the model's positions bound a sample as max_length does") {
+  REQUIRE(processor().max_positions() == 512);
+  std::string words;
+  for (int i = 0; i < 600; ++i) words += " b";
+  const Sample talk = sample({text("user", "What?"), text("assistant", words)});
+  const std::string wanted = " tokens, wanted at most max_position_embeddings = 512";
+  CHECK_THAT(sample_error(talk),
+             Contains("t.jsonl:3: sample is too long: got ") && Contains(wanted));
+  CHECK_THAT(sample_error(talk, {.max_length = 513}), Contains(wanted));
+  CHECK_THAT(sample_error(talk, {.max_length = 100}), Contains("at most max_length = 100"));
+  const Example cut = encode_example(talk, processor(), {.length_policy = LengthPolicy::kTruncate});
+  CHECK(cut.ids.size() == 512);
+  CHECK(cut.labels.size() == 512);
+  CHECK(cut.cut_tokens > 0);
+  // Right up to the bound.
+  const auto length = static_cast<std::int64_t>(
+      make_example(processor().encode_conversation(talk.messages, ProcessedMedia{}), talk, {})
+          .ids.size());
+  const auto encoded = [&] {
+    return processor().encode_conversation(talk.messages, ProcessedMedia{});
+  };
+  CHECK_NOTHROW(make_example(encoded(), talk, {}, length));
+  CHECK_THROWS_WITH(make_example(encoded(), talk, {}, length - 1),
+                    Contains("max_position_embeddings = " + std::to_string(length - 1)));
+}
+
 TEST_CASE("a sample that is too long is cut behind its pictures, or refused") {
   const Sample talk =
       sample({text("user", "What is this?"), text("assistant", "A cat, a big one.")});

@@ -145,6 +145,27 @@ TEST_CASE("a signal to one process stops all of them at the same step") {
   CHECK_THAT(read_file(folder.at("rank0.log")), Contains("the same command goes on from here"));
 }
 
+TEST_CASE("a job has its folder for itself, and a second one ends with all its processes") {
+  const ScratchFolder folder;
+  write_questions(folder.path() / "data.jsonl", 4);
+  const auto command =
+      training_arguments(folder.path(), "out", {"max_steps=100000", "save_steps=0"});
+  fs::create_directory(folder.path() / "second");
+  Ranks first = start_ranks(2, command, folder.path());
+  while (repeatable_metrics(folder.path() / "out").size() < 2) {
+    REQUIRE(first[0]->is_running_after(milliseconds(10)));
+  }
+  Ranks second = start_ranks(2, command, folder.path() / "second");
+  CHECK(second[0]->wait() == 1);
+  CHECK(second[1]->wait() == 1);
+  CHECK_THAT(read_file(folder.at("second/rank0.log")),
+             Contains("out: another program is writing to this folder: got process "));
+  CHECK(first[1]->is_running_after(milliseconds(1)));
+  first[0]->kill(SIGTERM);
+  CHECK(first[0]->wait() == 143);
+  CHECK(first[1]->wait() == 143);
+}
+
 TEST_CASE("variables that describe no job are refused by name") {
   const auto run = [](const std::string& variables) {
     return run_shell("exec env " + variables + " '" + VLM_BINARY +

@@ -90,6 +90,33 @@ TEST_CASE("shards hold at most the bytes asked for, and load as one") {
   }
 }
 
+TEST_CASE("a folder holds the weights saved last, and no shard of others") {
+  const ScratchFolder scratch;
+  save_weights(scratch.path(), three_tensors(), 1);
+  save_weights(scratch.path(), three_tensors(), 32);
+  CHECK(scratch.names().size() == 3);
+  scratch.write("model-notes.txt", "");
+  save_weights(scratch.path(), three_tensors());
+  CHECK(scratch.names() == std::vector<std::string>{"model-notes.txt", "model.safetensors"});
+  CHECK(Checkpoint(scratch.path()).paths() ==
+        std::vector<std::filesystem::path>{scratch.path() / "model.safetensors"});
+}
+
+TEST_CASE("files that would be taken for weights, in every format") {
+  for (const char* name :
+       {"model.safetensors", "model.safetensors.index.json", "model-00001-of-00003.safetensors",
+        "pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json",
+        "tf_model.h5", "flax_model.msgpack", "a/b/model.safetensors"}) {
+    INFO(name);
+    CHECK(is_weights_file(name));
+  }
+  for (const char* name : {"adapter_model.safetensors", "optimizer.safetensors", "config.json",
+                           "model-notes.txt", "training_args.bin"}) {
+    INFO(name);
+    CHECK_FALSE(is_weights_file(name));
+  }
+}
+
 TEST_CASE("a tensor larger than a shard has one to itself") {
   const ScratchFolder scratch;
   save_weights(scratch.path(), three_tensors(), 1);

@@ -8,6 +8,7 @@
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "train/batches/step_loader.h"
+#include "train/config/effective_config.h"
 #include "train/plan/batch_sizes.h"
 #include "train/plan/memory_meter.h"
 #include "train/training_data.h"
@@ -165,10 +166,22 @@ TEST_CASE("what doesn't fit is told with what to change, before anything is trai
                         Contains("per_device_train_batch_size=1") &&
                         Contains("gradient_accumulation_steps=4"));
   config.memory_gb = 1000;
-  make_fit(config, {.device = "cpu", .threads = 1});
+  const RunPlan plan = make_fit(config, {.device = "cpu", .threads = 1});
   CHECK_FALSE(config.gradient_checkpointing);
-  CHECK(planned_peak_mb(config.output_dir) > 20);
-  CHECK(planned_peak_mb(folder.at("none")) == 0);
+  const OrderedJson effective = effective_config(config);
+  save_plan(plan, config.output_dir, effective);
+  CHECK(planned_peak_mb(config.output_dir, effective) > 20);
+  CHECK(planned_peak_mb(folder.at("none"), effective) == 0);
+  // A plan of another run is no plan, nor is a file that someone wrote into.
+  TrainConfig other = config;
+  other.r = 4;
+  CHECK(planned_peak_mb(config.output_dir, effective_config(other)) == 0);
+  other = config;
+  other.memory_gb = 7;
+  other.seed = 7;
+  CHECK(planned_peak_mb(config.output_dir, effective_config(other)) > 20);
+  save_text(config.output_dir + "/plan.json", "[1");
+  CHECK(planned_peak_mb(config.output_dir, effective) == 0);
 }
 
 TEST_CASE("the meter sees what tensors take at their peak, in forward and backward") {

@@ -38,11 +38,6 @@ void check_data(const TrainConfig& config) {
   }
   data::parse_data_files(config.train_files, options, "train_files");
   data::parse_data_files(config.eval_files, options, "eval_files");
-  if (config.length_policy != "error" && config.max_length == 0) {
-    throw Error({.what = "length_policy without max_length",
-                 .where = "length_policy",
-                 .got = config.length_policy});
-  }
   config.augmentation.check();
   config.video.check("video_");
   if (config.share_pictures && !config.packing) {

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "train/config/evaluation_config.h"
-#include "train/training_state.h"
+#include "train/run/training_state.h"
 
 namespace vlm::train {
 

@@ -110,7 +110,8 @@ std::vector<Fact> facts_of(const SurveyedSet& set) {
                           ", most ", sorted.back(), " (", set.longest, ")")});
   facts.push_back({"pictures and clips", concat(survey.media, ", tiles ", survey.tiles,
                                                 ", samples of text alone ", survey.text_only)});
-  if (survey.cut > 0) facts.push_back({"cut to max_length", concat(survey.cut, " samples")});
+  if (survey.cut > 0)
+    facts.push_back({concat("cut to ", survey.bound.key), concat(survey.cut, " samples")});
   return facts;
 }
 
@@ -140,8 +141,8 @@ std::vector<Complaint> complaints_about(const SurveyedSet& set, const TrainConfi
   }
   if (!survey.cut_answers.empty()) {
     const auto count = static_cast<std::int64_t>(survey.cut_answers.size());
-    complaints.push_back({.text = concat(plural(count, "answer is", "answers are"),
-                                         " cut off by max_length ", config.max_length),
+    complaints.push_back({.text = concat(plural(count, "answer is", "answers are"), " cut off by ",
+                                         survey.bound.key, " ", survey.bound.tokens),
                           .samples = first_of(survey.cut_answers)});
   }
   if (skips_long && !survey.too_long.empty()) {

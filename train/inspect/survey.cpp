@@ -106,7 +106,7 @@ Survey survey_dataset(const data::Dataset& dataset, const Processor& processor,
     facts[static_cast<std::size_t>(i)] =
         facts_of(data::preview_sample(dataset, i, processor, options, texts));
   });
-  Survey survey;
+  Survey survey{.bound = options.bound(processor.max_positions())};
   std::int64_t longest = -1;
   for (std::int64_t i = 0; i < dataset.size(); ++i) {
     const Facts& one = facts[static_cast<std::size_t>(i)];

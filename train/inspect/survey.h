@@ -17,6 +17,7 @@
 namespace vlm::train {
 
 struct Survey {
+  data::LengthBound bound = {};            // of a sample
   std::int64_t samples = 0;                // looked at
   std::vector<std::int64_t> lengths = {};  // tokens of the usable ones, in order
   std::int64_t longest = -1;               // index of the longest of them

@@ -22,6 +22,7 @@
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
 #include "vlm/core/progress.h"
+#include "vlm/core/sha256.h"
 #include "vlm/io/hub/hub_pull.h"
 #include "vlm/models/picture_cache.h"
 #include "vlm/models/registry.h"
@@ -253,6 +254,14 @@ class Planner {
   std::int64_t tile_side_ = 0;
 };
 
+// Of what the memory of a run follows from.
+std::string digest_config(OrderedJson config) {
+  for (const char* key : {"output_dir", "memory_gb", "seed", "gradient_checkpointing"}) {
+    config.erase(key);
+  }
+  return sha256_hex(config.dump(-1, ' ', false, OrderedJson::error_handler_t::replace));
+}
+
 double rounded(double value, double step) {
   return std::round(value / step) * step;
 }
@@ -263,7 +272,7 @@ RunPlan make_plan(TrainConfig config, const PlanOptions& options) {
   return Planner(std::move(config), options).plan();
 }
 
-void make_fit(TrainConfig& config, const RuntimeOptions& runtime) {
+RunPlan make_fit(TrainConfig& config, const RuntimeOptions& runtime) {
   const PlanOptions options{.runtime = runtime, .memory_gb = config.memory_gb};
   RunPlan plan = make_plan(config, options);
   if (!plan.fits() && !config.gradient_checkpointing) {
@@ -276,27 +285,36 @@ void make_fit(TrainConfig& config, const RuntimeOptions& runtime) {
       log_info("gradient_checkpointing is turned on: the run doesn't fit memory_gb without it");
     }
   }
-  if (!plan.fits()) {
-    throw Error({.what = "the run doesn't fit the memory",
-                 .where = "memory_gb",
-                 .got = concat("a peak of ", std::llround(plan.peak_mb), " MB"),
-                 .wanted = concat("at most ", std::llround(config.memory_gb * 1000), " MB"),
-                 .hint = join(plan.advice, "; ")});
-  }
+  check_fits(plan);
   log_info(concat("planned peak memory: ", std::llround(plan.peak_mb), " MB"));
-  save_plan(plan, config.output_dir);
+  return plan;
 }
 
-void save_plan(const RunPlan& plan, const std::string& output_dir) {
+void check_fits(const RunPlan& plan) {
+  if (plan.fits()) return;
+  throw Error({.what = "the run doesn't fit the memory",
+               .where = "memory_gb",
+               .got = concat("a peak of ", std::llround(plan.peak_mb), " MB"),
+               .wanted = concat("at most ", std::llround(plan.memory_gb * 1000), " MB"),
+               .hint = join(plan.advice, "; ")});
+}
+
+void save_plan(const RunPlan& plan, const std::string& output_dir, const OrderedJson& config) {
   std::filesystem::create_directories(output_dir);
-  save_text(std::filesystem::path(output_dir) / "plan.json", plan.to_json().dump(2) + "\n");
+  OrderedJson json = plan.to_json();
+  json["config"] = digest_config(config);
+  save_text(std::filesystem::path(output_dir) / "plan.json", json.dump(2) + "\n");
 }
 
-double planned_peak_mb(const std::string& output_dir) {
-  const auto path = std::filesystem::path(output_dir) / "plan.json";
-  if (!std::filesystem::exists(path)) return 0;
-  const Json plan = load_json(path);
-  return plan.is_object() ? plan.value("peak_mb", 0.0) : 0;
+double planned_peak_mb(const std::string& output_dir, const OrderedJson& config) {
+  try {
+    const Json plan = load_json(std::filesystem::path(output_dir) / "plan.json");
+    const bool is_ours = plan.is_object() && plan.contains("config") &&
+                         plan["config"] == digest_config(config) && plan.contains("peak_mb");
+    return is_ours && plan["peak_mb"].is_number() ? plan["peak_mb"].get<double>() : 0;
+  } catch (const Error&) {
+    return 0;
+  }
 }
 
 OrderedJson RunPlan::to_json() const {

@@ -45,11 +45,15 @@ struct RunPlan {
 RunPlan make_plan(TrainConfig config, const PlanOptions& options);
 
 // Plans a run of config.memory_gb, turns gradient_checkpointing on where it only fits so, and
-// throws Error, with what to change, where it doesn't fit at all. Leaves plan.json in output_dir.
-void make_fit(TrainConfig& config, const RuntimeOptions& runtime);
+// throws Error, with what to change, where it doesn't fit at all.
+RunPlan make_fit(TrainConfig& config, const RuntimeOptions& runtime);
 
-void save_plan(const RunPlan& plan, const std::string& output_dir);
-// The peak that plan.json of this folder names; 0 without one.
-double planned_peak_mb(const std::string& output_dir);
+// Throws Error, with what to change, for a plan that doesn't fit.
+void check_fits(const RunPlan& plan);
+
+// plan.json, with a digest of the config (effective_config.h) that it is about.
+void save_plan(const RunPlan& plan, const std::string& output_dir, const OrderedJson& config);
+// The peak that plan.json of this folder names; 0 without one, or when it is about another config.
+double planned_peak_mb(const std::string& output_dir, const OrderedJson& config);
 
 }  // namespace vlm::train

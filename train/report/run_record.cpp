@@ -5,6 +5,9 @@
 #include <cstdio>
 
 #include "train/metrics_log.h"
+#include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+#include "vlm/core/log.h"
 
 namespace vlm::train {
 namespace {
@@ -12,9 +15,28 @@ namespace {
 // Seeds only the resampling, so that the interval is the same whenever the report is written.
 constexpr std::uint64_t kBootstrapSeed = 20'260'101;
 
+// The same items, in the same order.
+bool are_paired(const RunRecord& record) {
+  return !record.before.empty() &&
+         std::equal(record.before.begin(), record.before.end(), record.after.begin(),
+                    record.after.end(), [](const HeldOutAnswer& a, const HeldOutAnswer& b) {
+                      return a.index == b.index && a.references == b.references;
+                    });
+}
+
+// A file that someone wrote into mustn't cost the report, nor a result whose report it is.
+std::vector<HeldOutAnswer> read_answers(const std::filesystem::path& path) {
+  try {
+    return load_answers(path);
+  } catch (const Error& error) {
+    log_warning(concat("the report goes without answers: ", error.what()));
+    return {};
+  }
+}
+
 std::vector<MetricComparison> compare(const RunRecord& record) {
   std::vector<MetricComparison> made;
-  if (record.before.empty() || record.before.size() != record.after.size()) return made;
+  if (!are_paired(record)) return made;
   for (const std::string& metric :
        record.config.value("eval_metrics", std::vector<std::string>())) {
     made.push_back({metric, data::compare_paired(score_answers(metric, record.before).items,
@@ -60,8 +82,8 @@ std::vector<std::string> RunRecord::keys() const {
 RunRecord load_run_record(const std::filesystem::path& output_dir, const OrderedJson& config) {
   RunRecord record{.config = config,
                    .rows = read_metrics(output_dir / "metrics.jsonl"),
-                   .before = load_answers(before_path(output_dir)),
-                   .after = load_answers(answers_path(output_dir))};
+                   .before = read_answers(before_path(output_dir)),
+                   .after = read_answers(answers_path(output_dir))};
   record.comparisons = compare(record);
   return record;
 }

@@ -39,7 +39,7 @@ struct RunRecord {
   std::vector<std::string> keys() const;
 };
 
-// Throws Error for a malformed file.
+// Files that can't be read are warned about, and nothing is told of them.
 RunRecord load_run_record(const std::filesystem::path& output_dir, const OrderedJson& config);
 
 // "0.1235", "1.2e-05": up to four digits.

@@ -97,12 +97,13 @@ std::uint32_t crc32c(std::string_view bytes) {
 
 TensorboardLog::TensorboardLog(const std::filesystem::path& folder, std::int64_t first_step) {
   std::filesystem::create_directories(folder);
+  const bool has_past = !std::filesystem::is_empty(folder);
   path_ = folder / file_name();
   out_.open(path_, std::ios::binary);
   write_event(0, bytes_field(3, "brain.Event:2"));  // Event.file_version
-  if (first_step > 0) {
+  if (has_past || first_step > 0) {
     // Event.session_log = 7 {status = START}: what is there from this step on is void.
-    write_event(first_step + 1, bytes_field(7, varint_field(1, 1)));
+    write_event(first_step > 0 ? first_step + 1 : 0, bytes_field(7, varint_field(1, 1)));
   }
 }
 

@@ -21,7 +21,7 @@ namespace vlm::train {
 class TensorboardLog {
  public:
   // Opens a new file in `folder`, which is made. `first_step` is the step that the run goes on
-  // from.
+  // from; 0: whatever the folder holds of it is void.
   TensorboardLog(const std::filesystem::path& folder, std::int64_t first_step);
 
   // Every number of the row but "step"; "eval_x" becomes "eval/x", others "train/…", as

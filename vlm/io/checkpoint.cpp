@@ -14,6 +14,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kSingleFile = "model.safetensors";
+constexpr const char* kIndexFile = "model.safetensors.index.json";
 constexpr std::size_t kListed = 10;  // names that an error spells out
 
 std::string list_first(const std::vector<std::string>& items) {
@@ -105,11 +107,22 @@ std::vector<NamedTensors> split_shards(const NamedTensors& parameters, std::uint
   return shards;
 }
 
+// What an earlier save left there in the same format.
+void remove_other_weights(const fs::path& folder, const std::set<std::string>& written) {
+  std::vector<fs::path> others;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    const bool is_ours = name == kIndexFile || name.ends_with(".safetensors");
+    if (is_ours && is_weights_file(name) && !written.count(name)) others.push_back(entry.path());
+  }
+  for (const fs::path& other : others) fs::remove(other);
+}
+
 }  // namespace
 
 Checkpoint::Checkpoint(const fs::path& folder) : folder_(folder) {
-  const fs::path single = folder / "model.safetensors";
-  const fs::path index = folder / "model.safetensors.index.json";
+  const fs::path single = folder / kSingleFile;
+  const fs::path index = folder / kIndexFile;
   if (fs::exists(single)) {
     files_.push_back(std::make_unique<SafetensorsFile>(single));
     for (const auto& [key, entry] : files_.back()->entries()) file_of_[key] = files_.back().get();
@@ -158,6 +171,14 @@ void Checkpoint::open_sharded(const fs::path& index) {
           {.what = "tensor is not in the index", .where = file->path().string(), .got = key});
     }
   }
+}
+
+std::vector<fs::path> Checkpoint::paths() const {
+  std::vector<fs::path> paths;
+  const fs::path index = folder_ / kIndexFile;
+  if (files_.front()->path().filename() != kSingleFile) paths.push_back(index);
+  for (const auto& file : files_) paths.push_back(file->path());
+  return paths;
 }
 
 std::vector<std::string> Checkpoint::keys() const {
@@ -218,25 +239,38 @@ void load_weights(const NamedTensors& parameters, const Checkpoint& checkpoint,
   }
 }
 
+bool is_weights_file(const fs::path& path) {
+  const std::string name = path.filename().string();
+  const auto is_part = [&](const char* begin, const char* suffix) {
+    return name.starts_with(begin) && name.ends_with(suffix);
+  };
+  return name == kSingleFile || name == kIndexFile || is_part("model-", ".safetensors") ||
+         is_part("pytorch_model", ".bin") || name == "pytorch_model.bin.index.json" ||
+         is_part("tf_model", ".h5") || name == "tf_model.h5.index.json" ||
+         is_part("flax_model", ".msgpack") || name == "flax_model.msgpack.index.json";
+}
+
 void save_weights(const fs::path& folder, const NamedTensors& parameters,
                   std::uint64_t max_shard_bytes) {
   const auto shards = split_shards(parameters, max_shard_bytes);
-  if (shards.size() == 1) return save_safetensors(folder / "model.safetensors", parameters);
+  std::set<std::string> written;
   OrderedJson index;
   std::uint64_t total = 0;
   for (std::size_t i = 0; i < shards.size(); ++i) {
-    const std::string name = shard_name(i + 1, shards.size());
+    const std::string name = shards.size() == 1 ? kSingleFile : shard_name(i + 1, shards.size());
     save_safetensors(folder / name, shards[i]);
+    written.insert(name);
     for (const auto& [key, tensor] : shards[i]) {
       index["weight_map"][key] = name;
       total += tensor.nbytes();
     }
   }
-  index["metadata"]["total_size"] = total;
-  save_text(folder / "model.safetensors.index.json", index.dump(2) + "\n");
-  // An earlier single file would be taken before the index.
-  std::error_code absent;
-  fs::remove(folder / "model.safetensors", absent);
+  if (shards.size() > 1) {
+    index["metadata"]["total_size"] = total;
+    save_text(folder / kIndexFile, index.dump(2) + "\n");
+    written.insert(kIndexFile);
+  }
+  remove_other_weights(folder, written);
 }
 
 }  // namespace vlm

@@ -31,6 +31,8 @@ class Checkpoint {
   explicit Checkpoint(const std::filesystem::path& folder);
 
   const std::filesystem::path& folder() const { return folder_; }
+  // What was opened: the one file, or the index and its shards.
+  std::vector<std::filesystem::path> paths() const;
   std::vector<std::string> keys() const;
   const TensorEntry& entry(const std::string& key) const;
   at::Tensor tensor(const std::string& key) const;
@@ -68,7 +70,13 @@ struct LoadRules {
 void load_weights(const NamedTensors& parameters, const Checkpoint& checkpoint,
                   const LoadRules& rules);
 
-// Writes model.safetensors, or shards of at most `max_shard_bytes` with their index.
+// True for the name of a file that holds a model's weights or says where they are, in any format
+// that transformers loads: beside new weights it would be taken for them, or with them.
+bool is_weights_file(const std::filesystem::path& path);
+
+// Writes model.safetensors, or shards of at most `max_shard_bytes` with their index. Other weights
+// of the safetensors format that lie in the folder are removed: one that is loaded later would mix
+// both.
 void save_weights(const std::filesystem::path& folder, const NamedTensors& parameters,
                   std::uint64_t max_shard_bytes = 5'000'000'000ULL);
 

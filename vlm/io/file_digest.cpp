@@ -64,9 +64,8 @@ class OpenFile {
   std::vector<char> buffer_;
 };
 
-}  // namespace
-
-std::string digest_file(const std::filesystem::path& path, std::int64_t whole_bytes) {
+std::string digest(const std::filesystem::path& path, std::int64_t whole_bytes, bool has_time,
+                   const std::stop_token& stop) {
   struct stat kind = {};
   // Asked before it is opened: to open a pipe and close it again would break it for its writer.
   if (::stat(path.c_str(), &kind) == 0 && !S_ISREG(kind.st_mode)) return "";
@@ -76,10 +75,12 @@ std::string digest_file(const std::filesystem::path& path, std::int64_t whole_by
   Xxh3 hash;
   hash.add_text(concat(size));
   if (size <= std::max(whole_bytes, 2 * kEnd + kSamples * kBlock)) {
-    file.add(0, size, hash);
-    return hash.hex();
+    for (std::int64_t begin = 0; begin < size && !stop.stop_requested(); begin += kPiece) {
+      file.add(begin, std::min(kPiece, size - begin), hash);
+    }
+    return stop.stop_requested() ? "" : hash.hex();
   }
-  hash.add_text(concat(status.st_mtim.tv_sec, ".", status.st_mtim.tv_nsec));
+  if (has_time) hash.add_text(concat(status.st_mtim.tv_sec, ".", status.st_mtim.tv_nsec));
   file.add(0, kEnd, hash);
   const std::int64_t between = size - 2 * kEnd - kBlock;
   for (std::int64_t i = 0; i < kSamples; ++i) {
@@ -87,6 +88,24 @@ std::string digest_file(const std::filesystem::path& path, std::int64_t whole_by
   }
   file.add(size - kEnd, kEnd, hash);
   return hash.hex();
+}
+
+}  // namespace
+
+std::string digest_file(const std::filesystem::path& path, std::int64_t whole_bytes) {
+  return digest(path, whole_bytes, /*has_time=*/true, {});
+}
+
+std::string digest_content(const std::filesystem::path& path, std::int64_t whole_bytes,
+                           const std::stop_token& stop) {
+  return digest(path, whole_bytes, /*has_time=*/false, stop);
+}
+
+std::string stamp_file(const std::filesystem::path& path) {
+  struct stat status = {};
+  if (::stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return "";
+  return concat(status.st_size, " ", status.st_mtim.tv_sec, ".", status.st_mtim.tv_nsec, " ",
+                status.st_ctim.tv_sec, ".", status.st_ctim.tv_nsec, " ", status.st_ino);
 }
 
 }  // namespace vlm

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <stop_token>
 #include <string>
 
 namespace vlm {
@@ -18,8 +19,17 @@ namespace vlm {
 inline constexpr std::int64_t kWholeFileBytes = 64LL << 20;
 
 // Empty for what is no regular file (a pipe can be read only once). Throws Error naming a file that
-// can't be read. `whole_bytes` is for tests.
+// can't be read. `whole_bytes` is what is read whole; digests of another bound are other digests.
 std::string digest_file(const std::filesystem::path& path,
                         std::int64_t whole_bytes = kWholeFileBytes);
+
+// Whole or, of a file longer than `whole_bytes`, the same ends and blocks, but not the time: a copy
+// is the same file. Empty when it was told to stop.
+std::string digest_content(const std::filesystem::path& path, std::int64_t whole_bytes,
+                           const std::stop_token& stop = {});
+
+// Size, times, inode: while they stay, nothing has written to the file. Told in an instant. Empty
+// where there is no regular file.
+std::string stamp_file(const std::filesystem::path& path);
 
 }  // namespace vlm

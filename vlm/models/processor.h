@@ -93,6 +93,8 @@ class Processor {
   virtual const Tokenizer& tokenizer() const = 0;
   // Tokens that each tile becomes.
   virtual std::int64_t tokens_per_tile() const = 0;
+  // Tokens that the model has positions for.
+  virtual std::int64_t max_positions() const = 0;
 
   ProcessedMedium process_video(const VideoClip& clip) const;
   ProcessedMedia process_media(const std::vector<Medium>& media) const;

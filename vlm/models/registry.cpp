@@ -11,6 +11,7 @@
 #include "vlm/core/log.h"
 #include "vlm/io/checkpoint.h"
 #include "vlm/io/convert.h"
+#include "vlm/models/model_files.h"
 #include "vlm/models/smolvlm.h"
 #include "vlm/models/smolvlm_processor.h"
 #include "vlm/nn/cpu/bfloat16_linear.h"
@@ -70,25 +71,6 @@ at::ScalarType choose_compute_dtype(const Json& config, const LoadOptions& optio
       options.dtype == "bfloat16" || options.dtype == "int8" ||
       (options.dtype == "auto" && stored_dtype(config) == at::kBFloat16 && has_bfloat16_products());
   return is_bfloat16 ? at::kBFloat16 : at::kFloat;
-}
-
-// What belongs to a checkpoint beside its weights, as transformers names it.
-bool is_side_file(const fs::path& path) {
-  static const std::set<std::string> names = {"config.json",
-                                              "generation_config.json",
-                                              "preprocessor_config.json",
-                                              "processor_config.json",
-                                              "video_preprocessor_config.json",
-                                              "chat_template.json",
-                                              "chat_template.jinja",
-                                              "tokenizer.json",
-                                              "tokenizer.model",
-                                              "tokenizer_config.json",
-                                              "special_tokens_map.json",
-                                              "added_tokens.json",
-                                              "vocab.json",
-                                              "merges.txt"};
-  return names.count(path.filename().string()) > 0;
 }
 
 void write_config(const fs::path& source, const fs::path& folder, at::ScalarType dtype) {
@@ -252,17 +234,20 @@ at::ScalarType compute_dtype(const fs::path& folder, const LoadOptions& options)
   return choose_compute_dtype(load_json(folder / "config.json"), options);
 }
 
+// config.json comes last, so that a save that was cut off is no checkpoint.
 void save_model(const VisionLanguageModel& model, const fs::path& source, const fs::path& folder) {
   fs::create_directories(folder);
+  save_weights(folder, model.weights());
   if (!fs::equivalent(source, folder)) {
     for (const auto& entry : fs::directory_iterator(source)) {
-      if (!entry.is_regular_file() || !is_side_file(entry.path())) continue;
+      const bool is_copied = entry.is_regular_file() && is_side_file(entry.path()) &&
+                             entry.path().filename() != "config.json";
+      if (!is_copied) continue;
       fs::copy_file(entry.path(), folder / entry.path().filename(),
                     fs::copy_options::overwrite_existing);
     }
   }
   write_config(source, folder, model.dtype());
-  save_weights(folder, model.weights());
 }
 
 }  // namespace vlm

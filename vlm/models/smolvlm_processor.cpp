@@ -7,6 +7,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/fields.h"
 #include "vlm/core/json.h"
+#include "vlm/models/smolvlm.h"
 #include "vlm/models/smolvlm_video_prompt.h"
 
 namespace vlm {
@@ -46,6 +47,11 @@ std::int64_t load_image_seq_len(const std::filesystem::path& folder) {
                  .got = concat(image_seq_len)});
   }
   return image_seq_len;
+}
+
+std::int64_t load_max_positions(const std::filesystem::path& folder) {
+  const auto path = folder / "config.json";
+  return SmolVlmConfig::parse(load_json(path), path.string()).text_config.max_position_embeddings;
 }
 
 }  // namespace
@@ -151,7 +157,8 @@ SmolVlmProcessor::SmolVlmProcessor(const std::filesystem::path& folder)
       video_template_(kVideoTemplate, "built-in chat template for videos"),
       image_processor_(ImageProcessorConfig::load(folder)),
       video_processor_(VideoProcessorConfig::load(folder)),
-      image_seq_len_(load_image_seq_len(folder)) {}
+      image_seq_len_(load_image_seq_len(folder)),
+      max_positions_(load_max_positions(folder)) {}
 
 const ChatTemplate& SmolVlmProcessor::template_for(const std::vector<Message>& messages) const {
   for (const Message& message : messages) {

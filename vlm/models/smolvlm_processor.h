@@ -20,8 +20,8 @@ namespace vlm {
 
 class SmolVlmProcessor : public Processor {
  public:
-  // Reads tokenizer, chat template, preprocessor_config.json and processor_config.json of a
-  // checkpoint folder.
+  // Reads tokenizer, chat template, preprocessor_config.json, processor_config.json and, for the
+  // model's positions, config.json of a checkpoint folder.
   explicit SmolVlmProcessor(const std::filesystem::path& folder);
 
   using Processor::encode_conversation;
@@ -42,6 +42,7 @@ class SmolVlmProcessor : public Processor {
   std::string picture_settings() const override;
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
   std::int64_t tokens_per_tile() const override { return image_seq_len_; }
+  std::int64_t max_positions() const override { return max_positions_; }
 
   // The prompt string with the tokens of all media spelled out. For tests and inspection.
   std::string expand_prompt(const std::vector<Message>& messages, const ProcessedMedia& media,
@@ -59,6 +60,7 @@ class SmolVlmProcessor : public Processor {
   ImageProcessor image_processor_;
   VideoProcessor video_processor_;
   std::int64_t image_seq_len_;
+  std::int64_t max_positions_;
 };
 
 // The text of one picture of rows × cols tiles (0 × 0: not split), each of image_seq_len tokens.

@@ -95,6 +95,26 @@ TEST_CASE("lengths against max_length: an error, cut answers, samples passed ove
   CHECK_THAT(found.text, Contains("warning: 1 sample is too long and will be passed over"));
 }
 
+TEST_CASE("rows longer than the model has positions for are told without max_length") {
+  const ScratchFolder scratch;
+  std::string words;
+  for (int i = 0; i < 600; ++i) words += " b";
+  const std::string file = scratch.write("t.jsonl", row("a", "b") + row("a", words));
+  TrainConfig config = config_of(file);
+  Inspection found = inspect_data(config, {.samples = 0});
+  CHECK_FALSE(found.is_trainable);
+  CHECK_THAT(found.text, Contains("ERROR: 1 sample can't be used") &&
+                             Contains(file + ":2: sample is too long: got ") &&
+                             Contains("wanted at most max_position_embeddings = 512"));
+  config.length_policy = "truncate";
+  found = inspect_data(config, {.samples = 0});
+  CHECK_THAT(found.text, Contains("1 answer is cut off by max_position_embeddings 512") &&
+                             Contains("cut to max_position_embeddings: 1 samples"));
+  config.length_policy = "skip";
+  CHECK_THAT(inspect_data(config, {.samples = 0}).text,
+             Contains("1 sample is too long and will be passed over"));
+}
+
 TEST_CASE("the page holds pictures and tokens, and nothing that could be markup") {
   const ScratchFolder scratch;
   const std::string file =

@@ -1,4 +1,4 @@
-#include "train/training_state.h"
+#include "train/run/training_state.h"
 
 #include <ATen/ops/copy.h>
 #include <c10/core/GradMode.h>
@@ -9,14 +9,17 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "train/run/run_inputs.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
+#include "vlm/io/checkpoint.h"
 #include "vlm/io/tensor_digest.h"
 
 namespace vlm::train {
@@ -27,17 +30,20 @@ namespace fs = std::filesystem;
 constexpr const char* kStateFile = "trainer_state.json";
 constexpr const char* kWeightsFile = "trained.safetensors";
 constexpr const char* kOptimizerFile = "optimizer.safetensors";
+constexpr const char* kAdapterFile = "adapter_model.safetensors";
+constexpr const char* kModelFile = "model.safetensors";  // or its shards
 constexpr const char* kSaving = "saving-";
 constexpr const char* kRemoving = "removing-";
 
-// Keys that may change between the parts of a run without changing what is learned. How many
-// forward passes make a step follows from samples_per_step.
+// Keys that may change between the parts of a run without changing what is learned, or (its length)
+// changing it as asked. How many forward passes make a step follows from samples_per_step.
 bool is_free_to_change(const std::string& key) {
   static const std::set<std::string> free = {
-      "save_steps",       "save_total_limit",       "output_dir",
-      "feature_cache_gb", "dataloader_num_workers", "gradient_accumulation_steps",
-      "report_to",        "report_samples",         "ddp_bucket_cap_mb",
-      "ddp_timeout"};
+      "save_steps",     "save_total_limit",  "logging_steps",
+      "eval_steps",     "output_dir",        "num_train_epochs",
+      "max_steps",      "max_bad_samples",   "report_to",
+      "report_samples", "feature_cache_gb",  "dataloader_num_workers",
+      "ddp_timeout",    "ddp_bucket_cap_mb", "gradient_accumulation_steps"};
   return free.count(key) > 0;
 }
 
@@ -52,12 +58,21 @@ std::int64_t step_of(const fs::path& path) {
   return code == std::errc() && at == end ? step : -1;
 }
 
-// By their steps.
+// Whether this program wrote a checkpoint, be it damaged since. transformers' Trainer names its own
+// alike, and its state too, but never its optimizer.
+bool is_own(const fs::path& checkpoint) {
+  if (fs::exists(checkpoint / kOptimizerFile) || fs::exists(checkpoint / kWeightsFile)) return true;
+  std::ifstream in(checkpoint / kStateFile);
+  const Json state = Json::parse(in, nullptr, /*allow_exceptions=*/false);
+  return state.is_object() && state.contains("digests");
+}
+
+// This program's, by their steps.
 std::vector<fs::path> list_checkpoints(const fs::path& output_dir) {
   std::vector<fs::path> found;
   if (!fs::is_directory(output_dir)) return found;
   for (const auto& entry : fs::directory_iterator(output_dir)) {
-    if (step_of(entry.path()) >= 0) found.push_back(entry.path());
+    if (step_of(entry.path()) >= 0 && is_own(entry.path())) found.push_back(entry.path());
   }
   std::sort(found.begin(), found.end(),
             [](const fs::path& a, const fs::path& b) { return step_of(a) < step_of(b); });
@@ -90,9 +105,15 @@ std::string digest_of(NamedTensors tensors) {
   return digest_tensors(tensors);
 }
 
-std::string digest_of(const fs::path& file) {
-  const SafetensorsFile opened(file);
+// Of the tensors of one of a checkpoint's files; a whole model's may be in shards.
+std::string digest_of(const fs::path& checkpoint, const std::string& file) {
   NamedTensors tensors;
+  if (file == kModelFile) {
+    const Checkpoint opened(checkpoint);
+    for (const std::string& name : opened.keys()) tensors.emplace_back(name, opened.tensor(name));
+    return digest_of(std::move(tensors));
+  }
+  const SafetensorsFile opened(checkpoint / file);
   for (const auto& [name, entry] : opened.entries())
     tensors.emplace_back(name, opened.tensor(name));
   return digest_of(std::move(tensors));
@@ -102,12 +123,11 @@ std::string digest_of(const fs::path& file) {
 std::string find_damage(const fs::path& checkpoint) {
   try {
     const Json state = load_json(checkpoint / kStateFile);
-    for (const char* file : {kWeightsFile, kOptimizerFile}) {
-      const auto digests = state.find("digests");
-      if (digests == state.end() || !digests->contains(file)) return "no digests";
-      if ((*digests)[file] != digest_of(checkpoint / file)) {
-        return concat(file, " isn't what was written");
-      }
+    const Json digests = state.value("digests", Json::object());
+    const bool has_weights = digests.contains(kWeightsFile) || digests.contains(kModelFile);
+    if (!has_weights || !digests.contains(kOptimizerFile)) return "no digests";
+    for (const auto& [file, digest] : digests.items()) {
+      if (digest != digest_of(checkpoint, file)) return concat(file, " isn't what was written");
     }
   } catch (const std::exception& error) {
     return error.what();
@@ -123,6 +143,7 @@ Fields TrainingState::fields() {
           {"steps_since_log", &steps_since_log},
           {"samples_per_step", &samples_per_step},
           {"processes", &processes},
+          {"total_steps", &total_steps},
           {"seconds", &seconds},
           {"best_step", &best_step},
           {"best_value", &best_value},
@@ -163,15 +184,23 @@ void CheckpointWriter::save(const TrainingState& state, const Optimizer& optimiz
 
 void CheckpointWriter::write(const fs::path& folder, const TrainingState& state,
                              const Optimizer& optimizer) const {
-  save_safetensors(folder / kWeightsFile, optimizer.parameters());
-  save_safetensors(folder / kOptimizerFile, optimizer.state());
   TrainingState copy = state;
   OrderedJson json = write_fields(copy.fields());
-  json["digests"] = {{kWeightsFile, digest_of(optimizer.parameters())},
-                     {kOptimizerFile, digest_of(optimizer.state())}};
+  OrderedJson& digests = json["digests"];
+  if (save_result) save_result(folder);
+  if (is_whole_model) {
+    digests[kModelFile] = digest_of(folder, kModelFile);
+  } else {
+    save_safetensors(folder / kWeightsFile, optimizer.parameters());
+    digests[kWeightsFile] = digest_of(optimizer.parameters());
+  }
+  if (fs::exists(folder / kAdapterFile)) digests[kAdapterFile] = digest_of(folder, kAdapterFile);
+  save_safetensors(folder / kOptimizerFile, optimizer.state());
+  digests[kOptimizerFile] = digest_of(optimizer.state());
   json["config"] = config;
+  if (!inputs.empty()) save_text(folder / kInputsFile, inputs);
   save_text(folder / kStateFile, json.dump(2) + "\n");
-  sync_to_disk(folder / kStateFile);
+  for (const auto& entry : fs::directory_iterator(folder)) sync_to_disk(entry.path());
   sync_to_disk(folder);
 }
 
@@ -201,6 +230,19 @@ void clean_checkpoints(const fs::path& output_dir, bool all) {
   for (const fs::path& path : left) fs::remove_all(path);
 }
 
+bool is_checkpoint_name(const std::string& name) {
+  return step_of(name) >= 0;
+}
+
+std::vector<std::string> foreign_checkpoints(const fs::path& output_dir) {
+  std::vector<std::string> found;
+  for (const auto& entry : fs::directory_iterator(output_dir)) {
+    const fs::path& path = entry.path();
+    if (step_of(path) >= 0 && !is_own(path)) found.push_back(path.filename().string());
+  }
+  return found;
+}
+
 std::optional<fs::path> find_checkpoint(const fs::path& output_dir) {
   auto checkpoints = list_checkpoints(output_dir);
   std::string first_damage;
@@ -217,16 +259,19 @@ std::optional<fs::path> find_checkpoint(const fs::path& output_dir) {
                .hint = "--restart begins anew"});
 }
 
+std::vector<std::string> find_changed_keys(const OrderedJson& then, const OrderedJson& now) {
+  std::vector<std::string> changed;
+  for (const auto& [key, value] : now.items()) {
+    if (is_free_to_change(key)) continue;
+    if (!then.is_object() || !then.contains(key) || then[key] != value) changed.push_back(key);
+  }
+  return changed;
+}
+
 TrainingState load_training_state(const fs::path& checkpoint, const OrderedJson& config) {
   const fs::path path = checkpoint / kStateFile;
   const OrderedJson json = load_ordered_json(path);
-  std::vector<std::string> changed;
-  for (const auto& [key, value] : config.items()) {
-    if (is_free_to_change(key)) continue;
-    if (!json.contains("config") || !json["config"].contains(key) || json["config"][key] != value) {
-      changed.push_back(key);
-    }
-  }
+  const auto changed = find_changed_keys(json.value("config", OrderedJson()), config);
   if (!changed.empty()) {
     throw Error({.what = "the run to be resumed had another config",
                  .where = path.string(),
@@ -238,8 +283,30 @@ TrainingState load_training_state(const fs::path& checkpoint, const OrderedJson&
   return state;
 }
 
+void take_length(TrainingState& state, std::int64_t total_steps) {
+  if (total_steps < state.step) {
+    throw Error({.what = "the run is to be shorter than what is done",
+                 .where = "max_steps, num_train_epochs",
+                 .got = concat(total_steps, " steps"),
+                 .wanted = concat("at least the ", state.step, " steps that are done"),
+                 .hint = "use another output_dir, or --restart to begin anew"});
+  }
+  if (state.total_steps > 0 && state.total_steps != total_steps) {
+    log_info(concat("the run now has ", total_steps, " steps instead of ", state.total_steps,
+                    ": from here on the learning rate follows the schedule of ", total_steps));
+  }
+  state.total_steps = total_steps;
+}
+
 void load_trained_weights(const fs::path& checkpoint, const Optimizer& optimizer) {
   const c10::NoGradGuard no_grad;
+  if (!fs::exists(checkpoint / kWeightsFile)) {
+    const Checkpoint model(checkpoint);
+    for (const auto& [name, parameter] : optimizer.parameters()) {
+      at::Tensor(parameter).copy_(model.tensor(name));
+    }
+    return;
+  }
   const SafetensorsFile weights(checkpoint / kWeightsFile);
   for (const auto& [name, parameter] : optimizer.parameters()) {
     at::Tensor(parameter).copy_(weights.tensor(name));

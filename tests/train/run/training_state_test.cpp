@@ -1,5 +1,5 @@
 // Checkpoints: what a crash, a full disk or a damaged file leaves to go on from.
-#include "train/training_state.h"
+#include "train/run/training_state.h"
 
 #include <ATen/ops/full.h>
 #include <sys/resource.h>
