@@ -2,7 +2,7 @@
 // errors into exit codes.
 //
 // Exit codes: 0 done; 1 an error, told on stderr; 2 wrong usage; 3 done, but some items failed; 130
-// interrupted by Ctrl-C, 143 by SIGTERM.
+// interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -17,7 +17,7 @@
 #include "train/commands.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
-#include "vlm/core/progress.h"
+#include "vlm/core/stop_signal.h"
 
 namespace {
 
@@ -102,6 +102,8 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   try {
     return run(argc, argv);
+  } catch (const vlm::Interrupted&) {
+    return vlm::stop_exit_code();
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
     // A download that was told to stop ends in an error, too.

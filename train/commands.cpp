@@ -16,7 +16,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
-#include "vlm/core/progress.h"
+#include "vlm/core/stop_signal.h"
 #include "vlm/io/hub/hub_pull.h"
 #include "vlm/models/registry.h"
 #include "vlm/nn/lora/lora.h"
@@ -130,8 +130,10 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
   const ModelPtr model = load_model(folder, {.dtype = dtype});
   if (!options.adapter.empty()) {
     load_adapter(model->module(), options.adapter);
+    throw_if_stopped();
     merge_lora(model->module());
   }
+  throw_if_stopped();
   save_model(*model, folder, options.output);
   log_info("wrote " + options.output);
   return 0;

@@ -22,6 +22,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/core/progress.h"
+#include "vlm/core/stop_signal.h"
 #include "vlm/models/picture_cache.h"
 #include "vlm/models/registry.h"
 

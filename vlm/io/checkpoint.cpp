@@ -7,6 +7,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
+#include "vlm/core/stop_signal.h"
 #include "vlm/io/convert.h"
 
 namespace vlm {
@@ -52,6 +53,7 @@ void fill_all(const std::map<std::string, at::Tensor>& parameters,
               const LoadRules& rules) {
   std::vector<Conversion> conversions;
   for (const auto& [name, key] : key_of) {
+    throw_if_stopped();
     const at::Tensor& parameter = parameters.at(name);
     const at::Tensor value = checkpoint.tensor(key);
     if (rules.take && rules.take(name, value)) {
