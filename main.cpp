@@ -11,6 +11,8 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <variant>
+#include <vector>
 
 #include "infer/answer_samples.h"
 #include "infer/commands/commands.h"
@@ -65,12 +67,11 @@ void add_shared_options(CLI::App& command, vlm::RuntimeOptions& runtime, std::st
 }
 
 // The trainer's evaluation asks inference here, so that neither includes the other.
-std::vector<std::string> answer(const vlm::train::AnswerRequest& request) {
-  return vlm::infer::answer_samples(request.model, request.processor, request.prompts,
-                                    {.folder = request.folder,
-                                     .max_new_tokens = request.max_new_tokens,
-                                     .batch_size = request.batch_size,
-                                     .video = request.video});
+std::vector<std::variant<std::string, vlm::Error>> answer(
+    const vlm::train::AnswerRequest& request) {
+  return vlm::infer::answer_samples(
+      request.model, request.processor, request.prompts,
+      {.folder = request.folder, .max_new_tokens = request.max_new_tokens, .video = request.video});
 }
 
 int run(int argc, char** argv) {
@@ -103,6 +104,7 @@ int main(int argc, char** argv) {
   try {
     return run(argc, argv);
   } catch (const vlm::Interrupted&) {
+    vlm::log_info("stopped");
     return vlm::stop_exit_code();
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());

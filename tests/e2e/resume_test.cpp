@@ -68,10 +68,10 @@ TEST_CASE("killed at random moments, a run ends bit by bit as one that was not")
   WARN("killed " << kills << " times in " << runs << " runs");
 }
 
-TEST_CASE("Ctrl-C and SIGTERM save a checkpoint and exit with their own codes") {
+TEST_CASE("Ctrl-C, SIGTERM and SIGHUP save a checkpoint and exit with their own codes") {
   const ScratchFolder folder;
   write_questions(folder.path() / "data.jsonl");
-  for (const int signal : {SIGINT, SIGTERM}) {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     const std::string output = "stopped" + std::to_string(signal);
     const auto command =
         training_arguments(folder.path(), output, {"max_steps=100000", "save_steps=0"});
@@ -89,6 +89,52 @@ TEST_CASE("Ctrl-C and SIGTERM save a checkpoint and exit with their own codes") 
     CHECK(has_checkpoint);
     CHECK(fs::exists(folder.path() / output / "report.html"));
   }
+}
+
+// A run whose first evaluation takes long, at the moment when it has begun.
+TEST_CASE("a signal in an evaluation is obeyed within a batch, and the evaluation made later") {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    for (const bool answers : {false, true}) {
+      INFO("signal " << signal << ", answers " << answers);
+      const ScratchFolder folder;
+      write_questions(folder.path() / "data.jsonl");
+      write_questions(folder.path() / "eval.jsonl", answers ? 400 : 4000);
+      std::vector<std::string> settings = {"max_steps=2", "eval_steps=1", "save_steps=1",
+                                           "per_device_eval_batch_size=2",
+                                           "eval_files=[\"" + folder.at("eval.jsonl") + "\"]"};
+      if (answers) {
+        settings.insert(settings.end(), {"eval_metrics=[\"rouge_l\"]", "eval_max_samples=390",
+                                         "eval_max_new_tokens=1000"});
+      }
+      const auto command = training_arguments(folder.path(), "out", settings);
+      ChildProcess run(command, folder.at("log"));
+      const fs::path begun = folder.path() / "out" / (answers ? "metrics.jsonl" : "checkpoint-1");
+      while (!fs::exists(begun)) REQUIRE(run.is_running_after(milliseconds(5)));
+      REQUIRE(run.is_running_after(milliseconds(300)));
+      const auto asked = std::chrono::steady_clock::now();
+      run.kill(signal);
+      CHECK(run.wait() == 128 + signal);
+      CHECK(std::chrono::steady_clock::now() - asked < std::chrono::seconds(5));
+      CHECK_THAT(read_file(folder.at("log")), Contains("stopped"));
+    }
+  }
+}
+
+TEST_CASE("a run under nohup outlives its terminal") {
+  const ScratchFolder folder;
+  write_questions(folder.path() / "data.jsonl");
+  std::string command = "nohup '" + std::string(VLM_BINARY) + "'";
+  for (const std::string& word : training_arguments(folder.path(), "out", {"max_steps=30"})) {
+    command += " '" + word + "'";
+  }
+  const ProgramResult run =
+      run_shell(command +
+                    " & child=$!; while [ ! -s out/metrics.jsonl ]; do sleep 0.01; done; "
+                    "kill -HUP $child; wait $child",
+                folder.path());
+  INFO(run.err);
+  CHECK(run.code == 0);
+  CHECK(repeatable_metrics(folder.path() / "out").size() == 30);
 }
 
 TEST_CASE("a damaged newest checkpoint is named, and the run goes on from the one before") {
