@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <cstdio>
 #include <iostream>
 #include <memory>
@@ -56,6 +57,7 @@ struct FinetuneOptions {
 int run_finetune(const FinetuneOptions& options, const RuntimeOptions& runtime,
                  const AnswerFunction& answer) {
   if (find_job_place().rank > 0) set_log_level(LogLevel::kWarning);  // rank 0 tells what all do
+  std::signal(SIGPIPE, SIG_IGN);  // that nobody reads its messages any more ends no training
   TrainConfig config = options.config.load();
   const std::string output_dir = config.output_dir;
   Trainer trainer(std::move(config),

@@ -120,20 +120,46 @@ TEST_CASE("a signal in an evaluation is obeyed within a batch, and the evaluatio
   }
 }
 
-TEST_CASE("a run under nohup outlives its terminal") {
+TEST_CASE("planning and looking through data end at a signal") {
   const ScratchFolder folder;
-  write_questions(folder.path() / "data.jsonl");
-  std::string command = "nohup '" + std::string(VLM_BINARY) + "'";
-  for (const std::string& word : training_arguments(folder.path(), "out", {"max_steps=30"})) {
+  write_questions(folder.path() / "data.jsonl", 100'000);
+  for (const char* command : {"plan", "inspect-data"}) {
+    INFO(command);
+    auto words = training_arguments(folder.path(), "out");
+    words[0] = command;
+    ChildProcess run(words, folder.at("log"));
+    REQUIRE(run.is_running_after(milliseconds(1000)));
+    const auto asked = std::chrono::steady_clock::now();
+    run.kill(SIGTERM);
+    CHECK(run.wait() == 128 + SIGTERM);
+    CHECK(std::chrono::steady_clock::now() - asked < std::chrono::seconds(5));
+  }
+}
+
+// The command of a run in `folder` as the shell takes it.
+std::string shell_command(const fs::path& folder, const std::vector<std::string>& settings) {
+  std::string command = "'" + std::string(VLM_BINARY) + "'";
+  for (const std::string& word : training_arguments(folder, "out", settings)) {
     command += " '" + word + "'";
   }
-  const ProgramResult run =
-      run_shell(command +
-                    " & child=$!; while [ ! -s out/metrics.jsonl ]; do sleep 0.01; done; "
-                    "kill -HUP $child; wait $child",
-                folder.path());
-  INFO(run.err);
-  CHECK(run.code == 0);
+  return command;
+}
+
+TEST_CASE("a run outlives its terminal under nohup, and whoever reads its messages") {
+  const ScratchFolder folder;
+  write_questions(folder.path() / "data.jsonl");
+  const std::string command = shell_command(folder.path(), {"max_steps=30"});
+  const ProgramResult hung_up = run_shell(
+      "nohup " + command +
+          " & child=$!; while [ ! -s out/metrics.jsonl ]; do sleep 0.01; done; kill -HUP $child; "
+          "wait $child",
+      folder.path());
+  INFO(hung_up.err);
+  CHECK(hung_up.code == 0);
+  CHECK(repeatable_metrics(folder.path() / "out").size() == 30);
+  const ProgramResult unread =
+      run_shell("set -o pipefail; " + command + " --restart 2>&1 | true", folder.path());
+  CHECK(unread.code == 0);
   CHECK(repeatable_metrics(folder.path() / "out").size() == 30);
 }
 

@@ -66,7 +66,11 @@ void Evaluator::check_samples() const {
     const bool is_passed_over =
         found.problem == Problem::kTooLong && encode.length_policy == data::LengthPolicy::kSkip;
     const Error error({.what = found.reason});
-    is_passed_over ? parts_.skipped.add_long(where, error) : parts_.skipped.add_bad(where, error);
+    if (is_passed_over) {
+      parts_.skipped.add_long(where, error);
+    } else {
+      parts_.skipped.add_bad(where, error);
+    }
   }
 }
 
