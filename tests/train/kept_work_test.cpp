@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "tests/support/scratch_folder.h"
 #include "tests/support/small_training.h"
 #include "tests/support/tensors.h"
 #include "train/optimizer/optimizer.h"
@@ -67,8 +68,8 @@ struct Quiet {
 };
 
 TEST_CASE("adapters in a frozen tower survive that the tower is let go") {
-  for (const std::string& initial : {"true", "pissa"}) {
-    for (const std::string& bias : {"none", "all"}) {
+  for (const std::string initial : {"true", "pissa"}) {
+    for (const std::string bias : {"none", "all"}) {
       INFO(initial << ", bias " << bias);
       const ScratchFolder folder;
       TrainConfig config = small_config(folder, "cached");
@@ -121,7 +122,7 @@ TEST_CASE("every method runs in every dtype, from every start, with every optimi
   const ScratchFolder folder;
   const std::vector<std::string> optimizers = {"adamw", "adamw_8bit", "sgd"};
   std::size_t number = 0;
-  for (const std::string& dtype : {"auto", "float32", "bfloat16"}) {
+  for (const std::string dtype : {"auto", "float32", "bfloat16"}) {
     RuntimeOptions runtime = kCpu;
     runtime.dtype = dtype;
     const auto start_run = [&] {
@@ -132,8 +133,8 @@ TEST_CASE("every method runs in every dtype, from every start, with every optimi
       config.eval_files = config.train_files;
       return config;
     };
-    for (const std::string& method : {"lora", "dora", "qlora"}) {
-      for (const std::string& start : {"true", "gaussian", "pissa"}) {
+    for (const std::string method : {"lora", "dora", "qlora"}) {
+      for (const std::string start : {"true", "gaussian", "pissa"}) {
         if (start == "pissa" && method != "lora") continue;
         INFO(method << " " << dtype << " " << start);
         TrainConfig config = start_run();
@@ -142,7 +143,7 @@ TEST_CASE("every method runs in every dtype, from every start, with every optimi
         check_run(config, runtime);
       }
     }
-    for (const std::string& start : {"random", "checkpoint", "random", "checkpoint"}) {
+    for (const std::string start : {"random", "checkpoint", "random", "checkpoint"}) {
       INFO("full " << dtype << " " << start);
       TrainConfig config = start_run();
       config.method = "full";
@@ -260,7 +261,7 @@ TEST_CASE("a stop in an evaluation is looked at, and the evaluation is made when
 
 TEST_CASE("an evaluation that fails behind the last step costs neither result nor checkpoint") {
   const Quiet quiet;
-  for (const std::string& method : {"lora", "full"}) {
+  for (const std::string method : {"lora", "full"}) {
     const ScratchFolder folder;
     TrainConfig config = small_config(folder, "run");
     config.method = method;

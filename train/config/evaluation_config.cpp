@@ -60,12 +60,12 @@ void EvaluationConfig::check(bool has_eval_files) const {
                  .got = concat("'", target, "'"),
                  .wanted = "tensorboard, html"});
   }
-  require_count(eval_max_new_tokens, 1, kMostCount, "eval_max_new_tokens");
-  require_count(eval_max_samples, 0, kMostSteps, "eval_max_samples");
-  require_count(early_stopping_patience, 0, kMostSteps, "early_stopping_patience");
-  require_count(report_samples, 0, kMostSteps, "report_samples");
-  require_count(ddp_bucket_cap_mb, 1, kMostCount, "ddp_bucket_cap_mb");
-  require_count(ddp_timeout, 1, 100 * kMostCount, "ddp_timeout");
+  require_count(eval_max_new_tokens, 1, kCountBound, "eval_max_new_tokens");
+  require_count(eval_max_samples, 0, kStepBound, "eval_max_samples");
+  require_count(early_stopping_patience, 0, kStepBound, "early_stopping_patience");
+  require_count(report_samples, 0, kStepBound, "report_samples");
+  require_count(ddp_bucket_cap_mb, 1, kCountBound, "ddp_bucket_cap_mb");
+  require_count(ddp_timeout, 1, 100 * kCountBound, "ddp_timeout");
   require_between(early_stopping_threshold, 0, 1e9, "early_stopping_threshold");
   if (early_stopping_threshold > 0 && early_stopping_patience == 0) {
     throw Error({.what = "a threshold without early stopping",

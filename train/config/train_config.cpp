@@ -62,24 +62,24 @@ void check_data(const TrainConfig& config) {
 
 void check_numbers(const TrainConfig& config) {
   const auto count = require_count;
-  count(config.per_device_train_batch_size, 1, kMostCount, "per_device_train_batch_size");
-  count(config.per_device_eval_batch_size, 1, kMostCount, "per_device_eval_batch_size");
-  count(config.gradient_accumulation_steps, 1, kMostCount, "gradient_accumulation_steps");
-  count(config.max_length, 0, kMostSteps, "max_length");
-  count(config.max_bad_samples, 0, kMostSteps, "max_bad_samples");
-  count(config.max_tokens_per_batch, 1, kMostSteps, "max_tokens_per_batch");
-  count(config.max_tiles_per_batch, 0, kMostSteps, "max_tiles_per_batch");
+  count(config.per_device_train_batch_size, 1, kCountBound, "per_device_train_batch_size");
+  count(config.per_device_eval_batch_size, 1, kCountBound, "per_device_eval_batch_size");
+  count(config.gradient_accumulation_steps, 1, kCountBound, "gradient_accumulation_steps");
+  count(config.max_length, 0, kStepBound, "max_length");
+  count(config.max_bad_samples, 0, kStepBound, "max_bad_samples");
+  count(config.max_tokens_per_batch, 1, kStepBound, "max_tokens_per_batch");
+  count(config.max_tiles_per_batch, 0, kStepBound, "max_tiles_per_batch");
   count(config.dataloader_num_workers, 1, 1024, "dataloader_num_workers");
   require_between(config.memory_gb, 0, 1e6, "memory_gb");
   require_between(config.feature_cache_gb, 0, 1e6, "feature_cache_gb");
-  count(config.warmup_steps, 0, kMostSteps, "warmup_steps");
-  count(config.logging_steps, 1, kMostSteps, "logging_steps");
-  count(config.eval_steps, 0, kMostSteps, "eval_steps");
-  count(config.save_steps, 0, kMostSteps, "save_steps");
-  count(config.save_total_limit, 1, kMostSteps, "save_total_limit");
-  if (!(config.lora_alpha > 0 && config.lora_alpha <= kMostCount)) {
+  count(config.warmup_steps, 0, kStepBound, "warmup_steps");
+  count(config.logging_steps, 1, kStepBound, "logging_steps");
+  count(config.eval_steps, 0, kStepBound, "eval_steps");
+  count(config.save_steps, 0, kStepBound, "save_steps");
+  count(config.save_total_limit, 1, kStepBound, "save_total_limit");
+  if (!(config.lora_alpha > 0 && config.lora_alpha <= kCountBound)) {
     throw_out_of_range("lora_alpha", concat(config.lora_alpha),
-                       concat("more than 0, at most ", kMostCount));
+                       concat("more than 0, at most ", kCountBound));
   }
   require_between(config.learning_rate, 0, 1e3, "learning_rate");
   require_between(config.weight_decay, 0, 1e3, "weight_decay");
@@ -88,13 +88,13 @@ void check_numbers(const TrainConfig& config) {
   require_between(config.adam_epsilon, 0, 1, "adam_epsilon");
   require_between(config.max_grad_norm, 0, 1e9, "max_grad_norm");
   require_between(config.warmup_ratio, 0, 1, "warmup_ratio");
-  if (config.max_steps == 0 || config.max_steps < -1 || config.max_steps > kMostSteps) {
+  if (config.max_steps == 0 || config.max_steps < -1 || config.max_steps > kStepBound) {
     throw_out_of_range("max_steps", concat(config.max_steps),
-                       concat("1 to ", kMostSteps, ", or -1 for num_train_epochs"));
+                       concat("1 to ", kStepBound, ", or -1 for num_train_epochs"));
   }
-  if (!(config.num_train_epochs > 0 && config.num_train_epochs <= kMostCount)) {
+  if (!(config.num_train_epochs > 0 && config.num_train_epochs <= kCountBound)) {
     throw_out_of_range("num_train_epochs", concat(config.num_train_epochs),
-                       concat("more than 0, at most ", kMostCount));
+                       concat("more than 0, at most ", kCountBound));
   }
   if (config.eval_steps > 0 && config.eval_files.empty()) {
     throw Error({.what = "eval_steps without eval_files", .where = "eval_steps"});
@@ -206,7 +206,7 @@ void ScheduleOptions::check(const std::string& schedule) const {
     throw Error({.what = "warmup_stable_decay needs the length of its decay",
                  .where = where + "num_decay_steps"});
   }
-  require_count(num_decay_steps.value_or(1), 1, kMostSteps, "lr_scheduler_kwargs.num_decay_steps");
+  require_count(num_decay_steps.value_or(1), 1, kStepBound, "lr_scheduler_kwargs.num_decay_steps");
   if (num_cycles) require_between(*num_cycles, 1e-9, 1e6, "lr_scheduler_kwargs.num_cycles");
   if (min_lr_ratio) require_between(*min_lr_ratio, 0, 1, "lr_scheduler_kwargs.min_lr_ratio");
 }
@@ -248,7 +248,7 @@ std::vector<Stage> TrainConfig::parse_stages() const {
     if (stage.train_files.empty() || stage.steps < 1) {
       throw Error({.what = "a stage needs train_files and steps", .where = where});
     }
-    require_count(stage.steps, 1, kMostSteps, "stages.steps");
+    require_count(stage.steps, 1, kStepBound, "stages.steps");
     parsed.push_back(stage);
   }
   return parsed;
