@@ -2,7 +2,7 @@
 // errors into exit codes.
 //
 // Exit codes: 0 done; 1 an error, told on stderr; 2 wrong usage; 3 done, but some items failed; 130
-// interrupted by Ctrl-C, 143 by SIGTERM; 141 nobody reads the results any more.
+// interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; 141 nobody reads the results any more.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -13,13 +13,15 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <variant>
+#include <vector>
 
 #include "infer/answer_samples.h"
 #include "infer/commands/commands.h"
 #include "train/commands.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
-#include "vlm/core/progress.h"
+#include "vlm/core/stop_signal.h"
 
 namespace {
 
@@ -67,12 +69,11 @@ void add_shared_options(CLI::App& command, vlm::RuntimeOptions& runtime, std::st
 }
 
 // The trainer's evaluation asks inference here, so that neither includes the other.
-std::vector<std::string> answer(const vlm::train::AnswerRequest& request) {
-  return vlm::infer::answer_samples(request.model, request.processor, request.prompts,
-                                    {.folder = request.folder,
-                                     .max_new_tokens = request.max_new_tokens,
-                                     .batch_size = request.batch_size,
-                                     .video = request.video});
+std::vector<std::variant<std::string, vlm::Error>> answer(
+    const vlm::train::AnswerRequest& request) {
+  return vlm::infer::answer_samples(
+      request.model, request.processor, request.prompts,
+      {.folder = request.folder, .max_new_tokens = request.max_new_tokens, .video = request.video});
 }
 
 int run(int argc, char** argv) {
@@ -118,6 +119,9 @@ int main(int argc, char** argv) {
     return code;
   } catch (const vlm::ResultsClosed&) {
     return 128 + SIGPIPE;
+  } catch (const vlm::Interrupted&) {
+    vlm::log_info("stopped");
+    return vlm::stop_exit_code();
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
     // A download that was told to stop ends in an error, too.

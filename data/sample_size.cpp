@@ -11,6 +11,7 @@
 #include "data/batch.h"
 #include "data/media/media_texts.h"
 #include "vlm/core/error.h"
+#include "vlm/core/stop_signal.h"
 
 namespace vlm::data {
 namespace {
@@ -108,9 +109,10 @@ std::vector<SampleSize> measure_samples(const Dataset& dataset, const Processor&
   const auto work = [&](std::exception_ptr& failure) {
     try {
       for (std::size_t i = next++; i < indices.size() && !measurer.has_failed(); i = next++) {
+        throw_if_stopped();
         found[i] = measurer.measure(indices[i]);
       }
-    } catch (...) {  // no Error: memory, or a defect
+    } catch (...) {  // no Error: a stop, memory, or a defect
       failure = std::current_exception();
     }
   };

@@ -19,7 +19,8 @@ class SkippedSamples {
  public:
   // `max_bad` bounds the malformed ones; those too long for length_policy skip have no bound.
   explicit SkippedSamples(std::int64_t max_bad = 0) : max_bad_(max_bad) {}
-  // Keeps `file` as well; its rows count when `goes_on`, otherwise it is begun anew.
+  // Keeps `file` as well; its rows count when `goes_on`, otherwise it is begun anew. Throws Error
+  // when they are more than the bound.
   SkippedSamples(std::int64_t max_bad, std::filesystem::path file, bool goes_on);
 
   bool contains(const std::string& sample) const;

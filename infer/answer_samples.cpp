@@ -5,8 +5,8 @@
 #include "data/media/media_ref.h"
 #include "data/metrics/answer_match.h"
 #include "infer/generator.h"
-#include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/core/stop_signal.h"
 
 namespace vlm::infer {
 namespace {
@@ -32,32 +32,61 @@ EncodedConversation encode(const data::Sample& sample, const Processor& processo
   }
 }
 
-}  // namespace
-
-std::vector<std::string> answer_samples(const ModelPtr& model,
-                                        const std::shared_ptr<const Processor>& processor,
-                                        const std::vector<data::Sample>& samples,
-                                        const AnswerSamplesOptions& options) {
+GenerationOptions greedy_options(const AnswerSamplesOptions& options) {
   GenerationOptions generation = load_generation_options(options.folder);
   generation.do_sample = false;
   generation.num_beams = 1;
   generation.num_return_sequences = 1;
   generation.max_new_tokens = options.max_new_tokens;
-  Generator generator(model, processor);
-  std::vector<std::string> answers;
-  const auto at_once = static_cast<std::size_t>(options.batch_size);
-  for (std::size_t begin = 0; begin < samples.size(); begin += at_once) {
-    const std::size_t end = std::min(begin + at_once, samples.size());
-    std::vector<EncodedConversation> prompts;
-    for (std::size_t i = begin; i < end; ++i) {
-      prompts.push_back(encode(samples[i], *processor, options.video));
-    }
+  return generation;
+}
+
+std::vector<std::string> generate_texts(Generator& generator,
+                                        const std::vector<EncodedConversation>& prompts,
+                                        const GenerationOptions& options) {
+  const auto goes_on = [](std::size_t, std::int64_t) { return !stop_requested(); };
+  std::vector<std::string> texts;
+  for (const Answer& answer : generator.generate(prompts, options, goes_on)) {
+    texts.push_back(data::strip_space(answer.generations.at(0).text));
+  }
+  throw_if_stopped();  // the texts are cut
+  return texts;
+}
+
+}  // namespace
+
+std::vector<std::variant<std::string, Error>> answer_samples(
+    const ModelPtr& model, const std::shared_ptr<const Processor>& processor,
+    const std::vector<data::Sample>& samples, const AnswerSamplesOptions& options) {
+  const GenerationOptions generation = greedy_options(options);
+  std::vector<std::variant<std::string, Error>> answers(samples.size());
+  std::vector<EncodedConversation> prompts;
+  std::vector<std::size_t> places;  // of the prompts among the samples
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    throw_if_stopped();
     try {
-      for (const Answer& answer : generator.generate(prompts, generation)) {
-        answers.push_back(data::strip_space(answer.generations.at(0).text));
-      }
+      prompts.push_back(encode(samples[i], *processor, options.video));
+      places.push_back(i);
     } catch (const Error& error) {
-      throw located(error, concat(samples[begin].where, " to ", samples[end - 1].where));
+      answers[i] = error;
+    }
+  }
+  const auto answer = [&](std::size_t begin, std::size_t count) {
+    Generator generator(model, processor);
+    const auto first = prompts.begin() + static_cast<std::ptrdiff_t>(begin);
+    const auto texts =
+        generate_texts(generator, {first, first + static_cast<std::ptrdiff_t>(count)}, generation);
+    for (std::size_t i = 0; i < count; ++i) answers[places[begin + i]] = texts[i];
+  };
+  try {
+    answer(0, prompts.size());
+  } catch (const Error&) {  // of one of them: each alone tells which
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+      try {
+        answer(i, 1);
+      } catch (const Error& error) {
+        answers[places[i]] = located(error, samples[places[i]].where);
+      }
     }
   }
   return answers;

@@ -6,10 +6,12 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "data/media/video_clip.h"
 #include "data/sample.h"
+#include "vlm/core/error.h"
 #include "vlm/models/model.h"
 #include "vlm/models/processor.h"
 
@@ -18,16 +20,14 @@ namespace vlm::infer {
 struct AnswerSamplesOptions {
   std::filesystem::path folder;  // of the checkpoint: its generation settings
   std::int64_t max_new_tokens = 64;
-  std::int64_t batch_size = 1;  // samples decoded together
   data::VideoSampling video = {};
 };
 
-// One answer a sample, without surrounding white space; a sample ends with its question. Sampling
-// and beams of the checkpoint's settings are off. The model is in evaluation mode. Throws Error
-// naming the sample that can't be answered.
-std::vector<std::string> answer_samples(const ModelPtr& model,
-                                        const std::shared_ptr<const Processor>& processor,
-                                        const std::vector<data::Sample>& samples,
-                                        const AnswerSamplesOptions& options);
+// One a sample, which ends with its question: the answer without surrounding white space, or why
+// that sample has none. All are decoded together. Sampling and beams of the checkpoint's settings
+// are off. The model is in evaluation mode. Throws Interrupted when told to stop.
+std::vector<std::variant<std::string, Error>> answer_samples(
+    const ModelPtr& model, const std::shared_ptr<const Processor>& processor,
+    const std::vector<data::Sample>& samples, const AnswerSamplesOptions& options);
 
 }  // namespace vlm::infer

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -16,7 +17,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
-#include "vlm/core/progress.h"
+#include "vlm/core/stop_signal.h"
 #include "vlm/io/file_lock.h"
 #include "vlm/io/hub/hub_pull.h"
 #include "vlm/models/model_files.h"
@@ -58,6 +59,7 @@ struct FinetuneOptions {
 int run_finetune(const FinetuneOptions& options, const RuntimeOptions& runtime,
                  const AnswerFunction& answer) {
   if (find_job_place().rank > 0) set_log_level(LogLevel::kWarning);  // rank 0 tells what all do
+  std::signal(SIGPIPE, SIG_IGN);  // that nobody reads its messages any more ends no training
   TrainConfig config = options.config.load();
   const std::string output_dir = config.output_dir;
   Trainer trainer(std::move(config), {.runtime = runtime,
@@ -148,8 +150,10 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
   const ModelPtr model = load_model(folder, {.dtype = dtype});
   if (!options.adapter.empty()) {
     load_adapter(model->module(), options.adapter);
+    throw_if_stopped();
     merge_lora(model->module());
   }
+throw_if_stopped();
   set_aside(options.output, others);
   save_model(*model, folder, options.output);
   log_info("wrote " + options.output);

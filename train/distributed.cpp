@@ -9,6 +9,7 @@
 #include <c10/core/GradMode.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -231,6 +232,24 @@ std::vector<std::string> Job::gather(const std::string& text) const {
     begin += static_cast<std::size_t>(size);
   }
   return texts;
+}
+
+void Job::fail_together(const std::exception_ptr& failure) const {
+  std::string message;
+  try {
+    if (failure) std::rethrow_exception(failure);
+  } catch (const std::exception& error) {
+    message = first_line(error.what());
+  } catch (...) {
+    message = "no reason";
+  }
+  const std::vector<std::string> messages = gather(message);
+  if (failure) std::rethrow_exception(failure);
+  const auto first = std::find_if(messages.begin(), messages.end(),
+                                  [](const std::string& text) { return !text.empty(); });
+  throw Error({.what = "another process of the job can't go on",
+               .where = concat("rank ", first - messages.begin(), " of ", place_.size),
+               .got = first == messages.end() ? "" : *first});
 }
 
 void Job::fail(const std::exception& error) const {

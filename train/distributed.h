@@ -13,6 +13,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <string>
 #include <vector>
@@ -56,6 +57,9 @@ class Job {
   std::string broadcast(const std::string& text) const;
   // Every rank's text, in the order of the ranks.
   std::vector<std::string> gather(const std::string& text) const;
+  // When some ranks have a failure and the others null: throws on each its own, or an Error with
+  // the first other's message.
+  [[noreturn]] void fail_together(const std::exception_ptr& failure) const;
 
  private:
   struct Group;

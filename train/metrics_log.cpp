@@ -16,12 +16,15 @@ bool has_step(const Json& row) {
 }
 
 // Whole rows up to `last_step`, byte for byte; a torn last line is dropped.
-std::string rows_up_to(const std::string& text, std::int64_t last_step) {
+std::string rows_up_to(const std::string& text, std::int64_t last_step,
+                       std::int64_t last_evaluation) {
   std::string kept;
   std::istringstream in(text);
   for (std::string line; std::getline(in, line);) {
     const Json row = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (has_step(row) && row["step"] <= last_step) kept += line + "\n";
+    if (!has_step(row)) continue;
+    const std::int64_t last = row.contains("eval_loss") ? last_evaluation : last_step;
+    if (row["step"] <= last) kept += line + "\n";
   }
   return kept;
 }
@@ -34,11 +37,11 @@ Error write_error(const std::filesystem::path& path) {
 }  // namespace
 
 MetricsLog::MetricsLog(const std::filesystem::path& path, std::int64_t last_step,
-                       std::unique_ptr<TensorboardLog> tensorboard)
+                       std::int64_t last_evaluation, std::unique_ptr<TensorboardLog> tensorboard)
     : path_(path), tensorboard_(std::move(tensorboard)) {
   if (path_.empty()) return;
   const bool keep = last_step > 0 && std::filesystem::exists(path);
-  save_text(path, keep ? rows_up_to(load_text(path), last_step) : "");
+  save_text(path, keep ? rows_up_to(load_text(path), last_step, last_evaluation) : "");
   out_.open(path, std::ios::app);
   if (!out_) throw write_error(path_);
 }

@@ -16,10 +16,11 @@ namespace vlm::train {
 class MetricsLog {
  public:
   // Opens the file; rows of steps after `last_step` (left by a run that went on past its last
-  // checkpoint) are dropped, all of them when a run begins at 0. An empty path: nothing is written
-  // (a process that isn't the writer of its job). `tensorboard` may be null.
+  // checkpoint) are dropped, and evaluations after `last_evaluation`; all of them when a run begins
+  // at 0. An empty path: nothing is written (a process that isn't the writer of its job).
+  // `tensorboard` may be null.
   MetricsLog(const std::filesystem::path& path, std::int64_t last_step,
-             std::unique_ptr<TensorboardLog> tensorboard = nullptr);
+             std::int64_t last_evaluation, std::unique_ptr<TensorboardLog> tensorboard = nullptr);
 
   // A row has "step". Throws Error when it can't be written.
   void write(const OrderedJson& row);

@@ -8,32 +8,35 @@
 namespace vlm::train {
 
 void StepLog::add(const StepFigures& figures, bool is_last) {
+  const auto now = std::chrono::steady_clock::now();
+  const double passed = std::chrono::duration<double>(now - last_step_).count();
+  last_step_ = now;
+  state_.seconds += passed;
+  state_.seconds_since_log += passed;
   state_.loss_since_log += figures.loss;
   ++state_.steps_since_log;
-  sums_.samples += figures.samples;
-  sums_.tokens += figures.tokens;
-  sums_.slots += figures.slots;
-  sums_.data_wait_s += figures.data_wait_s;
+  state_.samples_since_log += figures.samples;
+  state_.tokens_since_log += figures.tokens;
+  state_.slots_since_log += figures.slots;
+  state_.data_wait_since_log += figures.data_wait_s;
   if (state_.step % logging_steps_ != 0 && !is_last) return;
-  const auto now = std::chrono::steady_clock::now();
-  const double seconds = std::max(std::chrono::duration<double>(now - last_row_).count(), 1e-9);
-  const auto tokens = static_cast<double>(sums_.tokens);
-  state_.seconds += seconds;
+  const double seconds = std::max(state_.seconds_since_log, 1e-9);
+  const auto tokens = static_cast<double>(state_.tokens_since_log);
+  const auto slots = static_cast<double>(std::max<std::int64_t>(state_.slots_since_log, 1));
   metrics_.write({{"step", state_.step},
                   {"epoch", figures.epoch},
                   {"loss", state_.loss_since_log / static_cast<double>(state_.steps_since_log)},
                   {"grad_norm", figures.grad_norm},
                   {"learning_rate", figures.learning_rate},
-                  {"samples_per_second", static_cast<double>(sums_.samples) / seconds},
+                  {"samples_per_second", static_cast<double>(state_.samples_since_log) / seconds},
                   {"tokens_per_second", tokens / seconds},
-                  {"padding", 1 - tokens / std::max(static_cast<double>(sums_.slots), 1.0)},
-                  {"data_wait_s", sums_.data_wait_s},
+                  {"padding", 1 - tokens / slots},
+                  {"data_wait_s", state_.data_wait_since_log},
                   {"seconds", state_.seconds},
                   {"peak_rss_mb", peak_rss_mb()}});
-  state_.loss_since_log = 0;
-  state_.steps_since_log = 0;
-  sums_ = {};
-  last_row_ = now;
+  state_.loss_since_log = state_.data_wait_since_log = state_.seconds_since_log = 0;
+  state_.steps_since_log = state_.samples_since_log = 0;
+  state_.tokens_since_log = state_.slots_since_log = 0;
 }
 
 }  // namespace vlm::train

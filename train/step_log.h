@@ -16,7 +16,7 @@ struct StepFigures {
   double loss = 0;
   double grad_norm = 0;
   double learning_rate = 0;
-  double epoch = 0;
+  double epoch = 0;  // behind the step
   std::int64_t samples = 0;
   std::int64_t tokens = 0;  // without padding
   std::int64_t slots = 0;   // with it
@@ -36,8 +36,7 @@ class StepLog {
   TrainingState& state_;
   MetricsLog& metrics_;
   std::int64_t logging_steps_;
-  StepFigures sums_;  // of samples, tokens, slots and waits since the last row
-  std::chrono::steady_clock::time_point last_row_ = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::time_point last_step_ = std::chrono::steady_clock::now();
 };
 
 }  // namespace vlm::train

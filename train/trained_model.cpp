@@ -29,8 +29,10 @@ ModelPtr load_base(const TrainConfig& config, const std::filesystem::path& folde
   if (config.init_weights == "random") {
     ModelPtr model = make_model(folder);
     initialize_weights(model->module(), model->initializer_range(), generator);
+    // `auto` is float32 here: base_options.
+    const auto dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+    model->module().to(options.device, dtype);
     model->tie_weights();
-    model->module().to(options.device);
     return model;
   }
   return load_model(folder, options);

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 
 #include "data/media/media_ref.h"
 #include "data/media/thumbnail.h"
@@ -17,13 +18,14 @@
 #include "train/loss.h"
 #include "train/report/html_report.h"
 #include "train/report/model_card.h"
-#include "train/step_log.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/core/progress.h"
+#include "vlm/core/stop_signal.h"
 #include "vlm/models/picture_cache.h"
 #include "vlm/models/registry.h"
+#include "vlm/nn/lora/lora.h"
 
 namespace vlm::train {
 
@@ -67,7 +69,10 @@ Trainer::Trainer(TrainConfig config, const TrainOptions& options)
   optimizer_ = make_optimizer(config_, trained_);
   data_ = load_training_data(config_, *trained_.processor, job_->size());
   open_pictures(device);
-  schedule_ = config_.schedule(data_.plan->total_steps());
+  const std::int64_t total = data_.plan->total_steps();
+  const std::int64_t every = config_.eval_steps > 0 ? config_.eval_steps : total;
+  config_.evaluation.check_use((total + every - 1) / every);
+  schedule_ = config_.schedule(total);
   load_start();
 }
 
@@ -119,6 +124,7 @@ void Trainer::load_start() {
   }
   job_->broadcast(optimizer_->parameters());
   if (state_.step > 0) job_->broadcast(optimizer_->state());
+  saved_step_ = state_.step;
   std::unique_ptr<TensorboardLog> tensorboard;
   if (job_->is_writer()) {
     if (config_.evaluation.reports_to("tensorboard")) {
@@ -127,7 +133,7 @@ void Trainer::load_start() {
   }
   metrics_ =
       std::make_unique<MetricsLog>(job_->is_writer() ? output_dir / "metrics.jsonl" : fs::path(),
-                                   state_.step, std::move(tensorboard));
+                                   state_.step, state_.evaluated_step, std::move(tensorboard));
   // Each process counts those of its own share; rank 0 lists them.
   skipped_ = job_->is_writer() ? std::make_unique<data::SkippedSamples>(
                                      config_.max_bad_samples, output_dir / "skipped_samples.jsonl",
@@ -155,12 +161,21 @@ void Trainer::open_pictures(at::Device device) {
 }
 
 // Once every picture's features came from the cache for a whole epoch, or were put there, the
-// vision tower is not needed any more.
+// vision tower is not needed any more. What the adapter's files hold of it stays, so that saving
+// never needs the base; pissa's base is another than the files'.
 void Trainer::release_tower() {
   const bool is_adapter = config_.method == "lora" || config_.method == "dora";
+  const bool is_files_base = trained_.lora.init_lora_weights != "pissa";
   const bool is_new_epoch = data_.plan->epoch_at(state_.step) >= 1;
-  if (!is_adapter || !is_new_epoch || !pictures_->has_cache() || pictures_->is_released()) return;
-  pictures_->release_tower(*trained_.model, [this] {
+  if (!is_adapter || !is_files_base || !is_new_epoch || !pictures_->has_cache() ||
+      pictures_->is_released()) {
+    return;
+  }
+  std::set<std::string> kept;
+  for (const AdapterTensor& tensor : adapter_tensors(trained_.model->module(), trained_.lora)) {
+    kept.insert(tensor.name);
+  }
+  pictures_->release_tower(*trained_.model, kept, [this] {
     return load_model(trained_.folder,
                       base_options(config_, trained_.lora, options_.runtime, device_));
   });
@@ -185,48 +200,62 @@ LoaderOptions Trainer::loader_options() const {
 }
 
 TrainResult Trainer::run() {
-  evaluate_start();
+  try {
+    return train();
+  } catch (const Interrupted&) {
+    return stop();
+  } catch (...) {
+    keep_learned();
+    throw;
+  }
+}
+
+TrainResult Trainer::train() {
+  const std::int64_t total = data_.plan->total_steps();
+  if (!evaluate_start()) return stop();
+  const bool was_cut = state_.step > state_.evaluated_step && is_evaluated(state_.step);
+  if (was_cut && !evaluate()) return stop();
   StepLoader loader(*data_.plan, data_.datasets, *trained_.processor, loader_options(),
                     state_.step);
-  const std::int64_t total = data_.plan->total_steps();
   std::optional<Progress> progress;
   if (job_->is_writer()) progress.emplace("steps", total, state_.step);
   StepLog log(state_, *metrics_, config_.logging_steps);
   trained_.model->module().train();
   while (state_.step < total && !state_.has_stopped_early) {
     release_tower();
-    const auto asked_at = std::chrono::steady_clock::now();
-    const StepData step = loader.next();
-    const std::chrono::duration<double> wait = std::chrono::steady_clock::now() - asked_at;
-    // What all processes must agree on before they begin the step.
-    const auto sums =
-        job_->sum({static_cast<double>(step.label_count), stop_requested() ? 1.0 : 0.0,
-                   static_cast<double>(step.token_count), static_cast<double>(step.slot_count)});
-    if (sums[1] > 0) {
-      save_checkpoint();
-      write_report();
-      log_info(concat("stopped at step ", state_.step, "; the same command goes on from here"));
-      return TrainResult::kInterrupted;
-    }
-    StepFigures figures{.learning_rate = schedule_.at(state_.step),
-                        .epoch = data_.plan->epoch_at(state_.step),
-                        .samples = step.sample_count,
-                        .tokens = static_cast<std::int64_t>(sums[2]),
-                        .slots = static_cast<std::int64_t>(sums[3]),
-                        .data_wait_s = wait.count()};
-    figures.loss = train_step(step, sums[0], figures.grad_norm);
-    ++state_.step;
-    const bool is_last = state_.step == total;
-    log.add(figures, is_last);
-    const bool eval_now = config_.eval_steps > 0 && state_.step % config_.eval_steps == 0;
-    const bool is_best = (eval_now || is_last) && evaluate();
-    const bool save_now = config_.save_steps > 0 && state_.step % config_.save_steps == 0;
-    const bool is_end = is_last || state_.has_stopped_early;
-    if (save_now || is_best || (is_end && saves_checkpoints())) save_checkpoint();
+    StepData step;
+    StepFigures figures;
+    double labels = 0;
+    if (!take_step(loader, step, figures, labels)) return stop();
+    figures.loss = train_step(step, labels, figures.grad_norm);
+    log.add(figures, state_.step == total);
+    if (!end_step()) return stop();
     if (progress) progress->update(state_.step, concat("loss ", figures.loss));
   }
-  finish();
-  return TrainResult::kFinished;
+  return finish();
+}
+
+bool Trainer::take_step(StepLoader& loader, StepData& data, StepFigures& figures, double& labels) {
+  const auto asked_at = std::chrono::steady_clock::now();
+  std::exception_ptr failure;
+  try {
+    data = loader.next();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  const std::chrono::duration<double> wait = std::chrono::steady_clock::now() - asked_at;
+  const auto sums = job_->sum(
+      {static_cast<double>(data.label_count), static_cast<double>(data.token_count),
+       static_cast<double>(data.slot_count), failure ? 1.0 : 0.0, stop_requested() ? 1.0 : 0.0});
+  if (sums[3] > 0) job_->fail_together(failure);
+  labels = sums[0];
+  figures = {.learning_rate = schedule_.at(state_.step),
+             .epoch = data_.plan->epoch_behind(state_.step + 1),
+             .samples = data.sample_count,
+             .tokens = static_cast<std::int64_t>(sums[1]),
+             .slots = static_cast<std::int64_t>(sums[2]),
+             .data_wait_s = wait.count()};
+  return sums[4] == 0;
 }
 
 double Trainer::train_step(const StepData& data, double labels, double& grad_norm) {
@@ -245,109 +274,15 @@ double Trainer::train_step(const StepData& data, double labels, double& grad_nor
   }
   job_->sum_gradients(optimizer_->parameters());
   loss = job_->sum({loss})[0];
-  if (!std::isfinite(loss)) {
-    throw Error({.what = "the loss is not finite",
-                 .where = concat("step ", state_.step + 1),
-                 .got = concat(loss),
-                 .hint = "try a lower learning_rate"});
-  }
+  check_number(loss, "loss");
   grad_norm = clip_grad_norm(optimizer_->parameters(), config_.max_grad_norm);
+  check_number(grad_norm, "norm of the gradients");
+  is_sound_ = false;
   optimizer_->step(schedule_.at(state_.step));
+  ++state_.step;
+  is_sound_ = true;
   optimizer_->zero_grad();
   return loss;
-}
-
-// The model before training, on the items that it will be compared on.
-void Trainer::evaluate_start() {
-  if (state_.step > 0 || !evaluator_ || config_.evaluation.eval_metrics.empty()) return;
-  const Evaluation made = evaluator_->evaluate(0);
-  metrics_->write(made.row);
-  if (job_->is_writer()) save_answers(before_path(config_.output_dir), made.answers);
-}
-
-bool Trainer::evaluate() {
-  if (!evaluator_) return false;
-  const Evaluation made = evaluator_->evaluate(state_.step);
-  metrics_->write(made.row);
-  if (job_->is_writer() && !made.answers.empty()) {
-    save_answers(answers_path(config_.output_dir), made.answers);
-  }
-  const std::string key = config_.evaluation.best_key();
-  const bool is_best = !key.empty() && take_evaluation(config_.evaluation, made.row[key], state_);
-  if (state_.has_stopped_early) {
-    log_info(
-        concat("stops at step ", state_.step, ": ", key, " was best at step ", state_.best_step));
-  }
-  write_report();
-  return is_best;
-}
-
-bool Trainer::saves_checkpoints() const {
-  return config_.save_steps > 0 || !config_.evaluation.best_key().empty();
-}
-
-void Trainer::save_checkpoint() {
-  if (!folder_) return;
-  const CheckpointWriter writer{
-      .output_dir = config_.output_dir,
-      .config = effective_config_,
-      .save_total_limit = config_.save_total_limit,
-      .save_result = [&](const fs::path& to) { save_trained_model(trained_, config_, to); },
-      .is_whole_model = !config_.trains_adapter(),
-      .inputs = to_text(folder_->inputs())};
-  writer.save(state_, *optimizer_);
-}
-
-void Trainer::finish() {
-  trained_.model->module().eval();
-  pictures_->restore_tower(*trained_.model);
-  const bool takes_best = config_.evaluation.load_best_model_at_end && state_.best_step >= 0 &&
-                          state_.best_step != state_.step;
-  if (takes_best) {
-    if (job_->is_writer()) {
-      load_trained_weights(checkpoint_path(config_.output_dir, state_.best_step), *optimizer_);
-    }
-    job_->broadcast(optimizer_->parameters());
-    result_step_ = state_.best_step;
-    log_info(concat("the result is that of step ", state_.best_step));
-    if (!config_.evaluation.eval_metrics.empty()) {
-      const auto answers = evaluator_->evaluate(state_.best_step).answers;
-      if (job_->is_writer()) save_answers(answers_path(config_.output_dir), answers);
-      trained_.model->module().eval();
-    }
-  }
-  if (!job_->is_writer()) return;
-  if (const double planned = planned_peak_mb(config_.output_dir, effective_config_); planned > 0) {
-    log_info(concat("peak memory: ", std::llround(peak_rss_mb()), " MB measured, ",
-                    std::llround(planned), " MB planned"));
-  }
-  save_trained_model(trained_, config_, config_.output_dir);
-  save_text(fs::path(config_.output_dir) / "README.md", make_model_card(load_record()));
-  write_report();
-}
-
-RunRecord Trainer::load_record() const {
-  RunRecord record = load_run_record(config_.output_dir, effective_config_);
-  record.result_step = result_step_;
-  return record;
-}
-
-void Trainer::write_report() const {
-  if (!job_->is_writer() || !config_.evaluation.reports_to("html")) return;
-  const auto pictures = [this](std::int64_t index) {
-    constexpr std::int64_t kLongestSide = 440;
-    std::vector<std::string> uris;
-    // Answers that were written by hand may be about anything.
-    if (!data_.eval_dataset || index < 0 || index >= data_.eval_dataset->size()) return uris;
-    for (const data::MediaRef& medium : data_.eval_dataset->at(index).media) {
-      if (medium.kind != data::MediaKind::kPicture) continue;
-      uris.push_back(data::make_thumbnail_uri(data::load_picture(medium), kLongestSide));
-    }
-    return uris;
-  };
-  save_text(fs::path(config_.output_dir) / "report.html",
-            make_report(load_record(),
-                        {.samples = config_.evaluation.report_samples, .pictures = pictures}));
 }
 
 }  // namespace vlm::train

@@ -29,6 +29,7 @@
 #include "train/report/run_record.h"
 #include "train/run/run_folder.h"
 #include "train/run/training_state.h"
+#include "train/step_log.h"
 #include "train/trained_model.h"
 #include "train/training_data.h"
 #include "vlm/nn/runtime.h"
@@ -60,17 +61,33 @@ class Trainer {
   void open_pictures(at::Device device);
   void release_tower();
   LoaderOptions loader_options() const;
-  void evaluate_start();
+  TrainResult train();
+  // The step's samples; false when all are to stop. What all processes must agree on before they
+  // begin the step goes into `figures` and `labels`.
+  bool take_step(StepLoader& loader, StepData& data, StepFigures& figures, double& labels);
   // One step on this process's batches, `labels` being those of all processes.
   // Returns the loss; the norm of the gradients goes into `grad_norm`.
   double train_step(const StepData& data, double labels, double& grad_norm);
-  // True when the step is the best so far.
+  // Checkpoint, result and evaluation where they are due; false: told to stop.
+  bool end_step();
+  bool is_evaluated(std::int64_t step) const;
+  // These two return false when told to stop.
+  bool evaluate_start();
   bool evaluate();
+  TrainResult stop();
+  // Saves what no checkpoint has yet, after an error.
+  void keep_learned();
   bool saves_checkpoints() const;
   void save_checkpoint();
-  void finish();
+  void save_result();
+  void check_number(double value, const char* name) const;
+  void check_finite(const NamedTensors& tensors);
+  std::string how_to_go_on(std::int64_t saved) const;
+  TrainResult finish();
+  bool take_best();
   RunRecord load_record() const;
   void write_report() const;
+  void update_report() const;
 
   TrainConfig config_;
   TrainOptions options_;
@@ -88,6 +105,10 @@ class Trainer {
   std::unique_ptr<data::SkippedSamples> skipped_;
   std::unique_ptr<Evaluator> evaluator_;  // null without eval_files
   TrainingState state_;
+  std::int64_t saved_step_ = 0;    // of the newest checkpoint
+  std::int64_t written_step_ = 0;  // whose weights lie in output_dir as the result
+  // The weights are those that state_.step left, and finite.
+  bool is_sound_ = true;
   std::optional<std::int64_t> result_step_;  // set at the end, when an earlier step was better
 };
 

@@ -7,6 +7,7 @@
 #include "data/sample_size.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/sha256.h"
+#include "vlm/core/stop_signal.h"
 
 namespace vlm::train {
 namespace {
@@ -29,6 +30,7 @@ std::vector<std::int64_t> number_pictures(const data::Dataset& dataset) {
   std::map<std::string, std::int64_t> numbers;
   std::vector<std::int64_t> groups;
   for (std::int64_t i = 0; i < dataset.size(); ++i) {
+    throw_if_stopped();
     std::string key;
     for (const data::MediaRef& medium : dataset.at(i).media) {
       key += concat(medium.bytes ? sha256_hex(*medium.bytes) : medium.name, "\n");

@@ -13,6 +13,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/core/progress.h"
+#include "vlm/core/stop_signal.h"
 
 namespace vlm::infer {
 namespace {

@@ -16,6 +16,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
+#include "vlm/core/stop_signal.h"
 
 namespace vlm::infer {
 namespace {

@@ -11,7 +11,7 @@
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
-#include "vlm/core/progress.h"
+#include "vlm/core/stop_signal.h"
 #include "vlm/io/file_digest.h"
 
 namespace vlm::infer {

@@ -268,7 +268,13 @@ TEST_CASE("bad samples are passed over up to the bound, each counted and told on
   CHECK_THROWS_WITH(
       more.add_bad("t:9", Error({.what = "bad"})),
       "too many bad samples: got 3, wanted at most max_bad_samples = 2 (the last one: "
-      "bad)");
+      "bad; a higher max_bad_samples lets the run go on)");
+  CHECK(more.bad_count() == 2);  // nor is it noted, so that it is met again
+  CHECK(SkippedSamples(2, file, true).bad_count() == 2);
+  CHECK_THROWS_WITH(SkippedSamples(1, file, true),
+                    file +
+                        ": the run has passed over more bad samples: got 2, wanted at most "
+                        "max_bad_samples = 1");
   CHECK(SkippedSamples(2, file, false).bad_count() == 0);
   SkippedSamples none;
   CHECK_THROWS_WITH(read_example(dataset, 1, processor(), {}, none), "t:1: broken");

@@ -68,10 +68,10 @@ TEST_CASE("killed at random moments, a run ends bit by bit as one that was not")
   WARN("killed " << kills << " times in " << runs << " runs");
 }
 
-TEST_CASE("Ctrl-C and SIGTERM save a checkpoint and exit with their own codes") {
+TEST_CASE("Ctrl-C, SIGTERM and SIGHUP save a checkpoint and exit with their own codes") {
   const ScratchFolder folder;
   write_questions(folder.path() / "data.jsonl");
-  for (const int signal : {SIGINT, SIGTERM}) {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     const std::string output = "stopped" + std::to_string(signal);
     const auto command =
         training_arguments(folder.path(), output, {"max_steps=100000", "save_steps=0"});
@@ -89,6 +89,78 @@ TEST_CASE("Ctrl-C and SIGTERM save a checkpoint and exit with their own codes") 
     CHECK(has_checkpoint);
     CHECK(fs::exists(folder.path() / output / "report.html"));
   }
+}
+
+// A run whose first evaluation takes long, at the moment when it has begun.
+TEST_CASE("a signal in an evaluation is obeyed within a batch, and the evaluation made later") {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    for (const bool answers : {false, true}) {
+      INFO("signal " << signal << ", answers " << answers);
+      const ScratchFolder folder;
+      write_questions(folder.path() / "data.jsonl");
+      write_questions(folder.path() / "eval.jsonl", answers ? 400 : 4000);
+      std::vector<std::string> settings = {"max_steps=2", "eval_steps=1", "save_steps=1",
+                                           "per_device_eval_batch_size=2",
+                                           "eval_files=[\"" + folder.at("eval.jsonl") + "\"]"};
+      if (answers) {
+        settings.insert(settings.end(), {"eval_metrics=[\"rouge_l\"]", "eval_max_samples=390",
+                                         "eval_max_new_tokens=1000"});
+      }
+      const auto command = training_arguments(folder.path(), "out", settings);
+      ChildProcess run(command, folder.at("log"));
+      const fs::path begun = folder.path() / "out" / (answers ? "metrics.jsonl" : "checkpoint-1");
+      while (!fs::exists(begun)) REQUIRE(run.is_running_after(milliseconds(5)));
+      REQUIRE(run.is_running_after(milliseconds(300)));
+      const auto asked = std::chrono::steady_clock::now();
+      run.kill(signal);
+      CHECK(run.wait() == 128 + signal);
+      CHECK(std::chrono::steady_clock::now() - asked < std::chrono::seconds(5));
+      CHECK_THAT(read_file(folder.at("log")), Contains("stopped"));
+    }
+  }
+}
+
+TEST_CASE("planning and looking through data end at a signal") {
+  const ScratchFolder folder;
+  write_questions(folder.path() / "data.jsonl", 100'000);
+  for (const char* command : {"plan", "inspect-data"}) {
+    INFO(command);
+    auto words = training_arguments(folder.path(), "out");
+    words[0] = command;
+    ChildProcess run(words, folder.at("log"));
+    REQUIRE(run.is_running_after(milliseconds(1000)));
+    const auto asked = std::chrono::steady_clock::now();
+    run.kill(SIGTERM);
+    CHECK(run.wait() == 128 + SIGTERM);
+    CHECK(std::chrono::steady_clock::now() - asked < std::chrono::seconds(5));
+  }
+}
+
+// The command of a run in `folder` as the shell takes it.
+std::string shell_command(const fs::path& folder, const std::vector<std::string>& settings) {
+  std::string command = "'" + std::string(VLM_BINARY) + "'";
+  for (const std::string& word : training_arguments(folder, "out", settings)) {
+    command += " '" + word + "'";
+  }
+  return command;
+}
+
+TEST_CASE("a run outlives its terminal under nohup, and whoever reads its messages") {
+  const ScratchFolder folder;
+  write_questions(folder.path() / "data.jsonl");
+  const std::string command = shell_command(folder.path(), {"max_steps=30"});
+  const ProgramResult hung_up = run_shell(
+      "nohup " + command +
+          " & child=$!; while [ ! -s out/metrics.jsonl ]; do sleep 0.01; done; kill -HUP $child; "
+          "wait $child",
+      folder.path());
+  INFO(hung_up.err);
+  CHECK(hung_up.code == 0);
+  CHECK(repeatable_metrics(folder.path() / "out").size() == 30);
+  const ProgramResult unread =
+      run_shell("set -o pipefail; " + command + " --restart 2>&1 | true", folder.path());
+  CHECK(unread.code == 0);
+  CHECK(repeatable_metrics(folder.path() / "out").size() == 30);
 }
 
 TEST_CASE("a damaged newest checkpoint is named, and the run goes on from the one before") {

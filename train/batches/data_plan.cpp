@@ -100,6 +100,13 @@ double DataPlan::epoch_at(std::int64_t step) const {
                                                 static_cast<double>(steps_per_epoch(place.stage));
 }
 
+double DataPlan::epoch_behind(std::int64_t steps) const {
+  if (steps == 0) return 0;
+  const Place last = find(steps - 1);
+  return static_cast<double>(last.epoch) + static_cast<double>(last.step_in_epoch + 1) /
+                                               static_cast<double>(steps_per_epoch(last.stage));
+}
+
 std::vector<std::int64_t> DataPlan::order_of(std::int64_t stage, std::int64_t epoch) const {
   const std::lock_guard lock(mutex_);
   if (stage != last_stage_ || epoch != last_epoch_) {

@@ -44,6 +44,8 @@ class DataPlan {
 
   // Passes over the stage's data before `step`, as a fraction.
   double epoch_at(std::int64_t step) const;
+  // Passes that the first `steps` steps have made, as a fraction: where a stage ends, its own.
+  double epoch_behind(std::int64_t steps) const;
 
  private:
   struct Place {

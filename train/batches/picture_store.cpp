@@ -9,9 +9,11 @@
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/concat.h"
+#include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
 #include "vlm/core/sha256.h"
+#include "vlm/io/tensor_digest.h"
 #include "vlm/models/picture_cache.h"
 
 namespace vlm::train {
@@ -25,6 +27,18 @@ at::Tensor in_order(const std::vector<at::Tensor>& features, const data::Batch& 
     placed.push_back(features[static_cast<std::size_t>(i)]);
   }
   return placed.size() == 1 ? placed[0] : at::cat(placed);
+}
+
+// The published weights that make picture features, by name. A base has these with and without
+// adapters.
+NamedTensors published_tower(const VisionLanguageModel& model, const std::set<std::string>& kept) {
+  std::set<std::string> of_tower;
+  for (const auto& [name, weight] : model.picture_weights()) of_tower.insert(name);
+  NamedTensors weights;
+  for (const auto& [name, weight] : model.weights()) {
+    if (of_tower.count(name) && !kept.count(name)) weights.emplace_back(name, weight);
+  }
+  return weights;
 }
 
 }  // namespace
@@ -180,22 +194,30 @@ void PictureStore::write_entries() {
   }
 }
 
-void PictureStore::release_tower(VisionLanguageModel& model, std::function<ModelPtr()> reload) {
+void PictureStore::release_tower(VisionLanguageModel& model, const std::set<std::string>& kept,
+                                 std::function<ModelPtr()> reload) {
   if (!cache_ || reload_ || is_needed_) return;
+  const NamedTensors weights = published_tower(model, kept);
+  released_ = digest_tensors(weights);
   std::int64_t bytes = 0;
-  for (const auto& [name, weight] : model.picture_weights()) {
+  for (const auto& [name, weight] : weights) {
     bytes += static_cast<std::int64_t>(weight.nbytes());
     at::Tensor(weight).set_data(at::empty({0}, weight.options()));
   }
   reload_ = std::move(reload);
+  kept_ = kept;
   log_debug(concat("the vision tower is released: ", bytes / 1'000'000, " MB"));
 }
 
 void PictureStore::restore_tower(VisionLanguageModel& model) {
   if (!reload_) return;
   const ModelPtr fresh = reload_();
-  const NamedTensors from = fresh->picture_weights(), to = model.picture_weights();
-  TORCH_CHECK(from.size() == to.size(), "the model changed its vision tower");
+  // The fresh model has no adapter, so names tell what belongs together.
+  const NamedTensors from = published_tower(*fresh, kept_), to = published_tower(model, kept_);
+  if (from.size() != to.size() || digest_tensors(from) != released_) {
+    throw Error({.what = "the base model's vision weights changed while the run was on",
+                 .hint = "put the files back, and the same command goes on"});
+  }
   for (std::size_t i = 0; i < to.size(); ++i) at::Tensor(to[i].second).set_data(from[i].second);
   reload_ = nullptr;
 }

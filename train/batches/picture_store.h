@@ -20,6 +20,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
@@ -46,11 +47,13 @@ class PictureStore : public data::PictureLookup {
   // Undefined when the batch has no pictures. Encodes what has no features, and keeps them.
   at::Tensor features_of(VisionLanguageModel& model, const data::Batch& batch);
 
-  // Lets the model's vision tower go, where features have come from the cache alone for a while;
-  // `reload` brings it back should a picture be missing after all, and then it stays: the cache
-  // doesn't hold them all. The weights are gone from memory, and named_parameters() has empty ones
-  // in their place.
-  void release_tower(VisionLanguageModel& model, std::function<ModelPtr()> reload);
+  // Lets the published weights of the model's vision tower go, but for those in `kept`, where
+  // features have come from the cache alone for a while; `reload` brings them back should a picture
+  // be missing after all, and then they stay: the cache doesn't hold all pictures. Weights that are
+  // gone are empty in named_parameters().
+  void release_tower(VisionLanguageModel& model, const std::set<std::string>& kept,
+                     std::function<ModelPtr()> reload);
+  // Throws Error when `reload` brings other weights than those that went.
   void restore_tower(VisionLanguageModel& model);
 
   bool has_cache() const { return cache_ != nullptr; }
@@ -67,6 +70,8 @@ class PictureStore : public data::PictureLookup {
   std::string settings_;
   std::int64_t encoded_ = 0;
   std::function<ModelPtr()> reload_;
+  std::set<std::string> kept_;
+  std::string released_;    // digest of what went
   bool is_needed_ = false;  // a picture was missing while the tower was released
 
   std::mutex mutex_;

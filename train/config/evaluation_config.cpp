@@ -60,20 +60,48 @@ void EvaluationConfig::check(bool has_eval_files) const {
                  .got = concat("'", target, "'"),
                  .wanted = "tensorboard, html"});
   }
-  require_at_least(eval_max_new_tokens, 1, "eval_max_new_tokens");
-  require_at_least(eval_max_samples, 0, "eval_max_samples");
-  require_at_least(early_stopping_patience, 0, "early_stopping_patience");
-  require_at_least(report_samples, 0, "report_samples");
-  require_at_least(ddp_bucket_cap_mb, 1, "ddp_bucket_cap_mb");
-  require_at_least(ddp_timeout, 1, "ddp_timeout");
-  if (!(early_stopping_threshold >= 0)) {
-    throw_out_of_range("early_stopping_threshold", concat(early_stopping_threshold), "at least 0");
+  require_count(eval_max_new_tokens, 1, kCountBound, "eval_max_new_tokens");
+  require_count(eval_max_samples, 0, kStepBound, "eval_max_samples");
+  require_count(early_stopping_patience, 0, kStepBound, "early_stopping_patience");
+  require_count(report_samples, 0, kStepBound, "report_samples");
+  require_count(ddp_bucket_cap_mb, 1, kCountBound, "ddp_bucket_cap_mb");
+  require_count(ddp_timeout, 1, 100 * kCountBound, "ddp_timeout");
+  require_between(early_stopping_threshold, 0, 1e9, "early_stopping_threshold");
+  if (early_stopping_threshold > 0 && early_stopping_patience == 0) {
+    throw Error({.what = "a threshold without early stopping",
+                 .where = "early_stopping_threshold",
+                 .wanted = "early_stopping_patience"});
   }
-  const bool asks = !eval_metrics.empty() || !best_key().empty();
+  if (greater_is_better && best_key().empty()) {
+    throw Error({.what = "nothing is compared",
+                 .where = "greater_is_better",
+                 .wanted = "metric_for_best_model"});
+  }
+  const char* asks = early_stopping_patience > 0      ? "early_stopping_patience"
+                     : load_best_model_at_end         ? "load_best_model_at_end"
+                     : !metric_for_best_model.empty() ? "metric_for_best_model"
+                     : !eval_metrics.empty()          ? "eval_metrics"
+                                                      : nullptr;
   if (asks && !has_eval_files) {
-    throw Error({.what = "no data to evaluate on",
-                 .where = eval_metrics.empty() ? "metric_for_best_model" : "eval_metrics",
-                 .wanted = "eval_files"});
+    throw Error({.what = "no data to evaluate on", .where = asks, .wanted = "eval_files"});
+  }
+}
+
+void EvaluationConfig::check_use(std::int64_t evaluations) const {
+  const std::string got = concat(evaluations, evaluations == 1 ? " evaluation" : " evaluations");
+  if (load_best_model_at_end && evaluations < 2) {
+    throw Error({.what = "there is nothing to choose from",
+                 .where = "load_best_model_at_end",
+                 .got = got,
+                 .wanted = "at least 2",
+                 .hint = "eval_steps says how often it is evaluated"});
+  }
+  if (early_stopping_patience > 0 && evaluations <= early_stopping_patience) {
+    throw Error({.what = "the run ends before it could be stopped early",
+                 .where = "early_stopping_patience",
+                 .got = got,
+                 .wanted = concat("more than ", early_stopping_patience),
+                 .hint = "eval_steps says how often it is evaluated"});
   }
 }
 

@@ -32,6 +32,8 @@ struct EvaluationConfig {
   Fields fields();
   // Throws Error naming the key. `has_eval_files`: whether there is anything to evaluate on.
   void check(bool has_eval_files) const;
+  // Throws Error for a key that has nothing to act on in a run of so many evaluations.
+  void check_use(std::int64_t evaluations) const;
 
   // The row's key that decides which step is best ("eval_loss", "eval_anls"); empty: none does.
   std::string best_key() const;

@@ -8,7 +8,10 @@ namespace vlm::train {
 
 [[noreturn]] void throw_out_of_range(const char* key, const std::string& got,
                                      const std::string& wanted);
-void require_at_least(std::int64_t value, std::int64_t least, const char* key);
+// Integers have an upper bound too, so that no product of two of them overflows.
+constexpr std::int64_t kCountBound = 1'000'000;  // of samples, threads, megabytes …
+constexpr std::int64_t kStepBound = 1'000'000'000'000;
+void require_count(std::int64_t value, std::int64_t least, std::int64_t most, const char* key);
 void require_between(double value, double least, double most, const char* key);
 
 }  // namespace vlm::train

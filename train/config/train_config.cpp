@@ -56,21 +56,26 @@ void check_data(const TrainConfig& config) {
 }
 
 void check_numbers(const TrainConfig& config) {
-  require_at_least(config.per_device_train_batch_size, 1, "per_device_train_batch_size");
-  require_at_least(config.per_device_eval_batch_size, 1, "per_device_eval_batch_size");
-  require_at_least(config.gradient_accumulation_steps, 1, "gradient_accumulation_steps");
-  require_at_least(config.max_length, 0, "max_length");
-  require_at_least(config.max_bad_samples, 0, "max_bad_samples");
-  require_at_least(config.max_tokens_per_batch, 1, "max_tokens_per_batch");
-  require_at_least(config.max_tiles_per_batch, 0, "max_tiles_per_batch");
-  require_at_least(config.dataloader_num_workers, 1, "dataloader_num_workers");
+  const auto count = require_count;
+  count(config.per_device_train_batch_size, 1, kCountBound, "per_device_train_batch_size");
+  count(config.per_device_eval_batch_size, 1, kCountBound, "per_device_eval_batch_size");
+  count(config.gradient_accumulation_steps, 1, kCountBound, "gradient_accumulation_steps");
+  count(config.max_length, 0, kStepBound, "max_length");
+  count(config.max_bad_samples, 0, kStepBound, "max_bad_samples");
+  count(config.max_tokens_per_batch, 1, kStepBound, "max_tokens_per_batch");
+  count(config.max_tiles_per_batch, 0, kStepBound, "max_tiles_per_batch");
+  count(config.dataloader_num_workers, 1, 1024, "dataloader_num_workers");
   require_between(config.memory_gb, 0, 1e6, "memory_gb");
   require_between(config.feature_cache_gb, 0, 1e6, "feature_cache_gb");
-  require_at_least(config.warmup_steps, 0, "warmup_steps");
-  require_at_least(config.logging_steps, 1, "logging_steps");
-  require_at_least(config.eval_steps, 0, "eval_steps");
-  require_at_least(config.save_steps, 0, "save_steps");
-  require_at_least(config.save_total_limit, 1, "save_total_limit");
+  count(config.warmup_steps, 0, kStepBound, "warmup_steps");
+  count(config.logging_steps, 1, kStepBound, "logging_steps");
+  count(config.eval_steps, 0, kStepBound, "eval_steps");
+  count(config.save_steps, 0, kStepBound, "save_steps");
+  count(config.save_total_limit, 1, kStepBound, "save_total_limit");
+  if (!(config.lora_alpha > 0 && config.lora_alpha <= kCountBound)) {
+    throw_out_of_range("lora_alpha", concat(config.lora_alpha),
+                       concat("more than 0, at most ", kCountBound));
+  }
   require_between(config.learning_rate, 0, 1e3, "learning_rate");
   require_between(config.weight_decay, 0, 1e3, "weight_decay");
   require_between(config.adam_beta1, 0, 1 - 1e-9, "adam_beta1");
@@ -78,12 +83,18 @@ void check_numbers(const TrainConfig& config) {
   require_between(config.adam_epsilon, 0, 1, "adam_epsilon");
   require_between(config.max_grad_norm, 0, 1e9, "max_grad_norm");
   require_between(config.warmup_ratio, 0, 1, "warmup_ratio");
-  if (config.max_steps < 0 && !(config.num_train_epochs > 0)) {
-    throw_out_of_range("num_train_epochs", concat(config.num_train_epochs), "more than 0");
+  if (config.max_steps == 0 || config.max_steps < -1 || config.max_steps > kStepBound) {
+    throw_out_of_range("max_steps", concat(config.max_steps),
+                       concat("1 to ", kStepBound, ", or -1 for num_train_epochs"));
+  }
+  if (!(config.num_train_epochs > 0 && config.num_train_epochs <= kCountBound)) {
+    throw_out_of_range("num_train_epochs", concat(config.num_train_epochs),
+                       concat("more than 0, at most ", kCountBound));
   }
   if (config.eval_steps > 0 && config.eval_files.empty()) {
     throw Error({.what = "eval_steps without eval_files", .where = "eval_steps"});
   }
+  if (config.eval_steps == 0) config.evaluation.check_use(1);
 }
 
 void refuse(bool is_wrong, const char* key, const std::string& what, const std::string& got) {
@@ -190,6 +201,7 @@ void ScheduleOptions::check(const std::string& schedule) const {
     throw Error({.what = "warmup_stable_decay needs the length of its decay",
                  .where = where + "num_decay_steps"});
   }
+  require_count(num_decay_steps.value_or(1), 1, kStepBound, "lr_scheduler_kwargs.num_decay_steps");
   if (num_cycles) require_between(*num_cycles, 1e-9, 1e6, "lr_scheduler_kwargs.num_cycles");
   if (min_lr_ratio) require_between(*min_lr_ratio, 0, 1, "lr_scheduler_kwargs.min_lr_ratio");
 }
@@ -231,6 +243,7 @@ std::vector<Stage> TrainConfig::parse_stages() const {
     if (stage.train_files.empty() || stage.steps < 1) {
       throw Error({.what = "a stage needs train_files and steps", .where = where});
     }
+    require_count(stage.steps, 1, kStepBound, "stages.steps");
     parsed.push_back(stage);
   }
   return parsed;

@@ -8,10 +8,12 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "data/media/video_clip.h"
 #include "data/sample.h"
+#include "vlm/core/error.h"
 #include "vlm/models/model.h"
 #include "vlm/models/processor.h"
 
@@ -21,13 +23,15 @@ struct AnswerRequest {
   ModelPtr model;  // in evaluation mode, with its adapters
   std::shared_ptr<const Processor> processor;
   std::filesystem::path folder;       // of the base: its generation settings
-  std::vector<data::Sample> prompts;  // conversations that end with the question
+  std::vector<data::Sample> prompts;  // conversations that end with the question; few enough to be
+                                      // answered together
   std::int64_t max_new_tokens = 64;
-  std::int64_t batch_size = 1;  // answered together
   data::VideoSampling video = {};
 };
 
-// Greedy answers without surrounding white space, one a prompt. Throws Error naming the sample.
-using AnswerFunction = std::function<std::vector<std::string>(const AnswerRequest&)>;
+// One a prompt: the greedy answer without surrounding white space, or why that sample has none.
+// Throws Interrupted when told to stop.
+using AnswerFunction =
+    std::function<std::vector<std::variant<std::string, Error>>(const AnswerRequest&)>;
 
 }  // namespace vlm::train

@@ -3,10 +3,13 @@
 #include <torch/nn/module.h>
 
 #include <algorithm>
+#include <exception>
 #include <nlohmann/json.hpp>
 
+#include "data/preview.h"
 #include "train/evaluation/evaluation.h"
 #include "vlm/core/error.h"
+#include "vlm/core/stop_signal.h"
 
 namespace vlm::train {
 namespace {
@@ -19,9 +22,20 @@ std::vector<std::int64_t> choose_items(std::int64_t size, std::int64_t count) {
   return indices;
 }
 
+std::int64_t divide_up(std::int64_t count, std::int64_t by) {
+  return (count + by - 1) / by;
+}
+
 }  // namespace
 
 Evaluator::Evaluator(const EvaluatorParts& parts) : parts_(parts) {
+  std::exception_ptr failure;
+  try {
+    check_samples();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  if (parts_.job.sum({failure ? 1.0 : 0.0})[0] > 0) parts_.job.fail_together(failure);
   const EvaluationConfig& config = parts_.config.evaluation;
   if (config.eval_metrics.empty()) return;
   TORCH_CHECK(parts_.answer, "metrics of answers need someone who answers");
@@ -34,12 +48,42 @@ Evaluator::Evaluator(const EvaluatorParts& parts) : parts_(parts) {
   }
 }
 
-Evaluation Evaluator::evaluate(std::int64_t step) const {
-  Evaluation made;
+// The samples of this rank's share of the loss.
+void Evaluator::check_samples() const {
+  using Problem = data::Preview::Problem;
+  const data::EncodeOptions encode = encode_options();
+  const std::int64_t size = parts_.config.per_device_eval_batch_size;
+  data::MediaTexts texts(*parts_.trained.processor, encode.video);
+  for (std::int64_t i = 0; i < parts_.dataset.size(); ++i) {
+    throw_if_stopped();
+    const std::string where = parts_.dataset.where(i);
+    if (i / size % parts_.job.size() != parts_.job.rank() || parts_.skipped.contains(where)) {
+      continue;
+    }
+    const data::Preview found =
+        data::preview_sample(parts_.dataset, i, *parts_.trained.processor, encode, texts);
+    if (found.problem == Problem::kNone) continue;
+    const bool is_passed_over =
+        found.problem == Problem::kTooLong && encode.length_policy == data::LengthPolicy::kSkip;
+    const Error error({.what = found.reason});
+    if (is_passed_over) {
+      parts_.skipped.add_long(where, error);
+    } else {
+      parts_.skipped.add_bad(where, error);
+    }
+  }
+}
+
+std::optional<Evaluation> Evaluator::evaluate(std::int64_t step) const {
   parts_.trained.model->module().eval();
+  Evaluation made;
+  const std::optional<double> loss = mean_loss();
+  if (!loss) return std::nullopt;
+  auto answers = answer_all();
+  if (!answers) return std::nullopt;
   made.row["step"] = step;
-  made.row["eval_loss"] = mean_loss();
-  made.answers = answer_all();
+  made.row["eval_loss"] = *loss;
+  made.answers = std::move(*answers);
   for (const std::string& metric : parts_.config.evaluation.eval_metrics) {
     made.row["eval_" + metric] = score_answers(metric, made.answers).value;
   }
@@ -47,24 +91,90 @@ Evaluation Evaluator::evaluate(std::int64_t step) const {
   return made;
 }
 
-double Evaluator::mean_loss() const {
+// Does the work 0 … count − 1 on all ranks in step, so that a stop or a failure on one of them ends
+// it on all. False: stopped.
+bool Evaluator::in_rounds(std::int64_t count, const std::function<void(std::int64_t)>& work) const {
+  for (std::int64_t round = 0; round < count; ++round) {
+    std::exception_ptr failure;
+    bool stops = stop_requested();
+    try {
+      if (!stops) work(round);
+    } catch (const Interrupted&) {
+      stops = true;
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    const auto sums = parts_.job.sum({stops ? 1.0 : 0.0, failure ? 1.0 : 0.0});
+    if (sums[1] > 0) parts_.job.fail_together(failure);
+    if (sums[0] > 0) return false;
+  }
+  return true;
+}
+
+data::EncodeOptions Evaluator::encode_options() const {
   data::EncodeOptions encode = parts_.config.encode_options();
   encode.augmentation = {};
-  const LossSum own =
-      evaluate_loss(*parts_.trained.model, *parts_.trained.processor, parts_.dataset,
-                    {.batch_size = parts_.config.per_device_eval_batch_size,
-                     .encode = encode,
-                     .skipped = &parts_.skipped,
-                     .pictures = &parts_.pictures,
-                     .rank = parts_.job.rank(),
-                     .ranks = parts_.job.size()});
+  if (parts_.pictures.has_cache()) encode.lookup = &parts_.pictures;
+  return encode;
+}
+
+// A batch of all ranks' batches; empty behind the last one.
+std::vector<data::Example> Evaluator::read_batch(std::int64_t number) const {
+  const data::EncodeOptions encode = encode_options();
+  const std::int64_t size = parts_.config.per_device_eval_batch_size;
+  const std::int64_t end = std::min((number + 1) * size, parts_.dataset.size());
+  std::vector<data::Example> examples;
+  for (std::int64_t i = number * size; i < end; ++i) {
+    throw_if_stopped();
+    auto example =
+        data::try_example(parts_.dataset, i, *parts_.trained.processor, encode, parts_.skipped);
+    if (example) examples.push_back(std::move(*example));
+  }
+  return examples;
+}
+
+std::optional<double> Evaluator::mean_loss() const {
+  const std::int64_t ranks = parts_.job.size();
+  const std::int64_t rounds =
+      divide_up(parts_.dataset.size(), parts_.config.per_device_eval_batch_size * ranks);
+  LossSum own;
+  const bool is_done = in_rounds(rounds, [&](std::int64_t round) {
+    add_loss(*parts_.trained.model, read_batch(round * ranks + parts_.job.rank()), parts_.pictures,
+             own);
+  });
+  if (!is_done) return std::nullopt;
   const auto sums = parts_.job.sum({own.loss, static_cast<double>(own.labels)});
   if (sums[1] == 0) throw Error({.what = "every sample is skipped", .where = "eval_files"});
   return sums[0] / sums[1];
 }
 
-std::vector<HeldOutAnswer> Evaluator::answer_all() const {
-  if (items_.empty()) return {};
+std::optional<std::vector<HeldOutAnswer>> Evaluator::answer_all() const {
+  if (items_.empty() && parts_.config.evaluation.eval_metrics.empty()) {
+    return std::vector<HeldOutAnswer>();
+  }
+  const std::int64_t ranks = parts_.job.size();
+  const std::int64_t rounds =
+      divide_up(std::ssize(items_), parts_.config.per_device_eval_batch_size * ranks);
+  std::vector<Json> own;  // texts, null for samples that have none
+  const bool is_done = in_rounds(rounds, [&](std::int64_t round) { answer_batch(round, own); });
+  if (!is_done) return std::nullopt;
+  std::vector<Json> of_ranks;
+  for (const std::string& text : parts_.job.gather(Json(own).dump())) {
+    of_ranks.push_back(Json::parse(text));
+  }
+  std::vector<HeldOutAnswer> answers;
+  for (std::size_t i = 0; i < items_.size(); ++i) {
+    const Json& text = of_ranks[i % of_ranks.size()].at(i / of_ranks.size());
+    if (text.is_null()) continue;
+    answers.push_back(items_[i]);
+    answers.back().answer = text;
+  }
+  if (answers.empty()) throw Error({.what = "every sample is skipped", .where = "eval_files"});
+  return answers;
+}
+
+// Of this rank's items, every so many-th of all, the batch `number`.
+void Evaluator::answer_batch(std::int64_t number, std::vector<Json>& answers) const {
   parts_.pictures.restore_tower(*parts_.trained.model);  // generating needs it
   // The request shares the processor without owning it.
   AnswerRequest request{
@@ -72,25 +182,33 @@ std::vector<HeldOutAnswer> Evaluator::answer_all() const {
       .processor = {std::shared_ptr<const Processor>(), parts_.trained.processor.get()},
       .folder = parts_.trained.folder,
       .max_new_tokens = parts_.config.evaluation.eval_max_new_tokens,
-      .batch_size = parts_.config.per_device_eval_batch_size,
       .video = parts_.config.encode_options().video};
-  const auto rank = static_cast<std::size_t>(parts_.job.rank());
-  const auto ranks = static_cast<std::size_t>(parts_.job.size());
-  for (std::size_t i = rank; i < items_.size(); i += ranks) {
-    data::Sample prompt = parts_.dataset.at(items_[i].index);
-    prompt.messages.pop_back();
-    request.prompts.push_back(std::move(prompt));
+  std::vector<std::size_t> places;  // of the prompts' answers
+  const std::int64_t size = parts_.config.per_device_eval_batch_size;
+  for (std::int64_t k = number * size; k < (number + 1) * size; ++k) {
+    const std::int64_t i = k * parts_.job.size() + parts_.job.rank();
+    if (i >= std::ssize(items_)) break;
+    const HeldOutAnswer& item = items_[static_cast<std::size_t>(i)];
+    answers.emplace_back();
+    if (parts_.skipped.contains(item.where)) continue;
+    try {
+      data::Sample prompt = parts_.dataset.at(item.index);
+      prompt.messages.pop_back();
+      request.prompts.push_back(std::move(prompt));
+      places.push_back(answers.size() - 1);
+    } catch (const Error& error) {
+      parts_.skipped.add_bad(item.where, error);
+    }
   }
-  const OrderedJson own = parts_.answer(request);
-  std::vector<Json> of_ranks;
-  for (const std::string& text : parts_.job.gather(own.dump())) {
-    of_ranks.push_back(Json::parse(text));
+  if (request.prompts.empty()) return;
+  const auto made = parts_.answer(request);
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    if (const Error* error = std::get_if<Error>(&made[i])) {
+      parts_.skipped.add_bad(request.prompts[i].where, *error);
+    } else {
+      answers[places[i]] = std::get<std::string>(made[i]);
+    }
   }
-  std::vector<HeldOutAnswer> answers = items_;
-  for (std::size_t i = 0; i < answers.size(); ++i) {
-    answers[i].answer = of_ranks[i % ranks].at(i / ranks);
-  }
-  return answers;
 }
 
 }  // namespace vlm::train

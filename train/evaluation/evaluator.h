@@ -3,11 +3,14 @@
 //   eval_files ─► every rank takes its share ─► loss and answers of all ─► a row of metrics.jsonl
 //
 // Reads the model as it is; what is generated is greedy, so an evaluation at the same step gives
-// the same row.
+// the same row. Samples that can't be used are looked for before the first step, and are passed
+// over as training passes over its own.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <optional>
 #include <vector>
 
 #include "data/dataset.h"
@@ -40,16 +43,22 @@ struct Evaluation {
 
 class Evaluator {
  public:
-  // With metrics, samples that don't end with an answer count as bad.
+  // Reads every sample once. Throws Error when more are bad than may be; with metrics, those that
+  // don't end with an answer are bad.
   explicit Evaluator(const EvaluatorParts& parts);
 
-  // Called by all ranks together, which get the same. The model is in training mode before and
-  // after.
-  Evaluation evaluate(std::int64_t step) const;
+  // Called by all ranks together, which get the same; nothing when one of them was told to stop.
+  // The model is in training mode before and after.
+  std::optional<Evaluation> evaluate(std::int64_t step) const;
 
  private:
-  double mean_loss() const;
-  std::vector<HeldOutAnswer> answer_all() const;
+  bool in_rounds(std::int64_t count, const std::function<void(std::int64_t)>& work) const;
+  void check_samples() const;
+  data::EncodeOptions encode_options() const;
+  std::vector<data::Example> read_batch(std::int64_t number) const;
+  std::optional<double> mean_loss() const;
+  std::optional<std::vector<HeldOutAnswer>> answer_all() const;
+  void answer_batch(std::int64_t number, std::vector<Json>& answers) const;
 
   EvaluatorParts parts_;
   std::vector<HeldOutAnswer> items_;  // without answers

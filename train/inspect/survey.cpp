@@ -10,6 +10,7 @@
 
 #include "data/preview.h"
 #include "vlm/core/progress.h"
+#include "vlm/core/stop_signal.h"
 
 namespace vlm::train {
 namespace {

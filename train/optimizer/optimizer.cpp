@@ -9,6 +9,9 @@
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
+#include <cmath>
+#include <compare>
+#include <limits>
 #include <map>
 
 #include "vlm/core/concat.h"
@@ -17,8 +20,12 @@
 namespace vlm::train {
 namespace {
 
-// Parameters that share their decay and their rate, as the fused kernels take them.
-using GroupKey = std::pair<double, double>;  // weight decay, factor of the rate
+// Parameters that share their decay, their rate and their dtype, as the fused kernels take them.
+struct GroupKey {
+  double weight_decay = 0, rate_factor = 1;
+  at::ScalarType dtype = at::kFloat;
+  auto operator<=>(const GroupKey&) const = default;
+};
 
 struct Group {
   std::vector<at::Tensor> parameters, grads, exp_avg, exp_avg_sq, steps;
@@ -28,10 +35,18 @@ struct Group {
 Group& join_group(std::map<GroupKey, Group>& groups, const NamedTensors::value_type& item,
                   double weight_decay, double rate_factor) {
   const auto& [name, parameter] = item;
-  Group& group = groups[{has_weight_decay(name) ? weight_decay : 0, rate_factor}];
+  Group& group = groups[{.weight_decay = has_weight_decay(name) ? weight_decay : 0,
+                         .rate_factor = rate_factor,
+                         .dtype = parameter.scalar_type()}];
   group.parameters.push_back(parameter);
   group.grads.push_back(parameter.grad());
   return group;
+}
+
+// Numbers of tensors of several dtypes in one.
+std::vector<at::Tensor> to_wide(std::vector<at::Tensor> numbers) {
+  for (at::Tensor& number : numbers) number = number.to(at::kFloat);
+  return numbers;
 }
 
 NamedTensors zeros_beside(const NamedTensors& parameters, const std::string& prefix) {
@@ -90,8 +105,8 @@ void AdamW::step(double learning_rate) {
   });
   for (auto& [key, group] : groups) {
     at::_fused_adamw_(group.parameters, group.grads, group.exp_avg, group.exp_avg_sq, {},
-                      group.steps, learning_rate * key.second, options_.beta1, options_.beta2,
-                      key.first, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+                      group.steps, learning_rate * key.rate_factor, options_.beta1, options_.beta2,
+                      key.weight_decay, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
   }
 }
 
@@ -116,8 +131,9 @@ void Sgd::step(double learning_rate) {
   });
   for (auto& [key, group] : groups) {
     // Zeros in the buffers make the first step what torch's is, so no step is told apart.
-    at::_fused_sgd_(group.parameters, group.grads, group.exp_avg, key.first, options_.momentum,
-                    learning_rate * key.second, /*dampening=*/0, /*nesterov=*/false,
+    at::_fused_sgd_(group.parameters, group.grads, group.exp_avg, key.weight_decay,
+                    options_.momentum, learning_rate * key.rate_factor, /*dampening=*/0,
+                    /*nesterov=*/false,
                     /*maximize=*/false, /*is_first_step=*/false);
   }
 }
@@ -144,11 +160,31 @@ double clip_grad_norm(const NamedTensors& parameters, double max_norm) {
     if (parameter.grad().defined()) grads.push_back(parameter.grad());
   }
   if (grads.empty()) return 0;
-  const double norm = at::stack(at::_foreach_norm(grads)).norm().item<double>();
+  const double norm = at::stack(to_wide(at::_foreach_norm(grads))).norm().item<double>();
+  if (!std::isfinite(norm)) return norm;
   // torch.nn.utils.clip_grad_norm_ adds the same small number.
   const double factor = max_norm / (norm + 1e-6);
   if (max_norm > 0 && factor < 1) at::_foreach_mul_(grads, factor);
   return norm;
+}
+
+std::string find_not_finite(const NamedTensors& tensors) {
+  const c10::NoGradGuard no_grad;
+  std::vector<at::Tensor> values;
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : tensors) {
+    if (!at::isFloatingType(tensor.scalar_type()) || tensor.numel() == 0) continue;
+    values.push_back(tensor);
+    names.push_back(name);
+  }
+  if (values.empty()) return "";
+  // The largest size of each: infinite or NaN where one of its values is.
+  const at::Tensor sizes =
+      at::stack(to_wide(at::_foreach_norm(values, std::numeric_limits<double>::infinity()))).cpu();
+  for (std::int64_t i = 0; i < sizes.numel(); ++i) {
+    if (!std::isfinite(sizes[i].item<double>())) return names[static_cast<std::size_t>(i)];
+  }
+  return "";
 }
 
 bool has_weight_decay(const std::string& parameter_name) {

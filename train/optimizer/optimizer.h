@@ -115,8 +115,11 @@ std::unique_ptr<Optimizer> make_optimizer(const NamedTensors& parameters,
                                           const std::vector<double>& rate_factors);
 
 // Norm over all gradients, which are scaled down in place when it exceeds `max_norm` (0: never).
-// Returns the norm before.
+// Returns the norm before; where that is not finite, they are left alone.
 double clip_grad_norm(const NamedTensors& parameters, double max_norm);
+
+// The first tensor with a value that is not finite; empty: all are.
+std::string find_not_finite(const NamedTensors& tensors);
 
 // False for biases and norms.
 bool has_weight_decay(const std::string& parameter_name);

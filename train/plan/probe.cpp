@@ -11,6 +11,7 @@
 #include "train/batches/picture_store.h"
 #include "train/loss.h"
 #include "train/plan/memory_meter.h"
+#include "vlm/core/stop_signal.h"
 
 namespace vlm::train {
 namespace {
@@ -37,6 +38,7 @@ struct Pass {
 };
 
 Pass run_pass(VisionLanguageModel& model, const Optimizer& optimizer, const data::Batch& batch) {
+  throw_if_stopped();
   for (const auto& [name, parameter] : optimizer.parameters()) {
     parameter.mutable_grad() = at::Tensor();
   }
@@ -64,6 +66,7 @@ void probe_tiles(VisionLanguageModel& model, std::int64_t side, StepCost& cost) 
   cost.keeps_tiles = trains_pictures(model);
   const c10::AutoGradMode recording(cost.keeps_tiles);
   for (int turn = 0; turn < 2; ++turn) {  // the first is cold
+    throw_if_stopped();
     const auto start = Clock::now();
     const MemoryMeter meter;
     const at::Tensor features = model.encode_images(tile, {});

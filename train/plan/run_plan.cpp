@@ -23,6 +23,7 @@
 #include "vlm/core/log.h"
 #include "vlm/core/progress.h"
 #include "vlm/core/sha256.h"
+#include "vlm/core/stop_signal.h"
 #include "vlm/io/hub/hub_pull.h"
 #include "vlm/models/picture_cache.h"
 #include "vlm/models/registry.h"
@@ -67,6 +68,7 @@ Layout lay_out(const TrainingData& data, const Processor& processor, const Train
   const std::int64_t stride = std::max<std::int64_t>((total + kMostSteps - 1) / kMostSteps, 1);
   double steps = 0;
   for (std::int64_t step = 0; step < total; step += stride, ++steps) {
+    throw_if_stopped();
     const StepPlan plan = data.plan->at(step);
     const auto stage = static_cast<std::size_t>(plan.stage);
     std::vector<StepSample> samples;

@@ -141,10 +141,16 @@ Fields TrainingState::fields() {
   return {{"step", &step},
           {"loss_since_log", &loss_since_log},
           {"steps_since_log", &steps_since_log},
+          {"samples_since_log", &samples_since_log},
+          {"tokens_since_log", &tokens_since_log},
+          {"slots_since_log", &slots_since_log},
+          {"data_wait_since_log", &data_wait_since_log},
+          {"seconds_since_log", &seconds_since_log},
           {"samples_per_step", &samples_per_step},
           {"processes", &processes},
           {"total_steps", &total_steps},
           {"seconds", &seconds},
+          {"evaluated_step", &evaluated_step},
           {"best_step", &best_step},
           {"best_value", &best_value},
           {"evaluations_without_gain", &evaluations_without_gain},
@@ -160,7 +166,7 @@ void CheckpointWriter::save(const TrainingState& state, const Optimizer& optimiz
   const fs::path temporary = output_dir / (kSaving + place.filename().string());
   if (fs::exists(place)) {
     // The same step of the same run. Putting another in its place would leave a moment without.
-    if (find_damage(place).empty()) return;
+    if (find_damage(place).empty()) return update(state);
     remove_checkpoint(place);
   }
   try {
@@ -179,6 +185,17 @@ void CheckpointWriter::save(const TrainingState& state, const Optimizer& optimiz
                  .hint = kept.empty() ? "there is none yet to go on from"
                                       : "the same command goes on from " + kept.back().string()});
   }
+  remove_old(state.best_step);
+}
+
+void CheckpointWriter::update(const TrainingState& state) const {
+  const fs::path path = checkpoint_path(output_dir, state.step) / kStateFile;
+  OrderedJson json = load_ordered_json(path);
+  TrainingState copy = state;
+  json.update(write_fields(copy.fields()));
+  json["config"] = config;
+  save_text(path, json.dump(2) + "\n");
+  sync_to_disk(path);
   remove_old(state.best_step);
 }
 

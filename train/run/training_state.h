@@ -29,13 +29,17 @@ namespace vlm::train {
 
 // What goes on besides weights and optimizer.
 struct TrainingState {
-  std::int64_t step = 0;      // optimizer steps done
-  double loss_since_log = 0;  // sum of the losses of the steps since the last row of metrics
+  std::int64_t step = 0;  // optimizer steps done
+  // Sums over the steps since the last row of metrics.
+  double loss_since_log = 0;
   std::int64_t steps_since_log = 0;
+  std::int64_t samples_since_log = 0, tokens_since_log = 0, slots_since_log = 0;
+  double data_wait_since_log = 0, seconds_since_log = 0;
   std::int64_t samples_per_step = 0;  // over all processes
   std::int64_t processes = 1;         // that the step was made by
   std::int64_t total_steps = 0;       // that the run was to have; 0: not known
   double seconds = 0;                 // of training, over all parts of the run
+  std::int64_t evaluated_step = 0;    // the last one that was evaluated
 
   // Of metric_for_best_model; −1: no evaluation yet.
   std::int64_t best_step = -1;
@@ -56,9 +60,12 @@ struct CheckpointWriter {
   std::string inputs = {};      // text of inputs.json; empty: none
 
   // Writes checkpoint-<step> and removes the oldest beyond the limit, but never the best. Where a
-  // whole checkpoint of this step is there already, it stays. Throws Error naming the last good
-  // checkpoint when the disk is full; nothing of the failed one is left.
+  // whole checkpoint of this step is there already, its tensors stay and the state is replaced.
+  // Throws Error naming the last good checkpoint when the disk is full; nothing of the failed one
+  // is left.
   void save(const TrainingState& state, const Optimizer& optimizer) const;
+  // Replaces the state of checkpoint-<step>, which is whole.
+  void update(const TrainingState& state) const;
 
  private:
   void write(const std::filesystem::path& folder, const TrainingState& state,

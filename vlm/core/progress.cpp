@@ -2,22 +2,12 @@
 
 #include <unistd.h>
 
-#include <atomic>
-#include <csignal>
+#include <algorithm>
 #include <cstdio>
 
 #include "vlm/core/concat.h"
 
 namespace vlm {
-namespace {
-
-std::atomic<int> g_signal{0};  // that asked to stop
-
-void on_signal(int signal) {
-  if (g_signal.exchange(signal) != 0) ::_exit(128 + signal);
-}
-
-}  // namespace
 
 Progress::Progress(std::string unit, std::int64_t total, std::int64_t done)
     : unit_(std::move(unit)),
@@ -70,22 +60,6 @@ std::string format_duration(double seconds) {
     std::snprintf(text, sizeof text, "%lld:%02lld", whole / 60, whole % 60);
   }
   return text;
-}
-
-bool stop_requested() {
-  return g_signal.load() != 0;
-}
-
-int stop_exit_code() {
-  const int signal = g_signal.load();
-  return 128 + (signal == 0 ? SIGTERM : signal);
-}
-
-void watch_for_stop() {
-  struct sigaction action = {};
-  action.sa_handler = on_signal;
-  ::sigaction(SIGINT, &action, nullptr);
-  ::sigaction(SIGTERM, &action, nullptr);
 }
 
 }  // namespace vlm

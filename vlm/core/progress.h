@@ -35,14 +35,4 @@ class Progress {
 // "1:02:03", "2:03", "0:05"
 std::string format_duration(double seconds);
 
-// True after Ctrl-C or SIGTERM; long loops look at it between items and stop cleanly.
-bool stop_requested();
-
-// What a program that stopped so returns, as shells count: 130 after Ctrl-C, 143 after SIGTERM, or
-// when another process of its job was told to stop.
-int stop_exit_code();
-
-// Installs the handlers; a second Ctrl-C ends the program at once. Called by main.cpp.
-void watch_for_stop();
-
 }  // namespace vlm

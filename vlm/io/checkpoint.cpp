@@ -7,6 +7,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
+#include "vlm/core/stop_signal.h"
 #include "vlm/io/convert.h"
 
 namespace vlm {
@@ -56,6 +57,7 @@ void fill_all(const std::map<std::string, at::Tensor>& parameters,
   for (const auto& [name, key] : key_of) {
     const at::Tensor& parameter = parameters.at(name);
     const at::Tensor value = checkpoint.tensor(key);
+    if (rules.take) throw_if_stopped();  // storing in few bits takes time, mapping none
     if (rules.take && rules.take(name, value)) {
       drop_pages(value);
       continue;

@@ -1,5 +1,6 @@
 #include "vlm/nn/packed_attention.h"
 
+#include <ATen/OpMathType.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
 #include <ATen/ops/arange.h>
@@ -72,7 +73,9 @@ class CpuAttention : public torch::autograd::Function<CpuAttention> {
     // In memory [B, T, H, D], as the next projection reads it.
     at::Tensor out =
         at::empty({q.size(0), q.size(2), q.size(1), q.size(3)}, q.options()).transpose(1, 2);
-    at::Tensor sums = at::empty({q.size(0), q.size(1), q.size(2)}, q.options());
+    // The logarithms of the sums are wide whatever the queries are.
+    at::Tensor sums = at::empty({q.size(0), q.size(1), q.size(2)},
+                                q.options().dtype(at::toOpMathType(q.scalar_type())));
     for (const Segment& segment : holder->segments) {
       const auto [part, sum] = at::_scaled_dot_product_flash_attention_for_cpu(
           q.narrow(2, segment.begin, segment.length), repeat_heads(seen_by(segment, k), groups),

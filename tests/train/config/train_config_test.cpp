@@ -65,6 +65,60 @@ TEST_CASE("values that can't work are refused by key") {
                     Contains("stages[0]: a stage needs train_files and steps"));
 }
 
+// The overrides that `load` takes although they are absurd.
+std::vector<std::string> taken(const Fields& fields, const std::string& prefix) {
+  std::vector<std::string> names;
+  const auto try_out = [&](const std::string& name, const std::vector<const char*>& values) {
+    for (const char* value : values) {
+      try {
+        load(R"(, "eval_files": ["e"], "eval_steps": 1, "optim": "sgd")", {name + "=" + value});
+        names.push_back(name + "=" + value);
+      } catch (const Error& error) {
+        CHECK_THAT(error.what(), Contains(name.substr(name.rfind('.') + 1)));
+      }
+    }
+  };
+  for (const Field& field : fields) {
+    const std::string name = prefix + field.name;
+    const auto is = [&](auto* type) {
+      return std::holds_alternative<decltype(type)>(field.target);
+    };
+    if (is(static_cast<std::int64_t*>(nullptr)) ||
+        is(static_cast<std::optional<std::int64_t>*>(nullptr))) {
+      try_out(name, {"-5", "9223372036854775807"});
+    } else if (is(static_cast<double*>(nullptr)) ||
+               is(static_cast<std::optional<double>*>(nullptr))) {
+      try_out(name, {"-5", "1e300"});
+    } else if (const auto* nested = std::get_if<Fields*>(&field.target)) {
+      for (const std::string& inner : taken(**nested, name + ".")) names.push_back(inner);
+    }
+  }
+  return names;
+}
+
+TEST_CASE("every number has bounds on both sides, but the seed") {
+  TrainConfig config;
+  CHECK(taken(config.fields(), "") ==
+        std::vector<std::string>{"seed=-5", "seed=9223372036854775807"});
+  CHECK_THROWS_WITH(load("", {"max_steps=-5"}),
+                    Contains("max_steps: value out of range: got -5, wanted 1 to 1000000000000, or "
+                             "-1 for num_train_epochs"));
+  CHECK_THROWS_WITH(load("", {"max_steps=0"}), Contains("max_steps: value out of range: got 0"));
+  CHECK(load("", {"max_steps=-1"}).max_steps == -1);
+  CHECK_THROWS_WITH(load("", {"train_files=[]",
+                              R"(stages=[{"train_files": ["a"], "steps": 9000000000000000000}])"}),
+                    Contains("stages.steps: value out of range"));
+}
+
+TEST_CASE("what has nothing to act on is refused where the config tells") {
+  const std::string files = R"(, "eval_files": ["e.jsonl"])";
+  CHECK_THROWS_WITH(load(files + R"(, "load_best_model_at_end": true)"),
+                    Contains("load_best_model_at_end: there is nothing to choose from"));
+  CHECK_THROWS_WITH(load(files + R"(, "early_stopping_patience": 1)"),
+                    Contains("early_stopping_patience: the run ends before it could be stopped"));
+  CHECK_NOTHROW(load(files + R"(, "early_stopping_patience": 1, "eval_steps": 5)"));
+}
+
 TEST_CASE("options that would have no effect, or can't have one, are refused by key") {
   CHECK_THROWS_WITH(load(R"(, "init_lora_weights": "olora")"),
                     Contains("init_lora_weights: value not allowed: got olora, wanted true"));

@@ -78,11 +78,34 @@ TEST_CASE("keys of evaluation that can't work are refused by name") {
   CHECK_THROWS_WITH(check({.eval_max_new_tokens = 0}),
                     "eval_max_new_tokens: value out of range: got 0, wanted at least 1");
   CHECK_THROWS_WITH(check({.early_stopping_threshold = -1}),
-                    "early_stopping_threshold: value out of range: got -1, wanted at least 0");
+                    Contains("early_stopping_threshold: value out of range: got -1, wanted 0 to"));
+  CHECK_THROWS_WITH(check({.early_stopping_threshold = 0.1}),
+                    "early_stopping_threshold: a threshold without early stopping: wanted "
+                    "early_stopping_patience");
+  CHECK_THROWS_WITH(check({.greater_is_better = true}),
+                    "greater_is_better: nothing is compared: wanted metric_for_best_model");
   CHECK_THROWS_WITH((EvaluationConfig{.eval_metrics = {"anls"}}.check(false)),
                     "eval_metrics: no data to evaluate on: wanted eval_files");
   CHECK_THROWS_WITH((EvaluationConfig{.early_stopping_patience = 2}.check(false)),
+                    "early_stopping_patience: no data to evaluate on: wanted eval_files");
+  CHECK_THROWS_WITH((EvaluationConfig{.load_best_model_at_end = true}.check(false)),
+                    "load_best_model_at_end: no data to evaluate on: wanted eval_files");
+  CHECK_THROWS_WITH((EvaluationConfig{.metric_for_best_model = "loss"}.check(false)),
                     "metric_for_best_model: no data to evaluate on: wanted eval_files");
+}
+
+TEST_CASE("early stopping and the choice of the best need evaluations to act on") {
+  const EvaluationConfig best{.load_best_model_at_end = true};
+  CHECK_NOTHROW(best.check_use(2));
+  CHECK_THROWS_WITH(best.check_use(1),
+                    "load_best_model_at_end: there is nothing to choose from: got 1 evaluation, "
+                    "wanted at least 2 (eval_steps says how often it is evaluated)");
+  const EvaluationConfig patient{.early_stopping_patience = 3};
+  CHECK_NOTHROW(patient.check_use(4));
+  CHECK_THROWS_WITH(patient.check_use(3),
+                    "early_stopping_patience: the run ends before it could be stopped early: got 3 "
+                    "evaluations, wanted more than 3 (eval_steps says how often it is evaluated)");
+  CHECK_NOTHROW(EvaluationConfig{}.check_use(0));
 }
 
 }  // namespace

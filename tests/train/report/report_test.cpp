@@ -78,12 +78,12 @@ TEST_CASE("metrics keep the rows before a checkpoint byte for byte") {
   const ScratchFolder folder;
   const auto path = folder.path() / "metrics.jsonl";
   save_text(path, "{\"step\":1,\"loss\":0.10}\n{\"step\": 2}\n{\"step\":3}\n{\"step\":2,\"lo");
-  MetricsLog log(path, 2);
+  MetricsLog log(path, 2, 1);
   log.write({{"step", 3}, {"loss", 1.5}});
   CHECK(load_text(path) ==
         "{\"step\":1,\"loss\":0.10}\n{\"step\": 2}\n{\"step\":3,\"loss\":1.5}\n");
   CHECK(read_metrics(path).size() == 3);
-  MetricsLog nowhere("", 0);
+  MetricsLog nowhere("", 0, 0);
   nowhere.write({{"step", 1}});
 }
 

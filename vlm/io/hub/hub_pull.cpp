@@ -16,6 +16,7 @@
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
 #include "vlm/core/progress.h"
+#include "vlm/core/stop_signal.h"
 #include "vlm/io/hub/hub_blob.h"
 #include "vlm/io/hub/hub_cache.h"
 #include "vlm/io/hub/hub_client.h"
