@@ -3,8 +3,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
-#include <iostream>
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -13,6 +12,8 @@
 #include "train/inspect/inspect_data.h"
 #include "train/plan/run_plan.h"
 #include "train/trainer.h"
+#include "vlm/core/bounds.h"
+#include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
@@ -38,14 +39,14 @@ struct ConfigChoice {
 };
 
 void add_config_options(CLI::App& command, ConfigChoice& choice, const std::string& meaning) {
-  command.add_option("config", choice.file, meaning)->required();
+  command.add_option("config", choice.file, meaning)->required()->check(not_empty());
   command.add_option("--set", choice.overrides, "Override a key of the config")
       ->type_name("KEY=VALUE");
   command
       .add_option("--max-bad-samples", choice.max_bad_samples,
                   "Samples that may be passed over because they can't be used (default: the "
                   "config's max_bad_samples)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
 }
 
 struct FinetuneOptions {
@@ -55,7 +56,9 @@ struct FinetuneOptions {
 
 int run_finetune(const FinetuneOptions& options, const RuntimeOptions& runtime,
                  const AnswerFunction& answer) {
-  if (find_job_place().rank > 0) set_log_level(LogLevel::kWarning);  // rank 0 tells what all do
+  if (find_job_place().rank > 0) {  // rank 0 tells what all do
+    set_log_level(std::max(log_level(), LogLevel::kWarning));
+  }
   TrainConfig config = options.config.load();
   const std::string output_dir = config.output_dir;
   Trainer trainer(std::move(config),
@@ -77,9 +80,12 @@ int run_plan(const PlanCommand& options, const RuntimeOptions& runtime) {
   const RunPlan plan =
       make_plan(std::move(config), {.runtime = runtime, .memory_gb = options.memory_gb});
   const OrderedJson json = plan.to_json();
-  std::cout << (options.format == "json" ? json.dump() + "\n" : plan.to_text()) << std::flush;
+  print_result(options.format == "json" ? json.dump() + "\n" : plan.to_text());
   save_plan(plan, output_dir);
-  return plan.fits() ? 0 : 1;
+  if (plan.fits()) return 0;
+  log_error(concat("the run doesn't fit: its peak is ", plan.peak_mb / 1000,
+                   " GB, --memory-gb is ", plan.memory_gb));
+  return 1;
 }
 
 struct InspectDataOptions {
@@ -95,7 +101,7 @@ int run_inspect_data(const InspectDataOptions& options, const RuntimeOptions& ru
                                                  .threads = runtime.threads,
                                                  .uses_color = ::isatty(STDOUT_FILENO) != 0,
                                                  .makes_page = !options.html.empty()});
-  std::fwrite(found.text.data(), 1, found.text.size(), stdout);
+  print_result(found.text);
   if (!options.html.empty()) {
     save_text(options.html, found.page);
     log_info("wrote " + options.html);
@@ -124,7 +130,8 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
       std::filesystem::equivalent(folder, options.output)) {
     throw Error({.what = "the merged model would overwrite its base", .where = "--output"});
   }
-  prepare_runtime(runtime);
+  // Products and sums of weights: no GPU has a part in it.
+  prepare_runtime({.device = "cpu", .dtype = runtime.dtype, .threads = runtime.threads});
   // Weights keep the dtype they are stored in unless another is asked for.
   const std::string dtype = runtime.dtype == "auto" ? "stored" : runtime.dtype;
   const ModelPtr model = load_model(folder, {.dtype = dtype});
@@ -158,11 +165,12 @@ std::function<int()> add_plan(CLI::App& app, const RuntimeOptions& runtime) {
       ->add_option("--memory-gb", options->memory_gb,
                    "What the run may take; where it is less than the peak, what to change is said "
                    "and the exit code is 1 (0: no bound)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str();
-  command->add_option("--format", options->format, "What is printed")
-      ->check(CLI::IsMember({"text", "json"}))
-      ->capture_default_str();
+  CLI::Option* format = command->add_option("--format", options->format, "What is printed")
+                            ->check(CLI::IsMember({"text", "json"}))
+                            ->capture_default_str();
+  command->add_flag("--json{json}", options->format, "The same as --format json")->excludes(format);
   return [options, &runtime] { return run_plan(*options, runtime); };
 }
 
@@ -175,9 +183,10 @@ std::function<int()> add_inspect_data(CLI::App& app, const RuntimeOptions& runti
   command
       ->add_option("-n,--samples", options->samples,
                    "Samples shown token by token, the first that the run would take")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str();
-  command->add_option("--html", options->html, "Write a page with the pictures, too");
+  command->add_option("--html", options->html, "Write a page with the pictures, too")
+      ->check(not_empty());
   return [options, &runtime] { return run_inspect_data(*options, runtime); };
 }
 
@@ -188,10 +197,15 @@ std::function<int()> add_merge(CLI::App& app, const RuntimeOptions& runtime) {
   command
       ->add_option("--model", options->model,
                    "Model folder, or org/name (in the Hugging Face cache, or pulled into it)")
-      ->required();
-  command->add_option("--adapter", options->adapter,
-                      "PEFT adapter folder; none: only the dtype changes");
-  command->add_option("--output", options->output, "Folder for the merged checkpoint")->required();
+      ->required()
+      ->check(not_empty());
+  command
+      ->add_option("--adapter", options->adapter,
+                   "PEFT adapter folder; none: only the dtype changes")
+      ->check(not_empty());
+  command->add_option("--output", options->output, "Folder for the merged checkpoint")
+      ->required()
+      ->check(not_empty());
   return [options, &runtime] { return run_merge(*options, runtime); };
 }
 

@@ -6,6 +6,7 @@
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "data/metrics/metric.h"
 #include "infer/batch/batch_runner.h"
@@ -17,6 +18,7 @@
 #include "infer/media/media_flags.h"
 #include "infer/media/seen_video.h"
 #include "infer/session.h"
+#include "vlm/core/bounds.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
@@ -34,7 +36,7 @@ struct BatchCommandOptions {
   std::vector<std::string> paths;
   std::vector<std::string> questions;
   std::string questions_file;
-  std::string prompt;  // caption's; empty: the rows' own, or the default
+  std::optional<std::string> prompt;  // caption's; none: the rows' own, or the default
   std::string system;
   std::string output_format, order = "input", shard;
   GenerationFlags generation{.max_new_tokens = 64};
@@ -79,7 +81,7 @@ ItemListOptions list_options(const BatchCommandOptions& options, const EntrySour
   ItemListOptions list{.system = options.system, .reserved = reserved_columns()};
   if (!source.shows_videos()) return list;
   if (options.by_segment) {
-    list.media_columns = {"duration_s"};
+    list.media_columns = {"duration_s", "damaged_frames"};
     list.reserved.emplace_back("segments");
   } else {
     list.media_columns = video_column_names(options.video.given.drop_duplicates);
@@ -99,7 +101,7 @@ OrderedJson describe_run(const std::string& command, const ItemList& items,
     run["--adapter"] = identify_folder(options.choice.adapter, options.choice.adapter);
   }
   run["--dtype"] = runtime.dtype;
-  run["--prompt"] = options.prompt;
+  run["--prompt"] = options.prompt ? OrderedJson(*options.prompt) : OrderedJson(nullptr);
   OrderedJson questions = OrderedJson::array();
   for (const Question& question : load_questions(options.questions, options.questions_file)) {
     questions.push_back({question.id, question.text});
@@ -139,6 +141,12 @@ int answer_items(const std::string& command, const ItemList& items,
   const auto model = find_or_pull_model(options.choice.model);
   const RowFormat format(parse_output_format(options.output_format, log_options.output),
                          items.columns(), make_report(options, load_generation_options(model)));
+  if (!options.by_segment) options.generation.check_score_is_used();
+  if (options.batch.sink.overwrites_text && format.format() != OutputFormat::kTxt) {
+    throw Error({.what = "there are no .txt files to overwrite",
+                 .where = "--overwrite",
+                 .hint = "it goes with --output-format txt"});
+  }
   log_options.preamble = format.preamble();
   log_options.header = {.items = items.items(),
                         .shard_items = count_items(items, shard),
@@ -170,7 +178,7 @@ int answer_items(const std::string& command, const ItemList& items,
                   log.rows(), " of ", log.header().shard_items, " are there, ", log.errors(),
                   " with an error", is_done ? "" : "; stopped, run again to go on"));
   if (!is_done) return stop_exit_code();
-  return log.errors() > 0 ? 3 : 0;
+  return log.errors() > 0 || items.has_left_out() ? 3 : 0;
 }
 
 struct EvaluateOptions {
@@ -197,7 +205,7 @@ int run_caption(const BatchCommandOptions& options, const RuntimeOptions& runtim
   list.prompt = kCaptionPrompt;
   list.shows_question = source->asks();
   // A prompt that was given replaces the rows' own; the default doesn't.
-  if (!options.prompt.empty()) list.questions = {{.id = "1", .text = options.prompt}};
+  if (options.prompt) list.questions = {{.id = "1", .text = *options.prompt}};
   return answer_items("caption", ItemList(std::move(source), list), options, runtime);
 }
 
@@ -236,12 +244,15 @@ void add_batch_options(CLI::App& command, BatchCommandOptions& options) {
   command
       .add_option("--model", options.choice.model,
                   "Model folder, or org/name (in the Hugging Face cache, or pulled into it)")
-      ->required();
-  command.add_option("--adapter", options.choice.adapter, "PEFT adapter folder (default: none)");
+      ->required()
+      ->check(not_empty());
+  command.add_option("--adapter", options.choice.adapter, "PEFT adapter folder (default: none)")
+      ->check(not_empty());
   command
       .add_option("--output", options.log.output,
                   "File for the rows; FILE.journal beside it knows which are done")
       ->required()
+      ->check(not_empty())
       ->check([](const std::string& file) {
         return file == "-" ? std::string("rows need a file: their journal lies beside it")
                            : std::string();
@@ -251,9 +262,11 @@ void add_batch_options(CLI::App& command, BatchCommandOptions& options) {
                   "Rows in the order of the input, or of completion (a little sooner on the disk)")
       ->check(CLI::IsMember({"input", "completion"}))
       ->capture_default_str();
-  command.add_option("--shard", options.shard,
-                     "i/n: only part i, from 0 to n-1, into OUTPUT.shard-i-of-n (default: by the "
-                     "variables of torchrun and Slurm)");
+  command
+      .add_option("--shard", options.shard,
+                  "i/n: only part i, from 0 to n-1, into OUTPUT.shard-i-of-n (default: by the "
+                  "variables of torchrun and Slurm)")
+      ->check(not_empty());
   auto* restart = command.add_flag("--restart", options.log.restart,
                                    "Delete the rows that are there and begin anew");
   command
@@ -268,12 +281,12 @@ void add_batch_options(CLI::App& command, BatchCommandOptions& options) {
   command
       .add_option("--batch-size", options.batch.batch_size,
                   "Pictures or videos answered together, with all their questions")
-      ->check(CLI::Range(1, 4096))
+      ->check(between(1, 4096))
       ->capture_default_str();
   command
       .add_option("--workers", options.batch.workers,
                   "Threads that read pictures ahead, or videos decoded ahead")
-      ->check(CLI::Range(1, 256))
+      ->check(between(1, 256))
       ->capture_default_str();
 }
 
@@ -286,7 +299,8 @@ CLI::App* add_media_command(CLI::App& app, const char* name, const char* descrip
                    files +
                        ", folders (searched recursively), quoted globs (** too), .jsonl files, "
                        ".tar shards, or - for a list of paths on stdin")
-      ->required();
+      ->required()
+      ->check(not_empty());
   add_batch_options(*command, options);
   command->add_option("--system", options.system, "System message (default: none)");
   command
@@ -307,7 +321,8 @@ std::function<int()> add_evaluate(CLI::App& app, const RuntimeOptions& runtime) 
   CLI::App* command = app.add_subcommand(
       "evaluate", "Answer a data set's questions and print the share answered exactly");
   command->add_option("data", options->paths, "Data files and picture folders, as for finetune")
-      ->required();
+      ->required()
+      ->check(not_empty());
   add_batch_options(*command, *options);
   command
       ->add_option("--text-column", folder->text_column,
@@ -342,8 +357,10 @@ void add_question_options(CLI::App& command, BatchCommandOptions& options) {
                   "Question put to every file, in place of the rows' own; may be repeated; "
                   "{path}, {name}, {stem} and columns are filled in")
       ->allow_extra_args(false);
-  command.add_option("--questions", options.questions_file,
-                     "JSONL file of further questions: {\"id\": …, \"question\": …} a line");
+  command
+      .add_option("--questions", options.questions_file,
+                  "JSONL file of further questions: {\"id\": …, \"question\": …} a line")
+      ->check(not_empty());
 }
 
 std::function<int()> add_vqa(CLI::App& app, const RuntimeOptions& runtime) {
@@ -365,8 +382,9 @@ std::function<int()> add_video(CLI::App& app, const RuntimeOptions& runtime) {
   auto* ground = command->add_flag(
       "--ground", options->by_segment,
       "Ask about each segment by itself, and rank the segments by how likely the answer is");
+  options->generation.exclude_all(*command, ground);
   command->add_option("--segment-s", options->segment_s, "--ground: length of a segment in seconds")
-      ->check(CLI::PositiveNumber)
+      ->check(above(0))
       ->capture_default_str()
       ->needs(ground);
   command
@@ -382,11 +400,13 @@ std::function<int()> add_gather(CLI::App& app) {
   auto options = std::make_shared<GatherOptions>();
   CLI::App* command =
       app.add_subcommand("gather", "Join the outputs of shards, in the order of the input");
-  command->add_option("output", options->output, "What --output was for every shard")->required();
+  command->add_option("output", options->output, "What --output was for every shard")
+      ->required()
+      ->check(not_empty());
   command
       ->add_option("--shards", options->shards,
                    "How many there are (default: what their names say)")
-      ->check(CLI::PositiveNumber);
+      ->check(above(0));
   command->add_flag("--partial", options->allows_partial,
                     "Write what is there although rows are missing");
   return [options] { return run_gather(*options); };

@@ -1,10 +1,11 @@
 #include "infer/commands/pull_command.h"
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <memory>
 #include <string>
 
+#include "vlm/core/bounds.h"
+#include "vlm/core/log.h"
 #include "vlm/io/hub/hub_pull.h"
 
 namespace vlm::infer {
@@ -13,10 +14,11 @@ std::function<int()> add_pull(CLI::App& app) {
   auto model = std::make_shared<std::string>();
   CLI::App* command =
       app.add_subcommand("pull", "Fetch a model into the Hugging Face cache and print its folder");
-  command->add_option("model", *model, "org/name, or org/name@revision")->required();
+  command->add_option("model", *model, "org/name, or org/name@revision")
+      ->required()
+      ->check(not_empty());
   return [model] {
-    const std::string folder = pull_model(*model, hub_options()).string();
-    std::printf("%s\n", folder.c_str());
+    print_result(pull_model(*model, hub_options()).string() + "\n");
     return 0;
   };
 }
