@@ -36,9 +36,12 @@ target_link_libraries(vlm_library PRIVATE ${libraries})
 get_target_property(torch_libraries LibTorch::LibTorch INTERFACE_LINK_LIBRARIES)
 list(GET torch_libraries 0 torch_library)
 get_filename_component(VLM_BUILT_WITH_LIBTORCH ${torch_library} DIRECTORY)
-# Where the build found LibTorch, or beside the program when someone puts it there.
-set_target_properties(vlm PROPERTIES
-                      INSTALL_RPATH "\$ORIGIN/../${CMAKE_INSTALL_LIBDIR};${VLM_BUILT_WITH_LIBTORCH}")
+# Where the build found LibTorch, or beside the program when someone puts it there. The program is built with what it is
+# installed with: for a change CMake would leave room, and that is filled with empty entries, which mean the folder that
+# someone stands in.
+cmake_path(ABSOLUTE_PATH CMAKE_INSTALL_LIBDIR BASE_DIRECTORY "\$ORIGIN/.." OUTPUT_VARIABLE beside_program)
+set_target_properties(vlm PROPERTIES INSTALL_RPATH "${beside_program};${VLM_BUILT_WITH_LIBTORCH}"
+                                     BUILD_WITH_INSTALL_RPATH ON)
 
 set(package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/vlm)
 install(TARGETS vlm RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})

@@ -1,5 +1,6 @@
 #include "infer/generation_options.h"
 
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/concat.h"
@@ -75,7 +76,7 @@ std::vector<std::int64_t> config_ids(const Json& config, const char* key,
 }
 
 // Settings of GenerationConfig that would change answers, with the values that change nothing.
-void warn_about_unsupported(const Json& json, const std::string& where) {
+void warn_about_unsupported(const Json& json, bool samples, const std::string& where) {
   const std::vector<std::pair<const char*, Json>> neutral = {
       {"assistant_early_exit", nullptr},
       {"begin_suppress_tokens", nullptr},
@@ -84,25 +85,62 @@ void warn_about_unsupported(const Json& json, const std::string& where) {
       {"dola_layers", nullptr},
       {"encoder_no_repeat_ngram_size", 0},
       {"encoder_repetition_penalty", 1.0},
-      {"epsilon_cutoff", 0.0},
-      {"eta_cutoff", 0.0},
       {"exponential_decay_length_penalty", nullptr},
       {"force_words_ids", nullptr},
       {"forced_bos_token_id", nullptr},
       {"forced_eos_token_id", nullptr},
-      {"guidance_scale", nullptr},
+      {"guidance_scale", 1},
       {"max_time", nullptr},
       {"min_length", 0},
       {"num_beam_groups", 1},
       {"penalty_alpha", nullptr},
+      {"renormalize_logits", false},
       {"sequence_bias", nullptr},
       {"suppress_tokens", nullptr},
-      {"top_h", nullptr},
+      {"token_healing", false},
       {"watermarking_config", nullptr}};
-  for (const auto& [key, value] : neutral) {
-    if (!json.contains(key) || json[key].is_null() || json[key] == value) continue;
-    log_warning(concat(where, ": ", key, " is not supported: answers are made without it"));
+  const std::vector<std::pair<const char*, Json>> neutral_in_sampling = {
+      {"epsilon_cutoff", 0.0}, {"eta_cutoff", 0.0}, {"top_h", nullptr}};
+  const auto warn = [&](const auto& settings) {
+    for (const auto& [key, value] : settings) {
+      if (!json.contains(key) || json[key].is_null() || json[key] == value) continue;
+      log_warning_once(concat(where, ": ", key, " is not supported: answers are made without it"));
+    }
+  };
+  warn(neutral);
+  if (samples) warn(neutral_in_sampling);
+}
+
+// What a file says of sampling, and where that is of use.
+bool is_usable(const std::string& key, const Json& value) {
+  if (value.is_null()) return true;
+  if (!value.is_number()) return false;
+  const double number = value.get<double>();
+  if (key == "top_k") return number >= 0;
+  if (key == "min_p") return number >= 0 && number <= 1;
+  return key == "top_p" ? number >= 0 : number > 0;
+}
+
+// As transformers treats what it doesn't refuse: a filter that would let everything pass is none,
+// and what sampling would need is looked at for sampling alone.
+void accept_what_changes_nothing(Json& json, GenerationOptions& options, const std::string& where) {
+  Json& samples = json["do_sample"];
+  if (samples.is_number()) samples = samples != 0;
+  for (const char* key : {"no_repeat_ngram_size", "min_new_tokens"}) {
+    if (json.contains(key) && json[key].is_number() && json[key] < 0) json[key] = 0;
   }
+  for (const char* key : {"top_p", "typical_p"}) {
+    if (json.contains(key) && json[key].is_number() && json[key] > 1) json[key] = 1.0;
+  }
+  if (json.value("num_return_sequences", Json()) == 0) json["num_return_sequences"] = 1;
+  for (const char* key : {"temperature", "top_k", "top_p", "typical_p", "min_p"}) {
+    if (samples == true || !json.contains(key) || is_usable(key, json[key])) continue;
+    options.unusable.push_back(concat(where, ": ", key, " is ", json[key].dump(),
+                                      ": sampling goes on as if it weren't set"));
+    json.erase(key);
+  }
+  // The likeliest token alone.
+  if (json.value("top_p", Json()) == 0) json["top_p"] = std::numeric_limits<double>::min();
 }
 
 void check(bool is_right, const std::string& where, const char* what, const std::string& got,
@@ -144,6 +182,9 @@ void GenerationOptions::validate(const std::string& where) const {
   for (const auto& word : bad_words_ids) {
     check(!word.empty(), where, "bad_words_ids", "an empty list", "ids");
   }
+  for (const std::string& setting : unusable) {
+    if (do_sample) log_warning_once(setting);
+  }
   const bool can_return =
       num_beams > 1 ? num_return_sequences <= num_beams : do_sample || num_return_sequences == 1;
   if (!can_return) {
@@ -164,7 +205,8 @@ GenerationOptions load_generation_options(const std::filesystem::path& folder) {
     return options;
   }
   const std::string where = path.string();
-  const Json json = load_json(path);
+  Json json = load_json(path);
+  if (json.is_object()) accept_what_changes_nothing(json, options, where);
   const Fields fields = {{"max_new_tokens", &options.max_new_tokens},
                          {"min_new_tokens", &options.min_new_tokens},
                          {"do_sample", &options.do_sample},
@@ -184,7 +226,7 @@ GenerationOptions load_generation_options(const std::filesystem::path& folder) {
   options.bad_words_ids = read_id_lists(json, "bad_words_ids", where);
   options.early_stopping = read_early_stopping(json, where);
   options.validate(where);
-  warn_about_unsupported(json, where);
+  warn_about_unsupported(json, options.do_sample, where);
   return options;
 }
 

@@ -154,6 +154,7 @@ struct SeenVideo {
   double duration_s = 0;                // of the file
   std::vector<double> frame_times_s;    // of the frames that were shown
   std::int64_t dropped_duplicates = 0;  // with VideoOptions::drop_duplicates
+  std::int64_t damaged_frames = 0;      // left out, or shown although the decoder complained
 };
 
 struct Answer {

@@ -24,7 +24,7 @@ ALLOWED = {
     "data": ["vlm"],
     "train": ["data", "vlm"],
     "infer": ["data", "vlm"],
-    "main.cpp": ["train", "infer", "vlm/core"],  # and vlm/nn/runtime.h through the commands
+    "main.cpp": ["train", "infer", "vlm/core", "vlm/io"],  # and vlm/nn/runtime.h through the commands
     "tests/support": ["vlm"],
     "tests/fuzz": ["vlm", "data"],
 }

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -14,6 +15,8 @@
 #include "train/plan/run_plan.h"
 #include "train/run/run_folder.h"
 #include "train/trainer.h"
+#include "vlm/core/bounds.h"
+#include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
@@ -41,14 +44,14 @@ struct ConfigChoice {
 };
 
 void add_config_options(CLI::App& command, ConfigChoice& choice, const std::string& meaning) {
-  command.add_option("config", choice.file, meaning)->required();
+  command.add_option("config", choice.file, meaning)->required()->check(not_empty());
   command.add_option("--set", choice.overrides, "Override a key of the config")
       ->type_name("KEY=VALUE");
   command
       .add_option("--max-bad-samples", choice.max_bad_samples,
                   "Samples that may be passed over because they can't be used (default: the "
                   "config's max_bad_samples)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
 }
 
 struct FinetuneOptions {
@@ -58,7 +61,9 @@ struct FinetuneOptions {
 
 int run_finetune(const FinetuneOptions& options, const RuntimeOptions& runtime,
                  const AnswerFunction& answer) {
-  if (find_job_place().rank > 0) set_log_level(LogLevel::kWarning);  // rank 0 tells what all do
+  if (find_job_place().rank > 0) {  // rank 0 tells what all do
+    set_log_level(std::max(log_level(), LogLevel::kWarning));
+  }
   std::signal(SIGPIPE, SIG_IGN);  // that nobody reads its messages any more ends no training
   TrainConfig config = options.config.load();
   const std::string output_dir = config.output_dir;
@@ -144,7 +149,8 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
   for (const auto& path : read_by_merge(folder, options.adapter)) {
     check_is_kept(path, options.output, others);
   }
-  prepare_runtime(runtime);
+  // Products and sums of weights: no GPU has a part in it.
+  prepare_runtime({.device = "cpu", .dtype = runtime.dtype, .threads = runtime.threads});
   // Weights keep the dtype they are stored in unless another is asked for.
   const std::string dtype = runtime.dtype == "auto" ? "stored" : runtime.dtype;
   const ModelPtr model = load_model(folder, {.dtype = dtype});
@@ -181,11 +187,12 @@ std::function<int()> add_plan(CLI::App& app, const RuntimeOptions& runtime) {
       ->add_option("--memory-gb", options->memory_gb,
                    "What the run may take; where it is less than the peak, what to change is said "
                    "and the exit code is 1 (0: no bound)")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str();
-  command->add_option("--format", options->format, "What is printed")
-      ->check(CLI::IsMember({"text", "json"}))
-      ->capture_default_str();
+  CLI::Option* format = command->add_option("--format", options->format, "What is printed")
+                            ->check(CLI::IsMember({"text", "json"}))
+                            ->capture_default_str();
+  command->add_flag("--json{json}", options->format, "The same as --format json")->excludes(format);
   return [options, &runtime] { return run_plan(*options, runtime); };
 }
 
@@ -198,9 +205,10 @@ std::function<int()> add_inspect_data(CLI::App& app, const RuntimeOptions& runti
   command
       ->add_option("-n,--samples", options->samples,
                    "Samples shown token by token, the first that the run would take")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str();
-  command->add_option("--html", options->html, "Write a page with the pictures, too");
+  command->add_option("--html", options->html, "Write a page with the pictures, too")
+      ->check(not_empty());
   return [options, &runtime] { return run_inspect_data(*options, runtime); };
 }
 
@@ -211,10 +219,15 @@ std::function<int()> add_merge(CLI::App& app, const RuntimeOptions& runtime) {
   command
       ->add_option("--model", options->model,
                    "Model folder, or org/name (in the Hugging Face cache, or pulled into it)")
-      ->required();
-  command->add_option("--adapter", options->adapter,
-                      "PEFT adapter folder; none: only the dtype changes");
-  command->add_option("--output", options->output, "Folder for the merged checkpoint")->required();
+      ->required()
+      ->check(not_empty());
+  command
+      ->add_option("--adapter", options->adapter,
+                   "PEFT adapter folder; none: only the dtype changes")
+      ->check(not_empty());
+  command->add_option("--output", options->output, "Folder for the merged checkpoint")
+      ->required()
+      ->check(not_empty());
   return [options, &runtime] { return run_merge(*options, runtime); };
 }
 

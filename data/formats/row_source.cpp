@@ -1,5 +1,7 @@
 #include "data/formats/row_source.h"
 
+#include <cerrno>
+#include <cstring>
 #include <fstream>
 
 #include "vlm/core/error.h"
@@ -12,7 +14,10 @@ namespace fs = std::filesystem;
 // The first bytes; a tar's mark lies at 257.
 std::string load_start(const fs::path& path) {
   std::ifstream in(path, std::ios::binary);
-  if (!in) throw Error({.what = "can't open the file", .where = path.string()});
+  if (!in) {
+    throw Error(
+        {.what = "can't open the file", .where = path.string(), .got = std::strerror(errno)});
+  }
   std::string start(4096, '\0');
   in.read(start.data(), static_cast<std::streamsize>(start.size()));
   start.resize(static_cast<std::size_t>(in.gcount()));
@@ -20,8 +25,12 @@ std::string load_start(const fs::path& path) {
 }
 
 std::unique_ptr<RowSource> open_folder_rows(const fs::path& folder) {
-  if (fs::exists(folder / "metadata.jsonl")) return open_jsonl_rows(folder / "metadata.jsonl");
-  if (fs::exists(folder / "metadata.csv")) return open_csv_rows(folder / "metadata.csv");
+  std::error_code ignored;  // one that is there but can't be opened is told of by who opens it
+  const auto holds = [&](const char* name) {
+    return fs::symlink_status(folder / name, ignored).type() != fs::file_type::not_found;
+  };
+  if (holds("metadata.jsonl")) return open_jsonl_rows(folder / "metadata.jsonl");
+  if (holds("metadata.csv")) return open_csv_rows(folder / "metadata.csv");
   throw Error(
       {.what = "a picture folder needs metadata.jsonl or metadata.csv", .where = folder.string()});
 }
@@ -29,7 +38,8 @@ std::unique_ptr<RowSource> open_folder_rows(const fs::path& folder) {
 }  // namespace
 
 std::unique_ptr<RowSource> open_rows(const fs::path& path) {
-  if (fs::is_directory(path)) return open_folder_rows(path);
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) return open_folder_rows(path);
   const std::string start = load_start(path);
   const fs::path suffix = path.extension();
   if (suffix == ".tar" || (start.size() > 262 && start.compare(257, 5, "ustar") == 0)) {

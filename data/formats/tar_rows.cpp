@@ -2,9 +2,11 @@
 // first dot are one row.
 //
 // 0001.jpg, 0001.left.png: its pictures, in their order. 0001.json: its columns; 0001.txt and
-// 0001.cls: columns of that name. Other members are passed over.
+// 0001.cls: columns of that name. Other members are passed over, and so are hidden names and what
+// archivers add ("__MACOSX", "._0001.jpg").
 #include "data/formats/row_source.h"
 #include "data/formats/tar_reader.h"
+#include "data/media/file_kinds.h"
 #include "data/media/media.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -25,7 +27,11 @@ class TarRows : public RowSource {
     TarReader reader(path_);
     TarMember member;
     std::string before;
+    KindCounts left_out;
     while (reader.next(member)) {
+      if (has_side_name(member.name)) continue;
+      const std::string unreadable = unreadable_suffix(member.name);
+      if (!unreadable.empty()) ++left_out[unreadable];
       const auto [key, suffix] = split_member_name(member.name);
       if (samples_.empty() || key != before) {
         drop_empty();
@@ -39,6 +45,7 @@ class TarRows : public RowSource {
       }
     }
     drop_empty();
+    warn_of_left_out(left_out, path_);
   }
 
   std::int64_t size() const override { return static_cast<std::int64_t>(samples_.size()); }

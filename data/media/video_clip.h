@@ -77,6 +77,9 @@ class ClipReader {
   // their times as frames() has them. false ends it. Returns how many duplicates were left out.
   std::int64_t for_each_frame(const FrameCallback& callback);
 
+  // Of those frames: how many are damaged (VideoFile::damaged_frames).
+  std::int64_t damaged_frames() const { return file_.damaged_frames(); }
+
  private:
   std::string where_;
   VideoFile file_;

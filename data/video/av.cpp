@@ -1,7 +1,10 @@
 #include "data/video/av.h"
 
+#include <atomic>
 #include <cstdarg>
+#include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <mutex>
 #include <new>
 
@@ -12,6 +15,16 @@ namespace {
 
 thread_local std::string t_last_error;
 
+// A decoder's context carries its Decoder's count of complaints; those that libavformat opens for
+// itself carry nothing. Words about what a file says beside its pictures are none.
+void count_complaint(void* context, const std::string& text) {
+  const AVClass* type = context ? *static_cast<const AVClass**>(context) : nullptr;
+  if (!type || std::strcmp(type->class_name, "AVCodecContext") != 0) return;
+  void* count = static_cast<AVCodecContext*>(context)->opaque;
+  const bool is_aside = text.find("SEI") != text.npos || text.find("APP") != text.npos;
+  if (count && !is_aside) ++*static_cast<std::atomic<std::int64_t>*>(count);
+}
+
 // Called from libav*'s own threads too. What is below a warning isn't even formatted.
 void take_message(void* context, int level, const char* format, va_list arguments) {
   if (level > AV_LOG_WARNING) return;
@@ -21,7 +34,10 @@ void take_message(void* context, int level, const char* format, va_list argument
   std::string text(line);
   while (!text.empty() && static_cast<unsigned char>(text.back()) <= ' ') text.pop_back();
   if (text.empty()) return;
-  if (level <= AV_LOG_ERROR) t_last_error = text;
+  if (level <= AV_LOG_ERROR) {
+    t_last_error = text;
+    count_complaint(context, text);
+  }
   log_debug("libav: " + text);
 }
 

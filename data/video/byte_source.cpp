@@ -13,6 +13,7 @@
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/core/progress.h"
 
 namespace vlm::data {
 namespace {
@@ -48,10 +49,13 @@ void write_all(int descriptor, const char* data, std::size_t size, const std::st
   }
 }
 
-// Bytes from a pipe, 0 at its end. Wakes up now and then to look at the clock.
-ssize_t read_some(int descriptor, std::vector<char>& buffer, const WorkClock& clock) {
+// Bytes from a pipe, 0 at its end. Wakes up now and then to look at the clock, and whether the
+// program was told to stop: a pipe may wait for ever.
+ssize_t read_some(int descriptor, std::vector<char>& buffer, const WorkClock& clock,
+                  const std::string& where) {
   while (true) {
     clock.check();
+    if (stop_requested()) throw Error({.what = "told to stop while a pipe is read", .where = where});
     pollfd waiting = {descriptor, POLLIN, 0};
     if (::poll(&waiting, 1, 200) == 0) continue;
     const ssize_t count = ::read(descriptor, buffer.data(), buffer.size());
@@ -90,7 +94,7 @@ void ByteSource::spool(const VideoLimits& limits) {
   try {
     std::vector<char> buffer(1 << 18);
     size_ = 0;
-    while (const ssize_t count = read_some(descriptor_, buffer, clock_)) {
+    while (const ssize_t count = read_some(descriptor_, buffer, clock_, where_)) {
       if (count < 0) throw failure("can't read the pipe", where_);
       size_ += count;
       if (size_ > limits.max_spool_bytes) {

@@ -123,7 +123,7 @@ void Container::open() {
   }
   check_size();
   end_code_ = 0;
-  last_end_s_ = 0;
+  last_end_s_.reset();
   has_moved_ = false;
 }
 
@@ -169,7 +169,15 @@ void Container::note_end(const AVPacket& packet) {
   const AVRational unit = format_->streams[packet.stream_index]->time_base;
   const double end =
       (static_cast<double>(time) + static_cast<double>(packet.duration)) * av_q2d(unit);
-  last_end_s_ = std::max(last_end_s_, end);
+  last_end_s_ = std::max(last_end_s_.value_or(end), end);
+}
+
+double Container::last_end_s() const {
+  if (!last_end_s_) return 0;
+  // Clocks of 33 bits (MPEG-TS, MPEG-PS) that begin again within the file are counted below zero
+  // before that.
+  const bool is_known = format_->start_time != AV_NOPTS_VALUE;
+  return *last_end_s_ - (is_known ? static_cast<double>(format_->start_time) / AV_TIME_BASE : 0);
 }
 
 bool Container::next_packet(AVPacket& packet) {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "data/video/av.h"
@@ -29,8 +30,9 @@ class Container {
 
   // When next_packet ended: that the file ended before its data did, by a read error.
   bool ended_with_error() const { return end_code_ != AVERROR_EOF; }
-  // The last moment that any packet read so far covers, in seconds; of all streams.
-  double last_end_s() const { return last_end_s_; }
+  // The last moment that any packet read so far covers, in seconds from the file's start; of all
+  // streams.
+  double last_end_s() const;
 
   // Moves to a place at or before the time stamp (in the stream's unit) if the format can. Where
   // the next packet really is, is for the caller to see.
@@ -55,7 +57,7 @@ class Container {
   AvOwner<AVFormatContext> format_;
   int stream_index_ = -1;
   int end_code_ = 0;
-  double last_end_s_ = 0;
+  std::optional<double> last_end_s_;  // by the file's clock, which begins anywhere
   bool has_moved_ = false;
 };
 

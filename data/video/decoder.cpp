@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <new>
 #include <thread>
+#include <utility>
 
 #include "vlm/core/error.h"
 
@@ -10,6 +11,11 @@ namespace vlm::data {
 namespace {
 
 constexpr int kMaxErrorsInARow = 256;
+constexpr std::size_t kMostKeysOnTheirWay = 64;  // more than any decoder holds back
+
+bool is_flagged(const AVFrame& frame) {
+  return frame.flags & AV_FRAME_FLAG_CORRUPT || frame.decode_error_flags != 0;
+}
 
 // Codecs whose bitstream says of a frame, bindingly, that no other is predicted from it.
 bool marks_unneeded(AVCodecID codec) {
@@ -37,6 +43,8 @@ Decoder::Decoder(const AVStream& stream, const VideoLimits& limits, const std::s
   context_->pkt_timebase = stream.time_base;
   context_->max_pixels = limits.max_pixels;
   context_->thread_count = std::clamp(limits.threads, 1, cores);
+  context_->err_recognition = AV_EF_CRCCHECK;  // checksums, where the stream has some
+  context_->opaque = &complaints_;  // which the contexts of its threads copy
   if (code >= 0) code = avcodec_open2(context_.get(), codec, nullptr);
   if (code < 0) {
     throw Error({.what = "can't open the decoder",
@@ -47,21 +55,54 @@ Decoder::Decoder(const AVStream& stream, const VideoLimits& limits, const std::s
 }
 
 bool Decoder::send(const AVPacket* packet) {
-  return avcodec_send_packet(context_.get(), packet) >= 0;
+  if (packet && packet->flags & AV_PKT_FLAG_KEY && packet->pts != AV_NOPTS_VALUE) {
+    keys_.push_back({packet->pts, complaints_});
+    if (keys_.size() > kMostKeysOnTheirWay) keys_.pop_front();
+  }
+  if (packet && packet->flags & AV_PKT_FLAG_CORRUPT) ++complaints_;  // a part of it was lost
+  const bool is_taken = avcodec_send_packet(context_.get(), packet) >= 0;
+  if (packet && !is_taken) is_broken_ = true;
+  return is_taken;
 }
 
 bool Decoder::receive(AVFrame& frame) {
   // An error is that of one damaged packet; frames behind it may still come.
   for (int errors = 0; errors < kMaxErrorsInARow; ++errors) {
     const int code = avcodec_receive_frame(context_.get(), &frame);
-    if (code >= 0) return true;
+    if (code >= 0) {
+      judge(frame);
+      return true;
+    }
     if (code == AVERROR(EAGAIN) || code == AVERROR_EOF) return false;
+    is_broken_ = true;
   }
   return false;
 }
 
+void Decoder::judge(const AVFrame& frame) {
+  const bool flagged = is_flagged(frame);
+  const bool heals = is_key(frame) && !flagged;
+  is_broken_ = flagged || (is_broken_ && !heals);
+  if (heals) {
+    const auto known = std::find_if(keys_.begin(), keys_.end(),
+                                    [&](const auto& key) { return key.pts == frame.pts; });
+    // Complaints behind the first key frame are about frames that are shown before it, if any are:
+    // what they are predicted from wasn't decoded.
+    const bool is_first = !std::exchange(has_anchor_, true);
+    complaints_before_ = known == keys_.end() || is_first ? complaints_.load() : known->complaints;
+    if (known != keys_.end()) keys_.erase(keys_.begin(), known + 1);
+  }
+  const bool is_doubtful = complaints_ > complaints_before_;
+  health_ = is_broken_    ? FrameHealth::kDamaged
+            : is_doubtful ? FrameHealth::kDoubtful
+                          : FrameHealth::kWhole;
+}
+
 void Decoder::flush() {
   avcodec_flush_buffers(context_.get());
+  keys_.clear();
+  complaints_before_ = complaints_;
+  is_broken_ = has_anchor_ = false;
 }
 
 void Decoder::skip_unneeded(bool on) {
@@ -71,6 +112,15 @@ void Decoder::skip_unneeded(bool on) {
 bool Decoder::is_intra_only() const {
   const AVCodecDescriptor* descriptor = avcodec_descriptor_get(context_->codec_id);
   return descriptor && (descriptor->props & AV_CODEC_PROP_INTRA_ONLY);
+}
+
+bool is_key(const AVFrame& frame) {
+#if LIBAVUTIL_VERSION_INT >= AV_VERSION_INT(58, 7, 100)
+  const bool flagged = frame.flags & AV_FRAME_FLAG_KEY;
+#else
+  const bool flagged = frame.key_frame;
+#endif
+  return flagged || frame.pict_type == AV_PICTURE_TYPE_I;
 }
 
 }  // namespace vlm::data

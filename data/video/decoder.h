@@ -1,15 +1,23 @@
-// One stream's decoder: packets in, frames out in display order.
+// One stream's decoder: packets in, frames out in display order, and what they are worth.
 //
-// Bounded threads. Knows nothing of files: who feeds it decides where decoding begins.
+// Bounded threads. Knows nothing of files: who feeds it decides where decoding begins. Decoders fill
+// what is missing with something like it and go on; a frame is damaged when the decoder flags it so,
+// or when a picture before it failed and no key frame came since. Some decoders flag nothing and
+// only complain (HEVC): then frames are doubtful up to the next key frame, and, as decoding runs
+// ahead in threads, some frames before.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <deque>
 #include <string>
 
 #include "data/video/av.h"
 #include "data/video/video_file.h"
 
 namespace vlm::data {
+
+enum class FrameHealth { kWhole, kDoubtful, kDamaged };
 
 class Decoder {
  public:
@@ -23,6 +31,11 @@ class Decoder {
   // False when it wants more packets, or has given all.
   bool receive(AVFrame& frame);
 
+  // Of the frame that was received last.
+  FrameHealth health() const { return health_; }
+  // A whole key frame came out since the start or flush: what is damaged is so in the file.
+  bool has_anchor() const { return has_anchor_; }
+
   // Forgets all; the next packet may be any key frame.
   void flush();
 
@@ -34,8 +47,24 @@ class Decoder {
   bool is_intra_only() const;
 
  private:
+  // A key frame on its way, and how often the decoder had complained before it.
+  struct KeyOnItsWay {
+    std::int64_t pts = 0;
+    std::int64_t complaints = 0;
+  };
+
+  void judge(const AVFrame& frame);
+
+  std::atomic<std::int64_t> complaints_{0};  // counted by take_message, in the decoder's threads
   AvOwner<AVCodecContext> context_;
+  std::deque<KeyOnItsWay> keys_;
+  std::int64_t complaints_before_ = 0;  // the last key frame that came out
+  FrameHealth health_ = FrameHealth::kWhole;
+  bool is_broken_ = false;  // a picture failed since the last key frame
+  bool has_anchor_ = false;
   bool can_skip_ = false;
 };
+
+bool is_key(const AVFrame& frame);
 
 }  // namespace vlm::data

@@ -8,19 +8,6 @@
 namespace vlm::data {
 namespace {
 
-bool is_key(const AVFrame& frame) {
-#if LIBAVUTIL_VERSION_INT >= AV_VERSION_INT(58, 7, 100)
-  const bool flagged = frame.flags & AV_FRAME_FLAG_KEY;
-#else
-  const bool flagged = frame.key_frame;
-#endif
-  return flagged || frame.pict_type == AV_PICTURE_TYPE_I;
-}
-
-bool is_damaged(const AVFrame& frame) {
-  return frame.flags & AV_FRAME_FLAG_CORRUPT || frame.decode_error_flags != 0;
-}
-
 std::vector<std::uint8_t> pixels_of(const AVFrame& frame) {
   const auto format = static_cast<AVPixelFormat>(frame.format);
   const int size = av_image_get_buffer_size(format, frame.width, frame.height, 1);
@@ -233,7 +220,9 @@ FrameReader::Outcome FrameReader::read(std::int64_t index, AVFrame& frame) {
   const bool jumps = trusts_jumps_ && (table_->key_before(pts) > key_ || pts <= passed_);
   if (jumps && !has_compared_) step = compare_first_jump(pts);
   if (step == Step::kPassed) step = position_for(pts) ? decode_until(pts) : Step::kBadKey;
-  if (step == Step::kFrame && trusts_jumps_ && is_damaged(*frame_)) step = Step::kBadKey;
+  // Damage without a whole key frame before it may be the jump's own.
+  const bool is_bare = trusts_jumps_ && !decoder_->has_anchor();
+  if (step == Step::kFrame && is_bare && is_damaged()) step = Step::kBadKey;
   if (trusts_jumps_ && step != Step::kFrame && step != Step::kUnknown) {
     log_debug(concat(where_, ": jumping to key frames gives wrong frames; decoding forward"));
     trusts_jumps_ = false;
@@ -242,6 +231,8 @@ FrameReader::Outcome FrameReader::read(std::int64_t index, AVFrame& frame) {
   }
   if (step == Step::kUnknown) return Outcome::kTableIsWrong;
   if (step != Step::kFrame) return Outcome::kMissing;
+  if (is_damaged()) return Outcome::kDamaged;
+  is_doubtful_ = decoder_->health() == FrameHealth::kDoubtful;
   av_frame_unref(&frame);
   av_frame_move_ref(&frame, frame_.get());
   return Outcome::kFound;

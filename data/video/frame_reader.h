@@ -32,13 +32,15 @@ class FrameReader {
   // the start again.
   bool begins_as(const FrameTable& table, std::size_t count);
 
-  enum class Outcome { kFound, kMissing, kTableIsWrong };
+  enum class Outcome { kFound, kMissing, kDamaged, kTableIsWrong };
 
   // Begins a pass over ascending indices of the table, which must live until the next pass.
   void plan(const FrameTable& table, const std::vector<std::int64_t>& indices);
-  // The frame with the next index of the plan. kMissing: it can't be decoded. kTableIsWrong: the
-  // file holds frames that the table doesn't.
+  // The frame with the next index of the plan. kMissing: it can't be decoded. kDamaged: only with
+  // parts made up. kTableIsWrong: the file holds frames that the table doesn't.
   Outcome read(std::int64_t index, AVFrame& frame);
+  // Of the last frame found: the decoder complained on the way to it.
+  bool is_doubtful() const { return is_doubtful_; }
 
   void start_over();
   // Jumping was given up, or never possible.
@@ -47,6 +49,7 @@ class FrameReader {
  private:
   enum class Step { kFrame, kPassed, kEnd, kUnknown, kBadKey };
 
+  bool is_damaged() const { return decoder_->health() == FrameHealth::kDamaged; }
   bool next_frame();
   void feed();
   void note_key(const AVPacket& packet);
@@ -80,6 +83,7 @@ class FrameReader {
   bool trusts_jumps_ = true;
   bool can_seek_ = true;  // the format finds key frames by time stamp
   bool has_compared_ = false;
+  bool is_doubtful_ = false;
 };
 
 }  // namespace vlm::data

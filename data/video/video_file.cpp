@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <cmath>
 #include <numeric>
 #include <string_view>
@@ -13,6 +12,7 @@
 #include "data/video/frame_reader.h"
 #include "data/video/frame_table.h"
 #include "data/video/work_clock.h"
+#include "vlm/core/ascii.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
@@ -79,6 +79,9 @@ class VideoFile::State {
   std::vector<std::int64_t> key_frames() const;
   std::int64_t read_frames(const std::vector<std::int64_t>& indices, const FrameCallback& callback,
                            std::int64_t long_edge);
+  std::int64_t damaged_frames() const {
+    return static_cast<std::int64_t>(left_out_.size() + doubtful_.size());
+  }
 
  private:
   void make_table();
@@ -88,6 +91,7 @@ class VideoFile::State {
   void set_info(const AVFrame& first);
   void check_indices(const std::vector<std::int64_t>& indices) const;
   FrameReader::Outcome read_one(std::int64_t index, const std::vector<std::int64_t>& indices);
+  void warn_of_damage() const;
   [[noreturn]] void refuse_undecodable(const std::string& reason) const;
   const std::string& where() const { return source_.where(); }
 
@@ -100,6 +104,7 @@ class VideoFile::State {
   FrameReader reader_;
   AvOwner<AVFrame> frame_ = make_frame();
   std::vector<double> times_;
+  std::vector<double> left_out_, doubtful_;  // times of damaged frames, of those wanted last
   VideoInfo info_;
 };
 
@@ -242,23 +247,42 @@ std::int64_t VideoFile::State::read_frames(const std::vector<std::int64_t>& indi
                                            const FrameCallback& callback, std::int64_t long_edge) {
   check_indices(indices);
   reader_.plan(table_, indices);
+  left_out_.clear();
+  doubtful_.clear();
   std::int64_t count = 0;
   for (const std::int64_t index : indices) {
     VideoFrame found{.time_s = times_[static_cast<std::size_t>(index)], .index = index};
     {
       const WorkClock::Running running(clock_);
       if (read_one(index, indices) != FrameReader::Outcome::kFound) {
-        log_warning(concat(where(), ": the frame at ", found.time_s, " s can't be decoded"));
+        left_out_.push_back(found.time_s);
         continue;
       }
+      if (reader_.is_doubtful()) doubtful_.push_back(found.time_s);
       found.image = converter_.convert(*frame_, long_edge);
       av_frame_unref(frame_.get());
     }
     ++count;
-    if (!callback(std::move(found))) return count;
+    if (!callback(std::move(found))) break;
   }
-  if (count == 0 && !indices.empty()) refuse_undecodable("none of the wanted frames");
+  if (count == 0 && !indices.empty()) refuse_undecodable("none of the wanted frames is whole");
+  warn_of_damage();
   return count;
+}
+
+void VideoFile::State::warn_of_damage() const {
+  const auto times = [](std::vector<double> found) {
+    const std::size_t count = found.size();
+    found.resize(std::min<std::size_t>(count, 8));
+    return concat(count, ", at ", join(found), count > 8 ? ", … s" : " s");
+  };
+  if (!left_out_.empty()) {
+    log_warning(concat(where(), ": damaged frames are left out: ", times(left_out_)));
+  }
+  if (!doubtful_.empty()) {
+    log_warning(concat(where(), ": frames may be damaged, as the decoder complained: ",
+                       times(doubtful_)));
+  }
 }
 
 VideoFile::VideoFile(const std::filesystem::path& path, const VideoLimits& limits)
@@ -284,11 +308,12 @@ std::int64_t VideoFile::read_frames(const std::vector<std::int64_t>& indices,
   return state_->read_frames(indices, callback, long_edge);
 }
 
+std::int64_t VideoFile::damaged_frames() const {
+  return state_->damaged_frames();
+}
+
 bool has_video_suffix(const std::filesystem::path& path) {
-  std::string suffix = path.extension().string();
-  for (char& letter : suffix) {
-    letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
-  }
+  const std::string suffix = to_lower_ascii(path.extension().string());
   constexpr std::array kSuffixes = {".mp4",  ".m4v",  ".mov",  ".mkv",  ".webm", ".avi", ".mpg",
                                     ".mpeg", ".ts",   ".m2ts", ".mts",  ".vob",  ".flv", ".f4v",
                                     ".wmv",  ".asf",  ".ogv",  ".ogm",  ".3gp",  ".3g2", ".mxf",

@@ -80,10 +80,14 @@ class VideoFile {
 
   // The wanted frames, ascending and unique, each within [0, frame_count); decoded when the
   // callback gets them. long_edge: scaled so that the longer side has so many pixels, never up; 0:
-  // as stored. A frame that can't be decoded is left out, with a warning; returns how many came.
-  // Throws Error where none could be decoded, or time ran out.
+  // as stored. A frame that can't be decoded whole is left out, with a warning; returns how many
+  // came. Throws Error where none could be decoded, or time ran out.
   std::int64_t read_frames(const std::vector<std::int64_t>& indices, const FrameCallback& callback,
                            std::int64_t long_edge = 0);
+
+  // Of the frames wanted last: how many are damaged. They were left out, or came where nothing but
+  // the decoder's complaints speaks against them.
+  std::int64_t damaged_frames() const;
 
  private:
   class State;

@@ -171,7 +171,11 @@ class Answerer {
   // What the row tells of the videos. A segment's frames stand in no row.
   void show_videos(const ShownMedia& media, PreparedItem& one) const {
     OrderedJson columns = video_columns(media.seen(), options_.video.sampling.drop_duplicates);
-    if (options_.video.segment_s) columns = {{"duration_s", columns["duration_s"]}};
+    if (options_.video.segment_s) {
+      std::int64_t damaged = one.item.columns.value("damaged_frames", std::int64_t{0});
+      for (const SeenVideo& seen : media.seen()) damaged += seen.damaged_frames;
+      columns = {{"duration_s", columns["duration_s"]}, {"damaged_frames", damaged}};
+    }
     one.item.columns.update(columns);
   }
 

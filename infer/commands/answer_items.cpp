@@ -13,7 +13,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
-#include "vlm/core/progress.h"
+#include "vlm/core/stop_signal.h"
 #include "vlm/io/hub/hub_pull.h"
 #include "vlm/models/registry.h"
 
@@ -57,7 +57,7 @@ OrderedJson describe_run(const std::string& command, const ItemList& items,
   run["--dtype"] = !is_told                                                    ? runtime.dtype
                    : compute_dtype(model, {.device = device}) == at::kBFloat16 ? "bfloat16"
                                                                                : "float32";
-  run["--prompt"] = options.prompt;
+  run["--prompt"] = options.prompt ? OrderedJson(*options.prompt) : OrderedJson(nullptr);
   OrderedJson questions = OrderedJson::array();
   for (const Question& question : load_questions(options.questions, options.questions_file)) {
     questions.push_back({question.id, question.text});
@@ -144,7 +144,7 @@ ItemListOptions list_options(const BatchCommandOptions& options, const EntrySour
   ItemListOptions list{.system = options.system, .reserved = reserved_columns()};
   if (!source.shows_videos()) return list;
   if (options.by_segment) {
-    list.media_columns = {"duration_s"};
+    list.media_columns = {"duration_s", "damaged_frames"};
     list.reserved.emplace_back("segments");
   } else {
     list.media_columns = video_column_names(options.video.given.drop_duplicates);
@@ -160,6 +160,12 @@ int answer_items(const std::string& command, const ItemList& items,
   const auto model = find_or_pull_model(options.choice.model);
   const RowFormat format(parse_output_format(options.output_format, log_options.output),
                          items.columns(), make_report(options, load_generation_options(model)));
+  if (!options.by_segment) options.generation.check_score_is_used();
+  if (options.batch.sink.overwrites_text && format.format() != OutputFormat::kTxt) {
+    throw Error({.what = "there are no .txt files to overwrite",
+                 .where = "--overwrite",
+                 .hint = "it goes with --output-format txt"});
+  }
   log_options.preamble = format.preamble();
   log_options.header = {.items = items.items(),
                         .shard_items = count_items(items, shard),
@@ -194,7 +200,7 @@ int answer_items(const std::string& command, const ItemList& items,
                   log.rows(), " of ", log.header().shard_items, " are there, ", log.errors(),
                   " with an error", is_done ? "" : "; stopped, run again to go on"));
   if (!is_done) return stop_exit_code();
-  return log.errors() > 0 ? 3 : 0;
+  return log.errors() > 0 || items.has_left_out() ? 3 : 0;
 }
 
 }  // namespace vlm::infer

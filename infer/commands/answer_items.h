@@ -6,6 +6,7 @@
 // outputs that replace no input, the journal's options, model and adapter.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,7 +23,7 @@ struct BatchCommandOptions {
   std::vector<std::string> paths;
   std::vector<std::string> questions;
   std::string questions_file;
-  std::string prompt;  // caption's; empty: the rows' own, or the default
+  std::optional<std::string> prompt;  // caption's; none: the rows' own, or the default
   std::string system;
   std::string output_format, order = "input", shard;
   GenerationFlags generation{.max_new_tokens = 64};

@@ -6,12 +6,14 @@
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "data/metrics/metric.h"
 #include "infer/batch/gather.h"
 #include "infer/batch/shard.h"
 #include "infer/commands/answer_items.h"
 #include "infer/commands/evaluate.h"
+#include "vlm/core/bounds.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
@@ -49,7 +51,7 @@ int run_caption(const BatchCommandOptions& options, const RuntimeOptions& runtim
   list.prompt = kCaptionPrompt;
   list.shows_question = source->asks();
   // A prompt that was given replaces the rows' own; the default doesn't.
-  if (!options.prompt.empty()) list.questions = {{.id = "1", .text = options.prompt}};
+  if (options.prompt) list.questions = {{.id = "1", .text = *options.prompt}};
   return answer_items("caption", ItemList(std::move(source), list), options, runtime);
 }
 
@@ -89,12 +91,15 @@ void add_batch_options(CLI::App& command, BatchCommandOptions& options) {
   command
       .add_option("--model", options.choice.model,
                   "Model folder, or org/name (in the Hugging Face cache, or pulled into it)")
-      ->required();
-  command.add_option("--adapter", options.choice.adapter, "PEFT adapter folder (default: none)");
+      ->required()
+      ->check(not_empty());
+  command.add_option("--adapter", options.choice.adapter, "PEFT adapter folder (default: none)")
+      ->check(not_empty());
   command
       .add_option("--output", options.log.output,
                   "File for the rows; FILE.journal beside it knows which are done")
       ->required()
+      ->check(not_empty())
       ->check([](const std::string& file) {
         return file == "-" ? std::string("rows need a file: their journal lies beside it")
                            : std::string();
@@ -104,9 +109,11 @@ void add_batch_options(CLI::App& command, BatchCommandOptions& options) {
                   "Rows in the order of the input, or of completion (a little sooner on the disk)")
       ->check(CLI::IsMember({"input", "completion"}))
       ->capture_default_str();
-  command.add_option("--shard", options.shard,
-                     "i/n: only part i, from 0 to n-1, into OUTPUT.shard-i-of-n (default: by the "
-                     "variables of torchrun and Slurm)");
+  command
+      .add_option("--shard", options.shard,
+                  "i/n: only part i, from 0 to n-1, into OUTPUT.shard-i-of-n (default: by the "
+                  "variables of torchrun and Slurm)")
+      ->check(not_empty());
   auto* restart = command.add_flag("--restart", options.log.restart,
                                    "Delete the rows that are there and begin anew");
   command
@@ -127,12 +134,12 @@ void add_batch_options(CLI::App& command, BatchCommandOptions& options) {
   command
       .add_option("--batch-size", options.batch.batch_size,
                   "Pictures or videos answered together, with all their questions")
-      ->check(CLI::Range(1, 4096))
+      ->check(between(1, 4096))
       ->capture_default_str();
   command
       .add_option("--workers", options.batch.workers,
                   "Threads that read pictures ahead, or videos decoded ahead")
-      ->check(CLI::Range(1, 256))
+      ->check(between(1, 256))
       ->capture_default_str();
 }
 
@@ -145,7 +152,8 @@ CLI::App* add_media_command(CLI::App& app, const char* name, const char* descrip
                    files +
                        ", folders (searched recursively), quoted globs (** too), .jsonl files, "
                        ".tar shards, or - for a list of paths on stdin")
-      ->required();
+      ->required()
+      ->check(not_empty());
   add_batch_options(*command, options);
   command->add_option("--system", options.system, "System message (default: none)");
   command
@@ -166,7 +174,8 @@ std::function<int()> add_evaluate(CLI::App& app, const RuntimeOptions& runtime) 
   CLI::App* command = app.add_subcommand(
       "evaluate", "Answer a data set's questions and print the share answered exactly");
   command->add_option("data", options->paths, "Data files and picture folders, as for finetune")
-      ->required();
+      ->required()
+      ->check(not_empty());
   add_batch_options(*command, *options);
   command
       ->add_option("--text-column", folder->text_column,
@@ -201,8 +210,10 @@ void add_question_options(CLI::App& command, BatchCommandOptions& options) {
                   "Question put to every file, in place of the rows' own; may be repeated; "
                   "{path}, {name}, {stem} and columns are filled in")
       ->allow_extra_args(false);
-  command.add_option("--questions", options.questions_file,
-                     "JSONL file of further questions: {\"id\": …, \"question\": …} a line");
+  command
+      .add_option("--questions", options.questions_file,
+                  "JSONL file of further questions: {\"id\": …, \"question\": …} a line")
+      ->check(not_empty());
 }
 
 std::function<int()> add_vqa(CLI::App& app, const RuntimeOptions& runtime) {
@@ -224,8 +235,9 @@ std::function<int()> add_video(CLI::App& app, const RuntimeOptions& runtime) {
   auto* ground = command->add_flag(
       "--ground", options->by_segment,
       "Ask about each segment by itself, and rank the segments by how likely the answer is");
+  options->generation.exclude_all(*command, ground);
   command->add_option("--segment-s", options->segment_s, "--ground: length of a segment in seconds")
-      ->check(CLI::PositiveNumber)
+      ->check(above(0))
       ->capture_default_str()
       ->needs(ground);
   command
@@ -241,11 +253,13 @@ std::function<int()> add_gather(CLI::App& app) {
   auto options = std::make_shared<GatherOptions>();
   CLI::App* command =
       app.add_subcommand("gather", "Join the outputs of shards, in the order of the input");
-  command->add_option("output", options->output, "What --output was for every shard")->required();
+  command->add_option("output", options->output, "What --output was for every shard")
+      ->required()
+      ->check(not_empty());
   command
       ->add_option("--shards", options->shards,
                    "How many there are (default: what their names say)")
-      ->check(CLI::PositiveNumber);
+      ->check(above(0));
   command->add_flag("--partial", options->allows_partial,
                     "Write what is there although rows are missing");
   command->add_flag("--overwrite", options->overwrites,

@@ -19,6 +19,8 @@
 #include "infer/media/media_flags.h"
 #include "infer/media/shown_media.h"
 #include "infer/session.h"
+#include "vlm/core/bounds.h"
+#include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
@@ -79,6 +81,7 @@ std::string to_text(const Answer& answer, const ReportOptions& report) {
 }
 
 int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) {
+  options.generation.check_score_is_used();
   Session session = open_session(options.choice, runtime);
   Generator& generator = *session.generator;
   const Processor& processor = generator.processor();
@@ -93,7 +96,7 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   }
   ShownMedia media(processor, generator.encoder());
   for (const MediaRef& medium : options.media) media.add(medium, {options.video.sampling()});
-  if (media.has_videos() && !generator.read(media)) return 130;
+  if (media.has_videos() && !generator.read(media)) return stop_exit_code();
   const EncodedConversation prompt = processor.encode_prompt(
       make_conversation(options.prompt, options.media, options.system), media.processed());
 
@@ -132,8 +135,18 @@ void add_model_options(CLI::App& command, ModelChoice& choice) {
   command
       .add_option("--model", choice.model,
                   "Model folder, or org/name (in the Hugging Face cache, or pulled into it)")
-      ->required();
-  command.add_option("--adapter", choice.adapter, "PEFT adapter folder (default: none)");
+      ->required()
+      ->check(not_empty());
+  command.add_option("--adapter", choice.adapter, "PEFT adapter folder (default: none)")
+      ->check(not_empty());
+}
+
+// --format text or json, and --json for short.
+void add_format(CLI::App& command, std::string& format, const std::string& meaning) {
+  CLI::Option* option = command.add_option("--format", format, meaning)
+                            ->check(CLI::IsMember({"text", "json"}))
+                            ->capture_default_str();
+  command.add_flag("--json{json}", format, "The same as --format json")->excludes(option);
 }
 
 std::function<int()> add_generate(CLI::App& app, const RuntimeOptions& runtime) {
@@ -142,21 +155,21 @@ std::function<int()> add_generate(CLI::App& app, const RuntimeOptions& runtime) 
       app.add_subcommand("generate", "Answer one prompt, about pictures, videos or nothing");
   add_model_options(*command, options->choice);
   command->add_option("--image", options->images, "Picture, put before the text; may be repeated")
-      ->allow_extra_args(false);
+      ->allow_extra_args(false)
+      ->check(not_empty());
   CLI::Option* video =
       command
           ->add_option(
               "--video", options->videos,
               "Video, put before the text; may be repeated and mixed with --image, in the order "
               "given; - is standard input")
-          ->allow_extra_args(false);
+          ->allow_extra_args(false)
+          ->check(not_empty());
   options->video.declare(*command, video);
   command->add_option("--prompt", options->prompt, "What to ask")->required();
   command->add_option("--system", options->system, "System message (default: none)");
   options->generation.declare(*command);
-  command->add_option("--format", options->format, "text streams the answer, json prints one line")
-      ->check(CLI::IsMember({"text", "json"}))
-      ->capture_default_str();
+  add_format(*command, options->format, "text streams the answer, json prints one line");
   declare_feature_cache(*command, options->features);
   for (const char* name : {"--feature-cache", "--feature-cache-gb"}) {
     command->get_option(name)->needs(video);  // a single picture is encoded sooner than looked up
@@ -170,22 +183,20 @@ std::function<int()> add_generate(CLI::App& app, const RuntimeOptions& runtime) 
 struct InspectOptions {
   std::string what;
   VideoFlags video;
-  bool as_json = false;
+  std::string format = "text";
 };
 
 int run_inspect(const InspectOptions& options) {
   const bool is_video = options.what == "-" || (std::filesystem::exists(options.what) &&
                                                 !std::filesystem::is_directory(options.what));
-  if (is_video) {
-    const OrderedJson report = inspect_video(options.what, options.video.sampling());
-    print_result(options.as_json ? report.dump() + "\n" : to_lines(report));
-  } else if (options.as_json || !options.video.describe().empty()) {
+  if (!is_video && !options.video.describe().empty()) {
     throw Error({.what = "not a video file",
                  .where = options.what,
-                 .hint = "only those are inspected with options"});
-  } else {
-    print_result(inspect_model(options.what));
+                 .hint = concat(options.video.describe().begin().key(), " is for those alone")});
   }
+  const OrderedJson report =
+      is_video ? inspect_video(options.what, options.video.sampling()) : inspect_model(options.what);
+  print_result(options.format == "json" ? report.dump() + "\n" : to_lines(report));
   return 0;
 }
 
@@ -200,8 +211,9 @@ std::function<int()> add_inspect(CLI::App& app) {
       ->add_option("model", options->what,
                    "Model folder, or org/name (in the Hugging Face cache, or pulled into it), or a "
                    "video file; - is a video on standard input")
-      ->required();
-  command->add_flag("--json", options->as_json, "Video: print one line of JSON");
+      ->required()
+      ->check(not_empty());
+  add_format(*command, options->format, "text prints a line a field, json one line");
   options->video.declare(*command);
   return [options] { return run_inspect(*options); };
 }

@@ -3,12 +3,20 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
+#include "vlm/core/bounds.h"
 #include "vlm/core/error.h"
 
 namespace vlm::infer {
 namespace {
 
 constexpr std::int64_t kMostNewTokens = 1 << 20;
+
+// Options that change nothing where given answers are scored. (A longest answer does no harm.)
+constexpr const char* kGenerating[] = {
+    "--min-new-tokens", "--stop",          "--do-sample",          "--no-do-sample",
+    "--temperature",    "--top-k",         "--top-p",              "--min-p",
+    "--typical-p",      "--bad-words",     "--repetition-penalty", "--no-repeat-ngram-size",
+    "--num-beams",      "--length-penalty", "--early-stopping",    "--num-return-sequences"};
 
 template <typename T>
 void override_with(T& target, const std::optional<T>& given) {
@@ -29,9 +37,13 @@ void add_bad_word(const std::string& word, const Tokenizer& tokenizer,
 
 }  // namespace
 
+void GenerationFlags::exclude_all(CLI::App& command, CLI::Option* scoring) {
+  for (const char* name : kGenerating) command.get_option(name)->excludes(scoring);
+}
+
 void GenerationFlags::declare(CLI::App& command) {
   command.add_option("--max-new-tokens", max_new_tokens, "Longest answer in tokens")
-      ->check(CLI::Range(std::int64_t{0}, kMostNewTokens))
+      ->check(between(0, kMostNewTokens))
       ->capture_default_str();
   command.add_option("--min-new-tokens", min_new_tokens, "Shortest answer in tokens (default: 0)");
   command.add_option("--stop", stop, "Text that ends the answer; may be repeated (default: none)")
@@ -72,20 +84,23 @@ void GenerationFlags::declare(CLI::App& command) {
                    .add_option("--choices", choices,
                                "Score these answers, divided by commas, and generate nothing")
                    ->delimiter(',');
-  command
-      .add_option("--choices-file", choices_file,
-                  "The same, one answer a line, or a JSON array of strings")
-      ->excludes(list);
+  auto* file = command
+                   .add_option("--choices-file", choices_file,
+                               "The same, one answer a line, or a JSON array of strings")
+                   ->check(not_empty())
+                   ->excludes(list);
+  exclude_all(command, list);
+  exclude_all(command, file);
   command
       .add_option("--choice-score", choice_score,
-                  "What ranks choices: the sum of their log-probabilities, or the mean a token")
-      ->check(CLI::IsMember({"sum", "mean"}))
-      ->capture_default_str();
+                  "What ranks choices: the sum of their log-probabilities, or the mean a token "
+                  "(default: sum)")
+      ->check(CLI::IsMember({"sum", "mean"}));
   command
       .add_option("--abstain-below", abstain_below,
                   "Withhold answers less sure than this, from 0 to 1: the mean probability a token "
                   "(geometric), or the best choice's probability (default: none)")
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(between(0, 1));
 }
 
 GenerationOptions GenerationFlags::apply(GenerationOptions options, std::uint64_t seed,
@@ -111,6 +126,11 @@ GenerationOptions GenerationFlags::apply(GenerationOptions options, std::uint64_
   if (do_sample) options.do_sample = true;
   if (no_do_sample || (temperature && *temperature == 0)) options.do_sample = false;
   if (options.temperature == 0) options.temperature = 1;
+  if (options.num_beams == 1 && (length_penalty || !early_stopping.empty())) {
+    throw Error({.what = "has no effect without beams",
+                 .where = length_penalty ? "--length-penalty" : "--early-stopping",
+                 .hint = "give --num-beams"});
+  }
   options.validate("the command line");
   return options;
 }
@@ -121,6 +141,13 @@ ChoiceList GenerationFlags::choice_list() const {
   if (!choices_file.empty()) list.texts = load_choices(choices_file);
   if (!list.texts.empty()) check_choices(list.texts);
   return list;
+}
+
+void GenerationFlags::check_score_is_used() const {
+  if (choice_score.empty() || !choices.empty() || !choices_file.empty()) return;
+  throw Error({.what = "has no effect without choices",
+               .where = "--choice-score",
+               .hint = "give --choices or --choices-file"});
 }
 
 OrderedJson GenerationFlags::describe() const {
@@ -145,10 +172,9 @@ OrderedJson GenerationFlags::describe() const {
   if (!stop.empty()) given["--stop"] = stop;
   if (!bad_words.empty()) given["--bad-words"] = bad_words;
   const ChoiceList list = choice_list();
-  if (!list.texts.empty()) {
-    given["--choices"] = list.texts;
-    given["--choice-score"] = choice_score;
-  }
+  if (!list.texts.empty()) given["--choices"] = list.texts;
+  // Segments are ranked by it without a list.
+  if (!list.texts.empty() || list.by_mean) given["--choice-score"] = list.by_mean ? "mean" : "sum";
   add("--abstain-below", abstain_below);
   return given;
 }

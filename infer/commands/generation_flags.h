@@ -16,6 +16,7 @@
 
 namespace CLI {
 class App;
+class Option;
 }
 
 namespace vlm::infer {
@@ -30,11 +31,13 @@ struct GenerationFlags {
   std::vector<std::string> stop, bad_words;
   std::vector<std::string> choices;
   std::string choices_file;
-  std::string choice_score = "sum";
+  std::string choice_score;  // empty: sum
   std::optional<double> abstain_below;
 
   // Declares --max-new-tokens and the rest.
   void declare(CLI::App& command);
+  // Refuses the options of generating beside one that scores given answers.
+  static void exclude_all(CLI::App& command, CLI::Option* scoring);
 
   // The checkpoint's options with what was given in their place. A sampling option turns sampling
   // on, unless --no-do-sample or temperature 0 turns it off. Throws Error for what is out of range.
@@ -43,6 +46,8 @@ struct GenerationFlags {
 
   // The given choices; empty when there are none. Throws Error as load_choices.
   ChoiceList choice_list() const;
+  // Throws Error for --choice-score without choices.
+  void check_score_is_used() const;
 
   // What was given, for a run's journal.
   OrderedJson describe() const;

@@ -1,12 +1,14 @@
-// A checkpoint's architecture, parameters by part and memory estimates, as text. Reads headers
-// only, no weights.
+// A checkpoint's architecture, parameters by part and memory estimates, in MB (10⁶ bytes). Reads
+// headers only, no weights.
 #pragma once
 
 #include <string>
 
+#include "vlm/core/json.h"
+
 namespace vlm::infer {
 
 // Throws Error when the folder is no checkpoint, or its weights don't fit its config.
-std::string inspect_model(const std::string& model);
+OrderedJson inspect_model(const std::string& model);
 
 }  // namespace vlm::infer

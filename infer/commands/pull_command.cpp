@@ -13,7 +13,9 @@ std::function<int()> add_pull(CLI::App& app) {
   auto model = std::make_shared<std::string>();
   CLI::App* command =
       app.add_subcommand("pull", "Fetch a model into the Hugging Face cache and print its folder");
-  command->add_option("model", *model, "org/name, or org/name@revision")->required();
+  command->add_option("model", *model, "org/name, or org/name@revision")
+      ->required()
+      ->check(not_empty());
   return [model] {
     print_result(pull_model(*model, hub_options()).string() + "\n");
     return 0;

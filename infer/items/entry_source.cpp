@@ -1,20 +1,18 @@
 #include "infer/items/entry_source.h"
 
-#include <fnmatch.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <istream>
 #include <iterator>
 #include <unordered_set>
 
-#include "data/media/media.h"
-#include "data/video/video_file.h"
 #include "infer/items/jsonl_source.h"
+#include "infer/items/path_search.h"
 #include "infer/items/tar_source.h"
 #include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/core/log.h"
 
 namespace vlm::infer {
 namespace {
@@ -27,7 +25,8 @@ bool ends_with_any(const std::string& name, std::initializer_list<const char*> s
 }
 
 bool is_pattern(const std::string& path) {
-  return path.find_first_of("*?[") != std::string::npos && !fs::exists(path);
+  std::error_code ignored;
+  return path.find_first_of("*?[") != std::string::npos && !fs::exists(path, ignored);
 }
 
 // Picture or video files, an entry each.
@@ -35,33 +34,37 @@ class MediaFiles : public EntrySource {
  public:
   explicit MediaFiles(MediaKind kind) : kind_(kind) {}
 
-  void add(std::string path) { paths_.push_back(std::move(path)); }
+  void add(FoundPath path) { paths_.push_back(std::move(path)); }
 
   std::int64_t size() const override { return static_cast<std::int64_t>(paths_.size()); }
 
   Entry at(std::int64_t index) const override {
-    const std::string& path = paths_.at(static_cast<std::size_t>(index));
-    return {.id = escape_bytes(path), .path = path, .media = {{.kind = kind_, .name = path}}};
+    const auto& [path, error] = paths_.at(static_cast<std::size_t>(index));
+    Entry entry{.id = escape_bytes(path), .path = path, .error = error};
+    if (error.empty()) entry.media = {{.kind = kind_, .name = path}};
+    return entry;
   }
 
   void add_to(Digest& digest) const override {
-    for (const std::string& path : paths_) digest.add(path);
+    for (const FoundPath& found : paths_) digest.add(found.path);
   }
 
   bool shows_videos() const override { return kind_ == MediaKind::kVideo; }
 
  private:
   const MediaKind kind_;
-  std::vector<std::string> paths_;
+  std::vector<FoundPath> paths_;
 };
 
-// Several sources in a row.
+// Several sources in a row, and what folders held besides.
 class Chain : public EntrySource {
  public:
-  explicit Chain(std::vector<std::unique_ptr<EntrySource>> parts) : parts_(std::move(parts)) {
+  Chain(std::vector<std::unique_ptr<EntrySource>> parts, data::KindCounts left_out)
+      : parts_(std::move(parts)), left_out_(std::move(left_out)) {
     for (const auto& part : parts_) {
       begins_.push_back(size_);
       size_ += part->size();
+      for (const auto& [suffix, count] : part->left_out()) left_out_[suffix] += count;
     }
   }
 
@@ -108,6 +111,8 @@ class Chain : public EntrySource {
     for (const auto& part : parts_) part->add_to(digest);
   }
 
+  data::KindCounts left_out() const override { return left_out_; }
+
  private:
   std::pair<const EntrySource*, std::int64_t> find(std::int64_t index) const {
     const auto after = std::upper_bound(begins_.begin(), begins_.end(), index);
@@ -116,6 +121,7 @@ class Chain : public EntrySource {
   }
 
   std::vector<std::unique_ptr<EntrySource>> parts_;
+  data::KindCounts left_out_;
   std::vector<std::int64_t> begins_;
   std::int64_t size_ = 0;
 };
@@ -131,19 +137,29 @@ class Opener {
       for (const std::string& match : expand_glob(path)) add_existing(match);
       return;
     }
-    if (!fs::exists(path)) throw Error({.what = "no such file or folder", .where = path});
+    // What is there but can't be opened (a link in a circle, say) is an error of its own row.
+    std::error_code code;
+    if (fs::symlink_status(path, code).type() == fs::file_type::not_found) {
+      throw Error({.what = "no such file or folder", .where = path});
+    }
     add_existing(path);
   }
 
   std::unique_ptr<EntrySource> finish() {
     flush();
     check_ids_.check();
-    return parts_.size() == 1 ? std::move(parts_[0]) : std::make_unique<Chain>(std::move(parts_));
+    if (links_ > 0) {
+      log_warning(concat("links to folders aren't followed: ", links_,
+                         " (they may lead in circles; name them to have them searched)"));
+    }
+    auto all = std::make_unique<Chain>(std::move(parts_), std::move(left_out_));
+    data::warn_of_left_out(all->left_out(), "the input");
+    return all;
   }
 
  private:
   void add_existing(const std::string& path) {
-    if (fs::is_directory(path)) return add_folder(path);
+    if (is_folder(path)) return add_folder(path);
     if (ends_with_any(path, {".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"})) {
       throw Error({.what = "the archive is compressed",
                    .where = path,
@@ -156,7 +172,7 @@ class Opener {
                    .wanted = concat(plural(), ", folders, .jsonl, .tar or -")});
     }
     const bool is_jsonl = ends_with_any(path, {".jsonl", ".ndjson"});
-    if (!is_jsonl && !path.ends_with(".tar")) return add_file(path);
+    if (!is_jsonl && !path.ends_with(".tar")) return add_file({path});
     flush();
     parts_.push_back(is_jsonl ? open_jsonl_source(path, check_ids_)
                               : open_tar_source(path, check_ids_));
@@ -174,41 +190,41 @@ class Opener {
       if (end == '\n' && path.ends_with('\r')) path.pop_back();
       if (path.empty()) continue;
       is_empty = false;
-      if (fs::is_directory(path) || ends_with_any(path, {".jsonl", ".ndjson", ".tar"})) {
+      if (is_folder(path) || ends_with_any(path, {".jsonl", ".ndjson", ".tar"})) {
         add_argument(path);
       } else {
-        add_file(path);
+        add_file({path});
       }
     }
     if (is_empty) throw Error({.what = "no paths in the list", .where = "-"});
   }
 
+  static bool is_folder(const std::string& path) {
+    std::error_code ignored;
+    return fs::is_directory(path, ignored);
+  }
+
   void add_folder(const std::string& folder) {
-    std::vector<std::string> inside;
-    const auto skip = fs::directory_options::skip_permission_denied;
-    for (const auto& entry : fs::recursive_directory_iterator(folder, skip)) {
-      if (has_suffix(entry.path()) && entry.is_regular_file()) {
-        inside.push_back(entry.path().string());
-      }
+    FolderSearch search = search_folder(folder, kind_);
+    if (search.found.empty()) {
+      const std::string other = data::to_text(search.left_out);
+      throw Error({.what = concat("no ", plural(), " in the folder"),
+                   .where = folder,
+                   .got = other,
+                   .hint = other.empty() ? "" : "these kinds can't be read"});
     }
-    if (inside.empty()) {
-      throw Error({.what = concat("no ", plural(), " in the folder"), .where = folder});
-    }
-    std::sort(inside.begin(), inside.end());
-    for (const std::string& path : inside) add_file(path);
+    for (FoundPath& found : search.found) add_file(std::move(found));
+    for (const auto& [suffix, count] : search.left_out) left_out_[suffix] += count;
+    links_ += search.links;
   }
 
   const char* plural() const { return kind_ == MediaKind::kVideo ? "videos" : "pictures"; }
 
-  bool has_suffix(const fs::path& path) const {
-    return kind_ == MediaKind::kVideo ? data::has_video_suffix(path) : data::has_image_suffix(path);
-  }
-
   // Each file once, however often it is named.
-  void add_file(const std::string& path) {
-    if (!seen_.insert(fs::path(path).lexically_normal().string()).second) return;
+  void add_file(FoundPath found) {
+    if (!seen_.insert(fs::path(found.path).lexically_normal().string()).second) return;
     if (!files_) files_ = std::make_unique<MediaFiles>(kind_);
-    files_->add(path);
+    files_->add(std::move(found));
   }
 
   void flush() {
@@ -221,60 +237,12 @@ class Opener {
   std::unordered_set<std::string> seen_;
   std::unique_ptr<MediaFiles> files_;
   std::vector<std::unique_ptr<EntrySource>> parts_;
+  data::KindCounts left_out_;
+  std::int64_t links_ = 0;
   IdCheck check_ids_;
 };
 
-// Matches the parts of a pattern from `index` on below `folder`.
-class GlobSearch {
- public:
-  explicit GlobSearch(const fs::path& pattern) : parts_(pattern.begin(), pattern.end()) {}
-
-  std::vector<std::string> run() {
-    match("", 0);
-    std::sort(found_.begin(), found_.end());
-    found_.erase(std::unique(found_.begin(), found_.end()), found_.end());
-    return std::move(found_);
-  }
-
- private:
-  void match(const fs::path& folder, std::size_t index) {
-    if (index == parts_.size()) {
-      found_.push_back(folder.string());
-      return;
-    }
-    const std::string part = parts_[index].string();
-    if (part.find_first_of("*?[") == std::string::npos) {
-      if (fs::exists(folder / part)) match(folder / part, index + 1);
-      return;
-    }
-    const bool crosses = part == "**";
-    if (crosses && index + 1 < parts_.size()) match(folder, index + 1);
-    std::error_code ignored;  // a folder that can't be read matches nothing
-    for (const auto& entry :
-         fs::directory_iterator(folder.empty() ? fs::path(".") : folder, ignored)) {
-      const std::string name = entry.path().filename().string();
-      // FNM_PERIOD: hidden files are matched only by patterns that begin with a dot, as in a shell.
-      if (::fnmatch(crosses ? "*" : part.c_str(), name.c_str(), FNM_PERIOD) != 0) continue;
-      const bool is_link = entry.is_symlink(ignored);  // "**" doesn't follow links: they may circle
-      if (crosses && entry.is_directory(ignored)) {
-        if (!is_link) match(folder / name, index);
-      } else if (crosses ? index + 1 == parts_.size() : true) {
-        match(folder / name, index + 1);
-      }
-    }
-  }
-
-  std::vector<fs::path> parts_;
-  std::vector<std::string> found_;
-};
-
 }  // namespace
-
-std::vector<std::string> expand_glob(const std::string& pattern) {
-  auto found = GlobSearch(pattern).run();
-  if (found.empty()) throw Error({.what = "nothing matches the pattern", .where = pattern});
-  return found;
-}
 
 std::unique_ptr<EntrySource> open_entries(const std::vector<std::string>& arguments,
                                           std::istream& list, MediaKind kind) {

@@ -7,7 +7,8 @@
 // path each, not a conversation each. What an argument is, is told by what it names: "-" is a list
 // of paths on stdin, a folder is searched recursively, *.jsonl and *.tar have their own readers
 // (jsonl_source.h, tar_source.h), a pattern with * ? [ is a glob whose ** also crosses folders, and
-// everything else is a picture or, for `vlm video`, a video; folders are searched for those.
+// everything else is a picture or, for `vlm video`, a video; folders are searched for those
+// (path_search.h). A path that is there but can't be opened is an error of its own entry.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "data/media/file_kinds.h"
 #include "infer/items/digest.h"
 #include "infer/items/item.h"
 
@@ -49,6 +51,8 @@ class EntrySource {
   virtual bool shows_videos() const { return false; }
   // Files that hold entries: lists of rows, archives, not media of their own.
   virtual std::vector<std::string> files() const { return {}; }
+  // Pictures of kinds that can't be read, which have no entry.
+  virtual data::KindCounts left_out() const { return {}; }
   // Tells this list of entries from every other one.
   virtual void add_to(Digest& digest) const = 0;
 };
@@ -58,9 +62,5 @@ class EntrySource {
 // paths, one a line, or ended by NUL bytes when there are any. `kind` is what plain files are.
 std::unique_ptr<EntrySource> open_entries(const std::vector<std::string>& arguments,
                                           std::istream& list, MediaKind kind = MediaKind::kPicture);
-
-// Files and folders that match, sorted. "*" and "?" don't cross a "/", "**" as a whole part of the
-// pattern stands for any number of folders.
-std::vector<std::string> expand_glob(const std::string& pattern);
 
 }  // namespace vlm::infer

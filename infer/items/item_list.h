@@ -37,6 +37,7 @@ class ItemList {
   std::int64_t items() const;
   std::int64_t groups() const;
   bool shows_videos() const { return source_->shows_videos(); }
+  bool has_left_out() const { return !source_->left_out().empty(); }
   // Ordinal of the group's first item; for groups(), the number of items.
   std::int64_t first_item(std::int64_t group) const;
 

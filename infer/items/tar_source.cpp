@@ -28,6 +28,9 @@ class TarSource : public EntrySource {
     Member member;
     std::string key, before;
     while (reader.next(member)) {
+      if (data::has_side_name(member.name)) continue;
+      const std::string unreadable = data::unreadable_suffix(member.name);
+      if (!unreadable.empty()) ++left_out_[unreadable];
       const auto [name, suffix] = data::split_member_name(member.name);
       if (samples_.empty() || name != before) {
         drop_without_pictures();
@@ -37,7 +40,13 @@ class TarSource : public EntrySource {
       add(samples_.back(), member, suffix);
     }
     drop_without_pictures();
-    if (samples_.empty()) throw Error({.what = "no pictures in the archive", .where = path});
+    if (samples_.empty()) {
+      const std::string other = data::to_text(left_out_);
+      throw Error({.what = "no pictures in the archive",
+                   .where = path,
+                   .got = other,
+                   .hint = other.empty() ? "" : "these kinds can't be read"});
+    }
     for (std::size_t i = 0; i < samples_.size(); ++i) {
       ids.add(id_of(samples_[i]), path, static_cast<std::int64_t>(i) + 1);
     }
@@ -68,6 +77,7 @@ class TarSource : public EntrySource {
 
   std::vector<std::string> columns() const override { return columns_; }
   bool asks() const override { return asks_; }
+  data::KindCounts left_out() const override { return left_out_; }
 
   std::vector<std::string> files() const override { return {path_}; }
 
@@ -162,6 +172,7 @@ class TarSource : public EntrySource {
   std::string path_;
   std::vector<Sample> samples_;
   std::vector<std::string> columns_;
+  data::KindCounts left_out_;
   bool asks_ = false;
 };
 

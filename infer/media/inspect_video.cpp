@@ -33,6 +33,7 @@ OrderedJson inspect_video(const std::string& path, const data::VideoSampling& sa
       return true;
     });
   }
+  seen.damaged_frames = reader.damaged_frames();
   const data::VideoInfo& info = reader.info();
   OrderedJson report = {{"path", path},
                         {"container", info.container},
@@ -56,8 +57,14 @@ OrderedJson inspect_video(const std::string& path, const data::VideoSampling& sa
 std::string to_lines(const OrderedJson& report) {
   std::ostringstream out;
   for (const auto& [name, value] : report.items()) {
-    out << std::left << std::setw(34) << name
-        << (value.is_string() ? value.get<std::string>() : value.dump()) << "\n";
+    if (value.is_object()) {
+      OrderedJson inside = OrderedJson::object();
+      for (const auto& [key, part] : value.items()) inside[name + "." + key] = part;
+      out << to_lines(inside);
+    } else {
+      out << std::left << std::setw(34) << name
+          << (value.is_string() ? value.get<std::string>() : value.dump()) << "\n";
+    }
   }
   return out.str();
 }

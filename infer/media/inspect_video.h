@@ -16,7 +16,7 @@ namespace vlm::infer {
 // Error naming the file.
 OrderedJson inspect_video(const std::string& path, const data::VideoSampling& sampling);
 
-// The same for people, a line a field.
+// A report for people, a line a field; "a.b" is field b of object a.
 std::string to_lines(const OrderedJson& report);
 
 }  // namespace vlm::infer

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "vlm/core/bounds.h"
 #include "vlm/core/error.h"
 
 namespace vlm::infer {
@@ -11,20 +12,20 @@ namespace vlm::infer {
 void VideoFlags::declare(CLI::App& command, CLI::Option* video) {
   command
       .add_option("--fps", given.fps, "Video: frames a second (default: the checkpoint's, or 1)")
-      ->check(CLI::PositiveNumber);
+      ->check(above(0));
   command
       .add_option("--max-frames", given.max_frames,
                   "Video: most frames (default: the checkpoint's, or 64)")
-      ->check(CLI::PositiveNumber);
+      ->check(above(0));
   command.add_option("--start", given.start_s, "Video: only from this second on (default: 0)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   command.add_option("--end", given.end_s, "Video: only before this second (default: its end)")
-      ->check(CLI::PositiveNumber);
+      ->check(above(0));
   command
       .add_option("--frame-size", given.frame_size,
                   "Video: long edge in pixels that larger frames are scaled to while decoding; 0: "
                   "as they are")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0))
       ->capture_default_str();
   command
       .add_option("--sampling", given.strategy,
@@ -36,7 +37,7 @@ void VideoFlags::declare(CLI::App& command, CLI::Option* video) {
       .add_option("--times", given.times_s,
                   "Video: show the frames at these seconds, divided by commas (default: none)")
       ->delimiter(',')
-      ->check(CLI::NonNegativeNumber);
+      ->check(at_least(0));
   command.add_flag("--drop-duplicates", given.drop_duplicates,
                    "Video: leave out frames that look like the one before, and count them");
   if (!video) return;
@@ -87,9 +88,10 @@ void declare_feature_cache(CLI::App& command, FeatureCacheChoice& choice) {
                   "Folder that keeps encoded pictures and videos for later runs; auto: a folder of "
                   "the user's "
                   "cache when the vision encoder is large; off: none")
+      ->check(not_empty())
       ->capture_default_str();
   command.add_option("--feature-cache-gb", choice.gigabytes, "Most that the folder may take")
-      ->check(CLI::PositiveNumber)
+      ->check(above(0))
       ->capture_default_str();
 }
 

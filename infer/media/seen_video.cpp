@@ -15,7 +15,8 @@ double shown(double value) {
 std::string to_note(const SeenVideo& seen) {
   const OrderedJson note = {{"duration_s", seen.duration_s},
                             {"times_s", seen.times_s},
-                            {"dropped_duplicates", seen.dropped_duplicates}};
+                            {"dropped_duplicates", seen.dropped_duplicates},
+                            {"damaged_frames", seen.damaged_frames}};
   return note.dump();
 }
 
@@ -23,7 +24,8 @@ SeenVideo parse_note(const std::string& note) {
   const OrderedJson fields = OrderedJson::parse(note);
   return {.duration_s = fields.at("duration_s").get<double>(),
           .times_s = fields.at("times_s").get<std::vector<double>>(),
-          .dropped_duplicates = fields.at("dropped_duplicates").get<std::int64_t>()};
+          .dropped_duplicates = fields.at("dropped_duplicates").get<std::int64_t>(),
+          .damaged_frames = fields.at("damaged_frames").get<std::int64_t>()};
 }
 
 OrderedJson video_columns(const std::vector<SeenVideo>& seen, bool has_dropped) {
@@ -36,6 +38,7 @@ OrderedJson video_columns(const std::vector<SeenVideo>& seen, bool has_dropped) 
     for (const double time : one.times_s) times.push_back(shown(time));
     columns["duration_s"].push_back(shown(one.duration_s));
     columns["frames"].push_back(std::move(times));
+    columns["damaged_frames"].push_back(one.damaged_frames);
     if (has_dropped) columns["dropped_duplicates"].push_back(one.dropped_duplicates);
   }
   if (seen.size() != 1) return columns;
@@ -44,7 +47,7 @@ OrderedJson video_columns(const std::vector<SeenVideo>& seen, bool has_dropped) 
 }
 
 std::vector<std::string> video_column_names(bool has_dropped) {
-  std::vector<std::string> names = {"duration_s", "frames"};
+  std::vector<std::string> names = {"duration_s", "frames", "damaged_frames"};
   if (has_dropped) names.emplace_back("dropped_duplicates");
   return names;
 }

@@ -74,6 +74,7 @@ class VideoStream::Takes {
       return is_wanted;
     });
     if (!is_wanted) return false;
+    end.seen.damaged_frames = reader.damaged_frames();
     if (end.seen.times_s.empty()) throw Error({.what = "no frame could be read"});
     stream_.encoder_.count_video(/*is_cached=*/false);
     return stream_.push(std::move(end));
@@ -105,7 +106,7 @@ class VideoStream::Takes {
 
   std::string make_key(const std::string& what) const {
     return content_.empty() ? ""
-                            : stream_.encoder_.make_key(concat("video 1 ", content_, " ", what));
+                            : stream_.encoder_.make_key(concat("video 2 ", content_, " ", what));
   }
 
   std::optional<CachedFeatures> find(const std::string& key) const {

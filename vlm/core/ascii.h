@@ -1,12 +1,20 @@
 // Characters and text as ASCII has them, whatever the locale.
 #pragma once
 
+#include <string>
 #include <string_view>
 
 namespace vlm {
 
 inline bool is_digit(char c) {
   return c >= '0' && c <= '9';
+}
+
+inline std::string to_lower_ascii(std::string text) {
+  for (char& c : text) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return text;
 }
 
 // Without the white space at both ends.

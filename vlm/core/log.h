@@ -1,6 +1,10 @@
 // Messages for people, to stderr by default; and results, to stdout.
 //
-// The level and the sink belong to the process; main.cpp sets them once from --log-level.
+//   log_…(message) ─► level ─► sink, or a line on stderr
+//
+// The level and the sink belong to the process; main.cpp sets them once from --log-level. On a
+// terminal a status line (a progress bar) may stand below the messages: whatever is written goes
+// above it. Thread-safe.
 #pragma once
 
 #include <exception>
@@ -15,6 +19,7 @@ enum class LogLevel { kDebug, kInfo, kWarning, kError, kOff };
 LogLevel parse_log_level(const std::string& name);
 
 void set_log_level(LogLevel level);
+LogLevel log_level();
 
 // Replaces where messages go (tests collect them); an empty function restores stderr.
 void set_log_sink(std::function<void(LogLevel, const std::string&)> sink);
@@ -22,6 +27,18 @@ void set_log_sink(std::function<void(LogLevel, const std::string&)> sink);
 void log_debug(const std::string& message);
 void log_info(const std::string& message);
 void log_warning(const std::string& message);
+// The same words again in this process are not said.
+void log_warning_once(const std::string& message);
+// For what ends a command; anything less is a warning.
+void log_error(const std::string& message);
+
+// True when messages go to a terminal, so that there may be a status line.
+bool has_status_line();
+// Shows `line` below all messages, cut to the terminal's width, in place of the one before; an
+// empty one takes it away.
+void show_status(const std::string& line);
+// Leaves the line where it is; what follows is written below it.
+void end_status();
 
 // For commands: `text` to stdout, at once. Throws Error when it can't be written (a full disk),
 // ResultsClosed when nobody reads it any more (a closed pipe).

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "vlm/core/concat.h"
+#include "vlm/core/log.h"
 
 namespace vlm {
 
@@ -14,14 +14,15 @@ Progress::Progress(std::string unit, std::int64_t total, std::int64_t done)
       total_(total),
       first_(done),
       done_(done),
-      is_terminal_(::isatty(STDERR_FILENO) != 0) {}
+      is_terminal_(has_status_line()) {}
 
 Progress::~Progress() {
-  if (is_terminal_ && done_ > first_) std::fputc('\n', stderr);
+  if (is_terminal_) end_status();
 }
 
 void Progress::update(std::int64_t done, const std::string& note) {
   done_ = done;
+  if (log_level() > LogLevel::kInfo) return;
   const auto now = Clock::now();
   const auto interval = is_terminal_ ? std::chrono::milliseconds(100) : std::chrono::seconds(10);
   if (done_ < total_ && printed_ != Clock::time_point() && now - printed_ < interval) return;
@@ -36,18 +37,16 @@ void Progress::print(const std::string& note) {
   std::snprintf(
       numbers, sizeof numbers, "%lld/%lld %s, %.2f/s, %s left%s%s", static_cast<long long>(done_),
       static_cast<long long>(total_), unit_.c_str(), rate,
-      rate > 0 ? format_duration(static_cast<double>(total_ - done_) / rate).c_str() : "?",
+      rate > 0 ? format_duration(std::max(0.0, static_cast<double>(total_ - done_) / rate)).c_str()
+               : "?",
       note.empty() ? "" : ", ", note.substr(0, 60).c_str());
-  if (!is_terminal_) {
-    std::fprintf(stderr, "%s\n", numbers);
-    return;
-  }
+  if (!is_terminal_) return log_info(numbers);
   constexpr int kWidth = 24;
-  const auto filled = static_cast<int>(total_ > 0 ? kWidth * done_ / total_ : 0);
+  const auto part = total_ > 0 ? std::clamp<std::int64_t>(kWidth * done_ / total_, 0, kWidth) : 0;
+  const int filled = static_cast<int>(part);
   const std::string bar = std::string(static_cast<std::size_t>(filled), '#') +
                           std::string(static_cast<std::size_t>(kWidth - filled), '.');
-  std::fprintf(stderr, "\r\033[K[%s] %s", bar.c_str(), numbers);
-  std::fflush(stderr);
+  show_status("[" + bar + "] " + numbers);
 }
 
 std::string format_duration(double seconds) {

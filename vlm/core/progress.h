@@ -1,6 +1,6 @@
 // Progress of long work: a bar with rate and time left on a terminal, plain lines otherwise.
 //
-// Goes to stderr. Not thread-safe: one thread reports.
+// Goes where messages of level info go (vlm/core/log.h). Not thread-safe: one thread reports.
 #pragma once
 
 #include <chrono>

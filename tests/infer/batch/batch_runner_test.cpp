@@ -8,6 +8,7 @@
 
 #include "infer/commands/evaluate.h"
 #include "infer/commands/inspect.h"
+#include "infer/media/inspect_video.h"
 #include "infer/session.h"
 #include "tests/infer/sessions.h"
 #include "tests/support/scratch_folder.h"
@@ -208,10 +209,13 @@ TEST_CASE("an evaluation counts the answers that are the data's own") {
 }
 
 TEST_CASE("inspect counts parameters by part") {
-  const std::string text = inspect_model(fixture("smolvlm_tiny").string());
-  CHECK_THAT(text, Contains("model_type                        smolvlm"));
-  CHECK_THAT(text, Contains("parameters                        97264"));
-  CHECK_THAT(text, Contains("tensors stored as F32"));
+  const OrderedJson report = inspect_model(fixture("smolvlm_tiny").string());
+  CHECK(report["parameters"]["total"] == 97264);
+  CHECK(report["tensors_stored"].contains("F32"));
+  CHECK(report["weights_mb"].dump() == R"({"float32":0.4,"bfloat16":0.2})");
+  const std::string text = to_lines(report);
+  CHECK_THAT(text, Contains("model_type                        smolvlm\n"));
+  CHECK_THAT(text, Contains("parameters.total                  97264\n"));
   CHECK_THROWS_WITH(inspect_model("/nowhere"), "/nowhere: no such model folder");
 }
 
