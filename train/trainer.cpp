@@ -19,6 +19,7 @@
 #include "train/report/model_card.h"
 #include "train/step_log.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/core/progress.h"
@@ -78,7 +79,7 @@ void Trainer::find_start() {
   state_.samples_per_step = per_pass * config_.gradient_accumulation_steps;
   state_.processes = job_->size();
   if (job_->is_writer()) {
-    fs::create_directories(output_dir);
+    make_folders(output_dir);
     clean_checkpoints(output_dir, options_.restart);
     if (const auto checkpoint = find_checkpoint(output_dir)) {
       const TrainingState found = load_training_state(*checkpoint, effective_config_);

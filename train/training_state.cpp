@@ -2,19 +2,16 @@
 
 #include <ATen/ops/copy.h>
 #include <c10/core/GradMode.h>
-#include <fcntl.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/io/tensor_digest.h"
@@ -62,18 +59,6 @@ std::vector<fs::path> list_checkpoints(const fs::path& output_dir) {
   std::sort(found.begin(), found.end(),
             [](const fs::path& a, const fs::path& b) { return step_of(a) < step_of(b); });
   return found;
-}
-
-// Waits until the disk has the file, or the folder's list of names.
-void sync_to_disk(const fs::path& path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  const bool is_synced = descriptor >= 0 && ::fsync(descriptor) == 0;
-  const int reason = errno;
-  if (descriptor >= 0) ::close(descriptor);
-  // Some file systems can't sync a folder, and need not.
-  if (is_synced || reason == EINVAL) return;
-  throw Error(
-      {.what = "can't write to the disk", .where = path.string(), .got = std::strerror(reason)});
 }
 
 // Under a name that no one takes for a checkpoint, so that a removal cut off leaves nothing half.
@@ -144,10 +129,9 @@ void CheckpointWriter::save(const TrainingState& state, const Optimizer& optimiz
   }
   try {
     fs::remove_all(temporary);
-    fs::create_directories(temporary);
+    make_folders(temporary);
     write(temporary, state, optimizer);
-    fs::rename(temporary, place);
-    sync_to_disk(output_dir);
+    rename_durably(temporary, place);
   } catch (const std::exception& error) {
     std::error_code ignored;
     fs::remove_all(temporary, ignored);
@@ -171,8 +155,6 @@ void CheckpointWriter::write(const fs::path& folder, const TrainingState& state,
                      {kOptimizerFile, digest_of(optimizer.state())}};
   json["config"] = config;
   save_text(folder / kStateFile, json.dump(2) + "\n");
-  sync_to_disk(folder / kStateFile);
-  sync_to_disk(folder);
 }
 
 void CheckpointWriter::remove_old(std::int64_t best_step) const {

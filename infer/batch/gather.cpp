@@ -1,7 +1,5 @@
 #include "infer/batch/gather.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
@@ -13,6 +11,7 @@
 #include "infer/batch/row_file.h"
 #include "infer/batch/shard.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 
 namespace vlm::infer {
@@ -154,7 +153,7 @@ class Gatherer {
   }
 
   void write() {
-    const fs::path temporary = concat(options_.output.string(), ".tmp", ::getpid());
+    const fs::path temporary = name_aside(options_.output);
     try {
       write_rows(temporary);
     } catch (...) {

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 
 namespace vlm::infer {
@@ -171,7 +172,9 @@ void write_text_file(const BatchItem& item, const std::string& text, bool overwr
                          .where = item.text_file,
                          .hint = "--overwrite replaces such files"});
   }
-  save_text(item.text_file, content);
+  NewFile file(item.text_file);
+  file.write(content);
+  file.commit_without_waiting();  // a file an item: waiting for each would take most of the time
 }
 
 }  // namespace vlm::infer

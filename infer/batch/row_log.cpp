@@ -6,6 +6,7 @@
 #include "infer/batch/fingerprint.h"
 #include "infer/items/digest.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 
@@ -82,6 +83,7 @@ void RowLog::begin() {
     write({{.text = options_.preamble}}, RowRecord::kPreamble);
   }
   sync();
+  sync_folder(options_.output.parent_path());
 }
 
 void RowLog::go_on(Journal journal) {

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
@@ -253,12 +254,11 @@ at::ScalarType compute_dtype(const fs::path& folder, const LoadOptions& options)
 }
 
 void save_model(const VisionLanguageModel& model, const fs::path& source, const fs::path& folder) {
-  fs::create_directories(folder);
+  make_folders(folder);
   if (!fs::equivalent(source, folder)) {
     for (const auto& entry : fs::directory_iterator(source)) {
       if (!entry.is_regular_file() || !is_side_file(entry.path())) continue;
-      fs::copy_file(entry.path(), folder / entry.path().filename(),
-                    fs::copy_options::overwrite_existing);
+      save_text(folder / entry.path().filename(), load_text(entry.path()));
     }
   }
   write_config(source, folder, model.dtype());
