@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 
 #include "data/pictures/decoder.h"
 #include "data/pictures/orientation.h"
+#include "vlm/core/ascii.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/json.h"
 
@@ -79,10 +79,7 @@ Image decode_image(std::string_view bytes, const std::string& where, const Media
 }
 
 bool has_image_suffix(const std::filesystem::path& path) {
-  std::string suffix = path.extension().string();
-  for (char& letter : suffix) {
-    letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
-  }
+  const std::string suffix = ascii_lower(path.extension().string());
   constexpr std::array kSuffixes = {".png",  ".apng", ".jpg", ".jpeg", ".jpe", ".jfif",
                                     ".webp", ".bmp",  ".tif", ".tiff", ".gif"};
   return std::find(kSuffixes.begin(), kSuffixes.end(), suffix) != kSuffixes.end();

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <cmath>
 #include <numeric>
 #include <string_view>
@@ -13,6 +12,7 @@
 #include "data/video/frame_reader.h"
 #include "data/video/frame_table.h"
 #include "data/video/work_clock.h"
+#include "vlm/core/ascii.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
@@ -285,10 +285,7 @@ std::int64_t VideoFile::read_frames(const std::vector<std::int64_t>& indices,
 }
 
 bool has_video_suffix(const std::filesystem::path& path) {
-  std::string suffix = path.extension().string();
-  for (char& letter : suffix) {
-    letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
-  }
+  const std::string suffix = ascii_lower(path.extension().string());
   constexpr std::array kSuffixes = {".mp4",  ".m4v",  ".mov",  ".mkv",  ".webm", ".avi", ".mpg",
                                     ".mpeg", ".ts",   ".m2ts", ".mts",  ".vob",  ".flv", ".f4v",
                                     ".wmv",  ".asf",  ".ogv",  ".ogm",  ".3gp",  ".3g2", ".mxf",

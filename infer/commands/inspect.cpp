@@ -3,7 +3,6 @@
 #include <iomanip>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/json.h"
@@ -15,9 +14,7 @@ namespace vlm::infer {
 namespace {
 
 std::string megabytes(double bytes) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(1) << bytes / 1e6 << " MB";
-  return out.str();
+  return fixed_text(bytes / 1e6, 1) + " MB";
 }
 
 // "model.text_model.layers.0.…" → "text_model"
@@ -35,7 +32,7 @@ class Report {
   std::string text() const { return out_.str(); }
 
  private:
-  std::ostringstream out_;
+  PlainStream out_;
 };
 
 void report_config(const Json& config, const char* part, Report& report) {
