@@ -24,7 +24,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::int64_t kSamples = 11, kStepSamples = 4, kSteps = 3;
+constexpr std::int64_t kSampleCount = 11, kSamplesAStep = 4, kStepCount = 3;
 
 class HookedDataset : public data::Dataset {
  public:
@@ -45,7 +45,8 @@ class HookedDataset : public data::Dataset {
 // Eleven questions in three steps of four, the last one short.
 struct Scene {
   ScratchFolder folder;
-  DataPlan plan{{{.samples = kSamples, .steps = kSteps}}, kStepSamples, /*shuffle=*/false, 1};
+  DataPlan plan{
+      {{.samples = kSampleCount, .steps = kStepCount}}, kSamplesAStep, /*shuffle=*/false, 1};
   std::vector<std::unique_ptr<data::Dataset>> datasets;
   FailingProcessor processor;
   data::SkippedSamples skipped;
@@ -54,7 +55,7 @@ struct Scene {
   explicit Scene(
       ProcessorHooks hooks, std::function<void(std::int64_t)> on_sample = [](auto) {})
       : processor(load_processor(fixture(kTinyModel)), std::move(hooks)) {
-    write_questions(folder.path() / "data.jsonl", kSamples);
+    write_questions(folder.path() / "data.jsonl", kSampleCount);
     datasets.push_back(std::make_unique<HookedDataset>(
         data::load_dataset(folder.path() / "data.jsonl", {}), std::move(on_sample)));
   }
@@ -71,8 +72,8 @@ TEST_CASE("whatever reading a sample throws, the training loop gets in its step,
         });
         scene.options.workers = workers;
         StepLoader loader = scene.loader();
-        for (std::int64_t step = 0; step < bad / kStepSamples; ++step) {
-          CHECK(loader.next().sample_count == kStepSamples);
+        for (std::int64_t step = 0; step < bad / kSamplesAStep; ++step) {
+          CHECK(loader.next().sample_count == kSamplesAStep);
         }
         for (int again = 0; again < 3; ++again) {
           CHECK(thrown_by([&] { loader.next(); }) == text);
@@ -124,7 +125,7 @@ TEST_CASE("a process without samples in a step takes part in it") {
   for (std::int64_t rank = 0; rank < 4; ++rank) {
     scene.options.rank = rank;
     StepLoader loader = scene.loader();
-    for (std::int64_t step = 0; step < kSteps; ++step) {
+    for (std::int64_t step = 0; step < kStepCount; ++step) {
       const StepData data = loader.next();
       const bool has_none = step == 2 && rank == 3;
       CHECK(data.sample_count == (step == 2 ? 3 : 4));
@@ -134,7 +135,7 @@ TEST_CASE("a process without samples in a step takes part in it") {
 }
 
 TEST_CASE("the loader can go at any moment") {
-  for (int taken = 0; taken <= kSteps; ++taken) {
+  for (int taken = 0; taken <= kStepCount; ++taken) {
     for (const auto pause : {0ms, 3ms, 20ms}) {
       std::atomic<int> inside = 0;
       Scene scene({}, [&](std::int64_t) {
@@ -155,7 +156,7 @@ TEST_CASE("the loader can go at any moment") {
 TEST_CASE("samples are read two steps ahead and no further") {
   std::atomic<std::int64_t> furthest = -1;
   Scene scene({}, [&](std::int64_t index) { furthest = std::max(furthest.load(), index); });
-  scene.options.batch_size = kStepSamples;
+  scene.options.batch_size = kSamplesAStep;
   StepLoader loader = scene.loader();
   while (furthest < 7) std::this_thread::sleep_for(1ms);
   std::this_thread::sleep_for(30ms);
@@ -207,7 +208,7 @@ TEST_CASE("the first of too many bad samples is told, whatever the number of thr
     };
     CHECK(thrown_by([&] { measure(); }) == "2: no sample");
     options.max_bad_samples = 3;
-    CHECK(measure().size() == kSamples);
+    CHECK(measure().size() == kSampleCount);
   }
 }
 
@@ -221,7 +222,7 @@ TEST_CASE("whatever looking at a sample throws ends a survey; no number of threa
   Scene scene({});
   const Survey one = survey_dataset(*scene.datasets[0], scene.processor, {}, 1);
   const Survey many = survey_dataset(*scene.datasets[0], scene.processor, {}, 5);
-  CHECK(one.samples == kSamples);
+  CHECK(one.samples == kSampleCount);
   CHECK(one.is_whole);
   CHECK(many.is_whole);
   CHECK(one.lengths == many.lengths);
