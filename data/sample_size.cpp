@@ -1,20 +1,27 @@
 #include "data/sample_size.h"
 
 #include <algorithm>
-#include <atomic>
 #include <exception>
-#include <mutex>
 #include <numeric>
 #include <optional>
-#include <thread>
+#include <utility>
 
 #include "data/batch.h"
 #include "data/media/media_texts.h"
 #include "vlm/core/error.h"
 #include "vlm/core/stop_signal.h"
+#include "vlm/io/ordered_workers.h"
 
 namespace vlm::data {
 namespace {
+
+constexpr std::int64_t kAheadAThread = 16;  // samples: they take unequal times
+
+// A size, or why there is none.
+struct Measured {
+  std::optional<SampleSize> size;
+  std::exception_ptr failure;
+};
 
 class Measurer {
  public:
@@ -24,28 +31,22 @@ class Measurer {
         options_(options),
         texts_(processor, options.encode.video) {}
 
-  // Nothing for a sample that training would pass over; of the bad ones among them the first is
-  // kept. Any thread may ask.
-  std::optional<SampleSize> measure(std::int64_t index) {
+  // Neither for a sample that training would pass over. Any thread may ask.
+  Measured measure(std::int64_t index) {
     try {
       const Sample sample = dataset_.at(index);
       try {
-        return measure(sample);
+        return {.size = measure(sample)};
       } catch (const Error& error) {
         if (error.parts().where.starts_with(sample.where)) throw;
         throw located(error, sample.where);
       }
     } catch (const LongSampleError&) {
-      if (options_.encode.length_policy != LengthPolicy::kSkip) take_failure(index);
+      if (options_.encode.length_policy == LengthPolicy::kSkip) return {};
+      return {.failure = std::current_exception()};
     } catch (const Error&) {
-      take_failure(index);
+      return {.failure = std::current_exception()};
     }
-    return std::nullopt;
-  }
-
-  bool has_failed() const { return failures_ > options_.max_bad_samples; }
-  void rethrow() const {
-    if (has_failed()) std::rethrow_exception(first_);
   }
 
  private:
@@ -66,22 +67,10 @@ class Measurer {
     return size;
   }
 
-  void take_failure(std::int64_t index) {
-    const std::lock_guard lock(mutex_);
-    ++failures_;
-    if (first_ && index > first_index_) return;
-    first_ = std::current_exception();
-    first_index_ = index;
-  }
-
   const Dataset& dataset_;
   const Processor& processor_;
   const MeasureOptions& options_;
   MediaTexts texts_;
-  std::mutex mutex_;
-  std::atomic<std::int64_t> failures_ = 0;
-  std::exception_ptr first_;
-  std::int64_t first_index_ = 0;
 };
 
 // Each gap takes the size that follows it, the last ones the first.
@@ -103,29 +92,24 @@ std::vector<SampleSize> measure_samples(const Dataset& dataset, const Processor&
                                         const MeasureOptions& options,
                                         const std::vector<std::int64_t>& indices) {
   Measurer measurer(dataset, processor, options);
-  std::vector<std::optional<SampleSize>> found(indices.size());
-  std::vector<std::exception_ptr> failures(static_cast<std::size_t>(options.threads));
-  std::atomic<std::size_t> next{0};
-  const auto work = [&](std::exception_ptr& failure) {
-    try {
-      for (std::size_t i = next++; i < indices.size() && !measurer.has_failed(); i = next++) {
-        throw_if_stopped();
-        found[i] = measurer.measure(indices[i]);
-      }
-    } catch (...) {  // no Error: a stop, memory, or a defect
-      failure = std::current_exception();
-    }
-  };
-  std::vector<std::thread> workers;
-  for (std::size_t i = 1; i < failures.size(); ++i) {
-    workers.emplace_back([&, i] { work(failures[i]); });
+  std::vector<std::optional<SampleSize>> found;
+  found.reserve(indices.size());
+  std::exception_ptr first_failure;
+  std::int64_t failures = 0;
+  OrderedWorkers<std::int64_t, Measured> workers(
+      {.name = "vlm sizes", .workers = options.threads, .ahead = kAheadAThread * options.threads},
+      {.open = [&, next = std::size_t{0}]() mutable -> std::optional<std::int64_t> {
+         if (next == indices.size()) return std::nullopt;
+         return indices[next++];
+       },
+       .make = [&](std::int64_t index, auto& output) { output.put(measurer.measure(index)); }});
+  while (std::optional<Measured> measured = workers.next()) {
+    throw_if_stopped();
+    found.push_back(measured->size);
+    if (!measured->failure) continue;
+    if (!first_failure) first_failure = measured->failure;
+    if (++failures > options.max_bad_samples) std::rethrow_exception(first_failure);
   }
-  work(failures[0]);
-  for (std::thread& worker : workers) worker.join();
-  for (const std::exception_ptr& failure : failures) {
-    if (failure) std::rethrow_exception(failure);
-  }
-  measurer.rethrow();
   return fill_gaps(found);
 }
 

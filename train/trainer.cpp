@@ -19,6 +19,7 @@
 #include "train/report/html_report.h"
 #include "train/report/model_card.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/core/progress.h"

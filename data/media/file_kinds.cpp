@@ -25,7 +25,7 @@ constexpr std::array<std::string_view, 7> kSideNames = {
 }  // namespace
 
 std::string unreadable_suffix(const std::filesystem::path& path) {
-  const std::string suffix = to_lower_ascii(path.extension().string());
+  const std::string suffix = ascii_lower(path.extension().string());
   const bool is_known = std::find(kUnreadable.begin(), kUnreadable.end(), suffix) != kUnreadable.end();
   return is_known ? suffix : "";
 }

@@ -79,7 +79,7 @@ Image decode_image(std::string_view bytes, const std::string& where, const Media
 }
 
 bool has_image_suffix(const std::filesystem::path& path) {
-  const std::string suffix = to_lower_ascii(path.extension().string());
+  const std::string suffix = ascii_lower(path.extension().string());
   constexpr std::array kSuffixes = {".png",  ".apng", ".jpg", ".jpeg", ".jpe", ".jfif",
                                     ".webp", ".bmp",  ".tif", ".tiff", ".gif"};
   return std::find(kSuffixes.begin(), kSuffixes.end(), suffix) != kSuffixes.end();

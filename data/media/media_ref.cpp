@@ -1,10 +1,10 @@
 #include "data/media/media_ref.h"
 
 #include <array>
-#include <cctype>
 #include <fstream>
 
 #include "data/media/media.h"
+#include "vlm/core/ascii.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
@@ -37,9 +37,8 @@ MediaRef picture_of_data_uri(const std::string& uri) {
 std::string decode_percents(const std::string& text) {
   std::string decoded;
   for (std::size_t i = 0; i < text.size(); ++i) {
-    const bool is_escape = text[i] == '%' && i + 2 < text.size() &&
-                           std::isxdigit(static_cast<unsigned char>(text[i + 1])) &&
-                           std::isxdigit(static_cast<unsigned char>(text[i + 2]));
+    const bool is_escape = text[i] == '%' && i + 2 < text.size() && is_hex_digit(text[i + 1]) &&
+                           is_hex_digit(text[i + 2]);
     if (!is_escape) {
       decoded += text[i];
       continue;

@@ -313,7 +313,7 @@ std::int64_t VideoFile::damaged_frames() const {
 }
 
 bool has_video_suffix(const std::filesystem::path& path) {
-  const std::string suffix = to_lower_ascii(path.extension().string());
+  const std::string suffix = ascii_lower(path.extension().string());
   constexpr std::array kSuffixes = {".mp4",  ".m4v",  ".mov",  ".mkv",  ".webm", ".avi", ".mpg",
                                     ".mpeg", ".ts",   ".m2ts", ".mts",  ".vob",  ".flv", ".f4v",
                                     ".wmv",  ".asf",  ".ogv",  ".ogm",  ".3gp",  ".3g2", ".mxf",

@@ -1,7 +1,5 @@
 #include "infer/batch/gather.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <optional>
@@ -15,6 +13,7 @@
 #include "infer/batch/used_files.h"
 #include "infer/items/digest.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 
 namespace vlm::infer {
@@ -201,7 +200,7 @@ class Gatherer {
   }
 
   void write() {
-    const fs::path temporary = concat(target_.string(), ".tmp", ::getpid());
+    const fs::path temporary = name_aside(target_);
     try {
       write_rows(temporary);
     } catch (...) {

@@ -14,38 +14,22 @@ MediaQueue::MediaQueue(Generator& generator, const ItemList& items, std::vector<
       items_(items),
       done_(std::move(done)),
       options_(options),
-      next_group_(options.shard.index) {
-  skip_finished();
-  for (std::int64_t i = 0; i < std::max<std::int64_t>(options_.workers, 1); ++i) {
-    threads_.emplace_back([this] { work(); });
-  }
-}
-
-MediaQueue::~MediaQueue() {
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  changed_.notify_all();
-  for (std::thread& thread : threads_) thread.join();
-}
+      next_group_(options.shard.index),
+      workers_({.name = "vlm media", .workers = std::max<std::int64_t>(options.workers, 1)},
+               {.open = [this] { return open(); },
+                .make = [this](std::int64_t group, auto& output) { output.put(prepare(group)); },
+                .may_open =
+                    [this](std::int64_t held) {
+                      return held < std::max<std::int64_t>(options_.workers, 1) ||
+                             items_ahead_ < options_.ahead;
+                    }}) {}
 
 std::optional<PreparedGroup> MediaQueue::next() {
-  std::unique_lock lock(mutex_);
-  if (handed_out_ == claimed_ && next_group_ >= items_.groups()) return std::nullopt;
-  changed_.wait(lock, [this] { return ready_.count(handed_out_) > 0; });
-  PreparedGroup group = std::move(ready_.extract(handed_out_).mapped());
-  ++handed_out_;
-  items_ahead_ -= static_cast<std::int64_t>(group.items.size());
-  changed_.notify_all();
-  if (group.failure) std::rethrow_exception(group.failure);
+  std::optional<PreparedGroup> group = workers_.next();
+  if (!group) return group;
+  items_ahead_ -= std::ssize(group->items);
+  workers_.wake();
   return group;
-}
-
-bool MediaQueue::is_ready() {
-  const std::lock_guard lock(mutex_);
-  return ready_.count(handed_out_) > 0 ||
-         (handed_out_ == claimed_ && next_group_ >= items_.groups());
 }
 
 std::int64_t MediaQueue::pending_in(std::int64_t group) const {
@@ -53,40 +37,15 @@ std::int64_t MediaQueue::pending_in(std::int64_t group) const {
   return std::count(begin, done_.begin() + items_.first_item(group + 1), false);
 }
 
-void MediaQueue::skip_finished() {
-  while (next_group_ < items_.groups() && pending_in(next_group_) == 0) {
+std::optional<std::int64_t> MediaQueue::open() {
+  while (next_group_ < items_.groups()) {
+    const std::int64_t group = next_group_;
     next_group_ += options_.shard.count;
+    const std::int64_t items = pending_in(group);
+    items_ahead_ += items;
+    if (items > 0) return group;
   }
-}
-
-bool MediaQueue::may_claim() const {
-  return items_ahead_ < options_.ahead || claimed_ - handed_out_ < options_.workers;
-}
-
-void MediaQueue::work() {
-  for (;;) {
-    std::int64_t order = 0, group = 0;
-    {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock,
-                    [this] { return stopping_ || next_group_ >= items_.groups() || may_claim(); });
-      if (stopping_ || next_group_ >= items_.groups()) return;
-      order = claimed_++;
-      group = next_group_;
-      items_ahead_ += pending_in(group);
-      next_group_ += options_.shard.count;
-      skip_finished();
-    }
-    PreparedGroup prepared{.media = ShownMedia(generator_.processor(), generator_.encoder())};
-    try {
-      prepared = prepare(group);
-    } catch (...) {
-      prepared.failure = std::current_exception();
-    }
-    const std::lock_guard lock(mutex_);
-    ready_.emplace(order, std::move(prepared));
-    changed_.notify_all();
-  }
+  return std::nullopt;
 }
 
 PreparedGroup MediaQueue::prepare(std::int64_t index) const {

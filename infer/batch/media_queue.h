@@ -9,20 +9,17 @@
 // left out.
 #pragma once
 
-#include <condition_variable>
+#include <atomic>
 #include <cstdint>
-#include <exception>
-#include <map>
-#include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "infer/batch/journal.h"
 #include "infer/generator.h"
 #include "infer/items/item_list.h"
 #include "infer/media/shown_media.h"
+#include "vlm/io/ordered_workers.h"
 
 namespace vlm::infer {
 
@@ -37,7 +34,6 @@ struct PreparedItem {
 struct PreparedGroup {
   ShownMedia media;
   std::vector<PreparedItem> items = {};
-  std::exception_ptr failure = {};  // of the input itself, not of one item
 };
 
 // Gives the item its prompt, or tells in its error why there is none.
@@ -56,21 +52,15 @@ class MediaQueue {
   // `done` says which items are left out.
   MediaQueue(Generator& generator, const ItemList& items, std::vector<bool> done,
              const MediaQueueOptions& options);
-  ~MediaQueue();
-  MediaQueue(const MediaQueue&) = delete;
-  MediaQueue& operator=(const MediaQueue&) = delete;
-
   // The next group's items that are not done; nothing at the end. Throws what a thread met that
   // was no item's own fault.
   std::optional<PreparedGroup> next();
   // Whether next() would return at once.
-  bool is_ready();
+  bool is_ready() { return workers_.is_ready(); }
 
  private:
-  void work();
-  bool may_claim() const;
+  std::optional<std::int64_t> open();  // a group's number
   std::int64_t pending_in(std::int64_t group) const;
-  void skip_finished();
   PreparedGroup prepare(std::int64_t group) const;
   void check_segments(const ItemGroup& group) const;
 
@@ -78,15 +68,9 @@ class MediaQueue {
   const ItemList& items_;
   const std::vector<bool> done_;
   const MediaQueueOptions options_;
-
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::map<std::int64_t, PreparedGroup> ready_;  // by the order of claiming
-  std::int64_t next_group_ = 0;                  // the first not claimed yet
-  std::int64_t claimed_ = 0, handed_out_ = 0;    // groups
-  std::int64_t items_ahead_ = 0;                 // claimed and not handed out
-  bool stopping_ = false;
-  std::vector<std::thread> threads_;
+  std::int64_t next_group_;                    // the first that isn't opened yet
+  std::atomic<std::int64_t> items_ahead_ = 0;  // of the groups that are opened and not taken
+  OrderedWorkers<std::int64_t, PreparedGroup> workers_;
 };
 
 }  // namespace vlm::infer

@@ -6,10 +6,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <utility>
 
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 #include "vlm/io/file_lock.h"
 
@@ -74,10 +74,7 @@ void RowFile::truncate(std::uint64_t size) {
 }
 
 void RowFile::sync() {
-  int code = 0;
-  do code = ::fdatasync(file_);
-  while (code != 0 && errno == EINTR);
-  if (code != 0) throw file_error("can't write the file", path_);
+  sync_file(file_, path_);
 }
 
 bool RowFile::lock() {
@@ -148,15 +145,6 @@ RowFile open_locked(const fs::path& path, RowFile::Open how) {
     // The holder may have replaced the file between our opening and its unlocking.
     if (file.is_at(path)) return file;
   }
-}
-
-void rename_durably(const fs::path& from, const fs::path& to) {
-  if (std::rename(from.c_str(), to.c_str()) != 0) throw file_error("can't rename the file", from);
-  const fs::path folder = to.parent_path().empty() ? fs::path(".") : to.parent_path();
-  const int file = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (file < 0) return;  // a folder that may be written but not read
-  ::fsync(file);
-  ::close(file);
 }
 
 }  // namespace vlm::infer

@@ -67,7 +67,4 @@ class RowReader {
 // Opens the file and takes its lock. Throws Error when another run holds it.
 RowFile open_locked(const std::filesystem::path& path, RowFile::Open how = RowFile::Open::kMake);
 
-// rename(2), then waits until the folder is on the disk.
-void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);
-
 }  // namespace vlm::infer

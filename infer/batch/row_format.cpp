@@ -6,6 +6,7 @@
 
 #include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 
 namespace vlm::infer {
@@ -187,7 +188,9 @@ void write_text_file(const BatchItem& item, const std::string& text, bool overwr
                              .hint = "--overwrite replaces such files"});
       }
     }
-    save_text(item.text_file, content);
+    NewFile file(item.text_file);
+    file.write(content);
+    file.commit_without_waiting();  // a file an item: waiting for each would take most of the time
   } catch (const TextFileError&) {
     throw;
   } catch (const Error& error) {

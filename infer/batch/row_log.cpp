@@ -10,6 +10,7 @@
 #include "infer/batch/fingerprint.h"
 #include "infer/items/digest.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 

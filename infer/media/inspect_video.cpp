@@ -3,11 +3,11 @@
 #include <iomanip>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <sstream>
 #include <vector>
 
 #include "infer/media/seen_video.h"
 #include "infer/stopwatch.h"
+#include "vlm/core/concat.h"
 #include "vlm/nn/runtime.h"
 
 namespace vlm::infer {
@@ -55,7 +55,7 @@ OrderedJson inspect_video(const std::string& path, const data::VideoSampling& sa
 }
 
 std::string to_lines(const OrderedJson& report) {
-  std::ostringstream out;
+  PlainStream out;
   for (const auto& [name, value] : report.items()) {
     if (value.is_object()) {
       OrderedJson inside = OrderedJson::object();

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <utility>
 #include <vector>
 
 #include "vlm/core/concat.h"
@@ -27,8 +28,11 @@ constexpr std::size_t kAhead = 4;         // frames decoded while those at once 
 // What the thread does, one take after the other. The file is opened when the first one needs it.
 class VideoStream::Takes {
  public:
-  explicit Takes(VideoStream& stream)
-      : stream_(stream), path_(stream.request_.path), options_(stream.request_.options) {
+  Takes(VideoStream& stream, Pieces::Output& output)
+      : stream_(stream),
+        output_(output),
+        path_(stream.request_.path),
+        options_(stream.request_.options) {
     std::error_code ignored;  // what is no file can't be kept, or is an error when it is opened
     const bool can_be_kept = stream_.encoder_.has_cache() && fs::is_regular_file(path_, ignored);
     if (can_be_kept) content_ = digest_file(path_);
@@ -60,7 +64,7 @@ class VideoStream::Takes {
       stream_.encoder_.count_video(/*is_cached=*/true);
       end.seen = parse_note(found->note);
       end.features = found->features;
-      return stream_.push(std::move(end));
+      return output_.put(std::move(end));
     }
     data::ClipReader& reader = open();
     reader.choose(sampling, stream_.processor_.frame_sampling());
@@ -70,14 +74,14 @@ class VideoStream::Takes {
       end.seen.times_s.push_back(frame.time_s);
       std::vector<Image> images(1);
       images[0] = std::move(frame.image);
-      is_wanted = stream_.push(stream_.processor_.process_frames(images));  // [1, 3, S, S]
+      is_wanted = output_.put(stream_.processor_.process_frames(images));  // [1, 3, S, S]
       return is_wanted;
     });
     if (!is_wanted) return false;
     end.seen.damaged_frames = reader.damaged_frames();
     if (end.seen.times_s.empty()) throw Error({.what = "no frame could be read"});
     stream_.encoder_.count_video(/*is_cached=*/false);
-    return stream_.push(std::move(end));
+    return output_.put(std::move(end));
   }
 
   // Of the whole file; remembered beside the features, so that segments are known without it.
@@ -114,6 +118,7 @@ class VideoStream::Takes {
   }
 
   VideoStream& stream_;
+  Pieces::Output& output_;
   const std::string& path_;
   const VideoOptions& options_;
   std::string content_;  // digest of the file; empty: nothing can be kept
@@ -127,74 +132,46 @@ VideoStream::VideoStream(VideoRequest request, const Processor& processor, Pictu
       encoder_(encoder),
       at_once_(static_cast<std::size_t>(
           std::clamp<std::int64_t>(encoder.tiles_at_once(), 1, kMostAtOnce))),
-      thread_([this] { run(); }) {}
+      pieces_({.name = "vlm video", .values = static_cast<std::int64_t>(at_once_ + kAhead)},
+              {.open = [has_begun = false]() mutable -> std::optional<Start> {
+                 if (std::exchange(has_begun, true)) return std::nullopt;
+                 return Start{};
+               },
+               .make = [this](Start, auto& output) { run(output); }}) {}
 
-VideoStream::~VideoStream() {
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  changed_.notify_all();
-  thread_.join();
-}
-
-void VideoStream::run() {
-  std::exception_ptr failure;
+void VideoStream::run(Pieces::Output& output) {
   try {
-    Takes(*this).run();
-    return;
+    Takes(*this, output).run();
   } catch (const Error& error) {
-    const bool names_file = error.parts().where.find(request_.path) != std::string::npos;
-    failure = std::make_exception_ptr(names_file ? error : located(error, request_.path));
+    if (error.parts().where.find(request_.path) != std::string::npos) throw;
+    throw located(error, request_.path);
   } catch (const std::exception& error) {  // bad_alloc for one huge frame: it costs its own rows
-    failure = std::make_exception_ptr(Error({.what = error.what(), .where = request_.path}));
+    throw Error({.what = error.what(), .where = request_.path});
   }
-  const std::lock_guard lock(mutex_);
-  failure_ = failure;
-  changed_.notify_all();
-}
-
-bool VideoStream::push(Piece piece) {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return stopping_ || pieces_.size() < at_once_ + kAhead; });
-  if (stopping_) return false;
-  pieces_.push_back(std::move(piece));
-  changed_.notify_all();
-  return true;
-}
-
-// Enough tiles for the encoder, or the end of the take behind fewer.
-bool VideoStream::is_ready() const {
-  if (failure_) return true;
-  const auto end =
-      pieces_.begin() + static_cast<std::ptrdiff_t>(std::min(pieces_.size(), at_once_));
-  return pieces_.size() >= at_once_ || std::any_of(pieces_.begin(), end, [](const Piece& piece) {
-           return std::holds_alternative<EndOfTake>(piece);
-         });
 }
 
 VideoStream::Piece VideoStream::next() {
-  if (stop_requested()) return Stopped{};
-  std::unique_lock lock(mutex_);
-  while (!changed_.wait_for(lock, std::chrono::milliseconds(100), [this] { return is_ready(); })) {
-    if (stop_requested()) return Stopped{};
+  if (end_) {
+    Piece end = std::move(*end_);
+    end_.reset();
+    return end;
   }
-  if (failure_) std::rethrow_exception(failure_);
-  Piece piece;
-  if (std::holds_alternative<EndOfTake>(pieces_.front())) {
-    piece = std::move(pieces_.front());
-    pieces_.pop_front();
-  } else {
-    std::vector<at::Tensor> tiles;
-    while (tiles.size() < at_once_ && !pieces_.empty() &&
-           std::holds_alternative<Tiles>(pieces_.front())) {
-      tiles.push_back(std::get<Tiles>(std::move(pieces_.front())));
-      pieces_.pop_front();
+  std::vector<at::Tensor> tiles;
+  while (tiles.size() < at_once_) {
+    do {
+      if (stop_requested()) return Stopped{};
+    } while (!pieces_.is_ready(std::chrono::milliseconds(100)));
+    std::optional<Piece> piece = pieces_.next();
+    if (!piece) throw Error({.what = "the video has no take left", .where = request_.path});
+    if (std::holds_alternative<Tiles>(*piece)) {
+      tiles.push_back(std::get<Tiles>(std::move(*piece)));
+      continue;
     }
-    piece = tiles.size() == 1 ? tiles[0] : at::cat(tiles);  // [n, 3, S, S]
+    if (tiles.empty()) return std::move(*piece);
+    end_ = std::get<EndOfTake>(std::move(*piece));
+    break;
   }
-  changed_.notify_all();
-  return piece;
+  return tiles.size() == 1 ? tiles[0] : at::cat(tiles);  // [n, 3, S, S]
 }
 
 }  // namespace vlm::infer

@@ -12,21 +12,16 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <condition_variable>
 #include <cstdint>
-#include <deque>
-#include <exception>
-#include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <variant>
 
 #include "data/media/video_clip.h"
 #include "infer/media/seen_video.h"
 #include "infer/media/segments.h"
 #include "infer/picture_features.h"
+#include "vlm/io/ordered_workers.h"
 #include "vlm/models/processor.h"
 
 namespace vlm::infer {
@@ -57,32 +52,23 @@ class VideoStream {
 
   // Processor and encoder must outlive the stream.
   VideoStream(VideoRequest request, const Processor& processor, PictureEncoder& encoder);
-  ~VideoStream();  // ends the decoding
-  VideoStream(const VideoStream&) = delete;
-  VideoStream& operator=(const VideoStream&) = delete;
-
   // Tiles of the take at hand, as many as go through the encoder at once, or its end. Not to be
   // called behind the last take's end. Throws Error naming the file for what is wrong with it.
   Piece next();
 
  private:
   class Takes;
+  struct Start {};                              // one job: the video
+  using Pieces = OrderedWorkers<Start, Piece>;  // tiles of one frame each, and ends
 
-  void run();
-  bool push(Piece piece);  // false: nobody wants more
-  bool is_ready() const;
+  void run(Pieces::Output& output);
 
   const VideoRequest request_;
   const Processor& processor_;
   PictureEncoder& encoder_;
   const std::size_t at_once_;
-
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<Piece> pieces_;  // tiles of one frame each, and ends
-  std::exception_ptr failure_;
-  bool stopping_ = false;
-  std::thread thread_;
+  std::optional<EndOfTake> end_;  // of the tiles that were handed out last
+  Pieces pieces_;
 };
 
 }  // namespace vlm::infer

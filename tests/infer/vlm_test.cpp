@@ -1,6 +1,10 @@
 // The library's calls give what the generator gives, however pictures and options arrive.
 #include "infer/vlm.h"
 
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -261,6 +265,18 @@ TEST_CASE("picture features are kept on disk when a folder is named") {
   CHECK(logprobs[0] == logprobs[1]);
   CHECK(logprobs[0] ==
         load_tiny().ask(picture_file("wide"), "What is it?", options).token_logprobs);
+}
+
+TEST_CASE("loading and asking leave the program's random numbers and threads alone") {
+  const auto state = [] { return at::detail::getDefaultCPUGenerator().get_state(); };
+  at::manual_seed(29);
+  const at::Tensor before = state();
+  const int threads = at::get_num_threads();
+  const Model model = load_tiny();
+  CHECK(state().equal(before));
+  model.ask(picture_file("wide"), "What?", {.max_new_tokens = 2, .do_sample = true, .seed = 3});
+  CHECK(state().equal(before));
+  CHECK(at::get_num_threads() == threads);
 }
 
 TEST_CASE("threads and copies share a model") {

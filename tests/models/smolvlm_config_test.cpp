@@ -196,5 +196,36 @@ TEST_CASE("parts that don't fit one another are refused") {
         "c: image_token_id: outside the vocabulary: got -1, wanted 0 to 9");
 }
 
+TEST_CASE(
+    "sides that multiply to more than a machine holds are refused before memory is asked for") {
+  CHECK(error_of(R"({"text_config": {"vocab_size": 16777216, "hidden_size": 1048576}})") ==
+        "c: text_config: vocab_size and hidden_size make too large a model: got 16777216 x 1048576 "
+        "numbers, wanted at most 8589934592 (is the file damaged?)");
+  const auto text = [](const std::string& patch) {
+    return error_of(R"({"text_config": {)" + patch + "}}");
+  };
+  CHECK_THAT(text(R"("hidden_size": 1048576, "vocab_size": 512)"),
+             Contains("text_config: intermediate_size and hidden_size make too large a model"));
+  CHECK_THAT(text(R"("num_attention_heads": 1048576, "head_dim": 1048576)"),
+             Contains("text_config: num_attention_heads, head_dim and hidden_size make too large"));
+  CHECK_THAT(text(R"("hidden_size": 32768, "intermediate_size": 131072, "num_hidden_layers": 100)"),
+             Contains("text_config: num_hidden_layers, intermediate_size and hidden_size make"));
+  const auto vision = [](const std::string& patch) {
+    return error_of(R"({"vision_config": {)" + patch + "}}");
+  };
+  CHECK_THAT(vision(R"("hidden_size": 1048576, "intermediate_size": 1)"),
+             Contains("vision_config: intermediate_size and hidden_size make too large a model"));
+  CHECK_THAT(vision(R"("hidden_size": 65536, "image_size": 16384, "patch_size": 16384)"),
+             Contains("vision_config: hidden_size and patch_size make too large a model"));
+  CHECK_THAT(vision(R"("image_size": 16384, "patch_size": 1)"),
+             Contains("vision_config: the patch grid and hidden_size make too large a model"));
+  CHECK_THAT(error_of(R"({"scale_factor": 1024,
+                 "vision_config": {"image_size": 1024, "patch_size": 1}})"),
+             Contains("c: scale_factor and both hidden_size make too large a model"));
+  // The largest of today's, several times over.
+  CHECK(text(R"("hidden_size": 16384, "intermediate_size": 65536, "num_hidden_layers": 128,
+                "vocab_size": 262144)") == "");
+}
+
 }  // namespace
 }  // namespace vlm

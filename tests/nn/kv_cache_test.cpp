@@ -5,7 +5,6 @@
 #include "vlm/nn/attention.h"
 #include "vlm/nn/layers.h"
 #include "vlm/nn/lora/lora.h"
-#include "vlm/nn/runtime.h"
 
 namespace vlm {
 namespace {
@@ -192,16 +191,6 @@ TEST_CASE("dropout acts in front of A, in training only") {
   const at::Tensor expected = at::linear(x, linear.weight) +
                               linear.lora()->b()->forward(linear.lora()->a()->forward(dropped));
   check_close(linear.forward(x), expected, 1e-6);
-}
-
-TEST_CASE("runtime options that can't be met are refused") {
-  CHECK(prepare_runtime({.device = "cpu"}).is_cpu());
-  CHECK_THROWS_WITH(prepare_runtime({.device = "tpu"}),
-                    "unknown device: got 'tpu', wanted auto, cpu, cuda or cuda:N");
-  CHECK_THROWS_WITH(prepare_runtime({.dtype = "int4"}),
-                    "unknown dtype: got 'int4', wanted auto, float32, bfloat16 or int8");
-  CHECK_THROWS_WITH(prepare_runtime({.threads = -1}), Contains("--threads: value out of range"));
-  CHECK(peak_rss_mb() > 1);
 }
 
 }  // namespace

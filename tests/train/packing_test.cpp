@@ -2,6 +2,8 @@
 #include "data/packing.h"
 
 #include <torch/nn/module.h>
+
+#include <cstring>
 #include <map>
 
 #include "tests/support/scratch_folder.h"
@@ -274,6 +276,47 @@ TEST_CASE("an entry that isn't one of pictures is none") {
   CHECK_FALSE(from_entry(entry.narrow(0, 0, 4)));
   CHECK_FALSE(from_entry(at::zeros({100})));
   CHECK_FALSE(from_entry(at::full({100}, 255, at::kByte)));
+}
+
+// An entry with that head and so many bytes behind it.
+at::Tensor entry_of(const std::string& head, std::size_t count) {
+  std::string bytes(8, '\0');
+  const auto length = static_cast<std::int64_t>(head.size());
+  std::memcpy(bytes.data(), &length, 8);
+  bytes += head + std::string(count, '\0');
+  return at::from_blob(bytes.data(), {std::ssize(bytes)}, at::kByte).clone();
+}
+
+TEST_CASE("an entry of the feature cache that isn't one of ours is none, and asks for no memory") {
+  const std::string text = R"([["a", 1, 1, false]])";
+  const auto read = [&](const std::string& texts, const std::string& shape,
+                        const std::string& dtype, std::size_t count) {
+    return from_entry(entry_of(
+        R"({"texts":)" + texts + R"(,"shape":)" + shape + R"(,"dtype":)" + dtype + "}", count));
+  };
+  const auto good = read(text, "[1, 2, 3]", "6", 24);
+  REQUIRE(good);
+  CHECK(good->features.equal(at::zeros({1, 2, 3})));
+  CHECK(read(text, "[1, 2, 3]", "15", 12)->features.scalar_type() == at::kBFloat16);
+  CHECK_FALSE(from_entry(entry_of("{}", 0)));
+  CHECK_FALSE(from_entry(entry_of("[]", 0)));
+  for (const char* texts :
+       {"3", "null", "{}", "[3]", "[[]]", R"([["a", 1, 1]])", R"([["a", 1, 1, 0]])",
+        R"([[1, 1, 1, false]])", R"([["a", 1.5, 1, false]])"}) {
+    INFO(texts);
+    CHECK_FALSE(read(texts, "[1, 2, 3]", "6", 24));
+  }
+  for (const char* shape :
+       {"3", "null", "[]", "[1, 2]", "[1, 2, \"3\"]", "[1, 2, -3]", "[-1, -2, 3]", "[1, 2, 0]",
+        "[1, 2, 4]", "[4294967296, 4294967296, 6]", "[1, 2, 9223372036854775807]", "[1, 2, 3.0]"}) {
+    INFO(shape);
+    CHECK_FALSE(read(text, shape, "6", 24));
+  }
+  for (const char* dtype : {"\"6\"", "null", "-1", "7", "99", "4294967302", "6.0", "true"}) {
+    INFO(dtype);
+    CHECK_FALSE(read(text, "[1, 2, 3]", dtype, 24));
+  }
+  CHECK_FALSE(read(text, "[1, 2, 3]", "6", 25));
 }
 
 }  // namespace

@@ -87,11 +87,11 @@ StepPlan DataPlan::at(std::int64_t step) const {
   const auto order = order_of(place.stage, place.epoch);
   const auto begin = static_cast<std::size_t>(place.step_in_epoch * samples_per_step_);
   const std::size_t end =
-      std::min(begin + static_cast<std::size_t>(samples_per_step_), order.size());
+      std::min(begin + static_cast<std::size_t>(samples_per_step_), order->size());
   return {.stage = place.stage,
           .epoch = place.epoch,
-          .samples = {order.begin() + static_cast<std::ptrdiff_t>(begin),
-                      order.begin() + static_cast<std::ptrdiff_t>(end)}};
+          .samples = {order->begin() + static_cast<std::ptrdiff_t>(begin),
+                      order->begin() + static_cast<std::ptrdiff_t>(end)}};
 }
 
 double DataPlan::epoch_at(std::int64_t step) const {
@@ -107,17 +107,21 @@ double DataPlan::epoch_behind(std::int64_t steps) const {
                                                static_cast<double>(steps_per_epoch(last.stage));
 }
 
-std::vector<std::int64_t> DataPlan::order_of(std::int64_t stage, std::int64_t epoch) const {
-  const std::lock_guard lock(mutex_);
-  if (stage != last_stage_ || epoch != last_epoch_) {
-    last_order_ = make_order(stage, epoch);
-    last_stage_ = stage;
-    last_epoch_ = epoch;
+std::shared_ptr<const DataPlan::Order> DataPlan::order_of(std::int64_t stage,
+                                                          std::int64_t epoch) const {
+  {
+    const std::lock_guard lock(mutex_);
+    if (stage == last_stage_ && epoch == last_epoch_) return last_order_;
   }
-  return last_order_;
+  const auto order = std::make_shared<const Order>(make_order(stage, epoch));
+  const std::lock_guard lock(mutex_);
+  last_order_ = order;
+  last_stage_ = stage;
+  last_epoch_ = epoch;
+  return order;
 }
 
-std::vector<std::int64_t> DataPlan::make_order(std::int64_t stage, std::int64_t epoch) const {
+DataPlan::Order DataPlan::make_order(std::int64_t stage, std::int64_t epoch) const {
   const StageSize& size = stages_[static_cast<std::size_t>(stage)];
   Order order(static_cast<std::size_t>(size.samples));
   std::iota(order.begin(), order.end(), 0);

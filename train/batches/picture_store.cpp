@@ -93,6 +93,56 @@ at::Tensor to_entry(const data::KnownPictures& pictures) {
   return entry;
 }
 
+namespace {
+
+// The head's parts, or nothing where it isn't one that to_entry writes.
+std::optional<std::vector<MediumText>> parse_texts(const Json& head) {
+  const auto texts = head.find("texts");
+  if (texts == head.end() || !texts->is_array()) return std::nullopt;
+  std::vector<MediumText> parsed;
+  for (const Json& text : *texts) {
+    const bool fits = text.is_array() && text.size() == 4 && text[0].is_string() &&
+                      text[1].is_number_integer() && text[2].is_number_integer() &&
+                      text[3].is_boolean();
+    if (!fits) return std::nullopt;
+    parsed.push_back(
+        {.kind = text[3].get<bool>() ? MediumText::Kind::kVideo : MediumText::Kind::kPicture,
+         .text = text[0].get<std::string>(),
+         .rows = text[1].get<std::int64_t>(),
+         .cols = text[2].get<std::int64_t>()});
+  }
+  return parsed;
+}
+
+// Features of that shape out of exactly these bytes.
+at::Tensor parse_features(const Json& head, const char* bytes, std::size_t count) {
+  const auto shape = head.find("shape"), dtype = head.find("dtype");
+  if (shape == head.end() || dtype == head.end() || !shape->is_array() || shape->size() != 3 ||
+      !dtype->is_number_integer()) {
+    return {};
+  }
+  const auto number = dtype->get<std::int64_t>();
+  at::ScalarType type = at::kFloat;
+  if (number == static_cast<int>(at::kBFloat16)) type = at::kBFloat16;
+  if (number == static_cast<int>(at::kHalf)) type = at::kHalf;
+  if (number != static_cast<int>(type)) return {};
+  std::vector<std::int64_t> sizes;
+  auto left = static_cast<std::int64_t>(count / at::elementSize(type));
+  for (const Json& side : *shape) {
+    if (!side.is_number_integer()) return {};
+    const auto size = side.get<std::int64_t>();
+    if (size < 1 || left % size != 0) return {};  // so no product of them overflows
+    left /= size;
+    sizes.push_back(size);
+  }
+  if (left != 1 || count % at::elementSize(type) != 0) return {};
+  at::Tensor features = at::empty(sizes, type);
+  std::memcpy(features.mutable_data_ptr(), bytes, count);
+  return features;
+}
+
+}  // namespace
+
 std::optional<data::KnownPictures> from_entry(const at::Tensor& entry) {
   if (entry.scalar_type() != at::kByte || entry.numel() < 8) return std::nullopt;
   const auto* bytes = static_cast<const char*>(entry.const_data_ptr());
@@ -101,21 +151,11 @@ std::optional<data::KnownPictures> from_entry(const at::Tensor& entry) {
   if (length < 0 || length > entry.numel() - 8) return std::nullopt;
   const Json head = Json::parse(bytes + 8, bytes + 8 + length, nullptr, /*allow_exceptions=*/false);
   if (!head.is_object()) return std::nullopt;
-  data::KnownPictures pictures;
-  for (const Json& text : head.at("texts")) {
-    const bool is_video = text.at(3).get<bool>();
-    pictures.texts.push_back(
-        {.kind = is_video ? MediumText::Kind::kVideo : MediumText::Kind::kPicture,
-         .text = text.at(0).get<std::string>(),
-         .rows = text.at(1).get<std::int64_t>(),
-         .cols = text.at(2).get<std::int64_t>()});
-  }
-  const auto shape = head.at("shape").get<std::vector<std::int64_t>>();
-  pictures.features = at::empty(shape, static_cast<at::ScalarType>(head.at("dtype").get<int>()));
-  const std::size_t size = pictures.features.nbytes();
-  if (static_cast<std::size_t>(entry.numel() - 8 - length) != size) return std::nullopt;
-  std::memcpy(pictures.features.mutable_data_ptr(), bytes + 8 + length, size);
-  return pictures;
+  auto texts = parse_texts(head);
+  at::Tensor features = parse_features(head, bytes + 8 + length,
+                                       static_cast<std::size_t>(entry.numel() - 8 - length));
+  if (!texts || !features.defined()) return std::nullopt;
+  return data::KnownPictures{.texts = std::move(*texts), .features = std::move(features)};
 }
 
 PictureStore::PictureStore(std::shared_ptr<FeatureCache> cache, const VisionLanguageModel& model,

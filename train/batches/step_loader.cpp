@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "vlm/core/error.h"
+
 namespace vlm::train {
 namespace {
 
@@ -52,107 +54,83 @@ StepLoader::StepLoader(const DataPlan& plan,
       processor_(processor),
       options_(options),
       next_to_open_(first_step),
-      next_to_hand_out_(first_step) {
-  for (std::int64_t i = 0; i < std::max<std::int64_t>(options_.workers, 1); ++i) {
-    threads_.emplace_back([this] { work(); });
-  }
-}
-
-StepLoader::~StepLoader() {
-  {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
-  }
-  changed_.notify_all();
-  for (std::thread& thread : threads_) thread.join();
-}
+      open_end_(first_step + 1),
+      next_to_make_(first_step),
+      samples_({.name = "vlm samples", .workers = options.workers},
+               {.open = [this] { return open_sample(); },
+                .make = [this](const Job& job, auto& output) { output.put(read(job)); },
+                .may_open = [this](std::int64_t) { return next_to_open_ < open_end_; }}),
+      steps_({.name = "vlm batches", .workers = 1, .ahead = 1},
+             {.open = [this]() -> std::optional<std::int64_t> {
+                if (next_to_make_ >= plan_.total_steps()) return std::nullopt;
+                return next_to_make_++;
+              },
+              .make = [this](std::int64_t step, auto& output) { make_step(step, output); }}) {}
 
 StepData StepLoader::next() {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return ready_.count(next_to_hand_out_) > 0; });
-  Made made = std::move(ready_.extract(next_to_hand_out_).mapped());
-  if (made.failure) std::rethrow_exception(made.failure);
-  ++next_to_hand_out_;
-  changed_.notify_all();
-  return std::move(made.data);
+  std::optional<StepData> step = steps_.next();
+  if (!step) throw Error({.what = "no step is left", .where = "training data"});
+  return std::move(*step);
 }
 
-// A step with samples that nobody has claimed yet; opens the next one when it may.
-StepLoader::Opened* StepLoader::find_work() {
-  for (auto& [step, opened] : opened_) {
-    if (opened.claimed < opened.examples.size()) return &opened;
+std::optional<StepLoader::Job> StepLoader::open_sample() {
+  if (!next_job_.plan) {
+    if (next_to_open_ >= plan_.total_steps()) return std::nullopt;
+    StepPlan plan = plan_.at(next_to_open_);
+    const std::int64_t sample_count = std::ssize(plan.samples);
+    take_share(options_, plan.samples);
+    next_job_ = {.plan = std::make_shared<StepPlan>(std::move(plan)), .sample_count = sample_count};
   }
-  const std::int64_t ahead = step_bytes_ > kManyBytes ? 1 : kStepsAhead;
-  if (next_to_open_ >= plan_.total_steps() || next_to_open_ - next_to_hand_out_ >= ahead) {
-    return nullptr;
+  const Job job = next_job_;
+  ++next_job_.place;
+  if (job.ends_step()) {
+    next_job_ = {};
+    ++next_to_open_;
   }
-  Opened& opened = opened_[next_to_open_];
-  opened.plan = plan_.at(next_to_open_++);
-  opened.sample_count = std::ssize(opened.plan.samples);
-  take_share(options_, opened.plan.samples);
-  opened.examples.resize(opened.plan.samples.size());
-  opened.failures.resize(opened.plan.samples.size());
-  if (!opened.examples.empty()) return &opened;
-  // An epoch's short last step has nothing for some processes.
-  auto none = opened_.extract(next_to_open_ - 1);
-  ready_[none.key()].data.sample_count = none.mapped().sample_count;
-  changed_.notify_all();
-  return find_work();
+  return job;
 }
 
-void StepLoader::work() {
-  std::unique_lock lock(mutex_);
-  while (true) {
-    Opened* opened = nullptr;
-    changed_.wait(lock, [&] { return stopping_ || (opened = find_work()) != nullptr; });
-    if (stopping_) return;
-    const std::size_t place = opened->claimed++;  // the map's nodes stay where they are
-    lock.unlock();
-    try {
-      opened->examples[place] = encode(opened->plan, place);
-    } catch (...) {
-      opened->failures[place] = std::current_exception();
-    }
-    lock.lock();
-    if (++opened->done < opened->examples.size()) continue;
-    const auto found = std::find_if(opened_.begin(), opened_.end(),
-                                    [&](const auto& entry) { return &entry.second == opened; });
-    auto whole = opened_.extract(found);
-    lock.unlock();
-    Made made = make(std::move(whole.mapped()));
-    lock.lock();
-    step_bytes_ = 0;
-    for (const data::Batch& batch : made.data.batches) step_bytes_ += picture_bytes(batch);
-    ready_.emplace(whole.key(), std::move(made));
-    changed_.notify_all();
-  }
-}
-
-data::Example StepLoader::encode(const StepPlan& plan, std::size_t place) const {
+StepLoader::Sample StepLoader::read(const Job& job) const {
+  Sample sample{.sample_count = job.sample_count, .ends_step = job.ends_step()};
+  const StepPlan& plan = *job.plan;
+  if (plan.samples.empty()) return sample;
   const data::Dataset& dataset = *datasets_.at(static_cast<std::size_t>(plan.stage));
-  const std::int64_t index = plan.samples[place];
+  const std::int64_t index = plan.samples[job.place];
   data::EncodeOptions options = options_.encode;
   options.seed = mix_seed(options_.seed, static_cast<std::uint64_t>(plan.stage << 32 | plan.epoch),
                           static_cast<std::uint64_t>(index));
-  return data::read_example(dataset, index, processor_, options, *options_.skipped);
+  sample.example = data::read_example(dataset, index, processor_, options, *options_.skipped);
+  return sample;
 }
 
-StepLoader::Made StepLoader::make(Opened opened) const {
-  Made made;
-  for (const std::exception_ptr& failure : opened.failures) {
-    if (!failure) continue;
-    made.failure = failure;
-    return made;
+// Those of `step`, which is made, and of the next one beside it.
+void StepLoader::allow_samples(std::int64_t step) {
+  open_end_ = step + (step_bytes_ > kManyBytes ? 1 : kStepsAhead);
+  samples_.wake();
+}
+
+void StepLoader::make_step(std::int64_t step, Steps::Output& output) {
+  allow_samples(step);
+  StepData data;
+  std::vector<data::Example> examples;
+  for (bool is_whole = false; !is_whole;) {
+    if (!output.is_wanted()) return;
+    Sample sample = samples_.next().value();
+    if (sample.example) examples.push_back(std::move(*sample.example));
+    data.sample_count = sample.sample_count;
+    is_whole = sample.ends_step;
   }
-  made.data.sample_count = opened.sample_count;
-  made.data.batches = make_batches(opened.examples, options_);
-  for (const data::Batch& batch : made.data.batches) {
-    made.data.label_count += batch.label_count;
-    made.data.token_count += batch.token_count;
-    made.data.slot_count += batch.labels.numel();
-    for (const auto& pictures : batch.pictures) made.data.tile_count += pictures.tiles();
+  data.batches = make_batches(examples, options_);
+  step_bytes_ = 0;
+  for (const data::Batch& batch : data.batches) {
+    data.label_count += batch.label_count;
+    data.token_count += batch.token_count;
+    data.slot_count += batch.labels.numel();
+    for (const auto& pictures : batch.pictures) data.tile_count += pictures.tiles();
+    step_bytes_ += picture_bytes(batch);
   }
-  return made;
+  allow_samples(step);
+  output.put(std::move(data));
 }
 
 }  // namespace vlm::train

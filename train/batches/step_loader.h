@@ -1,25 +1,23 @@
 // Optimizer steps' batches, read, decoded, tokenized and packed ahead in threads.
 //
-//   DataPlan + datasets + Processor ─► (threads: one sample at a time) ─► StepLoader::next() ─►
-//   micro-batches of one step
+//   DataPlan + datasets + Processor ─► (threads: one sample at a time) ─► (a thread: the samples of
+//   a step become batches) ─► StepLoader::next() ─► micro-batches of one step
 //
 // Steps come in order and are the same whatever the number of threads. Pictures whose features are
 // known are not decoded.
 #pragma once
 
-#include <condition_variable>
+#include <atomic>
 #include <cstdint>
-#include <exception>
-#include <map>
 #include <memory>
-#include <mutex>
-#include <thread>
+#include <optional>
 #include <vector>
 
 #include "data/batch.h"
 #include "data/dataset.h"
 #include "data/packing.h"
 #include "train/batches/data_plan.h"
+#include "vlm/io/ordered_workers.h"
 
 namespace vlm::train {
 
@@ -50,45 +48,48 @@ class StepLoader {
   // loader.
   StepLoader(const DataPlan& plan, const std::vector<std::unique_ptr<data::Dataset>>& datasets,
              const Processor& processor, const LoaderOptions& options, std::int64_t first_step);
-  ~StepLoader();
-  StepLoader(const StepLoader&) = delete;
-  StepLoader& operator=(const StepLoader&) = delete;
 
-  // The next step's batches; rethrows what the threads met in it, of its first bad sample.
+  // The next step's batches; rethrows what the threads met in it, of its first bad sample, and
+  // again when it is called again. Throws Error behind the last step.
   StepData next();
 
  private:
-  // A step whose samples are being encoded.
-  struct Opened {
-    StepPlan plan;                  // of this process's share
-    std::int64_t sample_count = 0;  // of the whole step
-    std::vector<data::Example> examples;
-    std::vector<std::exception_ptr> failures;
-    std::size_t claimed = 0, done = 0;
-  };
-  struct Made {
-    StepData data;
-    std::exception_ptr failure;
-  };
+  // One sample of this process's share of a step; nothing of a step in which it has none.
+  struct Job {
+    std::shared_ptr<const StepPlan> plan;  // of the share
+    std::size_t place = 0;
+    std::int64_t sample_count = 0;  // of the step, over all processes
 
-  void work();
-  Opened* find_work();
-  data::Example encode(const StepPlan& plan, std::size_t place) const;
-  Made make(Opened opened) const;
+    bool ends_step() const { return place + 1 >= plan->samples.size(); }
+  };
+  struct Sample {
+    std::optional<data::Example> example;
+    std::int64_t sample_count = 0;
+    bool ends_step = false;
+  };
+  using Samples = OrderedWorkers<Job, Sample>;
+  using Steps = OrderedWorkers<std::int64_t, StepData>;
+
+  std::optional<Job> open_sample();
+  Sample read(const Job& job) const;
+  void allow_samples(std::int64_t step);
+  void make_step(std::int64_t step, Steps::Output& output);
 
   const DataPlan& plan_;
   const std::vector<std::unique_ptr<data::Dataset>>& datasets_;
   const Processor& processor_;
   const LoaderOptions options_;
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::map<std::int64_t, Opened> opened_;  // by step
-  std::map<std::int64_t, Made> ready_;
-  std::int64_t next_to_open_, next_to_hand_out_;
+  // Of the thread that opens samples, one at a time; others read the number.
+  std::atomic<std::int64_t> next_to_open_;
+  Job next_job_;
+  // Samples of the steps before this one may be opened.
+  std::atomic<std::int64_t> open_end_;
+  // Of the thread that makes steps.
+  std::int64_t next_to_make_;
   std::int64_t step_bytes_ = 0;  // of pictures in the step made last
-  bool stopping_ = false;
-  std::vector<std::thread> threads_;
+  Samples samples_;
+  Steps steps_;  // takes from the samples
 };
 
 }  // namespace vlm::train

@@ -1,7 +1,6 @@
 #include "train/inspect/inspect_report.h"
 
 #include <algorithm>
-#include <cstdio>
 
 #include "vlm/core/concat.h"
 
@@ -16,11 +15,9 @@ std::string plural(std::int64_t count, const std::string& one, const std::string
 }
 
 std::string percent(std::int64_t part, std::int64_t whole) {
-  char text[32];
   const double share =
       whole > 0 ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0;
-  std::snprintf(text, sizeof text, "%.1f %%", share);
-  return text;
+  return fixed_text(share, 1) + " %";
 }
 
 std::vector<std::string> first_of(const std::vector<std::string>& all) {

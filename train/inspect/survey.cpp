@@ -1,26 +1,27 @@
 #include "train/inspect/survey.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
-#include <exception>
-#include <mutex>
 #include <numeric>
+#include <optional>
 #include <thread>
+#include <utility>
 
 #include "data/preview.h"
 #include "vlm/core/progress.h"
 #include "vlm/core/stop_signal.h"
+#include "vlm/io/ordered_workers.h"
 
 namespace vlm::train {
 namespace {
+
+constexpr std::int64_t kAheadAThread = 4;  // samples: pictures take unequal times
 
 // What the survey keeps of one sample.
 struct Facts {
   std::int64_t tokens = 0, labels = 0, tiles = 0, media = 0, cut_tokens = 0, cut_labels = 0;
   data::Preview::Problem problem = data::Preview::Problem::kNone;
   std::string reason;
-  bool is_seen = false;
 };
 
 Facts facts_of(const data::Preview& preview) {
@@ -31,36 +32,7 @@ Facts facts_of(const data::Preview& preview) {
           .cut_tokens = preview.example.cut_tokens,
           .cut_labels = preview.cut_labels(),
           .problem = preview.problem,
-          .reason = preview.reason,
-          .is_seen = true};
-}
-
-// Runs `look` for 0 … size - 1 in threads; the first exception ends it.
-template <typename Look>
-void look_in_threads(std::int64_t size, std::int64_t threads, const Look& look) {
-  if (threads == 0) threads = std::max(1U, std::thread::hardware_concurrency());
-  Progress progress("samples", size);
-  std::atomic<std::int64_t> next{0}, done{0};
-  std::exception_ptr failure;
-  std::mutex mutex;
-  const auto work = [&](bool reports) {
-    try {
-      for (std::int64_t i = next++; i < size && !stop_requested(); i = next++) {
-        look(i);
-        const std::int64_t finished = ++done;
-        if (reports) progress.update(finished);
-      }
-    } catch (...) {
-      const std::lock_guard lock(mutex);
-      failure = std::current_exception();
-      next = size;
-    }
-  };
-  std::vector<std::thread> others;
-  for (std::int64_t i = 1; i < std::min(threads, size); ++i) others.emplace_back(work, false);
-  work(true);
-  for (std::thread& other : others) other.join();
-  if (failure) std::rethrow_exception(failure);
+          .reason = preview.reason};
 }
 
 // The next number that is 1, 2 or 5 times a power of ten.
@@ -102,21 +74,25 @@ std::int64_t Survey::tokens() const {
 Survey survey_dataset(const data::Dataset& dataset, const Processor& processor,
                       const data::EncodeOptions& options, std::int64_t threads) {
   data::MediaTexts texts(processor, options.video);
-  std::vector<Facts> facts(static_cast<std::size_t>(dataset.size()));
-  look_in_threads(dataset.size(), threads, [&](std::int64_t i) {
-    facts[static_cast<std::size_t>(i)] =
-        facts_of(data::preview_sample(dataset, i, processor, options, texts));
-  });
+  if (threads == 0) threads = std::max(1U, std::thread::hardware_concurrency());
+  OrderedWorkers<std::int64_t, Facts> workers(
+      {.name = "vlm survey", .workers = threads, .ahead = kAheadAThread * threads},
+      {.open = [&, next = std::int64_t{0}]() mutable -> std::optional<std::int64_t> {
+         if (next == dataset.size() || stop_requested()) return std::nullopt;
+         return next++;
+       },
+       .make =
+           [&](std::int64_t index, auto& output) {
+             output.put(facts_of(data::preview_sample(dataset, index, processor, options, texts)));
+           }});
+  Progress progress("samples", dataset.size());
   Survey survey{.bound = options.bound(processor.max_positions())};
-  std::int64_t longest = -1;
-  for (std::int64_t i = 0; i < dataset.size(); ++i) {
-    const Facts& one = facts[static_cast<std::size_t>(i)];
-    if (one.is_seen) {
-      add(survey, one, i, one.cut_labels > 0 ? dataset.where(i) : "", longest);
-    } else {
-      survey.is_whole = false;
-    }
+  std::int64_t longest = -1, index = 0;
+  while (const std::optional<Facts> facts = workers.next()) {
+    add(survey, *facts, index, facts->cut_labels > 0 ? dataset.where(index) : "", longest);
+    progress.update(++index);
   }
+  survey.is_whole = index == dataset.size();
   return survey;
 }
 

@@ -41,6 +41,7 @@ namespace {
 // A line "Key:  123 kB" of /proc/self/status, in MB; 0 when there is none.
 double status_mb(const std::string& key) {
   std::ifstream status("/proc/self/status");
+  status.imbue(std::locale::classic());
   for (std::string word; status >> word;) {
     double kilobytes = 0;
     if (word == key + ":" && status >> kilobytes) return kilobytes * 1024 / 1e6;

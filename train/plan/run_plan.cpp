@@ -18,6 +18,7 @@
 #include "train/plan/probe.h"
 #include "train/training_data.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
@@ -302,7 +303,7 @@ void check_fits(const RunPlan& plan) {
 }
 
 void save_plan(const RunPlan& plan, const std::string& output_dir, const OrderedJson& config) {
-  std::filesystem::create_directories(output_dir);
+  make_folders(output_dir);
   OrderedJson json = plan.to_json();
   json["config"] = digest_config(config);
   save_text(std::filesystem::path(output_dir) / "plan.json", json.dump(2) + "\n");
@@ -340,7 +341,7 @@ OrderedJson RunPlan::to_json() const {
 }
 
 std::string RunPlan::to_text() const {
-  std::ostringstream out;
+  PlainStream out;
   out << std::fixed << std::setprecision(0);
   out << "memory, MB\n";
   for (const auto& [name, megabytes] : memory_mb) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 
 #include "train/metrics_log.h"
 #include "vlm/core/concat.h"
@@ -89,11 +88,8 @@ RunRecord load_run_record(const std::filesystem::path& output_dir, const Ordered
 }
 
 std::string format_number(double value) {
-  char text[32];
-  const double size = std::abs(value);
-  const bool is_whole = value == std::floor(value) && size < 1e15;
-  std::snprintf(text, sizeof text, is_whole ? "%.0f" : "%.4g", value);
-  return text;
+  const bool is_whole = value == std::floor(value) && std::abs(value) < 1e15;
+  return is_whole ? fixed_text(value, 0) : short_text(value, 4);
 }
 
 std::string describe_method(const OrderedJson& config) {

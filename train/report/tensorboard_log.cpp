@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 
 namespace vlm::train {
@@ -96,7 +97,7 @@ std::uint32_t crc32c(std::string_view bytes) {
 }
 
 TensorboardLog::TensorboardLog(const std::filesystem::path& folder, std::int64_t first_step) {
-  std::filesystem::create_directories(folder);
+  make_folders(folder);
   const bool has_past = !std::filesystem::is_empty(folder);
   path_ = folder / file_name();
   out_.open(path_, std::ios::binary);

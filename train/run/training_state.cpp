@@ -2,11 +2,8 @@
 
 #include <ATen/ops/copy.h>
 #include <c10/core/GradMode.h>
-#include <fcntl.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <cstring>
 #include <fstream>
@@ -17,6 +14,7 @@
 
 #include "train/run/run_inputs.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/io/checkpoint.h"
@@ -77,18 +75,6 @@ std::vector<fs::path> list_checkpoints(const fs::path& output_dir) {
   std::sort(found.begin(), found.end(),
             [](const fs::path& a, const fs::path& b) { return step_of(a) < step_of(b); });
   return found;
-}
-
-// Waits until the disk has the file, or the folder's list of names.
-void sync_to_disk(const fs::path& path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  const bool is_synced = descriptor >= 0 && ::fsync(descriptor) == 0;
-  const int reason = errno;
-  if (descriptor >= 0) ::close(descriptor);
-  // Some file systems can't sync a folder, and need not.
-  if (is_synced || reason == EINVAL) return;
-  throw Error(
-      {.what = "can't write to the disk", .where = path.string(), .got = std::strerror(reason)});
 }
 
 // Under a name that no one takes for a checkpoint, so that a removal cut off leaves nothing half.
@@ -171,10 +157,9 @@ void CheckpointWriter::save(const TrainingState& state, const Optimizer& optimiz
   }
   try {
     fs::remove_all(temporary);
-    fs::create_directories(temporary);
+    make_folders(temporary);
     write(temporary, state, optimizer);
-    fs::rename(temporary, place);
-    sync_to_disk(output_dir);
+    rename_durably(temporary, place);
   } catch (const std::exception& error) {
     std::error_code ignored;
     fs::remove_all(temporary, ignored);
@@ -195,7 +180,6 @@ void CheckpointWriter::update(const TrainingState& state) const {
   json.update(write_fields(copy.fields()));
   json["config"] = config;
   save_text(path, json.dump(2) + "\n");
-  sync_to_disk(path);
   remove_old(state.best_step);
 }
 
@@ -217,8 +201,8 @@ void CheckpointWriter::write(const fs::path& folder, const TrainingState& state,
   json["config"] = config;
   if (!inputs.empty()) save_text(folder / kInputsFile, inputs);
   save_text(folder / kStateFile, json.dump(2) + "\n");
-  for (const auto& entry : fs::directory_iterator(folder)) sync_to_disk(entry.path());
-  sync_to_disk(folder);
+  for (const auto& entry : fs::directory_iterator(folder)) sync_file(entry.path());
+  sync_folder(folder);
 }
 
 void CheckpointWriter::remove_old(std::int64_t best_step) const {

@@ -1,17 +1,27 @@
 // Joins values into one string: concat("got ", n, " of ", total).
 //
-// For messages and names only; numbers print as std::ostream prints them, so it is not a
-// serializer. (g++ 12 has no std::format.)
+// For messages and names only; numbers print as std::ostream prints them in the classic locale,
+// whatever the locale of the program around, so it is not a serializer. (g++ 12 has no
+// std::format.)
 #pragma once
 
+#include <array>
+#include <charconv>
+#include <locale>
 #include <sstream>
 #include <string>
 
 namespace vlm {
 
+// A string stream that the program's locale doesn't change: no grouping, a point before fractions.
+class PlainStream : public std::ostringstream {
+ public:
+  PlainStream() { imbue(std::locale::classic()); }
+};
+
 template <typename... Parts>
 std::string concat(const Parts&... parts) {
-  std::ostringstream out;
+  PlainStream out;
   (out << ... << parts);
   return out.str();
 }
@@ -19,7 +29,7 @@ std::string concat(const Parts&... parts) {
 // "a, b, c" for any range of printable values.
 template <typename Range>
 std::string join(const Range& values, const std::string& separator = ", ") {
-  std::ostringstream out;
+  PlainStream out;
   bool first = true;
   for (const auto& value : values) {
     if (!first) out << separator;
@@ -27,6 +37,22 @@ std::string join(const Range& values, const std::string& separator = ", ") {
     first = false;
   }
   return out.str();
+}
+
+// 2 digits of 3.14159 → "3.14"
+inline std::string fixed_text(double value, int digits) {
+  std::array<char, 400> text;  // the largest number has 309 digits before the point
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), value,
+                                 std::chars_format::fixed, digits);
+  return {text.data(), end.ptr};
+}
+
+// The shorter of both forms with so many digits, as printf's %g: "3.142", "1e-09"
+inline std::string short_text(double value, int digits) {
+  std::array<char, 400> text;
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), value,
+                                 std::chars_format::general, digits);
+  return {text.data(), end.ptr};
 }
 
 }  // namespace vlm

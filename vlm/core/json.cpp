@@ -1,9 +1,6 @@
 #include "vlm/core/json.h"
 
-#include <unistd.h>
-
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -11,6 +8,7 @@
 #include <vector>
 
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 
 namespace vlm {
@@ -128,17 +126,9 @@ std::string load_text(const fs::path& path, std::size_t max_bytes) {
 }
 
 void save_text(const fs::path& path, std::string_view text) {
-  const fs::path temporary = concat(path.string(), ".tmp", ::getpid());
-  std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
-  if (!out) throw file_error(path, "can't write the file");
-  out.write(text.data(), static_cast<std::streamsize>(text.size()));
-  out.close();
-  if (!out || std::rename(temporary.c_str(), path.c_str()) != 0) {
-    const Error error = file_error(path, "can't write the file");
-    std::error_code ignored;
-    fs::remove(temporary, ignored);
-    throw error;
-  }
+  NewFile file(path);
+  file.write(text);
+  file.commit();
 }
 
 std::string describe(const Json& value) {

@@ -32,8 +32,8 @@ OrderedJson load_ordered_json(const std::filesystem::path& path);
 // Whole file → bytes. Throws Error when it can't be read or is larger than `max_bytes`.
 std::string load_text(const std::filesystem::path& path, std::size_t max_bytes = 1ULL << 30);
 
-// Writes `text` to a temporary file beside `path`, then renames it over: readers never see half a
-// file.
+// Replaces the file durably (durable_file.h): readers never see half a file, also after a power
+// cut.
 void save_text(const std::filesystem::path& path, std::string_view text);
 
 // A value of the wrong type as people write it: "string \"abc\"", "null", "object".

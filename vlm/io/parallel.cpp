@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorIterator.h>
 #include <ATen/ops/empty.h>
+#include <dlfcn.h>
 
 #include <algorithm>
 #include <atomic>
@@ -21,6 +22,14 @@ void run_pieces(std::int64_t count, const std::function<void(std::int64_t)>& wor
   at::TensorIterator iterator = at::TensorIterator::nullary_op(const_cast<at::Tensor&>(seats));
   iterator.for_each([&](char**, const std::int64_t*, std::int64_t) { take_all(); },
                     /*grain_size=*/1);
+}
+
+void use_one_thread() {
+  at::get_num_threads();  // the first call in a thread sets its number; later ones leave it
+  // LibTorch's own OpenMP, which this program isn't linked with.
+  using Set = void (*)(int);
+  static const auto set = reinterpret_cast<Set>(::dlsym(RTLD_DEFAULT, "omp_set_num_threads"));
+  if (set) set(1);
 }
 
 }  // namespace vlm

@@ -16,6 +16,7 @@
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 
@@ -320,18 +321,9 @@ at::Tensor SafetensorsFile::tensor(const std::string& name) const {
 }
 
 void save_safetensors(const std::filesystem::path& path, const NamedTensors& tensors) {
-  const std::filesystem::path temporary = concat(path.string(), ".tmp", ::getpid());
-  const Descriptor file{::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
-  if (file.value < 0) throw os_error(path, "can't write the file");
-  try {
-    write_tensors(file.value, tensors, path);
-    if (::fsync(file.value) != 0) throw os_error(path, "can't write the file");
-    if (::rename(temporary.c_str(), path.c_str()) != 0)
-      throw os_error(path, "can't write the file");
-  } catch (...) {
-    ::unlink(temporary.c_str());
-    throw;
-  }
+  NewFile file(path);
+  write_tensors(file.descriptor(), tensors, path);
+  file.commit();
 }
 
 void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors) {

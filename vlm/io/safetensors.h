@@ -62,8 +62,8 @@ class SafetensorsFile {
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
-// Writes the tensors in the order given, with "format": "pt", to a temporary file that then
-// replaces `path`.
+// Writes the tensors in the order given, with "format": "pt", and replaces `path` durably
+// (vlm/core/durable_file.h).
 void save_safetensors(const std::filesystem::path& path, const NamedTensors& tensors);
 
 // Writes straight to `path`, without the temporary file and without waiting for the disk: for files

@@ -1,10 +1,9 @@
 #include "vlm/io/tensor_digest.h"
 
-#include <ATen/Parallel.h>
-
 #include <vector>
 
 #include "vlm/core/concat.h"
+#include "vlm/io/parallel.h"
 #include "vlm/io/xxh3.h"
 
 namespace vlm {
@@ -23,12 +22,10 @@ std::string digest_tensor(const at::Tensor& tensor) {
 
 std::string digest_tensors(const NamedTensors& tensors) {
   std::vector<std::string> digests(tensors.size());
-  at::parallel_for(0, static_cast<std::int64_t>(tensors.size()), 1,
-                   [&](std::int64_t begin, std::int64_t end) {
-                     for (std::int64_t i = begin; i < end; ++i) {
-                       digests[i] = digest_tensor(tensors[i].second);
-                     }
-                   });
+  run_pieces(std::ssize(tensors), [&](std::int64_t i) {
+    const auto at = static_cast<std::size_t>(i);
+    digests[at] = digest_tensor(tensors[at].second);
+  });
   Xxh3 hash;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     hash.add_text(tensors[i].first);

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
@@ -236,15 +237,14 @@ at::ScalarType compute_dtype(const fs::path& folder, const LoadOptions& options)
 
 // config.json comes last, so that a save that was cut off is no checkpoint.
 void save_model(const VisionLanguageModel& model, const fs::path& source, const fs::path& folder) {
-  fs::create_directories(folder);
+  make_folders(folder);
   save_weights(folder, model.weights());
   if (!fs::equivalent(source, folder)) {
     for (const auto& entry : fs::directory_iterator(source)) {
       const bool is_copied = entry.is_regular_file() && is_side_file(entry.path()) &&
                              entry.path().filename() != "config.json";
       if (!is_copied) continue;
-      fs::copy_file(entry.path(), folder / entry.path().filename(),
-                    fs::copy_options::overwrite_existing);
+      save_text(folder / entry.path().filename(), load_text(entry.path()));
     }
   }
   write_config(source, folder, model.dtype());

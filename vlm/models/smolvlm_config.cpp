@@ -1,4 +1,5 @@
 // config.json of SmolVLM2, the first SmolVLM and Idefics3 → SmolVlmConfig.
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/concat.h"
@@ -11,6 +12,10 @@ namespace {
 // Sides and counts beyond these are no model of this kind but a broken file.
 constexpr std::int64_t kMaxSide = 1 << 20;
 constexpr std::int64_t kMaxLayers = 1 << 10;
+// Numbers of one matrix, and of those like it in all layers: sides that fit by themselves may still
+// multiply to more memory than any machine has. A head of 2¹⁸ tokens and 2¹⁴ channels has 2³².
+constexpr std::int64_t kMaxMatrix = 1LL << 33;
+constexpr std::int64_t kMaxNumbers = 1LL << 38;
 
 void require(bool holds, const std::string& where, const std::string& what, std::int64_t got,
              const std::string& wanted) {
@@ -20,6 +25,30 @@ void require(bool holds, const std::string& where, const std::string& what, std:
 
 void require_side(std::int64_t value, const std::string& where, std::int64_t most = kMaxSide) {
   require(value >= 1 && value <= most, where, "value out of range", value, concat("1 to ", most));
+}
+
+void require_product(std::int64_t a, std::int64_t b, std::int64_t most, const std::string& where,
+                     const std::string& names) {
+  if (a <= most / b) return;
+  throw Error({.what = names + " make too large a model",
+               .where = where,
+               .got = concat(a, " x ", b, " numbers"),
+               .wanted = concat("at most ", most),
+               .hint = "is the file damaged?"});
+}
+
+void require_matrix(std::int64_t rows, std::int64_t cols, const std::string& where,
+                    const std::string& names) {
+  require_product(rows, cols, kMaxMatrix, where, names);
+}
+
+// Both kinds of towers: their layers' largest matrices, one by one and together.
+template <typename Config>
+void require_layers(const Config& config, const std::string& where) {
+  const std::int64_t side = std::max(config.intermediate_size, config.hidden_size);
+  require_matrix(side, config.hidden_size, where, "intermediate_size and hidden_size");
+  require_product(config.num_hidden_layers, side * config.hidden_size, kMaxNumbers, where,
+                  "num_hidden_layers, intermediate_size and hidden_size");
 }
 
 void check_vision(const SiglipConfig& config, const std::string& where) {
@@ -34,6 +63,11 @@ void check_vision(const SiglipConfig& config, const std::string& where) {
   require(config.hidden_size % config.num_attention_heads == 0, where + ": hidden_size",
           "not divisible by num_attention_heads", config.hidden_size,
           concat("a multiple of ", config.num_attention_heads));
+  require_layers(config, where);
+  require_matrix(config.hidden_size, 3 * config.patch_size * config.patch_size, where,
+                 "hidden_size and patch_size");
+  require_matrix(config.grid_side() * config.grid_side(), config.hidden_size, where,
+                 "the patch grid and hidden_size");
 }
 
 void check_text(const LlamaConfig& config, const std::string& where) {
@@ -50,6 +84,11 @@ void check_text(const LlamaConfig& config, const std::string& where) {
           where + ": head_dim", "rotary positions need an even head_dim", config.head_size(),
           "an even number");
   require_side(config.max_position_embeddings, where + ": max_position_embeddings", 1LL << 32);
+  require_matrix(config.vocab_size, config.hidden_size, where, "vocab_size and hidden_size");
+  require_layers(config, where);
+  // At most 2²⁰ heads of 2²⁰ channels: their product can't overflow.
+  require_matrix(config.num_attention_heads * config.head_size(), config.hidden_size, where,
+                 "num_attention_heads, head_dim and hidden_size");
 }
 
 // transformers 5 keeps theta in rope_parameters, earlier files in rope_theta with an optional
@@ -96,6 +135,9 @@ SmolVlmConfig SmolVlmConfig::parse(const Json& json, const std::string& where) {
   require(config.vision_config.grid_side() % config.scale_factor == 0, where + ": scale_factor",
           "does not divide the patch grid", config.scale_factor,
           concat("a divisor of ", config.vision_config.grid_side()));
+  const std::int64_t cell = config.scale_factor * config.scale_factor;
+  require_matrix(cell * config.vision_config.hidden_size, config.text_config.hidden_size, where,
+                 "scale_factor and both hidden_size");
   require(config.image_token_id >= 0 && config.image_token_id < config.text_config.vocab_size,
           where + ": image_token_id", "outside the vocabulary", config.image_token_id,
           concat("0 to ", config.text_config.vocab_size - 1));

@@ -2,57 +2,85 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 #include <dlfcn.h>
 #include <malloc.h>
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <array>
+#include <charconv>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string_view>
 
+#include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 
 namespace vlm {
 namespace {
 
-// Opens the CUDA part of LibTorch; returns why not, or nothing. It must be open before anything
-// asks for CUDA: LibTorch keeps the answer that at::hasCUDA gives first.
-std::string open_cuda() {
-  if (!std::filesystem::exists("/dev/nvidiactl") && !std::filesystem::exists("/dev/dxg")) {
-    return "the machine has no NVIDIA device";
-  }
+bool has_gpu_driver() {
+  return std::filesystem::exists("/dev/nvidiactl") || std::filesystem::exists("/dev/dxg");
+}
+
+// Whether the user has hidden the GPUs, as CUDA's programs understand it.
+bool are_gpus_hidden() {
+  const char* visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  return visible && (*visible == '\0' || *visible == '-');
+}
+
+// Opens the CUDA part of LibTorch.
+Gpus find_gpus() {
+  if (!has_gpu_driver()) return {.reason = "the machine has no NVIDIA device"};
+  if (are_gpus_hidden()) return {.reason = "CUDA_VISIBLE_DEVICES hides all GPUs"};
   if (::dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
     const char* reason = ::dlerror();
-    return reason ? reason : "libtorch_cuda.so can't be opened";
+    return {.reason = reason ? reason : "libtorch_cuda.so can't be opened"};
   }
-  return at::hasCUDA() ? "" : "CUDA finds no device";
+  if (!at::hasCUDA()) return {.reason = "CUDA finds no device"};
+  return {.count = at::detail::getCUDAHooks().getNumGPUs()};
 }
 
-at::Device choose_device(const std::string& name) {
-  if (name == "cpu") return at::kCPU;
-  const std::string reason = open_cuda();
-  if (name == "auto") {
-    if (!reason.empty()) log_debug("CPU is used: " + reason);
-    return reason.empty() ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+// N of "cuda:N"; 0 of "cuda".
+std::int64_t parse_index(const std::string& name) {
+  constexpr std::string_view kPrefix = "cuda:";
+  if (name == "cuda") return 0;
+  std::int64_t index = -1;
+  const char* end = name.data() + name.size();
+  if (name.starts_with(kPrefix)) {
+    const auto [last, code] = std::from_chars(name.data() + kPrefix.size(), end, index);
+    if (code != std::errc() || last != end) index = -1;
   }
-  const bool has_index = name.size() == 6 && name.starts_with("cuda:") && std::isdigit(name[5]);
-  if (name != "cuda" && !has_index) {
-    throw Error(
-        {.what = "unknown device", .got = "'" + name + "'", .wanted = "auto, cpu, cuda or cuda:N"});
-  }
-  if (!reason.empty()) {
-    throw Error({.what = "CUDA can't be used",
-                 .where = "--device " + name,
-                 .got = reason,
-                 .hint = "scripts/setup --cuda installs the libraries"});
-  }
-  return at::Device(at::kCUDA, has_index ? static_cast<at::DeviceIndex>(name[5] - '0') : 0);
+  if (index >= 0) return index;
+  throw Error(
+      {.what = "unknown device", .got = "'" + name + "'", .wanted = "auto, cpu, cuda or cuda:N"});
 }
+
+constexpr const char* kInstallHint = "scripts/setup --cuda installs the libraries";
 
 }  // namespace
+
+at::Device choose_device(const std::string& name, const Gpus& gpus) {
+  if (name == "cpu") return at::kCPU;
+  if (name == "auto") return gpus.count > 0 ? at::Device(at::kCUDA, 0) : at::Device(at::kCPU);
+  const std::int64_t index = parse_index(name);
+  if (gpus.count == 0) {
+    throw Error({.what = "CUDA can't be used",
+                 .where = "--device " + name,
+                 .got = gpus.reason,
+                 .hint = kInstallHint});
+  }
+  if (index >= gpus.count) {
+    throw Error({.what = "no such GPU",
+                 .where = "--device " + name,
+                 .got = concat(gpus.count, gpus.count == 1 ? " GPU" : " GPUs"),
+                 .wanted = gpus.count == 1 ? "cuda:0" : concat("cuda:0 to cuda:", gpus.count - 1)});
+  }
+  return at::Device(at::kCUDA, static_cast<at::DeviceIndex>(index));
+}
 
 at::Device prepare_runtime(const RuntimeOptions& options) {
   constexpr std::array<std::string_view, 4> kDtypes = {"auto", "float32", "bfloat16", "int8"};
@@ -65,14 +93,22 @@ at::Device prepare_runtime(const RuntimeOptions& options) {
     throw Error({.what = "value out of range", .where = "--threads", .wanted = "0 to 1024"});
   }
   if (options.threads > 0) at::set_num_threads(static_cast<int>(options.threads));
-  const at::Device device = choose_device(options.device);
+  // Found also when the CPU is asked for: LibTorch keeps the first answer to whether there is CUDA,
+  // and the next model may be for a GPU.
+  const Gpus gpus = find_gpus();
+  const at::Device device = choose_device(options.device, gpus);
+  if (options.device == "auto" && gpus.count == 0) {
+    const bool is_surprise = has_gpu_driver() && !are_gpus_hidden();
+    is_surprise ? log_warning(concat("a GPU is there but the CPU is used: ", gpus.reason, " (",
+                                     kInstallHint, "; --device cpu asks for the CPU)"))
+                : log_debug("CPU is used: " + gpus.reason);
+  }
   if (options.dtype == "int8" && !device.is_cpu()) {
     throw Error({.what = "8 bits are for CPUs",
                  .where = "--dtype int8",
                  .got = "device " + device.str(),
                  .wanted = "--device cpu"});
   }
-  at::manual_seed(static_cast<std::uint64_t>(options.seed.value_or(0)));
   return device;
 }
 
@@ -92,6 +128,7 @@ void trim_heap() {
 double peak_rss_mb() {
   // getrusage's figure is also that of the program that started this one, if that was larger.
   std::ifstream status("/proc/self/status");
+  status.imbue(std::locale::classic());
   for (std::string word; status >> word;) {
     double kilobytes = 0;
     if (word == "VmHWM:" && status >> kilobytes) return kilobytes * 1024 / 1e6;

@@ -1,4 +1,4 @@
-// Device, threads and seed of a run; CUDA is opened at run time when its libraries are there.
+// Device and threads of a run; CUDA is opened at run time when its libraries are there.
 //
 // The program links LibTorch's CPU part alone. Where `scripts/setup --cuda` has put the CUDA
 // libraries beside it and the machine has a GPU, opening libtorch_cuda registers the CUDA kernels
@@ -20,9 +20,18 @@ struct RuntimeOptions {
   std::optional<std::int64_t> seed;  // of everything random; unset: the default of the command
 };
 
-// Sets threads and the default generators' seed; returns the device. Throws Error when a GPU is
-// asked for and there is none, saying why.
+// Sets the number of threads when one is asked for; returns the device. Warns when a GPU is there
+// and can't be used; throws Error when it was asked for. LibTorch's random generators belong to the
+// program around and stay as they are: whoever draws has a generator of its own, or seeds them.
 at::Device prepare_runtime(const RuntimeOptions& options);
+
+struct Gpus {
+  std::int64_t count = 0;
+  std::string reason = {};  // why there are none
+};
+
+// The device of that name where there are those GPUs.
+at::Device choose_device(const std::string& name, const Gpus& gpus);
 
 // Makes the allocator give freed tensors of 1 MB and more back to the system at once. For training,
 // whose activations come and go in layers: a heap would keep holes of them, up to a sixth of the

@@ -5,15 +5,21 @@
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
+#include <atomic>
+#include <chrono>
 #include <filesystem>
+#include <thread>
 
 #include "infer/choices.h"
 #include "infer/session.h"
 #include "tests/infer/sessions.h"
+#include "tests/support/failing_processor.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
+#include "tests/support/thrown.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
+#include "vlm/models/registry.h"
 
 namespace vlm::infer {
 namespace {
@@ -205,6 +211,59 @@ TEST_CASE("segments are ranked by the answer's probability, equal ones by time")
   const SegmentScore alone = score_segment({}, {{.logprob = -2, .tokens = 4}}, true);
   CHECK(alone.logprob == -0.5);
   CHECK(alone.probability == std::exp(-0.5));
+}
+
+// A stream of a clip whose frames meet `on_frames`.
+struct HookedStream {
+  Session session = open_with_cache();
+  FailingProcessor processor;
+  VideoStream stream;
+
+  explicit HookedStream(std::function<void()> on_frames, const std::string& path = clip("up.mp4"))
+      : processor(load_processor(fixture(kTinyModel)), {.on_frames = std::move(on_frames)}),
+        stream({.path = path, .options = {.sampling = {.fps = 4}}}, processor,
+               session.generator->encoder()) {}
+};
+
+TEST_CASE("whatever decoding throws, who takes the frames gets it, and again") {
+  for (const auto& [text, fail] : kThrows) {
+    for (const int at : {0, 1, 11}) {
+      int calls = 0;
+      HookedStream hooked([&, fail = fail] {
+        if (calls++ == at) fail();
+      });
+      const auto take_all = [&] {
+        while (!std::holds_alternative<EndOfTake>(hooked.stream.next())) {
+        }
+      };
+      const std::string told = thrown_by(take_all);
+      CHECK_THAT(told, Contains(text == "7" ? "7" : "up.mp4: "));
+      CHECK(thrown_by(take_all) == told);
+    }
+  }
+}
+
+TEST_CASE("a video that nobody wants any more can go at any moment") {
+  for (int taken = 0; taken < 4; ++taken) {
+    std::atomic<int> inside = 0;
+    {
+      HookedStream hooked([&] {
+        ++inside;
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        --inside;
+      });
+      hooked.session.model->max_tiles_per_chunk = 1;
+      for (int i = 0; i < taken; ++i) hooked.stream.next();
+    }
+    CHECK(inside == 0);
+  }
+}
+
+TEST_CASE("behind the last take of a video there is an error, not a wait") {
+  HookedStream hooked([] {});
+  while (!std::holds_alternative<EndOfTake>(hooked.stream.next())) {
+  }
+  CHECK_THROWS_WITH(hooked.stream.next(), Contains("up.mp4: the video has no take left"));
 }
 
 }  // namespace

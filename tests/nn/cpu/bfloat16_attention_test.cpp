@@ -5,6 +5,8 @@
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 
+#include <limits>
+
 #include "tests/support/tensors.h"
 #include "vlm/core/concat.h"
 #include "vlm/nn/attention.h"
@@ -55,6 +57,27 @@ TEST_CASE("bfloat16 attention: as in float32, for every edge of its blocks") {
       CHECK((found - wanted).abs().max().item<double>() < 4e-3 * v.abs().max().item<double>());
       CHECK((found - wanted).abs().mean().item<double>() < 1e-3);
     }
+  }
+}
+
+TEST_CASE("bfloat16 attention: what is no number shows where LibTorch shows it") {
+  if (!is_here()) return;
+  const c10::NoGradGuard no_grad;
+  at::manual_seed(9);
+  const float none = std::numeric_limits<float>::quiet_NaN();
+  const at::Tensor q = random_heads(1, 2, 70, 32), k = random_heads(1, 1, 600, 32);
+  const at::Tensor v = random_heads(1, 1, 600, 32);
+  for (const std::int64_t row : {0, 15, 64, 69}) {
+    const at::Tensor odd = q.clone();
+    odd[0][1][row][3] = none;
+    const at::Tensor found = bfloat16_attention(odd, k, v, false);
+    CHECK(found.isnan().equal(grouped_attention(odd, k, v, {}, false).isnan()));
+    CHECK(found.isnan().sum().item<std::int64_t>() == 32);
+  }
+  for (const std::int64_t row : {0, 511, 599}) {
+    const at::Tensor odd = k.clone();
+    odd[0][0][row][3] = none;
+    CHECK(bfloat16_attention(q, odd, v, false).isnan().all().item<bool>());
   }
 }
 

@@ -4,6 +4,10 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <array>
+#include <bit>
+#include <limits>
+
 #include "tests/support/tensors.h"
 #include "vlm/core/concat.h"
 #include "vlm/nn/attention.h"
@@ -131,6 +135,50 @@ TEST_CASE("attention to a cache: scores far apart") {
   scene.q.mul_(40);
   scene.layer.prefix_k.mul_(5);
   check_scene(scene);
+}
+
+// NaN as files and operations leave it: quiet, with a payload, all bits set.
+const std::array<std::uint32_t, 4> kNotNumbers = {0x7FC00000, 0xFFC00000, 0x7FC00101, 0xFFFFFFFF};
+
+TEST_CASE("attention to a cache: what is no number shows where LibTorch shows it") {
+  at::manual_seed(5);
+  for (const std::uint32_t bits : kNotNumbers) {
+    for (const std::int64_t key : {0, 5, 15, 16, 255, 256, 299}) {
+      INFO(concat("bits ", bits, ", key ", key));
+      Scene scene({.heads = 4, .kv_heads = 2, .depth = 32, .rows_per_group = 1}, {300, 9},
+                  {{2, 1}, {40, 1}});
+      const float none = std::bit_cast<float>(bits);
+      // One key of one head, one number of one value, and one head's query of the other row.
+      scene.layer.prefix_k[0][1][key][3] = none;
+      scene.layer.prefix_v[0][0][key][7] = none;
+      scene.q[1][2][0][31] = none;
+      std::vector<at::Tensor> expected = {scene.expected(0), scene.expected(1)};
+      const at::Tensor found =
+          cached_attention(scene.q, scene.k, scene.v, scene.layer, scene.tokens);
+      const at::Tensor wanted = at::stack(expected);  // [B, H, T, D]
+      CHECK(found.isnan().equal(wanted.isnan()));
+      CHECK(wanted.isnan().sum().item<std::int64_t>() == 2 * 32 + 2 + 32);
+      check_close(found.nan_to_num(), wanted.nan_to_num(), 2e-6);
+    }
+  }
+}
+
+TEST_CASE("attention to a cache: infinite scores as LibTorch has them") {
+  at::manual_seed(6);
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const float value : {infinity, -infinity}) {
+    for (const std::int64_t first : {0, 280}) {  // a whole chunk, or a part
+      Scene scene({.heads = 2, .kv_heads = 1, .depth = 16, .rows_per_group = 1}, {300}, {{3, 1}});
+      scene.layer.prefix_k.slice(2, first, 290).select(3, 0).fill_(value);
+      scene.q.select(3, 0).abs_();
+      const at::Tensor found =
+          cached_attention(scene.q, scene.k, scene.v, scene.layer, scene.tokens)[0];
+      const at::Tensor wanted = scene.expected(0);
+      CHECK(found.isnan().equal(wanted.isnan()));
+      CHECK(wanted.isnan().any().item<bool>() == (value > 0));
+      check_close(found.nan_to_num(), wanted.nan_to_num(), 2e-6);
+    }
+  }
 }
 
 TEST_CASE("attention to a cache is for a few tokens in float32 on a CPU") {

@@ -3,7 +3,6 @@
 #include <curl/curl.h>
 
 #include <array>
-#include <cctype>
 #include <chrono>
 #include <cstdlib>
 #include <exception>
@@ -21,11 +20,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kMostHeaderBytes = 256 << 10;
 constexpr std::size_t kMostPageBytes = 1 << 20;
-
-std::string lower_case(std::string text) {
-  for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return text;
-}
 
 // For messages: the query of a redirect's address is a key to the file.
 std::string without_query(const std::string& url) {
@@ -55,7 +49,8 @@ struct Transfer {
     if (text.empty()) return end_headers();
     const auto colon = text.find(':');
     if (colon == std::string_view::npos) return;
-    reply.headers[lower_case(std::string(text.substr(0, colon)))] = trimmed(text.substr(colon + 1));
+    reply.headers[ascii_lower(std::string(text.substr(0, colon)))] =
+        trimmed(text.substr(colon + 1));
   }
 
   void end_headers() {
@@ -180,7 +175,7 @@ std::string url_part(CURLU* url, CURLUPart part, unsigned flags = 0) {
 }
 
 void check_scheme(CURLU* url, const std::string& address) {
-  const std::string scheme = lower_case(url_part(url, CURLUPART_SCHEME));
+  const std::string scheme = ascii_lower(url_part(url, CURLUPART_SCHEME));
   if (scheme == "http" || scheme == "https") return;
   throw Error({.what = "not an address that is followed",
                .where = printable(address),
@@ -243,9 +238,9 @@ HttpReply HttpClient::send(const HttpRequest& request) {
 std::string url_origin(const std::string& url) {
   const auto parsed = parse_url("", url);
   check_scheme(parsed.get(), url);
-  return lower_case(concat(url_part(parsed.get(), CURLUPART_SCHEME), "://",
-                           url_part(parsed.get(), CURLUPART_HOST), ":",
-                           url_part(parsed.get(), CURLUPART_PORT, CURLU_DEFAULT_PORT)));
+  return ascii_lower(concat(url_part(parsed.get(), CURLUPART_SCHEME), "://",
+                            url_part(parsed.get(), CURLUPART_HOST), ":",
+                            url_part(parsed.get(), CURLUPART_PORT, CURLU_DEFAULT_PORT)));
 }
 
 std::string join_url(const std::string& base, const std::string& location) {
@@ -259,8 +254,8 @@ std::string percent_encode(std::string_view text) {
   std::string encoded;
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
-    const bool is_plain = byte < 128 && (std::isalnum(byte) || std::string_view("-._~").find(c) !=
-                                                                   std::string_view::npos);
+    const bool is_plain =
+        is_letter(c) || is_digit(c) || std::string_view("-._~").find(c) != std::string_view::npos;
     if (is_plain) {
       encoded += c;
     } else {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/core/stop_signal.h"
@@ -51,7 +52,7 @@ void check_disk(const std::error_code& code, const char* what, const fs::path& p
 
 void make_folder(const fs::path& folder) {
   std::error_code code;
-  fs::create_directories(folder, code);
+  make_folders(folder, code);
   check_disk(code, "can't make the folder", folder);
 }
 
@@ -147,13 +148,14 @@ bool PartialBlob::is_verified() {
 }
 
 void PartialBlob::move_to(const fs::path& blob) {
-  check_call(::fdatasync(descriptor_) == 0, "can't write the file", path_);
+  sync_file(descriptor_, path_);
   std::error_code code;
   fs::rename(path_, blob, code);
   // Gone already: a process that our lock didn't hold back has moved the same bytes there.
   if (code != std::errc::no_such_file_or_directory || !fs::exists(blob)) {
     check_disk(code, "can't move the file to its place", path_);
   }
+  sync_folder(blob.parent_path());
 }
 
 void PartialBlob::remove() {

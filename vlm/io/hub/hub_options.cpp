@@ -13,9 +13,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_true(std::string text) {
-  for (char& c : text) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-  return text == "1" || text == "ON" || text == "YES" || text == "TRUE";
+bool is_true(const std::string& text) {
+  const std::string lower = ascii_lower(text);
+  return lower == "1" || lower == "on" || lower == "yes" || lower == "true";
 }
 
 // HF_TOKEN, else what `hf auth login` has left.

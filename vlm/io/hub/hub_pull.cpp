@@ -1,17 +1,14 @@
 #include "vlm/io/hub/hub_pull.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdint>
-#include <iomanip>
 #include <mutex>
 #include <optional>
-#include <sstream>
 #include <utility>
 #include <vector>
 
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
@@ -35,9 +32,7 @@ bool is_there(const fs::path& path) {
 }
 
 std::string megabytes(std::int64_t bytes) {
-  std::ostringstream out;
-  out << std::fixed << std::setprecision(1) << static_cast<double>(bytes) / 1e6 << " MB";
-  return out.str();
+  return fixed_text(static_cast<double>(bytes) / 1e6, 1) + " MB";
 }
 
 // Megabytes for people, kilobytes where those would be few.
@@ -204,7 +199,7 @@ class Pull {
     for ([[maybe_unused]] const auto& part : fs::path(file.name)) up /= "..";
     const fs::path target = up / ".." / "blobs" / file.hash;
     const fs::path place = snapshot_ / file.name;
-    const fs::path temporary = concat(place.string(), ".tmp", ::getpid());
+    const fs::path temporary = name_aside(place);
     make_folder(place.parent_path());
     std::error_code code;
     fs::remove(temporary, code);

@@ -83,9 +83,12 @@ VLM_CLONES void attend_to_chunk(const Chunk& chunk, const float* q, std::int64_t
   }
   float largest = kNothing;
   for (int lane = 0; lane < kLanes; ++lane) largest = std::max(largest, most[lane]);
+  // NaN isn't the largest here; its weight is NaN, and so is the sum of weights. Where all scores
+  // are -inf none of the keys counts beside other chunks.
+  const float base = largest == kNothing ? 0.0F : largest;
   Floats sums[1] = {};
   for (std::int64_t j = 0; j < count; j += kLanes) {
-    const Floats weights = precise_exp2_of(load_lanes<Floats>(scores + j) - largest);
+    const Floats weights = precise_exp2_of(load_lanes<Floats>(scores + j) - base);
     sums[0] += weights;
     std::memcpy(scores + j, &weights, sizeof weights);
   }

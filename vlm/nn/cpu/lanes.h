@@ -54,6 +54,7 @@ VLM_INLINE void store_some(Floats values, float* to, std::int64_t count) {
   }
 }
 
+// Of a and NaN either may come.
 VLM_INLINE Floats larger(Floats a, Floats b) {
   return a > b ? a : b;
 }
@@ -62,35 +63,37 @@ constexpr float kRound = 12582912.0F;  // 1.5 · 2²³: adding it leaves the int
 
 constexpr float kLog2E = 1.44269504F;  // e^x = 2^(x · log₂ e)
 
-// x ≤ 0 as an integer and what is left of it, from -0.5 to 0.5; -126 below that.
+// x ≤ 0 as 2^integer and what is left of x, from -0.5 to 0.5 or NaN; -126 below that.
 struct Exponent {
-  Words integer;  // where a float has its exponent
+  Floats power;
   Floats rest;
 };
 
 VLM_INLINE Exponent split_exponent(Floats x) {
-  x = larger(x, Floats{} - 126.0F);
-  const Floats shifted = x + kRound;
-  return {((Words)shifted) << 23, x - (shifted - kRound)};
+  constexpr float kBiased = kRound + 127.0F;  // the integer as floats have it in their exponent
+  const Floats least = Floats{} - 126.0F;
+  x = x < least ? least : x;  // in this order NaN stays
+  const Floats shifted = x + kBiased;
+  return {(Floats)((Words)shifted << 23), x - (shifted - kBiased)};
 }
 
-// 2^x for x ≤ 0, within 3e-6 of it; 2^-126 below that.
+// 2^x for x ≤ 0, within 3e-6 of it; 2^-126 below -126; NaN of NaN.
 VLM_INLINE Floats exp2_of(Floats x) {
-  const auto [integer, f] = split_exponent(x);
-  const Floats power =
+  const auto [power, f] = split_exponent(x);
+  const Floats rest =
       1.0F + f * (0.69314718F +
                   f * (0.24022651F + f * (0.05550411F + f * (0.00961813F + f * 0.00133336F))));
-  return (Floats)((Words)power + integer);
+  return rest * power;
 }
 
 // The same within 2e-7.
 VLM_INLINE Floats precise_exp2_of(Floats x) {
-  const auto [integer, f] = split_exponent(x);
+  const auto [power, f] = split_exponent(x);
   const Floats tail = 0.00133335581F + f * (0.000154035304F + f * 0.0000152527338F);
-  const Floats power =
+  const Floats rest =
       1.0F + f * (0.693147181F +
                   f * (0.240226507F + f * (0.0555041087F + f * (0.00961812911F + f * tail))));
-  return (Floats)((Words)power + integer);
+  return rest * power;
 }
 
 // GELU by tanh.

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "vlm/core/concat.h"
+#include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/io/safetensors.h"
@@ -164,7 +165,7 @@ void save_adapter(const torch::nn::Module& model, const LoraConfig& config,
   for (const AdapterTensor& tensor : adapter_tensors(model, config)) {
     tensors.emplace_back(tensor.key, is_pissa ? to_plain(tensor, branches) : tensor.value);
   }
-  std::filesystem::create_directories(folder);
+  make_folders(folder);
   save_safetensors(folder / "adapter_model.safetensors", tensors);
   const LoraConfig written = is_pissa ? to_plain(config) : config;
   save_text(folder / "adapter_config.json", written.to_json(base_model).dump(2) + "\n");

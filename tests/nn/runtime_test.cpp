@@ -1,0 +1,70 @@
+// Devices by their names, and what preparing a run leaves alone.
+#include "vlm/nn/runtime.h"
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
+
+#include "tests/support/catch.h"
+#include "vlm/core/error.h"
+
+namespace vlm {
+namespace {
+
+TEST_CASE("runtime options that can't be met are refused") {
+  CHECK(prepare_runtime({.device = "cpu"}).is_cpu());
+  CHECK_THROWS_WITH(prepare_runtime({.device = "tpu"}),
+                    "unknown device: got 'tpu', wanted auto, cpu, cuda or cuda:N");
+  CHECK_THROWS_WITH(prepare_runtime({.dtype = "int4"}),
+                    "unknown dtype: got 'int4', wanted auto, float32, bfloat16 or int8");
+  CHECK_THROWS_WITH(prepare_runtime({.threads = -1}), Contains("--threads: value out of range"));
+}
+
+TEST_CASE("a GPU's number is one of those that are there") {
+  const auto index = [](const char* name, std::int64_t count) {
+    const at::Device device = choose_device(name, {.count = count});
+    CHECK(device.is_cuda());
+    return static_cast<int>(device.index());
+  };
+  CHECK(index("auto", 2) == 0);
+  CHECK(index("cuda", 2) == 0);
+  CHECK(index("cuda:1", 2) == 1);
+  CHECK(index("cuda:10", 16) == 10);
+  CHECK(choose_device("cpu", {.count = 2}).is_cpu());
+  CHECK_THROWS_WITH(choose_device("cuda:7", {.count = 2}),
+                    "--device cuda:7: no such GPU: got 2 GPUs, wanted cuda:0 to cuda:1");
+  CHECK_THROWS_WITH(choose_device("cuda:1", {.count = 1}),
+                    "--device cuda:1: no such GPU: got 1 GPU, wanted cuda:0");
+  CHECK_THROWS_WITH(choose_device("cuda:4294967296", {.count = 2}), Contains("no such GPU"));
+  for (const char* name : {"cuda:", "cuda:x", "cuda:1x", "cuda:-1", "cuda: 1", "CUDA", "cuda1", "",
+                           "cuda:99999999999999999999"}) {
+    CHECK_THROWS_WITH(choose_device(name, {.count = 2}), Contains("unknown device"));
+  }
+}
+
+TEST_CASE("where no GPU can be used, auto is the CPU and a GPU by name an error") {
+  const Gpus none{.reason = "libtorch_cuda.so: cannot open shared object file"};
+  CHECK(choose_device("auto", none).is_cpu());
+  CHECK_THROWS_WITH(choose_device("cuda:0", none),
+                    "--device cuda:0: CUDA can't be used: got libtorch_cuda.so: cannot open shared "
+                    "object file (scripts/setup --cuda installs the libraries)");
+}
+
+TEST_CASE("preparing a run leaves random numbers alone, and threads that nobody asked about") {
+  const auto state = [] { return at::detail::getDefaultCPUGenerator().get_state(); };
+  at::manual_seed(17);
+  at::rand({5});
+  const at::Tensor before = state();
+  const int threads = at::get_num_threads();
+  for (const std::optional<std::int64_t> seed : {std::optional<std::int64_t>{}, {3}}) {
+    prepare_runtime({.device = "cpu", .seed = seed});
+    CHECK(state().equal(before));
+    CHECK(at::get_num_threads() == threads);
+  }
+  prepare_runtime({.device = "cpu", .threads = threads + 1});
+  CHECK(at::get_num_threads() == threads + 1);
+  at::set_num_threads(threads);
+}
+
+}  // namespace
+}  // namespace vlm
