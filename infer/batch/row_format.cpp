@@ -56,7 +56,8 @@ OrderedJson to_completion(const BatchItem& item, const Answer& answer,
   body["id"] = concat("chatcmpl-", item.ordinal);
   body["object"] = "chat.completion";
   body["created"] = 0;  // the same run gives the same bytes
-  body["model"] = item.columns.value("model", "vlm");
+  const OrderedJson model = item.columns.value("model", OrderedJson());
+  body["model"] = model.is_string() ? model : OrderedJson(model.is_null() ? "vlm" : model.dump());
   body["choices"] = choices;
   body["usage"] = {{"prompt_tokens", answer.prompt_tokens},
                    {"completion_tokens", completion_tokens},
