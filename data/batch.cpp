@@ -66,7 +66,7 @@ struct MediaLoader {
 
   ProcessedMedium load(const MediaRef& medium, std::uint64_t seed) const {
     if (medium.kind == MediaKind::kVideo) return load_video(medium.name, seed);
-    return processor.process_picture(changed(load_picture(medium), seed));
+    return processor.process_picture(changed(load_picture(medium), seed), medium.is_whole);
   }
 
   // Frame by frame: sixty-four frames of a large clip are gigabytes, their tiles are not.
@@ -92,6 +92,7 @@ struct MediaLoader {
           is_video ? video_digest(medium.name) : sha256_hex(read_bytes(medium));
       if (digest.empty()) return "";
       digests += digest;
+      if (medium.is_whole) digests += " whole";
     }
     return digests.empty() ? "" : sha256_hex(digests);
   }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "data/formats/columns.h"
 #include "data/formats/row_format.h"
 #include "data/formats/row_source.h"
 #include "vlm/core/concat.h"
@@ -21,7 +22,13 @@ class RowDataset : public Dataset {
       : rows_(std::move(rows)), options_(std::move(options)) {}
 
   std::int64_t size() const override { return rows_->size(); }
-  Sample at(std::int64_t index) const override { return parse_row(rows_->at(index), options_); }
+  Sample at(std::int64_t index) const override {
+    try {
+      return parse_row(rows_->at(index), options_);
+    } catch (const Json::exception& error) {  // a type that no reader looked at
+      throw Error({.what = "malformed row", .where = rows_->where(index), .got = error.what()});
+    }
+  }
   std::string where(std::int64_t index) const override { return rows_->where(index); }
 
  private:
@@ -131,13 +138,14 @@ std::map<std::string, std::string> parse_field_map(const Json& map, const std::s
       throw Error(
           {.what = concat("unknown column '", name, "'"), .where = where, .wanted = join(known)});
     }
-    if (!column.is_string()) {
+    const bool is_name = column.is_string() && !column.get_ref<const std::string&>().empty();
+    if (!is_name && !column.is_null()) {
       throw Error({.what = "wrong type",
                    .where = concat(where, ".", name),
                    .got = describe(column),
-                   .wanted = "the name of a column"});
+                   .wanted = "the name of a column, or null for none"});
     }
-    parsed[name] = column.get<std::string>();
+    parsed[name] = is_name ? column.get<std::string>() : "";
   }
   return parsed;
 }

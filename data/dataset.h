@@ -24,7 +24,8 @@ namespace vlm::data {
 // How the rows of a file are read.
 struct DataOptions {
   std::string format = "auto";  // one of row_formats()
-  // Our name of a column → the file's: {"query": "frage", "response": "antwort"}.
+  // Our name of a column → the file's: {"query": "frage", "response": "antwort"}; empty: none, it
+  // is left out.
   std::map<std::string, std::string> field_map = {};
   std::string text_column = "text";            // of a caption
   std::string prompt = "Describe the image.";  // where a row has no question
@@ -60,7 +61,8 @@ class Dataset {
 std::vector<DataFile> parse_data_files(const Json& files, const DataOptions& defaults,
                                        const std::string& where);
 
-// {"query": "question", …} with the names of column_names() for keys. Throws Error naming the key.
+// {"query": "question", …} with the names of column_names() for keys; null for a column that is
+// left out. Throws Error naming the key.
 std::map<std::string, std::string> parse_field_map(const Json& map, const std::string& where);
 
 // One file or folder. Throws Error when it doesn't exist, is empty, or its kind is unknown.

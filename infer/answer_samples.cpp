@@ -14,7 +14,7 @@ namespace {
 ProcessedMedium open(const data::MediaRef& medium, const Processor& processor,
                      const data::VideoSampling& video) {
   if (medium.kind == data::MediaKind::kPicture) {
-    return processor.process_picture(data::load_picture(medium));
+    return processor.process_picture(data::load_picture(medium), medium.is_whole);
   }
   return processor.process_video(data::load_clip(medium.name, video, processor.frame_sampling()));
 }

@@ -4,33 +4,36 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <sstream>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/core/text_file.h"
+#include "vlm/text/unicode.h"
 
 namespace vlm::infer {
 
 std::vector<std::string> load_choices(const std::filesystem::path& path) {
-  const std::string text = load_text(path, 1ULL << 26);
+  const std::string text = load_plain_text(path, 1ULL << 26);
+  const std::string where = path.string();
   std::vector<std::string> choices;
-  if (text.find_first_not_of(" \t\r\n") != std::string::npos &&
-      text[text.find_first_not_of(" \t\r\n")] == '[') {
-    for (const Json& one : parse_json(text, path.string())) {
-      if (!one.is_string()) {
+  const std::size_t first = text.find_first_not_of(" \t\r\n");
+  if (first != std::string::npos && text[first] == '[') {
+    for (const Json& one : parse_json(text, where, Numbers::kAsWritten)) {
+      if (!one.is_string() && !is_any_number(one)) {
         throw Error({.what = "wrong type",
-                     .where = path.string(),
+                     .where = where,
                      .got = vlm::describe(one),
                      .wanted = "an array of strings"});
       }
-      choices.push_back(one.get<std::string>());
+      choices.push_back(one.is_string() ? one.get<std::string>() : number_text(one));
     }
     return choices;
   }
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (!line.empty()) choices.push_back(line);
+  for (const TextLine& line : split_lines(text)) {
+    if (!is_valid_utf8(line.text)) {
+      throw Error({.what = "the text is not UTF-8", .where = concat(where, ":", line.number)});
+    }
+    if (!line.text.empty()) choices.emplace_back(line.text);
   }
   return choices;
 }

@@ -23,8 +23,8 @@ struct ChoiceList {
   bool by_mean = false;  // rank by log-probability a token instead of the sum
 };
 
-// One text a line (empty lines don't count), or a JSON array of strings. Throws Error naming the
-// file.
+// One text a line (empty lines don't count), or a JSON array of strings and numbers. Throws Error
+// naming the file.
 std::vector<std::string> load_choices(const std::filesystem::path& path);
 
 // Throws Error unless there are two or more, all different, none empty.

@@ -33,7 +33,8 @@ std::vector<std::int64_t> number_pictures(const data::Dataset& dataset) {
     throw_if_stopped();
     std::string key;
     for (const data::MediaRef& medium : dataset.at(i).media) {
-      key += concat(medium.bytes ? sha256_hex(*medium.bytes) : medium.name, "\n");
+      key += concat(medium.bytes ? sha256_hex(*medium.bytes) : medium.name,
+                    medium.is_whole ? " whole\n" : "\n");
     }
     // Samples without a picture have nothing to share.
     groups.push_back(key.empty() ? i : numbers.emplace(key, i).first->second);

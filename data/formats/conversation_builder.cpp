@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
+#include <nlohmann/json.hpp>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -9,9 +11,10 @@
 namespace vlm::data {
 namespace {
 
-// Where an object may name its file, or hold it.
+// Where an object may hold its file, or name it: the path of one that is held says where it came
+// from.
 std::array<std::string, 5> file_keys(MediaKind kind) {
-  return {"path", part_type(kind), "url", "base64", "bytes"};
+  return {"base64", "bytes", "path", part_type(kind), "url"};
 }
 
 std::string_view marker_of(MediaKind kind) {
@@ -36,19 +39,90 @@ std::string_view without_breaks(std::string_view text, bool at_front, bool at_ba
   return text;
 }
 
+// A member is named by its whole name, or without its folders.
+MediaRef resolve(MediaKind kind, const std::string& reference, const MediaPlaces& places,
+                 const std::string& where) {
+  if (places.members.empty() || reference.starts_with("data:")) {
+    try {
+      return resolve_medium(reference, places.root, kind);
+    } catch (const Error& error) {
+      throw located(error, where);
+    }
+  }
+  for (const MediaRef& member : places.members) {
+    if (member.name.ends_with("/" + reference)) return member;
+  }
+  throw Error({.what = "the sample has no such picture", .where = where, .got = reference});
+}
+
+bool names_medium(const Json& part, MediaKind kind) {
+  const auto keys = file_keys(kind);
+  return std::any_of(keys.begin(), keys.end(), [&](const std::string& key) {
+    return part.contains(key) && !is_blank(part[key]);
+  });
+}
+
 }  // namespace
 
-ConversationBuilder::ConversationBuilder(const Columns& columns)
-    : columns_(columns), stocks_{Stock{MediaKind::kPicture}, Stock{MediaKind::kVideo}} {
-  sample_.where = where();
-  for (Stock& stock : stocks_) stock.media = read_column(stock.kind);
+bool is_blank(const Json& value) {
+  if (value.is_string()) return value.get_ref<const std::string&>().empty();
+  return value.is_null() || (value.is_structured() && value.empty());
+}
+
+MediaRef read_medium(MediaKind kind, const Json& entry, const MediaPlaces& places,
+                     const std::string& where) {
+  if (entry.is_string()) return resolve(kind, entry.get<std::string>(), places, where);
+  if (!entry.is_object()) {
+    throw Error({.what = "wrong type",
+                 .where = where,
+                 .got = describe(entry),
+                 .wanted = "a path, a data URI, or an object with 'path'"});
+  }
+  for (const std::string& key : file_keys(kind)) {
+    const auto found = entry.find(key);
+    if (found == entry.end() || is_blank(*found)) continue;
+    const std::string place = concat(where, where.empty() ? "" : ": ", key);
+    if (found->is_object() && key == part_type(kind)) {
+      return read_medium(kind, *found, places, place);
+    }
+    if (!found->is_string()) {
+      throw Error(
+          {.what = "wrong type", .where = place, .got = describe(*found), .wanted = "string"});
+    }
+    const auto& text = found->get_ref<const std::string&>();
+    const bool is_data = (key == "base64" || key == "bytes") && !text.starts_with("data:");
+    return resolve(kind, is_data ? "data:image;base64," + text : text, places, where);
+  }
+  throw Error({.what = "no 'path'",
+               .where = where,
+               .got = describe(entry),
+               .wanted = "an object with 'path'"});
+}
+
+std::vector<MediaRef> read_media(MediaKind kind, const Json& column, const MediaPlaces& places,
+                                 const std::string& where) {
+  if (column.is_null() || (column.is_string() && is_blank(column))) return {};
+  if (!column.is_array()) return {read_medium(kind, column, places, where)};
+  std::vector<MediaRef> media;
+  for (const Json& entry : column) media.push_back(read_medium(kind, entry, places, where));
+  return media;
+}
+
+ConversationBuilder::ConversationBuilder(std::string where, MediaPlaces places,
+                                         std::vector<MediaRef> media)
+    : row_(std::move(where)), where_(row_), places_(std::move(places)), media_(std::move(media)) {
+  sample_.where = row_;
+}
+
+void ConversationBuilder::set_place(const std::string& place) {
+  where_ = row_ + (row_.empty() || place.empty() ? "" : ": ") + place;
 }
 
 void ConversationBuilder::open(const std::string& role) {
   const std::string standard = standard_role(role);
   if (standard != "user" && standard != "assistant" && standard != "system") {
     throw Error({.what = "unknown role",
-                 .where = where(),
+                 .where = where_,
                  .got = concat("'", role, "'"),
                  .wanted = "user, assistant or system"});
   }
@@ -71,17 +145,17 @@ void ConversationBuilder::add_plain_text(const std::string& text) {
   for (;;) {
     std::size_t at = std::string_view::npos;
     MediaKind kind = MediaKind::kPicture;
-    for (const Stock& one : stocks_) {
+    for (const MediaKind one : {MediaKind::kPicture, MediaKind::kVideo}) {
       const std::size_t found =
-          one.media.empty() ? std::string_view::npos : rest.find(marker_of(one.kind));
+          own_media(one).empty() ? std::string_view::npos : rest.find(marker_of(one));
       if (found >= at) continue;
       at = found;
-      kind = one.kind;
+      kind = one;
     }
     if (at == std::string_view::npos) break;
     const auto before = without_breaks(rest.substr(0, at), is_behind_marker, true);
     if (!before.empty()) add_part_text(std::string(before));
-    add_next(kind);
+    add_next(kind, /*is_whole=*/false);
     rest.remove_prefix(at + marker_of(kind).size());
     is_behind_marker = true;
   }
@@ -89,33 +163,38 @@ void ConversationBuilder::add_plain_text(const std::string& text) {
   if (!rest.empty() || !is_behind_marker) add_part_text(std::string(rest));
 }
 
-void ConversationBuilder::add_medium(MediaKind kind, const std::string& reference) {
-  add_named(resolve(kind, reference));
-}
-
-void ConversationBuilder::add_media_part(MediaKind kind, const Json& part) {
-  for (const std::string& key : file_keys(kind)) {
-    if (part.contains(key) && !part[key].is_null()) return add_named(media_of(kind, part, where()));
-  }
-  add_next(kind);
+void ConversationBuilder::add_media_part(MediaKind kind, const Json& part, bool is_whole) {
+  if (part.is_object() && !names_medium(part, kind)) return add_next(kind, is_whole);
+  MediaRef medium = read_medium(kind, part, places_, where_);
+  medium.is_whole = is_whole;
+  add_named(std::move(medium));
 }
 
 // A member of a tar that is named is not left for parts without a name.
 void ConversationBuilder::add_named(MediaRef medium) {
-  Stock& own = stock(medium.kind);
-  const auto left = own.media.begin() + static_cast<std::ptrdiff_t>(own.used);
-  const auto found = std::find(left, own.media.end(), medium);
-  if (!medium.archive.empty() && found != own.media.end()) own.media.erase(found);
+  if (!medium.archive.empty()) {
+    std::size_t skipped = used(medium.kind);
+    const auto found = std::find_if(media_.begin(), media_.end(), [&](const MediaRef& one) {
+      if (one.kind != medium.kind) return false;
+      if (skipped > 0) return --skipped, false;  // taken already
+      return one.name == medium.name;
+    });
+    if (found != media_.end()) media_.erase(found);
+  }
   add(std::move(medium));
 }
 
-void ConversationBuilder::add_next(MediaKind kind) {
-  Stock& own = stock(kind);
-  if (own.used < own.media.size()) return add(own.media[own.used++]);
+void ConversationBuilder::add_next(MediaKind kind, bool is_whole) {
+  const std::vector<MediaRef> own = own_media(kind);
+  if (used(kind) < own.size()) {
+    MediaRef medium = own[used(kind)++];
+    medium.is_whole = is_whole;
+    return add(std::move(medium));
+  }
   throw Error(
       {.what = concat("more ", part_type(kind), " parts than entries of '", part_type(kind), "s'"),
-       .where = where(),
-       .got = concat(own.media.size(), " entries")});
+       .where = row_,
+       .got = concat(own.size(), " entries")});
 }
 
 void ConversationBuilder::add(MediaRef medium) {
@@ -125,28 +204,29 @@ void ConversationBuilder::add(MediaRef medium) {
 
 Sample ConversationBuilder::finish() {
   if (sample_.media.empty() && has_plain_text_) put_media_first();
-  for (const Stock& own : stocks_) {
-    if (own.used == own.media.size()) continue;
-    throw Error({.what = concat(part_type(own.kind), " parts don't fit the '", part_type(own.kind),
-                                "s' column"),
-                 .where = where(),
-                 .got = concat(own.used, " parts"),
-                 .wanted = concat(own.media.size())});
+  for (const MediaKind kind : {MediaKind::kPicture, MediaKind::kVideo}) {
+    const std::size_t own = own_media(kind).size();
+    if (used(kind) == own) continue;
+    throw Error(
+        {.what = concat(part_type(kind), " parts don't fit the '", part_type(kind), "s' column"),
+         .where = row_,
+         .got = concat(used(kind), " parts"),
+         .wanted = concat(own)});
   }
   if (!sample_.loss.empty()) sample_.loss.resize(sample_.messages.size());
   return std::move(sample_);
 }
 
-// Pictures, then clips, before the first user turn's text.
+// Before the first user turn's text.
 void ConversationBuilder::put_media_first() {
   for (Message& message : sample_.messages) {
     if (message.role != "user") continue;
     std::vector<ContentPart> parts;
-    for (Stock& own : stocks_) {
-      parts.insert(parts.end(), own.media.size(), {.type = part_type(own.kind)});
-      sample_.media.insert(sample_.media.end(), own.media.begin(), own.media.end());
-      own.used = own.media.size();
+    for (const MediaRef& medium : media_) {
+      parts.push_back({.type = part_type(medium.kind)});
+      ++used(medium.kind);
     }
+    sample_.media = media_;
     // A question of no words is its media alone.
     const bool is_empty = message.content.size() == 1 && message.content[0].text.empty();
     if (is_empty && !parts.empty()) message.content.clear();
@@ -155,63 +235,11 @@ void ConversationBuilder::put_media_first() {
   }
 }
 
-std::vector<MediaRef> ConversationBuilder::read_column(MediaKind kind) const {
-  // What a tar's columns say of pictures is where they came from: its members are the pictures.
-  const bool is_picture = kind == MediaKind::kPicture;
-  if (is_picture && !columns_.row().members.empty()) return columns_.row().members;
-  const std::string name = concat(part_type(kind), "s");
-  const Json* column = columns_.find(name);
-  if (!column) return {};
-  const std::string place = concat(where(), ": ", name);
-  if (!column->is_array()) return {media_of(kind, *column, place)};
-  std::vector<MediaRef> media;
-  for (const Json& entry : *column) media.push_back(media_of(kind, entry, place));
-  return media;
-}
-
-// A member is named by its whole name, or without its folders.
-MediaRef ConversationBuilder::resolve(MediaKind kind, const std::string& reference) const {
-  const Row& row = columns_.row();
-  if (row.members.empty() || reference.starts_with("data:")) {
-    const std::string& folder = columns_.options().image_folder;
-    const MediaRoot root{.folder = folder.empty() ? row.folder : std::filesystem::path(folder)};
-    try {
-      return resolve_medium(reference, root, kind);
-    } catch (const Error& error) {
-      throw located(error, row.where);
-    }
-  }
-  for (const MediaRef& member : row.members) {
-    if (member.name.ends_with("/" + reference)) return member;
-  }
-  throw Error({.what = "the sample has no such picture", .where = row.where, .got = reference});
-}
-
-MediaRef ConversationBuilder::media_of(MediaKind kind, const Json& entry,
-                                       const std::string& where) const {
-  if (entry.is_string()) return resolve(kind, entry.get<std::string>());
-  if (!entry.is_object()) {
-    throw Error({.what = "wrong type",
-                 .where = where,
-                 .got = describe(entry),
-                 .wanted = "a path, a data URI, or an object with 'path'"});
-  }
-  for (const std::string& key : file_keys(kind)) {
-    const auto found = entry.find(key);
-    if (found == entry.end() || found->is_null()) continue;
-    if (!found->is_string()) {
-      throw Error({.what = "wrong type",
-                   .where = concat(where, ": ", key),
-                   .got = describe(*found),
-                   .wanted = "string"});
-    }
-    const bool is_data = key == "base64" || key == "bytes";
-    return resolve(kind, (is_data ? "data:image;base64," : "") + found->get<std::string>());
-  }
-  throw Error({.what = "no 'path'",
-               .where = where,
-               .got = describe(entry),
-               .wanted = "an object with 'path'"});
+std::vector<MediaRef> ConversationBuilder::own_media(MediaKind kind) const {
+  std::vector<MediaRef> own;
+  std::copy_if(media_.begin(), media_.end(), std::back_inserter(own),
+               [&](const MediaRef& medium) { return medium.kind == kind; });
+  return own;
 }
 
 }  // namespace vlm::data

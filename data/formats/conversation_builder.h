@@ -11,15 +11,37 @@
 #include <string_view>
 #include <vector>
 
-#include "data/formats/columns.h"
 #include "data/sample.h"
+#include "vlm/core/json.h"
 
 namespace vlm::data {
 
+// Where a row's references to media lead.
+struct MediaPlaces {
+  MediaRoot root = {};
+  // Of a row in a tar: its pictures, which references then name.
+  std::vector<MediaRef> members = {};
+};
+
+// The medium that an entry of a column or a part names: a path or URI, or an object with "base64",
+// "bytes" (base64 too), "path", the kind's own name or "url", the first of these that says
+// something. Throws Error naming `where`.
+MediaRef read_medium(MediaKind kind, const Json& entry, const MediaPlaces& places,
+                     const std::string& where);
+
+// The media of a column: one, or a list of them. Null, an empty text (a cell of a CSV) and an empty
+// list are none.
+std::vector<MediaRef> read_media(MediaKind kind, const Json& column, const MediaPlaces& places,
+                                 const std::string& where);
+
+// What stands in a message or part and says nothing: null, and for lists, objects and texts being
+// empty.
+bool is_blank(const Json& value);
+
 class ConversationBuilder {
  public:
-  // `columns` must outlive this.
-  explicit ConversationBuilder(const Columns& columns);
+  // `media` are the row's own, in the order in which they are shown. `where` is for errors.
+  ConversationBuilder(std::string where, MediaPlaces places, std::vector<MediaRef> media);
 
   // Begins a message; what is added belongs to it. Roles are user, assistant, system, and names
   // that files have for these. Throws Error for others.
@@ -28,9 +50,9 @@ class ConversationBuilder {
 
   void add_part_text(const std::string& text);   // as it is
   void add_plain_text(const std::string& text);  // with its markers
-  void add_medium(MediaKind kind, const std::string& reference);
-  // The file of {"path"}, {"url"}, {"image"}, {"base64"} or {"bytes"}, or the row's next one.
-  void add_media_part(MediaKind kind, const Json& part);
+  // The file that `part` names as read_medium says, or the row's next one. `is_whole`: see
+  // MediaRef.
+  void add_media_part(MediaKind kind, const Json& part, bool is_whole = false);
 
   // Messages from here on are the completion.
   void begin_completion() { sample_.completion = sample_.messages.size(); }
@@ -38,28 +60,24 @@ class ConversationBuilder {
   // Throws Error when media are left.
   Sample finish();
 
-  const std::string& where() const { return columns_.row().where; }
+  // Of what is added next: `place` is behind the row's own.
+  void set_place(const std::string& place);
+  const std::string& where() const { return where_; }
+  bool has_media() const { return !media_.empty(); }  // of the row
 
  private:
-  // The row's own media of one kind.
-  struct Stock {
-    MediaKind kind;
-    std::vector<MediaRef> media = {};
-    std::size_t used = 0;
-  };
-
-  Stock& stock(MediaKind kind) { return stocks_[kind == MediaKind::kVideo ? 1 : 0]; }
-  std::vector<MediaRef> read_column(MediaKind kind) const;
-  MediaRef resolve(MediaKind kind, const std::string& reference) const;
-  MediaRef media_of(MediaKind kind, const Json& entry, const std::string& where) const;
   void add(MediaRef medium);
   void add_named(MediaRef medium);
-  void add_next(MediaKind kind);
+  void add_next(MediaKind kind, bool is_whole);
   void put_media_first();
+  std::size_t& used(MediaKind kind) { return used_[kind == MediaKind::kVideo ? 1 : 0]; }
+  std::vector<MediaRef> own_media(MediaKind kind) const;
 
-  const Columns& columns_;
+  std::string row_, where_;
+  MediaPlaces places_;
+  std::vector<MediaRef> media_;
+  std::array<std::size_t, 2> used_ = {};  // of each kind
   Sample sample_;
-  std::array<Stock, 2> stocks_;
   bool has_plain_text_ = false;
 };
 

@@ -2,7 +2,7 @@
 // them; an element is parsed, and checked, when it is asked for.
 #include <algorithm>
 
-#include "data/formats/mapped_file.h"
+#include "data/formats/file_bytes.h"
 #include "data/formats/row_source.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -15,113 +15,101 @@ struct Element {
   std::uint32_t size, line;
 };
 
-// Walks over the text of a list, counting lines. Inside of an element it only follows strings and
-// brackets: what they hold is the parser's to judge.
+// Walks over a list, counting lines. Inside of an element it only follows strings and brackets:
+// what they hold is the parser's to judge.
 class ListScanner {
  public:
-  ListScanner(std::string_view text, const std::string& path) : text_(text), path_(path) {}
+  explicit ListScanner(const FileBytes& file) : stream_(file), path_(file.path()) {}
 
   std::vector<Element> scan() {
-    if (text_.starts_with("\xEF\xBB\xBF")) at_ = 3;
+    skip_mark(stream_, path_);
     skip_space();
-    ++at_;  // the bracket that told the file for a list
-    std::vector<Element> elements;
+    peek();
+    take();  // the bracket that told the file for a list
     skip_space();
-    if (peek() == ']') {
-      ++at_;
-      return finish(elements);
-    }
+    if (peek() == ']') return finish();
     for (;;) {
       skip_space();
-      const std::size_t begin = at_;
+      const std::uint64_t begin = stream_.at();
       const std::uint32_t line = line_;
+      end_ = begin;
       skip_element();
-      const std::size_t size = text_.find_last_not_of(" \t\r\n", at_ - 1) + 1 - begin;
-      if (at_ <= begin || size > UINT32_MAX) {
+      const std::uint64_t size = end_ - begin;
+      if (size == 0 || size > UINT32_MAX || peek() == '}') {
         throw Error({.what = "not an element of a list", .where = concat(path_, ":", line)});
       }
-      elements.push_back({begin, static_cast<std::uint32_t>(size), line});
-      const char after = peek();
-      ++at_;
-      if (after == ']') return finish(elements);
+      elements_.push_back({begin, static_cast<std::uint32_t>(size), line});
+      if (peek() == ']') return finish();
+      take();
     }
   }
 
  private:
-  std::vector<Element> finish(std::vector<Element>& elements) {
-    while (at_ < text_.size()) {
-      const char c = text_[at_];
-      if (c != ' ' && c != '\t' && c != '\r' && c != '\n') {
-        throw Error(
-            {.what = "text behind the end of the list", .where = concat(path_, ":", line_)});
-      }
-      if (c == '\n') ++line_;
-      ++at_;
+  static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+
+  std::vector<Element> finish() {
+    take();
+    skip_space();
+    if (!stream_.at_end()) {
+      throw Error({.what = "text behind the end of the list", .where = concat(path_, ":", line_)});
     }
-    return std::move(elements);
+    elements_.shrink_to_fit();
+    return std::move(elements_);
   }
 
-  char peek() const {
-    if (at_ < text_.size()) return text_[at_];
+  char peek() {
+    if (!stream_.at_end()) return stream_.peek();
     throw Error({.what = "the list is not closed", .where = concat(path_, ":", line_)});
   }
 
+  char take() {
+    const char c = stream_.peek();
+    stream_.skip(1);
+    // A line ends with LF, CRLF or a lone CR.
+    if (c == '\r' || (c == '\n' && !is_behind_return_)) ++line_;
+    is_behind_return_ = c == '\r';
+    return c;
+  }
+
   void skip_space() {
-    for (; at_ < text_.size(); ++at_) {
-      const char c = text_[at_];
-      if (c == '\n') {
-        ++line_;
-      } else if (c != ' ' && c != '\t' && c != '\r') {
-        return;
-      }
-    }
+    while (!stream_.at_end() && is_space(stream_.peek())) take();
   }
 
-  // Up to the comma or bracket behind the element.
+  // Up to the comma or bracket behind the element; `end_` is then where it ends.
   void skip_element() {
-    int depth = 0;
-    for (;; ++at_) {
-      switch (peek()) {
-        case '"':
-          skip_string();
-          break;
-        case '[':
-        case '{':
-          ++depth;
-          break;
-        case ']':
-        case '}':
-          if (depth == 0) return;
-          --depth;
-          break;
-        case ',':
-          if (depth == 0) return;
-          break;
-        case '\n':
-          ++line_;
-          break;
-        default:
-          break;
-      }
+    for (int depth = 0;;) {
+      const char c = peek();
+      if (depth == 0 && (c == ',' || c == ']' || c == '}')) return;
+      take();
+      if (c == '"') skip_string();
+      if (c == '[' || c == '{') ++depth;
+      if (c == ']' || c == '}') --depth;
+      if (!is_space(c)) end_ = stream_.at();
     }
   }
 
-  // From the opening quote to the closing one, which no backslash of its own stands before.
+  // Behind the opening quote: to behind the closing one. Most of a file is inside of strings.
   void skip_string() {
-    const std::size_t begin = at_;
     for (;;) {
-      at_ = std::min(text_.find('"', at_ + 1), text_.size());
       peek();
-      std::size_t backslashes = 0;
-      while (text_[at_ - 1 - backslashes] == '\\' && at_ - 1 - backslashes > begin) ++backslashes;
-      if (backslashes % 2 == 0) return;
+      const std::string_view rest = stream_.rest();
+      std::size_t end = 0;
+      while (end < rest.size() && rest[end] != '"' && rest[end] != '\\') ++end;
+      line_ += static_cast<std::uint32_t>(std::count(rest.begin(), rest.begin() + end, '\n'));
+      stream_.skip(end);
+      if (end == rest.size()) continue;  // of the block
+      if (take() == '"') return;
+      peek();
+      take();
     }
   }
 
-  std::string_view text_;
+  ByteStream stream_;
   const std::string& path_;
-  std::size_t at_ = 0;
+  std::vector<Element> elements_;
+  std::uint64_t end_ = 0;
   std::uint32_t line_ = 1;
+  bool is_behind_return_ = false;
 };
 
 class JsonRows : public RowSource {
@@ -130,7 +118,7 @@ class JsonRows : public RowSource {
       : path_(path.string()),
         folder_(path.parent_path()),
         file_(path_),
-        elements_(ListScanner(file_.text(), path_).scan()) {}
+        elements_(ListScanner(file_).scan()) {}
 
   std::int64_t size() const override { return static_cast<std::int64_t>(elements_.size()); }
 
@@ -141,14 +129,15 @@ class JsonRows : public RowSource {
   Row at(std::int64_t index) const override {
     const Element& element = elements_.at(static_cast<std::size_t>(index));
     Row row{.columns = {}, .where = where(index), .folder = folder_};
-    row.columns = parse_json(file_.text().substr(element.begin, element.size), row.where);
+    row.columns =
+        parse_json(file_.read(element.begin, element.size), row.where, Numbers::kAsWritten);
     return row;
   }
 
  private:
   std::string path_;
   std::filesystem::path folder_;
-  MappedFile file_;
+  FileBytes file_;
   std::vector<Element> elements_;
 };
 

@@ -1,13 +1,15 @@
 // Rows → conversations: what the columns of the ecosystem's data sets mean.
 //
-//   messages           "messages": Hugging Face's (parts text, image, video) and OpenAI's
-//   (image_url) prompt_completion  "prompt" and "completion": TRL's, texts or lists of messages
+//   messages           "messages": Hugging Face's and OpenAI's (messages.h)
+//   prompt_completion  "prompt" and "completion": TRL's, texts or lists of messages
 //   conversations      "conversations": ShareGPT's and LLaVA's {"from": "human" | "gpt", "value"}
-//   query_response     a question (or DataOptions::prompt) and an answer, a column each
+//   texts              "texts": the Cauldron's {"user", "assistant"}
+//   query_response     a question (or DataOptions::prompt) and an answer, in columns (question.h)
 //
-// Pictures are the column "images" (or "image", "file_names", "file_name"), those that the parts
-// name themselves, or the members of a tar. Columns that no format reads are ignored.
-// docs/finetuning.md describes them all.
+// Pictures are the column "images" (or one of its other names), those that the parts name
+// themselves, or the members of a tar. A column that would change what is asked or learned and that
+// the format doesn't read is an Error (columns.h); others are ignored. docs/finetuning.md has a
+// table of them all.
 #pragma once
 
 #include <string>
@@ -20,9 +22,6 @@ namespace vlm::data {
 
 // Values of dataset_format: "auto" and the formats.
 const std::vector<std::string>& row_formats();
-
-// Our names of columns, which a field_map may point elsewhere.
-const std::vector<std::string>& column_names();
 
 // The row's format, by its columns. Throws Error for a row of none.
 std::string detect_format(const Row& row, const DataOptions& options);

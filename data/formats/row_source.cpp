@@ -1,10 +1,8 @@
 #include "data/formats/row_source.h"
 
-#include <cerrno>
-#include <cstring>
-#include <fstream>
-
+#include "data/formats/file_bytes.h"
 #include "vlm/core/error.h"
+#include "vlm/core/text_file.h"
 
 namespace vlm::data {
 namespace {
@@ -13,14 +11,8 @@ namespace fs = std::filesystem;
 
 // The first bytes; a tar's mark lies at 257.
 std::string load_start(const fs::path& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) {
-    throw Error(
-        {.what = "can't open the file", .where = path.string(), .got = std::strerror(errno)});
-  }
   std::string start(4096, '\0');
-  in.read(start.data(), static_cast<std::streamsize>(start.size()));
-  start.resize(static_cast<std::size_t>(in.gcount()));
+  start.resize(FileBytes(path.string()).read_some(0, start.data(), start.size()));
   return start;
 }
 
@@ -46,9 +38,8 @@ std::unique_ptr<RowSource> open_rows(const fs::path& path) {
     return open_tar_rows(path);
   }
   if (suffix == ".csv") return open_csv_rows(path);
-  const std::string_view bytes = start;
-  const auto first = bytes.find_first_not_of(
-      bytes.starts_with("\xEF\xBB\xBF") ? "\xEF\xBB\xBF \t\r\n" : " \t\r\n");
+  const std::string_view bytes = std::string_view(start).substr(mark_size(start, path.string()));
+  const auto first = bytes.find_first_not_of(" \t\r\n");
   const char letter = first == std::string_view::npos ? '\0' : bytes[first];
   if (letter == '[' && suffix != ".jsonl") return open_json_rows(path);
   if (letter == '{' || suffix == ".jsonl") return open_jsonl_rows(path);

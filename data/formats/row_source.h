@@ -4,7 +4,8 @@
 //
 // What a file is, is told by its content: a tar, a JSON list, JSONL; CSV by its suffix. A folder is
 // its metadata.jsonl or metadata.csv. Opening reads the file once to index where rows begin; a row
-// is parsed when it is asked for. Text lies in mapped files, never as a whole in memory.
+// is parsed when it is asked for. Files are read piece by piece (file_bytes.h), never as a whole.
+// Text may begin with a byte order mark and end its lines with LF, CRLF or CR.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "data/formats/file_bytes.h"
 #include "data/media/media_ref.h"
 #include "vlm/core/json.h"
 
@@ -47,26 +49,29 @@ std::unique_ptr<RowSource> open_csv_rows(const std::filesystem::path& path);    
 std::unique_ptr<RowSource> open_tar_rows(const std::filesystem::path& path);
 
 // A record of RFC 4180 and the line it begins in: quoted fields may hold commas, line breaks and
-// doubled quotes. Empty lines are passed over.
+// doubled quotes. Lines end with LF, CRLF or CR; empty ones are passed over.
 struct CsvRecord {
   std::vector<std::string> fields;
   std::int64_t line = 0;
-  std::size_t begin = 0;  // in the text
+  std::uint64_t begin = 0;  // in the file
 };
 
 class CsvReader {
  public:
-  // Reads from byte `begin`, which is in line `line` (from 1).
-  CsvReader(std::string_view text, std::string where, std::size_t begin = 0, std::int64_t line = 1);
+  // The stream stands in line `line` (from 1) and must outlive this.
+  CsvReader(ByteStream& stream, std::string where, std::int64_t line = 1)
+      : stream_(stream), where_(std::move(where)), line_(line) {}
 
   // False at the end. Without `wants_fields` the record's fields stay empty, which is quicker.
-  // Throws Error for an unclosed quote.
+  // The stream then stands behind the record, in front of its end of line. Throws Error for an
+  // unclosed quote.
   bool next(CsvRecord& record, bool wants_fields = true);
 
  private:
-  std::string_view text_;
+  void skip_line_end();
+
+  ByteStream& stream_;
   std::string where_;
-  std::size_t at_;
   std::int64_t line_;
 };
 

@@ -7,6 +7,8 @@
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/core/text_file.h"
+#include "vlm/text/unicode.h"
 
 namespace vlm::data {
 namespace {
@@ -81,6 +83,13 @@ bool TarReader::next(TarMember& member) {
     if (member.name.starts_with("./")) member.name.erase(0, 2);
     return true;
   }
+}
+
+std::string text_member(const std::string& bytes, const std::string& where) {
+  std::string text = bytes.substr(mark_size(bytes, where));
+  check_no_nul(text, where);
+  if (is_valid_utf8(text)) return text;
+  throw Error({.what = "the text is not UTF-8", .where = where});
 }
 
 std::pair<std::string, std::string> split_member_name(const std::string& name) {

@@ -36,4 +36,8 @@ class TarReader {
 // WebDataset's key and suffix: "dir/0001.left.jpg" → "dir/0001" and "left.jpg".
 std::pair<std::string, std::string> split_member_name(const std::string& name);
 
+// What a member that is text says: without a byte order mark. Throws Error naming `where` for what
+// is no UTF-8.
+std::string text_member(const std::string& bytes, const std::string& where);
+
 }  // namespace vlm::data

@@ -85,11 +85,12 @@ class TarRows : public RowSource {
     std::string text = read_bytes(ref_of(member));
     const std::string suffix = split_member_name(member.name).second;
     if (suffix != "json") {
+      text = text_member(text, where);
       while (text.ends_with('\n') || text.ends_with('\r')) text.pop_back();  // the file's, not said
       row.columns[suffix] = std::move(text);
       return;
     }
-    const Json columns = parse_json(text, where);
+    const Json columns = parse_json(text, where, Numbers::kAsWritten);
     if (!columns.is_object()) {
       throw Error(
           {.what = "wrong type", .where = where, .got = describe(columns), .wanted = "an object"});

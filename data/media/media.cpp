@@ -78,6 +78,10 @@ Image decode_image(std::string_view bytes, const std::string& where, const Media
   return upright(std::move(picture.image), picture.orientation);
 }
 
+bool is_picture_start(std::string_view bytes) {
+  return find_format(bytes) != nullptr;
+}
+
 bool has_image_suffix(const std::filesystem::path& path) {
   const std::string suffix = ascii_lower(path.extension().string());
   constexpr std::array kSuffixes = {".png",  ".apng", ".jpg", ".jpeg", ".jpe", ".jfif",

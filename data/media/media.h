@@ -29,6 +29,9 @@ Image load_image(const std::filesystem::path& path, const MediaLimits& limits = 
 Image decode_image(std::string_view bytes, const std::string& where,
                    const MediaLimits& limits = {});
 
+// True for bytes that begin as a picture of a known format does, decoded here or not.
+bool is_picture_start(std::string_view bytes);
+
 // True for names that end like a picture's (.png, .jpg, …), in either case.
 bool has_image_suffix(const std::filesystem::path& path);
 

@@ -1,5 +1,6 @@
 #include "data/media/media_ref.h"
 
+#include <algorithm>
 #include <array>
 #include <fstream>
 
@@ -16,6 +17,49 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kDigits =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+enum : int { kNoDigit = -1, kSpace = -2, kPadding = -3 };
+
+// 0 to 63, or one of the above. "-" and "_" are URLs' letters for "+" and "/".
+int base64_value(char c) {
+  static const auto values = [] {
+    std::array<int, 256> table{};
+    table.fill(kNoDigit);
+    for (std::size_t i = 0; i < kDigits.size(); ++i) {
+      table[static_cast<unsigned char>(kDigits[i])] = static_cast<int>(i);
+    }
+    table['-'] = 62;
+    table['_'] = 63;
+    for (const char space : {' ', '\t', '\r', '\n'}) {
+      table[static_cast<unsigned char>(space)] = kSpace;
+    }
+    table['='] = kPadding;
+    return table;
+  }();
+  return values[static_cast<unsigned char>(c)];
+}
+
+Error not_base64(std::size_t size) {
+  return Error({.what = "not base64",
+                .got = concat(size, " characters"),
+                .wanted = "A-Z a-z 0-9 and + / or - _, four for three bytes, = at the end only"});
+}
+
+// Base64 of a picture without "data:" in front. Paths that look so are paths when they exist.
+bool is_bare_base64(const std::string& text) {
+  constexpr std::size_t kLeast = 64, kStart = 32;  // digits: of a picture, and of its first bytes
+  if (text.size() < kLeast) return false;
+  const bool has_digits =
+      std::all_of(text.begin(), text.end(), [](char c) { return base64_value(c) != kNoDigit; });
+  if (!has_digits) return false;
+  std::string start;
+  for (std::size_t i = 0; i < text.size() && start.size() < kStart; ++i) {
+    if (base64_value(text[i]) >= 0) start += text[i];
+  }
+  if (start.size() < kStart || !is_picture_start(decode_base64(start))) return false;
+  std::error_code unknown;  // a name may be too long for any file
+  return !fs::exists(text, unknown);
+}
 
 // The start of a long reference, for messages.
 std::string shortened(const std::string& text) {
@@ -51,7 +95,11 @@ std::string decode_percents(const std::string& text) {
 
 // Symbolic links are followed before the comparison: a link may not lead out either.
 void check_inside(const fs::path& path, const fs::path& folder) {
-  const fs::path real = fs::weakly_canonical(path);
+  std::error_code code;
+  const fs::path real = fs::weakly_canonical(path, code);
+  if (code) {
+    throw Error({.what = "unusable path", .got = shortened(path.string()), .hint = code.message()});
+  }
   const fs::path root = fs::weakly_canonical(folder.empty() ? "." : folder);
   const auto relative = real.lexically_relative(root);
   if (!relative.empty() && *relative.begin() != "..") return;
@@ -63,7 +111,9 @@ void check_inside(const fs::path& path, const fs::path& folder) {
 }  // namespace
 
 bool MediaRef::operator==(const MediaRef& other) const {
-  if (kind != other.kind || name != other.name || archive != other.archive) return false;
+  if (kind != other.kind || is_whole != other.is_whole || name != other.name ||
+      archive != other.archive)
+    return false;
   if (offset != other.offset || size != other.size || !bytes != !other.bytes) return false;
   return !bytes || bytes == other.bytes || *bytes == *other.bytes;
 }
@@ -76,6 +126,9 @@ MediaRef resolve_medium(const std::string& reference, const MediaRoot& root, Med
   const bool is_picture = kind == MediaKind::kPicture;
   const bool is_data = reference.starts_with("data:");
   if (is_picture && is_data) return picture_of_data_uri(reference);
+  if (is_picture && is_bare_base64(reference)) {
+    return picture_of_data_uri("data:image;base64," + reference);
+  }
   if (reference.starts_with("http://") || reference.starts_with("https://")) {
     throw Error(
         {.what = concat(is_picture ? "pictures" : "videos", " are not fetched from the network"),
@@ -90,6 +143,8 @@ MediaRef resolve_medium(const std::string& reference, const MediaRoot& root, Med
   }
   const fs::path path =
       root.folder / (is_file_uri ? decode_percents(reference.substr(7)) : reference);
+  if (reference.empty()) throw Error({.what = "an empty path", .wanted = "the path of a file"});
+  if (reference.find('\0') != std::string::npos) throw Error({.what = "a NUL byte in the path"});
   if (root.is_confined) check_inside(path, root.folder);
   return {.kind = kind, .name = path.string()};
 }
@@ -113,28 +168,20 @@ Image load_picture(const MediaRef& picture) {
 }
 
 std::string decode_base64(std::string_view text) {
-  static const auto values = [] {
-    std::array<int, 256> table{};
-    table.fill(-1);
-    for (std::size_t i = 0; i < kDigits.size(); ++i) {
-      table[static_cast<unsigned char>(kDigits[i])] = static_cast<int>(i);
-    }
-    return table;
-  }();
-  std::size_t padding = 0;
-  while (padding < 2 && text.ends_with('=')) {
-    text.remove_suffix(1);
-    ++padding;
-  }
-  const Error broken({.what = "not base64", .wanted = "A-Z a-z 0-9 + / with padding"});
-  if ((text.size() + padding) % 4 != 0) throw broken;
   std::string bytes;
   bytes.reserve(text.size() * 3 / 4);
   std::uint32_t bits = 0;
   int count = 0;
+  std::size_t digits = 0, padding = 0;
   for (const char c : text) {
-    const int value = values[static_cast<unsigned char>(c)];
-    if (value < 0) throw broken;
+    const int value = base64_value(c);
+    if (value == kSpace) continue;
+    if (value == kPadding) {
+      ++padding;
+      continue;
+    }
+    if (value == kNoDigit || padding > 0) throw not_base64(text.size());
+    ++digits;
     bits = (bits << 6) | static_cast<std::uint32_t>(value);
     count += 6;
     if (count >= 8) {
@@ -142,6 +189,8 @@ std::string decode_base64(std::string_view text) {
       bytes += static_cast<char>((bits >> count) & 0xff);
     }
   }
+  const bool is_whole = digits % 4 != 1 && (padding == 0 || (digits + padding) % 4 == 0);
+  if (!is_whole || padding > 2) throw not_base64(text.size());
   return bytes;
 }
 

@@ -29,9 +29,11 @@ struct MediaRef {
   std::string archive = {};                       // the tar that holds it; empty: none
   std::uint64_t offset = 0, size = 0;             // of its bytes in the archive
   std::shared_ptr<const std::string> bytes = {};  // of a data URI
+  // A picture that is seen as one tile, however large it is: OpenAI's "detail": "low".
+  bool is_whole = false;
 
   bool is_file() const { return archive.empty() && !bytes; }
-  // The same place, or the same bytes.
+  // The same place, or the same bytes, seen alike.
   bool operator==(const MediaRef& other) const;
 };
 
@@ -41,8 +43,9 @@ struct MediaRoot {
   bool is_confined = false;      // true: files outside of the folder are refused
 };
 
-// A path, file:// or (pictures only) data: URI. Throws Error for http(s) and other schemes, for
-// data that is not base64, and for a path that leaves a confined root.
+// A path, file:// or (pictures only) data: URI, or such a URI's base64 alone. Throws Error for
+// http(s) and other schemes, for data that is not base64, and for a path that leaves a confined
+// root.
 MediaRef resolve_medium(const std::string& reference, const MediaRoot& root,
                         MediaKind kind = MediaKind::kPicture);
 
@@ -50,7 +53,8 @@ MediaRef resolve_medium(const std::string& reference, const MediaRoot& root,
 std::string read_bytes(const MediaRef& medium);
 Image load_picture(const MediaRef& picture);
 
-// Standard base64 with padding; decoding throws Error for anything else.
+// Standard base64. Decoding also takes the alphabet of URLs, no padding, and line breaks and spaces
+// anywhere; it throws Error for anything else.
 std::string decode_base64(std::string_view text);
 std::string encode_base64(std::string_view bytes);
 

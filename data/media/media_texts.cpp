@@ -24,7 +24,7 @@ MediumText MediaTexts::picture_text(const MediaRef& picture) {
     const std::lock_guard lock(mutex_);
     const auto found = sizes_.find(picture.name);
     if (found != sizes_.end()) {
-      return processor_.picture_text(found->second.first, found->second.second);
+      return processor_.picture_text(found->second.first, found->second.second, picture.is_whole);
     }
   }
   const Image image = load_picture(picture);
@@ -32,7 +32,7 @@ MediumText MediaTexts::picture_text(const MediaRef& picture) {
     const std::lock_guard lock(mutex_);
     sizes_[picture.name] = {image.height, image.width};
   }
-  return processor_.picture_text(image.height, image.width);
+  return processor_.picture_text(image.height, image.width, picture.is_whole);
 }
 
 MediumText MediaTexts::video_text(const MediaRef& clip) const {

@@ -87,6 +87,7 @@ class EvaluationEntries : public EntrySource {
       shows_videos_ = shows_videos_ || medium.kind == MediaKind::kVideo;
       digest_.add(medium.name);
       if (medium.bytes) digest_.add(*medium.bytes);
+      if (medium.is_whole) digest_.add("whole");
     }
   }
 

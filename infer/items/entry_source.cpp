@@ -13,6 +13,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
+#include "vlm/core/text_file.h"
 
 namespace vlm::infer {
 namespace {
@@ -180,7 +181,8 @@ class Opener {
 
   // The paths of a list are not looked at now: a missing one is an error of its own row.
   void add_list() {
-    const std::string text{std::istreambuf_iterator<char>(list_), {}};
+    std::string text{std::istreambuf_iterator<char>(list_), {}};
+    text.erase(0, mark_size(text, "-"));
     const char end = text.find('\0') == std::string::npos ? '\n' : '\0';
     bool is_empty = true;
     for (std::size_t begin = 0; begin < text.size();) {

@@ -30,6 +30,7 @@ struct Entry {
   OrderedJson columns = OrderedJson::object();  // further fields, shown and usable in templates
   std::vector<MediaRef> media = {};
   std::optional<std::string> question = {};  // its own, without a conversation
+  std::string system = {};                   // with its own question; empty: the run's
   std::vector<Message> messages = {};        // its own whole conversation
   OrderedJson overrides = {};
   std::string error = {};

@@ -102,8 +102,9 @@ BatchItem ItemList::make_item(const Entry& entry, std::size_t question) const {
     try {
       const bool is_whole = !entry.messages.empty() && templates_.empty();
       asked = is_whole ? last_text(entry.messages) : prompt_of(entry, question);
-      item.messages =
-          is_whole ? entry.messages : make_conversation(asked, entry.media, options_.system);
+      const bool is_own = templates_.empty() && entry.question && !entry.system.empty();
+      const std::string& system = is_own ? entry.system : options_.system;
+      item.messages = is_whole ? entry.messages : make_conversation(asked, entry.media, system);
     } catch (const Error& error) {
       item.error = located(error, entry.id).what();
     } catch (const std::exception& error) {
@@ -138,7 +139,9 @@ OrderedJson ItemList::columns_of(const Entry& entry, const std::string& question
   OrderedJson columns = OrderedJson::object();
   if (!entry.path.empty()) columns["path"] = escape_bytes(entry.path);
   if (options_.shows_question && !question.empty()) columns["question"] = question;
-  for (const auto& [name, value] : entry.columns.items()) columns[shown_name(name)] = value;
+  for (const auto& [name, value] : entry.columns.items()) {
+    columns[shown_name(name)] = exact_numbers(value);
+  }
   return columns;
 }
 

@@ -6,7 +6,10 @@
 #include <string_view>
 #include <tuple>
 
-#include "data/formats/mapped_file.h"
+#include "data/formats/columns.h"
+#include "data/formats/conversation_builder.h"
+#include "data/formats/jsonl_file.h"
+#include "data/formats/question.h"
 #include "infer/items/messages.h"
 #include "infer/items/openai_request.h"
 #include "vlm/core/byte_escape.h"
@@ -18,32 +21,40 @@ namespace {
 
 constexpr std::array kMediaFields = {"image", "images", "video", "videos"};
 
+template <typename AnyJson>
+bool has(const AnyJson& row, const char* key) {
+  return row.is_object() && row.contains(key) && !row[key].is_null();
+}
+
 // What the row says about its media, and nothing else of it.
 struct MediaMention {
   std::uint64_t digest = 0;
   bool has_video = false;
 };
 
+std::string dump(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 MediaMention mentioned_media(const Json& row) {
   Digest digest;
-  bool has_video = row.contains("video") || row.contains("videos");
+  bool has_video = has(row, "video") || has(row, "videos");
   for (const char* key : kMediaFields) {
-    if (!row.contains(key)) continue;
+    if (!has(row, key)) continue;
     digest.add(key);
-    digest.add(row[key].dump(-1, ' ', false, Json::error_handler_t::replace));
+    digest.add(dump(row[key]));
   }
-  const bool is_request = row.contains("body") && row["body"].is_object();
-  const Json messages =
-      is_request ? row["body"].value("messages", Json()) : row.value("messages", Json());
-  if (!messages.is_array()) return {digest.value(), has_video};
-  for (const Json& message : messages) {
-    if (!message.is_object() || !message.contains("content")) continue;
+  const Json& asked = has(row, "body") ? row["body"] : row;
+  if (!has(asked, "messages") || !asked["messages"].is_array()) {
+    return {digest.value(), has_video};
+  }
+  for (const Json& message : asked["messages"]) {
+    if (!has(message, "content")) continue;
     for (const Json& part : message["content"]) {
-      if (part.is_object() && part.value("type", Json()) != "text") {
-        digest.add(part.dump(-1, ' ', false, Json::error_handler_t::replace));
-        const Json type = part.value("type", Json());
-        has_video = has_video || type == "video" || type == "video_url";
-      }
+      const Json type = part.is_object() ? part.value("type", Json()) : Json("text");
+      if (type == "text") continue;
+      digest.add(dump(part));
+      has_video = has_video || type == "video" || type == "video_url";
     }
   }
   return {digest.value(), has_video};
@@ -51,18 +62,15 @@ MediaMention mentioned_media(const Json& row) {
 
 template <typename AnyJson>
 const char* id_key(const AnyJson& row) {
-  return row.contains("id") ? "id" : row.contains("custom_id") ? "custom_id" : nullptr;
+  return has(row, "id") ? "id" : has(row, "custom_id") ? "custom_id" : nullptr;
 }
 
-template <typename AnyJson>
-std::string read_id(const AnyJson& row, const std::string& where) {
-  const char* key = id_key(row);
-  if (!key) return where;
-  if (row[key].is_string()) return row[key].template get<std::string>();
-  if (row[key].is_number_integer()) return row[key].dump();
+std::string read_id(const Json& id, const std::string& where) {
+  if (id.is_string()) return id.get<std::string>();
+  if (id.is_number_integer()) return id.dump();
   throw Error({.what = "wrong type",
-               .where = concat(where, ": ", key),
-               .got = describe(Json(row[key])),
+               .where = where,
+               .got = describe(id),
                .wanted = "a string or a whole number"});
 }
 
@@ -71,68 +79,62 @@ bool is_question_field(const std::string& key) {
   return key == "question" || key == "prompt" || key == "messages";
 }
 
-bool is_own_field(const std::string& key) {
-  return is_question_field(key) || key == "id" || key == "custom_id" ||
-         std::find(kMediaFields.begin(), kMediaFields.end(), key) != kMediaFields.end();
+bool is_media_field(const std::string& key) {
+  return std::find(kMediaFields.begin(), kMediaFields.end(), key) != kMediaFields.end();
 }
 
-void read_media_field(const std::string& key, const OrderedJson& value, const MediaRoot& root,
-                      std::vector<MediaRef>& media) {
-  const bool is_video = key.starts_with("video");
-  const OrderedJson list = value.is_array() ? value : OrderedJson::array({value});
-  for (const OrderedJson& one : list) {
-    const bool has_path = one.is_object() && one.contains("path");
-    const OrderedJson& reference = has_path ? one["path"] : one;
-    if (!reference.is_string()) {
-      throw Error({.what = "wrong type",
-                   .where = key,
-                   .got = describe(Json(one)),
-                   .wanted = is_video ? "a path" : "a path or a data URI"});
-    }
-    media.push_back(resolve_medium(reference.get<std::string>(), root,
-                                   is_video ? MediaKind::kVideo : MediaKind::kPicture));
-  }
+bool is_own_field(const std::string& key) {
+  return is_question_field(key) || key == "id" || key == "custom_id" || is_media_field(key);
 }
 
 std::vector<MediaRef> read_media(const OrderedJson& row, const MediaRoot& root) {
   for (const std::string name : {"image", "video"}) {
-    if (row.contains(name) && row.contains(name + "s")) {
+    if (has(row, name.c_str()) && has(row, (name + "s").c_str())) {
       throw Error({.what = concat("both '", name, "' and '", name, "s'"), .wanted = "one of them"});
     }
   }
   std::vector<MediaRef> media;
   for (const auto& [key, value] : row.items()) {
-    const bool is_media =
-        std::find(kMediaFields.begin(), kMediaFields.end(), key) != kMediaFields.end();
-    if (is_media && !value.is_null()) read_media_field(key, value, root, media);
+    if (!is_media_field(key)) continue;
+    const bool is_video = key.starts_with("video");
+    const auto read = data::read_media(is_video ? MediaKind::kVideo : MediaKind::kPicture,
+                                       Json(value), {.root = root}, key);
+    media.insert(media.end(), read.begin(), read.end());
   }
   return media;
 }
 
-std::optional<std::string> read_question(const OrderedJson& row) {
-  for (const char* key : {"question", "prompt"}) {
-    if (!row.contains(key) || row[key].is_null()) continue;
-    if (row.contains("messages")) {
-      throw Error({.what = concat("both 'messages' and '", key, "'"), .wanted = "one of them"});
-    }
-    if (!row[key].is_string()) {
-      throw Error({.what = "wrong type",
-                   .where = key,
-                   .got = describe(Json(row[key])),
-                   .wanted = "string"});
-    }
-    return row[key].get<std::string>();
+// The columns of a row that asks by itself which belong to what it asks: as in training.
+void read_question(const OrderedJson& row, Entry& entry) {
+  const char* key = has(row, "question") ? "question" : has(row, "prompt") ? "prompt" : nullptr;
+  if (!key) return;
+  if (has(row, "messages")) {
+    throw Error({.what = concat("both 'messages' and '", key, "'"), .wanted = "one of them"});
   }
-  return std::nullopt;
+  data::Row asked{.columns = Json::object(), .where = "columns"};
+  for (const char* name : {"question", "prompt", "context", "hint", "input", "choices", "options",
+                           "system", "history", "tools"}) {
+    if (has(row, name)) asked.columns[name] = row[name];
+  }
+  const data::DataOptions options;
+  const data::Columns columns(asked, options);
+  entry.question = data::ask_columns(columns);
+  if (!entry.question) entry.question = "";
+  entry.system = columns.text("system");
+  for (const char* name : {"history", "tools"}) {
+    if (!columns.has(name)) continue;
+    throw Error({.what = concat("column '", name, "' can't be used beside '", key, "'"),
+                 .got = describe(*columns.find(name)),
+                 .hint = "turns are written as 'messages'"});
+  }
 }
 
 void read_conversation(const OrderedJson& row, const MediaRoot& root, Entry& entry) {
-  entry.question = read_question(row);
-  if (row.contains("messages")) {
-    Conversation conversation = parse_messages(row["messages"], std::move(entry.media), root);
-    entry.messages = std::move(conversation.messages);
-    entry.media = std::move(conversation.media);
-  }
+  read_question(row, entry);
+  if (!has(row, "messages")) return;
+  Conversation conversation = parse_messages(row["messages"], std::move(entry.media), root);
+  entry.messages = std::move(conversation.messages);
+  entry.media = std::move(conversation.media);
 }
 
 Entry parse_row(const OrderedJson& row, const MediaRoot& root) {
@@ -155,40 +157,32 @@ Entry parse_row(const OrderedJson& row, const MediaRoot& root) {
 class JsonlSource : public EntrySource {
  public:
   JsonlSource(const std::string& path, IdCheck& ids)
-      : path_(path), file_(path), root_{.folder = std::filesystem::path(path).parent_path()} {
-    std::string_view rest = file_.text();
-    std::uint64_t media_before = 0;
-    for (std::uint32_t number = 1; !rest.empty(); ++number) {
-      const std::size_t end = std::min(rest.find('\n'), rest.size());
-      const std::string_view line = rest.substr(0, end);
-      if (line.find_first_not_of(" \t\r") != std::string_view::npos) {
-        const Json row = parse_line(line, number);
-        if (id_key(row)) ids.add(read_id(row, place(number)), path_, number);
-        collect_columns(row);
-        const MediaMention media = mentioned_media(row);
-        shares_.push_back(!lines_.empty() && media.digest == media_before);
-        media_before = media.digest;
-        shows_videos_ = shows_videos_ || media.has_video;
-        lines_.push_back({static_cast<std::uint64_t>(line.data() - file_.text().data()),
-                          static_cast<std::uint32_t>(line.size()), number});
-      }
-      rest.remove_prefix(std::min(end + 1, rest.size()));
-    }
-    if (lines_.empty()) throw Error({.what = "no rows in the file", .where = path});
+      : path_(path),
+        root_{.folder = std::filesystem::path(path).parent_path()},
+        file_(path, [&](std::string_view line, std::int64_t number) { add(line, number, ids); }) {
+    if (size() == 0) throw Error({.what = "no rows in the file", .where = path});
+    if (!has_rows_) throw Error({.what = "no rows in the file", .where = path, .got = at(0).error});
   }
 
-  std::int64_t size() const override { return static_cast<std::int64_t>(lines_.size()); }
+  std::int64_t size() const override { return file_.size(); }
 
   Entry at(std::int64_t index) const override {
-    const Line& line = lines_.at(static_cast<std::size_t>(index));
-    const OrderedJson row = OrderedJson::parse(file_.text().substr(line.begin, line.size));
+    const std::string place = place_of(file_.number(index));
     Entry entry;
+    std::string id = place;
     try {
+      const OrderedJson row = parse_ordered_json(file_.text(index), place, Numbers::kAsWritten);
+      if (!row.is_object()) throw not_a_row(Json(row));
+      if (const char* key = id_key(row)) id = read_id(Json(row[key]), key);
       entry = parse_row(row, root_);
     } catch (const Error& error) {
-      entry = {.error = located(error, place(line.number)).what()};
+      const bool is_placed = error.parts().where.starts_with(place);
+      entry = {.error = is_placed ? error.what() : located(error, place).what()};
+    } catch (const Json::exception& error) {  // a type that no reader looked at
+      const Error malformed({.what = "malformed row", .where = place, .got = error.what()});
+      entry = {.error = malformed.what()};
     }
-    entry.id = read_id(row, place(line.number));
+    entry.id = id;
     if (!entry.media.empty() && entry.media[0].is_file()) entry.path = entry.media[0].name;
     return entry;
   }
@@ -203,30 +197,41 @@ class JsonlSource : public EntrySource {
 
   std::vector<std::string> files() const override { return {path_}; }
 
-  void add_to(Digest& digest) const override { digest.add(file_.text()); }
+  void add_to(Digest& digest) const override { digest.add(digest_.value()); }
 
  private:
-  struct Line {
-    std::uint64_t begin;
-    std::uint32_t size, number;
-  };
+  std::string place_of(std::int64_t number) const { return concat(escape_bytes(path_), ":", number); }
 
-  std::string place(std::uint32_t number) const { return concat(escape_bytes(path_), ":", number); }
+  static Error not_a_row(const Json& row) {
+    return Error({.what = "not a row", .got = describe(row), .wanted = "an object"});
+  }
 
-  Json parse_line(std::string_view line, std::uint32_t number) const {
-    Json row = parse_json(line, place(number));
-    if (row.is_object()) return row;
-    throw Error(
-        {.what = "not a row", .where = place(number), .got = describe(row), .wanted = "an object"});
+  // A line of the file, while that is opened. One that can't be read is an error of its own row.
+  void add(std::string_view line, std::int64_t number, IdCheck& ids) {
+    digest_.add(line);
+    MediaMention media;
+    try {
+      const Json row = parse_json(line, place_of(number), Numbers::kAsWritten);
+      if (!row.is_object()) throw not_a_row(row);
+      if (const char* key = id_key(row)) ids.add(read_id(row[key], key), path_, number);
+      collect_columns(row);
+      media = mentioned_media(row);
+      has_rows_ = true;
+    } catch (const Error&) {
+      media.digest = digest_.value();  // shared with nobody
+    }
+    shares_.push_back(!shares_.empty() && media.digest == media_before_);
+    media_before_ = media.digest;
+    shows_videos_ = shows_videos_ || media.has_video;
   }
 
   void collect_columns(const Json& row) {
-    if (row.contains("custom_id") && row.contains("body")) {
+    if (is_openai_request(row)) {
       asks_ = true;
       return add_column("model");
     }
     for (const auto& [key, value] : row.items()) {
-      asks_ = asks_ || is_question_field(key);
+      asks_ = asks_ || (is_question_field(key) && !value.is_null());
       if (!is_own_field(key)) add_column(key);
     }
   }
@@ -237,14 +242,14 @@ class JsonlSource : public EntrySource {
     }
   }
 
-  std::string path_;
-  data::MappedFile file_;
-  MediaRoot root_;
-  std::vector<Line> lines_;
+  const std::string path_;
+  const MediaRoot root_;
+  Digest digest_;  // of all lines
+  std::uint64_t media_before_ = 0;
   std::vector<bool> shares_;
   std::vector<std::string> columns_;
-  bool asks_ = false;
-  bool shows_videos_ = false;
+  bool has_rows_ = false, asks_ = false, shows_videos_ = false;
+  data::JsonlFile file_;  // the last: opening it fills the others
 };
 
 }  // namespace

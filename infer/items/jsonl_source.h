@@ -2,11 +2,13 @@
 //
 // A row is {"id" or "custom_id", "image" or "images", "video" or "videos", "question" or "prompt",
 // …}, all optional but one of media and question, or has Hugging Face "messages" (messages.h) in
-// place of the question. Pictures are paths relative to the file, {"path": …} or data URIs; videos
-// are such paths. They are shown in the order of the fields. Other fields are
-// columns. A row with "custom_id" and "body" is a request of OpenAI's batch format
-// (openai_request.h). Rows without an id are called by file and line. The file is mapped, not held
-// in memory; lines are parsed once when it is opened and again when they are asked for.
+// place of the question. Pictures are paths relative to the file, data URIs or objects with one of
+// these (data/formats/conversation_builder.h); videos are paths. They are shown in the order of the
+// fields. Other fields are columns; of these "context", "hint", "input", "choices", "options" and
+// "system" belong to a row's own question, as in training (data/formats/question.h). A row with
+// "custom_id" and "body" is a request of OpenAI's batch format (openai_request.h). Fields that are
+// null are as if they weren't there. Rows without an id are called by file and line. The file isn't
+// held in memory; lines are parsed once when it is opened and again when they are asked for.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +40,7 @@ class IdCheck {
 // in "messages" are relative to the working folder. Throws Error for fields of the wrong type.
 Entry parse_sample_row(const OrderedJson& row, std::vector<MediaRef> media);
 
-// Throws Error naming the line for text that is no JSON object, or an id of the wrong type.
+// A line that is no JSON object is an error of its own row. Throws Error when all lines are.
 std::unique_ptr<EntrySource> open_jsonl_source(const std::string& path, IdCheck& ids);
 
 }  // namespace vlm::infer

@@ -47,6 +47,8 @@ bool is_neutral(const std::string& key, const OrderedJson& value) {
                                        {"stream", false},
                                        {"logit_bias", OrderedJson::object()},
                                        {"tools", OrderedJson::array()},
+                                       {"tool_choice", "none"},
+                                       {"modalities", {"text"}},
                                        {"response_format", {{"type", "text"}}}};
   const auto found = kNeutral.find(key);
   return found != kNeutral.end() && *found == value;
@@ -84,6 +86,10 @@ void read_field(const std::string& key, const OrderedJson& value, OrderedJson& o
 
 }  // namespace
 
+bool is_openai_request(const Json& row) {
+  return row.is_object() && row.contains("custom_id") && row.contains("body");
+}
+
 bool is_openai_request(const OrderedJson& row) {
   return row.is_object() && row.contains("custom_id") && row.contains("body");
 }
@@ -91,7 +97,7 @@ bool is_openai_request(const OrderedJson& row) {
 Entry parse_openai_request(const OrderedJson& row, const MediaRoot& root) {
   Entry entry;
   for (const auto& [key, value] : row.items()) {
-    if (key == "custom_id" || key == "body") continue;
+    if (key == "custom_id" || key == "body" || value.is_null()) continue;
     const bool is_known =
         (key == "method" && value == "POST") || (key == "url" && value == "/v1/chat/completions");
     if (!is_known) {
@@ -102,11 +108,12 @@ Entry parse_openai_request(const OrderedJson& row, const MediaRoot& root) {
     }
   }
   const OrderedJson& body = row["body"];
-  if (!body.is_object() || !body.contains("messages")) {
+  if (!body.is_object() || !body.contains("messages") || body["messages"].is_null()) {
     throw Error({.what = "no messages", .where = "body", .got = describe(Json(body))});
   }
-  for (const auto& [key, value] : body.items()) {
-    if (key == "messages" || value.is_null()) continue;
+  for (const auto& [key, written] : body.items()) {
+    if (key == "messages" || written.is_null()) continue;
+    const OrderedJson value = plain_numbers(Json(written));
     if (key == "model") {
       if (!value.is_string()) throw bad_value(key, value, "a string");
       entry.columns["model"] = value;

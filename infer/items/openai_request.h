@@ -7,7 +7,8 @@
 // body, max_tokens, max_completion_tokens, temperature, top_p, n, stop and seed become the entry's
 // overrides; model is repeated in the answer and chooses nothing; user, metadata, store and
 // service_tier are about OpenAI's service and have no meaning here. Fields that would change the
-// answer are accepted only with the value that changes nothing. Everything else is an Error.
+// answer are accepted only with the value that changes nothing. Fields that are null are as if they
+// weren't there. Everything else is an Error.
 #pragma once
 
 #include "infer/items/entry_source.h"
@@ -16,6 +17,7 @@
 namespace vlm::infer {
 
 bool is_openai_request(const OrderedJson& row);
+bool is_openai_request(const Json& row);
 
 // Throws Error for what the format, or this program, doesn't have.
 Entry parse_openai_request(const OrderedJson& row, const MediaRoot& root);

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <filesystem>
 #include <set>
-#include <sstream>
 
 #include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/core/text_file.h"
 
 namespace vlm::infer {
 namespace {
@@ -25,10 +25,12 @@ std::string value_of(const Entry& entry, const std::string& field) {
   if (column == entry.columns.end() || column->is_null()) {
     throw Error({.what = "the row has no value for a field of the question", .got = field});
   }
-  return column->is_string() ? column->get<std::string>() : column->dump();
+  if (column->is_string()) return column->get<std::string>();
+  const Json written = *column;
+  return is_any_number(written) ? number_text(written) : exact_numbers(*column).dump();
 }
 
-Question parse_question(const std::string& line, std::size_t number, const std::string& where) {
+Question parse_question(std::string_view line, std::size_t number, const std::string& where) {
   const Json row = parse_json(line, where);
   if (!row.is_object() || !row.contains("question") || !row["question"].is_string()) {
     throw Error({.what = "no 'question'",
@@ -107,12 +109,11 @@ std::vector<Question> load_questions(const std::vector<std::string>& texts,
   std::set<std::string> ids;
   for (const Question& question : questions) ids.insert(question.id);
   if (file.empty()) return questions;
-  std::istringstream in(load_text(file));
-  std::size_t number = 0;
-  for (std::string line; std::getline(in, line);) {
-    const std::string where = concat(file, ":", ++number);
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    questions.push_back(parse_question(line, questions.size() + 1, where));
+  const std::string text = load_plain_text(file);
+  for (const TextLine& line : split_lines(text)) {
+    const std::string where = concat(file, ":", line.number);
+    if (line.text.find_first_not_of(" \t") == std::string::npos) continue;
+    questions.push_back(parse_question(line.text, questions.size() + 1, where));
     if (!ids.insert(questions.back().id).second) {
       throw Error(
           {.what = "id of a question given twice", .where = where, .got = questions.back().id});

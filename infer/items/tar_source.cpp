@@ -69,6 +69,9 @@ class TarSource : public EntrySource {
       entry = read_texts(sample, std::move(pictures));
     } catch (const Error& error) {
       entry = {.error = located(error, id).what()};
+    } catch (const Json::exception& error) {  // a type that no reader looked at
+      const Error malformed({.what = "malformed row", .where = id, .got = error.what()});
+      entry = {.error = malformed.what()};
     }
     entry.id = id;
     entry.path = concat(path_, "/", sample.pictures[0].name);
@@ -121,7 +124,11 @@ class TarSource : public EntrySource {
   }
 
   void collect_columns(const Member& member) {
-    const Json row = Json::parse(read(member), nullptr, /*allow_exceptions=*/false);
+    Json row;
+    try {
+      row = parse_json(read(member), member.name);
+    } catch (const Error&) {
+    }
     if (!row.is_object()) return;  // an error of its own entry
     for (const auto& [key, value] : row.items()) {
       const bool is_question = key == "question" || key == "prompt" || key == "messages";
@@ -153,11 +160,10 @@ class TarSource : public EntrySource {
     for (const auto& [suffix, member] : sample.texts) {
       const std::string text = read(member);
       if (suffix != "json") {
-        row[suffix] = text;
+        row[suffix] = data::text_member(text, member.name);
         continue;
       }
-      parse_json(text, member.name);  // the checks of structure
-      const OrderedJson fields = OrderedJson::parse(text);
+      const OrderedJson fields = parse_ordered_json(text, member.name, Numbers::kAsWritten);
       if (!fields.is_object()) {
         throw Error({.what = "wrong type",
                      .where = member.name,

@@ -15,12 +15,12 @@ void ShownMedia::add(const MediaRef& medium, const VideoOptions& options) {
   if (medium.kind == MediaKind::kVideo) {
     add(VideoRequest{medium.name, options});
   } else {
-    add(data::load_picture(medium));
+    add(data::load_picture(medium), medium.is_whole);
   }
 }
 
-void ShownMedia::add(const Image& picture) {
-  parts_.push_back({.medium = processor_->process_picture(picture)});
+void ShownMedia::add(const Image& picture, bool is_whole) {
+  parts_.push_back({.medium = processor_->process_picture(picture, is_whole)});
 }
 
 void ShownMedia::add(VideoRequest video) {

@@ -25,7 +25,7 @@ class ShownMedia {
   // In the order of the prompt's parts. A picture is read now; a video begins to be. Throws Error
   // naming the picture.
   void add(const MediaRef& medium, const VideoOptions& options);
-  void add(const Image& picture);
+  void add(const Image& picture, bool is_whole = false);
   void add(VideoRequest video);
 
   // No video among them: texts and features() are there without read().

@@ -388,9 +388,22 @@ TEST_CASE("choices that can't be told apart are refused") {
   const ScratchFolder folder;
   save_text(folder.path() / "lines.txt", "yes\r\n\nno, never\n");
   CHECK(load_choices(folder.path() / "lines.txt") == std::vector<std::string>{"yes", "no, never"});
-  save_text(folder.path() / "list.json", R"(["a", 3])");
+  save_text(folder.path() / "list.json", R"(["a", [3]])");
+  // A byte order mark is no part of the first choice, and lines end in any way.
+  using Choices = std::vector<std::string>;
+  const auto load = [&](const std::string& text) {
+    return load_choices(folder.write("marked.txt", text));
+  };
+  CHECK(load("\xEF\xBB\xBFyes\r\nno\r\n") == Choices{"yes", "no"});
+  CHECK(load("yes\rno") == Choices{"yes", "no"});
+  CHECK(load("\xEF\xBB\xBF[\"yes\",1.10,-0,12345678901234567890123]") ==
+        Choices{"yes", "1.10", "-0", "12345678901234567890123"});
+  CHECK_THROWS_WITH(load("\xFF\xFEy"), Contains("marked.txt: the text is not UTF-8: got the byte "
+                                                "order mark of UTF-16"));
+  CHECK_THROWS_WITH(load("yes\nn\xF6\n"), Contains("marked.txt:2: the text is not UTF-8"));
+  CHECK_THROWS_WITH(load(std::string("y\0n\0", 4)), Contains("marked.txt:1: a NUL byte"));
   CHECK_THROWS_WITH(load_choices(folder.path() / "list.json"),
-                    Contains("list.json: wrong type: got number 3, wanted an array of strings"));
+                    Contains("list.json: wrong type: got array, wanted an array of strings"));
 }
 
 TEST_CASE("picture features come back from the disk as they were") {

@@ -4,67 +4,18 @@
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <set>
 #include <vector>
 
+#include "vlm/core/ascii.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
+#include "vlm/core/text_file.h"
 
 namespace vlm {
 namespace {
 
 namespace fs = std::filesystem;
-
-// Watches the parser for what nlohmann/json lets pass: repeated keys and bottomless nesting.
-// An object that ends with fewer members than it had keys repeats one. To name that key the names
-// have to be kept, which is dear for a vocabulary of 50,000: only a second pass does it.
-class StructureCheck {
- public:
-  enum class Pass { kCount, kName };
-
-  StructureCheck(const std::string& where, Pass pass) : where_(where), pass_(pass) {}
-
-  bool operator()(int depth, Json::parse_event_t event, Json& value) {
-    using Event = Json::parse_event_t;
-    if (depth > kMaxJsonDepth) {
-      throw Error({.what = "JSON is nested too deeply",
-                   .where = where_,
-                   .wanted = concat("at most ", kMaxJsonDepth, " levels")});
-    }
-    if (event == Event::object_start) open_.emplace_back();
-    if (event == Event::key) add_key(value);
-    if (event == Event::object_end) {
-      has_repeats_ = has_repeats_ || open_.back().keys != value.size();
-      open_.pop_back();
-    }
-    return true;
-  }
-
-  bool has_repeats() const { return has_repeats_; }
-
- private:
-  struct Object {
-    std::size_t keys = 0;
-    std::set<std::string> names;
-  };
-
-  void add_key(const Json& key) {
-    ++open_.back().keys;
-    if (pass_ == Pass::kCount) return;
-    if (open_.back().names.insert(key.get_ref<const std::string&>()).second) return;
-    throw Error({.what = "key given twice", .where = where_, .got = key.dump()});
-  }
-
-  std::string where_;
-  Pass pass_;
-  bool has_repeats_ = false;
-  std::vector<Object> open_;
-};
-
-Json parse_checked(std::string_view text, StructureCheck& check) {
-  return Json::parse(text.begin(), text.end(), std::ref(check));
-}
 
 // The last part of nlohmann's message: "[json.exception.parse_error.101] parse error at line 1 …:
 // reason".
@@ -74,24 +25,172 @@ std::string reason_of(const std::exception& error) {
   return at == std::string::npos ? text : text.substr(at + 2);
 }
 
+// The type of nlohmann's binary values that stand for numbers as written.
+constexpr std::uint64_t kWrittenNumber = 0x6e;
+
+template <typename AnyJson>
+AnyJson written_number(const std::string& text) {
+  return AnyJson::binary({text.begin(), text.end()}, kWrittenNumber);
+}
+
+template <typename AnyJson>
+bool is_written_number(const AnyJson& value) {
+  return value.is_binary() && value.get_binary().has_subtype() &&
+         value.get_binary().subtype() == kWrittenNumber;
+}
+
+template <typename AnyJson>
+std::string written_text(const AnyJson& value) {
+  const auto& bytes = value.get_binary();
+  return {bytes.begin(), bytes.end()};
+}
+
+// What nlohmann's parser reports → a value, without what that lets pass: repeated keys and
+// bottomless nesting.
+template <typename AnyJson>
+class Builder {
+ public:
+  Builder(const std::string& where, Numbers numbers) : where_(where), numbers_(numbers) {}
+
+  bool null() { return add(nullptr); }
+  bool boolean(bool value) { return add(value); }
+  bool string(std::string& value) { return add(std::move(value)); }
+  bool binary(typename AnyJson::binary_t& value) { return add(std::move(value)); }
+  bool number_unsigned(std::uint64_t value) { return add(value); }
+
+  // Zero is unsigned: as a signed number it was "-0".
+  bool number_integer(std::int64_t value) {
+    const bool is_kept = numbers_ == Numbers::kPlain || value != 0;
+    return add(is_kept ? AnyJson(value) : written_number<AnyJson>("-0"));
+  }
+
+  // Whole numbers of more than 64 bits come here too.
+  bool number_float(double value, const std::string& text) {
+    if (numbers_ == Numbers::kPlain) return add(value);
+    std::string written = text;
+    for (char& c : written) {  // the parser writes the point of the C locale that is set
+      if (!is_digit(c) && std::string_view("eE+-").find(c) == std::string_view::npos) c = '.';
+    }
+    AnyJson plain = value;
+    return add(plain.dump() == written ? std::move(plain) : written_number<AnyJson>(written));
+  }
+
+  bool start_object(std::size_t) { return open(AnyJson::object()); }
+  bool start_array(std::size_t) { return open(AnyJson::array()); }
+  bool end_object() { return close(); }
+  bool end_array() { return close(); }
+
+  bool key(std::string& name) {
+    auto& members = open_.back()->template get_ref<typename AnyJson::object_t&>();
+    const auto [member, is_new] = members.emplace(name, nullptr);
+    if (!is_new) {
+      throw Error({.what = "key given twice", .where = where_, .got = Json(name).dump()});
+    }
+    place_ = &member->second;
+    return true;
+  }
+
+  template <typename Exception>
+  bool parse_error(std::size_t, const std::string&, const Exception& error) {
+    throw Error({.what = "not valid JSON", .where = where_, .got = reason_of(error)});
+  }
+
+  AnyJson take() { return std::move(root_); }
+
+ private:
+  bool add(AnyJson value) {
+    if (!open_.empty() && open_.back()->is_array()) {
+      auto& elements = open_.back()->template get_ref<typename AnyJson::array_t&>();
+      elements.push_back(std::move(value));
+      place_ = &elements.back();
+    } else {
+      *place_ = std::move(value);
+    }
+    return true;
+  }
+
+  // What is open is the last of what holds it, so nothing moves it until it is closed.
+  bool open(AnyJson value) {
+    if (open_.size() >= kMaxJsonDepth) {
+      throw Error({.what = "JSON is nested too deeply",
+                   .where = where_,
+                   .wanted = concat("at most ", kMaxJsonDepth, " levels")});
+    }
+    add(std::move(value));
+    open_.push_back(place_);
+    return true;
+  }
+
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+
+  const std::string& where_;
+  const Numbers numbers_;
+  AnyJson root_;
+  AnyJson* place_ = &root_;     // of the next member, or of the whole
+  std::vector<AnyJson*> open_;  // objects and arrays, the outermost first
+};
+
+template <typename AnyJson>
+AnyJson build(std::string_view text, const std::string& where, Numbers numbers) {
+  Builder<AnyJson> builder(where, numbers);
+  text.remove_prefix(mark_size(text, where));
+  AnyJson::sax_parse(text.begin(), text.end(), &builder);
+  return builder.take();
+}
+
+// True when the digits that count are few enough for any double near that value.
+bool fits_double(std::string_view text) {
+  std::string digits;
+  for (const char c : text.substr(0, text.find_first_of("eE"))) {
+    if (is_digit(c) && (c != '0' || !digits.empty())) digits += c;
+  }
+  const std::size_t last = digits.find_last_not_of('0');
+  if (last == std::string::npos) return true;
+  return last < 15 && parse_json(text, "").get<double>() != 0;  // 1e-400 is none
+}
+
 Error file_error(const fs::path& path, const std::string& what) {
   return Error({.what = what, .where = path.string(), .got = std::strerror(errno)});
 }
 
 }  // namespace
 
-Json parse_json(std::string_view text, const std::string& where) {
-  StructureCheck check(where, StructureCheck::Pass::kCount);
-  try {
-    Json parsed = parse_checked(text, check);
-    if (check.has_repeats()) {
-      StructureCheck naming(where, StructureCheck::Pass::kName);
-      parse_checked(text, naming);
-    }
-    return parsed;
-  } catch (const Json::exception& error) {
-    throw Error({.what = "not valid JSON", .where = where, .got = reason_of(error)});
+Json parse_json(std::string_view text, const std::string& where, Numbers numbers) {
+  return build<Json>(text, where, numbers);
+}
+
+OrderedJson parse_ordered_json(std::string_view text, const std::string& where, Numbers numbers) {
+  return build<OrderedJson>(text, where, numbers);
+}
+
+bool is_any_number(const Json& value) {
+  return value.is_number() || is_written_number(value);
+}
+
+std::string number_text(const Json& value) {
+  return is_written_number(value) ? written_text(value) : value.dump();
+}
+
+Json plain_numbers(Json value) {
+  if (is_written_number(value)) return parse_json(written_text(value), "");
+  if (value.is_structured()) {
+    for (Json& one : value) one = plain_numbers(std::move(one));
   }
+  return value;
+}
+
+OrderedJson exact_numbers(OrderedJson value) {
+  if (is_written_number(value)) {
+    const std::string text = written_text(value);
+    return fits_double(text) ? parse_ordered_json(text, "") : OrderedJson(text);
+  }
+  if (value.is_structured()) {
+    for (OrderedJson& one : value) one = exact_numbers(std::move(one));
+  }
+  return value;
 }
 
 Json load_json(const fs::path& path) {
@@ -99,9 +198,7 @@ Json load_json(const fs::path& path) {
 }
 
 OrderedJson load_ordered_json(const fs::path& path) {
-  const std::string text = load_text(path);
-  parse_json(text, path.string());  // the checks of structure
-  return OrderedJson::parse(text);
+  return parse_ordered_json(load_text(path), path.string());
 }
 
 std::string load_text(const fs::path& path, std::size_t max_bytes) {
@@ -133,6 +230,7 @@ void save_text(const fs::path& path, std::string_view text) {
 
 std::string describe(const Json& value) {
   if (value.is_object() || value.is_array() || value.is_null()) return value.type_name();
+  if (is_written_number(value)) return concat("number ", written_text(value));
   std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
   if (text.size() > 80) text = text.substr(0, 77) + "...";
   return concat(value.type_name(), " ", text);

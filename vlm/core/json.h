@@ -3,6 +3,10 @@
 // Json sorts its keys (quick lookup in a vocabulary of 50,000); OrderedJson keeps the order in
 // which keys were written (configs, result rows). The library is nlohmann/json; include
 // <nlohmann/json.hpp> where values are used.
+//
+// Rows of data hold numbers that become text: "1.10", "-0" and thirty digits mean what stands
+// there. nlohmann/json would round them, so readers of rows ask for numbers as written; those that
+// it wouldn't give back are then values of type binary, which number_text and plain_numbers know.
 #pragma once
 
 #include <filesystem>
@@ -19,9 +23,28 @@ using OrderedJson = nlohmann::ordered_json;
 // readers.
 inline constexpr int kMaxJsonDepth = 200;
 
+enum class Numbers { kPlain, kAsWritten };
+
 // Throws Error naming `where` and the byte for malformed text, a nesting over kMaxJsonDepth, or a
-// key given twice.
-Json parse_json(std::string_view text, const std::string& where);
+// key given twice. A byte order mark in front is passed over.
+Json parse_json(std::string_view text, const std::string& where, Numbers numbers = Numbers::kPlain);
+
+// The same with the keys in the text's order.
+OrderedJson parse_ordered_json(std::string_view text, const std::string& where,
+                               Numbers numbers = Numbers::kPlain);
+
+// True for numbers, kept as written or not.
+bool is_any_number(const Json& value);
+
+// A number as it was written. The value must be one.
+std::string number_text(const Json& value);
+
+// The value with all numbers plain.
+Json plain_numbers(Json value);
+
+// The same, but numbers that a double can't hold exactly become strings of their digits: nothing is
+// rounded where values are passed on.
+OrderedJson exact_numbers(OrderedJson value);
 
 // Whole file → Json. Throws Error when it can't be read, or as parse_json.
 Json load_json(const std::filesystem::path& path);

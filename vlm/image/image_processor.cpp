@@ -103,11 +103,18 @@ TilePlan plan_tiles(const ImageProcessorConfig& config, const PixelSize& picture
 ImageProcessor::ImageProcessor(ImageProcessorConfig config)
     : config_(std::move(config)), table_(make_table(config_)) {}
 
-ProcessedImage ImageProcessor::process(const Image& image) const {
+TilePlan ImageProcessor::plan(const PixelSize& picture, bool is_whole) const {
+  if (!is_whole) return plan_tiles(config_, picture);
+  ImageProcessorConfig config = config_;
+  config.do_image_splitting = false;
+  return plan_tiles(config, picture);
+}
+
+ProcessedImage ImageProcessor::process(const Image& image, bool is_whole) const {
   TORCH_CHECK(image.height > 0 && image.width > 0 &&
                   static_cast<std::int64_t>(image.pixels.size()) == image.height * image.width * 3,
               "an Image needs height * width * 3 bytes");
-  const TilePlan plan = plan_tiles(config_, {image.height, image.width});
+  const TilePlan plan = this->plan({image.height, image.width}, is_whole);
   const auto filter = static_cast<Filter>(config_.resample);
   const std::int64_t side = config_.max_image_size_longest_edge;
   Image first_storage;

@@ -79,8 +79,9 @@ class ImageProcessor {
  public:
   explicit ImageProcessor(ImageProcessorConfig config);
 
-  // Thread safe. Throws Error as plan_tiles does.
-  ProcessedImage process(const Image& image) const;
+  // Thread safe. Throw Error as plan_tiles does. `is_whole`: not split, whatever the config says.
+  ProcessedImage process(const Image& image, bool is_whole = false) const;
+  TilePlan plan(const PixelSize& picture, bool is_whole = false) const;
 
   const ImageProcessorConfig& config() const { return config_; }
 

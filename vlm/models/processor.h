@@ -61,10 +61,12 @@ class Processor {
  public:
   virtual ~Processor() = default;
 
-  virtual ProcessedMedium process_picture(const Image& image) const = 0;
+  // `is_whole`: as one tile, whatever the checkpoint says (transformers' do_image_splitting=False).
+  virtual ProcessedMedium process_picture(const Image& image, bool is_whole = false) const = 0;
 
   // What process_picture gives as text, by the picture's size alone.
-  virtual MediumText picture_text(std::int64_t height, std::int64_t width) const = 0;
+  virtual MediumText picture_text(std::int64_t height, std::int64_t width,
+                                  bool is_whole = false) const = 0;
 
   // A clip in two halves, so that its frames can go to the vision encoder piece by piece while
   // later ones are being decoded: the tiles of some frames [F, 3, S, S], and the text of them all.

@@ -169,12 +169,14 @@ const ChatTemplate& SmolVlmProcessor::template_for(const std::vector<Message>& m
   return chat_template_;
 }
 
-ProcessedMedium SmolVlmProcessor::process_picture(const Image& image) const {
-  return {image_processor_.process(image).pixel_values, picture_text(image.height, image.width)};
+ProcessedMedium SmolVlmProcessor::process_picture(const Image& image, bool is_whole) const {
+  return {image_processor_.process(image, is_whole).pixel_values,
+          picture_text(image.height, image.width, is_whole)};
 }
 
-MediumText SmolVlmProcessor::picture_text(std::int64_t height, std::int64_t width) const {
-  const TilePlan plan = plan_tiles(image_processor_.config(), {.height = height, .width = width});
+MediumText SmolVlmProcessor::picture_text(std::int64_t height, std::int64_t width,
+                                          bool is_whole) const {
+  const TilePlan plan = image_processor_.plan({.height = height, .width = width}, is_whole);
   return {MediumText::Kind::kPicture, image_prompt(plan.rows, plan.cols, image_seq_len_), plan.rows,
           plan.cols};
 }

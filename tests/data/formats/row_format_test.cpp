@@ -88,32 +88,33 @@ TEST_CASE("a malformed sample is refused with its place") {
   CHECK(row_error(R"({"messages":[]})") == "f:1: no messages: got array" + wanted);
   CHECK(row_error(R"({"messages":"hello"})") == "f:1: no messages: got string \"hello\"" + wanted);
   CHECK(row_error(R"({"messages":["hello"]})") ==
-        "f:1: no 'role': got string \"hello\", wanted an object with 'role'");
+        "f:1: messages[0]: no 'role': got string \"hello\", wanted an object with 'role'");
   CHECK(row_error(R"({"messages":[{"content":"a"}]})") ==
-        "f:1: no 'role': got object, wanted an object with 'role'");
+        "f:1: messages[0]: no 'role': got object, wanted an object with 'role'");
   CHECK(row_error(R"({"messages":[{"role":1,"content":"a"}]})") ==
-        "f:1: role: wrong type: got number 1, wanted string");
+        "f:1: messages[0]: role: wrong type: got number 1, wanted string");
   CHECK(row_error(R"({"messages":[{"role":"tool","content":"a"}]})") ==
-        "f:1: unknown role: got 'tool', wanted user, assistant or system");
+        "f:1: messages[0]: unknown role: got 'tool', wanted user, assistant or system");
   CHECK(row_error(R"({"messages":[{"role":"user"}]})") ==
-        "f:1: message without content: got object, wanted content");
+        "f:1: messages[0]: message without content: got object, wanted content");
   CHECK(row_error(user("null")) ==
-        "f:1: content: wrong type: got null, wanted text or a list of parts");
+        "f:1: messages[0]: message without content: got object, wanted content");
 }
 
 TEST_CASE("a malformed part is refused with its place") {
   CHECK(row_error(user(R"(["a"])")) ==
-        "f:1: no 'type': got string \"a\", wanted an object with 'type'");
+        "f:1: messages[0]: no 'type': got string \"a\", wanted an object with 'type'");
   CHECK(row_error(user(R"([{"text":"a"}])")) ==
-        "f:1: no 'type': got object, wanted an object with 'type'");
+        "f:1: messages[0]: no 'type': got object, wanted an object with 'type'");
   CHECK(row_error(user(R"([{"type":"text"}])")) ==
-        "f:1: no 'text': got object, wanted an object with 'text'");
+        "f:1: messages[0]: no 'text': got object, wanted an object with 'text'");
   CHECK(row_error(user(R"([{"type":"text","text":["a"]}])")) ==
-        "f:1: text: wrong type: got array, wanted string");
+        "f:1: messages[0]: text: wrong type: got array, wanted string");
   CHECK(row_error(user(R"([{"type":"audio"}])")) ==
-        "f:1: unknown content part: got 'audio', wanted text, image, image_url or video");
+        "f:1: messages[0]: unknown content part: got 'audio', wanted text, image, image_url, "
+        "video or video_url");
   CHECK(row_error(user(R"([{"type":"image","path":3}])")) ==
-        "f:1: path: wrong type: got number 3, wanted string");
+        "f:1: messages[0]: path: wrong type: got number 3, wanted string");
 }
 
 TEST_CASE("pictures and their places must be equal in number") {
@@ -178,18 +179,63 @@ TEST_CASE("OpenAI's chat: image_url with a data URI, a path or a file URL") {
 
   const auto error = [](const std::string& part) { return row_error(user("[" + part + "]")); };
   CHECK(error(R"({"type":"image_url","image_url":{"url":"https://e.org/a.png"}})") ==
-        "f:1: pictures are not fetched from the network: got https://e.org/a.png, wanted a file or "
+        "f:1: messages[0]: pictures are not fetched from the network: got https://e.org/a.png, "
+        "wanted a file or "
         "a data URI");
   CHECK(error(R"({"type":"image_url","image_url":{"url":"s3://b/a.png"}})") ==
-        "f:1: unknown kind of picture address: got s3://b/a.png, wanted a path, file:// or a data "
+        "f:1: messages[0]: unknown kind of picture address: got s3://b/a.png, wanted a path, "
+        "file:// or a data "
         "URI");
   CHECK(error(R"({"type":"image_url","image_url":{"url":"data:image/png,abc"}})") ==
-        "f:1: data URI without base64 data: got data:image/png,abc, wanted data:image/…;base64,…");
+        "f:1: messages[0]: data URI without base64 data: got data:image/png,abc, wanted "
+        "data:image/…;base64,…");
   CHECK_THAT(error(R"({"type":"image_url","image_url":{"url":"data:image/png;base64,a"}})"),
-             Contains("f:1: not base64"));
-  CHECK_THAT(error(R"({"type":"image_url","image_url":{"url":"a","detail":"low"}})"),
-             Contains("f:1: image_url: unsupported detail of a picture: got string \"low\""));
-  CHECK(error(R"({"type":"image_url"})") == "f:1: no 'image_url'");
+             Contains("f:1: messages[0]: not base64"));
+  CHECK(error(R"({"type":"image_url","image_url":{"url":"a","detail":"medium"}})") ==
+        "f:1: messages[0]: image_url: detail: unsupported detail of a picture: got string "
+        "\"medium\", wanted low, high or auto");
+  CHECK(error(R"({"type":"image_url","image_url":{"url":"a","detail":1}})") ==
+        "f:1: messages[0]: image_url: detail: unsupported detail of a picture: got number 1, "
+        "wanted low, high or auto");
+  CHECK(error(R"({"type":"video_url","video_url":{"url":"a","detail":"low"}})") ==
+        "f:1: messages[0]: video_url: detail: unsupported detail of a video: got string \"low\", "
+        "wanted high or auto");
+  CHECK(error(R"({"type":"image_url"})") == "f:1: messages[0]: no 'image_url'");
+}
+
+TEST_CASE("detail says whether a picture is seen as one tile; null is as if it weren't there") {
+  const auto is_whole = [](const std::string& part) {
+    return parse_row(row_of(user("[" + part + "]")), {}).media.at(0).is_whole;
+  };
+  CHECK(is_whole(R"({"type":"image_url","image_url":{"url":"a.png","detail":"low"}})"));
+  CHECK(is_whole(R"({"type":"image_url","image_url":"a.png","detail":"low"})"));
+  CHECK(is_whole(R"({"type":"image","path":"a.png","detail":"low"})"));
+  for (const std::string detail : {"null", "\"auto\"", "\"high\""}) {
+    CHECK_FALSE(
+        is_whole(R"({"type":"image_url","image_url":{"url":"a.png","detail":)" + detail + "}}"));
+  }
+  const Sample sample =
+      parse_row(row_of(user(R"([{"type":"image","detail":"low"},{"type":"image"}])",
+                            R"(,"images":["a","a"])")),
+                {});
+  CHECK(sample.media[0].is_whole);
+  CHECK_FALSE(sample.media[1].is_whole);
+  CHECK_FALSE(sample.media[0] == sample.media[1]);
+}
+
+TEST_CASE("null fields of messages are as if they weren't there, others are told by name") {
+  CHECK(parsed(R"({"messages":[{"role":"user","name":"Ann","content":[
+          {"type":"text","text":"q","image_url":null},
+          {"type":"image","path":null,"image":{"bytes":null,"path":"b.png"}}],"tool_calls":null},
+          {"role":"assistant","content":"a","function_call":null,"refusal":null,"weight":null}],
+          "tools":null,"rejected":null,"system":null,"images":null})") ==
+        "user: q <image> | assistant: a [/d/b.png;]");
+  CHECK(row_error(R"({"messages":[{"role":"user","content":"q"},
+          {"role":"assistant","content":null,"tool_calls":[{"id":"1"}]}]})") ==
+        "f:1: messages[1]: unsupported field 'tool_calls' of a message: got array (pictures and "
+        "clips stand in content parts, or in columns of the row)");
+  CHECK_THAT(row_error(R"({"messages":[{"role":"user","content":"q","images":["a.png"]}]})"),
+             Contains("f:1: messages[0]: unsupported field 'images' of a message"));
 }
 
 TEST_CASE("a message's own flag says whether it is learned") {
@@ -202,7 +248,7 @@ TEST_CASE("a message's own flag says whether it is learned") {
   CHECK((sample.loss == Flags{std::nullopt, false, true, true, false, std::nullopt}));
   CHECK(parse_row(row_of(user("\"a\"")), {}).loss.empty());
   CHECK(row_error(R"({"messages":[{"role":"user","content":"a","loss":2}]})") ==
-        "f:1: loss: wrong value: got number 2, wanted true, false, 1 or 0");
+        "f:1: messages[0]: loss: wrong value: got number 2, wanted true, false, 1 or 0");
 }
 
 TEST_CASE("TRL's prompt and completion, as texts and as messages") {
@@ -243,9 +289,9 @@ TEST_CASE("LLaVA's and ShareGPT's conversations, with markers in the text") {
   CHECK(row_error(R"({"image":"a","conversations":[{"from":"human","value":"<image><image>"}]})") ==
         "f:1: more image parts than entries of 'images': got 1 entries");
   CHECK(row_error(R"({"conversations":[{"from":"tool","value":"x"}]})") ==
-        "f:1: unknown role: got 'tool', wanted user, assistant or system");
+        "f:1: conversations[0]: unknown role: got 'tool', wanted user, assistant or system");
   CHECK(row_error(R"({"conversations":[{"from":"gpt"}]})") ==
-        "f:1: no 'value': got object, wanted an object with 'value'");
+        "f:1: conversations[0]: no 'value': got object, wanted an object with 'value'");
   CHECK(row_error(R"({"conversations":[]})") ==
         "f:1: no conversations: got array, wanted an object with a list 'conversations'");
 }
@@ -268,12 +314,14 @@ TEST_CASE("questions and answers in columns, by their usual or mapped names") {
   CHECK(shown(several) == "user: q | assistant: a []");
   CHECK(several.references == std::vector<std::string>{"a", "b"});
   CHECK(row_error(R"({"q":"a","n":null})") ==
-        "f:1: a row of no known format: got columns n, q, wanted messages, conversations, prompt "
-        "and completion, or an answer in 'text' (field_map names other columns)");
+        "f:1: a row of no known format: got columns n, q, wanted messages, conversations, "
+        "texts, prompt and completion, or an answer in 'text' (field_map names other columns)");
   CHECK(row_error(R"({"a":"b"})", {.field_map = {{"response", "c"}}}) ==
         "f:1: no column 'c': got columns a (field_map says that it is the response)");
   CHECK_THAT(row_error(R"({"text":"b"})"), Contains("f:1: neither a question nor a picture"));
   CHECK(row_error(R"({"query":"q","answer":{}})") ==
+        "f:1: no answer: got object, wanted a column 'text', or a field_map");
+  CHECK(row_error(R"({"query":"q","answer":{"a":1}})") ==
         "f:1: response: wrong type: got object, wanted text");
   CHECK_THAT(row_error(R"({"query":"q"})", {.format = "query_response"}),
              Contains("f:1: no answer"));
@@ -296,7 +344,8 @@ TEST_CASE("pictures of a tar's row are its members") {
                  {.name = "t.tar/d/1.right.png", .archive = "t.tar"}};
   CHECK(parse_row(row, {}).media[1] == row.members[1]);
   row.columns = parse_json(user(R"([{"type":"image","path":"2.png"}])"), "");
-  CHECK_THROWS_WITH(parse_row(row, {}), "f:1: the sample has no such picture: got 2.png");
+  CHECK_THROWS_WITH(parse_row(row, {}),
+                    "f:1: messages[0]: the sample has no such picture: got 2.png");
 }
 
 }  // namespace

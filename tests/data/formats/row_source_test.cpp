@@ -52,6 +52,9 @@ TEST_CASE("JSONL: CRLF, blank lines, a byte order mark, no end of line at the en
   CHECK(rows[1] == R"(4 {"a":2})");
   CHECK_THAT(rows[2], Contains(file + ":5: not valid JSON: got parse error"));
   CHECK(rows[3] == R"(6 {"a":4})");
+  // Lines of old systems end with a lone CR.
+  CHECK(rows_of(scratch.write("c.jsonl", "{\"a\":1}\r{\"a\":2}\r\r{\"a\":3}")) ==
+        Rows{R"(1 {"a":1})", R"(2 {"a":2})", R"(4 {"a":3})"});
   // What a file is, its content says.
   CHECK(rows_of(scratch.write("t.txt", "\n{\"a\":1}\n")) == Rows{R"(2 {"a":1})"});
   CHECK(rows_of(scratch.write("t.json", "{\"a\":1}\n{\"a\":2}\n")).size() == 2);
@@ -75,12 +78,18 @@ TEST_CASE("a JSON list: elements over several lines, brackets and quotes in stri
   CHECK(error("[{},\n]") == file + ":2: not an element of a list");
   CHECK(error("[,{}]") == file + ":1: not an element of a list");
   CHECK(error("[{}]\n{}") == file + ":2: text behind the end of the list");
+  CHECK(error("[1}, 2]") == file + ":1: not an element of a list");
+  CHECK(rows_of(scratch.write("cr.json", "[\r1,\r\n2,\n3]")) == Rows{"2 1", "3 2", "4 3"});
   CHECK_THAT(rows_of(scratch.write("b.json", "[{},\n{\"a\":}]"))[1],
              Contains(file + ":2: not valid JSON"));
 }
 
 Table read_csv(std::string_view text) {
-  CsvReader reader(text, "f");
+  const ScratchFolder scratch;
+  const FileBytes file(scratch.write("t.csv", text));
+  ByteStream stream(file);
+  skip_mark(stream, "f");
+  CsvReader reader(stream, "f");
   Table table;
   for (CsvRecord record; reader.next(record);) table.push_back(record.fields);
   return table;
@@ -93,6 +102,7 @@ TEST_CASE("CSV: quotes, line breaks in fields, CRLF, a byte order mark, empty fi
   CHECK(read_csv("\"x, \"\"y\"\"\r\nz\",,\"\"\n,") == Table{{"x, \"y\"\r\nz", "", ""}, {"", ""}});
   CHECK(read_csv("a 5\" pipe,19\" and 21\"\n") == Table{{"a 5\" pipe", "19\" and 21\""}});
   CHECK(read_csv("").empty());
+  CHECK(read_csv("a,b\r1,2\r\r\"x\ry\",") == Table{{"a", "b"}, {"1", "2"}, {"x\ry", ""}});
   CHECK_THROWS_WITH(read_csv("a\n\nb,\"b\nc"), "f:3: quote is not closed");
 }
 
@@ -102,6 +112,71 @@ TEST_CASE("CSV rows know the line they begin in, and are read alone as in one go
   CHECK(rows_of(file) == Rows{R"(2 {"a":"x\ny","b":"1 \"2\""})",
                               file + ":5: wrong number of fields: got 1, wanted 2",
                               R"(6 {"a":"","b":""})"});
+}
+
+TEST_CASE("rows longer than a block of the file, and ends of lines where a block ends") {
+  const ScratchFolder scratch;
+  for (const std::size_t length : {(1UL << 18) - 10, (1UL << 18) - 9, (1UL << 18) - 8, 600000UL}) {
+    const std::string text(length, 'x');
+    const std::string row = "{\"a\":\"" + text + "\"}";
+    const auto check = [&](const std::string& file) {
+      const auto source = open_rows(file);
+      REQUIRE(source->size() == 2);
+      for (std::int64_t i = 0; i < 2; ++i) CHECK(source->at(i).columns.begin()->size() == 1);
+      CHECK(source->at(0).columns["a"] == text);
+      CHECK(source->where(1) == file + (file.ends_with("csv") ? ":3" : ":2"));
+    };
+    check(scratch.write("t.jsonl", row + "\r\n{\"a\":2}"));
+    check(scratch.write("t.json", "[" + row + ",\r\n{\"a\":2}]"));
+    check(scratch.write("t.csv", "a\r\n\"" + text + "\"\r\n2"));
+  }
+}
+
+TEST_CASE("a file that is cut short while it is read is an error of its rows") {
+  const ScratchFolder scratch;
+  const std::string row = "{\"a\":\"" + std::string(10000, 'x') + "\"}";
+  for (const std::string& file : {scratch.write("t.jsonl", row + "\n" + row + "\n"),
+                                  scratch.write("t.json", "[" + row + "," + row + "]"),
+                                  scratch.write("t.csv", "a\n" + std::string(10000, 'y') + "\n" +
+                                                             std::string(10000, 'y') + "\n")}) {
+    const auto source = open_rows(file);
+    REQUIRE(source->size() == 2);
+    std::filesystem::resize_file(file, 12000);
+    CHECK_NOTHROW(source->at(0));
+    CHECK_THROWS_AS(source->at(1), Error);
+  }
+  const auto source = open_rows(scratch.write("u.jsonl", row));
+  std::filesystem::resize_file(scratch.at("u.jsonl"), 0);
+  CHECK_THROWS_WITH(source->at(0), scratch.at("u.jsonl") +
+                                       ": the file became shorter while it was read: got 0 bytes, "
+                                       "wanted at least 10008");
+}
+
+TEST_CASE("what is no text is told with its place") {
+  const ScratchFolder scratch;
+  using namespace std::string_literals;
+  const auto error = [&](const std::string& name, const std::string& bytes) {
+    const std::string file = scratch.write(name, bytes);
+    try {
+      for (const std::string& row : rows_of(file)) return row.substr(file.size());
+    } catch (const Error& error) {
+      return std::string(error.what()).substr(file.size());
+    }
+    return ""s;
+  };
+  const std::string utf16 =
+      ": the text is not UTF-8: got the byte order mark of UTF-16, wanted UTF-8 (convert it: iconv "
+      "-f UTF-16 -t UTF-8)";
+  CHECK(error("t.jsonl", "\xFF\xFE{\0}\0"s) == utf16);
+  CHECK(error("t.json", "\xFF\xFE[\0]\0"s) == utf16);
+  CHECK(error("t.csv", "\xFE\xFF\0a\0\n"s) == utf16);
+  CHECK(error("t.csv", "a\n\xE9\n") ==
+        ":2: a: the text is not UTF-8 (convert the file, e.g. iconv -f LATIN1 -t UTF-8)");
+  CHECK_THAT(error("t.csv", "a\nx\0\n"s), Contains(":2: a:1: a NUL byte in the text"));
+  CHECK_THAT(error("t.jsonl", "{\"a\":\"x\0\"}"s), Contains(":1: not valid JSON"));
+  CHECK_THROWS_WITH(open_rows("/dev/null"),
+                    "/dev/null: not a file with rows: got a pipe or device, wanted a regular file: "
+                    "its rows are read in any order");
 }
 
 std::string make_tar(const ScratchFolder& folder, const std::string& name) {

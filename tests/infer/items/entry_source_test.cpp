@@ -128,10 +128,17 @@ TEST_CASE("JSONL rows bring ids, pictures, questions and columns") {
                         "twice.jsonl", "{\"id\":\"a\"}\n{\"id\":\"b\"}\n{\"id\":\"a\"}\n")}),
                     folder.at("twice.jsonl") + ":3: id given twice (the same id as " +
                         folder.at("twice.jsonl") + ":1)");
-  CHECK_THROWS_WITH(open_arguments({folder.write("broken.jsonl", "{}\n{\"id\"\n")}),
-                    Contains("broken.jsonl:2: not valid JSON"));
+  const auto broken = open_arguments(
+      {folder.write("broken.jsonl", "{\"question\":\"q\"}\n{\"id\"\n7\n{\"id\":[]}\n")});
+  REQUIRE(broken->size() == 4);
+  CHECK(broken->at(0).error.empty());
+  CHECK(broken->at(1).id == folder.at("broken.jsonl:2"));
+  CHECK_THAT(broken->at(1).error, Contains("broken.jsonl:2: not valid JSON"));
+  CHECK_THAT(broken->at(2).error, Contains("broken.jsonl:3: not a row: got number 7"));
+  CHECK_THAT(broken->at(3).error, Contains("broken.jsonl:4: id: wrong type: got array"));
   CHECK_THROWS_WITH(open_arguments({folder.write("list.jsonl", "[]\n")}),
-                    Contains("list.jsonl:1: not a row: got array, wanted an object"));
+                    Contains("list.jsonl: no rows in the file: got " + folder.at("list.jsonl") +
+                             ":1: not a row: got array, wanted an object"));
   CHECK_THROWS_WITH(open_arguments({folder.write("id.jsonl", "{\"id\":[]}\n")}),
                     Contains("id.jsonl:1: id: wrong type: got array, wanted a string or a whole"));
   CHECK_THROWS_WITH(open_arguments({folder.write("empty.jsonl", "\n")}),
@@ -148,11 +155,17 @@ TEST_CASE("what is wrong with one row is its own error") {
   CHECK_THAT(error_of(R"({"image": "a", "images": ["b"]})"), Contains("both 'image' and 'images'"));
   CHECK_THAT(error_of(R"({"image": 3})"),
              Contains("image: wrong type: got number 3, wanted a path"));
-  CHECK_THAT(error_of(R"({"question": 3})"), Contains("question: wrong type: got number 3"));
+  CHECK_THAT(error_of(R"({"question": ["a", "b"]})"),
+             Contains("b.jsonl:1: columns: query: wrong type: got array, wanted text"));
+  CHECK_THAT(error_of(R"({"question": "a", "prompt": "b"})"),
+             Contains("two columns for the query that differ: got 'question' and 'prompt'"));
+  CHECK_THAT(error_of(R"({"question": "a", "history": [["x", "y"]]})"),
+             Contains("column 'history' can't be used beside 'question'"));
+  CHECK_THAT(error_of(R"({"question": "a", "choices": "x"})"), Contains("no choices: got string"));
   CHECK_THAT(error_of(R"({"question": "x", "messages": []})"),
              Contains("both 'messages' and 'question'"));
   CHECK_THAT(error_of(R"({"messages": 3})"),
-             Contains("messages: wrong type: got number 3, wanted a list"));
+             Contains("no messages: got number 3, wanted an object with a list 'messages'"));
   CHECK_THAT(
       error_of(
           R"({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]})"),
@@ -160,22 +173,22 @@ TEST_CASE("what is wrong with one row is its own error") {
   CHECK_THAT(error_of(R"({"messages": [{"role": "tool", "content": "x"}]})"),
              Contains("messages[0]: unknown role: got 'tool'"));
   CHECK_THAT(error_of(R"({"messages": [{"role": "user"}]})"),
-             Contains("messages[0]: no 'content'"));
-  CHECK_THAT(error_of(R"({"messages": [3]})"), Contains("messages[0]: wrong type: got number 3"));
+             Contains("messages[0]: message without content"));
+  CHECK_THAT(error_of(R"({"messages": [3]})"), Contains("messages[0]: no 'role': got number 3"));
   CHECK_THAT(error_of(R"({"messages": [{"role": "user", "content": [{"type": "image"}]}]})"),
-             Contains("more image parts than pictures in the row: got 0 pictures"));
+             Contains("more image parts than entries of 'images': got 0 entries"));
   CHECK_THAT(
       error_of(
           R"({"image": "a", "messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]})"),
-      Contains("image parts don't fit the row's pictures: got 0 parts, wanted 1"));
+      Contains("image parts don't fit the 'images' column: got 0 parts, wanted 1"));
   CHECK_THAT(error_of(R"({"messages": [{"role": "user", "content": [{"type": "audio"}]}]})"),
              Contains("unknown content part: got 'audio'"));
   CHECK_THAT(error_of(R"({"messages": [{"role": "user", "content": [{"type": "video"}]}]})"),
-             Contains("more video parts than videos in the row: got 0 videos"));
+             Contains("more video parts than entries of 'videos': got 0 entries"));
   CHECK_THAT(
       error_of(
           R"({"video": "a", "messages": [{"role": "user", "content": [{"type": "image", "path": "b"}]}]})"),
-      Contains("video parts don't fit the row's videos: got 0 parts, wanted 1"));
+      Contains("video parts don't fit the 'videos' column: got 0 parts, wanted 1"));
   CHECK_THAT(error_of(R"({"video": "a", "videos": ["b"]})"), Contains("both 'video' and 'videos'"));
   CHECK_THAT(error_of(R"({"video": 3})"),
              Contains("video: wrong type: got number 3, wanted a path"));
@@ -185,8 +198,9 @@ TEST_CASE("what is wrong with one row is its own error") {
              Contains("unknown kind of video address"));
   CHECK_THAT(
       error_of(
-          R"({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a", "detail": "low"}}]}]})"),
-      Contains("unsupported detail of a picture: got low"));
+          R"({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "a", "detail": "tiny"}}]}]})"),
+      Contains("messages[0]: image_url: detail: unsupported detail of a picture: got string "
+               "\"tiny\", wanted low, high or auto"));
   CHECK_THAT(error_of(R"({"image": "data:image/png,xx"})"),
              Contains("data URI without base64 data"));
   CHECK_THAT(error_of(R"({"image": "data:image/png;base64,x"})"), Contains("not base64"));
@@ -274,6 +288,120 @@ TEST_CASE("OpenAI requests become entries with overrides, or errors") {
   CHECK_THAT(error_of(R"({"custom_id": "a", "url": "/v1/embeddings", "body": {"messages": []}})"),
              Contains("url: unsupported request: got string \"/v1/embeddings\""));
   CHECK_THAT(error_of(R"({"custom_id": "a", "body": {}})"), Contains("body: no messages"));
+  CHECK_THAT(error_of(R"({"custom_id": "a", "body": null})"), Contains("body: no messages"));
+  CHECK_THAT(error_of(R"({"custom_id": "a", "body": {"messages": null}})"),
+             Contains("body: no messages"));
+}
+
+TEST_CASE("fields that are null are as if they weren't there, in requests and rows") {
+  const ScratchFolder folder;
+  const auto entry_of = [&](const std::string& row) {
+    const Entry entry = open_arguments({folder.write("n.jsonl", row + "\n")})->at(0);
+    CHECK(entry.error.empty());
+    return entry;
+  };
+  const Entry asked = entry_of(
+      R"({"custom_id": null, "method": null, "url": null, "more": null, "body": {"model": null,
+          "temperature": 0.70, "top_p": 1.00, "stop": null, "messages": [{"role": "user",
+          "name": null, "content": [{"type": "text", "text": "x", "image_url": null},
+          {"type": "image_url", "image_url": {"url": "p.png", "detail": null}}]}]}})");
+  CHECK(asked.id == folder.at("n.jsonl") + ":1");
+  CHECK(asked.columns.dump() == "{}");
+  CHECK(asked.overrides.dump() == R"({"temperature":0.7,"top_p":1.0})");
+  REQUIRE(asked.media.size() == 1);
+  CHECK_FALSE(asked.media[0].is_whole);
+  const Entry row = entry_of(R"({"id": null, "custom_id": 5, "image": null, "images": ["p.png"],
+      "question": null, "prompt": "q", "messages": null, "system": null, "history": null})");
+  CHECK(row.id == "5");
+  CHECK(row.question == "q");
+  CHECK(row.messages.empty());
+  CHECK(row.media.size() == 1);
+}
+
+TEST_CASE("a request's picture may be base64 of any kind, and of low detail") {
+  const ScratchFolder folder;
+  const std::string bytes = load_text(fixture("pictures/square.png"));
+  const std::string plain = data::encode_base64(bytes);
+  std::string lines, url = plain;
+  for (std::size_t i = 0; i < plain.size(); i += 76) lines += plain.substr(i, 76) + "\\r\\n";
+  std::replace(url.begin(), url.end(), '+', '-');
+  std::replace(url.begin(), url.end(), '/', '_');
+  while (url.ends_with('=')) url.pop_back();
+  for (const std::string& text : {plain, lines, url}) {
+    for (const std::string prefix : {"", "data:image/png;base64,"}) {
+      const std::string file = folder.write("b.jsonl", request("", prefix + text) + "\n");
+      const Entry entry = open_arguments({file})->at(0);
+      CHECK(entry.error.empty());
+      REQUIRE(entry.media.size() == 1);
+      CHECK(data::read_bytes(entry.media[0]) == bytes);
+      CHECK(entry.path.empty());
+    }
+  }
+  // What is neither a picture nor a path costs its own row.
+  CHECK_THAT(error_of(request("", "data:image/png;base64," + plain + "=A")),
+             Contains("not base64"));
+  CHECK_THAT(error_of(request("", std::string(5000, 'A'))), Contains("unusable path"));
+
+  std::string low = request("");
+  low.replace(low.find("\"p.png\""), 7, R"("p.png", "detail": "low")");
+  CHECK(open_arguments({folder.write("l.jsonl", low + "\n")})->at(0).media[0].is_whole);
+}
+
+TEST_CASE("a row's own question takes its context, input, choices and system message") {
+  const ScratchFolder folder;
+  const std::string file = folder.write(
+      "q.jsonl",
+      R"({"id": "a", "image": "p.png", "question": 1.10, "hint": "Look.", "choices": ["x", 2.0],
+          "system": "Be brief.", "price": 1.10, "key": 123456789012345678901234})"
+      "\n");
+  std::string text = load_text(file);
+  std::replace(text.begin(), text.end() - 1, '\n', ' ');
+  folder.write("q.jsonl", text);
+  const auto items = [&](ItemListOptions options) {
+    return ItemList(open_arguments({file}), std::move(options)).group(0).items.at(0);
+  };
+  const BatchItem own = items({.system = "Other."});
+  CHECK(own.error.empty());
+  REQUIRE(own.messages.size() == 2);
+  CHECK(own.messages[0].content[0].text == "Be brief.");
+  CHECK(own.messages[1].content[1].text == "Look.\n1.10\nA. x\nB. 2.0");
+  CHECK(own.columns["price"].dump() == "1.1");
+  CHECK(own.columns["key"] == "123456789012345678901234");
+  const BatchItem put = items({.questions = {{"1", "{price} of {key}?"}}, .system = "Other."});
+  CHECK(put.messages[0].content[0].text == "Other.");
+  CHECK(put.messages[1].content[1].text == "1.10 of 123456789012345678901234?");
+}
+
+TEST_CASE("lists and questions may begin with a byte order mark and end lines with CRLF") {
+  const ScratchFolder folder;
+  CHECK(ids_of(*open_arguments({"-"},
+                               "\xEF\xBB\xBF"
+                               "a.png\r\nb.png\r\n")) == Names{"a.png", "b.png"});
+  const std::string file = folder.write(
+      "q.jsonl", "\xEF\xBB\xBF{\"question\":\"a\"}\r\n\r\n{\"id\":\"x\",\"question\":\"b\"}\r");
+  const auto questions = load_questions({}, file);
+  REQUIRE(questions.size() == 2);
+  CHECK(questions[0].text == "a");
+  CHECK(questions[1].id == "x");
+  const auto source = open_arguments(
+      {folder.write("r.jsonl", "\xEF\xBB\xBF{\"id\":\"a\",\"question\":\"q\"}\r\n")});
+  CHECK(ids_of(*source) == Names{"a"});
+  using namespace std::string_literals;
+  CHECK_THROWS_WITH(load_questions({}, folder.write("u.jsonl", "\xFF\xFE{\0"s)),
+                    Contains("u.jsonl: the text is not UTF-8: got the byte order mark of UTF-16"));
+  CHECK_THROWS_WITH(open_arguments({folder.write("u.jsonl", "\xFF\xFE{\0"s)}),
+                    Contains("u.jsonl: the text is not UTF-8: got the byte order mark of UTF-16"));
+}
+
+TEST_CASE("a JSONL file that is cut short while it is read costs the rows that are gone") {
+  const ScratchFolder folder;
+  const std::string row = R"({"question": ")" + std::string(9000, 'x') + "\"}\n";
+  const std::string file = folder.write("c.jsonl", row + row);
+  const auto source = open_arguments({file});
+  fs::resize_file(file, 10000);
+  CHECK(source->at(0).error.empty());
+  CHECK(source->at(1).id == file + ":2");
+  CHECK_THAT(source->at(1).error, Contains("the file became shorter while it was read"));
 }
 
 // A tar made by the system's own program, in the format given.
