@@ -100,10 +100,13 @@ Json load_json(const fs::path& path) {
   return parse_json(load_text(path), path.string());
 }
 
-OrderedJson load_ordered_json(const fs::path& path) {
-  const std::string text = load_text(path);
-  parse_json(text, path.string());  // the checks of structure
+OrderedJson parse_ordered_json(std::string_view text, const std::string& where) {
+  parse_json(text, where);  // the checks of structure
   return OrderedJson::parse(text);
+}
+
+OrderedJson load_ordered_json(const fs::path& path) {
+  return parse_ordered_json(load_text(path), path.string());
 }
 
 std::string load_text(const fs::path& path, std::size_t max_bytes) {

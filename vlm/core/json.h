@@ -23,6 +23,9 @@ inline constexpr int kMaxJsonDepth = 200;
 // key given twice.
 Json parse_json(std::string_view text, const std::string& where);
 
+// The same with the keys in the text's order.
+OrderedJson parse_ordered_json(std::string_view text, const std::string& where);
+
 // Whole file → Json. Throws Error when it can't be read, or as parse_json.
 Json load_json(const std::filesystem::path& path);
 
