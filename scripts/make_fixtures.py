@@ -113,6 +113,15 @@ def make_methods():
                        training.dora_golden(load, start, batches))
 
 
+def make_tied():
+    """Adapters on embeddings and output heads, and on modules chosen in PEFT's other ways."""
+    folder = FIXTURES / ODD.name
+    kinds = adapters.TIED | adapters.CHOICES
+    golden = adapters.short_goldens(functools.partial(models.load, folder), folder / "adapters",
+                                    forward.make_batch(ODD), ODD.seed + 100, ODD.name, kinds)
+    store.save_tensors(folder / "adapters" / "golden.safetensors", golden)
+
+
 def make_optimizers():
     """Optimizers, schedules and quantized weights; the last need bitsandbytes."""
     import bitsandbytes
@@ -202,6 +211,7 @@ PARTS = {
     "decoding": make_decoding,
     "videos": make_videos,
     "methods": make_methods,
+    "tied": make_tied,
     "optimizers": make_optimizers,
 }
 
