@@ -19,6 +19,7 @@ from oracle import optimizers  # noqa: E402
 optimizers.hide_library()
 
 import torch  # noqa: E402
+from peft import PeftModel  # noqa: E402
 import transformers  # noqa: E402
 
 from oracle import (  # noqa: E402
@@ -120,6 +121,13 @@ def make_tied():
     golden = adapters.short_goldens(functools.partial(models.load, folder), folder / "adapters",
                                     forward.make_batch(ODD), ODD.seed + 100, ODD.name, kinds)
     store.save_tensors(folder / "adapters" / "golden.safetensors", golden)
+    batches = training.make_batches(ODD, forward.image_block(ODD))
+    runs = {f"batch{number}.{name}": value for number, batch in enumerate(batches) for name, value in batch.items()}
+    for kind in adapters.TIED:
+        model = PeftModel.from_pretrained(models.load(folder), folder / "adapters" / kind, is_trainable=True)
+        record = training.run(model, batches, 6)
+        runs |= {f"{kind}.{name}": value for name, value in record.items()}
+    store.save_tensors(folder / "adapters" / "runs.safetensors", runs)
 
 
 def make_optimizers():

@@ -86,7 +86,7 @@ TokenRows::TokenRows(const std::vector<std::int64_t>& ids, const at::Tensor& wei
 }
 
 at::Tensor TokenRows::replace_rows(const at::Tensor& embedded, const at::Tensor& ids) const {
-  const at::Tensor places = at::embedding(places_.unsqueeze(1), ids).squeeze(-1);  // [...]
+  const at::Tensor places = places_.index_select(0, ids.flatten()).view(ids.sizes());
   const at::Tensor own = at::embedding(delta, places.clamp_min(0)).to(embedded.scalar_type());
   return at::where(places.ge(0).unsqueeze(-1), own, embedded);
 }
