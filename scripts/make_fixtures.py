@@ -19,6 +19,7 @@ from oracle import optimizers  # noqa: E402
 optimizers.hide_library()
 
 import torch  # noqa: E402
+from peft import PeftModel  # noqa: E402
 import transformers  # noqa: E402
 
 from oracle import (  # noqa: E402
@@ -113,6 +114,22 @@ def make_methods():
                        training.dora_golden(load, start, batches))
 
 
+def make_tied():
+    """Adapters on embeddings and output heads, and on modules chosen in PEFT's other ways."""
+    folder = FIXTURES / ODD.name
+    kinds = adapters.TIED | adapters.CHOICES
+    golden = adapters.short_goldens(functools.partial(models.load, folder), folder / "adapters",
+                                    forward.make_batch(ODD), ODD.seed + 100, ODD.name, kinds)
+    store.save_tensors(folder / "adapters" / "golden.safetensors", golden)
+    batches = training.make_batches(ODD, forward.image_block(ODD))
+    runs = {f"batch{number}.{name}": value for number, batch in enumerate(batches) for name, value in batch.items()}
+    for kind in adapters.TIED:
+        model = PeftModel.from_pretrained(models.load(folder), folder / "adapters" / kind, is_trainable=True)
+        record = training.run(model, batches, 6)
+        runs |= {f"{kind}.{name}": value for name, value in record.items()}
+    store.save_tensors(folder / "adapters" / "runs.safetensors", runs)
+
+
 def make_optimizers():
     """Optimizers, schedules and quantized weights; the last need bitsandbytes."""
     import bitsandbytes
@@ -202,6 +219,7 @@ PARTS = {
     "decoding": make_decoding,
     "videos": make_videos,
     "methods": make_methods,
+    "tied": make_tied,
     "optimizers": make_optimizers,
 }
 

@@ -12,7 +12,7 @@ import time
 import warnings
 from pathlib import Path
 
-from parity_checks import answers, decoding, finetuning, methods  # before transformers: it says what is offline
+from parity_checks import answers, decoding, finetuning, methods, tied  # before transformers: it says what is offline
 from parity_checks.program import ROOT, SPECS, Case, Program
 from parity_checks.report import Report
 
@@ -47,6 +47,7 @@ def check_all(report, program, work, only):
                                     first, adapters.KINDS[kind], work, accumulation)
     jobs["finetune fresh"] = (report.attempt, "finetune fresh", finetuning.check_fresh, program, first, work)
     jobs |= methods.jobs(report, program, first, work)
+    jobs |= tied.jobs(report, program, next(case for case in cases if case.spec.tied), work)
     for case in cases:
         jobs[f"full {case.spec.name}"] = (report.attempt, f"full {case.spec.name}", finetuning.check_full,
                                           program, case, work)

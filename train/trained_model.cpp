@@ -29,6 +29,10 @@ ModelPtr load_base(const TrainConfig& config, const std::filesystem::path& folde
   if (config.init_weights == "random") {
     ModelPtr model = make_model(folder);
     initialize_weights(model->module(), model->initializer_range(), generator);
+    auto parameters = model->module().named_parameters();
+    for (const auto& [name, source] : model->tied_weights()) {
+      parameters[name].set_data(parameters[source]);
+    }
     // `auto` is float32 here: base_options.
     const auto dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
     model->module().to(options.device, dtype);

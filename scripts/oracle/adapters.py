@@ -7,6 +7,7 @@ import json
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from . import forward, text
 
@@ -36,6 +37,39 @@ METHODS = {
                     modules_to_save=["connector", "lm_head", "text_model.norm"]),
 }
 
+QUERY = "q_proj"
+# On a model whose embeddings and output head are one weight.
+TIED = {
+    "head": dict(r=2, lora_alpha=4, target_modules=[QUERY, "lm_head"]),
+    "embeddings": dict(r=2, lora_alpha=3, target_modules=[QUERY, "embed_tokens"]),
+    "both": dict(r=2, lora_alpha=3, use_rslora=True, target_modules=["embed_tokens", "lm_head"]),
+    "both_dora": dict(r=2, lora_alpha=3, use_dora=True, target_modules=["embed_tokens", "lm_head"]),
+    "both_tied": dict(r=2, lora_alpha=3, target_modules=[QUERY, "lm_head"], ensure_weight_tying=True),
+    "tokens": dict(r=2, lora_alpha=4, target_modules=[QUERY], trainable_token_indices=[300, 2, 41]),
+    "tokens_head": dict(r=2, lora_alpha=4, target_modules=[QUERY],
+                        trainable_token_indices={"lm_head": [2, 300]}),
+    "tokens_apart": dict(r=2, lora_alpha=4, target_modules=[QUERY],
+                         trainable_token_indices={"embed_tokens": [41, 2], "lm_head": [2, 300]}),
+    "saved_head": dict(r=2, lora_alpha=4, target_modules=[QUERY], modules_to_save=["lm_head"]),
+    "saved_embeddings": dict(r=2, lora_alpha=4, target_modules=[QUERY], modules_to_save=["embed_tokens"]),
+    "saved_both": dict(r=2, lora_alpha=4, target_modules=[QUERY],
+                       modules_to_save=["embed_tokens", "lm_head"]),
+    "saved_tied": dict(r=2, lora_alpha=4, target_modules=[QUERY], modules_to_save=["lm_head"],
+                       ensure_weight_tying=True),
+}
+
+# Which modules are meant.
+CHOICES = {
+    "layers": dict(r=2, lora_alpha=4, target_modules=[QUERY, "down_proj", "fc1"], layers_to_transform=[1]),
+    "layers_pattern": dict(r=2, lora_alpha=4, target_modules=[QUERY, "v_proj"], layers_to_transform=0,
+                           layers_pattern="text_model.layers"),
+    "excluded": dict(r=2, lora_alpha=4, target_modules="all-linear", exclude_modules=["v_proj", "fc2", "proj"]),
+    "excluded_pattern": dict(r=3, lora_alpha=4, target_modules=[QUERY, "up_proj"],
+                             exclude_modules=r"(?!.*text_model).*|.*layers\.0\..*"),
+    "behind": dict(r=2, lora_alpha=4, target_modules=r".*(?<!encoder)\.layers\.\d+\.self_attn\.(?P<kind>q|k)_proj",
+                   rank_pattern={r"layers\.1\..*": 3, "q_proj": 1}, alpha_pattern={"k_proj": 5, ".*": 2}),
+}
+
 
 def randomise(model, seed):
     """Random A and B, B small enough that the adapter changes outputs by a fraction.
@@ -61,8 +95,9 @@ def tidy(folder, base_name):
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
     config["base_model_name_or_path"] = base_name
-    if isinstance(config["target_modules"], list):
-        config["target_modules"] = sorted(config["target_modules"])
+    for key in ("target_modules", "exclude_modules"):
+        if isinstance(config[key], list):
+            config[key] = sorted(config[key])
     text.write_json(path, config)
     (folder / "README.md").unlink(missing_ok=True)
     (folder / "adapter_model.safetensors").chmod(0o644)
@@ -90,6 +125,21 @@ def adapter_golden(base, folder, batch, labels):
     merged = model.merge_and_unload()
     with torch.no_grad():
         golden["merged_logits"] = merged(**batch, use_cache=False).logits
+    return golden
+
+
+def short_goldens(load_base, folder, batch, seed, base_name, kinds):
+    """The same with the logits of the last 8 tokens alone, and without PEFT's copies of base weights."""
+    sample = single_sample(batch)
+    golden = dict(sample)
+    for number, (kind, settings) in enumerate(kinds.items()):
+        make_adapter(load_base(), folder / kind, settings, seed + number, base_name)
+        model = PeftModel.from_pretrained(load_base(), folder / kind).eval()
+        with torch.no_grad():
+            golden[f"{kind}.logits"] = model(**sample, use_cache=False).logits[:, -8:].clone()
+        path = folder / kind / "adapter_model.safetensors"
+        save_file({key: value for key, value in load_file(path).items() if ".base_layer." not in key}, path,
+                  metadata={"format": "pt"})
     return golden
 
 

@@ -50,12 +50,12 @@ def check_long(report, name, program, case, method, work):
     finetuning.compare_run(report, name, program.finetune(config), wanted)
 
 
-def check_qlora(report, name, program, case, work):
+def check_qlora(report, name, program, case, work, settings=adapters.KINDS["rslora"]):
     """LoRA on an NF4 base against PEFT on the same numbers in float32; then the adapter in PEFT."""
     report.close(f"{name}: the oracle's NF4 is bitsandbytes'", nf4.check(FIXTURES), 0)
     data, output, config = prepare(case, name, work)
     start = work / name / "start"
-    adapters.make_adapter(case.load(), start, adapters.KINDS["rslora"], 77, str(case.folder))
+    adapters.make_adapter(case.load(), start, settings, 77, str(case.folder))
     write_json(config, finetuning.finetune_config(case, data, output, method="qlora",
                                               adapter=str(start), max_steps=10))
     base = nf4.quantize_model(models.load(case.folder))

@@ -7,6 +7,7 @@
 
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
+#include "tests/train/golden_batch.h"
 #include "train/loss.h"
 #include "train/optimizer/parameters.h"
 #include "vlm/core/json.h"
@@ -15,20 +16,6 @@
 
 namespace vlm::train {
 namespace {
-
-// A batch of the golden file: labels there stand on their own token, ours on the one before.
-data::Batch golden_batch(const Golden& golden, int number) {
-  const std::string prefix = "batch" + std::to_string(number) + ".";
-  data::Batch batch;
-  batch.inputs.input_ids = golden[prefix + "input_ids"];
-  data::add_pictures({.pixel_values = golden[prefix + "pixel_values"].flatten(0, 1)}, batch);
-  const at::Tensor labels = golden[prefix + "labels"];
-  batch.labels = at::full_like(labels, data::kIgnoredLabel);
-  const std::int64_t last = labels.size(1) - 1;
-  batch.labels.narrow(1, 0, last).copy_(labels.narrow(1, 1, last));
-  batch.label_count = batch.labels.ne(data::kIgnoredLabel).sum().item<std::int64_t>();
-  return batch;
-}
 
 struct GoldenRun {
   std::string name;

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/dataset.h"
+#include "train/config/adapter_keys.h"
 #include "train/config/range_checks.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -101,26 +102,6 @@ void refuse(bool is_wrong, const char* key, const std::string& what, const std::
   if (is_wrong) throw Error({.what = what, .where = key, .got = got});
 }
 
-void check_adapter(const TrainConfig& config) {
-  const std::string initial = config.init_lora_weights.is_string()
-                                  ? config.init_lora_weights.get<std::string>()
-                                  : config.init_lora_weights.dump();
-  if (initial != "true" && initial != "gaussian" && initial != "pissa") {
-    throw Error({.what = "value not allowed",
-                 .where = "init_lora_weights",
-                 .got = initial,
-                 .wanted = "true, gaussian or pissa"});
-  }
-  refuse(initial == "pissa" && config.method != "lora" && config.trains_adapter(),
-         "init_lora_weights", "pissa needs method lora", config.method);
-  refuse(!config.trains_adapter() && !config.modules_to_save.empty(), "modules_to_save",
-         "a full training trains every module", join(config.modules_to_save));
-  refuse(!config.trains_adapter() && config.bias != "none", "bias",
-         "a full training trains every bias", config.bias);
-  refuse(!config.trains_adapter() && config.loraplus_lr_ratio, "loraplus_lr_ratio",
-         "LoRA+ needs adapters", "method full");
-}
-
 void check_optimization(const TrainConfig& config) {
   for (const auto& [key, rate] :
        {std::pair{"vision_lr", config.vision_lr}, std::pair{"connector_lr", config.connector_lr},
@@ -156,23 +137,10 @@ void check(const TrainConfig& config) {
   check_parts(config.target_parts, "target_parts");
   check_data(config);
   check_numbers(config);
-  check_adapter(config);
+  check_adapter_keys(config);
   check_optimization(config);
   config.evaluation.check(!config.eval_files.empty());
   if (config.trains_adapter()) config.lora();
-}
-
-// A list of names narrowed to parts of the model, as one regular expression that PEFT reads the
-// same way.
-std::string scoped_pattern(const std::vector<std::string>& names,
-                           const std::vector<std::string>& parts) {
-  std::vector<std::string> escaped;
-  for (const std::string& name : names) {
-    std::string text;
-    for (const char c : name) text += c == '.' ? std::string("\\.") : std::string(1, c);
-    escaped.push_back(text);
-  }
-  return concat("(?:.*\\.)?(?:", join(parts, "|"), ")(?:\\..*)?\\.(?:", join(escaped, "|"), ")");
 }
 
 }  // namespace
@@ -249,26 +217,6 @@ std::vector<Stage> TrainConfig::parse_stages() const {
   return parsed;
 }
 
-LoraConfig TrainConfig::lora() const {
-  OrderedJson json;
-  json["r"] = r;
-  json["lora_alpha"] = lora_alpha;
-  json["lora_dropout"] = lora_dropout;
-  json["use_rslora"] = use_rslora;
-  json["use_dora"] = method == "dora";
-  json["init_lora_weights"] = OrderedJson::parse(init_lora_weights.dump());
-  json["bias"] = bias;
-  json["modules_to_save"] = modules_to_save;
-  json["rank_pattern"] = OrderedJson::parse(rank_pattern.dump());
-  json["alpha_pattern"] = OrderedJson::parse(alpha_pattern.dump());
-  if (const auto* names = std::get_if<std::vector<std::string>>(&target_modules)) {
-    json["target_modules"] = scoped_pattern(*names, target_parts);
-  } else {
-    json["target_modules"] = std::get<std::string>(target_modules);
-  }
-  return LoraConfig::parse(json, "config");
-}
-
 OptimizerOptions TrainConfig::optimizer() const {
   return {.optim = optim,
           .beta1 = adam_beta1,
@@ -304,8 +252,12 @@ TrainConfig load_train_config(const std::filesystem::path& path,
                               const std::vector<std::string>& overrides) {
   TrainConfig config;
   const Fields fields = config.fields();
-  read_fields(load_json(path), fields, UnknownKeys::kRefuse, path.string());
+  read_fields(load_ordered_json(path), fields, UnknownKeys::kRefuse, path.string());
   for (const std::string& assignment : overrides) set_field(fields, assignment, "--set");
+  if (std::holds_alternative<std::vector<std::string>>(config.target_modules) &&
+      config.target_parts.empty()) {
+    config.target_parts = {"text_model"};
+  }
   try {
     check(config);
   } catch (const Error& error) {

@@ -83,13 +83,18 @@ struct TrainConfig {
   double lora_dropout = 0;
   Names target_modules = std::vector<std::string>{"q_proj",    "k_proj",  "v_proj",   "o_proj",
                                                   "gate_proj", "up_proj", "down_proj"};
-  std::vector<std::string> target_parts = {"text_model"};
+  std::vector<std::string> target_parts;  // of a list; none: text_model
+  Names exclude_modules = std::vector<std::string>{};
+  Json layers_to_transform;  // a list of integers, or one
+  Names layers_pattern = std::vector<std::string>{};
   bool use_rslora = false;
   Json init_lora_weights = true;
-  Json rank_pattern;
-  Json alpha_pattern;
+  OrderedJson rank_pattern;  // the first pattern that matches counts
+  OrderedJson alpha_pattern;
   std::string bias = "none";
   std::vector<std::string> modules_to_save;
+  OrderedJson trainable_token_indices;  // a list of integers, or {layer: list}
+  bool ensure_weight_tying = false;
 
   // Optimization
   double num_train_epochs = 3;

@@ -70,7 +70,10 @@ void AdamW8bit::update(Moments& moments, double learning_rate) {
   const double first_correction = 1 - std::pow(options_.beta1, steps);
   const double second_correction = std::sqrt(1 - std::pow(options_.beta2, steps));
   const double decay = has_weight_decay(name) ? options_.weight_decay : 0;
-  const at::Tensor values = parameter.view({-1}), grads = parameter.grad().reshape({-1});
+  // In the order of memory: a branch that is tied to another's lies there transposed.
+  const bool is_turned = !parameter.is_contiguous();
+  const at::Tensor values = (is_turned ? parameter.t() : parameter).view({-1});
+  const at::Tensor grads = (is_turned ? parameter.grad().t() : parameter.grad()).reshape({-1});
   const std::int64_t piece = parameter.is_cpu() ? kPieceValues : values.numel();
   for (std::int64_t begin = 0; begin < values.numel(); begin += piece) {
     const std::int64_t count = std::min(piece, values.numel() - begin);

@@ -12,6 +12,9 @@
 namespace vlm::train {
 namespace {
 
+// loraplus_lr_embedding's default
+constexpr double kLoraPlusEmbeddingRate = 1e-6;
+
 struct PartRate {
   const char* key;
   std::optional<double> rate;
@@ -34,6 +37,11 @@ double rate_factor(const std::string& name, const at::Tensor& value, const Train
       factor = *one.rate / config.learning_rate;
       one.is_used = true;
     }
+  }
+  const bool is_embedding =
+      name.ends_with(".lora_embedding_A") || name.ends_with(".lora_embedding_B");
+  if (config.loraplus_lr_ratio && is_embedding && config.learning_rate > 0) {
+    return kLoraPlusEmbeddingRate / config.learning_rate;
   }
   const bool is_faster = name.ends_with(".lora_B.weight") || value.dim() == 1;
   return config.loraplus_lr_ratio && is_faster ? factor * *config.loraplus_lr_ratio : factor;
@@ -64,14 +72,14 @@ TrainedParameters choose_parameters(VisionLanguageModel& model, const TrainConfi
   TrainedParameters chosen;
   std::vector<PartRate> rates = part_rates(config);
   std::int64_t count = 0, total = count_quantized(model.module());
-  const auto tied = model.tied_weights();
+  std::set<const void*> seen;  // a tensor of two names has its turn under the first
   for (const auto& item : model.module().named_parameters()) {
     const std::string& name = item.key();
     bool is_trained = config.method == "full" || owned.count(name) > 0;
     for (const std::string& part : config.freeze) {
       is_trained = is_trained && !is_in_part(name, part);
     }
-    if (tied.count(name)) continue;  // the shared parameter has its turn under its own name
+    if (!seen.insert(item.value().unsafeGetTensorImpl()).second) continue;
     item.value().set_requires_grad(is_trained);
     total += item.value().numel();
     if (!is_trained) continue;

@@ -5,8 +5,8 @@
 //
 // full: every weight. lora, qlora and dora: what the adapter owns (vlm/nn/lora/lora.h). `freeze`
 // takes parts out of either. A factor comes from the part's own rate (vision_lr, …) and from
-// loraplus_lr_ratio, which is for B and for vectors, as peft 0.21's create_loraplus_optimizer has
-// it.
+// loraplus_lr_ratio, which is for B and for vectors (adapters on embeddings get 1e-6), as peft
+// 0.21's create_loraplus_optimizer has it.
 #pragma once
 
 #include <vector>

@@ -43,6 +43,9 @@ std::string type_name(Names*) {
 std::string type_name(Json*) {
   return "JSON";
 }
+std::string type_name(OrderedJson*) {
+  return "JSON";
+}
 std::string type_name(Fields*) {
   return "object";
 }
@@ -51,20 +54,22 @@ std::string type_name(std::optional<T>*) {
   return type_name(static_cast<T*>(nullptr)) + " or null";
 }
 
-// Each from_json returns false when the value has the wrong type.
-bool from_json(const Json& value, bool& out) {
+// Each from_json returns false when the value has the wrong type. `J` is Json or OrderedJson.
+template <typename J>
+bool from_json(const J& value, bool& out) {
   if (!value.is_boolean()) return false;
-  out = value.get<bool>();
+  out = value.template get<bool>();
   return true;
 }
 
-bool from_json(const Json& value, std::int64_t& out) {
-  if (value.is_number_unsigned() &&
-      value.get<std::uint64_t>() > std::uint64_t(std::numeric_limits<std::int64_t>::max())) {
+template <typename J>
+bool from_json(const J& value, std::int64_t& out) {
+  if (value.is_number_unsigned() && value.template get<std::uint64_t>() >
+                                        std::uint64_t(std::numeric_limits<std::int64_t>::max())) {
     return false;
   }
   if (value.is_number_float()) {  // 1e3 and 8.0 are integers to people
-    const double number = value.get<double>();
+    const double number = value.template get<double>();
     if (!(std::abs(number) < 9e15) || number != static_cast<double>(std::int64_t(number))) {
       return false;
     }
@@ -72,24 +77,26 @@ bool from_json(const Json& value, std::int64_t& out) {
     return true;
   }
   if (!value.is_number_integer()) return false;
-  out = value.get<std::int64_t>();
+  out = value.template get<std::int64_t>();
   return true;
 }
 
-bool from_json(const Json& value, double& out) {
+template <typename J>
+bool from_json(const J& value, double& out) {
   if (!value.is_number()) return false;
-  out = value.get<double>();
+  out = value.template get<double>();
   return true;
 }
 
-bool from_json(const Json& value, std::string& out) {
+template <typename J>
+bool from_json(const J& value, std::string& out) {
   if (!value.is_string()) return false;
-  out = value.get<std::string>();
+  out = value.template get<std::string>();
   return true;
 }
 
-template <typename T>
-bool from_json(const Json& value, std::vector<T>& out) {
+template <typename J, typename T>
+bool from_json(const J& value, std::vector<T>& out) {
   if (!value.is_array()) return false;
   std::vector<T> items(value.size());
   for (std::size_t i = 0; i < value.size(); ++i) {
@@ -99,9 +106,10 @@ bool from_json(const Json& value, std::vector<T>& out) {
   return true;
 }
 
-bool from_json(const Json& value, Names& out) {
+template <typename J>
+bool from_json(const J& value, Names& out) {
   if (value.is_string()) {
-    out = value.get<std::string>();
+    out = value.template get<std::string>();
     return true;
   }
   std::vector<std::string> names;
@@ -110,13 +118,20 @@ bool from_json(const Json& value, Names& out) {
   return true;
 }
 
-bool from_json(const Json& value, Json& out) {
+template <typename J>
+bool from_json(const J& value, Json& out) {
   out = value;
   return true;
 }
 
-template <typename T>
-bool from_json(const Json& value, std::optional<T>& out) {
+template <typename J>
+bool from_json(const J& value, OrderedJson& out) {
+  out = value;
+  return true;
+}
+
+template <typename J, typename T>
+bool from_json(const J& value, std::optional<T>& out) {
   if (value.is_null()) {
     out.reset();
     return true;
@@ -157,9 +172,10 @@ Error unknown_key(const std::string& key, const Fields& fields, const std::strin
                                 : concat("known keys: ", join(names))});
 }
 
-void check_choice(const Field& field, const Json& value, const std::string& where) {
+template <typename J>
+void check_choice(const Field& field, const J& value, const std::string& where) {
   if (field.choices.empty() || value.is_null()) return;
-  const std::string text = value.is_string() ? value.get<std::string>() : value.dump();
+  const std::string text = value.is_string() ? value.template get<std::string>() : value.dump();
   if (std::find(field.choices.begin(), field.choices.end(), text) != field.choices.end()) return;
   throw Error({.what = "unknown value",
                .where = path_of(where, field.name),
@@ -167,11 +183,15 @@ void check_choice(const Field& field, const Json& value, const std::string& wher
                .wanted = join(field.choices)});
 }
 
-void read_field(const Json& value, const Field& field, UnknownKeys unknown,
-                const std::string& where) {
+template <typename J>
+void read_members(const J& object, const Fields& fields, UnknownKeys unknown,
+                  const std::string& where);
+
+template <typename J>
+void read_field(const J& value, const Field& field, UnknownKeys unknown, const std::string& where) {
   if (auto* nested = std::get_if<Fields*>(&field.target)) {
     if (value.is_null()) return;
-    return read_fields(value, **nested, unknown, path_of(where, field.name));
+    return read_members(value, **nested, unknown, path_of(where, field.name));
   }
   check_choice(field, value, where);
   const bool read = std::visit(
@@ -186,7 +206,7 @@ void read_field(const Json& value, const Field& field, UnknownKeys unknown,
   if (read || (value.is_null() && unknown == UnknownKeys::kIgnore)) return;
   throw Error({.what = "wrong type",
                .where = path_of(where, field.name),
-               .got = describe(value),
+               .got = describe(Json(value)),
                .wanted = std::visit([](auto* target) { return type_name(target); }, field.target)});
 }
 
@@ -197,15 +217,31 @@ const Field& find_field(const Fields& fields, const std::string& name, const std
   throw unknown_key(name, fields, where);
 }
 
+template <typename J>
+void read_members(const J& object, const Fields& fields, UnknownKeys unknown,
+                  const std::string& where) {
+  if (!object.is_object()) {
+    throw Error(
+        {.what = "wrong type", .where = where, .got = describe(Json(object)), .wanted = "object"});
+  }
+  if (unknown == UnknownKeys::kRefuse) {
+    for (const auto& [key, value] : object.items()) find_field(fields, key, where);
+  }
+  for (const Field& field : fields) {
+    const auto found = object.find(field.name);
+    if (found != object.end()) read_field(*found, field, unknown, where);
+  }
+}
+
 // The value of an assignment: JSON, or bare text where it is none or the field holds text.
-Json parse_value(const std::string& text, const Field& field, const std::string& where) {
+OrderedJson parse_value(const std::string& text, const Field& field, const std::string& where) {
   const bool is_text = std::holds_alternative<std::string*>(field.target) ||
                        std::holds_alternative<std::optional<std::string>*>(field.target);
   if (Json::accept(text)) {
-    Json parsed = parse_json(text, where);
+    OrderedJson parsed = parse_ordered_json(text, where);
     if (!is_text || parsed.is_string() || parsed.is_null()) return parsed;
   }
-  Json bare = text;
+  OrderedJson bare = text;
   try {
     bare.dump();  // as the effective config will be
   } catch (const Json::exception&) {
@@ -233,17 +269,12 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
 
 void read_fields(const Json& object, const Fields& fields, UnknownKeys unknown,
                  const std::string& where) {
-  if (!object.is_object()) {
-    throw Error(
-        {.what = "wrong type", .where = where, .got = describe(object), .wanted = "object"});
-  }
-  if (unknown == UnknownKeys::kRefuse) {
-    for (const auto& [key, value] : object.items()) find_field(fields, key, where);
-  }
-  for (const Field& field : fields) {
-    const auto found = object.find(field.name);
-    if (found != object.end()) read_field(*found, field, unknown, where);
-  }
+  read_members(object, fields, unknown, where);
+}
+
+void read_fields(const OrderedJson& object, const Fields& fields, UnknownKeys unknown,
+                 const std::string& where) {
+  read_members(object, fields, unknown, where);
 }
 
 OrderedJson write_fields(const Fields& fields) {

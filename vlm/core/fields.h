@@ -26,12 +26,13 @@ using Fields = std::vector<Field>;
 // A list of names, or one regular expression (PEFT's target_modules).
 using Names = std::variant<std::string, std::vector<std::string>>;
 
-// Where a field's value lives. A std::optional that is empty stands for null.
+// Where a field's value lives. A std::optional that is empty stands for null. OrderedJson keeps the
+// order of keys, where the object that is read has it.
 using FieldTarget =
     std::variant<bool*, std::int64_t*, double*, std::string*, std::optional<bool>*,
                  std::optional<std::int64_t>*, std::optional<double>*, std::optional<std::string>*,
                  std::vector<std::string>*, std::vector<std::int64_t>*, std::vector<double>*,
-                 Names*, Json*, Fields*>;
+                 Names*, Json*, OrderedJson*, Fields*>;
 
 struct Field {
   std::string name;
@@ -46,6 +47,8 @@ enum class UnknownKeys { kRefuse, kIgnore };
 // optional fields, and by every field when unknown keys are ignored (Hugging Face's files write
 // null for "default"). Throws Error naming `where`, the key, the type found and the type wanted.
 void read_fields(const Json& object, const Fields& fields, UnknownKeys unknown,
+                 const std::string& where);
+void read_fields(const OrderedJson& object, const Fields& fields, UnknownKeys unknown,
                  const std::string& where);
 
 // All fields in their order, nested ones as objects.

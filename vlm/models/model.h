@@ -81,10 +81,11 @@ class VisionLanguageModel {
   // them, and the settings that are no weights, as text. For the keys of caches.
   virtual NamedTensors picture_weights() const = 0;
   virtual std::string picture_settings() const = 0;
-  // Parameter → the parameter whose storage it shares by the config.
+  // Parameter → the parameter that it is one with: by the config until tie_weights is called, then
+  // as it is.
   virtual std::map<std::string, std::string> tied_weights() const = 0;
   // Makes tied parameters one. Called once they are filled; weights that differ stay apart, with a
-  // warning.
+  // warning. Adapters may part them later.
   virtual void tie_weights() = 0;
   // Standard deviation of random initial weights, by the config.
   virtual double initializer_range() const = 0;

@@ -74,8 +74,22 @@ at::ScalarType choose_compute_dtype(const Json& config, const LoadOptions& optio
   return is_bfloat16 ? at::kBFloat16 : at::kFloat;
 }
 
-void write_config(const fs::path& source, const fs::path& folder, at::ScalarType dtype) {
+// Says at every level of a config that head and embeddings are two weights.
+void part_weights(OrderedJson& config) {
+  if (!config.is_object()) return;
+  for (auto& [key, value] : config.items()) {
+    if (key == "tie_word_embeddings") value = false;
+    part_weights(value);
+  }
+}
+
+void write_config(const fs::path& source, const fs::path& folder, at::ScalarType dtype,
+                  bool is_tied) {
   OrderedJson config = load_ordered_json(source / "config.json");
+  if (!is_tied) {
+    part_weights(config);
+    config["tie_word_embeddings"] = false;
+  }
   const std::string name = dtype == at::kFloat  ? "float32"
                            : dtype == at::kHalf ? "float16"
                                                 : "bfloat16";
@@ -96,13 +110,27 @@ std::set<std::string> find_matrices(const VisionLanguageModel& model) {
   return names;
 }
 
+// Whether a parameter is to stay as it is: one of a module that is trained, or tied to one.
+bool is_trained(const VisionLanguageModel& model, const LoadOptions& options,
+                const std::string& parameter) {
+  if (!options.is_trained) return false;
+  const auto asks = [&](const std::string& name) {
+    return options.is_trained(name.substr(0, name.rfind('.')));
+  };
+  if (asks(parameter)) return true;
+  for (const auto& [name, source] : model.tied_weights()) {
+    if (parameter == name && asks(source)) return true;
+    if (parameter == source && asks(name)) return true;
+  }
+  return false;
+}
+
 // Makes the rules store matrices in bfloat16 beside everything else in float32.
 void mix_while_loading(const VisionLanguageModel& model, const LoadOptions& options,
                        at::ScalarType compute, LoadRules& rules) {
   std::set<std::string> matrices = find_matrices(model);
-  std::erase_if(matrices, [&](const std::string& name) {
-    return options.is_trained && options.is_trained(name.substr(0, name.rfind('.')));
-  });
+  std::erase_if(matrices,
+                [&](const std::string& name) { return is_trained(model, options, name); });
   rules.dtype = at::kFloat;
   (compute == at::kBFloat16 ? rules.narrowed : rules.kept_bfloat16) = std::move(matrices);
 }
@@ -132,7 +160,7 @@ void store_nf4_while_loading(const VisionLanguageModel& model, const LoadOptions
                              LoadRules& rules) {
   auto quantized = find_quantized(model);
   for (const std::string& name : find_matrices(model)) {
-    if (options.is_trained && options.is_trained(name.substr(0, name.rfind('.')))) {
+    if (is_trained(model, options, name)) {
       quantized.erase(name);
     } else if (!quantized.count(name) && !name.ends_with("position_embedding.weight")) {
       // A position embedding is added to, not looked up alone, and is small.
@@ -247,7 +275,7 @@ void save_model(const VisionLanguageModel& model, const fs::path& source, const 
       save_text(folder / entry.path().filename(), load_text(entry.path()));
     }
   }
-  write_config(source, folder, model.dtype());
+  write_config(source, folder, model.dtype(), !model.tied_weights().empty());
 }
 
 }  // namespace vlm

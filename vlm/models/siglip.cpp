@@ -57,8 +57,10 @@ class SiglipEmbeddings : public torch::nn::Module {
   }
 
   at::Tensor forward(const at::Tensor& pixel_values, const at::Tensor& patch_mask) {
-    return patch_embedding_->forward(pixel_values) +
-           position_embedding_->forward(make_position_ids(patch_mask, grid_side_));
+    const at::Tensor patches = patch_embedding_->forward(pixel_values);
+    const at::Tensor positions =
+        position_embedding_->forward(make_position_ids(patch_mask, grid_side_));
+    return patches + positions.to(patches.scalar_type());
   }
 
  private:

@@ -143,11 +143,17 @@ KvCacheShape SmolVlm::cache_shape() const {
       .layers = text.num_hidden_layers, .kv_heads = text.kv_heads(), .head_dim = text.head_size()};
 }
 
+bool SmolVlm::is_tied() const {
+  return config_.tie_word_embeddings &&
+         (!is_filled_ || lm_head_->weight.is_same(model_->text_model->embed_tokens()->weight));
+}
+
 NamedTensors SmolVlm::weights() const {
   NamedTensors weights;
+  const bool has_own_head = !is_tied();
   for (const auto& item : named_parameters()) {
-    const bool is_tied = config_.tie_word_embeddings && item.key() == "lm_head.weight";
-    if (!is_tied && !is_lora_parameter(item.key())) weights.emplace_back(item.key(), item.value());
+    const bool is_own = has_own_head || item.key() != "lm_head.weight";
+    if (is_own && !is_lora_parameter(item.key())) weights.emplace_back(item.key(), item.value());
   }
   return weights;
 }
@@ -170,11 +176,12 @@ std::string SmolVlm::picture_settings() const {
 }
 
 std::map<std::string, std::string> SmolVlm::tied_weights() const {
-  if (!config_.tie_word_embeddings) return {};
+  if (!is_tied()) return {};
   return {{"lm_head.weight", "model.text_model.embed_tokens.weight"}};
 }
 
 void SmolVlm::tie_weights() {
+  is_filled_ = true;
   if (!config_.tie_word_embeddings) return;
   const at::Tensor& embedding = model_->text_model->embed_tokens()->weight;
   if (lm_head_->weight.is_same(embedding)) return;

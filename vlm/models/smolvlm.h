@@ -72,7 +72,11 @@ class SmolVlm : public VisionLanguageModel, public torch::nn::Module {
   const SmolVlmConfig& config() const { return config_; }
 
  private:
+  // Whether head and embeddings are one weight, or will be when they are filled.
+  bool is_tied() const;
+
   SmolVlmConfig config_;
+  bool is_filled_ = false;  // tie_weights was called
   std::shared_ptr<SmolVlmModelBody> model_;
   std::shared_ptr<Linear> lm_head_;
 };

@@ -13,7 +13,9 @@
 #include "vlm/nn/cpu/int8/int8_linear.h"
 #include "vlm/nn/cpu/onednn_linear.h"
 #include "vlm/nn/frozen_linear.h"
+#include "vlm/nn/lora/embedding_branch.h"
 #include "vlm/nn/lora/lora.h"
+#include "vlm/nn/lora/token_rows.h"
 #include "vlm/nn/quantize.h"
 #include "vlm/nn/rms_norm.h"
 
@@ -22,6 +24,7 @@ namespace {
 
 constexpr const char* kMagnitude = "lora_magnitude_vector";
 constexpr const char* kQuantized = "quantized";
+constexpr const char* kTokens = "token_adapter";
 
 }  // namespace
 
@@ -32,7 +35,8 @@ Linear::Linear(std::int64_t in_features, std::int64_t out_features, bool has_bia
 }
 
 at::Tensor Linear::forward(const at::Tensor& x) const {
-  return lora_ ? lora_->forward(*this, x) : multiply(x, bias);
+  const at::Tensor y = lora_ ? lora_->forward(*this, x) : multiply(x, bias);
+  return tokens_ ? tokens_->replace_columns(y, x) : y;
 }
 
 at::Tensor Linear::multiply(const at::Tensor& x, const at::Tensor& added) const {
@@ -56,7 +60,7 @@ at::Tensor Linear::multiply(const at::Tensor& x, const at::Tensor& added) const 
 }
 
 bool Linear::is_plain_bfloat16(at::ScalarType dtype) const {
-  return !lora_ && weight.defined() && weight.scalar_type() == at::kBFloat16 &&
+  return !lora_ && !tokens_ && weight.defined() && weight.scalar_type() == at::kBFloat16 &&
          product_dtype == dtype;
 }
 
@@ -72,6 +76,12 @@ void Linear::set_lora(std::shared_ptr<LoraBranch> branch) {
     register_module("lora_B", lora_->b());
     if (lora_->magnitude.defined()) register_parameter(kMagnitude, lora_->magnitude);
   }
+}
+
+void Linear::set_tokens(std::shared_ptr<TokenRows> tokens) {
+  if (tokens_) unregister_module(kTokens);
+  tokens_ = std::move(tokens);
+  if (tokens_) register_module(kTokens, tokens_);
 }
 
 void Linear::check_shape(const at::Tensor& value) const {
@@ -111,11 +121,15 @@ void Linear::store_int8(const at::Tensor& value) {
 }
 
 void Linear::set_weight(const at::Tensor& value) {
-  if (weight.defined()) return weight.set_data(value);
-  nf4_ = nullptr;
-  int8_ = nullptr;
-  unregister_module(kQuantized);
-  weight = register_parameter("weight", value, /*requires_grad=*/false);
+  if (!weight.defined()) {
+    nf4_ = nullptr;
+    int8_ = nullptr;
+    unregister_module(kQuantized);
+    weight = register_parameter("weight", value, /*requires_grad=*/false);
+    return;
+  }
+  const bool requires_grad = weight.requires_grad();
+  share_weight(value.detach().set_requires_grad(requires_grad));
 }
 
 at::Tensor Linear::dense_weight() const {
@@ -161,7 +175,32 @@ Embedding::Embedding(std::int64_t rows, std::int64_t features) {
 }
 
 at::Tensor Embedding::forward(const at::Tensor& ids) const {
-  return at::embedding(weight, ids);
+  const at::Tensor rows = lora_ ? lora_->forward(*this, ids) : at::embedding(weight, ids);
+  return tokens_ ? tokens_->replace_rows(rows.to(at::kFloat), ids) : rows;
+}
+
+void Embedding::set_lora(std::shared_ptr<EmbeddingBranch> branch) {
+  if (lora_) {
+    for (const char* name : {"lora_embedding_A", "lora_embedding_B", kMagnitude}) {
+      if (parameters_.contains(name)) parameters_.erase(name);
+    }
+  }
+  lora_ = std::move(branch);
+  if (!lora_) return;
+  register_parameter("lora_embedding_A", lora_->a);
+  register_parameter("lora_embedding_B", lora_->b);
+  if (lora_->magnitude.defined()) register_parameter(kMagnitude, lora_->magnitude);
+}
+
+void Embedding::set_tokens(std::shared_ptr<TokenRows> tokens) {
+  if (tokens_) unregister_module(kTokens);
+  tokens_ = std::move(tokens);
+  if (tokens_) register_module(kTokens, tokens_);
+}
+
+void Embedding::set_weight(const at::Tensor& value) {
+  weight = value.detach().set_requires_grad(weight.requires_grad());
+  parameters_["weight"] = weight;
 }
 
 LayerNorm::LayerNorm(std::int64_t features, double eps) : eps_(eps) {

@@ -17,7 +17,9 @@
 
 namespace vlm {
 
+class EmbeddingBranch;
 class LoraBranch;
+class TokenRows;
 struct Int8Weight;
 struct Nf4Weight;
 
@@ -38,12 +40,14 @@ class Linear : public torch::nn::Module {
   // Attaches (or with null removes) the branch whose parameters appear as lora_A.weight,
   // lora_B.weight and lora_magnitude_vector.
   void set_lora(std::shared_ptr<LoraBranch> branch);
+  // The same of rows that are trained by themselves, as the child "token_adapter".
+  void set_tokens(std::shared_ptr<TokenRows> tokens);
   // Stores `value` [out_features, in_features] in NF4 on its device, or in 8 bits on the CPU. The
   // weight is then undefined and no parameter; the stored tensors are buffers of the child
   // "quantized".
   void store_nf4(const at::Tensor& value);
   void store_int8(const at::Tensor& value);
-  // Makes `value` the weight, a parameter again if it was none.
+  // Makes `value` the weight, a parameter of its own: what shared the old one keeps that.
   void set_weight(const at::Tensor& value);
   // The weight as numbers of its own dtype, float32 if it is quantized.
   at::Tensor dense_weight() const;
@@ -53,9 +57,10 @@ class Linear : public torch::nn::Module {
   // Whether it is only a bfloat16 weight that float32 inputs are multiplied with in `dtype`.
   bool is_plain_bfloat16(at::ScalarType dtype) const;
   // Whether it is only a weight in 8 bits.
-  bool is_plain_int8() const { return !lora_ && int8_; }
+  bool is_plain_int8() const { return !lora_ && !tokens_ && int8_; }
 
   LoraBranch* lora() const { return lora_.get(); }
+  const std::shared_ptr<TokenRows>& tokens() const { return tokens_; }
   const Nf4Weight* nf4() const { return nf4_.get(); }
   const Int8Weight* int8() const { return int8_.get(); }
 
@@ -74,6 +79,7 @@ class Linear : public torch::nn::Module {
 
   std::int64_t in_features_, out_features_;
   std::shared_ptr<LoraBranch> lora_;
+  std::shared_ptr<TokenRows> tokens_;
   std::shared_ptr<const Nf4Weight> nf4_;
   std::shared_ptr<const Int8Weight> int8_;
 };
@@ -81,13 +87,26 @@ class Linear : public torch::nn::Module {
 // What each of the layers makes of x, in fewer steps than one by one where they allow it.
 std::vector<at::Tensor> forward_each(const at::Tensor& x, const std::vector<const Linear*>& layers);
 
-// Rows of the weight, in its dtype.
+// Rows of the weight, in its dtype; with an adapter (embedding_branch.h) in float32.
 class Embedding : public torch::nn::Module {
  public:
   Embedding(std::int64_t rows, std::int64_t features);
   at::Tensor forward(const at::Tensor& ids) const;  // [...] int64 → [..., features]
 
+  // As Linear's. The branch's parameters appear as lora_embedding_A, lora_embedding_B and
+  // lora_magnitude_vector.
+  void set_lora(std::shared_ptr<EmbeddingBranch> branch);
+  void set_tokens(std::shared_ptr<TokenRows> tokens);
+  void set_weight(const at::Tensor& value);
+
+  EmbeddingBranch* lora() const { return lora_.get(); }
+  const std::shared_ptr<TokenRows>& tokens() const { return tokens_; }
+
   at::Tensor weight;  // [rows, features]
+
+ private:
+  std::shared_ptr<EmbeddingBranch> lora_;
+  std::shared_ptr<TokenRows> tokens_;
 };
 
 class LayerNorm : public torch::nn::Module {

@@ -5,7 +5,7 @@
 #include "tests/support/catch.h"
 #include "tests/support/scratch_folder.h"
 #include "vlm/core/json.h"
-#include "vlm/nn/lora/lora.h"
+#include "vlm/nn/lora/target_rules.h"
 
 namespace vlm::train {
 namespace {
@@ -161,14 +161,57 @@ TEST_CASE("the adapter's config is what the keys say") {
 TEST_CASE("a list of modules is looked up in the text model only, unless asked otherwise") {
   const std::string text = "model.text_model.layers.3.self_attn.q_proj";
   const std::string vision = "model.vision_model.encoder.layers.3.self_attn.q_proj";
-  CHECK(matches_module(load("").lora().target_modules, text));
-  CHECK_FALSE(matches_module(load("").lora().target_modules, vision));
+  const auto hits = [](const LoraConfig& lora, const std::string& name) {
+    return TargetRules(lora).hits({name, LayerKind::kLinear});
+  };
+  CHECK(hits(load("").lora(), text));
+  CHECK_FALSE(hits(load("").lora(), vision));
+  CHECK_FALSE(hits(load("").lora(), "lm_head"));
   const auto both = load(R"(, "target_parts": ["text_model", "vision_model"])").lora();
-  CHECK(matches_module(both.target_modules, vision));
-  CHECK_FALSE(matches_module(both.target_modules, "model.text_model.layers.3.self_attn.xq_proj"));
+  CHECK(hits(both, vision));
+  CHECK_FALSE(hits(both, "model.text_model.layers.3.self_attn.xq_proj"));
   const auto pattern = load(R"(, "target_modules": ".*vision.*q_proj")").lora();
-  CHECK(matches_module(pattern.target_modules, vision));
-  CHECK_FALSE(matches_module(pattern.target_modules, text));
+  CHECK(hits(pattern, vision));
+  CHECK_FALSE(hits(pattern, text));
+  CHECK(hits(load(R"(, "target_modules": ["q_proj", "lm_head"])").lora(), "lm_head"));
+  for (const LoraConfig& lora : {load(R"(, "exclude_modules": ["o.proj"])").lora(), both}) {
+    // What is written for PEFT selects the same.
+    const LoraConfig written = LoraConfig::parse(lora.to_json("base"), "adapter_config.json");
+    CHECK(written.target_parts.empty());
+    for (const std::string& name : {text, vision, std::string("lm_head"), text + "s",
+                                    std::string("model.text_model.layers.3.self_attn.o_proj"),
+                                    std::string("model.text_model.layers.3.mlp.o.proj")}) {
+      INFO(name);
+      CHECK(hits(written, name) == hits(lora, name));
+    }
+  }
+}
+
+TEST_CASE("keys of adapters that have no effect are refused") {
+  CHECK_THROWS_WITH(load(R"(, "target_modules": "all-linear", "target_parts": ["text_model"])"),
+                    Contains("target_parts: parts are for a list of target_modules: got text_model "
+                             "('all-linear' is looked up in the whole model)"));
+  CHECK_THROWS_WITH(load(R"(, "method": "full", "trainable_token_indices": [3])"),
+                    Contains("trainable_token_indices: a full training has no adapters: got [3]"));
+  CHECK_THROWS_WITH(load(R"(, "method": "full", "ensure_weight_tying": true)"),
+                    Contains("ensure_weight_tying: a full training has no adapters"));
+  CHECK_THROWS_WITH(load(R"(, "rank_pattern": {"q_proj": 0.5})"),
+                    Contains("config: rank_pattern: q_proj: not a rank: got 0.5"));
+  CHECK_THROWS_WITH(load(R"(, "target_modules": ".*", "layers_to_transform": [1])"),
+                    Contains("layers_to_transform: needs a list in target_modules"));
+}
+
+TEST_CASE("the order of patterns is that of the file, of --set and of what is written") {
+  const std::string keys = R"({"z_proj": 2, "a_proj": 3, ".*": 4})";
+  const PatternList wanted = {{"z_proj", 2}, {"a_proj", 3}, {".*", 4}};
+  const auto from_file = load(", \"rank_pattern\": " + keys + ", \"alpha_pattern\": " + keys);
+  CHECK(from_file.lora().rank_pattern == wanted);
+  CHECK(from_file.lora().alpha_pattern == wanted);
+  TrainConfig set = load("", {"rank_pattern=" + keys});
+  CHECK(set.lora().rank_pattern == wanted);
+  const OrderedJson written = OrderedJson::parse(write_fields(set.fields()).dump());
+  CHECK(written["rank_pattern"].dump() == OrderedJson::parse(keys).dump());
+  CHECK(set.lora().to_json("base")["rank_pattern"].dump() == OrderedJson::parse(keys).dump());
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // What an adapter owns, and its folder: adapter_config.json and adapter_model.safetensors.
 #include <ATen/ops/cat.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
 
 #include <cmath>
@@ -13,44 +14,43 @@
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/io/safetensors.h"
+#include "vlm/nn/lora/embedding_branch.h"
 #include "vlm/nn/lora/lora.h"
+#include "vlm/nn/lora/target_rules.h"
 
 namespace vlm {
 namespace {
 
 constexpr const char* kPrefix = "base_model.model.";
 
-std::map<std::string, const LoraBranch*> find_branches(const torch::nn::Module& model) {
-  std::map<std::string, const LoraBranch*> branches;
+struct Branches {
+  std::map<std::string, const LoraBranch*> linears;
+  std::map<std::string, const EmbeddingBranch*> embeddings;
+};
+
+Branches find_branches(const torch::nn::Module& model) {
+  Branches branches;
   for (const auto& item : model.named_modules("", /*include_self=*/false)) {
     const auto* linear = dynamic_cast<const Linear*>(item.value().get());
-    if (linear && linear->lora()) branches[item.key()] = linear->lora();
+    const auto* embedding = dynamic_cast<const Embedding*>(item.value().get());
+    if (linear && linear->lora()) branches.linears[item.key()] = linear->lora();
+    if (embedding && embedding->lora()) branches.embeddings[item.key()] = embedding->lora();
   }
   return branches;
 }
 
-// modules_to_save has to name modules, and no weights that serve under a second name: training one
-// of them would train both.
-void check_modules(const torch::nn::Module& model, const LoraConfig& config) {
-  for (const std::string& entry : config.modules_to_save) {
-    bool is_found = false;
-    for (const auto& item : model.named_modules("", /*include_self=*/false)) {
-      is_found = is_found || item.key().ends_with(entry);
-    }
-    if (is_found) continue;
-    throw Error(
-        {.what = "no module matches", .where = "modules_to_save", .got = concat("'", entry, "'")});
-  }
-  if (config.modules_to_save.empty()) return;
-  std::map<const void*, std::string> first;
+std::string module_of(const std::string& name) {
+  return name.substr(0, name.rfind('.'));
+}
+
+// Parameters of the modules to save: what one of them shares is saved under each name.
+std::set<const void*> find_saved(const torch::nn::Module& model, const LoraConfig& config) {
+  std::set<const void*> saved;
   for (const auto& item : model.named_parameters()) {
-    const auto [at, is_new] = first.emplace(item.value().unsafeGetTensorImpl(), item.key());
-    if (is_new) continue;
-    if (!config.saves_module(item.key()) && !config.saves_module(at->second)) continue;
-    throw Error({.what = "a module to save shares its weights with another",
-                 .where = "modules_to_save",
-                 .got = concat(at->second, " and ", item.key())});
+    if (config.saves_module(module_of(item.key())))
+      saved.insert(item.value().unsafeGetTensorImpl());
   }
+  return saved;
 }
 
 void check_shape(const TensorEntry& entry, const at::Tensor& wanted, const std::string& where) {
@@ -63,9 +63,11 @@ void check_shape(const TensorEntry& entry, const at::Tensor& wanted, const std::
 
 // "lm_head.base_layer.weight" → "lm_head.weight"; empty for a name without "base_layer".
 std::string without_base_layer(const std::string& name) {
-  const std::string mark = ".base_layer.";
-  const auto at = name.find(mark);
-  return at == std::string::npos ? "" : name.substr(0, at) + "." + name.substr(at + mark.size());
+  for (const std::string mark : {".token_adapter.base_layer.", ".base_layer."}) {
+    const auto at = name.find(mark);
+    if (at != std::string::npos) return name.substr(0, at) + "." + name.substr(at + mark.size());
+  }
+  return "";
 }
 
 void fill(const std::map<std::string, at::Tensor>& base, std::map<std::string, at::Tensor> wanted,
@@ -85,7 +87,7 @@ void fill(const std::map<std::string, at::Tensor>& base, std::map<std::string, a
     if (own == base.end()) {
       throw Error({.what = "adapter tensor has no place in the model", .where = where});
     }
-    // PEFT also stores the base weights of an adapted output head.
+    // PEFT also stores the base weights of adapted embeddings and output heads.
     check_shape(entry, own->second, where);
     own->second.set_data(file.tensor(stored).to(own->second.options()));
   }
@@ -106,28 +108,35 @@ LoraConfig to_plain(LoraConfig config) {
   return config;
 }
 
-at::Tensor to_plain(const AdapterTensor& tensor,
-                    const std::map<std::string, const LoraBranch*>& branches) {
-  const auto mark = tensor.name.rfind(".lora_");
-  const auto branch = branches.find(tensor.name.substr(0, mark));
-  if (mark == std::string::npos || branch == branches.end()) return tensor.value;
-  return tensor.name.ends_with("lora_A.weight")
-             ? at::cat({tensor.value, branch->second->initial_a}, 0)
-             : at::cat({tensor.value, -branch->second->initial_b}, 1);
+at::Tensor to_plain(const AdapterTensor& tensor, const Branches& branches) {
+  const bool is_a = tensor.name.ends_with("lora_A.weight");
+  if (is_a || tensor.name.ends_with("lora_B.weight")) {
+    const LoraBranch& branch = *branches.linears.at(module_of(module_of(tensor.name)));
+    return is_a ? at::cat({tensor.value, branch.initial_a}, 0)
+                : at::cat({tensor.value, -branch.initial_b}, 1);
+  }
+  // Embeddings began with nothing.
+  const bool is_embedding_a = tensor.name.ends_with("lora_embedding_A");
+  if (!is_embedding_a && !tensor.name.ends_with("lora_embedding_B")) return tensor.value;
+  return at::cat({tensor.value, at::zeros_like(tensor.value)}, is_embedding_a ? 0 : 1);
 }
 
 }  // namespace
 
 std::vector<AdapterTensor> adapter_tensors(const torch::nn::Module& model,
                                            const LoraConfig& config) {
-  check_modules(model, config);
-  const auto branches = find_branches(model);
+  check_modules_to_save(model, config);
+  const Branches branches = find_branches(model);
+  const std::set<const void*> saved = find_saved(model, config);
+  std::set<const void*> seen;  // rows of tokens may have two names, and are stored once
   std::vector<AdapterTensor> found;
   for (const auto& item : model.named_parameters()) {
     const std::string& name = item.key();
-    const std::string module = name.substr(0, name.rfind('.'));
-    const bool is_adapted = branches.count(module) > 0;
-    if (is_lora_parameter(name) || config.saves_module(module)) {
+    const void* tensor = item.value().unsafeGetTensorImpl();
+    const std::string module = module_of(name);
+    const bool is_adapted =
+        branches.linears.contains(module) || branches.embeddings.contains(module);
+    if (saved.contains(tensor) || (is_lora_parameter(name) && seen.insert(tensor).second)) {
       found.push_back({kPrefix + name, name, item.value()});
     } else if (name.ends_with(".bias") &&
                (config.bias == "all" || (config.bias == "lora_only" && is_adapted))) {

@@ -1,16 +1,20 @@
 // LoRA adapters as PEFT has them: which modules they hit, their arithmetic, their files.
 //
-//   LoraConfig + model ─► attach_lora ─► branches on the chosen Linears (the base is frozen by the
-//   trainer) adapter folder (adapter_config.json, adapter_model.safetensors) ⇄ load_adapter /
-//   save_adapter
+//   LoraConfig + model ─► attach_lora ─► branches on the chosen Linears and Embeddings (the base is
+//   frozen by the trainer)
+//   adapter folder (adapter_config.json, adapter_model.safetensors) ⇄ load_adapter / save_adapter
 //
 //   y = W x + b + s · B(A(dropout(x))),  s = alpha / r, or alpha / √r with use_rslora
 //   DoRA: y = b + m/n · (W x + s · B A x),  n = the rows' norms of W + s · B A, taken as constants
 //
-// Beside the branches an adapter may own biases (`bias`) and whole modules (`modules_to_save`);
-// they are the model's own parameters, trained in place. Reference: peft 0.21.2. What PEFT can do
-// and this can't (adapters on embeddings, other tuners) is refused with an Error that names it,
-// never ignored.
+// Beside the branches an adapter may own biases (`bias`), whole modules (`modules_to_save`; the
+// model's own parameters, trained in place) and rows of the embeddings (`trainable_token_indices`).
+//
+// Where embeddings and output head are one weight (a tied model), an adapter of one leaves the
+// other as it is: a branch adds nothing to the shared weight, a module to save gets a weight of its
+// own, and merging parts what has become different. ensure_weight_tying keeps them one.
+// Reference: peft 0.21.2. What PEFT can do and this can't (other tuners) is refused with an Error
+// that names it, never ignored.
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -52,6 +56,10 @@ class LoraBranch {
   // kept after the first call: the base is frozen.
   at::Tensor row_norms(const Linear& base) const;
 
+  // Makes A and B the transposed B and A of an embedding's branch, in the same memory; as in PEFT
+  // they are parameters of their own all the same, with gradients of their own.
+  void share(const EmbeddingBranch& embedding);
+
   const std::shared_ptr<Linear>& a() const { return a_; }  // weight [r, in_features]
   const std::shared_ptr<Linear>& b() const { return b_; }  // weight [out_features, r]
   double scaling() const { return scaling_; }
@@ -69,15 +77,11 @@ class LoraBranch {
   mutable at::Tensor base_squares_;  // [out_features], sums of squares of the base's rows
 };
 
-// PEFT's rule: a list entry hits a module whose name equals it or ends with "." + entry; a string
-// is a regular expression for the whole name; "all-linear" is every Linear but lm_head.
-bool matches_module(const Names& names, const std::string& module_name);
-
-// Adds a branch to every Linear that the config hits, and draws its values in the order of the
-// module tree: B = 0 and A uniform in ±1/√in (init_lora_weights true) or normal with deviation 1/r
-// (gaussian); or the largest singular directions of W, which lose their part in W (pissa). DoRA's
-// magnitudes begin as the rows' norms, so that the model computes what it did. Returns the names
-// hit; throws Error when there is none.
+// Adds a branch to every layer that the config hits (target_rules.h), and draws its values in the
+// order of the module tree: B = 0 and A uniform in ±1/√in (init_lora_weights true) or normal with
+// deviation 1/r (gaussian); or the largest singular directions of W, which lose their part in W
+// (pissa). On embeddings A = 0 and B is normal. DoRA's magnitudes begin as the rows' norms, so that
+// the model computes what it did. Returns the names hit; throws Error for a key that has no effect.
 std::vector<std::string> attach_lora(torch::nn::Module& model, const LoraConfig& config,
                                      at::Generator generator);
 
@@ -92,8 +96,8 @@ struct AdapterTensor {
   at::Tensor value;
 };
 
-// All of them, in the order of the module tree. Throws Error when modules_to_save names nothing, or
-// a module that shares its weights with another.
+// All of them, in the order of the module tree; weights that are one under each of their names.
+// Throws Error when modules_to_save names nothing.
 std::vector<AdapterTensor> adapter_tensors(const torch::nn::Module& model,
                                            const LoraConfig& config);
 
@@ -109,10 +113,11 @@ LoraConfig load_adapter(torch::nn::Module& model, const std::filesystem::path& f
 void save_adapter(const torch::nn::Module& model, const LoraConfig& config,
                   const std::filesystem::path& folder, const std::string& base_model);
 
-// W ← W + scaling · B A (DoRA: with its magnitudes) for every branch, which is then removed.
+// W ← W + scaling · B A (DoRA: with its magnitudes) for every branch, which is then removed; so for
+// rows. Weights that were one stay one if they are still equal.
 void merge_lora(torch::nn::Module& model);
 
-// True when any Linear has a branch.
+// True when any layer has a branch or trained rows.
 bool has_lora(const torch::nn::Module& model);
 
 // True for the names of the branches' parameters ("….lora_A.weight").

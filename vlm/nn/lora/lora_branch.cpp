@@ -3,6 +3,7 @@
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
 
+#include "vlm/nn/lora/embedding_branch.h"
 #include "vlm/nn/lora/lora.h"
 
 namespace vlm {
@@ -46,6 +47,11 @@ at::Tensor LoraBranch::forward_dora(const Linear& base, const at::Tensor& x,
   const at::Tensor y = base.multiply(x, {});
   const at::Tensor scaled = (y + added) * factor;
   return (base.bias.defined() ? scaled + base.bias : scaled).to(y.scalar_type());
+}
+
+void LoraBranch::share(const EmbeddingBranch& embedding) {
+  a_->share_weight(embedding.b.detach().t());
+  b_->share_weight(embedding.a.detach().t());
 }
 
 at::Tensor LoraBranch::delta() const {

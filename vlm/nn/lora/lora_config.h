@@ -19,20 +19,35 @@ namespace vlm {
 // Patterns in the order of the file: the first that matches a module's name wins.
 using PatternList = std::vector<std::pair<std::string, double>>;
 
+// Rows of an embedding, or of the output head, that are trained and stored by themselves.
+struct TrainedTokens {
+  std::string layer;              // a module by the end of its name
+  std::vector<std::int64_t> ids;  // distinct, not negative
+};
+
 // The part of PEFT's LoraConfig that has an effect here, under PEFT's names.
 struct LoraConfig {
   std::int64_t r = 8;
   double lora_alpha = 8;
   double lora_dropout = 0;
   Names target_modules = std::vector<std::string>{};
-  std::optional<Names> exclude_modules;
+  std::optional<Names> exclude_modules = {};
+  std::vector<std::int64_t> layers_to_transform = {};  // empty: all
+  std::vector<std::string> layers_pattern = {};
   bool use_rslora = false;
   bool use_dora = false;
   std::string init_lora_weights = "true";  // true, false, gaussian, pissa
-  PatternList rank_pattern;
-  PatternList alpha_pattern;
+  PatternList rank_pattern = {};           // integers
+  PatternList alpha_pattern = {};
   std::string bias = "none";  // none, all, lora_only
-  std::vector<std::string> modules_to_save;
+  std::vector<std::string> modules_to_save = {};
+  std::vector<TrainedTokens> trainable_token_indices = {};
+  // Whether weights that serve as embeddings and as output head stay one when they are trained.
+  bool ensure_weight_tying = false;
+
+  // Not PEFT's: parts of the model that target_modules is looked up in (empty: all). Written as a
+  // part of exclude_modules.
+  std::vector<std::string> target_parts = {};
 
   // Names of adapter_config.json; throws Error for a method or an option that is not supported.
   static LoraConfig parse(const OrderedJson& json, const std::string& where);

@@ -1,25 +1,17 @@
 #include "vlm/text/bpe/bpe_pattern.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/core/regex.h"
 #include "vlm/text/json_access.h"
 #include "vlm/text/unicode.h"
 
 namespace vlm {
 namespace {
-
-constexpr std::size_t kMaxRegexBytes = 1 << 16;
-constexpr std::size_t kJitStackStart = 32 << 10;
-constexpr std::size_t kJitStackMax = 16 << 20;
-// Steps of backtracking a match may take: enough for long runs of spaces, an end for (a+)+b.
-constexpr std::uint32_t kMinMatchLimit = 20'000'000;
 
 bool is_category(std::string_view name) {
   static const std::set<std::string_view> names = {
@@ -165,27 +157,6 @@ class Translator {
   bool class_is_empty_ = false;
 };
 
-// What a match writes to, one for each thread.
-struct MatchState {
-  MatchState()
-      : data(pcre2_match_data_create(1, nullptr)),
-        context(pcre2_match_context_create(nullptr)),
-        stack(pcre2_jit_stack_create(kJitStackStart, kJitStackMax, nullptr)) {
-    pcre2_jit_stack_assign(context, nullptr, stack);
-  }
-  ~MatchState() {
-    pcre2_jit_stack_free(stack);
-    pcre2_match_context_free(context);
-    pcre2_match_data_free(data);
-  }
-  MatchState(const MatchState&) = delete;
-  MatchState& operator=(const MatchState&) = delete;
-
-  pcre2_match_data* data;
-  pcre2_match_context* context;
-  pcre2_jit_stack* stack;
-};
-
 // `text` with newer code points replaced by older ones of the same length; `copy` keeps it alive.
 std::string_view with_older_code_points(std::string_view text, std::string& copy) {
   std::size_t at = 0;
@@ -206,66 +177,6 @@ std::string_view with_older_code_points(std::string_view text, std::string& copy
 
 }  // namespace
 
-struct Pattern::Regex {
-  Regex(const std::string& regex, const std::string& place) : where(place) {
-    if (regex.size() > kMaxRegexBytes) {
-      throw Error({.what = "regular expression is too long",
-                   .where = where,
-                   .got = concat(regex.size(), " bytes"),
-                   .wanted = concat("at most ", kMaxRegexBytes)});
-    }
-    const std::string translated = Translator(regex, where).run();
-    pcre2_compile_context* context = pcre2_compile_context_create(nullptr);
-    pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-    int error = 0;
-    PCRE2_SIZE offset = 0;
-    code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                         PCRE2_UTF | PCRE2_UCP, &error, &offset, context);
-    pcre2_compile_context_free(context);
-    if (code == nullptr) refuse(regex, error);
-    // Without executable memory this fails, and matching falls back to the interpreter.
-    pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);
-  }
-  ~Regex() { pcre2_code_free(code); }
-  Regex(const Regex&) = delete;
-  Regex& operator=(const Regex&) = delete;
-
-  [[noreturn]] void refuse(const std::string& regex, int error) const {
-    unsigned char message[256] = "";
-    pcre2_get_error_message(error, message, sizeof message);
-    throw Error({.what = concat("not a regular expression: ", message),
-                 .where = where,
-                 .got = concat("\"", regex, "\"")});
-  }
-
-  // The match at or after `from`; false where there is none.
-  bool find(std::string_view text, std::size_t from, Span& match) const {
-    thread_local MatchState state;
-    const auto limit = std::min<std::size_t>(text.size() * 16, 0xFFFFFFFF);
-    pcre2_set_match_limit(state.context,
-                          std::max(kMinMatchLimit, static_cast<std::uint32_t>(limit)));
-    const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-    std::uint32_t options = PCRE2_NO_UTF_CHECK;
-    int rc = pcre2_match(code, subject, text.size(), from, options, state.data, state.context);
-    if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {
-      options |= PCRE2_NO_JIT;
-      rc = pcre2_match(code, subject, text.size(), from, options, state.data, state.context);
-    }
-    if (rc == PCRE2_ERROR_NOMATCH) return false;
-    if (rc < 0) {
-      throw Error({.what = "regular expression needs too many steps for this text",
-                   .where = where,
-                   .got = concat("code ", rc, " for ", text.size(), " bytes")});
-    }
-    const PCRE2_SIZE* ends = pcre2_get_ovector_pointer(state.data);
-    match = {.begin = ends[0], .end = ends[1]};
-    return true;
-  }
-
-  pcre2_code* code = nullptr;
-  std::string where;
-};
-
 Pattern::Pattern() = default;
 Pattern::~Pattern() = default;
 Pattern::Pattern(Pattern&&) noexcept = default;
@@ -273,7 +184,8 @@ Pattern& Pattern::operator=(Pattern&&) noexcept = default;
 
 Pattern Pattern::from_regex(const std::string& regex, const std::string& where) {
   Pattern pattern;
-  pattern.regex_ = std::make_unique<Regex>(regex, where);
+  const std::string translated = Translator(regex, where).run();
+  pattern.regex_ = std::make_unique<Regex>(Regex::compile(translated, where, regex));
   return pattern;
 }
 
@@ -291,7 +203,9 @@ void Pattern::find_all(std::string_view text, std::vector<Span>& matches) const 
   Span match;
   while (from <= subject.size()) {
     if (regex_) {
-      if (!regex_->find(subject, from, match)) break;
+      const auto found = regex_->find(subject, from);
+      if (!found) break;
+      match = {.begin = found->first, .end = found->second};
     } else {
       match.begin = subject.find(literal_, from);
       if (match.begin == std::string_view::npos) break;

@@ -2,10 +2,10 @@
 //
 //   text (valid UTF-8) ─► find_all ─► [begin, end) of every match, left to right
 //
-// The package runs Oniguruma (Ruby syntax, Unicode 16); here PCRE2 runs, just-in-time compiled, and
-// bpe_pattern.cpp is the only file that sees it. Constructs that the two read differently (\w, \b,
-// \h, ^, $, bare (?i), a{2}+, [a&&b] and others) are refused with an Error, so a pattern that loads
-// means the same in both. Newer code points are shown to PCRE2 as older ones of the same category.
+// The package runs Oniguruma (Ruby syntax, Unicode 16); here PCRE2 runs (vlm/core/regex.h).
+// Constructs that the two read differently (\w, \b, \h, ^, $, bare (?i), a{2}+, [a&&b] and others)
+// are refused with an Error, so a pattern that loads means the same in both. Newer code points are
+// shown to PCRE2 as older ones of the same category.
 //
 // A Pattern is immutable after construction and safe to use from several threads.
 #pragma once
@@ -18,6 +18,8 @@
 #include "vlm/core/json.h"
 
 namespace vlm {
+
+class Regex;
 
 // Bytes [begin, end) of a text.
 struct Span {
@@ -45,7 +47,6 @@ class Pattern {
   std::string replace_all(const std::string& text, const std::string& content) const;
 
  private:
-  struct Regex;
   Pattern();
 
   std::unique_ptr<Regex> regex_;  // null: literal
