@@ -1,11 +1,8 @@
 // Several processes of one job, started as torchrun starts them: by variables of the environment.
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-
 #include <memory>
 
 #include "tests/support/child_process.h"
+#include "tests/support/free_port.h"
 #include "tests/support/run_program.h"
 #include "tests/support/small_training.h"
 
@@ -15,24 +12,11 @@ namespace {
 namespace fs = std::filesystem;
 using std::chrono::milliseconds;
 
-// A port that nobody listens on at the moment.
-int find_port() {
-  const int server = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  ::bind(server, reinterpret_cast<sockaddr*>(&address), size);
-  ::getsockname(server, reinterpret_cast<sockaddr*>(&address), &size);
-  ::close(server);
-  return ntohs(address.sin_port);
-}
-
 using Ranks = std::vector<std::unique_ptr<ChildProcess>>;
 
 // Logs go to rank0.log, rank1.log, …
 Ranks start_ranks(int count, const std::vector<std::string>& arguments, const fs::path& logs) {
-  const std::string port = std::to_string(find_port()), size = std::to_string(count);
+  const std::string port = std::to_string(find_free_port()), size = std::to_string(count);
   Ranks ranks;
   for (int i = 0; i < count; ++i) {
     const std::string rank = std::to_string(i);

@@ -71,6 +71,9 @@ class ChildProcess {
     return !is_done();
   }
 
+ protected:
+  explicit ChildProcess(pid_t id) : id_(id) {}
+
  private:
   static std::vector<char*> pointers(std::vector<std::string>& texts) {
     std::vector<char*> all;
