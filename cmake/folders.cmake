@@ -43,3 +43,23 @@ function(vlm_use_torch target pch)
   target_link_libraries(${target} PUBLIC LibTorch::LibTorch)
   target_precompile_headers(${target} REUSE_FROM ${pch}_pch)
 endfunction()
+
+# A shared object of a folder, which the program opens when it is needed. It lies beside the program.
+function(vlm_add_plugin target folder)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/*.cpp)
+  add_library(${target} MODULE ${sources})
+  target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR})
+  target_link_libraries(${target} PRIVATE ${ARGN})
+  set_target_properties(${target} PROPERTIES PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}
+                                             INSTALL_RPATH_USE_LINK_PATH ON)
+  install(TARGETS ${target} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/vlm)
+  set_property(GLOBAL APPEND PROPERTY VLM_PLUGINS ${target})
+endfunction()
+
+# Building `target` builds what it may open.
+function(vlm_needs_plugins target)
+  get_property(plugins GLOBAL PROPERTY VLM_PLUGINS)
+  if(plugins)
+    add_dependencies(${target} ${plugins})
+  endif()
+endfunction()

@@ -1,10 +1,10 @@
 #include "data/augment.h"
 
-#include <algorithm>
-#include <array>
 #include <cmath>
 #include <numbers>
+#include <opencv2/imgproc.hpp>
 #include <random>
+#include <utility>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -26,27 +26,13 @@ struct Warp {
   bool is_identity() const { return a == 1 && b == 0 && c == 0 && d == 1 && dx == 0 && dy == 0; }
 };
 
-// What colours become: red, green and blue of each by a row.
-using ColorMatrix = std::array<std::array<double, 3>, 3>;
-
-ColorMatrix multiply(const ColorMatrix& a, const ColorMatrix& b) {
-  ColorMatrix out{};
-  for (std::size_t i = 0; i < 3; ++i) {
-    for (std::size_t j = 0; j < 3; ++j) {
-      for (std::size_t k = 0; k < 3; ++k) out[i][j] += a[i][k] * b[k][j];
-    }
-  }
-  return out;
-}
-
 // Chroma is scaled and turned, luminance stays. Source: the YIQ axes of NTSC.
-ColorMatrix make_color_matrix(double saturation, double hue) {
-  constexpr ColorMatrix kToYiq = {
-      {{0.299, 0.587, 0.114}, {0.5959, -0.2746, -0.3213}, {0.2115, -0.5227, 0.3112}}};
-  constexpr ColorMatrix kFromYiq = {{{1, 0.956, 0.619}, {1, -0.272, -0.647}, {1, -1.106, 1.703}}};
+cv::Matx33f make_color_matrix(double saturation, double hue) {
+  const cv::Matx33d to_yiq(0.299, 0.587, 0.114, 0.5959, -0.2746, -0.3213, 0.2115, -0.5227, 0.3112);
+  const cv::Matx33d from_yiq(1, 0.956, 0.619, 1, -0.272, -0.647, 1, -1.106, 1.703);
   const double angle = 2 * std::numbers::pi * hue;
   const double cos = saturation * std::cos(angle), sin = saturation * std::sin(angle);
-  return multiply(kFromYiq, multiply({{{1, 0, 0}, {0, cos, -sin}, {0, sin, cos}}}, kToYiq));
+  return from_yiq * cv::Matx33d(1, 0, 0, 0, cos, -sin, 0, sin, cos) * to_yiq;
 }
 
 // All that is drawn for one picture.
@@ -83,63 +69,42 @@ Change draw_change(const Image& image, const AugmentConfig& config, std::mt19937
   return change;
 }
 
-// Bilinear sample with clamped coordinates.
-void sample_pixel(const Image& image, double x, double y, std::uint8_t* out) {
-  x = std::clamp(x, 0.0, static_cast<double>(image.width - 1));
-  y = std::clamp(y, 0.0, static_cast<double>(image.height - 1));
-  const auto x0 = static_cast<std::int64_t>(x), y0 = static_cast<std::int64_t>(y);
-  const std::int64_t x1 = std::min(x0 + 1, image.width - 1),
-                     y1 = std::min(y0 + 1, image.height - 1);
-  const double fx = x - static_cast<double>(x0), fy = y - static_cast<double>(y0);
-  const auto at = [&](std::int64_t row, std::int64_t col, int channel) {
-    return static_cast<double>(
-        image.pixels[static_cast<std::size_t>((row * image.width + col) * 3 + channel)]);
-  };
-  for (int channel = 0; channel < 3; ++channel) {
-    const double top = at(y0, x0, channel) * (1 - fx) + at(y0, x1, channel) * fx;
-    const double bottom = at(y1, x0, channel) * (1 - fx) + at(y1, x1, channel) * fx;
-    out[channel] = static_cast<std::uint8_t>(std::lround(top * (1 - fy) + bottom * fy));
-  }
+cv::Mat view(Image& image) {
+  return {static_cast<int>(image.height), static_cast<int>(image.width), CV_8UC3,
+          image.pixels.data()};
 }
 
-Image apply_warp(const Image& image, const Warp& warp) {
+// Bilinear; what lies outside has the colour of the nearest border pixel.
+Image apply_warp(Image& image, const Warp& warp) {
   Image out{.height = image.height, .width = image.width};
   out.pixels.resize(image.pixels.size());
   const double cx = static_cast<double>(image.width - 1) / 2;
   const double cy = static_cast<double>(image.height - 1) / 2;
   // A quarter turn of an oblong picture is stretched back into its frame.
   const double aspect = warp.swaps_sides && cx > 0 && cy > 0 ? cx / cy : 1.0;
-  std::uint8_t* pixel = out.pixels.data();
-  for (std::int64_t row = 0; row < image.height; ++row) {
-    for (std::int64_t col = 0; col < image.width; ++col, pixel += 3) {
-      const double x = static_cast<double>(col) - cx - warp.dx;
-      const double y = static_cast<double>(row) - cy - warp.dy;
-      sample_pixel(image, cx + warp.a * x + warp.b * y * aspect,
-                   cy + warp.c * x / aspect + warp.d * y, pixel);
-    }
-  }
+  const double b = warp.b * aspect, c = warp.c / aspect;
+  const double x = cx + warp.dx, y = cy + warp.dy;  // what the centre comes from
+  const cv::Matx23d source(warp.a, b, cx - warp.a * x - b * y,  //
+                           c, warp.d, cy - c * x - warp.d * y);
+  cv::Mat written = view(out);
+  cv::warpAffine(view(image), written, source, written.size(),
+                 cv::INTER_LINEAR | cv::WARP_INVERSE_MAP, cv::BORDER_REPLICATE);
   return out;
 }
 
 void apply_tone(Image& image, double factor, double offset) {
-  std::uint8_t table[256];
+  cv::Mat table(1, 256, CV_8U);
   for (int value = 0; value < 256; ++value) {
-    const double toned = (value - 127.5) * factor + 127.5 + offset;
-    table[value] = static_cast<std::uint8_t>(std::lround(std::clamp(toned, 0.0, 255.0)));
+    table.at<std::uint8_t>(value) =
+        cv::saturate_cast<std::uint8_t>((value - 127.5) * factor + 127.5 + offset);
   }
-  for (std::uint8_t& value : image.pixels) value = table[value];
+  cv::Mat pixels = view(image);
+  cv::LUT(pixels, table, pixels);
 }
 
-void apply_colors(Image& image, const ColorMatrix& matrix) {
-  for (std::size_t i = 0; i + 2 < image.pixels.size(); i += 3) {
-    std::uint8_t* pixel = image.pixels.data() + i;
-    const double from[] = {double(pixel[0]), double(pixel[1]), double(pixel[2])};
-    for (std::size_t channel = 0; channel < 3; ++channel) {
-      const auto& row = matrix[channel];
-      const double value = row[0] * from[0] + row[1] * from[1] + row[2] * from[2];
-      pixel[channel] = static_cast<std::uint8_t>(std::lround(std::clamp(value, 0.0, 255.0)));
-    }
-  }
+void apply_colors(Image& image, const cv::Matx33f& matrix) {
+  cv::Mat pixels = view(image);
+  cv::transform(pixels, pixels, matrix);
 }
 
 }  // namespace
@@ -181,10 +146,10 @@ bool AugmentConfig::is_off() const {
          rotation == 0 && brightness == 0 && contrast == 0 && saturation == 0 && hue == 0;
 }
 
-Image augment(const Image& image, const AugmentConfig& config, std::uint64_t seed) {
+Image augment(Image image, const AugmentConfig& config, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   const Change change = draw_change(image, config, random);
-  Image out = change.warp.is_identity() ? image : apply_warp(image, change.warp);
+  Image out = change.warp.is_identity() ? std::move(image) : apply_warp(image, change.warp);
   if (change.contrast != 1.0 || change.brightness != 0.0) {
     apply_tone(out, change.contrast, change.brightness);
   }

@@ -3,7 +3,7 @@
 //
 // The same seed gives the same change; the trainer seeds with run, epoch and sample, so that a
 // resumed run sees what an uninterrupted one would. Empty corners take the colour of the nearest
-// border pixel.
+// border pixel. Arithmetic is OpenCV's, whose last bit may differ between its versions.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +31,6 @@ struct AugmentConfig {
   bool is_off() const;
 };
 
-Image augment(const Image& image, const AugmentConfig& config, std::uint64_t seed);
+Image augment(Image image, const AugmentConfig& config, std::uint64_t seed);
 
 }  // namespace vlm::data

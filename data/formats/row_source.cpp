@@ -34,6 +34,8 @@ std::unique_ptr<RowSource> open_rows(const fs::path& path) {
   if (fs::is_directory(path, ignored)) return open_folder_rows(path);
   const std::string start = load_start(path);
   const fs::path suffix = path.extension();
+  if (start.starts_with("PAR1")) return open_parquet_rows(path);
+  if (suffix == ".arrow" || start.starts_with("ARROW1")) return open_arrow_rows(path);
   if (suffix == ".tar" || (start.size() > 262 && start.compare(257, 5, "ustar") == 0)) {
     return open_tar_rows(path);
   }
@@ -46,7 +48,7 @@ std::unique_ptr<RowSource> open_rows(const fs::path& path) {
   if (suffix == ".json" && letter == '\0') return open_jsonl_rows(path);  // empty
   throw Error({.what = "unknown kind of data file",
                .where = path.string(),
-               .wanted = "JSONL, a JSON list, .csv, .tar, or a folder with metadata.jsonl or "
+               .wanted = "JSONL, a JSON list, .csv, .tar, .parquet, .arrow, or a folder with metadata.jsonl or "
                          "metadata.csv"});
 }
 

@@ -30,6 +30,12 @@ struct Row {
   std::vector<MediaRef> members = {};
 };
 
+// Neighbouring rows that are read as a whole.
+struct RowBlock {
+  std::int64_t rows = 0;
+  std::int64_t bytes = 0;  // about what they take in memory
+};
+
 class RowSource {
  public:
   virtual ~RowSource() = default;
@@ -37,6 +43,8 @@ class RowSource {
   // Thread-safe. Throws Error naming file and line for a row that can't be read.
   virtual Row at(std::int64_t index) const = 0;
   virtual std::string where(std::int64_t index) const = 0;
+  // The file's blocks in order; empty where any row is as quick to read as its neighbour.
+  virtual std::vector<RowBlock> blocks() const { return {}; }
 };
 
 // Throws Error for a file that can't be read, or whose kind is unknown.
@@ -47,6 +55,8 @@ std::unique_ptr<RowSource> open_jsonl_rows(const std::filesystem::path& path);  
 std::unique_ptr<RowSource> open_json_rows(const std::filesystem::path& path);   // a list
 std::unique_ptr<RowSource> open_csv_rows(const std::filesystem::path& path);    // with a header
 std::unique_ptr<RowSource> open_tar_rows(const std::filesystem::path& path);
+std::unique_ptr<RowSource> open_parquet_rows(const std::filesystem::path& path);
+std::unique_ptr<RowSource> open_arrow_rows(const std::filesystem::path& path);  // file or stream
 
 // A record of RFC 4180 and the line it begins in: quoted fields may hold commas, line breaks and
 // doubled quotes. Lines end with LF, CRLF or CR; empty ones are passed over.

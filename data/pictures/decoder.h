@@ -38,6 +38,7 @@ Picture decode_webp(const PictureSource& source);
 Picture decode_bmp(const PictureSource& source);
 Picture decode_tiff(const PictureSource& source);
 Picture decode_gif(const PictureSource& source);
+Picture decode_heif(const PictureSource& source);  // HEIC and AVIF too; upright already, in sRGB
 
 // Checks the size that a header promises. Called before anything of that size is allocated.
 void check_size(const PictureSource& source, std::int64_t height, std::int64_t width);

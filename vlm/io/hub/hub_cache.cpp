@@ -80,6 +80,14 @@ std::vector<std::string> listed_files(const fs::path& snapshot) {
 
 }  // namespace
 
+std::string HubName::api_path() const {
+  return concat("/api/", type == HubType::kDataset ? "datasets/" : "models/", repository());
+}
+
+std::string HubName::page_path() const {
+  return concat(type == HubType::kDataset ? "/datasets/" : "/", repository());
+}
+
 std::optional<HubName> parse_hub_name(const std::string& model) {
   const auto at = model.find('@');
   const std::string repository = model.substr(0, at);
@@ -116,7 +124,8 @@ fs::path hub_cache_folder() {
 }
 
 fs::path repository_folder(const fs::path& cache, const HubName& name) {
-  return cache / concat("models--", name.org, "--", name.name);
+  const char* kind = name.type == HubType::kDataset ? "datasets--" : "models--";
+  return cache / concat(kind, name.org, "--", name.name);
 }
 
 std::optional<fs::path> find_snapshot(const fs::path& cache, const HubName& name) {

@@ -1,7 +1,7 @@
 // Where a model's folder is: a path, or "org/name[@revision]" in the local Hugging Face cache.
 //
 // The cache is HF_HUB_CACHE, else HF_HOME/hub, else XDG_CACHE_HOME/huggingface/hub, else
-// ~/.cache/huggingface/hub. Below models--org--name lie
+// ~/.cache/huggingface/hub. Below models--org--name (datasets--org--name for data sets) lie
 //   blobs/<hash>                  every content once
 //   snapshots/<commit>/<file>     links to the blobs
 //   refs/<revision>               the commit of a branch or tag
@@ -16,15 +16,21 @@
 
 namespace vlm {
 
+enum class HubType { kModel, kDataset };
+
 // "org/name[@revision]" in its parts; the revision is a branch, a tag or a commit.
 struct HubName {
   std::string org, name;
   std::string revision = "main";
+  HubType type = HubType::kModel;
 
   std::string repository() const { return org + "/" + name; }
+  // Behind the endpoint: "/api/datasets/org/name", "/datasets/org/name" (of a model "/org/name").
+  std::string api_path() const;
+  std::string page_path() const;
 };
 
-// Nothing when `model` is no such name. What passes can't lead out of the cache folder, and is what
+// Nothing when `model` is no such name. The type is kModel. What passes can't lead out of the cache folder, and is what
 // the hub allows in names.
 std::optional<HubName> parse_hub_name(const std::string& model);
 
@@ -37,10 +43,10 @@ std::filesystem::path hub_home_folder();
 // The cache folder that the environment names.
 std::filesystem::path hub_cache_folder();
 
-// <cache>/models--org--name
+// <cache>/models--org--name, <cache>/datasets--org--name
 std::filesystem::path repository_folder(const std::filesystem::path& cache, const HubName& name);
 
-// The snapshot of a cached model, whole or not; nothing when there is none.
+// The snapshot of a cached repository, whole or not; nothing when there is none.
 std::optional<std::filesystem::path> find_snapshot(const std::filesystem::path& cache,
                                                    const HubName& name);
 

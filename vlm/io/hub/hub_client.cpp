@@ -102,7 +102,7 @@ std::string HubClient::file_url(const HubName& name, const std::string& commit,
     path += percent_encode(file.substr(start, slash - start));
     start = slash + 1;
   }
-  return concat(options_.endpoint, "/", name.repository(), "/resolve/", commit, path);
+  return concat(options_.endpoint, name.page_path(), "/resolve/", commit, path);
 }
 
 // One request and its redirects. With `stop_at_description` the first answer that leaves the
@@ -160,7 +160,7 @@ HubClient::Asked HubClient::ask_patiently(const HttpRequest& request, const std:
 // The branches and tags of a model for a message; "" when the hub doesn't tell.
 std::string HubClient::revisions_of(const HubName& name) {
   std::string body;
-  HttpRequest request{.url = concat(options_.endpoint, "/api/models/", name.repository(), "/refs")};
+  HttpRequest request{.url = concat(options_.endpoint, name.api_path(), "/refs")};
   request.on_body = [&](std::string_view bytes) {
     body += bytes;
     if (body.size() > kMostJsonBytes) throw Error({.what = "the list is too large"});
@@ -186,6 +186,7 @@ std::string HubClient::revisions_of(const HubName& name) {
 void HubClient::refuse(const HttpReply& reply, const HubName& name, const std::string& where) {
   const std::string code = reply.header("x-error-code");
   const std::string got = status_text(reply);
+  const char* noun = name.type == HubType::kDataset ? "data set" : "model";
   const std::string hint = options_.token.empty()
                                ? "set HF_TOKEN to a token of an account that may read it"
                                : "the token in HF_TOKEN, or of `hf auth login`, may not read it";
@@ -202,7 +203,7 @@ void HubClient::refuse(const HttpReply& reply, const HubName& name, const std::s
                  .hint = revisions_of(name)});
   }
   if (code == "GatedRepo") {
-    throw Error({.what = "the model is gated: its terms must be accepted on the hub first",
+    throw Error({.what = concat("the ", noun, " is gated: its terms must be accepted on the hub first"),
                  .where = where,
                  .got = got,
                  .hint = hint});
@@ -212,7 +213,7 @@ void HubClient::refuse(const HttpReply& reply, const HubName& name, const std::s
   }
   // The hub answers 401 for models that don't exist, too.
   if (reply.status == 401 || code == "RepoNotFound" || reply.status == 404) {
-    throw Error({.what = concat("no such model on ", options_.endpoint, ", or a private one"),
+    throw Error({.what = concat("no such ", noun, " on ", options_.endpoint, ", or a private one"),
                  .where = where,
                  .got = got,
                  .hint = hint});
@@ -226,7 +227,7 @@ void HubClient::refuse(const HttpReply& reply, const HubName& name, const std::s
 
 HubListing HubClient::list(const HubName& name) {
   const std::string where = concat(name.repository(), "@", name.revision);
-  const std::string url = concat(options_.endpoint, "/api/models/", name.repository(), "/revision/",
+  const std::string url = concat(options_.endpoint, name.api_path(), "/revision/",
                                  percent_encode(name.revision));
   std::string body;
   HttpRequest request{.url = url, .headers = {"Accept: application/json"}};

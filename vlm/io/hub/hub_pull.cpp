@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <utility>
@@ -88,6 +89,40 @@ void mark_as_cache(const fs::path& cache) {
   if (!fs::exists(tag)) save_text(tag, "Signature: 8a477f597d28d172789f06886806bc55\n");
 }
 
+// Reads a text file of the listed commit.
+using ReadFile = std::function<std::string(const std::string& file)>;
+// The files to fetch, of those that are listed.
+using ChooseFiles =
+    std::function<std::vector<std::string>(const std::vector<std::string>& listed, const ReadFile&)>;
+
+bool is_listed(const std::vector<std::string>& listed, const std::string& file) {
+  return std::find(listed.begin(), listed.end(), file) != listed.end();
+}
+
+// The weights, or the shards that an index names, and the text files.
+std::vector<std::string> choose_model_files(const HubName& name,
+                                            const std::vector<std::string>& listed,
+                                            const ReadFile& read) {
+  std::vector<std::string> chosen = weight_files(listed);
+  if (chosen.empty() && !is_listed(listed, kWeightIndex)) {
+    throw Error({.what = "no safetensors weights in the repository",
+                 .where = concat(name.repository(), "@", name.revision),
+                 .hint = "pickled weights (.bin, .pt) are never fetched"});
+  }
+  if (chosen.empty()) {
+    const std::string where = concat(name.repository(), "/", kWeightIndex);
+    chosen = shard_names(read(kWeightIndex), where);
+    for (const std::string& shard : chosen) {
+      if (is_listed(listed, shard)) continue;
+      throw Error({.what = "the index names a shard that the repository lacks",
+                   .where = where,
+                   .got = shard});
+    }
+  }
+  std::copy_if(listed.begin(), listed.end(), std::back_inserter(chosen), is_text_file);
+  return chosen;
+}
+
 class Pull {
  public:
   Pull(HubName name, const HubOptions& options)
@@ -96,33 +131,19 @@ class Pull {
     folders_.locks = cache_ / ".locks" / folders_.repository.filename();
   }
 
-  fs::path run() {
+  fs::path run(const ChooseFiles& choose) {
     listing_ = client_.list(name_);
     snapshot_ = folders_.repository / "snapshots" / listing_.commit;
-    const std::vector<std::string> weights = weight_files(listing_.files);
-    if (weights.empty() && !is_listed(kWeightIndex)) refuse_without_weights();
-    std::vector<HubFile> files = describe_missing(weights);
+    const auto read = [&](const std::string& file) { return read_early(file); };
+    std::vector<HubFile> files = describe_missing(choose(listing_.files, read));
     fetch(files);
     put_in_place(std::move(files));
     return snapshot_;
   }
 
  private:
-  bool is_listed(const std::string& file) const {
-    return std::find(listing_.files.begin(), listing_.files.end(), file) != listing_.files.end();
-  }
-
-  [[noreturn]] void refuse_without_weights() const {
-    throw Error({.what = "no safetensors weights in the repository",
-                 .where = concat(name_.repository(), "@", name_.revision),
-                 .hint = "pickled weights (.bin, .pt) are never fetched"});
-  }
-
   // Hash and size of every wanted file that the snapshot lacks.
-  std::vector<HubFile> describe_missing(std::vector<std::string> wanted) {
-    if (wanted.empty()) wanted = fetch_index();
-    std::copy_if(listing_.files.begin(), listing_.files.end(), std::back_inserter(wanted),
-                 is_text_file);
+  std::vector<HubFile> describe_missing(const std::vector<std::string>& wanted) {
     std::vector<HubFile> files;
     for (const std::string& file : wanted) {
       if (is_there(snapshot_ / file)) continue;
@@ -131,23 +152,15 @@ class Pull {
     return files;
   }
 
-  // The shards that the index names; the index is needed to know them.
-  std::vector<std::string> fetch_index() {
-    fs::path path = snapshot_ / kWeightIndex;
+  // A file that says which others are wanted. It is linked with these, later.
+  std::string read_early(const std::string& file) {
+    fs::path path = snapshot_ / file;
     if (!is_there(path)) {
-      const HubFile index = client_.describe(name_, listing_.commit, kWeightIndex);
-      fetch_blob(client_, name_, listing_.commit, index, folders_, [](std::int64_t) {});
-      path = folders_.blob(index);
+      const HubFile described = client_.describe(name_, listing_.commit, file);
+      fetch_blob(client_, name_, listing_.commit, described, folders_, [](std::int64_t) {});
+      path = folders_.blob(described);
     }
-    const std::string where = concat(name_.repository(), "/", kWeightIndex);
-    std::vector<std::string> shards = shard_names(load_text(path, kMostIndexBytes), where);
-    for (const std::string& shard : shards) {
-      if (is_listed(shard)) continue;
-      throw Error({.what = "the index names a shard that the repository lacks",
-                   .where = where,
-                   .got = shard});
-    }
-    return shards;
+    return load_text(path, kMostIndexBytes);
   }
 
   // Bytes of a file that an earlier run has left.
@@ -225,6 +238,66 @@ class Pull {
   fs::path snapshot_;
 };
 
+fs::path pull(const HubName& name, const HubOptions& options, const ChooseFiles& choose) {
+  try {
+    return Pull(name, options).run(choose);
+  } catch (const Error&) {
+    if (!stop_requested()) throw;
+    throw Error({.what = "stopped",
+                 .where = name.repository(),
+                 .hint = "the same command goes on with the bytes that are there"});
+  }
+}
+
+// Names of the files below a snapshot, as a listing has them.
+std::vector<std::string> files_below(const fs::path& snapshot) {
+  std::vector<std::string> files;
+  for (const auto& entry : fs::recursive_directory_iterator(snapshot)) {
+    if (is_there(entry.path())) files.push_back(entry.path().lexically_relative(snapshot).string());
+  }
+  return files;
+}
+
+// "train-00001-of-00004.parquet" promises three others. Throws Error naming one that isn't there.
+void check_shards(const std::vector<std::string>& files, const fs::path& snapshot) {
+  for (const std::string& file : files) {
+    const auto at = file.rfind("-of-");
+    if (at == std::string::npos || at < 6) continue;
+    const auto digits = [&](std::size_t begin) { return file.substr(begin, 5); };
+    const auto are_digits = [](const std::string& text) {
+      return text.size() == 5 && text.find_first_not_of("0123456789") == std::string::npos;
+    };
+    if (!are_digits(digits(at - 5)) || !are_digits(digits(at + 4))) continue;
+    for (int shard = 0, shards = std::stoi(digits(at + 4)); shard < shards; ++shard) {
+      const std::string number = std::to_string(100000 + shard).substr(1);
+      const std::string other = concat(file.substr(0, at - 5), number, file.substr(at));
+      if (is_there(snapshot / other)) continue;
+      throw Error({.what = "the data set in the cache is not whole",
+                   .where = snapshot.string(),
+                   .got = concat("no ", other),
+                   .hint = "HF_HUB_OFFLINE is set; `vlm pull --repo-type dataset` completes it"});
+    }
+  }
+}
+
+HubDataset find_dataset(const HubName& name, const DatasetChoice& choice,
+                        const HubOptions& options) {
+  const auto snapshot = find_snapshot(options.cache, name);
+  if (!snapshot) {
+    throw Error({.what = "no such data set in the cache",
+                 .where = concat(name.repository(), "@", name.revision),
+                 .got = repository_folder(options.cache, name).string(),
+                 .hint = "HF_HUB_OFFLINE is set: nothing is fetched"});
+  }
+  const std::vector<std::string> listed = files_below(*snapshot);
+  const std::string card =
+      is_listed(listed, kDatasetCard) ? load_text(*snapshot / kDatasetCard) : "";
+  HubDataset found{.folder = *snapshot,
+                   .files = choose_data_files(card, listed, choice, name.repository())};
+  check_shards(found.files, *snapshot);
+  return found;
+}
+
 }  // namespace
 
 fs::path pull_model(const std::string& model, const HubOptions& options) {
@@ -239,14 +312,9 @@ fs::path pull_model(const std::string& model, const HubOptions& options) {
                  .where = model,
                  .hint = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set"});
   }
-  try {
-    return Pull(*name, options).run();
-  } catch (const Error&) {
-    if (!stop_requested()) throw;
-    throw Error({.what = "stopped",
-                 .where = model,
-                 .hint = "the same command goes on with the bytes that are there"});
-  }
+  return pull(*name, options, [&](const std::vector<std::string>& listed, const ReadFile& read) {
+    return choose_model_files(*name, listed, read);
+  });
 }
 
 fs::path find_or_pull_model(const std::string& model) {
@@ -268,6 +336,22 @@ fs::path find_or_pull_model(const std::string& model) {
                .where = model,
                .got = concat(snapshot->string(), " without ", join(missing)),
                .hint = "HF_HUB_OFFLINE is set; `vlm pull` completes it"});
+}
+
+HubDataset pull_dataset(const HubName& name, const DatasetChoice& choice,
+                        const HubOptions& options) {
+  if (options.is_offline) return find_dataset(name, choice, options);
+  HubDataset pulled;
+  pulled.folder = pull(
+      name, options, [&](const std::vector<std::string>& listed, const ReadFile& read) {
+        const bool has_card = is_listed(listed, kDatasetCard);
+        pulled.files = choose_data_files(has_card ? read(kDatasetCard) : "", listed, choice,
+                                         name.repository());
+        std::vector<std::string> wanted = pulled.files;
+        if (has_card) wanted.insert(wanted.begin(), kDatasetCard);
+        return wanted;
+      });
+  return pulled;
 }
 
 }  // namespace vlm

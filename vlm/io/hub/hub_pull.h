@@ -1,4 +1,4 @@
-// Models by name: from the local Hugging Face cache, or from a hub into it.
+// Models and data sets by name: from the local Hugging Face cache, or from a hub into it.
 //
 //   org/name@revision ─► listing ─► blobs, verified ─► snapshots/<commit>/… ─► refs/<revision>
 //
@@ -9,7 +9,10 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
+#include "vlm/io/hub/dataset_card.h"
+#include "vlm/io/hub/hub_cache.h"
 #include "vlm/io/hub/hub_options.h"
 
 namespace vlm {
@@ -23,5 +26,16 @@ std::filesystem::path pull_model(const std::string& model, const HubOptions& opt
 // pulled, unless HF_HUB_OFFLINE is set. A whole snapshot is taken without asking the hub, so it may
 // be older than the branch; pull_model brings it up to date.
 std::filesystem::path find_or_pull_model(const std::string& model);
+
+// A data set's snapshot folder, and those of its files in there that were asked for.
+struct HubDataset {
+  std::filesystem::path folder;
+  std::vector<std::string> files;  // names below the folder, sorted
+};
+
+// Fetches what the cache lacks of the files of one config and split (dataset_card.h). Offline, the
+// snapshot in the cache is taken as it is; then shards that its names promise must be there. Throws
+// Error as pull_model, and for a config or split that the data set doesn't have.
+HubDataset pull_dataset(const HubName& name, const DatasetChoice& choice, const HubOptions& options);
 
 }  // namespace vlm
