@@ -2,9 +2,15 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <pthread.h>
+
+#include <array>
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
+#include <cstring>
 #include <mutex>
+#include <new>
 #include <set>
 #include <thread>
 
@@ -19,10 +25,47 @@
 #include "vlm/core/error.h"
 #include "vlm/models/registry.h"
 
+namespace {
+
+// Which allocation finds no memory, of those of threads with that name.
+std::atomic<const char*> g_poor_thread = nullptr;
+std::atomic<int> g_allocations_left = 0;
+
+bool finds_no_memory() {
+  const char* poor = g_poor_thread.load();
+  if (poor == nullptr) return false;
+  std::array<char, 16> name = {};
+  ::pthread_getname_np(::pthread_self(), name.data(), name.size());
+  return std::strcmp(name.data(), poor) == 0 && g_allocations_left-- == 0;
+}
+
+}  // namespace
+
+// In place of the library's, in this program.
+void* operator new(std::size_t size) {
+  void* found = finds_no_memory() ? nullptr : std::malloc(std::max<std::size_t>(size, 1));
+  if (found == nullptr) throw std::bad_alloc();
+  return found;
+}
+void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, std::size_t) noexcept {
+  std::free(memory);
+}
+
 namespace vlm::train {
 namespace {
 
 using namespace std::chrono_literals;
+
+struct EndOfMemory {
+  EndOfMemory(const char* thread, int at) {
+    g_allocations_left = at;
+    g_poor_thread = thread;
+  }
+  ~EndOfMemory() { g_poor_thread = nullptr; }
+};
 
 constexpr std::int64_t kSampleCount = 11, kSamplesAStep = 4, kStepCount = 3;
 
@@ -83,19 +126,28 @@ TEST_CASE("whatever reading a sample throws, the training loop gets in its step,
   }
 }
 
-TEST_CASE("whatever putting samples together throws, the training loop gets in its step") {
-  std::atomic<int> encoded = 0;
-  // Tiles of another size than the others of the batch.
-  Scene scene({.on_conversation = [&](EncodedConversation& one) {
-    if (++encoded == 6) one.pixel_values = at::zeros({1, 3, 7, 7});
-    if (encoded == 6) one.ids.resize(1);
-  }});
-  scene.options.workers = 1;
-  scene.options.packing = data::PackOptions{.max_tokens = 1};  // less than a sample has
-  StepLoader packing = scene.loader();
-  const std::string first = thrown_by([&] { packing.next(); });
-  CHECK_FALSE(first.empty());
-  CHECK(thrown_by([&] { packing.next(); }) == first);
+TEST_CASE("where memory ends in a thread, the training loop gets that, or all of its steps") {
+  for (const char* name : {"vlm samples", "vlm batches"}) {
+    bool has_failed = false;
+    for (const int at : {0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89}) {
+      INFO(name << ", allocation " << at);
+      Scene scene({});
+      scene.options.workers = 1;
+      std::int64_t steps = 0;
+      std::string told;
+      {
+        const EndOfMemory end(name, at);
+        StepLoader loader = scene.loader();
+        told = thrown_by([&] {
+          for (; steps < kStepCount; ++steps) loader.next();
+        });
+        if (!told.empty()) CHECK(thrown_by([&] { loader.next(); }) == told);
+      }
+      CHECK((told == "bad_alloc" || steps == kStepCount));
+      has_failed = has_failed || !told.empty();
+    }
+    CHECK(has_failed);
+  }
 }
 
 TEST_CASE("of several bad samples the first is told, though it takes the longest") {
