@@ -228,7 +228,10 @@ void PictureStore::write_entries() {
     const auto [key, entry] = std::move(to_write_.front());
     to_write_.pop_front();
     lock.unlock();
-    cache_->store(key, entry);  // logs what goes wrong, throws nothing
+    try {
+      cache_->store(key, entry);  // tells what goes wrong
+    } catch (...) {               // no memory for telling it: the picture is encoded again
+    }
     lock.lock();
     changed_.notify_all();
   }

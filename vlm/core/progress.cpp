@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "vlm/core/concat.h"
 #include "vlm/core/log.h"
 
 namespace vlm {
@@ -33,13 +34,11 @@ void Progress::update(std::int64_t done, const std::string& note) {
 void Progress::print(const std::string& note) {
   const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
   const double rate = static_cast<double>(done_ - first_) / std::max(seconds, 1e-9);
-  char numbers[160];
-  std::snprintf(
-      numbers, sizeof numbers, "%lld/%lld %s, %.2f/s, %s left%s%s", static_cast<long long>(done_),
-      static_cast<long long>(total_), unit_.c_str(), rate,
-      rate > 0 ? format_duration(std::max(0.0, static_cast<double>(total_ - done_) / rate)).c_str()
-               : "?",
-      note.empty() ? "" : ", ", note.substr(0, 60).c_str());
+  const std::string left =
+      rate > 0 ? format_duration(std::max(0.0, static_cast<double>(total_ - done_) / rate)) : "?";
+  const std::string numbers =
+      concat(done_, "/", total_, " ", unit_, ", ", fixed_text(rate, 2), "/s, ", left, " left",
+             note.empty() ? "" : ", ", note.substr(0, 60));
   if (!is_terminal_) return log_info(numbers);
   constexpr int kWidth = 24;
   const auto part = total_ > 0 ? std::clamp<std::int64_t>(kWidth * done_ / total_, 0, kWidth) : 0;

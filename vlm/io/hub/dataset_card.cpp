@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "vlm/core/ascii.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/config_text.h"
 #include "vlm/core/error.h"
@@ -149,13 +149,11 @@ std::string named_split(const std::string& name) {
       {"evaluation", "test"}};
   std::string word;
   for (std::size_t i = name.size() + 1; i-- > 0;) {
-    const bool is_letter = i > 0 && std::isalpha(static_cast<unsigned char>(name[i - 1])) != 0;
-    if (is_letter) {
-      word.insert(word.begin(), static_cast<char>(
-                                    std::tolower(static_cast<unsigned char>(name[i - 1]))));
+    if (i > 0 && is_letter(name[i - 1])) {
+      word.insert(word.begin(), name[i - 1]);
       continue;
     }
-    if (const auto found = splits.find(word); found != splits.end()) return found->second;
+    if (const auto found = splits.find(ascii_lower(word)); found != splits.end()) return found->second;
     word.clear();
   }
   return "";
