@@ -143,9 +143,9 @@ std::string sharded_split(const std::string& name) {
 // The split that a word of the path says; files go before folders, the last folder first.
 std::string named_split(const std::string& name) {
   static const std::map<std::string, std::string> splits = {
-      {"train", "train"},      {"training", "train"},        {"validation", "validation"},
-      {"valid", "validation"}, {"dev", "validation"},        {"val", "validation"},
-      {"test", "test"},        {"testing", "test"},          {"eval", "test"},
+      {"train", "train"},      {"training", "train"}, {"validation", "validation"},
+      {"valid", "validation"}, {"dev", "validation"}, {"val", "validation"},
+      {"test", "test"},        {"testing", "test"},   {"eval", "test"},
       {"evaluation", "test"}};
   std::string word;
   for (std::size_t i = name.size() + 1; i-- > 0;) {
@@ -153,7 +153,8 @@ std::string named_split(const std::string& name) {
       word.insert(word.begin(), name[i - 1]);
       continue;
     }
-    if (const auto found = splits.find(ascii_lower(word)); found != splits.end()) return found->second;
+    if (const auto found = splits.find(ascii_lower(word)); found != splits.end())
+      return found->second;
     word.clear();
   }
   return "";
@@ -172,9 +173,8 @@ Splits splits_by_name(const Names& listed) {
     });
   }
   if (has_metadata) {
-    std::copy_if(listed.begin(), listed.end(), std::back_inserter(files), [](const auto& name) {
-      return name != kDatasetCard && !is_description(name);
-    });
+    std::copy_if(listed.begin(), listed.end(), std::back_inserter(files),
+                 [](const auto& name) { return name != kDatasetCard && !is_description(name); });
   }
   Splits splits;
   for (const std::string& file : files) {
@@ -247,7 +247,8 @@ Names choose_data_files(const std::string& card, const Names& listed, const Data
   if (splits.empty()) {
     throw Error({.what = "no data files in the repository",
                  .where = where,
-                 .wanted = join(Names(kEndings.begin(), kEndings.end())) + ", or a folder of "
+                 .wanted = join(Names(kEndings.begin(), kEndings.end())) +
+                           ", or a folder of "
                            "pictures with metadata.jsonl"});
   }
   std::set<std::string> chosen;
