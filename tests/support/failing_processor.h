@@ -22,12 +22,12 @@ class FailingProcessor : public Processor {
   FailingProcessor(std::unique_ptr<Processor> inner, ProcessorHooks hooks)
       : inner_(std::move(inner)), hooks_(std::move(hooks)) {}
 
-  ProcessedMedium process_picture(const Image& image) const override {
+  ProcessedMedium process_picture(const Image& image, bool is_whole) const override {
     hooks_.on_picture();
-    return inner_->process_picture(image);
+    return inner_->process_picture(image, is_whole);
   }
-  MediumText picture_text(std::int64_t height, std::int64_t width) const override {
-    return inner_->picture_text(height, width);
+  MediumText picture_text(std::int64_t height, std::int64_t width, bool is_whole) const override {
+    return inner_->picture_text(height, width, is_whole);
   }
   at::Tensor process_frames(const std::vector<Image>& frames) const override {
     hooks_.on_frames();
@@ -52,6 +52,7 @@ class FailingProcessor : public Processor {
   }
   std::string picture_settings() const override { return inner_->picture_settings(); }
   const Tokenizer& tokenizer() const override { return inner_->tokenizer(); }
+  std::int64_t max_positions() const override { return inner_->max_positions(); }
   std::int64_t tokens_per_tile() const override { return inner_->tokens_per_tile(); }
 
  private:

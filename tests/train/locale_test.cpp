@@ -5,7 +5,7 @@
 #include "tests/support/grouping_locale.h"
 #include "train/plan/run_plan.h"
 #include "train/report/run_record.h"
-#include "train/training_state.h"
+#include "train/run/training_state.h"
 
 namespace vlm::train {
 namespace {

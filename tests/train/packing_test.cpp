@@ -239,7 +239,7 @@ TEST_CASE("pictures are encoded once, kept, and read by the next run") {
   CHECK(store.encoded() == 0);
 
   // Without its tower the model goes on, and gets it back for a new picture.
-  store.release_tower(*model, [] { return load_model(fixture(kTinyModel), {}); });
+  store.release_tower(*model, {}, [] { return load_model(fixture(kTinyModel), {}); });
   CHECK(model->picture_weights()[0].second.numel() == 0);
   CHECK(store.features_of(*model, again).equal(first));
   CHECK(store.is_released());
@@ -249,7 +249,7 @@ TEST_CASE("pictures are encoded once, kept, and read by the next run") {
   const at::Tensor found = store.features_of(*model, fresh);
   CHECK_FALSE(store.is_released());
   check_close(found, encode_pictures(*model, fresh));
-  store.release_tower(*model, [] { return load_model(fixture(kTinyModel), {}); });
+  store.release_tower(*model, {}, [] { return load_model(fixture(kTinyModel), {}); });
   CHECK_FALSE(store.is_released());  // it was needed once, so it stays
 
   // Other weights, other entries.

@@ -4,6 +4,7 @@
 
 #include "tests/support/catch.h"
 #include "tests/support/scratch_folder.h"
+#include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/nn/lora/target_rules.h"
 
@@ -73,7 +74,7 @@ std::vector<std::string> taken(const Fields& fields, const std::string& prefix) 
       try {
         load(R"(, "eval_files": ["e"], "eval_steps": 1, "optim": "sgd")", {name + "=" + value});
         names.push_back(name + "=" + value);
-      } catch (const Error& error) {
+      } catch (const vlm::Error& error) {
         CHECK_THAT(error.what(), Contains(name.substr(name.rfind('.') + 1)));
       }
     }

@@ -33,8 +33,8 @@ inline TrainConfig small_config(const ScratchFolder& folder) {
 }
 
 // Answers every question with its number.
-inline std::vector<std::string> answer_numbers(const AnswerRequest& request) {
-  std::vector<std::string> answers;
+inline std::vector<std::variant<std::string, Error>> answer_numbers(const AnswerRequest& request) {
+  std::vector<std::variant<std::string, Error>> answers;
   for (std::size_t i = 0; i < request.prompts.size(); ++i) answers.push_back(std::to_string(i));
   return answers;
 }

@@ -22,10 +22,10 @@ AdamW make_adam(double value, std::int64_t size = 64) {
   return AdamW({{"a.weight", at::full({size}, value)}, {"b.bias", at::full({3}, value + 1)}}, {});
 }
 
-const OrderedJson kConfig = {{"r", 8}, {"save_steps", 5}};
+const OrderedJson kStateConfig = {{"r", 8}, {"save_steps", 5}};
 
 CheckpointWriter make_writer(const ScratchFolder& folder, std::int64_t limit = 2) {
-  return {.output_dir = folder.path(), .config = kConfig, .save_total_limit = limit};
+  return {.output_dir = folder.path(), .config = kStateConfig, .save_total_limit = limit};
 }
 
 void save_steps(const CheckpointWriter& writer, std::int64_t last, std::int64_t best = -1) {
@@ -66,7 +66,7 @@ TEST_CASE("a checkpoint holds state, weights and optimizer, and old ones go") {
     CHECK(loaded.parameters()[i].second.equal(saved.parameters()[i].second));
     CHECK(loaded.state()[i].second.equal(saved.state()[i].second));
   }
-  TrainingState read = load_training_state(*found, kConfig);
+  TrainingState read = load_training_state(*found, kStateConfig);
   CHECK(write_fields(read.fields()) == write_fields(state.fields()));
   CHECK(read.loss_since_log == state.loss_since_log);  // to the last bit
   CHECK(find_checkpoint(folder.path() / "nowhere") == std::nullopt);
