@@ -76,8 +76,7 @@ void add_runtime_option(CLI::App& command, const std::string& name, vlm::Runtime
                     "models on a CPU")
         ->capture_default_str();
   } else if (name == "--threads") {
-    command
-        .add_option(name, runtime.threads, "CPU threads; 0: as many as the machine has")
+    command.add_option(name, runtime.threads, "CPU threads; 0: as many as the machine has")
         ->check(vlm::between(0, 1024))
         ->capture_default_str();
   } else {
@@ -91,8 +90,7 @@ void add_shared_options(CLI::App& command, SharedOptions& shared) {
     add_runtime_option(command, name, shared.runtime);
   }
   CLI::Option* level =
-      command
-          .add_option("--log-level", shared.log_level, "debug, info, warning, error or off")
+      command.add_option("--log-level", shared.log_level, "debug, info, warning, error or off")
           ->check(CLI::IsMember({"debug", "info", "warning", "error", "off"}))
           ->capture_default_str();
   command
@@ -118,7 +116,8 @@ std::vector<std::string> split_empty_values(const CLI::App& app, int argc, char*
     if (!command && kUsed.count(argument) > 0) command = app.get_subcommand(argument);
     const std::string name = argument.substr(0, argument.find('='));
     const bool ends_there = argument.size() == name.size() + 1 && name.starts_with("--");
-    const CLI::Option* option = command && ends_there ? command->get_option_no_throw(name) : nullptr;
+    const CLI::Option* option =
+        command && ends_there ? command->get_option_no_throw(name) : nullptr;
     const bool takes_value = option && option->get_items_expected_min() > 0;
     arguments.push_back(takes_value ? name : argument);
     if (takes_value) arguments.emplace_back();
@@ -148,7 +147,8 @@ std::string name_unknown(const CLI::App& app, const std::vector<std::string>& ar
   for (const std::string& extra : extras) {
     if (extra.size() < 2 || extra[0] != '-') continue;
     const std::string name = extra.substr(0, extra.find('='));
-    return vlm::concat(where, "unknown option '", name, "'", near_name(name, names_of_options(command)));
+    return vlm::concat(where, "unknown option '", name, "'",
+                       near_name(name, names_of_options(command)));
   }
   if (!has_command && !arguments.empty() && !arguments[0].starts_with("-")) {
     std::vector<std::string> names;

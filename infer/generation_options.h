@@ -47,7 +47,8 @@ struct GenerationOptions {
 
 // Reads generation_config.json; without it, the end-of-sequence ids of config.json. What
 // transformers accepts is accepted: null, unknown keys, settings of a search that isn't used. What
-// would change answers and is not supported is warned about, once. Throws Error naming file and key.
+// would change answers and is not supported is warned about, once. Throws Error naming file and
+// key.
 GenerationOptions load_generation_options(const std::filesystem::path& folder);
 
 }  // namespace vlm::infer

@@ -153,7 +153,9 @@ infer::Answer Model::Loaded::answer(const Conversation& conversation, infer::Req
     group.requests.push_back(std::move(request));
     infer::Answer answer = generator.answer(std::move(group));
     for (const infer::SeenVideo& seen : media.seen()) {
-      if (videos) videos->push_back({seen.duration_s, seen.times_s, seen.dropped_duplicates, seen.damaged_frames});
+      if (videos)
+        videos->push_back(
+            {seen.duration_s, seen.times_s, seen.dropped_duplicates, seen.damaged_frames});
     }
     return answer;
   } catch (...) {

@@ -12,21 +12,22 @@ namespace vlm::data {
 namespace {
 
 constexpr std::array<std::string_view, 40> kUnreadable = {
-    ".heic", ".heif", ".hif", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpf", ".jpx",
-    ".jpm",  ".jxl",  ".jxr", ".mpo",  ".psd",   ".svg", ".ico", ".tga", ".ppm", ".pgm",
-    ".pbm",  ".pnm",  ".pam", ".pcx",  ".dds",   ".exr", ".hdr", ".xcf", ".dng", ".cr2",
+    ".heic", ".heif", ".hif", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpf",  ".jpx",
+    ".jpm",  ".jxl",  ".jxr", ".mpo",  ".psd",   ".svg", ".ico", ".tga", ".ppm",  ".pgm",
+    ".pbm",  ".pnm",  ".pam", ".pcx",  ".dds",   ".exr", ".hdr", ".xcf", ".dng",  ".cr2",
     ".cr3",  ".nef",  ".arw", ".raf",  ".orf",   ".rw2", ".pef", ".srw", ".icns", ".qoi"};
 
 // Beside hidden names.
 constexpr std::array<std::string_view, 7> kSideNames = {
-    "__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "$RECYCLE.BIN", "System Volume Information",
+    "__MACOSX",  "Thumbs.db", "desktop.ini", "@eaDir", "$RECYCLE.BIN", "System Volume Information",
     "lost+found"};
 
 }  // namespace
 
 std::string unreadable_suffix(const std::filesystem::path& path) {
   const std::string suffix = ascii_lower(path.extension().string());
-  const bool is_known = std::find(kUnreadable.begin(), kUnreadable.end(), suffix) != kUnreadable.end();
+  const bool is_known =
+      std::find(kUnreadable.begin(), kUnreadable.end(), suffix) != kUnreadable.end();
   return is_known ? suffix : "";
 }
 
@@ -49,7 +50,8 @@ std::string to_text(const KindCounts& counts) {
 
 void warn_of_left_out(const KindCounts& counts, const std::string& where) {
   if (counts.empty()) return;
-  log_warning(concat(where, ": left out, as these kinds of pictures can't be read: ", to_text(counts)));
+  log_warning(
+      concat(where, ": left out, as these kinds of pictures can't be read: ", to_text(counts)));
 }
 
 }  // namespace vlm::data

@@ -55,7 +55,8 @@ ssize_t read_some(int descriptor, std::vector<char>& buffer, const WorkClock& cl
                   const std::string& where) {
   while (true) {
     clock.check();
-    if (stop_requested()) throw Error({.what = "told to stop while a pipe is read", .where = where});
+    if (stop_requested())
+      throw Error({.what = "told to stop while a pipe is read", .where = where});
     pollfd waiting = {descriptor, POLLIN, 0};
     if (::poll(&waiting, 1, 200) == 0) continue;
     const ssize_t count = ::read(descriptor, buffer.data(), buffer.size());

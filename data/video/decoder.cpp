@@ -44,7 +44,7 @@ Decoder::Decoder(const AVStream& stream, const VideoLimits& limits, const std::s
   context_->max_pixels = limits.max_pixels;
   context_->thread_count = std::clamp(limits.threads, 1, cores);
   context_->err_recognition = AV_EF_CRCCHECK;  // checksums, where the stream has some
-  context_->opaque = &complaints_;  // which the contexts of its threads copy
+  context_->opaque = &complaints_;             // which the contexts of its threads copy
   if (code >= 0) code = avcodec_open2(context_.get(), codec, nullptr);
   if (code < 0) {
     throw Error({.what = "can't open the decoder",

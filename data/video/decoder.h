@@ -1,10 +1,10 @@
 // One stream's decoder: packets in, frames out in display order, and what they are worth.
 //
-// Bounded threads. Knows nothing of files: who feeds it decides where decoding begins. Decoders fill
-// what is missing with something like it and go on; a frame is damaged when the decoder flags it so,
-// or when a picture before it failed and no key frame came since. Some decoders flag nothing and
-// only complain (HEVC): then frames are doubtful up to the next key frame, and, as decoding runs
-// ahead in threads, some frames before.
+// Bounded threads. Knows nothing of files: who feeds it decides where decoding begins. Decoders
+// fill what is missing with something like it and go on; a frame is damaged when the decoder flags
+// it so, or when a picture before it failed and no key frame came since. Some decoders flag nothing
+// and only complain (HEVC): then frames are doubtful up to the next key frame, and, as decoding
+// runs ahead in threads, some frames before.
 #pragma once
 
 #include <atomic>

@@ -280,8 +280,8 @@ void VideoFile::State::warn_of_damage() const {
     log_warning(concat(where(), ": damaged frames are left out: ", times(left_out_)));
   }
   if (!doubtful_.empty()) {
-    log_warning(concat(where(), ": frames may be damaged, as the decoder complained: ",
-                       times(doubtful_)));
+    log_warning(
+        concat(where(), ": frames may be damaged, as the decoder complained: ", times(doubtful_)));
   }
 }
 

@@ -194,8 +194,8 @@ int run_inspect(const InspectOptions& options) {
                  .where = options.what,
                  .hint = concat(options.video.describe().begin().key(), " is for those alone")});
   }
-  const OrderedJson report =
-      is_video ? inspect_video(options.what, options.video.sampling()) : inspect_model(options.what);
+  const OrderedJson report = is_video ? inspect_video(options.what, options.video.sampling())
+                                      : inspect_model(options.what);
   print_result(options.format == "json" ? report.dump() + "\n" : to_lines(report));
   return 0;
 }

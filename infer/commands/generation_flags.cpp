@@ -12,11 +12,22 @@ namespace {
 constexpr std::int64_t kMostNewTokens = 1 << 20;
 
 // Options that change nothing where given answers are scored. (A longest answer does no harm.)
-constexpr const char* kGenerating[] = {
-    "--min-new-tokens", "--stop",          "--do-sample",          "--no-do-sample",
-    "--temperature",    "--top-k",         "--top-p",              "--min-p",
-    "--typical-p",      "--bad-words",     "--repetition-penalty", "--no-repeat-ngram-size",
-    "--num-beams",      "--length-penalty", "--early-stopping",    "--num-return-sequences"};
+constexpr const char* kGenerating[] = {"--min-new-tokens",
+                                       "--stop",
+                                       "--do-sample",
+                                       "--no-do-sample",
+                                       "--temperature",
+                                       "--top-k",
+                                       "--top-p",
+                                       "--min-p",
+                                       "--typical-p",
+                                       "--bad-words",
+                                       "--repetition-penalty",
+                                       "--no-repeat-ngram-size",
+                                       "--num-beams",
+                                       "--length-penalty",
+                                       "--early-stopping",
+                                       "--num-return-sequences"};
 
 template <typename T>
 void override_with(T& target, const std::optional<T>& given) {

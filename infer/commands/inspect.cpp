@@ -40,7 +40,8 @@ OrderedJson inspect_model(const std::string& model_name) {
   const ModelPtr model = make_model(folder);
   const Checkpoint checkpoint(folder);
   const Json config = load_json(folder / "config.json");
-  OrderedJson report = {{"folder", folder.string()}, {"model_type", config.value("model_type", "")}};
+  OrderedJson report = {{"folder", folder.string()},
+                        {"model_type", config.value("model_type", "")}};
   for (const char* part : {"vision_config", "text_config"}) {
     if (config.contains(part)) report[part] = shape_of(config[part]);
   }

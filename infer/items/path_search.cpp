@@ -69,7 +69,8 @@ class Searcher {
                               const std::error_code& code) {
     if (type == fs::file_type::regular) return "";
     if (code) return to_error(path, "can't open the file", code);
-    const char* what = type == fs::file_type::not_found ? "the link leads nowhere" : "is not a file";
+    const char* what =
+        type == fs::file_type::not_found ? "the link leads nowhere" : "is not a file";
     return Error({.what = what, .where = path.string()}).what();
   }
 
@@ -129,7 +130,8 @@ class GlobSearch {
       if (::fnmatch(crosses ? "*" : part.c_str(), name.c_str(), FNM_PERIOD) != 0) continue;
       if (crosses && data::is_side_name(name)) continue;
       std::error_code ignored;
-      const bool is_link = entries->is_symlink(ignored);  // "**" doesn't follow links: they may circle
+      const bool is_link =
+          entries->is_symlink(ignored);  // "**" doesn't follow links: they may circle
       if (crosses && entries->is_directory(ignored)) {
         if (!is_link) match(folder / name, index);
       } else if (crosses ? index + 1 == parts_.size() : true) {

@@ -21,8 +21,8 @@ struct SeenVideo {
 std::string to_note(const SeenVideo& seen);
 SeenVideo parse_note(const std::string& note);
 
-// duration_s, frames, damaged_frames and, with drop_duplicates, dropped_duplicates. An item that shows several
-// videos has lists of these, in the order of the videos. Numbers have six decimals.
+// duration_s, frames, damaged_frames and, with drop_duplicates, dropped_duplicates. An item that
+// shows several videos has lists of these, in the order of the videos. Numbers have six decimals.
 OrderedJson video_columns(const std::vector<SeenVideo>& seen, bool has_dropped);
 std::vector<std::string> video_column_names(bool has_dropped);
 

@@ -3,6 +3,7 @@
 #include <elf.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -29,12 +30,12 @@ using Names = std::set<std::string>;
 TEST_CASE("every command has the shared options that it uses, and refuses the others") {
   const Names all = {"--device", "--dtype", "--threads", "--seed"};
   const std::map<std::string, Names> used = {
-      {"generate", all},      {"caption", all},
-      {"vqa", all},           {"video", all},
-      {"evaluate", all},      {"finetune", all},
-      {"plan", all},          {"inspect-data", {"--threads", "--seed"}},
-      {"inspect", {}},        {"merge", {"--dtype", "--threads"}},
-      {"pull", {}},           {"gather", {}}};
+      {"generate", all}, {"caption", all},
+      {"vqa", all},      {"video", all},
+      {"evaluate", all}, {"finetune", all},
+      {"plan", all},     {"inspect-data", {"--threads", "--seed"}},
+      {"inspect", {}},   {"merge", {"--dtype", "--threads"}},
+      {"pull", {}},      {"gather", {}}};
   for (const auto& [command, options] : used) {
     INFO(command);
     const std::string help = run_vlm(command + " --help").out;
@@ -97,7 +98,7 @@ TEST_CASE("an empty value is a value") {
   // Where nothing can't be meant, it is an error.
   for (const std::string option : {"--adapter", "--top-k", "--max-new-tokens", "--image", "--model",
                                    "--choices-file", "--seed", "--log-level"}) {
-    for (const std::string given : {option + "=", option + " ''"}) {
+    for (const std::string& given : {option + "=", option + " ''"}) {
       INFO(given);
       const ProgramResult refused =
           run_vlm("generate --prompt x " + given +
@@ -107,8 +108,9 @@ TEST_CASE("an empty value is a value") {
     }
   }
   const ScratchFolder folder;
-  const std::string caption = "caption tests/fixtures/pictures/square.png --max-new-tokens 1 "
-                              "--model tests/fixtures/smolvlm_tiny --device cpu --output ";
+  const std::string caption =
+      "caption tests/fixtures/pictures/square.png --max-new-tokens 1 "
+      "--model tests/fixtures/smolvlm_tiny --device cpu --output ";
   REQUIRE(run_vlm(caption + folder.at("a.jsonl") + " --prompt=").code == 0);
   REQUIRE(run_vlm(caption + folder.at("b.jsonl")).code == 0);
   const Json asked_nothing = Json::parse(read_file(folder.at("a.jsonl")));
@@ -132,7 +134,8 @@ TEST_CASE("options without effect are refused") {
   const ScratchFolder folder;
   const ProgramResult overwrite = run_vlm(
       "caption tests/fixtures/pictures/square.png --model tests/fixtures/smolvlm_tiny "
-      "--overwrite --output " + folder.at("rows.jsonl"));
+      "--overwrite --output " +
+      folder.at("rows.jsonl"));
   CHECK_THAT(overwrite.err, Contains("--overwrite: there are no .txt files to overwrite"));
   CHECK(folder.names().empty());
 }
@@ -141,7 +144,8 @@ TEST_CASE("--quiet and --log-level decide what is said, errors included") {
   const ScratchFolder folder;
   const std::string caption =
       "caption tests/fixtures/pictures/square.png --max-new-tokens 1 --restart "
-      "--model tests/fixtures/smolvlm_tiny --device cpu --output " + folder.at("rows.jsonl");
+      "--model tests/fixtures/smolvlm_tiny --device cpu --output " +
+      folder.at("rows.jsonl");
   CHECK_THAT(run_vlm(caption).err, Contains("items") && Contains("rows written"));
   for (const char* option : {" --quiet", " -q", " --log-level warning", " --log-level off"}) {
     INFO(option);
@@ -162,7 +166,8 @@ TEST_CASE("JSON is asked for in one way by every command") {
   for (const char* option : {" --json", " --format json"}) {
     const Json answer = Json::parse(run_vlm(kAsk + "--prompt x" + option).out);
     CHECK(answer["token_ids"].size() == 3);
-    const Json model = Json::parse(run_vlm(std::string("inspect tests/fixtures/smolvlm_tiny") + option).out);
+    const Json model =
+        Json::parse(run_vlm(std::string("inspect tests/fixtures/smolvlm_tiny") + option).out);
     CHECK(model["model_type"] == "smolvlm");
     CHECK(model["parameters"]["total"] == 97264);
   }
@@ -170,6 +175,37 @@ TEST_CASE("JSON is asked for in one way by every command") {
   CHECK_THAT(run_vlm("plan --help").out, Contains("--json") && Contains("--format"));
   CHECK_THAT(run_vlm("inspect tests/fixtures/smolvlm_tiny --max-frames 2").err,
              Contains("not a video file (--max-frames is for those alone)"));
+}
+
+TEST_CASE("odd files in a folder cost a row or a line, and exit code 3, never the run") {
+  const ScratchFolder folder;
+  fs::create_directories(folder.path() / "in");
+  fs::copy_file(fixture("pictures/square.png"), folder.path() / "in/a.png");
+  const auto run = [&](const std::string& output) {
+    return run_vlm("caption " + folder.at("in") + " --model " + fixture("smolvlm_tiny").string() +
+                   " --device cpu --max-new-tokens 1 --output " + folder.at(output));
+  };
+  const auto count_rows = [&](const std::string& output) {
+    const std::string rows = read_file(folder.at(output));
+    return std::count(rows.begin(), rows.end(), '\n');
+  };
+  folder.write("in/._a.png", "x");
+  folder.write("in/.ipynb_checkpoints/a.png", "x");
+  CHECK(run("clean.jsonl").code == 0);
+  CHECK(count_rows("clean.jsonl") == 1);
+  folder.write("in/b.heic", "x");
+  for (int i = 0; i < 2;
+       ++i) {  // again: nothing is left to do, and the photograph still isn't read
+    const ProgramResult left_out = run("heic.jsonl");
+    CHECK(left_out.code == 3);
+    CHECK_THAT(left_out.err, Contains("left out") && Contains("1 .heic"));
+    CHECK(count_rows("heic.jsonl") == 1);
+  }
+  fs::remove(folder.path() / "in/b.heic");
+  fs::create_symlink("loop.png", folder.path() / "in/loop.png");
+  CHECK(run("loop.jsonl").code == 3);
+  CHECK(count_rows("loop.jsonl") == 2);
+  CHECK_THAT(read_file(folder.at("loop.jsonl")), Contains("Too many levels of symbolic links"));
 }
 
 TEST_CASE("a signal while a video is read ends with the signal's code") {
@@ -232,17 +268,17 @@ TEST_CASE("programs look for libraries in fixed folders, wherever they are start
 
 TEST_CASE("the loader may be told to start the program, and the program starts once") {
   const ProgramResult version = run_vlm("--version");
-  const ProgramResult by_loader = run_shell(
-      "loader=$(readelf -p .interp '" VLM_BINARY "' | grep -o '/.*') && \"$loader\" '" VLM_BINARY
-      "' --version",
-      VLM_SOURCE_DIR);
+  const ProgramResult by_loader =
+      run_shell("loader=$(readelf -p .interp '" VLM_BINARY
+                "' | grep -o '/.*') && \"$loader\" '" VLM_BINARY "' --version",
+                VLM_SOURCE_DIR);
   CHECK(by_loader.code == 0);
   CHECK(by_loader.out == version.out);
   // A program that starts itself again would lose this mark of its first start.
-  const ProgramResult traced = run_shell(
-      "OMP_DISPLAY_ENV=VERBOSE \"$(readelf -p .interp '" VLM_BINARY "' | grep -o '/.*')\" '" VLM_BINARY
-      "' --version 2>&1",
-      VLM_SOURCE_DIR);
+  const ProgramResult traced =
+      run_shell("OMP_DISPLAY_ENV=VERBOSE \"$(readelf -p .interp '" VLM_BINARY
+                "' | grep -o '/.*')\" '" VLM_BINARY "' --version 2>&1",
+                VLM_SOURCE_DIR);
   CHECK_THAT(traced.out, Contains("GOMP_SPINCOUNT = '5000'"));
 }
 

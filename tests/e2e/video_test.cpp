@@ -91,7 +91,8 @@ TEST_CASE("a folder of clips becomes rows, sorted, and broken clips rows with th
   REQUIRE(run_vlm(command + folder.at("rows.csv") + " --drop-duplicates").code == 3);
   const std::string csv = read_file(folder.at("rows.csv"));
   CHECK(csv.substr(0, csv.find('\r')) ==
-        "id,path,question,duration_s,frames,damaged_frames,dropped_duplicates,text,mean_logprob,min_logprob,"
+        "id,path,question,duration_s,frames,damaged_frames,dropped_duplicates,text,mean_logprob,"
+        "min_logprob,"
         "finish_reason,first_token_entropy,error");
   CHECK_THAT(csv, Contains(",3.0,\"[0.0,1.4,2.9]\",0,0,"));
   REQUIRE(run_vlm(command + folder.at("t.jsonl") + " --output-format txt").code == 3);

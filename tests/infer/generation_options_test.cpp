@@ -1,6 +1,7 @@
 // generation_config.json: what transformers takes is taken, and what it can't sample with is told.
 //
-// The oracle is GenerationConfig.from_pretrained and generate of transformers 5.23 with these files.
+// The oracle is GenerationConfig.from_pretrained and generate of transformers 5.23 with these
+// files.
 #include "infer/generation_options.h"
 
 #include <nlohmann/json.hpp>
@@ -38,22 +39,40 @@ Loaded load_options(const std::string& text) {
 
 TEST_CASE("settings that transformers accepts are accepted") {
   for (const char* text :
-       {R"({"do_sample": false, "temperature": 0.0})", R"({"temperature": 0})",
+       {R"({"do_sample": false, "temperature": 0.0})",
+        R"({"temperature": 0})",
         R"({"do_sample": null, "temperature": null, "top_k": null, "top_p": null, "min_p": null,
             "num_beams": null, "repetition_penalty": null, "length_penalty": null,
             "no_repeat_ngram_size": null, "min_new_tokens": null, "early_stopping": null,
             "num_return_sequences": null, "typical_p": null, "max_new_tokens": null})",
-        R"({"top_k": -1})", R"({"top_k": 0, "do_sample": true})", R"({"top_p": 1.5})",
-        R"({"top_p": 1.5, "do_sample": true})", R"({"top_p": 0.0})",
-        R"({"top_p": 0.0, "do_sample": true})", R"({"top_p": -1})", R"({"typical_p": 0.0})",
-        R"({"typical_p": 2, "do_sample": true})", R"({"min_p": 3})", R"({"repetition_penalty": 1})",
-        R"({"no_repeat_ngram_size": -1})", R"({"min_new_tokens": -3})",
-        R"({"early_stopping": "never"})", R"({"early_stopping": true})",
-        R"({"length_penalty": 0.5})", R"({"num_return_sequences": 2, "do_sample": true})",
-        R"({"num_return_sequences": 0})", R"({"epsilon_cutoff": 0.1})", R"({"guidance_scale": 1})",
-        R"({"foo": 3})", R"({"temperature": "0.7"})", R"({"top_k": 50.0})",
-        R"({"temperature": 1e-5})", R"({"eos_token_id": null})", R"({"eos_token_id": []})",
-        R"({"max_length": 0, "pad_token_id": -1})", R"({"do_sample": 0, "temperature": 0})",
+        R"({"top_k": -1})",
+        R"({"top_k": 0, "do_sample": true})",
+        R"({"top_p": 1.5})",
+        R"({"top_p": 1.5, "do_sample": true})",
+        R"({"top_p": 0.0})",
+        R"({"top_p": 0.0, "do_sample": true})",
+        R"({"top_p": -1})",
+        R"({"typical_p": 0.0})",
+        R"({"typical_p": 2, "do_sample": true})",
+        R"({"min_p": 3})",
+        R"({"repetition_penalty": 1})",
+        R"({"no_repeat_ngram_size": -1})",
+        R"({"min_new_tokens": -3})",
+        R"({"early_stopping": "never"})",
+        R"({"early_stopping": true})",
+        R"({"length_penalty": 0.5})",
+        R"({"num_return_sequences": 2, "do_sample": true})",
+        R"({"num_return_sequences": 0})",
+        R"({"epsilon_cutoff": 0.1})",
+        R"({"guidance_scale": 1})",
+        R"({"foo": 3})",
+        R"({"temperature": "0.7"})",
+        R"({"top_k": 50.0})",
+        R"({"temperature": 1e-5})",
+        R"({"eos_token_id": null})",
+        R"({"eos_token_id": []})",
+        R"({"max_length": 0, "pad_token_id": -1})",
+        R"({"do_sample": 0, "temperature": 0})",
         R"({"do_sample": 1})"}) {
     INFO(text);
     const Loaded loaded = load_options(text);

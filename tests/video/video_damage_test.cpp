@@ -35,15 +35,16 @@ Shown read_all(const std::string& path) {
 
 // A third of one frame's bytes are lost: frame 40 of 75, in groups of 25.
 void damage(const std::string& path, const std::string& to) {
-  const std::string report =
-      run_tool("ffprobe -v error -select_streams v -show_entries packet=pos,size,pts -of csv=p=0 '" +
-                   path + "' | sort -t, -k1,1n | sed -n 41p",
-               std::filesystem::path(path).parent_path());
+  const std::string report = run_tool(
+      "ffprobe -v error -select_streams v -show_entries packet=pos,size,pts -of csv=p=0 '" + path +
+          "' | sort -t, -k1,1n | sed -n 41p",
+      std::filesystem::path(path).parent_path());
   long pts = 0, size = 0, place = 0;
   REQUIRE(std::sscanf(report.c_str(), "%ld,%ld,%ld", &pts, &size, &place) == 3);
   std::string bytes = read_file(path);
   const auto begin = static_cast<std::size_t>(place + size / 3);
-  bytes.replace(begin, static_cast<std::size_t>(size / 3), static_cast<std::size_t>(size / 3), '\xff');
+  bytes.replace(begin, static_cast<std::size_t>(size / 3), static_cast<std::size_t>(size / 3),
+                '\xff');
   std::ofstream(to, std::ios::binary) << bytes;
 }
 
@@ -52,7 +53,8 @@ TEST_CASE("a damaged frame and what is predicted from it are left out or told of
   for (const std::string& options :
        {std::string("-c:v libx264 -g 25 -keyint_min 25 -bf 0 -sc_threshold 0"),
         std::string("-c:v mpeg4 -g 25"), std::string("-c:v libx264 -g 25 -bf 2 -sc_threshold 0"),
-        std::string("-c:v libx265 -x265-params log-level=0:hash=1:keyint=25:min-keyint=25:scenecut=0")}) {
+        std::string(
+            "-c:v libx265 -x265-params log-level=0:hash=1:keyint=25:min-keyint=25:scenecut=0")}) {
     INFO(options);
     const std::string whole = scratch.at("whole.mkv"), broken = scratch.at("broken.mkv");
     run_tool(encode(options + " whole.mkv"), scratch.path());
@@ -99,8 +101,9 @@ TEST_CASE("frames that the decoder itself calls made up are never shown") {
   // A single one that is wanted is an error, not a made-up picture.
   VideoFile file(broken);
   CHECK_THROWS_WITH(file.read_frames({45}, [](const VideoFrame&) { return true; }),
-                    broken + ": truncated or corrupt video file: got none of the wanted frames is "
-                             "whole");
+                    broken +
+                        ": truncated or corrupt video file: got none of the wanted frames is "
+                        "whole");
   CHECK(file.read_frames({39, 50}, [](const VideoFrame&) { return true; }) == 2);
   CHECK(file.damaged_frames() == 0);
 }
@@ -113,11 +116,12 @@ TEST_CASE("a clock that begins again within a clip isn't its end") {
     const char* options;
     int rate, seconds;
   };
-  for (const Case& one : {Case{"a.ts", "-c:v libx264 -g 12 -bf 2 -output_ts_offset 95442", 25, 3},
-                          Case{"b.ts", "-c:v mpeg2video -g 12 -output_ts_offset 95441.1", 25, 3},
-                          Case{"c.mpg", "-c:v mpeg2video -g 12 -bf 2 -output_ts_offset 95442", 25, 3},
-                          Case{"d.mpg", "-c:v mpeg2video -g 12 -output_ts_offset 90000", 25, 3},
-                          Case{"e.ts", "-c:v libx264 -g 50 -output_ts_offset 95350", 5, 150}}) {
+  for (const Case& one :
+       {Case{"a.ts", "-c:v libx264 -g 12 -bf 2 -output_ts_offset 95442", 25, 3},
+        Case{"b.ts", "-c:v mpeg2video -g 12 -output_ts_offset 95441.1", 25, 3},
+        Case{"c.mpg", "-c:v mpeg2video -g 12 -bf 2 -output_ts_offset 95442", 25, 3},
+        Case{"d.mpg", "-c:v mpeg2video -g 12 -output_ts_offset 90000", 25, 3},
+        Case{"e.ts", "-c:v libx264 -g 50 -output_ts_offset 95350", 5, 150}}) {
     INFO(one.file);
     run_tool(kFfmpeg + "-f lavfi -i testsrc2=size=128x96:rate=" + std::to_string(one.rate) +
                  ":duration=" + std::to_string(one.seconds) + " " + one.options + " " + one.file,

@@ -8,6 +8,7 @@
 #include "tests/support/catch.h"
 #include "tests/support/scratch_folder.h"
 #include "vlm/core/error.h"
+#include "vlm/core/log.h"
 
 namespace vlm::data {
 namespace {
@@ -243,6 +244,36 @@ TEST_CASE("rows are the same for several threads at once") {
     for (std::thread& thread : threads) thread.join();
     CHECK(wrong == std::vector<int>(4, 0));
   }
+}
+
+TEST_CASE("what archivers and systems add to a tar is no sample, and unreadable kinds are told") {
+  const ScratchFolder folder;
+  for (const char* name : {"000.png", "._000.png", ".DS_Store", "__MACOSX/000.png", "d/._x.json",
+                           "001.heic", "001.json", "002.avif"}) {
+    folder.write(std::string("members/") + name, name == std::string("001.json") ? "{}" : "x");
+  }
+  std::string warnings;
+  set_log_sink([&](LogLevel, const std::string& text) { warnings += text + "\n"; });
+  const std::string tar = make_tar(folder, "mac.tar");
+  const auto source = open_rows(tar);
+  set_log_sink({});
+  REQUIRE(source->size() == 2);
+  CHECK(source->where(0) == tar + ": 000");
+  CHECK(source->at(0).members.size() == 1);
+  CHECK(source->where(1) == tar + ": 001");
+  CHECK(warnings ==
+        tar + ": left out, as these kinds of pictures can't be read: 1 .avif, 1 .heic\n");
+}
+
+TEST_CASE("a data file that can't be opened is told as such") {
+  const ScratchFolder folder;
+  std::filesystem::create_symlink("loop.jsonl", folder.path() / "loop.jsonl");
+  CHECK(open_error(folder.at("loop.jsonl")) ==
+        folder.at("loop.jsonl") + ": can't open the file: got Too many levels of symbolic links");
+  std::filesystem::create_directories(folder.path() / "in");
+  std::filesystem::create_symlink("metadata.jsonl", folder.path() / "in/metadata.jsonl");
+  CHECK_THAT(open_error(folder.at("in")),
+             Contains("metadata.jsonl: ") && Contains("Too many levels of symbolic links"));
 }
 
 }  // namespace

@@ -22,8 +22,7 @@ namespace fs = std::filesystem;
 class AsNobody {
  public:
   explicit AsNobody(const fs::path& folder) : was_root_(::geteuid() == 0) {
-    fs::permissions(folder, fs::perms::others_read | fs::perms::others_exec,
-                    fs::perm_options::add);
+    fs::permissions(folder, fs::perms::others_read | fs::perms::others_exec, fs::perm_options::add);
     if (was_root_) REQUIRE(::seteuid(65534) == 0);
   }
   ~AsNobody() {
@@ -81,9 +80,11 @@ TEST_CASE("odd paths in a folder are rows of their own") {
         "dangling.png: the link leads nowhere\n"
         "deep/b.png\n"
         "link.png\n"
-        "loop.png" + kLoop + "pipe.png: is not a file\n");
-  CHECK(all.warnings == "links to folders aren't followed: 1 (they may lead in circles; name them "
-                        "to have them searched)\n");
+        "loop.png" +
+            kLoop + "pipe.png: is not a file\n");
+  CHECK(all.warnings ==
+        "links to folders aren't followed: 1 (they may lead in circles; name them "
+        "to have them searched)\n");
   CHECK(open_all({(in / "linked").string()}, in / "linked").text == "c.png\n");
 }
 
@@ -99,8 +100,8 @@ TEST_CASE("odd paths that are named, matched or listed are rows of their own") {
   CHECK(open_all({at("a.png"), at("dangling.png"), at("loop.png")}, in).text == expected);
   CHECK(open_all({at("*.png")}, in).text == expected);
   CHECK(open_all({at("a.png"), at(long_name.c_str())}, in).text == "a.png\n" + long_name + "\n");
-  CHECK(open_all({"-"}, in, MediaKind::kPicture, at("loop.png") + "\n" + at(long_name.c_str())).text ==
-        "loop.png\n" + long_name + "\n");
+  CHECK(open_all({"-"}, in, MediaKind::kPicture, at("loop.png") + "\n" + at(long_name.c_str()))
+            .text == "loop.png\n" + long_name + "\n");
   CHECK_THROWS_WITH(open_all({at("nowhere.png")}, in), Contains("no such file or folder"));
   set_log_sink({});
 }
@@ -118,8 +119,7 @@ TEST_CASE("a locked folder is a row, and what lies beside it is read") {
     CHECK(open_all({in.string()}, in).text ==
           "a.png\ninto.png: can't open the file: got Permission denied\nlocked" + denied);
     CHECK(open_all({(in / "*/*.png").string()}, in).text == "locked" + denied);
-    CHECK(open_all({(in / "**/*.png").string()}, in).text ==
-          "a.png\ninto.png\nlocked" + denied);
+    CHECK(open_all({(in / "**/*.png").string()}, in).text == "a.png\ninto.png\nlocked" + denied);
     CHECK(open_all({(in / "locked/b.png").string(), (in / "a.png").string()}, in).text ==
           "locked/b.png\na.png\n");
     CHECK(open_all({(in / "locked").string()}, in).text == "locked" + denied);
@@ -135,8 +135,9 @@ TEST_CASE("kinds of pictures that can't be read are counted") {
   }
   const Opened all = open_all({in.string()}, in);
   CHECK(all.text == "a.png\n");
-  CHECK(all.warnings == "the input: left out, as these kinds of pictures can't be read: 1 .avif, 2 "
-                        ".heic, 1 .jp2, 1 .mpo\n");
+  CHECK(all.warnings ==
+        "the input: left out, as these kinds of pictures can't be read: 1 .avif, 2 "
+        ".heic, 1 .jp2, 1 .mpo\n");
   std::istringstream none;
   CHECK(open_entries({in.string()}, none)->left_out().at(".heic") == 2);
   // One that is named is opened, and says itself what it is.
@@ -163,8 +164,9 @@ TEST_CASE("hidden names and what systems leave are no pictures, unless named") {
   CHECK(open_all({in.string()}, in).text == "a.png\n");
   CHECK(open_all({in.string()}, in).warnings.empty());
   CHECK(open_all({(in / "**/*.png").string()}, in).text == "a.png\n");
-  CHECK(open_all({scratch.at(".h.png"), scratch.at(".ipynb_checkpoints"), scratch.at("__MACOSX")}, in)
-            .text == ".h.png\n.ipynb_checkpoints/a.png\n__MACOSX/a.png\n");
+  CHECK(
+      open_all({scratch.at(".h.png"), scratch.at(".ipynb_checkpoints"), scratch.at("__MACOSX")}, in)
+          .text == ".h.png\n.ipynb_checkpoints/a.png\n__MACOSX/a.png\n");
 }
 
 }  // namespace
