@@ -128,6 +128,13 @@ def adapter_golden(base, folder, batch, labels):
     return golden
 
 
+def drop_base_weights(folder):
+    """Takes out the copies that PEFT makes of the base weights of embeddings and heads that have an adapter."""
+    path = folder / "adapter_model.safetensors"
+    save_file({key: value for key, value in load_file(path).items() if ".base_layer.weight" not in key}, path,
+              metadata={"format": "pt"})
+
+
 def short_goldens(load_base, folder, batch, seed, base_name, kinds):
     """The same with the logits of the last 8 tokens alone, and without PEFT's copies of base weights."""
     sample = single_sample(batch)
@@ -137,9 +144,7 @@ def short_goldens(load_base, folder, batch, seed, base_name, kinds):
         model = PeftModel.from_pretrained(load_base(), folder / kind).eval()
         with torch.no_grad():
             golden[f"{kind}.logits"] = model(**sample, use_cache=False).logits[:, -8:].clone()
-        path = folder / kind / "adapter_model.safetensors"
-        save_file({key: value for key, value in load_file(path).items() if ".base_layer." not in key}, path,
-                  metadata={"format": "pt"})
+        drop_base_weights(folder / kind)
     return golden
 
 

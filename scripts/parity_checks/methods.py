@@ -56,6 +56,7 @@ def check_qlora(report, name, program, case, work, settings=adapters.KINDS["rslo
     data, output, config = prepare(case, name, work)
     start = work / name / "start"
     adapters.make_adapter(case.load(), start, settings, 77, str(case.folder))
+    adapters.drop_base_weights(start)  # they would replace what went through NF4 and bfloat16
     write_json(config, finetuning.finetune_config(case, data, output, method="qlora",
                                               adapter=str(start), max_steps=10))
     base = nf4.quantize_model(models.load(case.folder))
