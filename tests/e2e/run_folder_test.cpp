@@ -37,10 +37,9 @@ TEST_CASE("of two runs in one folder the second is refused, whatever it is, unti
                                  Contains("wait for it, or choose another output_dir"));
     }
   }
-  const ProgramResult merge =
-      run_vlm("merge --dtype bfloat16 --model " + fixture("smolvlm_tiny").string() +
-                  " --output out" + kCpuFlags,
-              folder.path());
+  const ProgramResult merge = run_vlm(
+      "merge --dtype bfloat16 --model " + fixture("smolvlm_tiny").string() + " --output out",
+      folder.path());
   CHECK(merge.code == 1);
   CHECK_THAT(merge.err, Contains("out" + refusal));
   CHECK_FALSE(fs::exists(folder.at("out/model.safetensors")));
@@ -76,8 +75,7 @@ TEST_CASE("checkpoints are adapters and models for every command") {
   }
   CHECK(answer(base + " --adapter lora/checkpoint-6") == answer(base + " --adapter lora"));
   CHECK(answer(" --model full/checkpoint-6") == answer(" --model full"));
-  REQUIRE(run_vlm("merge" + base + " --adapter lora/checkpoint-6 --output merged" + kCpuFlags,
-                  folder.path())
+  REQUIRE(run_vlm("merge" + base + " --adapter lora/checkpoint-6 --output merged", folder.path())
               .code == 0);
   CHECK(answer(" --model merged") == answer(base + " --adapter lora"));
 }
@@ -87,8 +85,7 @@ TEST_CASE("a merged model lies alone, and never on what it was made of") {
   fs::copy(fixture("smolvlm_tiny"), folder.at("base"));
   fs::copy(fixture("smolvlm_tiny/train/adapter_start"), folder.at("adapter"));
   const auto merge = [&](const std::string& output) {
-    return run_vlm("merge --model base --adapter adapter --output " + output + kCpuFlags,
-                   folder.path());
+    return run_vlm("merge --model base --adapter adapter --output " + output, folder.path());
   };
   REQUIRE(merge("clean").code == 0);
   // What a run, another merge and another program may have left there.

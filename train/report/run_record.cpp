@@ -26,7 +26,12 @@ bool are_paired(const RunRecord& record) {
 // A file that someone wrote into mustn't cost the report, nor a result whose report it is.
 std::vector<HeldOutAnswer> read_answers(const std::filesystem::path& path) {
   try {
-    return load_answers(path);
+    std::vector<HeldOutAnswer> answers = load_answers(path);
+    for (const HeldOutAnswer& answer : answers) {
+      if (!answer.references.empty()) continue;
+      throw Error({.what = "an answer has no references", .where = path.string()});
+    }
+    return answers;
   } catch (const Error& error) {
     log_warning(concat("the report goes without answers: ", error.what()));
     return {};

@@ -85,9 +85,12 @@ TEST_CASE("a checkpoint of the same step is the same one and stays") {
   const ScratchFolder folder;
   const CheckpointWriter writer = make_writer(folder);
   save_steps(writer, 1);
-  const auto before = fs::last_write_time(folder.path() / "checkpoint-1/trainer_state.json");
-  save_steps(writer, 1);
-  CHECK(fs::last_write_time(folder.path() / "checkpoint-1/trainer_state.json") == before);
+  const auto before = fs::last_write_time(folder.path() / "checkpoint-1/trained.safetensors");
+  writer.save({.step = 1, .evaluated_step = 1}, make_adam(1));
+  CHECK(fs::last_write_time(folder.path() / "checkpoint-1/trained.safetensors") == before);
+  // What is known about the step since is taken over, and its digests stay.
+  CHECK(load_training_state(folder.path() / "checkpoint-1", kStateConfig).evaluated_step == 1);
+  CHECK(find_checkpoint(folder.path()) == folder.path() / "checkpoint-1");
   // Unless it was damaged.
   fs::resize_file(folder.path() / "checkpoint-1/trained.safetensors", 10);
   save_steps(writer, 1);
