@@ -142,9 +142,9 @@ TEST_CASE("a failed save leaves neither half a file nor a temporary one") {
                     scratch.at("none/m") + ": can't write the file: got No such file or directory");
   fs::create_directory(scratch.at("taken"));
   CHECK_THROWS_WITH(save_safetensors(scratch.at("taken"), tensors),
-                    scratch.at("taken") + ": can't write the file: got Is a directory");
+                    scratch.at("taken") + ": is a folder, not a file");
   CHECK_THROWS_WITH(save_text(scratch.at("taken"), "x"),
-                    scratch.at("taken") + ": can't write the file: got Is a directory");
+                    scratch.at("taken") + ": is a folder, not a file");
   CHECK_THROWS_WITH(save_safetensors(scratch.at("m"), {{"t", at::ones({2}, at::kComplexFloat)}}),
                     "dtype ComplexFloat has no place in a safetensors file");
   CHECK(scratch.names() == std::vector<std::string>{"taken"});

@@ -94,7 +94,8 @@ TEST_CASE("PiSSA: begins with PEFT's directions, changes nothing, is saved as pl
     const auto* linear = dynamic_cast<const Linear*>(item.value().get());
     if (!linear || !linear->lora() || !golden.has("pissa_initial." + item.key())) continue;
     INFO(item.key());
-    check_close(linear->lora()->delta(), golden["pissa_initial." + item.key()], 1e-5);
+    // LAPACK's float32 directions differ in their last digits from processor to processor.
+    check_close(linear->lora()->delta(), golden["pissa_initial." + item.key()], 3e-5);
     ++compared;
   }
   CHECK(compared == 7);

@@ -208,7 +208,8 @@ TEST_CASE(
              Contains("text_config: intermediate_size and hidden_size make too large a model"));
   CHECK_THAT(text(R"("num_attention_heads": 1048576, "head_dim": 1048576)"),
              Contains("text_config: num_attention_heads, head_dim and hidden_size make too large"));
-  CHECK_THAT(text(R"("hidden_size": 32768, "intermediate_size": 131072, "num_hidden_layers": 100)"),
+  CHECK_THAT(text(R"("hidden_size": 32768, "intermediate_size": 131072, "num_hidden_layers": 100,
+                     "num_attention_heads": 64)"),
              Contains("text_config: num_hidden_layers, intermediate_size and hidden_size make"));
   const auto vision = [](const std::string& patch) {
     return error_of(R"({"vision_config": {)" + patch + "}}");
@@ -217,10 +218,10 @@ TEST_CASE(
              Contains("vision_config: intermediate_size and hidden_size make too large a model"));
   CHECK_THAT(vision(R"("hidden_size": 65536, "image_size": 16384, "patch_size": 16384)"),
              Contains("vision_config: hidden_size and patch_size make too large a model"));
-  CHECK_THAT(vision(R"("image_size": 16384, "patch_size": 1)"),
+  CHECK_THAT(vision(R"("image_size": 16384, "patch_size": 1, "hidden_size": 64)"),
              Contains("vision_config: the patch grid and hidden_size make too large a model"));
   CHECK_THAT(error_of(R"({"scale_factor": 1024,
-                 "vision_config": {"image_size": 1024, "patch_size": 1}})"),
+                 "vision_config": {"image_size": 1024, "patch_size": 1, "hidden_size": 1024}})"),
              Contains("c: scale_factor and both hidden_size make too large a model"));
   // The largest of today's, several times over.
   CHECK(text(R"("hidden_size": 16384, "intermediate_size": 65536, "num_hidden_layers": 128,
