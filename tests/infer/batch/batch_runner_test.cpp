@@ -11,6 +11,7 @@
 #include "infer/media/inspect_video.h"
 #include "infer/session.h"
 #include "tests/infer/sessions.h"
+#include "tests/support/grouping_locale.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "vlm/core/json.h"
@@ -95,6 +96,24 @@ TEST_CASE("every picture is a row, a broken one a row with its error") {
   }
   CHECK(names == std::vector<std::string>{"broken.png", "square.png", "tall.png", "wide.png",
                                           "square.png", "tall.png", "wide.png"});
+}
+
+TEST_CASE("rows and journals are the same whatever the locale of the program around") {
+  Session session = open_fixture(kTinyModel);
+  for (const OutputFormat kind : {OutputFormat::kJsonl, OutputFormat::kCsv}) {
+    Run run;
+    run.kind = kind;
+    run.options.batch_size = 1;  // answers found alone are the same to the last digit
+    run.answer(session);
+    const std::string rows = load_text(run.output());
+    const std::string journal = load_text(journal_path(run.output()));
+    fs::remove(run.output());
+    fs::remove(journal_path(run.output()));
+    const GroupingLocale locale;
+    run.answer(session);
+    CHECK(load_text(run.output()) == rows);
+    CHECK(load_text(journal_path(run.output())) == journal);
+  }
 }
 
 TEST_CASE("cut off anywhere, output or journal, the same run completes the same rows") {
