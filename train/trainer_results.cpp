@@ -122,7 +122,7 @@ void Trainer::check_number(double value, const char* name) const {
   if (std::isfinite(value)) return;
   throw Error({.what = concat("the ", name, " is not finite"),
                .where = concat("step ", state_.step + 1),
-               .got = concat(value),
+               .got = std::isnan(value) ? "nan" : concat(value),
                .hint = how_to_go_on(state_.step)});
 }
 

@@ -10,7 +10,8 @@
 namespace vlm::data {
 namespace {
 
-constexpr std::int64_t kMostFrames = 65536;  // far beyond any model's context
+constexpr std::int64_t kMostFrames = 65536;    // far beyond any model's context
+constexpr std::int64_t kMostPixels = 1 << 20;  // of an edge
 
 Error option_error(const std::string& prefix, const char* name, const std::string& got,
                    const std::string& wanted) {
@@ -107,13 +108,14 @@ void VideoSampling::check(const std::string& prefix) const {
     throw option_error(prefix, "strategy", concat("'", strategy, "'"), vlm::join(strategies));
   }
   if (fps && !(*fps > 0 && *fps <= 1e6)) {
-    throw option_error(prefix, "fps", concat(*fps), "more than 0");
+    throw option_error(prefix, "fps", concat(*fps), *fps > 1e6 ? "at most 1000000" : "more than 0");
   }
   if (max_frames && (*max_frames < 1 || *max_frames > kMostFrames)) {
     throw option_error(prefix, "max_frames", concat(*max_frames), concat("1 to ", kMostFrames));
   }
-  if (frame_size < 0) {
-    throw option_error(prefix, "frame_size", concat(frame_size), "at least 0 pixels");
+  if (frame_size < 0 || frame_size > kMostPixels) {
+    throw option_error(prefix, "frame_size", concat(frame_size),
+                       frame_size < 0 ? "at least 0 pixels" : concat("at most ", kMostPixels));
   }
   refuse_idle(fps.has_value() && strategy != "model", prefix + "fps", strategy);
   refuse_idle(max_frames.has_value() && strategy == "times", prefix + "max_frames", strategy);

@@ -246,7 +246,9 @@ TEST_CASE("a stop in an evaluation is looked at, and the evaluation is made when
       int asked = 0;
       const auto stopper =
           answer_with([at](int call) { call == at ? request_stop(SIGHUP) : void(); }, &asked);
-      CHECK(Trainer(cut, {.runtime = kCpu, .answer = stopper}).run() == TrainResult::kInterrupted);
+      // Behind the last batch of the last evaluation there is nothing left to stop.
+      CHECK(Trainer(cut, {.runtime = kCpu, .answer = stopper}).run() ==
+            (at < calls ? TrainResult::kInterrupted : TrainResult::kFinished));
       CHECK(asked == at);
       request_stop(0);
       CHECK(Trainer(cut, {.runtime = kCpu, .answer = stopper}).run() == TrainResult::kFinished);

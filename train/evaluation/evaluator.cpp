@@ -6,13 +6,15 @@
 #include <exception>
 #include <nlohmann/json.hpp>
 
-#include "data/preview.h"
 #include "train/evaluation/evaluation.h"
 #include "vlm/core/error.h"
 #include "vlm/core/stop_signal.h"
+#include "vlm/io/ordered_workers.h"
 
 namespace vlm::train {
 namespace {
+
+constexpr std::int64_t kCheckedAhead = 4;  // samples that are looked at
 
 // `count` of `size` indices, evenly spread; all of them for 0.
 std::vector<std::int64_t> choose_items(std::int64_t size, std::int64_t count) {
@@ -48,29 +50,42 @@ Evaluator::Evaluator(const EvaluatorParts& parts) : parts_(parts) {
   }
 }
 
-// The samples of this rank's share of the loss.
+// The samples of this rank's share of the loss, read by threads.
 void Evaluator::check_samples() const {
-  using Problem = data::Preview::Problem;
   const data::EncodeOptions encode = encode_options();
   const std::int64_t size = parts_.config.per_device_eval_batch_size;
-  data::MediaTexts texts(*parts_.trained.processor, encode.video);
+  std::vector<std::int64_t> own;
   for (std::int64_t i = 0; i < parts_.dataset.size(); ++i) {
+    if (i / size % parts_.job.size() == parts_.job.rank()) own.push_back(i);
+  }
+  data::MediaTexts texts(*parts_.trained.processor, encode.video);
+  const std::int64_t workers = parts_.config.dataloader_num_workers;
+  OrderedWorkers<std::int64_t, data::Preview> previews(
+      {.name = "vlm evaluation", .workers = workers, .ahead = kCheckedAhead * workers},
+      {.open = [&, next = std::size_t{0}]() mutable -> std::optional<std::int64_t> {
+         if (next == own.size()) return std::nullopt;
+         return own[next++];
+       },
+       .make =
+           [&](std::int64_t i, auto& output) {
+             output.put(
+                 data::preview_sample(parts_.dataset, i, *parts_.trained.processor, encode, texts));
+           }});
+  for (const std::int64_t i : own) {
     throw_if_stopped();
-    const std::string where = parts_.dataset.where(i);
-    if (i / size % parts_.job.size() != parts_.job.rank() || parts_.skipped.contains(where)) {
-      continue;
-    }
-    const data::Preview found =
-        data::preview_sample(parts_.dataset, i, *parts_.trained.processor, encode, texts);
-    if (found.problem == Problem::kNone) continue;
-    const bool is_passed_over =
-        found.problem == Problem::kTooLong && encode.length_policy == data::LengthPolicy::kSkip;
-    const Error error({.what = found.reason});
-    if (is_passed_over) {
-      parts_.skipped.add_long(where, error);
-    } else {
-      parts_.skipped.add_bad(where, error);
-    }
+    take_problem(*previews.next(), parts_.dataset.where(i), encode.length_policy);
+  }
+}
+
+void Evaluator::take_problem(const data::Preview& found, const std::string& where,
+                             data::LengthPolicy policy) const {
+  using Problem = data::Preview::Problem;
+  if (found.problem == Problem::kNone) return;
+  const Error error({.what = found.reason});
+  if (found.problem == Problem::kTooLong && policy == data::LengthPolicy::kSkip) {
+    parts_.skipped.add_long(where, error);
+  } else {
+    parts_.skipped.add_bad(where, error);
   }
 }
 
@@ -138,9 +153,16 @@ std::optional<double> Evaluator::mean_loss() const {
   const std::int64_t rounds =
       divide_up(parts_.dataset.size(), parts_.config.per_device_eval_batch_size * ranks);
   LossSum own;
-  const bool is_done = in_rounds(rounds, [&](std::int64_t round) {
-    add_loss(*parts_.trained.model, read_batch(round * ranks + parts_.job.rank()), parts_.pictures,
-             own);
+  const std::int64_t workers = parts_.config.dataloader_num_workers;
+  OrderedWorkers<std::int64_t, std::vector<data::Example>> batches(
+      {.name = "vlm evaluation", .workers = workers, .ahead = workers + 1},
+      {.open = [&, round = std::int64_t{0}]() mutable -> std::optional<std::int64_t> {
+         if (round == rounds) return std::nullopt;
+         return round++ * ranks + parts_.job.rank();
+       },
+       .make = [&](std::int64_t number, auto& output) { output.put(read_batch(number)); }});
+  const bool is_done = in_rounds(rounds, [&](std::int64_t) {
+    add_loss(*parts_.trained.model, *batches.next(), parts_.pictures, own);
   });
   if (!is_done) return std::nullopt;
   const auto sums = parts_.job.sum({own.loss, static_cast<double>(own.labels)});

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "data/dataset.h"
+#include "data/preview.h"
 #include "data/skipped_samples.h"
 #include "train/batches/picture_store.h"
 #include "train/config/train_config.h"
@@ -54,6 +55,8 @@ class Evaluator {
  private:
   bool in_rounds(std::int64_t count, const std::function<void(std::int64_t)>& work) const;
   void check_samples() const;
+  void take_problem(const data::Preview& found, const std::string& where,
+                    data::LengthPolicy policy) const;
   data::EncodeOptions encode_options() const;
   std::vector<data::Example> read_batch(std::int64_t number) const;
   std::optional<double> mean_loss() const;
