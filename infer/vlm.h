@@ -38,7 +38,7 @@ struct ModelOptions {
 
 class Video;
 
-// A picture that is opened when it is asked about: PNG, JPEG, WebP, BMP, TIFF or GIF (first frame),
+// A picture that is opened when it is asked about: PNG, JPEG, WebP, BMP, TIFF, GIF (first frame), HEIC, AVIF,
 // told apart by content. Cheap to copy.
 class Picture {
  public:

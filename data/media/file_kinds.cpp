@@ -11,9 +11,8 @@
 namespace vlm::data {
 namespace {
 
-constexpr std::array<std::string_view, 40> kUnreadable = {
-    ".heic", ".heif", ".hif", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpf",  ".jpx",
-    ".jpm",  ".jxl",  ".jxr", ".mpo",  ".psd",   ".svg", ".ico", ".tga", ".ppm",  ".pgm",
+constexpr std::array<std::string_view, 35> kUnreadable = {
+    ".jp2",  ".j2k",  ".j2c", ".jpf",  ".jpx",   ".jpm",  ".jxl",  ".jxr", ".psd",   ".svg", ".ico", ".tga", ".ppm",  ".pgm",
     ".pbm",  ".pnm",  ".pam", ".pcx",  ".dds",   ".exr", ".hdr", ".xcf", ".dng",  ".cr2",
     ".cr3",  ".nef",  ".arw", ".raf",  ".orf",   ".rw2", ".pef", ".srw", ".icns", ".qoi"};
 

@@ -35,10 +35,15 @@ constexpr std::array kFormats = {
     Format{"MM\0+"sv, 0, "TIFF", decode_tiff},
     Format{"GIF87a"sv, 0, "GIF", decode_gif},
     Format{"GIF89a"sv, 0, "GIF", decode_gif},
-    Format{"ftypheic"sv, 4, "HEIC", nullptr},
-    Format{"ftypheix"sv, 4, "HEIC", nullptr},
-    Format{"ftypmif1"sv, 4, "HEIF", nullptr},
-    Format{"ftypavif"sv, 4, "AVIF", nullptr},
+    Format{"ftypheic"sv, 4, "HEIC", decode_heif},
+    Format{"ftypheix"sv, 4, "HEIC", decode_heif},
+    Format{"ftypheim"sv, 4, "HEIC", decode_heif},
+    Format{"ftypheis"sv, 4, "HEIC", decode_heif},
+    Format{"ftyphevc"sv, 4, "HEIC", decode_heif},  // a burst: its primary picture
+    Format{"ftypmif1"sv, 4, "HEIF", decode_heif},
+    Format{"ftypmsf1"sv, 4, "HEIF", decode_heif},
+    Format{"ftypavif"sv, 4, "AVIF", decode_heif},
+    Format{"ftypavis"sv, 4, "AVIF", decode_heif},
     Format{"\0\0\0\x0cjP  "sv, 0, "JPEG 2000", nullptr},
     Format{"\xff\x0a"sv, 0, "JPEG XL", nullptr},
     Format{"\0\0\0\x0cJXL "sv, 0, "JPEG XL", nullptr},
@@ -47,7 +52,7 @@ constexpr std::array kFormats = {
     Format{"<svg"sv, 0, "SVG", nullptr},
 };
 
-constexpr auto kWanted = "PNG, JPEG, WebP, BMP, TIFF or GIF";
+constexpr auto kWanted = "PNG, JPEG, WebP, BMP, TIFF, GIF, HEIC or AVIF";
 
 const Format* find_format(std::string_view bytes) {
   const auto* found = std::find_if(kFormats.begin(), kFormats.end(), [&](const Format& format) {
@@ -84,8 +89,9 @@ bool is_picture_start(std::string_view bytes) {
 
 bool has_image_suffix(const std::filesystem::path& path) {
   const std::string suffix = ascii_lower(path.extension().string());
-  constexpr std::array kSuffixes = {".png",  ".apng", ".jpg", ".jpeg", ".jpe", ".jfif",
-                                    ".webp", ".bmp",  ".tif", ".tiff", ".gif"};
+  constexpr std::array kSuffixes = {".png", ".apng", ".jpg",  ".jpeg", ".jpe",  ".jfif",
+                                    ".mpo", ".webp", ".bmp",  ".tif",  ".tiff", ".gif",
+                                    ".heic", ".heif", ".hif", ".avif"};
   return std::find(kSuffixes.begin(), kSuffixes.end(), suffix) != kSuffixes.end();
 }
 

@@ -31,6 +31,27 @@ std::vector<fs::path> write_pictures(Dice& dice, const fs::path& folder) {
   return pictures;
 }
 
+// What lies beside pictures in people's folders.
+void add_oddities(Dice& dice, const fs::path& folder) {
+  if (dice.chance(0.2)) fs::copy_file(fixture("pictures/wide.png"), folder / "\xff\xfe.png");
+  if (dice.chance(0.2)) fs::copy_file(fixture("pictures/wide.png"), folder / "._a.png");
+  if (dice.chance(0.2)) std::ofstream(folder / ".DS_Store") << "x";
+  if (dice.chance(0.2)) std::ofstream(folder / "photo.jxl") << "x";
+  if (dice.chance(0.2)) fs::create_symlink("loop.png", folder / "loop.png");
+  if (dice.chance(0.2)) fs::create_directory_symlink(folder, folder / "deep/again");
+  if (dice.chance(0.2)) std::ofstream(folder / "empty.png").flush();
+}
+
+// Text as other systems write it: a byte order mark, other ends of lines.
+void write_as_elsewhere(Dice& dice, const fs::path& path) {
+  if (!dice.chance(0.25)) return;
+  std::string text = "\xef\xbb\xbf" + read_file(path);
+  for (std::size_t at = 0; (at = text.find('\n', at)) != std::string::npos; at += 2) {
+    text.insert(at, 1, '\r');
+  }
+  std::ofstream(path, std::ios::binary) << text;
+}
+
 const std::vector<std::string> kAsked = {"What?", "Where is it?", "How many?", "Which colour?"};
 
 Json messages_about(const std::string& picture, const std::string& question, bool is_openai) {
@@ -66,14 +87,18 @@ BatchInputs write_rows(Dice& dice, const fs::path& folder, const std::vector<fs:
       out << draw_row(dice, picture, id, kind).dump() << "\n";
     }
   }
+  out.close();
+  write_as_elsewhere(dice, path);
   return {.paths = {path.string()}, .asks = true, .rows = path};
 }
 
-BatchInputs write_list(const fs::path& folder, const std::vector<fs::path>& pictures) {
+BatchInputs write_list(Dice& dice, const fs::path& folder, const std::vector<fs::path>& pictures) {
   const fs::path list = folder / "list";
   std::ofstream out(list);
   for (const fs::path& picture : pictures) out << picture.string() << "\n";
   out << (folder / "in/nowhere.png").string() << "\n";
+  out.close();
+  write_as_elsewhere(dice, list);
   return {.paths = {"-"}, .list = list, .has_files = true};
 }
 
@@ -90,11 +115,13 @@ BatchInputs write_tar(const fs::path& folder) {
 BatchInputs draw_picture_inputs(Dice& dice, const fs::path& folder) {
   const fs::path in = folder / "in";
   const auto pictures = write_pictures(dice, in);
-  switch (dice.between(0, 6)) {
+  const int kind = dice.between(0, 6);
+  if (kind < 2 || kind > 4) add_oddities(dice, in);
+  switch (kind) {
     case 0:
       return {.paths = {(in / "**/*.png").string()}, .has_files = true, .folder = in};
     case 1:
-      return write_list(folder, pictures);
+      return write_list(dice, folder, pictures);
     case 2:
       return write_tar(folder);
     case 3:
@@ -127,6 +154,8 @@ BatchInputs draw_evaluation_inputs(Dice& dice, const fs::path& folder) {
       out << row.dump() << "\n";
     }
   }
+  out.close();
+  write_as_elsewhere(dice, path);
   return {.paths = {path.string()}, .asks = true, .rows = path};
 }
 

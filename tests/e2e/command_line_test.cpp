@@ -193,15 +193,15 @@ TEST_CASE("odd files in a folder cost a row or a line, and exit code 3, never th
   folder.write("in/.ipynb_checkpoints/a.png", "x");
   CHECK(run("clean.jsonl").code == 0);
   CHECK(count_rows("clean.jsonl") == 1);
-  folder.write("in/b.heic", "x");
+  folder.write("in/b.jxl", "x");
   for (int i = 0; i < 2;
        ++i) {  // again: nothing is left to do, and the photograph still isn't read
-    const ProgramResult left_out = run("heic.jsonl");
+    const ProgramResult left_out = run("jxl.jsonl");
     CHECK(left_out.code == 3);
-    CHECK_THAT(left_out.err, Contains("left out") && Contains("1 .heic"));
-    CHECK(count_rows("heic.jsonl") == 1);
+    CHECK_THAT(left_out.err, Contains("left out") && Contains("1 .jxl"));
+    CHECK(count_rows("jxl.jsonl") == 1);
   }
-  fs::remove(folder.path() / "in/b.heic");
+  fs::remove(folder.path() / "in/b.jxl");
   fs::create_symlink("loop.png", folder.path() / "in/loop.png");
   CHECK(run("loop.jsonl").code == 3);
   CHECK(count_rows("loop.jsonl") == 2);

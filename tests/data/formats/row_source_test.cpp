@@ -249,7 +249,7 @@ TEST_CASE("rows are the same for several threads at once") {
 TEST_CASE("what archivers and systems add to a tar is no sample, and unreadable kinds are told") {
   const ScratchFolder folder;
   for (const char* name : {"000.png", "._000.png", ".DS_Store", "__MACOSX/000.png", "d/._x.json",
-                           "001.heic", "001.json", "002.avif"}) {
+                           "001.jxl", "001.json", "002.jp2"}) {
     folder.write(std::string("members/") + name, name == std::string("001.json") ? "{}" : "x");
   }
   std::string warnings;
@@ -262,7 +262,7 @@ TEST_CASE("what archivers and systems add to a tar is no sample, and unreadable 
   CHECK(source->at(0).members.size() == 1);
   CHECK(source->where(1) == tar + ": 001");
   CHECK(warnings ==
-        tar + ": left out, as these kinds of pictures can't be read: 1 .avif, 1 .heic\n");
+        tar + ": left out, as these kinds of pictures can't be read: 1 .jp2, 1 .jxl\n");
 }
 
 TEST_CASE("a data file that can't be opened is told as such") {

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -46,6 +48,33 @@ TEST_CASE("pictures of every format and kind equal Pillow's") {
     CHECK(image.height == expected["shape"][0]);
     CHECK(image.width == expected["shape"][1]);
     CHECK(image.pixels == golden.values<std::uint8_t>(expected));
+  }
+}
+
+// HEIC is lossless here, so the values are; AV1 and the profile's arithmetic round.
+TEST_CASE("HEIC and AVIF are upright, in sRGB, and bounded before they are decoded") {
+  const Json cases = load_json(fixture("pictures/heif/heif.json"));
+  const std::string values = load_text(fixture("pictures/heif/heif.bin"));
+  REQUIRE(cases.size() == 7);
+  for (const Json& expected : cases) {
+    const auto name = expected["file"].get<std::string>();
+    INFO(name);
+    const std::string bytes = load_text(fixture("pictures/heif/" + name));
+    const Image image = decode_image(bytes, "p");
+    REQUIRE(image.height == expected["shape"][0]);
+    REQUIRE(image.width == expected["shape"][1]);
+    int largest = 0;
+    for (std::size_t i = 0; i < image.pixels.size(); ++i) {
+      const auto wanted =
+          static_cast<unsigned char>(values[expected["offset"].get<std::size_t>() + i]);
+      largest = std::max(largest, std::abs(int(image.pixels[i]) - int(wanted)));
+    }
+    CHECK(largest <= (name == "p3.heic" || name.starts_with("lossy") ? 2 : 0));
+    CHECK(media_error(bytes, {.max_pixels = 24 * 36}).empty());
+    CHECK_THAT(media_error(bytes, {.max_pixels = 24 * 36 - 1}), Contains("too many pixels"));
+    for (std::size_t size = 16; size < bytes.size(); size += 53) {
+      CHECK_THAT(media_error(bytes.substr(0, size)), Contains("HEIF"));
+    }
   }
 }
 
@@ -191,16 +220,12 @@ TEST_CASE("unsupported kinds are named") {
 }
 
 TEST_CASE("what is no picture is told from what is no supported picture") {
-  const std::string wanted = "wanted PNG, JPEG, WebP, BMP, TIFF or GIF";
+  const std::string wanted = "wanted PNG, JPEG, WebP, BMP, TIFF, GIF, HEIC or AVIF";
   CHECK(media_error("") == "p: file is empty");
   CHECK(media_error("hello, world") == "p: not a picture: " + wanted);
   CHECK(media_error(std::string(100, '\0')) == "p: not a picture: " + wanted);
-  CHECK(media_error(std::string("\0\0\0\x1c"
-                                "ftypheic\0\0\0\0",
-                                16)) == "p: unsupported kind of picture: got HEIC, " + wanted);
-  CHECK(media_error(std::string("\0\0\0\x1c"
-                                "ftypavif\0\0\0\0",
-                                16)) == "p: unsupported kind of picture: got AVIF, " + wanted);
+  CHECK(media_error(std::string("\0\0\0\x0cjP  \r\n", 12)) ==
+        "p: unsupported kind of picture: got JPEG 2000, " + wanted);
   CHECK(media_error("%PDF-1.7") == "p: unsupported kind of picture: got PDF, " + wanted);
 }
 
@@ -254,10 +279,10 @@ TEST_CASE("libraries print nothing") {
 
 TEST_CASE("suffixes of pictures, in either case") {
   for (const char* name : {"a.png", "b/c.JPG", "d.Jpeg", "e.webp", "f.bmp", "g.tif", "h.TIFF",
-                           "i.gif", "j.jfif", "k.tar.png"}) {
+                           "i.gif", "j.jfif", "k.tar.png", "l.HEIC", "m.avif", "n.MPO"}) {
     CHECK(has_image_suffix(name));
   }
-  for (const char* name : {"a", ".png", "png", "a.txt", "b.png.part", "c.jsonl", "d.heic"}) {
+  for (const char* name : {"a", ".png", "png", "a.txt", "b.png.part", "c.jsonl", "d.jxl"}) {
     CHECK_FALSE(has_image_suffix(name));
   }
 }

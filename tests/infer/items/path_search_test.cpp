@@ -130,21 +130,21 @@ TEST_CASE("a locked folder is a row, and what lies beside it is read") {
 TEST_CASE("kinds of pictures that can't be read are counted") {
   const ScratchFolder scratch;
   const fs::path in = scratch.path();
-  for (const char* name : {"a.png", "b.heic", "c.HEIC", "d.avif", "e.jp2", "f.mpo", "notes.txt"}) {
+  for (const char* name : {"a.png", "b.jxl", "c.JXL", "d.psd", "e.jp2", "f.exr", "notes.txt"}) {
     scratch.write(name, "x");
   }
   const Opened all = open_all({in.string()}, in);
   CHECK(all.text == "a.png\n");
   CHECK(all.warnings ==
-        "the input: left out, as these kinds of pictures can't be read: 1 .avif, 2 "
-        ".heic, 1 .jp2, 1 .mpo\n");
+        "the input: left out, as these kinds of pictures can't be read: 1 .exr, 1 .jp2, "
+        "2 .jxl, 1 .psd\n");
   std::istringstream none;
-  CHECK(open_entries({in.string()}, none)->left_out().at(".heic") == 2);
+  CHECK(open_entries({in.string()}, none)->left_out().at(".jxl") == 2);
   // One that is named is opened, and says itself what it is.
-  CHECK(open_all({scratch.at("b.heic")}, in).text == "b.heic\n");
+  CHECK(open_all({scratch.at("b.jxl")}, in).text == "b.jxl\n");
   fs::remove(in / "a.png");
   CHECK_THROWS_WITH(open_all({in.string()}, in),
-                    Contains("no pictures in the folder: got 1 .avif, 2 .heic") &&
+                    Contains("no pictures in the folder: got 1 .exr, 1 .jp2, 2 .jxl") &&
                         Contains("(these kinds can't be read)"));
   set_log_sink({});
   scratch.write("clip.mp4", "x");
