@@ -141,14 +141,16 @@ Json::const_iterator Columns::column_called(const std::string& name) const {
 // run names it, after the others when it is the usual "text".
 std::vector<Columns::Found> Columns::usual(const std::string& name) const {
   std::vector<Found> found, empty;
+  const bool is_named = options_.text_column != DataOptions().text_column;
   const auto add = [&](const std::string& wanted) {
     const auto it = column_called(wanted);
     if (it == row_.columns.end() || it->is_null() || is_mapped(it.key())) return;
-    // A number or a flag of that name is a class, or what people thought of the answer.
-    if (wanted == "label" && !it->is_string() && !it->is_array()) return;
+    // Without a question, or as a number or flag, it is a class, or what people thought of the
+    // answer.
+    const bool is_text = it->is_string() || it->is_array();
+    if (wanted == "label" && !is_named && !(is_text && has("query"))) return;
     (says_nothing(*it) ? empty : found).push_back({it.key(), &*it});
   };
-  const bool is_named = options_.text_column != DataOptions().text_column;
   if (name != "response" || !is_named) {
     for (const std::string& wanted : known_column(name).usual) add(wanted);
   }

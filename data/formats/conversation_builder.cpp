@@ -55,6 +55,12 @@ MediaRef resolve(MediaKind kind, const std::string& reference, const MediaPlaces
   throw Error({.what = "the sample has no such picture", .where = where, .got = reference});
 }
 
+// What tables (Parquet, Arrow) hold as it is.
+MediaRef picture_of_bytes(const Json::binary_t& bytes) {
+  return {.name = "the picture's bytes",
+          .bytes = std::make_shared<const std::string>(bytes.begin(), bytes.end())};
+}
+
 bool names_medium(const Json& part, MediaKind kind) {
   const auto keys = file_keys(kind);
   return std::any_of(keys.begin(), keys.end(), [&](const std::string& key) {
@@ -66,11 +72,14 @@ bool names_medium(const Json& part, MediaKind kind) {
 
 bool is_blank(const Json& value) {
   if (value.is_string()) return value.get_ref<const std::string&>().empty();
+  if (value.is_binary()) return value.get_binary().empty();
   return value.is_null() || (value.is_structured() && value.empty());
 }
 
 MediaRef read_medium(MediaKind kind, const Json& entry, const MediaPlaces& places,
                      const std::string& where) {
+  const bool is_bytes = entry.is_binary() && !is_any_number(entry);
+  if (is_bytes && kind == MediaKind::kPicture) return picture_of_bytes(entry.get_binary());
   if (entry.is_string()) return resolve(kind, entry.get<std::string>(), places, where);
   if (!entry.is_object()) {
     throw Error({.what = "wrong type",
@@ -85,6 +94,7 @@ MediaRef read_medium(MediaKind kind, const Json& entry, const MediaPlaces& place
     if (found->is_object() && key == part_type(kind)) {
       return read_medium(kind, *found, places, place);
     }
+    if (found->is_binary()) return read_medium(kind, *found, places, place);
     if (!found->is_string()) {
       throw Error(
           {.what = "wrong type", .where = place, .got = describe(*found), .wanted = "string"});

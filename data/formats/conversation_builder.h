@@ -23,9 +23,9 @@ struct MediaPlaces {
   std::vector<MediaRef> members = {};
 };
 
-// The medium that an entry of a column or a part names: a path or URI, or an object with "base64",
-// "bytes" (base64 too), "path", the kind's own name or "url", the first of these that says
-// something. Throws Error naming `where`.
+// The medium that an entry of a column or a part names: a path or URI, bytes (of a table), or an
+// object with "base64", "bytes" (these, or base64), "path", the kind's own name or "url", the first
+// of these that says something. Throws Error naming `where`.
 MediaRef read_medium(MediaKind kind, const Json& entry, const MediaPlaces& places,
                      const std::string& where);
 

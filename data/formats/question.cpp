@@ -82,7 +82,7 @@ std::optional<std::string> ask_columns(const Columns& columns, const std::string
 
 Answers read_answers(const Columns& columns) {
   const Json* response = columns.find("response");
-  if (!response || is_blank(*response)) {
+  if (!response || (response->is_structured() && response->empty())) {
     columns.fail("no answer", response ? *response : columns.row().columns,
                  concat("a column '", columns.options().text_column, "', or a field_map"));
   }

@@ -61,9 +61,12 @@ bool is_bare_base64(const std::string& text) {
   return !fs::exists(text, unknown);
 }
 
-// The start of a long reference, for messages.
+// The start of a long reference, for messages; no character is cut.
 std::string shortened(const std::string& text) {
-  return text.size() <= 60 ? text : text.substr(0, 57) + "...";
+  if (text.size() <= 60) return text;
+  std::size_t end = 57;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  return text.substr(0, end) + "...";
 }
 
 MediaRef picture_of_data_uri(const std::string& uri) {

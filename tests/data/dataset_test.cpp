@@ -98,10 +98,10 @@ TEST_CASE("a path that is no dataset, or an empty one, is refused") {
   const ScratchFolder scratch;
   CHECK(load_error(scratch.at("none")) == scratch.at("none") + ": no such file or folder");
   const std::string unknown =
-      ": unknown kind of data file: wanted JSONL, a JSON list, .csv, .tar, or a folder with "
-      "metadata.jsonl or metadata.csv";
-  for (const char* text : {"", "PAR1", "\x1f\x8b\b"}) {
-    const std::string file = scratch.write("data.parquet", text);
+      ": unknown kind of data file: wanted JSONL, a JSON list, .csv, .tar, .parquet, .arrow, or a "
+      "folder with metadata.jsonl or metadata.csv";
+  for (const char* text : {"", "PA", "\x1f\x8b\b"}) {
+    const std::string file = scratch.write("data.bin", text);
     CHECK(load_error(file) == file + unknown);
   }
   for (const char* name : {"empty.jsonl", "empty.json", "empty.csv"}) {
@@ -179,7 +179,8 @@ TEST_CASE("entries that can't be meant are refused by their place") {
   CHECK_THAT(error(R"([{"path": "a", "field_map": {"question": "q"}}])"),
              Contains("train_files[0].field_map: unknown column 'question': wanted messages, "));
   CHECK(error(R"([{"path": "a", "field_map": {"query": 1}}])") ==
-        "train_files[0].field_map.query: wrong type: got number 1, wanted the name of a column");
+        "train_files[0].field_map.query: wrong type: got number 1, wanted the name of a column, or "
+        "null for none");
   CHECK_THAT(error(R"([{"path": "a", "field_map": ["query"]}])"),
              Contains("train_files[0].field_map: wrong type: got array"));
 }

@@ -1,8 +1,10 @@
 // Prompts and ids against transformers' processors, and which tokens are trained.
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "tests/support/catch.h"
 #include "tests/support/messages.h"
+#include "tests/support/scratch_folder.h"
 #include "vlm/core/json.h"
 #include "vlm/models/smolvlm_processor.h"
 
@@ -38,6 +40,31 @@ TEST_CASE("conversations become transformers' prompts and ids") {
       CHECK(encoded.ids == one["input_ids"].get<std::vector<std::int64_t>>());
     }
   }
+}
+
+TEST_CASE("a whole picture is what a checkpoint that doesn't split makes of it") {
+  const ScratchFolder folder;
+  const auto model = fixture("smolvlm_tiny");
+  for (const auto& file : std::filesystem::directory_iterator(model)) {
+    if (file.is_regular_file()) std::filesystem::copy(file.path(), folder.path());
+  }
+  const auto config = folder.path() / "preprocessor_config.json";
+  Json settings = load_json(config);
+  REQUIRE(settings["do_image_splitting"] == true);
+  settings["do_image_splitting"] = false;
+  save_text(config, settings.dump());
+  const SmolVlmProcessor splits(model), keeps(folder.path());
+  for (const char* name : {"tall", "wide", "square"}) {
+    const Image image = picture(name);
+    const ProcessedMedium whole = splits.process_picture(image, /*is_whole=*/true);
+    const ProcessedMedium wanted = keeps.process_picture(image);
+    CHECK(whole.pixel_values.size(0) == 1);
+    CHECK(whole.pixel_values.equal(wanted.pixel_values));
+    CHECK(whole.text.text == wanted.text.text);
+    CHECK(whole.text.text == image_prompt(0, 0, splits.tokens_per_tile()));
+    CHECK(splits.picture_text(image.height, image.width, true).text == wanted.text.text);
+  }
+  CHECK(splits.process_picture(picture("wide")).pixel_values.size(0) > 1);
 }
 
 TEST_CASE("assistant turns are trained up to the end of the utterance and no further") {

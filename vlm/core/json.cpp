@@ -231,6 +231,7 @@ void save_text(const fs::path& path, std::string_view text) {
 std::string describe(const Json& value) {
   if (value.is_object() || value.is_array() || value.is_null()) return value.type_name();
   if (is_written_number(value)) return concat("number ", written_text(value));
+  if (value.is_binary()) return concat(value.get_binary().size(), " bytes");
   std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
   if (text.size() > 80) text = text.substr(0, 77) + "...";
   return concat(value.type_name(), " ", text);

@@ -5,6 +5,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
+#include "vlm/core/text_file.h"
 #include "vlm/text/jinja/jinja_evaluator.h"
 #include "vlm/text/jinja/jinja_parser.h"
 #include "vlm/text/json_access.h"
@@ -110,7 +111,7 @@ std::string ChatTemplate::render(const std::vector<Message>& messages,
 ChatTemplate load_chat_template(const fs::path& folder) {
   const fs::path jinja = folder / "chat_template.jinja";
   if (fs::exists(jinja)) {
-    return ChatTemplate(load_text(jinja), jinja.string(), load_special_tokens(folder));
+    return ChatTemplate(load_plain_text(jinja), jinja.string(), load_special_tokens(folder));
   }
   for (const char* name :
        {"chat_template.json", "processor_config.json", "tokenizer_config.json"}) {

@@ -207,6 +207,36 @@ TEST_CASE("bytes come before the path that they were read from") {
       Contains("f:1: images: bytes: wrong type: got array, wanted string"));
 }
 
+TEST_CASE("bytes of tables are pictures as they are") {
+  Row row{.columns = parse_json(R"({"question":"q","answer":"a"})", ""),
+          .where = "f:1",
+          .folder = "/d"};
+  const Json bytes = Json::binary({'h', 'i'});
+  for (const Json& picture : {bytes, Json{{"bytes", bytes}, {"path", "a.png"}}}) {
+    row.columns["image"] = picture;
+    CHECK(read_bytes(parse_row(row, {}).media.at(0)) == "hi");
+  }
+  row.columns["image"] = Json{{"bytes", Json::binary({})}, {"path", "a.png"}};
+  CHECK(parse_row(row, {}).media.at(0).name == "/d/a.png");
+  row.columns["image"] = {{"bytes", nullptr}, {"path", nullptr}};
+  CHECK_THROWS_WITH(parse_row(row, {}),
+                    "f:1: images: no 'path': got object, wanted an object with 'path'");
+  row.columns.erase("image");
+  row.columns["answer"] = bytes;
+  CHECK_THROWS_WITH(parse_row(row, {}), "f:1: response: wrong type: got 2 bytes, wanted text");
+}
+
+TEST_CASE("a label is an answer to a question, and otherwise a class") {
+  CHECK(turns_of(R"({"question":"q","label":"cat"})") == "user: q | assistant: cat");
+  for (const std::string label : {"\"cat\"", "3", "true"}) {
+    CHECK_THAT(column_error(R"({"image":"a.png","label":)" + label + "}"),
+               Contains("f:1: a row of no known format: got columns image, label"));
+  }
+  CHECK(turns_of(R"({"image":"a.png","label":3})",
+                 {.field_map = {{"response", "label"}}, .prompt = "?"}) ==
+        "user: <image> ? | assistant: 3");
+}
+
 TEST_CASE("a column with a picture that no format reads is told") {
   CHECK_THAT(
       column_error(R"({"question":"q","answer":"a","image_1":{"bytes":null,"path":"a.png"}})"),

@@ -53,11 +53,11 @@ std::set<const void*> find_saved(const torch::nn::Module& model, const LoraConfi
   return saved;
 }
 
-void check_shape(const TensorEntry& entry, const at::Tensor& wanted, const std::string& where) {
-  if (wanted.sizes() == at::IntArrayRef(entry.shape)) return;
+void check_shape(const at::Tensor& stored, const at::Tensor& wanted, const std::string& where) {
+  if (wanted.sizes() == stored.sizes()) return;
   throw Error({.what = "adapter tensor has the wrong shape",
                .where = where,
-               .got = shape_text(entry.shape),
+               .got = shape_text(stored.sizes()),
                .wanted = shape_text(wanted.sizes())});
 }
 
@@ -70,16 +70,17 @@ std::string without_base_layer(const std::string& name) {
   return "";
 }
 
+// The file is read, not mapped: it may be changed while it is.
 void fill(const std::map<std::string, at::Tensor>& base, std::map<std::string, at::Tensor> wanted,
-          const SafetensorsFile& file) {
+          const std::filesystem::path& file) {
   const c10::NoGradGuard no_grad;
-  for (const auto& [stored, entry] : file.entries()) {
+  for (const auto& [stored, tensor] : read_safetensors(file)) {
     const std::string key = stored.starts_with(kPrefix) ? stored : kPrefix + stored;
-    const std::string where = concat(file.path().string(), ": ", stored);
+    const std::string where = concat(file.string(), ": ", stored);
     const auto found = wanted.find(key);
     if (found != wanted.end()) {
-      check_shape(entry, found->second, where);
-      found->second.copy_(file.tensor(stored));
+      check_shape(tensor, found->second, where);
+      found->second.copy_(tensor);
       wanted.erase(found);
       continue;
     }
@@ -88,12 +89,12 @@ void fill(const std::map<std::string, at::Tensor>& base, std::map<std::string, a
       throw Error({.what = "adapter tensor has no place in the model", .where = where});
     }
     // PEFT also stores the base weights of adapted embeddings and output heads.
-    check_shape(entry, own->second, where);
-    own->second.set_data(file.tensor(stored).to(own->second.options()));
+    check_shape(tensor, own->second, where);
+    own->second.set_data(tensor.to(own->second.options()));
   }
   if (wanted.empty()) return;
   throw Error({.what = concat(wanted.size(), " adapter tensors are missing"),
-               .where = file.path().string(),
+               .where = file.string(),
                .got = concat("no ", wanted.begin()->first)});
 }
 
@@ -162,7 +163,7 @@ LoraConfig load_adapter(torch::nn::Module& model, const std::filesystem::path& f
     wanted[tensor.key] = tensor.value;
     base.erase(tensor.name);
   }
-  fill(base, std::move(wanted), SafetensorsFile(folder / "adapter_model.safetensors"));
+  fill(base, std::move(wanted), folder / "adapter_model.safetensors");
   return config;
 }
 
