@@ -61,17 +61,17 @@ class Gatherer {
   explicit Gatherer(const GatherOptions& options) : options_(options) {
     if (options_.shards == 0) options_.shards = count_shards(options_.output);
     target_ = resolve_output(options_.output);
-    if (fs::exists(journal_path(options_.output)) || fs::exists(journal_path(target_))) {
-      throw Error({.what = "the output belongs to a run without shards",
-                   .where = options_.output.string(),
-                   .hint = "gather into another name"});
-    }
     UsedFiles parts;
     for (std::int64_t i = 0; i < options_.shards; ++i) {
       const fs::path part = shard_output(options_.output, {i, options_.shards});
       for (const fs::path& file : files_of_output(part)) parts.add(file, "a file of a shard");
     }
     parts.check_output(target_);
+    if (fs::exists(journal_path(options_.output)) || fs::exists(journal_path(target_))) {
+      throw Error({.what = "the output belongs to a run without shards",
+                   .where = options_.output.string(),
+                   .hint = "gather into another name"});
+    }
   }
 
   GatherReport run() {

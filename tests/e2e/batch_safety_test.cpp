@@ -93,7 +93,7 @@ TEST_CASE("a refused command leaves nothing, and the corrected one runs") {
   const ScratchFolder folder;
   add_pictures(folder, {"a.png"});
   const auto names = folder.names();
-  const std::string command = "vqa " + folder.at("in") + " --device cpu --question What? --output ";
+  const std::string command = "vqa " + folder.at("in") + " --question What? --output ";
   for (const std::string& wrong :
        {std::string(" --model /nowhere"), kTail + "--choices-file /nowhere",
         kTail + "--num-beams 0", kTail + "--dtype float8", kTail + "--adapter /nowhere",
