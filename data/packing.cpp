@@ -25,7 +25,7 @@ struct Unit {
   }
 };
 
-struct Row {
+struct PackedRow {
   std::vector<const Unit*> units;
   std::int64_t tokens = 0;
   std::int64_t tiles = 0;
@@ -89,21 +89,21 @@ std::vector<Unit> make_units(const std::vector<Example>& examples, const PackOpt
   return units;
 }
 
-std::vector<Row> fill_rows(const std::vector<Unit>& units, const PackOptions& options) {
+std::vector<PackedRow> fill_rows(const std::vector<Unit>& units, const PackOptions& options) {
   std::vector<std::size_t> order(units.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
     return units[a].tokens() > units[b].tokens();
   });
-  std::vector<Row> rows;
+  std::vector<PackedRow> rows;
   for (const std::size_t i : order) {
     const Unit& unit = units[i];
-    const auto fits = [&](const Row& row) {
+    const auto fits = [&](const PackedRow& row) {
       return row.tokens + unit.tokens() <= options.max_tokens &&
              (options.max_tiles == 0 || row.tiles + row.new_tiles(unit) <= options.max_tiles);
     };
     auto row = std::find_if(rows.begin(), rows.end(), fits);
-    if (row == rows.end()) row = rows.insert(rows.end(), Row{});
+    if (row == rows.end()) row = rows.insert(rows.end(), PackedRow{});
     row->tiles += row->new_tiles(unit);
     row->tokens += unit.tokens();
     row->units.push_back(&unit);
@@ -114,7 +114,7 @@ std::vector<Row> fill_rows(const std::vector<Unit>& units, const PackOptions& op
 // Writes examples into a row of ids and labels as segments.
 class RowWriter {
  public:
-  explicit RowWriter(const Row& row) {
+  explicit RowWriter(const PackedRow& row) {
     batch_.inputs.input_ids = at::empty({1, row.tokens}, at::kLong);
     batch_.labels = at::empty({1, row.tokens}, at::kLong);
     batch_.token_count = row.tokens;
@@ -162,7 +162,7 @@ class RowWriter {
 std::vector<Batch> pack(const std::vector<Example>& examples, const PackOptions& options) {
   const std::vector<Unit> units = make_units(examples, options);
   std::vector<Batch> batches;
-  for (const Row& row : fill_rows(units, options)) batches.push_back(RowWriter(row).take());
+  for (const PackedRow& row : fill_rows(units, options)) batches.push_back(RowWriter(row).take());
   return batches;
 }
 
