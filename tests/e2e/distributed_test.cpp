@@ -150,6 +150,43 @@ TEST_CASE("a job has its folder for itself, and a second one ends with all its p
   CHECK(first[1]->wait() == 143);
 }
 
+TEST_CASE("a bad sample of one process ends all, and a checkpoint is left") {
+  const ScratchFolder folder;
+  write_questions(folder.path() / "data.jsonl", 4);
+  std::ofstream(folder.path() / "data.jsonl", std::ios::app) << "{\"messages\": 7}\n";
+  Ranks ranks = start_ranks(
+      2, training_arguments(folder.path(), "out", {"max_steps=9", "shuffle=false"}), folder.path());
+  CHECK(ranks[0]->wait() == 1);
+  CHECK(ranks[1]->wait() == 1);
+  const std::string bad = "data.jsonl:5: no messages";
+  CHECK_THAT(read_file(folder.at("rank0.log")), Contains("out/checkpoint-2: the same command") &&
+                                                    Contains("error: " + folder.at(bad)));
+  CHECK_THAT(read_file(folder.at("rank1.log")),
+             Contains("error: rank 0 of 2: another process of the job can't go on: got " +
+                      folder.at(bad)));
+  CHECK(fs::exists(folder.path() / "out/checkpoint-2"));
+}
+
+TEST_CASE("a signal to one process in an evaluation stops all of them") {
+  const ScratchFolder folder;
+  write_questions(folder.path() / "data.jsonl", 4);
+  write_questions(folder.path() / "eval.jsonl", 4000);
+  Ranks ranks =
+      start_ranks(2,
+                  training_arguments(folder.path(), "out",
+                                     {"max_steps=2", "eval_steps=1", "save_steps=1",
+                                      "per_device_eval_batch_size=1",
+                                      "eval_files=[\"" + folder.at("eval.jsonl") + "\"]"}),
+                  folder.path());
+  while (!fs::exists(folder.path() / "out/checkpoint-1")) {
+    REQUIRE(ranks[0]->is_running_after(milliseconds(5)));
+  }
+  ranks[1]->kill(SIGHUP);
+  CHECK(ranks[1]->wait() == 129);
+  CHECK(ranks[0]->wait() == 143);
+  CHECK(repeatable_metrics(folder.path() / "out").size() == 1);  // of the step alone
+}
+
 TEST_CASE("variables that describe no job are refused by name") {
   const auto run = [](const std::string& variables) {
     return run_shell("exec env " + variables + " '" + VLM_BINARY +

@@ -93,46 +93,46 @@ TEST_CASE("Ctrl-C, SIGTERM and SIGHUP save a checkpoint and exit with their own 
 
 // A run whose first evaluation takes long, at the moment when it has begun.
 TEST_CASE("a signal in an evaluation is obeyed within a batch, and the evaluation made later") {
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-    for (const bool answers : {false, true}) {
-      INFO("signal " << signal << ", answers " << answers);
-      const ScratchFolder folder;
-      write_questions(folder.path() / "data.jsonl");
-      write_questions(folder.path() / "eval.jsonl", answers ? 400 : 4000);
-      std::vector<std::string> settings = {"max_steps=2", "eval_steps=1", "save_steps=1",
-                                           "per_device_eval_batch_size=2",
-                                           "eval_files=[\"" + folder.at("eval.jsonl") + "\"]"};
-      if (answers) {
-        settings.insert(settings.end(), {"eval_metrics=[\"rouge_l\"]", "eval_max_samples=390",
-                                         "eval_max_new_tokens=1000"});
-      }
-      const auto command = training_arguments(folder.path(), "out", settings);
-      ChildProcess run(command, folder.at("log"));
-      const fs::path begun = folder.path() / "out" / (answers ? "metrics.jsonl" : "checkpoint-1");
-      while (!fs::exists(begun)) REQUIRE(run.is_running_after(milliseconds(5)));
-      REQUIRE(run.is_running_after(milliseconds(300)));
-      const auto asked = std::chrono::steady_clock::now();
-      run.kill(signal);
-      CHECK(run.wait() == 128 + signal);
-      CHECK(std::chrono::steady_clock::now() - asked < std::chrono::seconds(5));
-      CHECK_THAT(read_file(folder.at("log")), Contains("stopped"));
+  for (const auto& [signal, answers] :
+       {std::pair{SIGINT, false}, std::pair{SIGTERM, true}, std::pair{SIGHUP, false}}) {
+    INFO("signal " << signal << ", answers " << answers);
+    const ScratchFolder folder;
+    write_questions(folder.path() / "data.jsonl");
+    write_questions(folder.path() / "eval.jsonl", answers ? 400 : 4000);
+    std::vector<std::string> settings = {"max_steps=2", "eval_steps=1", "save_steps=1",
+                                         "per_device_eval_batch_size=2",
+                                         "eval_files=[\"" + folder.at("eval.jsonl") + "\"]"};
+    if (answers) {
+      settings.insert(settings.end(), {"eval_metrics=[\"rouge_l\"]", "eval_max_samples=390",
+                                       "eval_max_new_tokens=1000"});
+    }
+    const auto command = training_arguments(folder.path(), "out", settings);
+    ChildProcess run(command, folder.at("log"));
+    const fs::path begun = folder.path() / "out" / (answers ? "metrics.jsonl" : "checkpoint-1");
+    while (!fs::exists(begun)) REQUIRE(run.is_running_after(milliseconds(5)));
+    REQUIRE(run.is_running_after(milliseconds(300)));
+    run.kill(signal);
+    CHECK(run.wait() == 128 + signal);
+    CHECK_THAT(read_file(folder.at("log")), Contains("stopped"));
+    for (const Json& row : repeatable_metrics(folder.path() / "out")) {
+      CHECK_FALSE(row.contains("eval_loss"));  // the evaluation was not waited for
     }
   }
 }
 
 TEST_CASE("planning and looking through data end at a signal") {
   const ScratchFolder folder;
-  write_questions(folder.path() / "data.jsonl", 100'000);
+  write_questions(folder.path() / "data.jsonl", 1000);
+  const std::vector<std::string> files(100, folder.at("data.jsonl"));
   for (const char* command : {"plan", "inspect-data"}) {
     INFO(command);
-    auto words = training_arguments(folder.path(), "out");
+    auto words = training_arguments(folder.path(), "out", {"train_files=" + Json(files).dump()});
     words[0] = command;
     ChildProcess run(words, folder.at("log"));
     REQUIRE(run.is_running_after(milliseconds(1000)));
-    const auto asked = std::chrono::steady_clock::now();
     run.kill(SIGTERM);
     CHECK(run.wait() == 128 + SIGTERM);
-    CHECK(std::chrono::steady_clock::now() - asked < std::chrono::seconds(5));
+    CHECK_FALSE(fs::exists(folder.path() / "out/plan.json"));
   }
 }
 
