@@ -22,13 +22,17 @@ namespace fs = std::filesystem;
 // What the program says of combinations that mean nothing. An error that isn't here is a fault.
 const std::vector<std::string> kRightRefusals = {
     "no question",
-    "unknown field of the template",
+    "unknown field",
 };
 
 // What it says of files that it can't go on with.
 const std::vector<std::string> kRightTellings = {
     "the output holds rows, and no journal tells of which run",
     "the journal doesn't fit the output",
+    "the rows already there were made with other options",
+    "journal of another version",
+    "not a journal, but its name is one of this output",
+    "the journal's first line is damaged",
 };
 
 std::string find_text(const std::vector<std::string>& known, const std::string& error) {
@@ -55,15 +59,18 @@ class BatchRun {
       : draw_(draw), folder_(std::move(folder)), output_(std::move(output)), shard_(shard) {}
 
   // To its end.
-  ProgramEnd run(const std::string& more = "") const { return run_call(make(more)); }
+  ProgramEnd run(const std::string& more = "") const {
+    return run_call(make(more, output_.stem().string()));
+  }
 
   ProgramEnd run_cut(const BatchCut& cut) const {
     Processes one;
-    one.push_back(std::make_unique<ForkedProgram>(make("")));
+    one.push_back(std::make_unique<ForkedProgram>(make("", output_.stem().string())));
     wait_until(one, [&] {
       const std::string text = read_file(file());
       return std::count(text.begin(), text.end(), '\n') >= cut.rows;
     });
+    if (cut.has_rival) run_rival(one);
     std::this_thread::sleep_for(cut.later);
     one[0]->kill(cut.signal);
     return wait_for(one);
@@ -79,15 +86,30 @@ class BatchRun {
   }
 
  private:
-  ProgramCall make(const std::string& more) const {
+  // A second run of the same command is refused while the first one writes.
+  void run_rival(const Processes& first) const {
+    const ProgramEnd end = run_call(make("", "rival"));
+    if (first[0]->is_done()) return;  // the second may have begun behind it
+    expect(end.code == 1 && end.error().find("another run") != std::string::npos,
+           "two runs write one output: " + end.log);
+  }
+
+  ProgramCall make(const std::string& more, const std::string& name) const {
     std::vector<std::string> words = draw_.arguments;
-    std::vector<std::string> places = {
-        "--output", output_.string(), "--shard",
-        shard_ < 0 ? "0/1" : std::to_string(shard_) + "/" + std::to_string(draw_.shards)};
+    std::vector<std::string> places = {"--output", output_.string()};
+    const std::string index = std::to_string(shard_), count = std::to_string(draw_.shards);
+    const bool is_told = shard_ >= 0 && draw_.by_environment;
+    if (!is_told) {
+      const std::string shard = shard_ < 0 ? "0/1" : index + "/" + count;
+      places.insert(places.end(), {"--shard", shard});
+    }
+    // Both together are refused.
+    if (more == "--restart") std::erase(words, "--retry-errors");
     if (!more.empty()) places.push_back(more);
     words.insert(words.begin() + 1, places.begin(), places.end());
-    ProgramCall call = make_call(folder_, output_.stem().string(), words);
+    ProgramCall call = make_call(folder_, name, words);
     call.input = draw_.list;
+    if (is_told) call.variables.insert({{"RANK", index}, {"WORLD_SIZE", count}});
     return call;
   }
 
@@ -125,36 +147,10 @@ void try_other_inputs(const BatchDraw& draw, const BatchRun& run, std::string& s
   draw.replace_inputs();
   const ProgramEnd end = run.run();
   draw.restore_inputs();
-  expect(end.code == 1 && end.error().find("inputs") != std::string::npos,
-         "other inputs are taken: " + end.log);
+  const bool is_told = end.error().find("inputs") != std::string::npos ||
+                       !find_text(kRightTellings, end.error()).empty();
+  expect(end.code == 1 && is_told, "other inputs are taken: " + end.log);
   expect(read_file(run.file()) == before, "other inputs changed the output");
-}
-
-// Cuts, damage, and the run to its end. `story` tells what happened.
-void run_parts(const BatchDraw& draw, const BatchRun& run, int code, Dice& dice, DrawReport& report,
-               std::string& story) {
-  for (const BatchCut& cut : draw.cuts) {
-    const ProgramEnd end = run.run_cut(cut);
-    story += ", signal " + std::to_string(cut.signal) + " → " + std::to_string(end.code);
-    const bool is_told = end.code == 1 && !find_text(kRightTellings, end.error()).empty();
-    expect(is_done(end) || end.code == 128 + cut.signal || is_told, end.log);
-    if (!is_told && dice.chance(0.3)) try_other_inputs(draw, run, story);
-    if (dice.chance(0.6)) story += ", " + damage_files(dice, run.file());
-  }
-  ProgramEnd end = run.run();
-  const std::string telling = find_text(kRightTellings, end.error());
-  if (end.code == 1 && !telling.empty()) {
-    ++report.told[telling];
-    story += ", told, --restart";
-    end = run.run("--restart");
-  }
-  // A shard may have no row with an error where the whole has one.
-  expect(end.code == code || (draw.shards > 1 && is_done(end)),
-         "it ended with " + std::to_string(end.code) + ", not " + std::to_string(code) + ": " +
-             end.log);
-  const std::string rows = read_file(run.file());
-  expect(run.run().code == end.code && read_file(run.file()) == rows,
-         "done and run again, it is another output");
 }
 
 // Fractions left out: their last digits depend on what was computed beside them.
@@ -169,6 +165,39 @@ std::string read_rows(const fs::path& path, bool in_input_order) {
   std::string sorted;
   for (const std::string& line : lines) sorted += line + "\n";
   return sorted;
+}
+
+// Cuts, damage, and the run to its end. `story` tells what happened.
+void run_parts(const BatchDraw& draw, const BatchRun& run, int code, Dice& dice, DrawReport& report,
+               std::string& story) {
+  for (const BatchCut& cut : draw.cuts) {
+    const ProgramEnd end = run.run_cut(cut);
+    story += ", signal " + std::to_string(cut.signal) + " → " + std::to_string(end.code);
+    const bool is_told = end.code == 1 && !find_text(kRightTellings, end.error()).empty();
+    // A rival may have been first.
+    const bool is_late = cut.has_rival && end.error().find("another run") != std::string::npos;
+    expect(is_done(end) || end.code == 128 + cut.signal || is_told || is_late, end.log);
+    if (!is_told && dice.chance(0.3)) try_other_inputs(draw, run, story);
+    if (dice.chance(0.6)) story += ", " + damage_files(dice, run.file());
+  }
+  ProgramEnd end = run.run();
+  const std::string telling = find_text(kRightTellings, end.error());
+  if (end.code == 1 && !telling.empty()) {
+    ++report.told[telling];
+    story += ", told, --restart";
+    end = run.run("--restart");
+    if (end.code == 1) {  // what isn't a journal any more isn't ours to delete
+      fs::remove(run.file().string() + ".journal");
+      end = run.run("--restart");
+    }
+  }
+  // A shard may have no row with an error where the whole has one.
+  expect(end.code == code || (draw.shards > 1 && is_done(end)),
+         "it ended with " + std::to_string(end.code) + ", not " + std::to_string(code) + ": " +
+             end.log);
+  const std::string rows = read_rows(run.file(), draw.in_input_order);
+  expect(run.run().code == end.code && read_rows(run.file(), draw.in_input_order) == rows,
+         "done and run again, it is another output");
 }
 
 // The .txt files beside the pictures; they are removed.
@@ -194,15 +223,16 @@ void run_shards(const BatchDraw& draw, const fs::path& folder, int code, Dice& d
   }
   if (draw.shards > 1) {
     const ProgramEnd end = run_call(make_call(folder, "gather", {"gather", output.string()}));
-    expect(end.code == code, "gather ended with " + std::to_string(end.code) + ": " + end.log);
+    // Pictures that can't be read and have no row are told by the shards.
+    expect(is_done(end), "gather ended with " + std::to_string(end.code) + ": " + end.log);
   }
 }
 
 void expect_owned(const fs::path& folder, const BatchDraw& draw) {
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
-    expect(std::regex_match(
-               name, std::regex("rows(\\.shard-\\d-of-\\d)?\\" + draw.suffix + "(\\.journal)?")),
+    expect(std::regex_match(name, std::regex("rows(\\.shard-\\d-of-\\d)?\\" + draw.suffix +
+                                             "(\\.journal|\\.set-aside)?")),
            "a file that nobody owns: " + name);
   }
 }

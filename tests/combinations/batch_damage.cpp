@@ -54,6 +54,8 @@ struct Damage {
 using Lines = std::vector<std::string>;
 
 const std::vector<Damage> kEditsOfRows = {
+    {"a byte of the output changed",
+     [](Dice& dice, const fs::path& output, const fs::path&) { change_byte(dice, output); }},
     {"rows removed",
      [](Dice& dice, const fs::path& output, const fs::path&) {
        edit_lines(output, [&](Lines& lines) {
@@ -90,8 +92,6 @@ const std::vector<Damage> kDamages = {
      [](Dice&, const fs::path& output, const fs::path&) {
        std::ofstream(output, std::ios::app) << "{\"id\": \"to";
      }},
-    {"a byte of the output changed",
-     [](Dice& dice, const fs::path& output, const fs::path&) { change_byte(dice, output); }},
     {"the journal cut",
      [](Dice& dice, const fs::path&, const fs::path& journal) { cut(dice, journal); }},
     {"a byte of the journal changed",
@@ -113,7 +113,7 @@ const std::vector<Damage> kDamages = {
 
 std::string damage_files(Dice& dice, const fs::path& output) {
   if (!fs::exists(output)) return "nothing, as there is no output yet";
-  const Damage& damage = dice.chance(0.5) ? kEditsOfRows[dice.below(kEditsOfRows.size())]
+  const Damage& damage = dice.chance(0.6) ? kEditsOfRows[dice.below(kEditsOfRows.size())]
                                           : kDamages[dice.below(kDamages.size())];
   damage.befall(dice, output, output.string() + ".journal");
   return damage.name;

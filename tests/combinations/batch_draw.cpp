@@ -74,11 +74,15 @@ void draw_running(Dice& dice, const fs::path& folder, BatchDraw& draw) {
   if (dice.chance(0.3)) add(draw.arguments, {"--feature-cache", (folder / "features").string()});
   if (dice.chance(0.2)) add(draw.arguments, {"--dtype", dice.pick({"float32", "int8"})});
   if (dice.chance(0.2)) draw.shards = dice.between(2, 3);
+  draw.by_environment = dice.chance(0.5);
+  if (dice.chance(0.15)) add(draw.arguments, {"--retry-errors"});
+  if (dice.chance(0.1)) add(draw.arguments, {"--item-timeout", "100"});
   draw.cuts.resize(static_cast<std::size_t>(dice.between(1, 3)));
   for (BatchCut& cut : draw.cuts) {
-    cut.signal = dice.pick(std::vector<int>{SIGKILL, SIGKILL, SIGKILL, SIGTERM});
+    cut.signal = dice.pick(std::vector<int>{SIGKILL, SIGKILL, SIGKILL, SIGTERM, SIGINT, SIGHUP});
     cut.rows = dice.between(0, 6);
     cut.later = std::chrono::microseconds(dice.below(5000));
+    cut.has_rival = dice.chance(0.15);
   }
 }
 

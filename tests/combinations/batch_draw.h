@@ -15,6 +15,7 @@ struct BatchCut {
   int signal = 0;
   int rows = 0;  // lines of the output that it waits for
   std::chrono::microseconds later{0};
+  bool has_rival = false;  // the same command is started beside it
 };
 
 struct BatchDraw {
@@ -23,6 +24,7 @@ struct BatchDraw {
   std::string suffix;                        // of the output
   bool in_input_order = true;
   int shards = 1;
+  bool by_environment = false;  // the shards are told as torchrun tells them
   std::vector<BatchCut> cuts;
   // Other inputs under the same names, and the first ones again; empty where there is no such way.
   std::function<void()> replace_inputs, restore_inputs;

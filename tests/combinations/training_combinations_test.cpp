@@ -20,10 +20,24 @@ namespace fs = std::filesystem;
 const std::vector<std::string> kRightRefusals = {
     "pissa needs method lora",
     "augmented pictures can't be shared",
+    "packed rows have no padding",
+    "warm-up and decay are longer than the run",
     "nothing is left to train",
-    "no module matches",
-    "a module to save shares its weights with another",
     "nothing is trained in the part that has a learning rate of its own",
+    "no module matches",
+    "no adapted module matches",
+    "no adapted module is in the layer",
+    "an entry hits only modules that are left out",
+    "a module can't be adapted",
+    "pissa splits weights, and can't keep them tied",
+    "pissa can't split the layer's weight",
+    "tied layers need one rank",
+    "nothing that is tied is trained",
+    "the adapter is of another method",
+    "needs a list in target_modules",
+    "every sample is skipped",
+    "there is nothing to choose from",
+    "the run ends before it could be stopped early",
 };
 
 std::string find_refusal(const std::string& error) {

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "tests/combinations/training_data.h"
@@ -17,14 +18,15 @@ const Names kParts = {"vision_model", "connector", "text_model", "lm_head"};
 
 void draw_targets(Dice& dice, Json& config) {
   const Names text = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
-  switch (dice.between(0, 5)) {
+  switch (dice.between(0, 6)) {
     case 0:
       config["target_modules"] = "all-linear";
       break;
     case 1:
       config["target_modules"] =
           dice.pick({".*(q|v)_proj", R"(.*text_model\.layers\.1\..*)", ".*fc[12]", ".*lm_head",
-                     R"((?!.*vision).*(k_proj|up_proj))"});
+                     R"((?!.*vision).*(k_proj|up_proj))", R"(.*(?<!connector)\.v_proj)",
+                     ".*(embed_tokens|q_proj)"});
       break;
     case 2:
       config["target_modules"] = dice.pick(std::vector<Names>{
@@ -32,12 +34,25 @@ void draw_targets(Dice& dice, Json& config) {
       config["target_parts"] = {"vision_model", "text_model", "connector"};
       break;
     case 3:
+      config["target_modules"] = dice.pick(std::vector<Names>{{"embed_tokens"},
+                                                              {"lm_head"},
+                                                              {"embed_tokens", "lm_head", "q_proj"},
+                                                              {"k_proj", "embed_tokens"}});
+      break;
+    case 4:
       break;  // the default
     default: {
       Names names = dice.some(text, 0.3);
-      names.push_back("down_proj");
+      if (std::find(names.begin(), names.end(), "down_proj") == names.end())
+        names.push_back("down_proj");
       config["target_modules"] = names;
     }
+  }
+  if (dice.chance(0.1))
+    config["exclude_modules"] = Names{dice.pick({"down_proj", "q_proj", "lm_head"})};
+  if (dice.chance(0.1)) {
+    config["layers_to_transform"] = {dice.between(0, 1)};
+    if (dice.chance(0.5)) config["layers_pattern"] = "layers";
   }
 }
 
@@ -60,6 +75,23 @@ void draw_adapter(Dice& dice, Json& config) {
                                                              {"lm_head", "connector"}});
   }
   if (dice.chance(0.15)) config["loraplus_lr_ratio"] = 4;
+  if (dice.chance(0.12)) {
+    config["trainable_token_indices"] =
+        dice.pick(std::vector<Json>{Json{3, 77}, Json{{"embed_tokens", {5}}},
+                                    Json{{"embed_tokens", {5}}, {"lm_head", {6, 7}}}});
+  }
+  if (dice.chance(0.1)) config["ensure_weight_tying"] = true;
+}
+
+// An adapter that others made, to go on from.
+void draw_start(Dice& dice, Json& config) {
+  const bool is_tiny = config["model_name_or_path"].get<std::string>().ends_with("/smolvlm_tiny");
+  if (!is_tiny || !dice.chance(0.15)) return;
+  if (config["method"] == "dora") config["adapter"] = fixture("smolvlm_tiny/methods/dora").string();
+  if (config["method"] != "lora" && config["method"] != "qlora") return;
+  config["adapter"] =
+      fixture("smolvlm_tiny/adapters/" + dice.pick({"plain", "rslora", "patterns", "list"}))
+          .string();
 }
 
 void draw_method(Dice& dice, Json& config) {
@@ -68,6 +100,7 @@ void draw_method(Dice& dice, Json& config) {
     if (dice.chance(0.2)) config["init_weights"] = "random";
   } else {
     draw_adapter(dice, config);
+    draw_start(dice, config);
   }
   if (dice.chance(0.3)) config["freeze"] = dice.some(kParts, 0.35);
   for (const char* rate : {"vision_lr", "connector_lr", "text_lr"}) {
@@ -158,17 +191,35 @@ void draw_samples(Dice& dice, const fs::path& folder, DrawnMedia& media, Json& c
     config["max_length"] = dice.pick(std::vector<int>{60, 200});
     config["length_policy"] = dice.pick({"truncate", "skip"});
   }
+  if (dice.chance(0.1)) {
+    config["stages"] = {
+        {{"train_files", config["train_files"]}, {"steps", 3}},
+        {{"train_files", draw_data_files(dice, folder / "second", media)}, {"steps", 2}}};
+    config.erase("train_files");
+  }
   // A name that runs of one draw share: the second finds what the first put there.
   config["feature_cache"] = dice.chance(0.5) ? "off" : (folder / "features").string();
+}
+
+// Keys that may have another value when a run goes on.
+Json draw_free_keys(Dice& dice) {
+  Json keys = Json::object();
+  if (dice.chance(0.5)) keys["save_steps"] = dice.between(1, 4);
+  if (dice.chance(0.5)) keys["save_total_limit"] = dice.between(1, 3);
+  if (dice.chance(0.5)) keys["dataloader_num_workers"] = dice.between(1, 4);
+  if (dice.chance(0.5)) keys["report_to"] = dice.some({"tensorboard", "html"});
+  if (dice.chance(0.3)) keys["max_bad_samples"] = 3;
+  return keys;
 }
 
 std::vector<TrainingCut> draw_cuts(Dice& dice, int processes) {
   std::vector<TrainingCut> cuts(static_cast<std::size_t>(dice.between(1, 3)));
   for (TrainingCut& cut : cuts) {
-    cut.signal = dice.pick(std::vector<int>{SIGKILL, SIGKILL, SIGTERM, SIGINT});
+    cut.signal = dice.pick(std::vector<int>{SIGKILL, SIGKILL, SIGKILL, SIGTERM, SIGINT, SIGHUP});
     cut.rows = dice.below(5);
     cut.later = std::chrono::microseconds(dice.below(30'000));
     // One that dies before all have met is waited for.
+    if (dice.chance(0.3)) cut.changes = draw_free_keys(dice);
     cut.hits_one = processes > 1 && cut.rows > 0 && dice.chance(0.5);
   }
   return cuts;
@@ -185,7 +236,6 @@ TrainingDraw draw_training(Dice& dice, const fs::path& folder) {
   DrawnMedia media;
   draw_samples(dice, folder, media, config);
   draw_method(dice, config);
-  if (config["method"] == "full" && draw.dtype == "bfloat16") draw.dtype = "float32";
   draw_batches(dice, config);
   draw_optimizer(dice, config);
   draw_run(dice, config);

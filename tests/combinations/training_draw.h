@@ -17,7 +17,8 @@ struct TrainingCut {
   int signal = 0;
   std::size_t rows = 0;
   std::chrono::microseconds later{0};
-  bool hits_one = false;  // of several processes: the last one alone
+  bool hits_one = false;          // of several processes: the last one alone
+  Json changes = Json::object();  // keys that have another value in this part
 };
 
 struct TrainingDraw {

@@ -17,8 +17,9 @@ namespace {
 namespace fs = std::filesystem;
 
 std::vector<std::string> arguments_of(const TrainingDraw& draw, const fs::path& folder,
-                                      const std::string& output) {
+                                      const std::string& output, const Json& changes) {
   Json config = draw.config;
+  config.update(changes);
   config["output_dir"] = (folder / output).string();
   const fs::path path = folder / (output + ".json");
   save_text(path, config.dump(1));
@@ -26,8 +27,8 @@ std::vector<std::string> arguments_of(const TrainingDraw& draw, const fs::path& 
 }
 
 Processes start_training(const TrainingDraw& draw, const fs::path& folder,
-                         const std::string& output) {
-  const auto arguments = arguments_of(draw, folder, output);
+                         const std::string& output, const Json& changes = Json::object()) {
+  const auto arguments = arguments_of(draw, folder, output, changes);
   const std::string port = std::to_string(find_free_port());
   const std::string size = std::to_string(draw.processes);
   Processes processes;
@@ -63,7 +64,7 @@ ProgramEnd run_cut_training(const TrainingDraw& draw, const TrainingCut& cut,
                             const fs::path& folder, const std::string& output) {
   const fs::path metrics = folder / output / "metrics.jsonl";
   const std::size_t wanted = count_rows(metrics) + cut.rows;
-  const Processes processes = start_training(draw, folder, output);
+  const Processes processes = start_training(draw, folder, output, cut.changes);
   wait_until(processes, [&] { return count_rows(metrics) >= wanted; });
   std::this_thread::sleep_for(cut.later);
   for (std::size_t i = cut.hits_one ? processes.size() - 1 : 0; i < processes.size(); ++i) {
