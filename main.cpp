@@ -144,16 +144,16 @@ std::string name_unknown(const CLI::App& app, const std::vector<std::string>& ar
   const CLI::App& command = has_command ? *app.get_subcommands()[0] : app;
   const std::string where = has_command ? "vlm " + command.get_name() + ": " : "";
   const std::vector<std::string> extras = command.remaining();
+  if (!has_command && !arguments.empty() && !arguments[0].starts_with("-")) {
+    std::vector<std::string> names;
+    for (const auto& [name, used] : kUsed) names.push_back(name);
+    return vlm::concat("unknown command '", arguments[0], "'", near_name(arguments[0], names));
+  }
   for (const std::string& extra : extras) {
     if (extra.size() < 2 || extra[0] != '-') continue;
     const std::string name = extra.substr(0, extra.find('='));
     return vlm::concat(where, "unknown option '", name, "'",
                        near_name(name, names_of_options(command)));
-  }
-  if (!has_command && !arguments.empty() && !arguments[0].starts_with("-")) {
-    std::vector<std::string> names;
-    for (const auto& [name, used] : kUsed) names.push_back(name);
-    return vlm::concat("unknown command '", arguments[0], "'", near_name(arguments[0], names));
   }
   return extras.empty() ? "" : vlm::concat(where, "unexpected argument '", extras[0], "'");
 }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <new>
 
+#include "vlm/io/error_text.h"
+
 namespace vlm::infer {
 
 bool is_out_of_memory(const std::exception& error) {
@@ -19,8 +21,7 @@ bool is_out_of_memory(const std::exception& error) {
 }
 
 std::string failure_text(const std::exception& error) {
-  const auto* torch = dynamic_cast<const c10::Error*>(&error);
-  std::string text = torch ? torch->what_without_backtrace() : error.what();
+  std::string text = error_text(error);
   if (dynamic_cast<const std::bad_alloc*>(&error)) text = "there is too little memory for it";
   std::replace(text.begin(), text.end(), '\n', ' ');
   return text.empty() ? "it failed without a reason" : text;

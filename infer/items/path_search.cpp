@@ -68,10 +68,11 @@ class Searcher {
   static std::string error_of(const fs::path& path, fs::file_type type,
                               const std::error_code& code) {
     if (type == fs::file_type::regular) return "";
+    if (type == fs::file_type::not_found) {
+      return Error({.what = "the link leads nowhere", .where = path.string()}).what();
+    }
     if (code) return to_error(path, "can't open the file", code);
-    const char* what =
-        type == fs::file_type::not_found ? "the link leads nowhere" : "is not a file";
-    return Error({.what = what, .where = path.string()}).what();
+    return Error({.what = "is not a file", .where = path.string()}).what();
   }
 
   bool has_suffix(const fs::path& path) const {

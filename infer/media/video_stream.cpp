@@ -13,6 +13,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/stop_signal.h"
+#include "vlm/io/error_text.h"
 #include "vlm/io/file_digest.h"
 
 namespace vlm::infer {
@@ -146,7 +147,7 @@ void VideoStream::run(Pieces::Output& output) {
     if (error.parts().where.find(request_.path) != std::string::npos) throw;
     throw located(error, request_.path);
   } catch (const std::exception& error) {  // bad_alloc for one huge frame: it costs its own rows
-    throw Error({.what = error.what(), .where = request_.path});
+    throw Error({.what = error_text(error), .where = request_.path});
   }
 }
 

@@ -110,7 +110,7 @@ TEST_CASE("LoRA learns four samples by heart; generate, evaluate and merge repea
       run_vlm("generate" + model + "--adapter adapter --image " +
                   fixture("pictures/wide.png").string() + " --prompt 'Where?'",
               folder.path());
-  CHECK(answer.out == " in Rome\n");
+  CHECK(answer.out == "in Rome\n");
   const ProgramResult scored = run_vlm(
       "evaluate data.jsonl" + model + "--adapter adapter --output rows.jsonl", folder.path());
   CHECK(scored.out == "{\"accuracy\":1.0,\"correct\":4,\"total\":4,\"errors\":0}\n");
@@ -120,14 +120,14 @@ TEST_CASE("LoRA learns four samples by heart; generate, evaluate and merge repea
       run_vlm("generate --model merged --device cpu --image " +
                   fixture("pictures/wide.png").string() + " --prompt 'Where?'",
               folder.path());
-  CHECK(merged.out == " in Rome\n");
+  CHECK(merged.out == "in Rome\n");
 
   // In 8 bits the adapter is merged first.
   const ProgramResult rounded =
       run_vlm("generate" + model + "--adapter adapter --dtype int8 --image " +
                   fixture("pictures/wide.png").string() + " --prompt 'Where?'",
               folder.path());
-  CHECK(rounded.out == " in Rome\n");
+  CHECK(rounded.out == "in Rome\n");
   for (const std::string& command :
        {"merge" + base + "--adapter adapter --output no --dtype int8",
         std::string("finetune config.json --dtype int8 --device cpu --set output_dir=no")}) {

@@ -67,7 +67,7 @@ TEST_CASE("detail, null and base64 of any kind in requests; one broken row costs
   };
   CHECK(tokens("low") < tokens("high"));
   CHECK(tokens("null") == tokens("high"));
-  for (const std::string id : {"odd", "data", "model", file + ":7"}) {
+  for (const std::string& id : std::vector<std::string>{"odd", "data", "model", file + ":7"}) {
     INFO(id);
     CHECK_FALSE(rows[id]["error"].is_null());
   }
@@ -86,7 +86,8 @@ TEST_CASE("layouts are learned and evaluated alike, and refused by name") {
   const std::string image = R"("image":")" + picture + "\"";
   CHECK_THAT(
       inspect("{" + image + R"(,"instruction":"Count.","input":"shapes","output":1.10})").out,
-      Contains("Count.") && Contains("shapes") && Contains("[[ 1.10<end_of_utterance>]]"));
+      Contains("C|ou|nt|.|") && Contains("s|ha|p|es|<end") &&
+          Contains("[[ |1|.|1|0|<end_of_utterance>]]"));
   CHECK_THAT(inspect("{" + image + R"(,"question":"q","answer":"a","text":"b"})").out,
              Contains("two columns for the response that differ: got 'answer' and 'text'"));
   CHECK_THAT(inspect("{" + image + R"(,"query":"q","response":"a","rejected_response":"b"})").out,
