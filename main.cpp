@@ -20,11 +20,11 @@
 #include "infer/answer_samples.h"
 #include "infer/commands/commands.h"
 #include "train/commands.h"
-#include "vlm/core/bounds.h"
 #include "vlm/core/concat.h"
-#include "vlm/core/fields.h"
+#include "vlm/core/config/bounds.h"
+#include "vlm/core/config/fields.h"
 #include "vlm/core/log.h"
-#include "vlm/core/stop_signal.h"
+#include "vlm/core/run/stop_signal.h"
 #include "vlm/io/error_text.h"
 
 // OpenMP threads that wait for each other spin, by default 300,000 rounds. Where other programs

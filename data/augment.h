@@ -8,7 +8,7 @@
 
 #include <cstdint>
 
-#include "vlm/core/fields.h"
+#include "vlm/core/config/fields.h"
 #include "vlm/image/image.h"
 
 namespace vlm::data {

@@ -12,10 +12,10 @@
 #include <string>
 #include <vector>
 
+#include "data/conversations/sample.h"
 #include "data/dataset.h"
 #include "data/encode_options.h"
 #include "data/media/picture_lookup.h"
-#include "data/sample.h"
 #include "data/skipped_samples.h"
 #include "vlm/core/error.h"
 #include "vlm/models/model.h"

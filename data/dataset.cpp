@@ -4,12 +4,12 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "data/formats/columns.h"
-#include "data/formats/row_format.h"
+#include "data/conversations/columns.h"
+#include "data/conversations/row_format.h"
 #include "data/formats/row_source.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/config/fields.h"
 #include "vlm/core/error.h"
-#include "vlm/core/fields.h"
 
 namespace vlm::data {
 namespace {

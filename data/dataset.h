@@ -4,8 +4,8 @@
 //
 // Files are JSONL, JSON lists, CSV, tar shards (WebDataset) and picture folders with metadata.jsonl
 // or metadata.csv (formats/row_source.h); their rows are conversations in one of the formats of
-// formats/row_format.h, told apart by their columns unless named. Opening a file indexes it; rows
-// are parsed when asked for, so memory holds the index and no text. Every error names file and
+// conversations/row_format.h, told apart by their columns unless named. Opening a file indexes it;
+// rows are parsed when asked for, so memory holds the index and no text. Every error names file and
 // line.
 #pragma once
 
@@ -16,21 +16,11 @@
 #include <string>
 #include <vector>
 
-#include "data/sample.h"
+#include "data/conversations/data_options.h"
+#include "data/conversations/sample.h"
 #include "vlm/core/json.h"
 
 namespace vlm::data {
-
-// How the rows of a file are read.
-struct DataOptions {
-  std::string format = "auto";  // one of row_formats()
-  // Our name of a column → the file's: {"query": "frage", "response": "antwort"}; empty: none, it
-  // is left out.
-  std::map<std::string, std::string> field_map = {};
-  std::string text_column = "text";            // of a caption
-  std::string prompt = "Describe the image.";  // where a row has no question
-  std::string image_folder = {};               // where relative paths begin; empty: at the file
-};
 
 struct DataFile {
   std::string path;

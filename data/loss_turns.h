@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "data/sample.h"
+#include "data/conversations/sample.h"
 #include "vlm/models/turn_spans.h"
 
 namespace vlm::data {

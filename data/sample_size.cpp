@@ -9,7 +9,7 @@
 #include "data/batch.h"
 #include "data/media/media_texts.h"
 #include "vlm/core/error.h"
-#include "vlm/core/stop_signal.h"
+#include "vlm/core/run/stop_signal.h"
 #include "vlm/io/ordered_workers.h"
 
 namespace vlm::data {

@@ -6,7 +6,7 @@
 #include "data/metrics/answer_match.h"
 #include "infer/generator.h"
 #include "vlm/core/error.h"
-#include "vlm/core/stop_signal.h"
+#include "vlm/core/run/stop_signal.h"
 
 namespace vlm::infer {
 namespace {
@@ -46,7 +46,7 @@ std::vector<std::string> generate_texts(Generator& generator,
                                         const GenerationOptions& options) {
   const auto goes_on = [](std::size_t, std::int64_t) { return !stop_requested(); };
   std::vector<std::string> texts;
-  for (const Answer& answer : generator.generate(prompts, options, goes_on)) {
+  for (const RequestAnswer& answer : generator.generate(prompts, options, goes_on)) {
     texts.push_back(data::strip_space(answer.generations.at(0).text));
   }
   throw_if_stopped();  // the texts are cut

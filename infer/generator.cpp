@@ -11,9 +11,9 @@
 #include "infer/answer_text.h"
 #include "infer/media/shown_media.h"
 #include "infer/search/stop_strings.h"
-#include "infer/stopwatch.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/core/run/stopwatch.h"
 
 namespace vlm::infer {
 namespace {
@@ -55,7 +55,7 @@ bool Generator::reject_if_impossible(const Request& request) {
   std::size_t longest = 0;
   for (const Ids& choice : request.choices) longest = std::max(longest, choice.size());
   const auto length = static_cast<std::int64_t>(request.prompt.size() + longest);
-  Answer answer{.id = request.id, .prompt_tokens = std::ssize(request.prompt)};
+  RequestAnswer answer{.id = request.id, .prompt_tokens = std::ssize(request.prompt)};
   if (!request.choices.empty() && request.prompt.size() == 1) {
     answer.error = "the prompt is too short: choices need at least two tokens in front";
   } else if (request.prompt.empty() || length >= model_->max_positions() + (longest > 0 ? 1 : 0)) {
@@ -85,15 +85,15 @@ void Generator::submit(RequestGroup group) {
   }
 }
 
-std::vector<Answer> Generator::step() {
+std::vector<RequestAnswer> Generator::step() {
   const c10::InferenceMode inference;
   admit();
   start_pending();
   decode_rows();
   end_late_ones();
   remove_finished();
-  std::vector<Answer> answers = std::exchange(rejected_, {});
-  for (Answer& answer : finished_) answers.push_back(std::move(answer));
+  std::vector<RequestAnswer> answers = std::exchange(rejected_, {});
+  for (RequestAnswer& answer : finished_) answers.push_back(std::move(answer));
   finished_.clear();
   return answers;
 }
@@ -225,9 +225,9 @@ void Generator::advance(ActiveRequest& one, const Logits& logits) {
 
 void Generator::finish(ActiveRequest& one) {
   one.is_finished = true;
-  Answer answer{.id = one.request.id,
-                .prompt_tokens = std::ssize(one.request.prompt),
-                .choices = std::move(one.scores)};
+  RequestAnswer answer{.id = one.request.id,
+                       .prompt_tokens = std::ssize(one.request.prompt),
+                       .choices = std::move(one.scores)};
   if (one.search) {
     answer.first_token_entropy = one.search->first_token_entropy();
     for (Hypothesis& hypothesis : one.search->hypotheses()) {
@@ -278,7 +278,7 @@ bool Generator::read(ShownMedia& media, double time_limit_s) {
   return media.read(time_limit_s);
 }
 
-Answer Generator::answer(Request request, const at::Tensor& pixel_values) {
+RequestAnswer Generator::answer(Request request, const at::Tensor& pixel_values) {
   RequestGroup group;
   group.requests.push_back(std::move(request));
   if (pixel_values.defined()) {
@@ -307,18 +307,18 @@ class Generator::OwnRequests {
   int exceptions_ = std::uncaught_exceptions();
 };
 
-Answer Generator::answer(RequestGroup of_one) {
+RequestAnswer Generator::answer(RequestGroup of_one) {
   const OwnRequests own(*this, batch_size_);
   submit(std::move(of_one));
-  Answer answer;
+  RequestAnswer answer;
   while (!is_idle()) {
-    for (Answer& one : step()) answer = std::move(one);
+    for (RequestAnswer& one : step()) answer = std::move(one);
   }
   if (!answer.error.empty()) throw Error({.what = answer.error});
   return answer;
 }
 
-std::vector<Answer> Generator::generate(
+std::vector<RequestAnswer> Generator::generate(
     const std::vector<EncodedConversation>& prompts, const GenerationOptions& options,
     const std::function<bool(std::size_t, std::int64_t)>& on_token) {
   const OwnRequests own(*this, std::max<std::int64_t>(1, std::ssize(prompts)));
@@ -334,11 +334,11 @@ std::vector<Answer> Generator::generate(
     }
     submit(std::move(group));
   }
-  std::vector<Answer> answers(prompts.size());
+  std::vector<RequestAnswer> answers(prompts.size());
   while (!is_idle()) {
-    for (Answer& answer : step()) answers[answer.id] = std::move(answer);
+    for (RequestAnswer& answer : step()) answers[answer.id] = std::move(answer);
   }
-  for (const Answer& answer : answers) {
+  for (const RequestAnswer& answer : answers) {
     if (!answer.error.empty()) throw Error({.what = answer.error});
   }
   return answers;

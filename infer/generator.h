@@ -18,7 +18,7 @@
 #include <vector>
 
 #include "infer/active_group.h"
-#include "infer/picture_features.h"
+#include "infer/media/picture_features.h"
 #include "infer/request.h"
 #include "vlm/models/model.h"
 #include "vlm/models/processor.h"
@@ -57,7 +57,7 @@ class Generator {
   void submit(RequestGroup group);
   // Does a bounded piece of work; returns the answers that it finished. A request that can't be
   // answered (too long a prompt) comes back with an error.
-  std::vector<Answer> step();
+  std::vector<RequestAnswer> step();
   bool is_idle() const { return waiting_.empty() && active_.empty() && rejected_.empty(); }
   // Lets go of everything submitted. To be called after step has thrown.
   void abandon();
@@ -65,14 +65,14 @@ class Generator {
   std::int64_t waiting() const { return static_cast<std::int64_t>(waiting_.size()); }
 
   // The answer to one request. Throws Error when there can be none.
-  Answer answer(Request request, const at::Tensor& pixel_values);
-  Answer answer(RequestGroup of_one);
+  RequestAnswer answer(Request request, const at::Tensor& pixel_values);
+  RequestAnswer answer(RequestGroup of_one);
   // One answer a prompt, all about their own pictures, decoded together. Throws Error for a prompt
   // that can't be answered. Whatever these throw (what a callback throws, too), nothing of the call
   // stays with the generator.
-  std::vector<Answer> generate(const std::vector<EncodedConversation>& prompts,
-                               const GenerationOptions& options,
-                               const std::function<bool(std::size_t, std::int64_t)>& on_token = {});
+  std::vector<RequestAnswer> generate(
+      const std::vector<EncodedConversation>& prompts, const GenerationOptions& options,
+      const std::function<bool(std::size_t, std::int64_t)>& on_token = {});
 
   const GenerationTiming& timing() const { return timing_; }  // since reset_timing
   void reset_timing() { timing_ = {}; }
@@ -110,7 +110,7 @@ class Generator {
   std::optional<KvCache> cache_;
   std::deque<std::unique_ptr<ActiveGroup>> waiting_;
   std::vector<std::unique_ptr<ActiveGroup>> active_;  // at their group of the cache
-  std::vector<Answer> rejected_, finished_;
+  std::vector<RequestAnswer> rejected_, finished_;
   GenerationTiming timing_;
 };
 

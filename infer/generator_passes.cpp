@@ -7,7 +7,7 @@
 #include <algorithm>
 
 #include "infer/generator.h"
-#include "infer/stopwatch.h"
+#include "vlm/core/run/stopwatch.h"
 
 namespace vlm::infer {
 namespace {

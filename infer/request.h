@@ -9,9 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "infer/generation_options.h"
+#include "infer/media/picture_features.h"
 #include "infer/media/segments.h"
-#include "infer/picture_features.h"
+#include "infer/search/choices.h"
+#include "infer/search/generation_options.h"
 #include "infer/search/search.h"
 
 namespace vlm::infer {
@@ -22,12 +23,6 @@ struct Generation : Hypothesis {
   double mean_logprob() const;
   double min_logprob() const;
   bool operator==(const Generation&) const = default;
-};
-
-// Log-likelihood of one given continuation.
-struct ChoiceScore {
-  double logprob = 0;       // summed over its tokens
-  std::int64_t tokens = 0;  // its length
 };
 
 // Called with each new id of the answer; false ends it there. Where several rows are searched
@@ -50,7 +45,7 @@ struct RequestGroup {
   std::shared_ptr<PictureFeatures> pictures = {};  // of every request's prompt; null: none
 };
 
-struct Answer {
+struct RequestAnswer {
   std::uint64_t id = 0;
   std::int64_t prompt_tokens = 0;
   std::vector<Generation> generations;  // the best first

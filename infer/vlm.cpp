@@ -7,8 +7,8 @@
 
 #include "data/media/media.h"
 #include "infer/answer_text.h"
-#include "infer/choices.h"
 #include "infer/media/shown_media.h"
+#include "infer/search/choices.h"
 #include "infer/session.h"
 #include "vlm/core/concat.h"
 #include "vlm/io/feature_cache.h"
@@ -123,12 +123,12 @@ struct Model::Loaded {
 
   const Processor& processor() const { return session.generator->processor(); }
   // Answers the request, whose prompt is the conversation; tells what was seen of videos.
-  infer::Answer answer(const Conversation& conversation, infer::Request request,
-                       std::vector<SeenVideo>* videos = nullptr);
+  infer::RequestAnswer answer(const Conversation& conversation, infer::Request request,
+                              std::vector<SeenVideo>* videos = nullptr);
 };
 
-infer::Answer Model::Loaded::answer(const Conversation& conversation, infer::Request request,
-                                    std::vector<SeenVideo>* videos) {
+infer::RequestAnswer Model::Loaded::answer(const Conversation& conversation, infer::Request request,
+                                           std::vector<SeenVideo>* videos) {
   infer::Generator& generator = *session.generator;
   std::vector<Message> messages;
   infer::ShownMedia media(processor(), generator.encoder());  // decoded before the model is free
@@ -151,8 +151,8 @@ infer::Answer Model::Loaded::answer(const Conversation& conversation, infer::Req
     }
     infer::RequestGroup group{.pictures = media.features()};
     group.requests.push_back(std::move(request));
-    infer::Answer answer = generator.answer(std::move(group));
-    for (const infer::SeenVideo& seen : media.seen()) {
+    infer::RequestAnswer answer = generator.answer(std::move(group));
+    for (const infer::WatchedVideo& seen : media.seen()) {
       if (videos)
         videos->push_back(
             {seen.duration_s, seen.times_s, seen.dropped_duplicates, seen.damaged_frames});
@@ -244,7 +244,7 @@ std::vector<Answer> Model::ask_many(const Conversation& conversation,
   const bool is_streamed = options.on_text && request.options.rows() == 1;
   if (is_streamed) request.on_token = [&](std::int64_t id) { return stream.add(id); };
   std::vector<SeenVideo> videos;
-  infer::Answer answer = loaded_->answer(conversation, std::move(request), &videos);
+  infer::RequestAnswer answer = loaded_->answer(conversation, std::move(request), &videos);
   if (is_streamed) stream.finish();
   std::vector<Answer> answers;
   for (infer::Generation& one : answer.generations) {
@@ -266,7 +266,7 @@ std::vector<Choice> Model::choose(const Conversation& conversation,
   infer::check_choices(choices);
   infer::Request request{.options = loaded_->session.generation};
   request.choices = infer::encode_choices(loaded_->processor(), choices);
-  const infer::Answer answer = loaded_->answer(conversation, std::move(request));
+  const infer::RequestAnswer answer = loaded_->answer(conversation, std::move(request));
   const auto probabilities = infer::choice_probabilities(answer.choices, options.by_mean);
   std::vector<Choice> scored;
   for (std::size_t i = 0; i < choices.size(); ++i) {

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Checks every #include against the table of who may know whom (docs/architecture.md), and that no two types have one
-name.
+"""Checks every #include against the tables of who may know whom (docs/architecture.md), that no two types have one
+name, and that no text depends on the locale.
 
 Reads the sources as text, prints each offence as "file:line includes X; allowed: …" or "X is defined in A and in B",
 and exits 1 when there is one. Two types of one name in one program are undefined behaviour that no compiler tells: the
-linker keeps one of their inline functions, and of the templates over them.
+linker keeps one of their inline functions, and of the templates over them. In different namespaces they only mislead:
+inside the inner one the outer one is hidden.
 """
 import collections
 import pathlib
@@ -29,6 +30,22 @@ ALLOWED = {
     "tests/fuzz": ["vlm", "data"],
 }
 
+# Folder → its subfolders, from the lowest up: each may include those before it, and none behind it. Folders of one tuple
+# may include each other.
+ORDER = {
+    "vlm/core": ["vlm/core", "vlm/core/config", "vlm/core/run"],
+    "vlm/io": ["vlm/io", "vlm/io/hub"],
+    "vlm/text": ["vlm/text/unicode", "vlm/text/bpe", "vlm/text/jinja", "vlm/text"],
+    # A layer holds its adapters, and adapters are made of layers.
+    "vlm/nn": ["vlm/nn/cpu", "vlm/nn/cpu/bfloat16", "vlm/nn/cpu/int8", ("vlm/nn", "vlm/nn/lora")],
+    "data": ["data/pictures", "data/video", "data/media", "data/tables", "data/formats", "data/conversations",
+             "data/metrics", "data"],
+    "train": ["train/optimizer", "train/config", "train/run", "train/batches", "train/model", "train/jobs",
+              "train/evaluation", "train/plan", "train/report", "train/inspect", "train"],
+    "infer": ["infer/search", "infer/items", "infer/media", "infer", "infer/batch", "infer/commands"],
+}
+MOST_MODULES = 12  # of a folder; a header and its source are one
+
 # Header prefix → the only files that may include it (a path or a folder).
 THIRD_PARTY = {
     "pcre2.h": ["vlm/core/regex.cpp"],
@@ -48,11 +65,11 @@ THIRD_PARTY = {
     "libheif/": ["data/pictures/heif.cpp"],
     "opencv2/": ["data/augment.cpp"],
     "lcms2.h": ["data/pictures/color_profile.cpp"],
-    "yaml-cpp/": ["vlm/core/config_text.cpp"],
+    "yaml-cpp/": ["vlm/core/config/config_text.cpp"],
     "xxhash.h": ["vlm/io/xxh3.h"],
     "webp/": ["data/pictures/webp.cpp"],
     "ATen/": ["vlm/io", "vlm/image", "vlm/nn", "vlm/models", "data", "train", "infer", "tests", "cmake"],
-    "torch/csrc/distributed/": ["train/distributed.cpp"],
+    "torch/csrc/distributed/": ["train/jobs/distributed.cpp"],
     "torch/": ["vlm/io", "vlm/nn", "vlm/models", "train", "infer", "tests", "cmake"],
     "c10/": ["vlm/io", "vlm/image", "vlm/nn", "vlm/models", "train", "infer", "tests"],
     "catch2/": ["tests/support"],
@@ -61,6 +78,10 @@ THIRD_PARTY = {
 # A namespace (unnamed: ""), a type's definition, or any other brace.
 SCOPE = re.compile(r"\bnamespace\b(?P<namespace>[\s\w:]*)\{"
                    r"|\b(?:struct|class|enum|union)\s+(?:class\s+)?(?P<name>\w+)\s*(?:final\s*)?(?::(?!:)[^;{}()]*)?\{|[{}]")
+# What gives other texts or answers in other locales (vlm/core/concat.h and ascii.h have what doesn't).
+LOCALE = re.compile(r"\bo?stringstream\b|\bstd::(?:tolower|toupper|is(?:alpha|alnum|digit|space|xdigit|upper|lower|punct|print))\b"
+                    r"|\b(?:stod|stof|strtod|strtof|atof)\s*\(|\bstd::regex|printf\s*\([^;]*?%[-+ #0]*[\d*]*(?:\.[\d*]+)?[efgaEGA]")
+LOCALE_FREE = ["vlm/core/concat.h"]
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]')
 
 
@@ -92,7 +113,59 @@ def allowed_for(path):
     return []
 
 
+def levels_of(top):
+    """Each subfolder of `top` with those that it may include, itself among them."""
+    seen = []
+    for step in ORDER[top]:
+        step = step if isinstance(step, tuple) else (step,)
+        seen += step
+        for folder in step:
+            yield folder, list(seen)
+
+
+def disorder_in(path):
+    """Includes of a subfolder that stands behind the file's own; a folder that the table doesn't know."""
+    top = folder_of(path)
+    if top not in ORDER:
+        return
+    levels = dict(levels_of(top))
+    own = str(pathlib.PurePosixPath(path).parent)
+    if own not in levels:
+        yield f"{path}: folder {own} has no place in ORDER of scripts/check_tree.py"
+        return
+    for number, line in enumerate((ROOT / path).read_text(encoding="utf-8").splitlines(), 1):
+        match = INCLUDE.match(line)
+        if not match or match.group(1) != '"' or folder_of(match.group(2)) != top:
+            continue
+        other = str(pathlib.PurePosixPath(match.group(2)).parent)
+        if other not in levels[own]:
+            yield f"{path}:{number} includes {match.group(2)}; {own} stands below {other}"
+
+
+def large_folders(paths):
+    modules = collections.defaultdict(set)
+    for path in paths:
+        if not path.startswith("tests/") and "/" in path:
+            modules[str(pathlib.PurePosixPath(path).parent)].add(pathlib.PurePosixPath(path).stem)
+    for folder, names in sorted(modules.items()):
+        if len(names) > MOST_MODULES:
+            yield f"{folder} has {len(names)} modules; at most {MOST_MODULES}"
+
+
+def locale_in(path):
+    """Calls whose result the program around may change by setlocale or std::locale::global."""
+    if path.startswith("tests/") or path in LOCALE_FREE:
+        return
+    text = re.sub(r"//[^\n]*", "", (ROOT / path).read_text(encoding="utf-8"))
+    for match in LOCALE.finditer(text):
+        number = text.count("\n", 0, match.start()) + 1
+        call = match.group(0).split("(")[0].strip()
+        yield f"{path}:{number} has {call}, which depends on the locale; see vlm/core/concat.h and ascii.h"
+
+
 def offences_in(path):
+    yield from disorder_in(path)
+    yield from locale_in(path)
     allowed = allowed_for(path)
     for number, line in enumerate((ROOT / path).read_text(encoding="utf-8").splitlines(), 1):
         match = INCLUDE.match(line)
@@ -122,13 +195,18 @@ def types_in(path):
 
 
 def doubles_in(paths):
-    found = collections.defaultdict(list)
+    found, short = collections.defaultdict(list), collections.defaultdict(list)
     for path in paths:
         for name in types_in(path):
             found[name].append(path)
+            if not path.startswith("tests/"):
+                short[name.split("::")[-1]].append((name, path))
     for name, where in found.items():
         if len(where) > 1:
             yield f"{name} is defined in {' and in '.join(where)}"
+    for places in short.values():
+        if len({name for name, _ in places}) > 1:
+            yield " and ".join(f"{name} in {path}" for name, path in places) + " have one name"
 
 
 def sources():
@@ -140,8 +218,8 @@ def sources():
 
 def main():
     files = sorted(str(path.relative_to(ROOT)) for path in sources())
-    offences = [offence for path in files for offence in offences_in(path)] + list(doubles_in(files))
-    print("\n".join(offences) if offences else f"{len(files)} files follow the include table, every type has its name")
+    offences = [offence for path in files for offence in offences_in(path)] + [*doubles_in(files), *large_folders(files)]
+    print("\n".join(offences) if offences else f"{len(files)} files follow the include tables, every type has its name")
     return 1 if offences else 0
 
 

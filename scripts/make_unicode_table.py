@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes vlm/text/unicode_table.cpp: where the Unicode of the `tokenizers` package and that of our libraries differ.
+"""Writes vlm/text/unicode/unicode_table.cpp: where the Unicode of the `tokenizers` package and that of our libraries differ.
 
 Its pattern engine and its lower case know more than Unicode 14, its NFC less. They are asked about every code point, and
 the answers that Python's unicodedata (Unicode 14 in Python 3.11) gives differently are kept. Run with a Python that has
@@ -11,12 +11,12 @@ import unicodedata
 
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-OUT = pathlib.Path(__file__).resolve().parent.parent / "vlm/text/unicode_table.cpp"
+OUT = pathlib.Path(__file__).resolve().parent.parent / "vlm/text/unicode/unicode_table.cpp"
 CATEGORIES = "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Co".split()
 CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 HEAD = """// Written by scripts/make_unicode_table.py: don't edit.
 // clang-format off
-#include "vlm/text/unicode.h"
+#include "vlm/text/unicode/unicode.h"
 
 namespace vlm {
 namespace {

@@ -10,17 +10,17 @@
 #include <optional>
 
 #include "train/config/effective_config.h"
-#include "train/distributed.h"
 #include "train/inspect/inspect_data.h"
+#include "train/jobs/distributed.h"
 #include "train/plan/run_plan.h"
 #include "train/run/run_folder.h"
 #include "train/trainer.h"
-#include "vlm/core/bounds.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/config/bounds.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
-#include "vlm/core/stop_signal.h"
+#include "vlm/core/run/stop_signal.h"
 #include "vlm/io/file_lock.h"
 #include "vlm/io/hub/hub_pull.h"
 #include "vlm/models/model_files.h"
@@ -159,7 +159,7 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
     throw_if_stopped();
     merge_lora(model->module());
   }
-throw_if_stopped();
+  throw_if_stopped();
   set_aside(options.output, others);
   save_model(*model, folder, options.output);
   log_info("wrote " + options.output);

@@ -6,7 +6,7 @@
 #include <chrono>
 #include <cstdint>
 
-#include "train/metrics_log.h"
+#include "train/report/metrics_log.h"
 #include "train/run/training_state.h"
 
 namespace vlm::train {

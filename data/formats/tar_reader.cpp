@@ -8,7 +8,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/text_file.h"
-#include "vlm/text/unicode.h"
+#include "vlm/text/unicode/unicode.h"
 
 namespace vlm::data {
 namespace {

@@ -12,7 +12,7 @@
 namespace vlm::data {
 namespace {
 
-using Decoder = Picture (*)(const PictureSource&);
+using Decoder = DecodedPicture (*)(const PictureSource&);
 
 // How a format's files begin. Those without a decoder are known by name, for a better error.
 struct Format {
@@ -79,7 +79,7 @@ Image decode_image(std::string_view bytes, const std::string& where, const Media
                  .got = format->name,
                  .wanted = kWanted});
   }
-  Picture picture = format->decoder({bytes, where, limits.max_pixels});
+  DecodedPicture picture = format->decoder({bytes, where, limits.max_pixels});
   return upright(std::move(picture.image), picture.orientation);
 }
 
@@ -89,8 +89,8 @@ bool is_picture_start(std::string_view bytes) {
 
 bool has_image_suffix(const std::filesystem::path& path) {
   const std::string suffix = ascii_lower(path.extension().string());
-  constexpr std::array kSuffixes = {".png", ".apng", ".jpg",  ".jpeg", ".jpe",  ".jfif",
-                                    ".mpo", ".webp", ".bmp",  ".tif",  ".tiff", ".gif",
+  constexpr std::array kSuffixes = {".png",  ".apng", ".jpg", ".jpeg", ".jpe",  ".jfif",
+                                    ".mpo",  ".webp", ".bmp", ".tif",  ".tiff", ".gif",
                                     ".heic", ".heif", ".hif", ".avif"};
   return std::find(kSuffixes.begin(), kSuffixes.end(), suffix) != kSuffixes.end();
 }

@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "data/video/video_file.h"
-#include "vlm/core/fields.h"
+#include "vlm/core/config/fields.h"
 #include "vlm/core/json.h"
 #include "vlm/image/frame_sampling.h"
 #include "vlm/image/image.h"

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "vlm/core/ascii.h"
-#include "vlm/text/unicode.h"
+#include "vlm/text/unicode/unicode.h"
 
 namespace vlm::data {
 namespace {

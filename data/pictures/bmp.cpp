@@ -34,7 +34,7 @@ class BmpReader {
  public:
   explicit BmpReader(const PictureSource& source) : source_(source) {}
 
-  Picture read() {
+  DecodedPicture read() {
     read_header();
     check_size(source_, header_.height, header_.width);
     check_kind();
@@ -256,7 +256,7 @@ class BmpReader {
 
 }  // namespace
 
-Picture decode_bmp(const PictureSource& source) {
+DecodedPicture decode_bmp(const PictureSource& source) {
   return BmpReader(source).read();
 }
 

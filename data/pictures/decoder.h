@@ -26,19 +26,20 @@ struct PictureSource {
   std::int64_t max_pixels = 0;
 };
 
-struct Picture {
+struct DecodedPicture {
   Image image;
   int orientation = 1;  // EXIF's numbers
 };
 
 // Each throws Error for what is truncated, corrupt, over max_pixels or of an unsupported kind.
-Picture decode_png(const PictureSource& source);
-Picture decode_jpeg(const PictureSource& source);
-Picture decode_webp(const PictureSource& source);
-Picture decode_bmp(const PictureSource& source);
-Picture decode_tiff(const PictureSource& source);
-Picture decode_gif(const PictureSource& source);
-Picture decode_heif(const PictureSource& source);  // HEIC and AVIF too; upright already, in sRGB
+DecodedPicture decode_png(const PictureSource& source);
+DecodedPicture decode_jpeg(const PictureSource& source);
+DecodedPicture decode_webp(const PictureSource& source);
+DecodedPicture decode_bmp(const PictureSource& source);
+DecodedPicture decode_tiff(const PictureSource& source);
+DecodedPicture decode_gif(const PictureSource& source);
+DecodedPicture decode_heif(
+    const PictureSource& source);  // HEIC and AVIF too; upright already, in sRGB
 
 // Checks the size that a header promises. Called before anything of that size is allocated.
 void check_size(const PictureSource& source, std::int64_t height, std::int64_t width);

@@ -36,7 +36,7 @@ class GifReader {
     if (!gif_) throw failure(error);
   }
 
-  Picture read() {
+  DecodedPicture read() {
     find_frame();
     const GifImageDesc& frame = gif_->Image;
     check_size(source_, frame.Height, frame.Width);
@@ -128,7 +128,7 @@ class GifReader {
 
 }  // namespace
 
-Picture decode_gif(const PictureSource& source) {
+DecodedPicture decode_gif(const PictureSource& source) {
   return GifReader(source).read();
 }
 

@@ -77,7 +77,7 @@ void follow_profile(const heif_image_handle* handle, Image& image) {
 
 }  // namespace
 
-Picture decode_heif(const PictureSource& source) {
+DecodedPicture decode_heif(const PictureSource& source) {
   const Context context(heif_context_alloc(), heif_context_free);
   const Handle handle = open_primary(source, context.get());
   check_size(source, heif_image_handle_get_height(handle.get()),

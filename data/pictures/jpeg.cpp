@@ -115,7 +115,7 @@ class JpegReader {
   JpegReader(const JpegReader&) = delete;
   JpegReader& operator=(const JpegReader&) = delete;
 
-  Picture read() {
+  DecodedPicture read() {
     run(read_header);
     const int components = session_.info.num_components;
     if (components != 1 && components != 3 && components != 4) {
@@ -156,7 +156,7 @@ class JpegReader {
 
 }  // namespace
 
-Picture decode_jpeg(const PictureSource& source) {
+DecodedPicture decode_jpeg(const PictureSource& source) {
   return JpegReader(source).read();
 }
 

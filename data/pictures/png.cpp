@@ -102,7 +102,7 @@ class PngReader {
   PngReader(const PngReader&) = delete;
   PngReader& operator=(const PngReader&) = delete;
 
-  Picture read() {
+  DecodedPicture read() {
     require(run(read_header));
     const std::int64_t height = png_get_image_height(session_.png, session_.info);
     const std::int64_t width = png_get_image_width(session_.png, session_.info);
@@ -211,7 +211,7 @@ class PngReader {
 
 }  // namespace
 
-Picture decode_png(const PictureSource& source) {
+DecodedPicture decode_png(const PictureSource& source) {
   check_chunks(source);
   return PngReader(source).read();
 }

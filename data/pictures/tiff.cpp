@@ -108,7 +108,7 @@ class TiffReader {
     if (!tiff_) throw failure("no directory");
   }
 
-  Picture read() {
+  DecodedPicture read() {
     TIFFGetField(tiff_.get(), TIFFTAG_IMAGELENGTH, &layout_.height);
     TIFFGetField(tiff_.get(), TIFFTAG_IMAGEWIDTH, &layout_.width);
     check_size(source_, layout_.height, layout_.width);
@@ -139,7 +139,7 @@ class TiffReader {
     return TIFFGetFieldDefaulted(tiff_.get(), tag, &value) != 0 ? value : otherwise;
   }
 
-  Picture finish(Image image) const {
+  DecodedPicture finish(Image image) const {
     std::uint16_t tag = 0;
     if (TIFFGetField(tiff_.get(), TIFFTAG_ORIENTATION, &tag) != 0) {
       return {std::move(image), tag >= 1 && tag <= 8 ? tag : 1};
@@ -411,7 +411,7 @@ class TiffReader {
 
 }  // namespace
 
-Picture decode_tiff(const PictureSource& source) {
+DecodedPicture decode_tiff(const PictureSource& source) {
   return TiffReader(source).read();
 }
 

@@ -49,7 +49,7 @@ bool read_first_frame(const WebPData& data, Image& image) {
 
 }  // namespace
 
-Picture decode_webp(const PictureSource& source) {
+DecodedPicture decode_webp(const PictureSource& source) {
   const WebPData data{reinterpret_cast<const std::uint8_t*>(source.bytes.data()),
                       source.bytes.size()};
   WebPDemuxState state = WEBP_DEMUX_PARSE_ERROR;

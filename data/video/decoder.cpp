@@ -25,7 +25,8 @@ bool marks_unneeded(AVCodecID codec) {
 
 }  // namespace
 
-Decoder::Decoder(const AVStream& stream, const VideoLimits& limits, const std::string& where) {
+FrameDecoder::FrameDecoder(const AVStream& stream, const VideoLimits& limits,
+                           const std::string& where) {
   const AVCodecParameters& parameters = *stream.codecpar;
   const AVCodec* codec = avcodec_find_decoder(parameters.codec_id);
   if (!codec) {
@@ -54,7 +55,7 @@ Decoder::Decoder(const AVStream& stream, const VideoLimits& limits, const std::s
   can_skip_ = marks_unneeded(parameters.codec_id);
 }
 
-bool Decoder::send(const AVPacket* packet) {
+bool FrameDecoder::send(const AVPacket* packet) {
   if (packet && packet->flags & AV_PKT_FLAG_KEY && packet->pts != AV_NOPTS_VALUE) {
     keys_.push_back({packet->pts, complaints_});
     if (keys_.size() > kMostKeysOnTheirWay) keys_.pop_front();
@@ -65,7 +66,7 @@ bool Decoder::send(const AVPacket* packet) {
   return is_taken;
 }
 
-bool Decoder::receive(AVFrame& frame) {
+bool FrameDecoder::receive(AVFrame& frame) {
   // An error is that of one damaged packet; frames behind it may still come.
   for (int errors = 0; errors < kMaxErrorsInARow; ++errors) {
     const int code = avcodec_receive_frame(context_.get(), &frame);
@@ -79,7 +80,7 @@ bool Decoder::receive(AVFrame& frame) {
   return false;
 }
 
-void Decoder::judge(const AVFrame& frame) {
+void FrameDecoder::judge(const AVFrame& frame) {
   const bool flagged = is_flagged(frame);
   const bool heals = is_key(frame) && !flagged;
   is_broken_ = flagged || (is_broken_ && !heals);
@@ -98,18 +99,18 @@ void Decoder::judge(const AVFrame& frame) {
                           : FrameHealth::kWhole;
 }
 
-void Decoder::flush() {
+void FrameDecoder::flush() {
   avcodec_flush_buffers(context_.get());
   keys_.clear();
   complaints_before_ = complaints_;
   is_broken_ = has_anchor_ = false;
 }
 
-void Decoder::skip_unneeded(bool on) {
+void FrameDecoder::skip_unneeded(bool on) {
   if (can_skip_) context_->skip_frame = on ? AVDISCARD_NONREF : AVDISCARD_DEFAULT;
 }
 
-bool Decoder::is_intra_only() const {
+bool FrameDecoder::is_intra_only() const {
   const AVCodecDescriptor* descriptor = avcodec_descriptor_get(context_->codec_id);
   return descriptor && (descriptor->props & AV_CODEC_PROP_INTRA_ONLY);
 }

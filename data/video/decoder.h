@@ -19,10 +19,10 @@ namespace vlm::data {
 
 enum class FrameHealth { kWhole, kDoubtful, kDamaged };
 
-class Decoder {
+class FrameDecoder {
  public:
   // Throws Error for a codec that this FFmpeg has no decoder for; `where` names the file.
-  Decoder(const AVStream& stream, const VideoLimits& limits, const std::string& where);
+  FrameDecoder(const AVStream& stream, const VideoLimits& limits, const std::string& where);
 
   // False when the packet's data couldn't be decoded, which may be no reason to stop. A null packet
   // says that no more come: what is held back comes out. Take all frames before each call.

@@ -31,7 +31,7 @@ FrameReader::FrameReader(Container& container, const VideoLimits& limits, std::s
 void FrameReader::start_over() {
   if (container_.has_moved()) container_.restart();
   // A new decoder, as some keep pictures across a flush.
-  decoder_ = std::make_unique<Decoder>(container_.stream(), limits_, where_);
+  decoder_ = std::make_unique<FrameDecoder>(container_.stream(), limits_, where_);
   holds_frame_ = has_packet_ = has_ended_ = false;
   count_ = 0;
   passed_ = INT64_MIN;

@@ -65,7 +65,7 @@ class FrameReader {
   Container& container_;
   const VideoLimits limits_;
   std::string where_;
-  std::unique_ptr<Decoder> decoder_;
+  std::unique_ptr<FrameDecoder> decoder_;
   AvOwner<AVPacket> packet_;
   AvOwner<AVFrame> frame_;    // the last that came out
   bool holds_frame_ = false;  // frame_ hasn't been used yet

@@ -135,7 +135,7 @@ FrameTable scan_packets(Container& container, const VideoLimits& limits, const s
   return table;
 }
 
-FrameTable scan_frames(Container& container, Decoder& decoder, const VideoLimits& limits,
+FrameTable scan_frames(Container& container, FrameDecoder& decoder, const VideoLimits& limits,
                        const std::string& where) {
   FrameTable table;
   const auto packet = make_packet();

@@ -46,7 +46,7 @@ std::optional<FrameTable> read_index(const Container& container, const ByteSourc
 // Both read from where the container stands, its start, to its end; they check the count
 // on the way. The table of packets may be empty.
 FrameTable scan_packets(Container& container, const VideoLimits& limits, const std::string& where);
-FrameTable scan_frames(Container& container, Decoder& decoder, const VideoLimits& limits,
+FrameTable scan_frames(Container& container, FrameDecoder& decoder, const VideoLimits& limits,
                        const std::string& where);
 
 }  // namespace vlm::data

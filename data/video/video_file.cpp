@@ -160,7 +160,7 @@ void VideoFile::State::scan_frames() {
   log_debug(concat(where(), ": time stamps don't tell the frames; decoding all to count them"));
   if (container_.has_moved()) container_.restart();
   const bool truncated = table_.truncated;
-  Decoder decoder(container_.stream(), limits_, where());
+  FrameDecoder decoder(container_.stream(), limits_, where());
   table_ = vlm::data::scan_frames(container_, decoder, limits_, where());
   table_.truncated = table_.truncated || truncated;
   if (table_.pts.empty()) refuse_undecodable("no frame can be decoded");

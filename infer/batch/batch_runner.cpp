@@ -12,8 +12,8 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
-#include "vlm/core/progress.h"
-#include "vlm/core/stop_signal.h"
+#include "vlm/core/run/progress.h"
+#include "vlm/core/run/stop_signal.h"
 
 namespace vlm::infer {
 namespace {
@@ -21,7 +21,7 @@ namespace {
 // An item whose requests are with the generator: one, or one a segment.
 struct AskedItem {
   PreparedItem prepared;
-  Answer answer;
+  RequestAnswer answer;
   std::int64_t in_flight = 0;
   bool is_last_asked = false;
 
@@ -80,13 +80,13 @@ class Answerer {
 
   // Lets the generator work; its finished answers become rows.
   void work() {
-    std::vector<Answer> answers;
+    std::vector<RequestAnswer> answers;
     try {
       answers = generator_.step();
     } catch (const std::exception& error) {
       let_go(error);
     }
-    for (Answer& answer : answers) {
+    for (RequestAnswer& answer : answers) {
       const auto found = asked_.extract(answer.id);
       take(*found.mapped().item, found.mapped().segment, std::move(answer));
     }
@@ -100,7 +100,7 @@ class Answerer {
   };
   struct Asked {
     std::shared_ptr<AskedItem> item;
-    Segment segment;
+    TimeSegment segment;
   };
 
   void ask(PreparedGroup group) {
@@ -173,7 +173,7 @@ class Answerer {
     OrderedJson columns = video_columns(media.seen(), options_.video.sampling.drop_duplicates);
     if (options_.video.segment_s) {
       std::int64_t damaged = one.item.columns.value("damaged_frames", std::int64_t{0});
-      for (const SeenVideo& seen : media.seen()) damaged += seen.damaged_frames;
+      for (const WatchedVideo& seen : media.seen()) damaged += seen.damaged_frames;
       columns = {{"duration_s", columns["duration_s"]}, {"damaged_frames", damaged}};
     }
     one.item.columns.update(columns);
@@ -194,7 +194,7 @@ class Answerer {
     }
   }
 
-  void take(AskedItem& one, const Segment& segment, Answer answer) {
+  void take(AskedItem& one, const TimeSegment& segment, RequestAnswer answer) {
     --one.in_flight;
     if (one.has_failed()) return;  // its row is written
     if (!answer.error.empty()) return fail(one, answer.error);

@@ -28,9 +28,9 @@ struct BatchOptions {
   RowSinkOptions sink = {};
   GenerationOptions generation = {};
   std::vector<std::vector<std::int64_t>> choices = {};  // ids; scored when there are any
-  VideoOptions video = {};    // with segment_s, the first choice is what segments are ranked by
-  bool by_mean = false;       // and this what ranks it, as ChoiceList says
-  double item_timeout_s = 0;  // with the model or decoding a video; 0: as long as it takes
+  VideoStreamOptions video = {};  // with segment_s, the first choice is what segments are ranked by
+  bool by_mean = false;           // and this what ranks it, as ChoiceList says
+  double item_timeout_s = 0;      // with the model or decoding a video; 0: as long as it takes
 };
 
 // Answers what the log has no row for, and leaves it synced and, in input order, sorted. False when

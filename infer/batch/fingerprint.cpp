@@ -78,7 +78,7 @@ OrderedJson identify_folder(const std::string& name, const fs::path& folder) {
     if (entry.is_regular_file()) files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());
-  Digest digest;
+  ListDigest digest;
   std::deque<RowFile> opened;
   std::vector<Piece> pieces;
   for (const fs::path& path : files) {

@@ -43,7 +43,7 @@ struct MediaQueueOptions {
   std::int64_t workers = 2;
   std::int64_t ahead = 16;  // most items held ready, but at least a group a thread: bounds memory
   Shard shard = {};
-  VideoOptions video = {};
+  VideoStreamOptions video = {};
 };
 
 class MediaQueue {

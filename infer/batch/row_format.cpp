@@ -14,7 +14,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-OrderedJson to_row(const BatchItem& item, const Answer& answer, const ReportOptions& report) {
+OrderedJson to_row(const BatchItem& item, const RequestAnswer& answer,
+                   const AnswerReportOptions& report) {
   OrderedJson row;
   row["id"] = item.id;
   row.update(item.columns);
@@ -40,8 +41,8 @@ OrderedJson to_choice(std::size_t index, const std::optional<std::string>& text,
           {"finish_reason", finish_reason}};
 }
 
-OrderedJson to_completion(const BatchItem& item, const Answer& answer,
-                          const ReportOptions& report) {
+OrderedJson to_completion(const BatchItem& item, const RequestAnswer& answer,
+                          const AnswerReportOptions& report) {
   std::int64_t completion_tokens = 0;
   OrderedJson choices = OrderedJson::array();
   for (std::size_t i = 0; i < answer.generations.size(); ++i) {
@@ -64,8 +65,8 @@ OrderedJson to_completion(const BatchItem& item, const Answer& answer,
   return body;
 }
 
-OrderedJson to_openai_row(const BatchItem& item, const Answer& answer,
-                          const ReportOptions& report) {
+OrderedJson to_openai_row(const BatchItem& item, const RequestAnswer& answer,
+                          const AnswerReportOptions& report) {
   OrderedJson row;
   row["id"] = concat("batch_req_", item.ordinal);
   row["custom_id"] = item.id;
@@ -131,7 +132,7 @@ std::string to_string(OutputFormat format) {
 }
 
 RowFormat::RowFormat(OutputFormat format, const std::vector<std::string>& columns,
-                     ReportOptions report)
+                     AnswerReportOptions report)
     : format_(format), report_(std::move(report)), columns_{"id"} {
   columns_.insert(columns_.end(), columns.begin(), columns.end());
   const auto answer = report_columns(report_);
@@ -147,7 +148,7 @@ std::string RowFormat::preamble() const {
   return line + "\r\n";
 }
 
-std::string RowFormat::row(const BatchItem& item, const Answer& answer) const {
+std::string RowFormat::row(const BatchItem& item, const RequestAnswer& answer) const {
   if (format_ == OutputFormat::kCsv) return csv_line(to_row(item, answer, report_));
   const bool is_openai = format_ == OutputFormat::kOpenAi;
   return dump_text(is_openai ? to_openai_row(item, answer, report_)

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "infer/commands/answer_report.h"
+#include "infer/answer_report.h"
 #include "infer/items/item.h"
 #include "vlm/core/error.h"
 
@@ -27,18 +27,18 @@ class RowFormat {
  public:
   // `columns` are those that items may have (ItemList::columns).
   RowFormat(OutputFormat format, const std::vector<std::string>& columns,
-            ReportOptions report = {});
+            AnswerReportOptions report = {});
 
   OutputFormat format() const { return format_; }
-  const ReportOptions& report() const { return report_; }
+  const AnswerReportOptions& report() const { return report_; }
   std::string preamble() const;  // in front of all rows; mostly empty
-  std::string row(const BatchItem& item, const Answer& answer) const;
+  std::string row(const BatchItem& item, const RequestAnswer& answer) const;
 
  private:
   std::string csv_line(const OrderedJson& row) const;
 
   OutputFormat format_;
-  ReportOptions report_;
+  AnswerReportOptions report_;
   std::vector<std::string> columns_;  // all of a CSV row
 };
 

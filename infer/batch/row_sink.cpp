@@ -12,7 +12,7 @@ namespace vlm::infer {
 
 namespace fs = std::filesystem;
 
-void RowSink::add(const BatchItem& item, Answer answer) {
+void RowSink::add(const BatchItem& item, RequestAnswer answer) {
   const bool is_answered = answer.error.empty();
   const auto text = is_answered ? shown_text(answer, format_.report()) : std::nullopt;
   if (format_.format() == OutputFormat::kTxt && text) {
@@ -32,7 +32,7 @@ void RowSink::add(const BatchItem& item, Answer answer) {
 }
 
 // A row whose own columns can't be written has its id and the error.
-std::string RowSink::make_row(const BatchItem& item, Answer& answer) const {
+std::string RowSink::make_row(const BatchItem& item, RequestAnswer& answer) const {
   try {
     return format_.row(item, answer);
   } catch (const std::exception& error) {

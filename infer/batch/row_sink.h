@@ -31,7 +31,7 @@ class RowSink {
 
   // The row of an announced item. It is held until flush(), and in input order until the rows in
   // front of it are there. An answer that can't be written becomes an error.
-  void add(const BatchItem& item, Answer answer);
+  void add(const BatchItem& item, RequestAnswer answer);
 
   // Writes the rows that can be written.
   void flush();
@@ -41,7 +41,7 @@ class RowSink {
 
  private:
   void write_text(const BatchItem& item, const std::string& text) const;
-  std::string make_row(const BatchItem& item, Answer& answer) const;
+  std::string make_row(const BatchItem& item, RequestAnswer& answer) const;
 
   RowLog& log_;
   const RowFormat& format_;

@@ -13,7 +13,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
-#include "vlm/core/stop_signal.h"
+#include "vlm/core/run/stop_signal.h"
 #include "vlm/io/hub/hub_pull.h"
 #include "vlm/models/registry.h"
 
@@ -74,7 +74,8 @@ OrderedJson describe_run(const std::string& command, const ItemList& items,
   return run;
 }
 
-ReportOptions make_report(const BatchCommandOptions& options, const GenerationOptions& defaults) {
+AnswerReportOptions make_report(const BatchCommandOptions& options,
+                                const GenerationOptions& defaults) {
   const GenerationFlags& flags = options.generation;
   if (options.by_segment) {
     return {.choices = segment_choices(options),
@@ -117,7 +118,7 @@ std::shared_ptr<const UsedFiles> check_output(const RowLogOptions& log, const It
 }
 
 BatchOptions batch_options(const BatchCommandOptions& options, const RuntimeOptions& runtime,
-                           const Session& session, const ReportOptions& report) {
+                           const Session& session, const AnswerReportOptions& report) {
   BatchOptions batch = options.batch;
   const Processor& processor = session.generator->processor();
   batch.generation =

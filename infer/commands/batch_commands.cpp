@@ -13,12 +13,12 @@
 #include "infer/batch/shard.h"
 #include "infer/commands/answer_items.h"
 #include "infer/commands/evaluate.h"
-#include "vlm/core/bounds.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/config/bounds.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
-#include "vlm/core/stop_signal.h"
+#include "vlm/core/run/stop_signal.h"
 
 namespace vlm::infer {
 namespace {

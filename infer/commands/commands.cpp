@@ -8,8 +8,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "infer/answer_report.h"
 #include "infer/answer_text.h"
-#include "infer/commands/answer_report.h"
 #include "infer/commands/batch_commands.h"
 #include "infer/commands/generation_flags.h"
 #include "infer/commands/inspect.h"
@@ -19,12 +19,12 @@
 #include "infer/media/media_flags.h"
 #include "infer/media/shown_media.h"
 #include "infer/session.h"
-#include "vlm/core/bounds.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/config/bounds.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
-#include "vlm/core/stop_signal.h"
+#include "vlm/core/run/stop_signal.h"
 
 namespace vlm::infer {
 namespace {
@@ -54,7 +54,8 @@ std::vector<MediaRef> order_media(const CLI::App& command, const GenerateOptions
   return media;
 }
 
-OrderedJson to_json(const Answer& answer, const ReportOptions& report, const Session& session) {
+OrderedJson to_json(const RequestAnswer& answer, const AnswerReportOptions& report,
+                    const Session& session) {
   const GenerationTiming& timing = session.generator->timing();
   OrderedJson json = report_answer(answer, report);
   if (!answer.generations.empty()) {
@@ -71,7 +72,7 @@ OrderedJson to_json(const Answer& answer, const ReportOptions& report, const Ses
 }
 
 // One line an answer, the best first.
-std::string to_text(const Answer& answer, const ReportOptions& report) {
+std::string to_text(const RequestAnswer& answer, const AnswerReportOptions& report) {
   const auto text = shown_text(answer, report);
   std::string lines = text.value_or("(withheld)") + "\n";
   for (std::size_t i = 1; i < answer.generations.size(); ++i) {
@@ -87,10 +88,10 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   const Processor& processor = generator.processor();
   const GenerationOptions generation =
       options.generation.apply(session.generation, runtime.seed.value_or(0), processor.tokenizer());
-  const ReportOptions report{.choices = options.generation.choice_list(),
-                             .abstain_below = options.generation.abstain_below,
-                             .has_alternatives = generation.num_return_sequences > 1,
-                             .has_scores = generation.num_beams > 1};
+  const AnswerReportOptions report{.choices = options.generation.choice_list(),
+                                   .abstain_below = options.generation.abstain_below,
+                                   .has_alternatives = generation.num_return_sequences > 1,
+                                   .has_scores = generation.num_beams > 1};
   if (!options.videos.empty()) {
     generator.set_feature_cache(open_feature_cache(options.features, *session.model));
   }
@@ -113,7 +114,7 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   };
   RequestGroup group{.pictures = media.features()};
   group.requests.push_back(std::move(request));
-  const Answer answer = generator.answer(std::move(group));
+  const RequestAnswer answer = generator.answer(std::move(group));
   if (!as_text) {
     OrderedJson json = to_json(answer, report, session);
     json["prompt_token_ids"] = prompt.ids;

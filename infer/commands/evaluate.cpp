@@ -68,7 +68,7 @@ class EvaluationEntries : public EntrySource {
   bool asks() const override { return true; }
   bool shows_videos() const override { return shows_videos_; }
   std::vector<std::string> files() const override { return files_; }
-  void add_to(Digest& digest) const override { digest.add(digest_.hex()); }
+  void add_to(ListDigest& digest) const override { digest.add(digest_.hex()); }
 
  private:
   data::Sample read(std::int64_t index) const {
@@ -96,7 +96,7 @@ class EvaluationEntries : public EntrySource {
   bool shows_videos_ = false;
   std::vector<bool> shares_;
   std::vector<MediaRef> before_;
-  Digest digest_;
+  ListDigest digest_;
 };
 
 }  // namespace

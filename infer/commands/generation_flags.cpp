@@ -3,7 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
-#include "vlm/core/bounds.h"
+#include "vlm/core/config/bounds.h"
 #include "vlm/core/error.h"
 
 namespace vlm::infer {

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "infer/choices.h"
-#include "infer/generation_options.h"
+#include "infer/search/choices.h"
+#include "infer/search/generation_options.h"
 #include "vlm/core/json.h"
 #include "vlm/text/tokenizer.h"
 

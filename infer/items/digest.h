@@ -10,7 +10,7 @@
 
 namespace vlm::infer {
 
-class Digest {
+class ListDigest {
  public:
   // Pieces are told apart: add("ab"), add("c") differs from add("a"), add("bc").
   void add(std::string_view bytes) {

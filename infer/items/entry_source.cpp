@@ -46,7 +46,7 @@ class MediaFiles : public EntrySource {
     return entry;
   }
 
-  void add_to(Digest& digest) const override {
+  void add_to(ListDigest& digest) const override {
     for (const FoundPath& found : paths_) digest.add(found.path);
   }
 
@@ -108,7 +108,7 @@ class Chain : public EntrySource {
     return all;
   }
 
-  void add_to(Digest& digest) const override {
+  void add_to(ListDigest& digest) const override {
     for (const auto& part : parts_) part->add_to(digest);
   }
 

@@ -55,7 +55,7 @@ class EntrySource {
   // Pictures of kinds that can't be read, which have no entry.
   virtual data::KindCounts left_out() const { return {}; }
   // Tells this list of entries from every other one.
-  virtual void add_to(Digest& digest) const = 0;
+  virtual void add_to(ListDigest& digest) const = 0;
 };
 
 // Throws Error for a path that doesn't exist, a folder or pattern without media of the kind, a kind

@@ -173,7 +173,7 @@ void ItemList::for_each_file(bool with_media,
 }
 
 std::string ItemList::digest() const {
-  Digest digest;
+  ListDigest digest;
   digest.add(static_cast<std::uint64_t>(items()));
   source_->add_to(digest);
   return digest.hex();

@@ -6,10 +6,10 @@
 #include <string_view>
 #include <tuple>
 
-#include "data/formats/columns.h"
-#include "data/formats/conversation_builder.h"
+#include "data/conversations/columns.h"
+#include "data/conversations/conversation_builder.h"
+#include "data/conversations/question.h"
 #include "data/formats/jsonl_file.h"
-#include "data/formats/question.h"
 #include "infer/items/messages.h"
 #include "infer/items/openai_request.h"
 #include "vlm/core/byte_escape.h"
@@ -37,7 +37,7 @@ std::string dump(const Json& value) {
 }
 
 MediaMention mentioned_media(const Json& row) {
-  Digest digest;
+  ListDigest digest;
   bool has_video = has(row, "video") || has(row, "videos");
   for (const char* key : kMediaFields) {
     if (!has(row, key)) continue;
@@ -132,7 +132,7 @@ void read_question(const OrderedJson& row, Entry& entry) {
 void read_conversation(const OrderedJson& row, const MediaRoot& root, Entry& entry) {
   read_question(row, entry);
   if (!has(row, "messages")) return;
-  Conversation conversation = parse_messages(row["messages"], std::move(entry.media), root);
+  ItemConversation conversation = parse_messages(row["messages"], std::move(entry.media), root);
   entry.messages = std::move(conversation.messages);
   entry.media = std::move(conversation.media);
 }
@@ -197,10 +197,12 @@ class JsonlSource : public EntrySource {
 
   std::vector<std::string> files() const override { return {path_}; }
 
-  void add_to(Digest& digest) const override { digest.add(digest_.value()); }
+  void add_to(ListDigest& digest) const override { digest.add(digest_.value()); }
 
  private:
-  std::string place_of(std::int64_t number) const { return concat(escape_bytes(path_), ":", number); }
+  std::string place_of(std::int64_t number) const {
+    return concat(escape_bytes(path_), ":", number);
+  }
 
   static Error not_a_row(const Json& row) {
     return Error({.what = "not a row", .got = describe(row), .wanted = "an object"});
@@ -244,7 +246,7 @@ class JsonlSource : public EntrySource {
 
   const std::string path_;
   const MediaRoot root_;
-  Digest digest_;  // of all lines
+  ListDigest digest_;  // of all lines
   std::uint64_t media_before_ = 0;
   std::vector<bool> shares_;
   std::vector<std::string> columns_;

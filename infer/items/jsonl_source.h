@@ -3,12 +3,13 @@
 // A row is {"id" or "custom_id", "image" or "images", "video" or "videos", "question" or "prompt",
 // …}, all optional but one of media and question, or has Hugging Face "messages" (messages.h) in
 // place of the question. Pictures are paths relative to the file, data URIs or objects with one of
-// these (data/formats/conversation_builder.h); videos are paths. They are shown in the order of the
-// fields. Other fields are columns; of these "context", "hint", "input", "choices", "options" and
-// "system" belong to a row's own question, as in training (data/formats/question.h). A row with
-// "custom_id" and "body" is a request of OpenAI's batch format (openai_request.h). Fields that are
-// null are as if they weren't there. Rows without an id are called by file and line. The file isn't
-// held in memory; lines are parsed once when it is opened and again when they are asked for.
+// these (data/conversations/conversation_builder.h); videos are paths. They are shown in the order
+// of the fields. Other fields are columns; of these "context", "hint", "input", "choices",
+// "options" and "system" belong to a row's own question, as in training
+// (data/conversations/question.h). A row with "custom_id" and "body" is a request of OpenAI's batch
+// format (openai_request.h). Fields that are null are as if they weren't there. Rows without an id
+// are called by file and line. The file isn't held in memory; lines are parsed once when it is
+// opened and again when they are asked for.
 #pragma once
 
 #include <cstdint>

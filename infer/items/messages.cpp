@@ -2,13 +2,13 @@
 
 #include <algorithm>
 
-#include "data/formats/messages.h"
+#include "data/conversations/messages.h"
 #include "vlm/core/error.h"
 
 namespace vlm::infer {
 
-Conversation parse_messages(const OrderedJson& messages, std::vector<MediaRef> media,
-                            const MediaRoot& root) {
+ItemConversation parse_messages(const OrderedJson& messages, std::vector<MediaRef> media,
+                                const MediaRoot& root) {
   // A tar's members are what its messages name.
   data::MediaPlaces places{.root = root};
   std::copy_if(media.begin(), media.end(), std::back_inserter(places.members),

@@ -121,7 +121,7 @@ Entry parse_openai_request(const OrderedJson& row, const MediaRoot& root) {
     }
     read_field(key, value, entry.overrides);
   }
-  Conversation conversation = parse_messages(body["messages"], {}, root);
+  ItemConversation conversation = parse_messages(body["messages"], {}, root);
   entry.messages = std::move(conversation.messages);
   entry.media = std::move(conversation.media);
   return entry;

@@ -84,7 +84,7 @@ class TarSource : public EntrySource {
 
   std::vector<std::string> files() const override { return {path_}; }
 
-  void add_to(Digest& digest) const override {
+  void add_to(ListDigest& digest) const override {
     digest.add(path_);
     for (const Sample& sample : samples_) {
       for (const Member& member : sample.pictures) add_member(digest, member);
@@ -99,7 +99,7 @@ class TarSource : public EntrySource {
     std::map<std::string, Member> texts = {};  // by suffix
   };
 
-  static void add_member(Digest& digest, const Member& member) {
+  static void add_member(ListDigest& digest, const Member& member) {
     digest.add(member.name);
     digest.add(member.offset);
     digest.add(member.size);

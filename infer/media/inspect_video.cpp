@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "infer/media/seen_video.h"
-#include "infer/stopwatch.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/run/stopwatch.h"
 #include "vlm/nn/runtime.h"
 
 namespace vlm::infer {
@@ -22,7 +22,7 @@ OrderedJson inspect_video(const std::string& path, const data::VideoSampling& sa
   data::ClipReader& reader = *opened;
   std::vector<std::int64_t> indices;
   std::int64_t width = 0, height = 0;
-  SeenVideo seen{.duration_s = reader.duration_s()};
+  WatchedVideo seen{.duration_s = reader.duration_s()};
   {
     const Stopwatch watch(read_s);
     seen.dropped_duplicates = reader.for_each_frame([&](const data::VideoFrame& frame) {

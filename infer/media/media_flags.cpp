@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "vlm/core/bounds.h"
+#include "vlm/core/config/bounds.h"
 #include "vlm/core/error.h"
 
 namespace vlm::infer {

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "data/media/video_clip.h"
-#include "infer/picture_features.h"
+#include "infer/media/picture_features.h"
 #include "vlm/core/json.h"
 
 namespace CLI {

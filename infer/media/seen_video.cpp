@@ -12,7 +12,7 @@ double shown(double value) {
 
 }  // namespace
 
-std::string to_note(const SeenVideo& seen) {
+std::string to_note(const WatchedVideo& seen) {
   const OrderedJson note = {{"duration_s", seen.duration_s},
                             {"times_s", seen.times_s},
                             {"dropped_duplicates", seen.dropped_duplicates},
@@ -20,7 +20,7 @@ std::string to_note(const SeenVideo& seen) {
   return note.dump();
 }
 
-SeenVideo parse_note(const std::string& note) {
+WatchedVideo parse_note(const std::string& note) {
   const OrderedJson fields = OrderedJson::parse(note);
   return {.duration_s = fields.at("duration_s").get<double>(),
           .times_s = fields.at("times_s").get<std::vector<double>>(),
@@ -28,12 +28,12 @@ SeenVideo parse_note(const std::string& note) {
           .damaged_frames = fields.at("damaged_frames").get<std::int64_t>()};
 }
 
-OrderedJson video_columns(const std::vector<SeenVideo>& seen, bool has_dropped) {
+OrderedJson video_columns(const std::vector<WatchedVideo>& seen, bool has_dropped) {
   OrderedJson columns = OrderedJson::object();
   for (const std::string& name : video_column_names(has_dropped)) {
     columns[name] = OrderedJson::array();
   }
-  for (const SeenVideo& one : seen) {
+  for (const WatchedVideo& one : seen) {
     OrderedJson times = OrderedJson::array();
     for (const double time : one.times_s) times.push_back(shown(time));
     columns["duration_s"].push_back(shown(one.duration_s));

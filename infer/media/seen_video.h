@@ -10,7 +10,7 @@
 
 namespace vlm::infer {
 
-struct SeenVideo {
+struct WatchedVideo {
   double duration_s = 0;                // of the whole file
   std::vector<double> times_s;          // of the frames shown
   std::int64_t dropped_duplicates = 0;  // frames left out because they looked like the one before
@@ -18,12 +18,12 @@ struct SeenVideo {
 };
 
 // For the cache: every bit of the numbers is kept.
-std::string to_note(const SeenVideo& seen);
-SeenVideo parse_note(const std::string& note);
+std::string to_note(const WatchedVideo& seen);
+WatchedVideo parse_note(const std::string& note);
 
 // duration_s, frames, damaged_frames and, with drop_duplicates, dropped_duplicates. An item that
 // shows several videos has lists of these, in the order of the videos. Numbers have six decimals.
-OrderedJson video_columns(const std::vector<SeenVideo>& seen, bool has_dropped);
+OrderedJson video_columns(const std::vector<WatchedVideo>& seen, bool has_dropped);
 std::vector<std::string> video_column_names(bool has_dropped);
 
 }  // namespace vlm::infer

@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
-#include "infer/choices.h"
+#include "infer/search/choices.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
 namespace vlm::infer {
 
-std::vector<Segment> split_range(const Segment& range, double segment_s) {
+std::vector<TimeSegment> split_range(const TimeSegment& range, double segment_s) {
   constexpr double kMost = 100'000;
   const double count = std::max(1.0, std::round((range.end_s - range.start_s) / segment_s));
   if (!(count <= kMost)) {
@@ -18,7 +18,7 @@ std::vector<Segment> split_range(const Segment& range, double segment_s) {
                  .got = concat(count),
                  .wanted = concat("at most ", kMost)});
   }
-  std::vector<Segment> segments;
+  std::vector<TimeSegment> segments;
   for (int i = 0; i < static_cast<int>(count); ++i) {
     segments.push_back({range.start_s + i * segment_s, range.start_s + (i + 1) * segment_s});
   }
@@ -26,7 +26,7 @@ std::vector<Segment> split_range(const Segment& range, double segment_s) {
   return segments;
 }
 
-SegmentScore score_segment(const Segment& segment, const std::vector<ChoiceScore>& scores,
+SegmentScore score_segment(const TimeSegment& segment, const std::vector<ChoiceScore>& scores,
                            bool by_mean) {
   const ChoiceScore& answer = scores.front();
   SegmentScore score{segment};

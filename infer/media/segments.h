@@ -10,22 +10,22 @@ namespace vlm::infer {
 
 struct ChoiceScore;
 
-struct Segment {
+struct TimeSegment {
   double start_s = 0;
   double end_s = 0;
 };
 
 // Segments of segment_s from start_s on. What is left at the end is a segment of its own when it is
 // at least half as long, else the last one takes it. Throws Error for more than 100,000 segments.
-std::vector<Segment> split_range(const Segment& range, double segment_s);
+std::vector<TimeSegment> split_range(const TimeSegment& range, double segment_s);
 
-struct SegmentScore : Segment {
+struct SegmentScore : TimeSegment {
   double logprob = 0;      // of the answer: the sum over its tokens, or with by_mean their mean
   double probability = 0;  // against the other choices; of the answer itself when there are none
 };
 
 // The answer is the first of the choices, of which there is at least one.
-SegmentScore score_segment(const Segment& segment, const std::vector<ChoiceScore>& scores,
+SegmentScore score_segment(const TimeSegment& segment, const std::vector<ChoiceScore>& scores,
                            bool by_mean);
 
 // The likeliest first; of equal ones the earlier.

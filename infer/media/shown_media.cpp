@@ -11,7 +11,7 @@
 
 namespace vlm::infer {
 
-void ShownMedia::add(const MediaRef& medium, const VideoOptions& options) {
+void ShownMedia::add(const MediaRef& medium, const VideoStreamOptions& options) {
   if (medium.kind == MediaKind::kVideo) {
     add(VideoRequest{medium.name, options});
   } else {

@@ -24,7 +24,7 @@ class ShownMedia {
 
   // In the order of the prompt's parts. A picture is read now; a video begins to be. Throws Error
   // naming the picture.
-  void add(const MediaRef& medium, const VideoOptions& options);
+  void add(const MediaRef& medium, const VideoStreamOptions& options);
   void add(const Image& picture, bool is_whole = false);
   void add(VideoRequest video);
 
@@ -43,8 +43,8 @@ class ShownMedia {
   std::shared_ptr<PictureFeatures> features();
 
   // Of the takes read last: one a video, in their order.
-  const std::vector<SeenVideo>& seen() const { return seen_; }
-  const Segment& segment() const { return segment_; }
+  const std::vector<WatchedVideo>& seen() const { return seen_; }
+  const TimeSegment& segment() const { return segment_; }
 
  private:
   struct Part {
@@ -62,8 +62,8 @@ class ShownMedia {
   bool has_videos_ = false, has_more_ = false, is_joined_ = false;
   ProcessedMedia processed_;
   std::shared_ptr<PictureFeatures> features_;
-  std::vector<SeenVideo> seen_;
-  Segment segment_;
+  std::vector<WatchedVideo> seen_;
+  TimeSegment segment_;
 };
 
 }  // namespace vlm::infer

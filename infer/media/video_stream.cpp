@@ -12,7 +12,7 @@
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
-#include "vlm/core/stop_signal.h"
+#include "vlm/core/run/stop_signal.h"
 #include "vlm/io/error_text.h"
 #include "vlm/io/file_digest.h"
 
@@ -47,7 +47,7 @@ class VideoStream::Takes {
     const double end_s = std::min(options_.sampling.end_s.value_or(duration()), duration());
     const auto segments =
         split_range({options_.sampling.start_s.value_or(0), end_s}, *options_.segment_s);
-    for (const Segment& segment : segments) {
+    for (const TimeSegment& segment : segments) {
       data::VideoSampling sampling = options_.sampling;
       sampling.start_s = segment.start_s;
       const bool is_last = &segment == &segments.back();
@@ -59,7 +59,7 @@ class VideoStream::Takes {
 
  private:
   // Hands out one take. False: nobody wants more.
-  bool read(const data::VideoSampling& sampling, const Segment& segment, bool is_last) {
+  bool read(const data::VideoSampling& sampling, const TimeSegment& segment, bool is_last) {
     EndOfTake end{.segment = segment, .key = make_key(describe_take(sampling)), .is_last = is_last};
     if (const auto found = find(end.key)) {
       stream_.encoder_.count_video(/*is_cached=*/true);
@@ -121,7 +121,7 @@ class VideoStream::Takes {
   VideoStream& stream_;
   Pieces::Output& output_;
   const std::string& path_;
-  const VideoOptions& options_;
+  const VideoStreamOptions& options_;
   std::string content_;  // digest of the file; empty: nothing can be kept
   std::optional<data::ClipReader> reader_;
   std::optional<double> duration_s_;

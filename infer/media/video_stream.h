@@ -18,27 +18,27 @@
 #include <variant>
 
 #include "data/media/video_clip.h"
+#include "infer/media/picture_features.h"
 #include "infer/media/seen_video.h"
 #include "infer/media/segments.h"
-#include "infer/picture_features.h"
 #include "vlm/io/ordered_workers.h"
 #include "vlm/models/processor.h"
 
 namespace vlm::infer {
 
-struct VideoOptions {
+struct VideoStreamOptions {
   data::VideoSampling sampling = {};
   std::optional<double> segment_s = {};  // a take for each segment; else one of the whole
 };
 
 struct VideoRequest {
   std::string path;  // "-" is standard input
-  VideoOptions options = {};
+  VideoStreamOptions options = {};
 };
 
 struct EndOfTake {
-  SeenVideo seen;
-  Segment segment;      // of takes by segment
+  WatchedVideo seen;
+  TimeSegment segment;  // of takes by segment
   at::Tensor features;  // [F, L, C] out of the cache; undefined: the tiles before are to be encoded
   std::string key;      // to keep these features under; empty: they can't be kept
   bool is_last = false;

@@ -13,7 +13,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "infer/generation_options.h"
+#include "infer/search/generation_options.h"
 
 namespace vlm::infer {
 

@@ -17,7 +17,7 @@
 #include <string>
 #include <vector>
 
-#include "infer/generation_options.h"
+#include "infer/search/generation_options.h"
 
 namespace vlm::infer {
 

@@ -1,5 +1,5 @@
 // Checks of values on the command line.
-#include "vlm/core/bounds.h"
+#include "vlm/core/config/bounds.h"
 
 #include "tests/support/catch.h"
 

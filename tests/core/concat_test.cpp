@@ -10,7 +10,7 @@
 #include "tests/support/catch.h"
 #include "tests/support/grouping_locale.h"
 #include "vlm/core/ascii.h"
-#include "vlm/core/fields.h"
+#include "vlm/core/config/fields.h"
 #include "vlm/core/json.h"
 #include "vlm/core/sha256.h"
 

@@ -1,4 +1,4 @@
-#include "vlm/core/fields.h"
+#include "vlm/core/config/fields.h"
 
 #include <nlohmann/json.hpp>
 

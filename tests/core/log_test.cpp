@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "tests/support/catch.h"
-#include "vlm/core/progress.h"
+#include "vlm/core/run/progress.h"
 
 namespace vlm {
 namespace {

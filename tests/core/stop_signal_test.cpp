@@ -1,5 +1,5 @@
 // Signals that ask a program to stop, in children of the test: handlers are the process's.
-#include "vlm/core/stop_signal.h"
+#include "vlm/core/run/stop_signal.h"
 
 #include <sys/wait.h>
 #include <unistd.h>

@@ -11,7 +11,7 @@
 
 #include "vlm/core/error.h"
 #include "vlm/text/chat_template.h"
-#include "vlm/text/unicode.h"
+#include "vlm/text/unicode/unicode.h"
 
 namespace {
 

@@ -8,8 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "vlm/core/config/fields.h"
 #include "vlm/core/error.h"
-#include "vlm/core/fields.h"
 #include "vlm/image/image_processor.h"
 #include "vlm/models/smolvlm.h"
 

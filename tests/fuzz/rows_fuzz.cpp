@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "data/formats/row_format.h"
+#include "data/conversations/row_format.h"
 #include "data/formats/row_source.h"
 #include "vlm/core/error.h"
 

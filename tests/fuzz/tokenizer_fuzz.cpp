@@ -12,8 +12,8 @@
 
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
-#include "vlm/text/bpe/bpe_tokenizer.h"
-#include "vlm/text/unicode.h"
+#include "vlm/text/bpe_tokenizer.h"
+#include "vlm/text/unicode/unicode.h"
 
 namespace {
 

@@ -2,7 +2,7 @@
 //
 // The oracle is GenerationConfig.from_pretrained and generate of transformers 5.23 with these
 // files.
-#include "infer/generation_options.h"
+#include "infer/search/generation_options.h"
 
 #include <nlohmann/json.hpp>
 

@@ -7,8 +7,8 @@
 
 #include "data/media/media.h"
 #include "infer/answer_text.h"
-#include "infer/choices.h"
 #include "infer/items/item.h"
+#include "infer/search/choices.h"
 #include "infer/session.h"
 #include "tests/infer/sessions.h"
 #include "tests/support/scratch_folder.h"
@@ -89,7 +89,7 @@ TEST_CASE("a callback that throws leaves nothing of its call with the generator"
   options.max_new_tokens = 6;
   Generator& generator = *session.generator;
   generator.set_batch_size(2);
-  const Answer expected = generator.generate(prompts, options)[0];
+  const RequestAnswer expected = generator.generate(prompts, options)[0];
   {
     const std::function<bool(std::size_t, std::int64_t)> throwing = [](std::size_t row,
                                                                        std::int64_t) -> bool {
@@ -176,13 +176,13 @@ TEST_CASE("an adapter answers merged as it does in training") {
         generate(adapted, prompt, plain.generation).logprobs);
 }
 
-std::vector<Answer> run(Generator& generator) {
-  std::vector<Answer> answers;
+std::vector<RequestAnswer> run(Generator& generator) {
+  std::vector<RequestAnswer> answers;
   while (!generator.is_idle()) {
-    for (Answer& answer : generator.step()) answers.push_back(std::move(answer));
+    for (RequestAnswer& answer : generator.step()) answers.push_back(std::move(answer));
   }
   std::sort(answers.begin(), answers.end(),
-            [](const Answer& a, const Answer& b) { return a.id < b.id; });
+            [](const RequestAnswer& a, const RequestAnswer& b) { return a.id < b.id; });
   return answers;
 }
 
@@ -279,7 +279,7 @@ TEST_CASE("groups enter and leave while others go on, and nothing changes") {
     options.back().do_sample = i % 3 == 1;
     options.back().seed = i;
   }
-  std::vector<Answer> alone;
+  std::vector<RequestAnswer> alone;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     alone.push_back(session.generator->answer(
         {.prompt = prompts[i].ids, .options = options[i], .stream = i}, prompts[i].pixel_values));

@@ -10,7 +10,7 @@
 #include "vlm/io/checkpoint.h"
 #include "vlm/models/picture_cache.h"
 #include "vlm/models/smolvlm.h"
-#include "vlm/nn/cpu/bfloat16_linear.h"
+#include "vlm/nn/cpu/bfloat16/bfloat16_linear.h"
 #include "vlm/nn/cpu/int8/int8_weight.h"
 #include "vlm/nn/layers.h"
 

@@ -1,5 +1,5 @@
 // The non-linear parts of MLPs: LibTorch's, in value and gradient.
-#include "vlm/nn/activations.h"
+#include "vlm/nn/cpu/activations.h"
 
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>

@@ -6,7 +6,7 @@
 
 #include "tests/support/tensors.h"
 #include "vlm/core/concat.h"
-#include "vlm/nn/activations.h"
+#include "vlm/nn/cpu/activations.h"
 #include "vlm/nn/layers.h"
 
 namespace vlm {

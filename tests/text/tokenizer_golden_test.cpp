@@ -7,7 +7,7 @@
 #include "tests/support/catch.h"
 #include "vlm/core/json.h"
 #include "vlm/text/tokenizer.h"
-#include "vlm/text/unicode.h"
+#include "vlm/text/unicode/unicode.h"
 
 using vlm::Json;
 using Ids = std::vector<std::int64_t>;

@@ -1,4 +1,4 @@
-#include "vlm/text/unicode.h"
+#include "vlm/text/unicode/unicode.h"
 
 #include "tests/support/catch.h"
 #include "vlm/text/bpe/byte_level.h"

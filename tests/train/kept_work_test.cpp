@@ -11,7 +11,7 @@
 #include "train/optimizer/optimizer.h"
 #include "train/trainer.h"
 #include "vlm/core/log.h"
-#include "vlm/core/stop_signal.h"
+#include "vlm/core/run/stop_signal.h"
 #include "vlm/models/registry.h"
 #include "vlm/nn/lora/lora.h"
 

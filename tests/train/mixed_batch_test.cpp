@@ -8,7 +8,7 @@
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "train/batches/picture_store.h"
-#include "train/loss.h"
+#include "train/model/loss.h"
 #include "vlm/models/registry.h"
 
 namespace vlm::train {

@@ -8,10 +8,10 @@
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "train/batches/step_loader.h"
+#include "train/batches/training_data.h"
 #include "train/config/effective_config.h"
 #include "train/plan/batch_sizes.h"
 #include "train/plan/memory_meter.h"
-#include "train/training_data.h"
 #include "vlm/core/error.h"
 #include "vlm/models/registry.h"
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "vlm/core/fields.h"
+#include "vlm/core/config/fields.h"
 
 namespace vlm::train {
 

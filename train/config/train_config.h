@@ -20,7 +20,7 @@
 #include "train/config/evaluation_config.h"
 #include "train/optimizer/optimizer.h"
 #include "train/optimizer/schedule.h"
-#include "vlm/core/fields.h"
+#include "vlm/core/config/fields.h"
 #include "vlm/nn/lora/lora_config.h"
 
 namespace vlm::train {

@@ -1,7 +1,7 @@
 // The keys of a config file, with their meanings: what `vlm finetune --help` prints.
 #include <nlohmann/json.hpp>
 
-#include "data/formats/row_format.h"
+#include "data/conversations/row_format.h"
 #include "train/config/train_config.h"
 
 namespace vlm::train {
@@ -35,7 +35,8 @@ Fields TrainConfig::fields() {
       {"image_folder", &image_folder,
        "Folder that pictures' paths begin at; empty: the folder of the data file"},
       {"train_on", &train_on, "Turns that are learned", data::train_on_names()},
-      {"max_length", &max_length, "Longest sample in tokens; 0: what the model has positions for (max_position_embeddings), "
+      {"max_length", &max_length,
+       "Longest sample in tokens; 0: what the model has positions for (max_position_embeddings), "
        "which bounds it in any case"},
       {"length_policy", &length_policy,
        "What a longer sample is: an error, cut off behind its pictures, or passed over",

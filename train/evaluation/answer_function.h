@@ -11,8 +11,8 @@
 #include <variant>
 #include <vector>
 
+#include "data/conversations/sample.h"
 #include "data/media/video_clip.h"
-#include "data/sample.h"
 #include "vlm/core/error.h"
 #include "vlm/models/model.h"
 #include "vlm/models/processor.h"

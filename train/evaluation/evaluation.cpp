@@ -3,7 +3,7 @@
 #include <c10/core/GradMode.h>
 
 #include "train/batches/picture_store.h"
-#include "train/loss.h"
+#include "train/model/loss.h"
 
 namespace vlm::train {
 

@@ -8,7 +8,7 @@
 
 #include "train/evaluation/evaluation.h"
 #include "vlm/core/error.h"
-#include "vlm/core/stop_signal.h"
+#include "vlm/core/run/stop_signal.h"
 #include "vlm/io/ordered_workers.h"
 
 namespace vlm::train {

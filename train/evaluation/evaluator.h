@@ -18,10 +18,10 @@
 #include "data/skipped_samples.h"
 #include "train/batches/picture_store.h"
 #include "train/config/train_config.h"
-#include "train/distributed.h"
 #include "train/evaluation/answer_function.h"
 #include "train/evaluation/held_out_answers.h"
-#include "train/trained_model.h"
+#include "train/jobs/distributed.h"
+#include "train/model/trained_model.h"
 #include "vlm/core/json.h"
 
 namespace vlm::train {

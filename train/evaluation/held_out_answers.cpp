@@ -5,8 +5,8 @@
 
 #include "data/metrics/answer_match.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/config/fields.h"
 #include "vlm/core/error.h"
-#include "vlm/core/fields.h"
 
 namespace vlm::train {
 namespace {

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "data/conversations/sample.h"
 #include "data/metrics/metric.h"
-#include "data/sample.h"
 #include "vlm/core/json.h"
 
 namespace vlm::train {

@@ -4,9 +4,9 @@
 #include <set>
 #include <utility>
 
+#include "train/batches/training_data.h"
 #include "train/inspect/inspect_page.h"
 #include "train/inspect/inspect_report.h"
-#include "train/training_data.h"
 #include "vlm/core/concat.h"
 #include "vlm/io/hub/hub_pull.h"
 #include "vlm/models/registry.h"

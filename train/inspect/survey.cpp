@@ -8,8 +8,8 @@
 #include <utility>
 
 #include "data/preview.h"
-#include "vlm/core/progress.h"
-#include "vlm/core/stop_signal.h"
+#include "vlm/core/run/progress.h"
+#include "vlm/core/run/stop_signal.h"
 #include "vlm/io/ordered_workers.h"
 
 namespace vlm::train {

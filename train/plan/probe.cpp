@@ -9,9 +9,9 @@
 #include <chrono>
 
 #include "train/batches/picture_store.h"
-#include "train/loss.h"
+#include "train/model/loss.h"
 #include "train/plan/memory_meter.h"
-#include "vlm/core/stop_signal.h"
+#include "vlm/core/run/stop_signal.h"
 
 namespace vlm::train {
 namespace {

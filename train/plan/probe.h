@@ -3,14 +3,14 @@
 //   model + optimizer ─► probe ─► StepCost: bytes and seconds of tokens, labels and tiles
 //
 // Attention is computed in pieces, so memory and time are close to linear in the tokens of a batch:
-// two lengths give the line. Labels count up to a chunk of the head (train/loss.h). The weights
-// may move: the model of a probe is not trained on.
+// two lengths give the line. Labels count up to a chunk of the head (train/model/loss.h). The
+// weights may move: the model of a probe is not trained on.
 #pragma once
 
 #include <cstdint>
 
+#include "train/model/trained_model.h"
 #include "train/optimizer/optimizer.h"
-#include "train/trained_model.h"
 
 namespace vlm::train {
 

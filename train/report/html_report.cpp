@@ -5,7 +5,7 @@
 
 #include "train/report/svg_chart.h"
 #include "vlm/core/concat.h"
-#include "vlm/core/progress.h"
+#include "vlm/core/run/progress.h"
 
 namespace vlm::train {
 namespace {

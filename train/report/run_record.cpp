@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "train/metrics_log.h"
+#include "train/report/metrics_log.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"

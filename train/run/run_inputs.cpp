@@ -7,8 +7,8 @@
 #include <set>
 
 #include "vlm/core/concat.h"
+#include "vlm/core/config/fields.h"
 #include "vlm/core/error.h"
-#include "vlm/core/fields.h"
 #include "vlm/core/log.h"
 #include "vlm/io/checkpoint.h"
 #include "vlm/io/file_digest.h"

@@ -22,7 +22,7 @@
 #include <vector>
 
 #include "train/optimizer/optimizer.h"
-#include "vlm/core/fields.h"
+#include "vlm/core/config/fields.h"
 #include "vlm/core/json.h"
 
 namespace vlm::train {

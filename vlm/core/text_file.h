@@ -3,7 +3,7 @@
 // Files may begin with the byte order mark of UTF-8, which is no text, and end their lines with LF,
 // CRLF or a lone CR. UTF-16 and UTF-32 are refused by name, and so are NUL bytes, which no text
 // has. Whether the bytes are UTF-8 is for those to say who read the text (JSON's parser,
-// vlm/text/unicode.h).
+// vlm/text/unicode/unicode.h).
 #pragma once
 
 #include <cstdint>

@@ -2,8 +2,8 @@
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/concat.h"
+#include "vlm/core/config/fields.h"
 #include "vlm/core/error.h"
-#include "vlm/core/fields.h"
 #include "vlm/image/image_processor.h"
 #include "vlm/image/processor_values.h"
 

@@ -7,7 +7,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
-#include "vlm/core/stop_signal.h"
+#include "vlm/core/run/stop_signal.h"
 #include "vlm/io/convert.h"
 
 namespace vlm {

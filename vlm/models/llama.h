@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "vlm/core/fields.h"
+#include "vlm/core/config/fields.h"
 #include "vlm/nn/kv_cache.h"
 #include "vlm/nn/layers.h"
 #include "vlm/nn/packed_attention.h"

@@ -15,7 +15,7 @@
 #include "vlm/models/model_files.h"
 #include "vlm/models/smolvlm.h"
 #include "vlm/models/smolvlm_processor.h"
-#include "vlm/nn/cpu/bfloat16_linear.h"
+#include "vlm/nn/cpu/bfloat16/bfloat16_linear.h"
 #include "vlm/nn/cpu/int8/int8_weight.h"
 #include "vlm/nn/layers.h"
 

@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "vlm/core/fields.h"
+#include "vlm/core/config/fields.h"
 #include "vlm/nn/layers.h"
 
 namespace vlm {

@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/concat.h"
+#include "vlm/core/config/fields.h"
 #include "vlm/core/error.h"
-#include "vlm/core/fields.h"
 #include "vlm/core/json.h"
 #include "vlm/models/smolvlm.h"
 #include "vlm/models/smolvlm_video_prompt.h"

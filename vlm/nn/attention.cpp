@@ -5,7 +5,7 @@
 
 #include <optional>
 
-#include "vlm/nn/cpu/bfloat16_attention.h"
+#include "vlm/nn/cpu/bfloat16/bfloat16_attention.h"
 
 namespace vlm {
 namespace {

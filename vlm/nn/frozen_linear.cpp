@@ -6,7 +6,7 @@
 
 #include <functional>
 
-#include "vlm/nn/cpu/bfloat16_linear.h"
+#include "vlm/nn/cpu/bfloat16/bfloat16_linear.h"
 #include "vlm/nn/quantize.h"
 
 namespace vlm {

@@ -9,7 +9,7 @@
 
 #include <algorithm>
 
-#include "vlm/nn/cpu/bfloat16_linear.h"
+#include "vlm/nn/cpu/bfloat16/bfloat16_linear.h"
 #include "vlm/nn/cpu/int8/int8_linear.h"
 #include "vlm/nn/cpu/onednn_linear.h"
 #include "vlm/nn/frozen_linear.h"

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "vlm/nn/activations.h"
-#include "vlm/nn/cpu/bfloat16_product.h"
+#include "vlm/nn/cpu/activations.h"
+#include "vlm/nn/cpu/bfloat16/bfloat16_product.h"
 #include "vlm/nn/cpu/int8/int8_linear.h"
 #include "vlm/nn/cpu/matrix_rows.h"
 #include "vlm/nn/layers.h"

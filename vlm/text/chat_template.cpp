@@ -5,11 +5,11 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
+#include "vlm/core/json_access.h"
 #include "vlm/core/text_file.h"
 #include "vlm/text/jinja/jinja_evaluator.h"
 #include "vlm/text/jinja/jinja_parser.h"
-#include "vlm/text/json_access.h"
-#include "vlm/text/unicode.h"
+#include "vlm/text/unicode/unicode.h"
 
 namespace vlm {
 namespace {

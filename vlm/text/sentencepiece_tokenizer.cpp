@@ -10,8 +10,8 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
-#include "vlm/text/json_access.h"
-#include "vlm/text/unicode.h"
+#include "vlm/core/json_access.h"
+#include "vlm/text/unicode/unicode.h"
 
 // In libsentencepiece, but in none of the headers that Debian 12 installs.
 namespace sentencepiece::logging {

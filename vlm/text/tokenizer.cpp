@@ -4,7 +4,7 @@
 
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
-#include "vlm/text/bpe/bpe_tokenizer.h"
+#include "vlm/text/bpe_tokenizer.h"
 #include "vlm/text/sentencepiece_tokenizer.h"
 
 namespace vlm {

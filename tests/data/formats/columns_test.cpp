@@ -1,7 +1,7 @@
 // What the columns of well-known layouts become, and those that are refused by name.
 #include <nlohmann/json.hpp>
 
-#include "data/formats/row_format.h"
+#include "data/conversations/row_format.h"
 #include "tests/support/catch.h"
 #include "vlm/core/error.h"
 

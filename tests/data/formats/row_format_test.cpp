@@ -1,5 +1,5 @@
 // Rows of every format → samples, and what a row can do wrong.
-#include "data/formats/row_format.h"
+#include "data/conversations/row_format.h"
 
 #include <nlohmann/json.hpp>
 

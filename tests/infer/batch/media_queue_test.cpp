@@ -30,7 +30,7 @@ class HookedSource : public EntrySource {
             .media = {{.name = fixture("pictures/square.png").string()}},
             .question = "What?"};
   }
-  void add_to(Digest&) const override {}
+  void add_to(ListDigest&) const override {}
 
  private:
   std::int64_t size_;

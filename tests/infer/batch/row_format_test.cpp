@@ -13,7 +13,7 @@ BatchItem item(std::int64_t ordinal) {
   return {.ordinal = ordinal, .id = "a,b", .columns = {{"path", "p.png"}, {"width", 3}}};
 }
 
-Answer answer() {
+RequestAnswer answer() {
   const Hypothesis hypothesis{.ids = {5, 2}, .logprobs = {-1, -2}, .finish_reason = "stop"};
   return {
       .prompt_tokens = 7, .generations = {{hypothesis, "a \"b\"\nc"}}, .first_token_entropy = 0.5};

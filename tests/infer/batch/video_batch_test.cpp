@@ -4,8 +4,8 @@
 #include <sstream>
 
 #include "infer/batch/batch_runner.h"
-#include "infer/choices.h"
 #include "infer/media/shown_media.h"
+#include "infer/search/choices.h"
 #include "infer/session.h"
 #include "tests/infer/sessions.h"
 #include "tests/support/scratch_folder.h"
@@ -24,7 +24,7 @@ struct ClipRun {
   ScratchFolder folder;
   std::vector<Question> questions;
   BatchOptions options;
-  ReportOptions report;
+  AnswerReportOptions report;
 
   std::vector<OrderedJson> answer(Session& session, const std::string& rows) {
     const std::string file = folder.write("rows.jsonl", rows);
@@ -100,7 +100,7 @@ TEST_CASE("rows of pictures and videos, mixed and alone, tell what was seen") {
 }
 
 // The answer's score when only that part of the clip is shown.
-double score_part(Session& session, const std::string& path, const Segment& part,
+double score_part(Session& session, const std::string& path, const TimeSegment& part,
                   const std::string& question, const std::vector<std::vector<std::int64_t>>& ids) {
   const Processor& processor = session.generator->processor();
   ShownMedia media(processor, session.generator->encoder());
@@ -141,7 +141,7 @@ TEST_CASE("segments are scored as each of them by itself, and ranked") {
     double before = 1;
     std::vector<bool> seen(5, false);
     for (const OrderedJson& one : row["segments"]) {
-      const Segment part{one["start_s"], one["end_s"]};
+      const TimeSegment part{one["start_s"], one["end_s"]};
       seen.at(static_cast<std::size_t>(std::lround(part.start_s / 0.6))) = true;
       const double alone = score_part(session, (kClips / "left.mp4").string(), part,
                                       run.questions[r].text, run.options.choices);

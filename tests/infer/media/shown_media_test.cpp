@@ -10,7 +10,7 @@
 #include <filesystem>
 #include <thread>
 
-#include "infer/choices.h"
+#include "infer/search/choices.h"
 #include "infer/session.h"
 #include "tests/infer/sessions.h"
 #include "tests/support/failing_processor.h"
@@ -47,7 +47,7 @@ Session open_with_cache(const std::string& cache = "") {
 struct Shown {
   at::Tensor features;
   std::string text;
-  SeenVideo seen;
+  WatchedVideo seen;
 };
 
 Shown show(Session& session, const std::string& path, const data::VideoSampling& sampling = {}) {
@@ -146,7 +146,7 @@ TEST_CASE("the segments of a video are what asking for each part gives") {
   for (const bool is_cached : {false, true}) {
     ShownMedia media(processor, session.generator->encoder());
     media.add(VideoRequest{clip("left.mp4"), {{.fps = 5}, 1.0}});
-    std::vector<Segment> segments;
+    std::vector<TimeSegment> segments;
     do {
       REQUIRE(session.generator->read(media));
       segments.push_back(media.segment());
@@ -180,7 +180,7 @@ TEST_CASE("what is wrong with a video is told with its name, and nothing hangs")
 TEST_CASE("a range is cut into segments, and a short rest is no segment of its own") {
   const auto cut = [](double start_s, double end_s, double segment_s) {
     std::string text;
-    for (const Segment& one : split_range({start_s, end_s}, segment_s)) {
+    for (const TimeSegment& one : split_range({start_s, end_s}, segment_s)) {
       text += std::to_string(one.start_s).substr(0, 4) + "-" +
               std::to_string(one.end_s).substr(0, 4) + " ";
     }

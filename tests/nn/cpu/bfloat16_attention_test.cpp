@@ -1,5 +1,5 @@
 // Attention with products in bfloat16: LibTorch's in float32, up to rounding.
-#include "vlm/nn/cpu/bfloat16_attention.h"
+#include "vlm/nn/cpu/bfloat16/bfloat16_attention.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>

@@ -1,13 +1,13 @@
 // Products with bfloat16 weights: those of the same weights in float32.
-#include "vlm/nn/cpu/bfloat16_linear.h"
+#include "vlm/nn/cpu/bfloat16/bfloat16_linear.h"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
 #include "tests/support/tensors.h"
 #include "vlm/core/concat.h"
-#include "vlm/nn/cpu/bfloat16_panels.h"
-#include "vlm/nn/cpu/bfloat16_product.h"
+#include "vlm/nn/cpu/bfloat16/bfloat16_panels.h"
+#include "vlm/nn/cpu/bfloat16/bfloat16_product.h"
 #include "vlm/nn/layers.h"
 
 namespace vlm {

@@ -7,7 +7,7 @@
 
 #include "tests/support/tensors.h"
 #include "vlm/core/concat.h"
-#include "vlm/nn/cpu/bfloat16_linear.h"
+#include "vlm/nn/cpu/bfloat16/bfloat16_linear.h"
 #include "vlm/nn/layers.h"
 
 namespace vlm {

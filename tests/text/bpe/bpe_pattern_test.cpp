@@ -4,7 +4,7 @@
 
 #include "tests/support/catch.h"
 #include "vlm/core/error.h"
-#include "vlm/text/unicode.h"
+#include "vlm/text/unicode/unicode.h"
 
 using namespace vlm;
 

@@ -1,4 +1,4 @@
-#include "vlm/text/bpe/bpe_tokenizer.h"
+#include "vlm/text/bpe_tokenizer.h"
 
 #include <nlohmann/json.hpp>
 

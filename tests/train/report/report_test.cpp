@@ -5,8 +5,8 @@
 
 #include "tests/support/catch.h"
 #include "tests/support/scratch_folder.h"
-#include "train/metrics_log.h"
 #include "train/report/html_report.h"
+#include "train/report/metrics_log.h"
 #include "train/report/model_card.h"
 #include "train/report/run_record.h"
 #include "train/report/svg_chart.h"

@@ -10,7 +10,7 @@
 
 #include "vlm/core/ascii.h"
 #include "vlm/core/concat.h"
-#include "vlm/core/config_text.h"
+#include "vlm/core/config/config_text.h"
 #include "vlm/core/error.h"
 
 namespace vlm {

@@ -11,7 +11,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
-#include "vlm/core/stop_signal.h"
+#include "vlm/core/run/stop_signal.h"
 #include "vlm/io/hub/hub_files.h"
 
 namespace vlm {
@@ -203,10 +203,11 @@ void HubClient::refuse(const HttpReply& reply, const HubName& name, const std::s
                  .hint = revisions_of(name)});
   }
   if (code == "GatedRepo") {
-    throw Error({.what = concat("the ", noun, " is gated: its terms must be accepted on the hub first"),
-                 .where = where,
-                 .got = got,
-                 .hint = hint});
+    throw Error(
+        {.what = concat("the ", noun, " is gated: its terms must be accepted on the hub first"),
+         .where = where,
+         .got = got,
+         .hint = hint});
   }
   if (code == "EntryNotFound") {
     throw Error({.what = "no such file on the hub", .where = where, .got = got});
@@ -227,8 +228,8 @@ void HubClient::refuse(const HttpReply& reply, const HubName& name, const std::s
 
 HubListing HubClient::list(const HubName& name) {
   const std::string where = concat(name.repository(), "@", name.revision);
-  const std::string url = concat(options_.endpoint, name.api_path(), "/revision/",
-                                 percent_encode(name.revision));
+  const std::string url =
+      concat(options_.endpoint, name.api_path(), "/revision/", percent_encode(name.revision));
   std::string body;
   HttpRequest request{.url = url, .headers = {"Accept: application/json"}};
   request.on_head = [&](const HttpReply&) { body.clear(); };

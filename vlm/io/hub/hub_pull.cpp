@@ -13,8 +13,8 @@
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
-#include "vlm/core/progress.h"
-#include "vlm/core/stop_signal.h"
+#include "vlm/core/run/progress.h"
+#include "vlm/core/run/stop_signal.h"
 #include "vlm/io/hub/hub_blob.h"
 #include "vlm/io/hub/hub_cache.h"
 #include "vlm/io/hub/hub_client.h"
@@ -92,8 +92,8 @@ void mark_as_cache(const fs::path& cache) {
 // Reads a text file of the listed commit.
 using ReadFile = std::function<std::string(const std::string& file)>;
 // The files to fetch, of those that are listed.
-using ChooseFiles =
-    std::function<std::vector<std::string>(const std::vector<std::string>& listed, const ReadFile&)>;
+using ChooseFiles = std::function<std::vector<std::string>(const std::vector<std::string>& listed,
+                                                           const ReadFile&)>;
 
 bool is_listed(const std::vector<std::string>& listed, const std::string& file) {
   return std::find(listed.begin(), listed.end(), file) != listed.end();
@@ -342,8 +342,8 @@ HubDataset pull_dataset(const HubName& name, const DatasetChoice& choice,
                         const HubOptions& options) {
   if (options.is_offline) return find_dataset(name, choice, options);
   HubDataset pulled;
-  pulled.folder = pull(
-      name, options, [&](const std::vector<std::string>& listed, const ReadFile& read) {
+  pulled.folder =
+      pull(name, options, [&](const std::vector<std::string>& listed, const ReadFile& read) {
         const bool has_card = is_listed(listed, kDatasetCard);
         pulled.files = choose_data_files(has_card ? read(kDatasetCard) : "", listed, choice,
                                          name.repository());

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "vlm/core/fields.h"
+#include "vlm/core/config/fields.h"
 
 namespace vlm {
 

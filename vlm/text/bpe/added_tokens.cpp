@@ -4,9 +4,9 @@
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/error.h"
+#include "vlm/core/json_access.h"
 #include "vlm/text/bpe/bpe_pattern.h"
-#include "vlm/text/json_access.h"
-#include "vlm/text/unicode.h"
+#include "vlm/text/unicode/unicode.h"
 
 namespace vlm {
 namespace {

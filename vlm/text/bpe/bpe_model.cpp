@@ -7,8 +7,8 @@
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
-#include "vlm/text/json_access.h"
-#include "vlm/text/unicode.h"
+#include "vlm/core/json_access.h"
+#include "vlm/text/unicode/unicode.h"
 
 namespace vlm {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "vlm/text/unicode.h"
+#include "vlm/text/unicode/unicode.h"
 
 namespace vlm {
 namespace {

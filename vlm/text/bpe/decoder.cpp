@@ -5,10 +5,10 @@
 #include <optional>
 
 #include "vlm/core/error.h"
+#include "vlm/core/json_access.h"
 #include "vlm/text/bpe/bpe_pattern.h"
 #include "vlm/text/bpe/byte_level.h"
-#include "vlm/text/json_access.h"
-#include "vlm/text/unicode.h"
+#include "vlm/text/unicode/unicode.h"
 
 namespace vlm {
 namespace {

@@ -4,7 +4,7 @@
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
-#include "vlm/text/json_access.h"
+#include "vlm/core/json_access.h"
 
 namespace vlm {
 

@@ -5,9 +5,9 @@
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/error.h"
+#include "vlm/core/json_access.h"
 #include "vlm/text/bpe/byte_level.h"
-#include "vlm/text/json_access.h"
-#include "vlm/text/unicode.h"
+#include "vlm/text/unicode/unicode.h"
 
 namespace vlm {
 namespace {

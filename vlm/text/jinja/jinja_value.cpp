@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "vlm/core/concat.h"
-#include "vlm/text/unicode.h"
+#include "vlm/text/unicode/unicode.h"
 
 namespace vlm {
 namespace {

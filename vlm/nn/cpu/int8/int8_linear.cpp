@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "vlm/nn/activations.h"
+#include "vlm/nn/cpu/activations.h"
 #include "vlm/nn/cpu/few_rows.h"
 #include "vlm/nn/cpu/int8/int8_few_rows.h"
 #include "vlm/nn/cpu/matrix_rows.h"

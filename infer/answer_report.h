@@ -1,0 +1,41 @@
+// An answer → the fields that people and programs read: text, confidence, alternatives.
+//
+// The same for a row of a batch and for `vlm generate --format json`.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "infer/generator.h"
+#include "infer/search/choices.h"
+#include "vlm/core/json.h"
+
+namespace vlm::infer {
+
+struct AnswerReportOptions {
+  ChoiceList choices;                   // what was scored, when choices were given
+  std::optional<double> abstain_below;  // confidence under which the text is withheld
+  bool has_alternatives = false;        // several answers a prompt
+  bool has_scores = false;              // of beam search
+  bool by_segment = false;              // which part of a video the first choice fits best
+};
+
+// text, mean_logprob, min_logprob, first_token_entropy, finish_reason; of beam search also score;
+// with several answers also alternatives. With choices: text (the likeliest), probability,
+// probabilities and logprobs by choice. By segment: text (the best segment's times), its
+// probability, segments (of all, the best first: start_s, end_s, probability, logprob). With
+// abstain_below also abstained; text is then null and the answer under withheld_text.
+OrderedJson report_answer(const RequestAnswer& answer, const AnswerReportOptions& options);
+
+// The text that report_answer shows; nothing when it is withheld.
+std::optional<std::string> shown_text(const RequestAnswer& answer,
+                                      const AnswerReportOptions& options);
+
+// Every field that report_answer has with these options.
+std::vector<std::string> report_columns(const AnswerReportOptions& options);
+
+// The fields of any options, and "error": names that columns of the input can't have.
+std::vector<std::string> reserved_columns();
+
+}  // namespace vlm::infer

@@ -1,0 +1,71 @@
+#include "infer/media/picture_features.h"
+
+#include <ATen/ops/cat.h>
+
+#include <utility>
+
+#include "vlm/core/concat.h"
+#include "vlm/core/sha256.h"
+#include "vlm/io/convert.h"
+#include "vlm/io/tensor_digest.h"
+#include "vlm/nn/runtime.h"
+
+namespace vlm::infer {
+
+std::string PictureEncoder::make_key(const std::string& content) {
+  std::call_once(is_digested_, [this] { model_digest_ = digest_picture_side(*model_); });
+  return sha256_hex(concat(content, " ", model_digest_));
+}
+
+std::optional<CachedFeatures> PictureEncoder::find(const std::string& key) {
+  return cache_ && !key.empty() ? cache_->find_with_note(key) : std::nullopt;
+}
+
+void PictureEncoder::store(const std::string& key, const at::Tensor& features,
+                           const std::string& note) {
+  if (cache_ && !key.empty()) cache_->store(key, features, note);
+}
+
+at::Tensor PictureEncoder::encode_tiles(const at::Tensor& tiles) {
+  has_encoded_ = true;
+  return model_->encode_images(tiles, {});
+}
+
+void PictureEncoder::rest() {
+  if (!std::exchange(has_encoded_, false)) return;
+  drop_unchanged_pages(model_->picture_weights());
+  trim_heap();
+}
+
+void PictureEncoder::encode(const std::vector<std::shared_ptr<PictureFeatures>>& pictures) {
+  std::vector<PictureFeatures*> missing;
+  std::vector<std::string> keys;
+  std::vector<at::Tensor> tiles;
+  for (const auto& one : pictures) {
+    if (!one || one->features.defined() || !one->pixel_values.defined()) continue;
+    std::string key = cache_ ? make_key(digest_tensor(one->pixel_values)) : "";
+    if (cache_) {
+      if (const auto found = cache_->find(key)) {
+        one->features = found->to(model_->device());
+        one->pixel_values.reset();
+        continue;
+      }
+    }
+    missing.push_back(one.get());
+    keys.push_back(std::move(key));
+    tiles.push_back(one->pixel_values);
+  }
+  if (missing.empty()) return;
+  const at::Tensor features =
+      encode_tiles(tiles.size() == 1 ? tiles[0] : at::cat(tiles));  // [ΣN, L, C]
+  std::int64_t begin = 0;
+  for (std::size_t i = 0; i < missing.size(); ++i) {
+    const std::int64_t count = tiles[i].size(0);
+    missing[i]->features = features.narrow(0, begin, count).clone();
+    missing[i]->pixel_values.reset();
+    if (cache_) cache_->store(keys[i], missing[i]->features.cpu());
+    begin += count;
+  }
+}
+
+}  // namespace vlm::infer

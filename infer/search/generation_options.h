@@ -1,0 +1,54 @@
+// How an answer is generated. Defaults come from the checkpoint's generation_config.json; names and
+// meanings are those of transformers' GenerationConfig (5.23).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "vlm/core/config/fields.h"
+
+namespace vlm::infer {
+
+struct GenerationOptions {
+  std::int64_t max_new_tokens = 128;
+  std::int64_t min_new_tokens = 0;
+  std::vector<std::int64_t> eos_token_ids;  // any of them ends the answer
+  std::vector<std::string> stop_strings;    // the answer ends with the token that completes one
+
+  bool do_sample = false;
+  double temperature = 1.0;
+  std::int64_t top_k = 50;  // 0: all
+  double top_p = 1.0;
+  std::optional<double> min_p;
+  double typical_p = 1.0;
+  std::uint64_t seed = 0;
+  // What a file says of sampling that nothing could be drawn with, and doesn't use itself; the
+  // fields above hold neutral values in its place.
+  std::vector<std::string> unusable = {};
+
+  double repetition_penalty = 1.0;
+  std::int64_t no_repeat_ngram_size = 0;
+  std::vector<std::vector<std::int64_t>> bad_words_ids;
+
+  std::int64_t num_beams = 1;
+  double length_penalty = 1.0;
+  std::string early_stopping = "false";  // "true", "false" or "never"
+  std::int64_t num_return_sequences = 1;
+
+  // Rows of logits that an answer needs at once.
+  std::int64_t rows() const;
+  // Throws Error naming `where` and the field that is out of range or doesn't go with the others.
+  // Tells of unusable settings when there is sampling after all.
+  void validate(const std::string& where) const;
+};
+
+// Reads generation_config.json; without it, the end-of-sequence ids of config.json. What
+// transformers accepts is accepted: null, unknown keys, settings of a search that isn't used. What
+// would change answers and is not supported is warned about, once. Throws Error naming file and
+// key.
+GenerationOptions load_generation_options(const std::filesystem::path& folder);
+
+}  // namespace vlm::infer

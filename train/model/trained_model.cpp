@@ -1,0 +1,99 @@
+#include "train/model/trained_model.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <torch/nn/module.h>
+
+#include <nlohmann/json.hpp>
+
+#include "train/batches/data_plan.h"
+#include "vlm/core/error.h"
+#include "vlm/io/hub/hub_pull.h"
+#include "vlm/nn/lora/lora.h"
+
+namespace vlm::train {
+namespace {
+
+// The adapter to train: the one to go on from, or a new one.
+LoraConfig choose_adapter(const TrainConfig& config) {
+  if (!config.adapter) return config.lora();
+  const LoraConfig lora = load_adapter_config(*config.adapter);
+  if (lora.use_dora == (config.method == "dora")) return lora;
+  throw Error({.what = "the adapter is of another method",
+               .where = *config.adapter,
+               .got = lora.use_dora ? "dora" : "lora",
+               .wanted = config.method});
+}
+
+ModelPtr load_base(const TrainConfig& config, const std::filesystem::path& folder,
+                   const LoadOptions& options, at::Generator& generator) {
+  if (config.init_weights == "random") {
+    ModelPtr model = make_model(folder);
+    initialize_weights(model->module(), model->initializer_range(), generator);
+    auto parameters = model->module().named_parameters();
+    for (const auto& [name, source] : model->tied_weights()) {
+      parameters[name].set_data(parameters[source]);
+    }
+    // `auto` is float32 here: base_options.
+    const auto dtype = options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat;
+    model->module().to(options.device, dtype);
+    model->tie_weights();
+    return model;
+  }
+  return load_model(folder, options);
+}
+
+}  // namespace
+
+LoadOptions base_options(const TrainConfig& config, const LoraConfig& lora,
+                         const RuntimeOptions& runtime, at::Device device) {
+  if (runtime.dtype == "int8") {
+    throw Error({.what = "8 bits are for running models",
+                 .where = "--dtype int8",
+                 .wanted = "auto, float32 or bfloat16, or method qlora"});
+  }
+  LoadOptions options{.dtype = runtime.dtype, .device = device};
+  // Small updates vanish in bfloat16 weights: what is trained is float32 unless asked otherwise.
+  if (config.method == "full" && options.dtype == "auto") options.dtype = "float32";
+  options.quantize_nf4 = config.method == "qlora";
+  options.is_trained = [lora](const std::string& module) { return lora.saves_module(module); };
+  // PiSSA changes the base.
+  const bool is_changed = lora.init_lora_weights == "pissa";
+  options.mixed_precision = config.trains_adapter() && !is_changed;
+  return options;
+}
+
+TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions& runtime,
+                                at::Device device) {
+  return_freed_memory();
+  TrainedModel trained{.folder = find_or_pull_model(config.model_name_or_path)};
+  at::Generator generator = at::detail::createCPUGenerator(
+      mix_seed(static_cast<std::uint64_t>(config.seed), kWeightStream));
+  if (config.trains_adapter()) trained.lora = choose_adapter(config);
+  trained.model = load_base(config, trained.folder,
+                            base_options(config, trained.lora, runtime, device), generator);
+  if (config.adapter) {
+    load_adapter(trained.model->module(), *config.adapter);
+  } else if (config.trains_adapter()) {
+    attach_lora(trained.model->module(), trained.lora, generator);
+  }
+  trained.processor = load_processor(trained.folder);
+  trained.trained = choose_parameters(*trained.model, config, trained.lora);
+  trained.model->gradient_checkpointing = config.gradient_checkpointing;
+  return trained;
+}
+
+std::unique_ptr<Optimizer> make_optimizer(const TrainConfig& config, const TrainedModel& trained) {
+  return make_optimizer(trained.trained.parameters, config.optimizer(),
+                        trained.trained.rate_factors);
+}
+
+void save_trained_model(const TrainedModel& trained, const TrainConfig& config,
+                        const std::filesystem::path& folder) {
+  if (config.trains_adapter()) {
+    save_adapter(trained.model->module(), trained.lora, folder, config.model_name_or_path);
+  } else {
+    save_model(*trained.model, trained.folder, folder);
+  }
+}
+
+}  // namespace vlm::train

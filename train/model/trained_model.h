@@ -1,0 +1,47 @@
+// The model of a run: base, adapter, what of it is trained, and how the result is saved.
+//
+//   TrainConfig ─► load_trained_model ─► model on its device with gradients where something is
+//   learned ─► … ─► save_trained_model ─► PEFT adapter, or a whole checkpoint
+//
+// Methods differ in which parameters require gradients (parameters.h) and in how the base is
+// stored.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <memory>
+
+#include "train/config/train_config.h"
+#include "train/model/parameters.h"
+#include "train/optimizer/optimizer.h"
+#include "vlm/models/model.h"
+#include "vlm/models/processor.h"
+#include "vlm/models/registry.h"
+#include "vlm/nn/runtime.h"
+
+namespace vlm::train {
+
+struct TrainedModel {
+  std::filesystem::path folder;  // of the base
+  ModelPtr model;
+  std::unique_ptr<Processor> processor;
+  LoraConfig lora;            // unless every weight is trained
+  TrainedParameters trained;  // that require gradients; a tied one once
+};
+
+// How the base is loaded.
+LoadOptions base_options(const TrainConfig& config, const LoraConfig& lora,
+                         const RuntimeOptions& runtime, at::Device device);
+
+// Throws Error for what doesn't fit: a missing model, no module that matches, nothing to train.
+TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions& runtime,
+                                at::Device device);
+
+std::unique_ptr<Optimizer> make_optimizer(const TrainConfig& config, const TrainedModel& trained);
+
+// What the run leaves in output_dir.
+void save_trained_model(const TrainedModel& trained, const TrainConfig& config,
+                        const std::filesystem::path& folder);
+
+}  // namespace vlm::train

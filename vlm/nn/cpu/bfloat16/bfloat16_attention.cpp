@@ -1,0 +1,235 @@
+#include "vlm/nn/cpu/bfloat16/bfloat16_attention.h"
+
+#include <ATen/native/CPUBlas.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "vlm/io/parallel.h"
+#include "vlm/nn/cpu/bfloat16/bfloat16_panels.h"
+#include "vlm/nn/cpu/lanes.h"
+
+namespace vlm {
+namespace {
+
+constexpr std::int64_t kBlockQueries = 64;
+constexpr std::int64_t kBlockKeys = 512;  // a block of scores is 128 kB
+
+// One head's queries, keys or values.
+FloatRows head_of(const at::Tensor& t, std::int64_t batch, std::int64_t head) {
+  return {.data = t.const_data_ptr<float>() + batch * t.stride(0) + head * t.stride(1),
+          .rows = t.size(2),
+          .depth = t.size(3),
+          .stride = t.stride(2)};
+}
+
+// v: a panel of all keys for every 64 of its columns.
+VLM_CLONES void pack_values(const FloatRows& v, std::int64_t keys, std::uint16_t* to) {
+  for (std::int64_t s = 0; s < v.rows; s += 2) {
+    const float* from = v.data + s * v.stride;
+    const bool has_second = s + 1 < v.rows;
+    std::int64_t d = 0;
+    for (; d + kLanes <= v.depth; d += kLanes) {
+      const Words first = load_lanes<Words>(from + d);
+      const Words second = has_second ? load_lanes<Words>(from + v.stride + d) : Words{};
+      const Words pairs = round_pairs(first, second);
+      std::memcpy(to + d / kPanel * kPanel * keys + s * kPanel + d % kPanel * 2, &pairs,
+                  sizeof pairs);
+    }
+    for (; d < v.depth; ++d) {
+      std::uint16_t* pair = to + d / kPanel * kPanel * keys + s * kPanel + d % kPanel * 2;
+      pair[0] = round_to_bfloat16(from[d]);
+      if (has_second) pair[1] = round_to_bfloat16(from[v.stride + d]);
+    }
+  }
+}
+
+// What a block of queries knows of the keys so far.
+struct Progress {
+  float largest[kBlockQueries];  // score, in units of log2
+  float sums[kBlockQueries];
+};
+
+// Scores of `keys` keys (a multiple of the panel) → weights in bfloat16; what was summed for
+// earlier keys, `out` [queries, width], is scaled to the new largest score. Query i sees the keys
+// below first_limit + i × step.
+struct SoftmaxBlock {
+  float* scores;           // [queries, keys]
+  std::uint16_t* weights;  // [queries, keys]
+  float* out;              // [queries, width]
+  std::int64_t keys, width, first_limit, step;
+  float scale;  // to units of log2
+};
+
+VLM_CLONES void soften(const SoftmaxBlock& block, Progress& progress) {
+  for (std::int64_t i = 0; i < kBlockQueries; ++i) {
+    float* scores = block.scores + i * block.keys;
+    const std::int64_t limit = std::max<std::int64_t>(block.first_limit + i * block.step, 0);
+    for (std::int64_t j = limit; j < block.keys; ++j) {
+      scores[j] = -std::numeric_limits<float>::infinity();
+    }
+    Floats most = Floats{} - std::numeric_limits<float>::infinity();
+    for (std::int64_t j = 0; j < block.keys; j += kLanes)
+      most = larger(most, load_lanes<Floats>(scores + j));
+    float largest = progress.largest[i];
+    for (int lane = 0; lane < kLanes; ++lane) {
+      largest = std::max(largest, most[lane] * block.scale);
+    }
+    if (largest == -std::numeric_limits<float>::infinity()) largest = 0;  // sees nothing yet
+    Floats sums = {};
+    for (std::int64_t j = 0; j < block.keys; j += kLanes) {
+      const Floats weights = exp2_of(load_lanes<Floats>(scores + j) * block.scale - largest);
+      sums += weights;
+      const Words rounded = round_pairs((Words)weights, Words{});
+      const Halves halves = __builtin_convertvector(rounded, Halves);
+      std::memcpy(block.weights + i * block.keys + j, &halves, sizeof halves);
+    }
+    const float factor = std::exp2(progress.largest[i] - largest);
+    float sum = progress.sums[i] * factor;
+    for (int lane = 0; lane < kLanes; ++lane) sum += sums[lane];
+    progress.largest[i] = largest;
+    progress.sums[i] = sum;
+    float* out = block.out + i * block.width;
+    for (std::int64_t d = 0; d < block.width; ++d) out[d] *= factor;
+  }
+}
+
+// Buffers of one thread.
+struct Scratch {
+  std::vector<std::uint16_t> queries, weights;
+  std::vector<float> scores, out;
+};
+
+// Keys and values of one head, packed.
+struct PackedHead {
+  const at::BFloat16* keys;
+  const at::BFloat16* values;
+};
+
+class BlockAttention {
+ public:
+  BlockAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, bool is_causal)
+      : q_(q),
+        k_(k),
+        v_(v),
+        is_causal_(is_causal),
+        depth_(q.size(3)),
+        keys_(round_up(k.size(2), kPanel)),
+        width_(round_up(depth_, kPanel)),
+        packed_keys_(at::zeros({k.size(0) * k.size(1), keys_ * depth_}, at::kBFloat16)),
+        packed_values_(at::zeros({k.size(0) * k.size(1), keys_ * width_}, at::kBFloat16)) {}
+
+  at::Tensor run() {
+    const std::int64_t kv_heads = k_.size(1), heads = q_.size(1);
+    run_pieces(packed_keys_.size(0), [&](std::int64_t i) {
+      pack_transposed(head_of(k_, i / kv_heads, i % kv_heads), kPanel, row_of(packed_keys_, i));
+      pack_values(head_of(v_, i / kv_heads, i % kv_heads), keys_, row_of(packed_values_, i));
+    });
+    at::Tensor out = at::empty({q_.size(0), q_.size(2), heads, depth_}, q_.options());
+    const std::int64_t blocks = round_up(q_.size(2), kBlockQueries) / kBlockQueries;
+    run_pieces(q_.size(0) * heads * blocks, [&](std::int64_t i) {
+      // Later blocks see more keys: they come first, so that threads end together.
+      const std::int64_t block = blocks - 1 - i / (q_.size(0) * heads);
+      const std::int64_t row = i % (q_.size(0) * heads);
+      attend(row / heads, row % heads, block * kBlockQueries, out);
+    });
+    return out.transpose(1, 2);
+  }
+
+ private:
+  static std::uint16_t* row_of(const at::Tensor& packed, std::int64_t row) {
+    return static_cast<std::uint16_t*>(packed.data_ptr()) + row * packed.size(1);
+  }
+
+  // One block of one head's queries.
+  void attend(std::int64_t batch, std::int64_t head, std::int64_t begin, at::Tensor& out) const {
+    thread_local Scratch scratch;
+    scratch.queries.resize(static_cast<std::size_t>(kBlockQueries * depth_));
+    scratch.weights.resize(kBlockQueries * kBlockKeys);
+    scratch.scores.resize(kBlockQueries * kBlockKeys);
+    scratch.out.assign(static_cast<std::size_t>(kBlockQueries * width_), 0.0F);
+    FloatRows queries = head_of(q_, batch, head);
+    queries.data += begin * queries.stride;
+    queries.rows = std::min(kBlockQueries, queries.rows - begin);
+    round_rows(queries, scratch.queries.data());
+    Progress progress;
+    std::fill_n(progress.largest, kBlockQueries, -std::numeric_limits<float>::infinity());
+    std::fill_n(progress.sums, kBlockQueries, 0.0F);
+    const std::int64_t kv_row = batch * k_.size(1) + head / (q_.size(1) / k_.size(1));
+    const PackedHead kv{as_bfloat16(row_of(packed_keys_, kv_row)),
+                        as_bfloat16(row_of(packed_values_, kv_row))};
+    const std::int64_t all = k_.size(2);
+    const std::int64_t first = is_causal_ ? all - q_.size(2) + begin + 1 : all;  // first query's
+    const std::int64_t last = is_causal_ ? std::min(first + kBlockQueries - 1, all) : all;
+    for (std::int64_t key = 0; key < last; key += kBlockKeys) {
+      add_keys(kv, key, std::min(kBlockKeys, round_up(last - key, kPanel)), first - key, scratch,
+               progress);
+    }
+    at::native::cpublas::brgemm_release();
+    float* to = out.mutable_data_ptr<float>() + batch * out.stride(0) + head * out.stride(2);
+    for (std::int64_t i = 0; i < queries.rows; ++i) {
+      const float factor = 1.0F / progress.sums[i];
+      for (std::int64_t d = 0; d < depth_; ++d) {
+        to[(begin + i) * out.stride(1) + d] =
+            scratch.out[static_cast<std::size_t>(i * width_ + d)] * factor;
+      }
+    }
+  }
+
+  // Keys `begin` … of `count`; the first query sees those below begin + first_limit.
+  void add_keys(const PackedHead& kv, std::int64_t begin, std::int64_t count,
+                std::int64_t first_limit, Scratch& scratch, Progress& progress) const {
+    using at::native::cpublas::brgemm;
+    for (std::int64_t j = 0; j < count; j += kPanel) {
+      brgemm(kBlockQueries, kPanel, depth_, depth_, kPanel, count, /*add_C=*/false,
+             as_bfloat16(scratch.queries.data()), kv.keys + (begin + j) * depth_,
+             scratch.scores.data() + j);
+    }
+    // Query i of a causal block sees one key more than the one before it; nobody sees padding.
+    soften({.scores = scratch.scores.data(),
+            .weights = scratch.weights.data(),
+            .out = scratch.out.data(),
+            .keys = count,
+            .width = width_,
+            .first_limit = first_limit,
+            .step = is_causal_ ? 1 : 0,
+            .scale = kLog2E / std::sqrt(static_cast<float>(depth_))},
+           progress);
+    for (std::int64_t d = 0; d < width_; d += kPanel) {
+      brgemm(kBlockQueries, kPanel, count, count, kPanel, width_, /*add_C=*/true,
+             as_bfloat16(scratch.weights.data()), kv.values + d * keys_ + begin * kPanel,
+             scratch.out.data() + d);
+    }
+  }
+
+  const at::Tensor &q_, &k_, &v_;
+  bool is_causal_;
+  std::int64_t depth_;                      // of a head
+  std::int64_t keys_;                       // padded to whole panels
+  std::int64_t width_;                      // depth padded to whole panels
+  at::Tensor packed_keys_, packed_values_;  // [B·K, …]
+};
+
+}  // namespace
+
+bool can_attend_in_bfloat16(const at::Tensor& q) {
+  return has_panel_products() && q.is_cpu() && q.scalar_type() == at::kFloat && q.size(3) % 2 == 0;
+}
+
+at::Tensor bfloat16_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              bool is_causal) {
+  TORCH_CHECK(q.size(1) % k.size(1) == 0 && k.sizes() == v.sizes() && q.size(3) == k.size(3) &&
+                  (!is_causal || q.size(2) <= k.size(2)),
+              "bfloat16_attention: q ", q.sizes(), ", k ", k.sizes(), ", v ", v.sizes());
+  const auto rows = [](const at::Tensor& t) { return t.stride(3) == 1 ? t : t.contiguous(); };
+  const at::Tensor own_q = rows(q), own_k = rows(k), own_v = rows(v);
+  return BlockAttention(own_q, own_k, own_v, is_causal).run();
+}
+
+}  // namespace vlm
