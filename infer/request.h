@@ -1,6 +1,6 @@
 // What a Generator is asked, and what it answers.
 //
-//   RequestGroup (requests about the same pictures) ─► Generator ─► an Answer for each
+//   RequestGroup (requests about the same pictures) ─► Generator ─► a RequestAnswer for each
 #pragma once
 
 #include <cstdint>
@@ -30,7 +30,7 @@ struct Generation : Hypothesis {
 using TokenCallback = std::function<bool(std::int64_t)>;
 
 struct Request {
-  std::uint64_t id = 0;              // comes back in the Answer
+  std::uint64_t id = 0;              // comes back in the RequestAnswer
   std::vector<std::int64_t> prompt;  // ids
   GenerationOptions options;
   std::uint64_t stream = 0;  // with options.seed, the source of every random draw

@@ -21,7 +21,7 @@
 namespace vlm {
 namespace {
 
-using Numbers = OrderedWorkers<int, int>;
+using IntWorkers = OrderedWorkers<int, int>;
 using namespace std::chrono_literals;
 
 // Opens 0 … count - 1.
@@ -32,7 +32,7 @@ std::function<std::optional<int>()> count_up(int count) {
 }
 
 // Later jobs are quicker, so that they are made out of order.
-void make_square(int job, Numbers::Output& output) {
+void make_square(int job, IntWorkers::Output& output) {
   if (job % 3 == 0) std::this_thread::sleep_for(200us);
   output.put(job * job);
 }
@@ -53,8 +53,8 @@ std::vector<int> squares(int count) {
 TEST_CASE("values come in the order of their jobs, with any number of workers ahead") {
   for (const std::int64_t threads : {0, 1, 2, 7}) {
     for (const std::int64_t ahead : {0, 1, 3, 100}) {
-      Numbers workers({.name = "square", .workers = threads, .ahead = ahead},
-                      {.open = count_up(60), .make = make_square});
+      IntWorkers workers({.name = "square", .workers = threads, .ahead = ahead},
+                         {.open = count_up(60), .make = make_square});
       CHECK(take_all(workers) == squares(60));
       CHECK_FALSE(workers.next());  // the end stays the end
       CHECK(workers.is_ready());
@@ -63,24 +63,25 @@ TEST_CASE("values come in the order of their jobs, with any number of workers ah
 }
 
 TEST_CASE("no job is an end at once, and a job without values is passed over") {
-  Numbers none({.name = "none"}, {.open = count_up(0), .make = make_square});
+  IntWorkers none({.name = "none"}, {.open = count_up(0), .make = make_square});
   CHECK_FALSE(none.next());
-  Numbers odd({.name = "odd", .workers = 3}, {.open = count_up(9), .make = [](int job, auto& out) {
-                                                if (job % 2 == 1) out.put(job);
-                                              }});
+  IntWorkers odd({.name = "odd", .workers = 3},
+                 {.open = count_up(9), .make = [](int job, auto& out) {
+                    if (job % 2 == 1) out.put(job);
+                  }});
   CHECK(take_all(odd) == std::vector<int>{1, 3, 5, 7});
   CHECK_FALSE(odd.next());
 }
 
 TEST_CASE("a job's values come one after the other, and no more of them than may wait") {
   std::atomic<int> put = 0, taken = 0, most = 0;
-  Numbers workers({.name = "several", .workers = 1, .values = 3},
-                  {.open = count_up(2), .make = [&](int job, auto& out) {
-                     for (int i = 0; i < 50; ++i) {
-                       out.put(job * 100 + i);
-                       most = std::max(most.load(), ++put - taken);
-                     }
-                   }});
+  IntWorkers workers({.name = "several", .workers = 1, .values = 3},
+                     {.open = count_up(2), .make = [&](int job, auto& out) {
+                        for (int i = 0; i < 50; ++i) {
+                          out.put(job * 100 + i);
+                          most = std::max(most.load(), ++put - taken);
+                        }
+                      }});
   std::vector<int> wanted(100);
   std::iota(wanted.begin(), wanted.begin() + 50, 0);
   std::iota(wanted.begin() + 50, wanted.end(), 100);
@@ -118,7 +119,7 @@ TEST_CASE("whatever a stage throws comes behind the values before it, again and 
   for (const auto& [text, fail] : kThrows) {
     for (const int stage : {0, 1, 2}) {
       for (const int at : {1, 2, 11}) {
-        Numbers::Work work{.open = count_up(40), .make = make_square};
+        IntWorkers::Work work{.open = count_up(40), .make = make_square};
         if (stage == 0) {
           work.open = [&fail, at, open = count_up(40)] {
             const auto job = open();
@@ -132,7 +133,7 @@ TEST_CASE("whatever a stage throws comes behind the values before it, again and 
             if (stage == 2 && job + 1 == at) fail();  // behind its value
           };
         }
-        Numbers workers({.name = "throws", .workers = 4, .ahead = 8}, std::move(work));
+        IntWorkers workers({.name = "throws", .workers = 4, .ahead = 8}, std::move(work));
         std::vector<int> taken;
         for (int i = 0; i < at; ++i) taken.push_back(workers.next().value_or(-1));
         CHECK(taken == squares(at));
@@ -145,22 +146,23 @@ TEST_CASE("whatever a stage throws comes behind the values before it, again and 
 
 TEST_CASE("of several failures the first in order is told, though a later one came sooner") {
   std::atomic<bool> has_later_failed = false;
-  Numbers workers({.name = "two", .workers = 2, .ahead = 2},
-                  {.open = count_up(2), .make = [&](int job, auto&) {
-                     while (job == 0 && !has_later_failed) std::this_thread::sleep_for(100us);
-                     has_later_failed = true;
-                     throw std::runtime_error(job == 0 ? "first" : "second");
-                   }});
+  IntWorkers workers({.name = "two", .workers = 2, .ahead = 2},
+                     {.open = count_up(2), .make = [&](int job, auto&) {
+                        while (job == 0 && !has_later_failed) std::this_thread::sleep_for(100us);
+                        has_later_failed = true;
+                        throw std::runtime_error(job == 0 ? "first" : "second");
+                      }});
   while (!has_later_failed) std::this_thread::sleep_for(100us);
   CHECK(thrown_by(workers) == "first");
   CHECK(thrown_by(workers) == "first");
 }
 
 TEST_CASE("a failure behind some values of a job comes behind them") {
-  Numbers workers({.name = "late", .values = 2}, {.open = count_up(1), .make = [](int, auto& out) {
-                                                    for (int i = 0; i < 5; ++i) out.put(i);
-                                                    throw std::bad_alloc();
-                                                  }});
+  IntWorkers workers({.name = "late", .values = 2},
+                     {.open = count_up(1), .make = [](int, auto& out) {
+                        for (int i = 0; i < 5; ++i) out.put(i);
+                        throw std::bad_alloc();
+                      }});
   for (int i = 0; i < 5; ++i) CHECK(workers.next() == i);
   CHECK(thrown_by(workers) == "bad_alloc");
 }
@@ -187,16 +189,16 @@ TEST_CASE("so many jobs are opened ahead, one at a time") {
     for (const std::int64_t ahead : {1, 2, 8}) {
       std::atomic<int> inside = 0, opened = 0;
       std::atomic<bool> overlap = false;
-      Numbers workers({.name = "ahead", .workers = threads, .ahead = ahead},
-                      {.open =
-                           [&, open = count_up(50)] {
-                             if (++inside > 1) overlap = true;
-                             std::this_thread::sleep_for(20us);
-                             --inside;
-                             ++opened;
-                             return open();
-                           },
-                       .make = make_square});
+      IntWorkers workers({.name = "ahead", .workers = threads, .ahead = ahead},
+                         {.open =
+                              [&, open = count_up(50)] {
+                                if (++inside > 1) overlap = true;
+                                std::this_thread::sleep_for(20us);
+                                --inside;
+                                ++opened;
+                                return open();
+                              },
+                          .make = make_square});
       for (int i = 0; i < 20; ++i) {
         CHECK(opened <= i + ahead);
         CHECK(workers.next() == i * i);
@@ -211,18 +213,18 @@ TEST_CASE("so many jobs are opened ahead, one at a time") {
 TEST_CASE("who gives the jobs may say how many are opened ahead") {
   std::atomic<std::int64_t> limit = 1, most_held = 0;
   std::atomic<int> opened = 0;
-  Numbers workers({.name = "bound", .workers = 2}, {.open =
-                                                        [&, open = count_up(10)] {
-                                                          ++opened;
-                                                          return open();
-                                                        },
-                                                    .make = make_square,
-                                                    .may_open =
-                                                        [&](std::int64_t held) {
-                                                          most_held =
-                                                              std::max(most_held.load(), held);
-                                                          return opened < limit;
-                                                        }});
+  IntWorkers workers({.name = "bound", .workers = 2}, {.open =
+                                                           [&, open = count_up(10)] {
+                                                             ++opened;
+                                                             return open();
+                                                           },
+                                                       .make = make_square,
+                                                       .may_open =
+                                                           [&](std::int64_t held) {
+                                                             most_held =
+                                                                 std::max(most_held.load(), held);
+                                                             return opened < limit;
+                                                           }});
   CHECK(workers.next() == 0);
   CHECK_FALSE(workers.is_ready(20ms));
   limit = 4;
@@ -241,20 +243,20 @@ TEST_CASE("the pool can go at any moment") {
     for (const auto pause : {0us, 50us, 400us}) {
       std::atomic<int> alive = 0;
       {
-        Numbers workers({.name = "gone", .workers = 3, .ahead = 5, .values = 2},
-                        {.open =
-                             [&, open = count_up(30)] {
-                               std::this_thread::sleep_for(30us);
-                               return open();
-                             },
-                         .make =
-                             [&](int job, auto& out) {
-                               ++alive;
-                               for (int i = 0; i < 4 && out.put(job); ++i) {
-                                 std::this_thread::sleep_for(30us);
-                               }
-                               --alive;
-                             }});
+        IntWorkers workers({.name = "gone", .workers = 3, .ahead = 5, .values = 2},
+                           {.open =
+                                [&, open = count_up(30)] {
+                                  std::this_thread::sleep_for(30us);
+                                  return open();
+                                },
+                            .make =
+                                [&](int job, auto& out) {
+                                  ++alive;
+                                  for (int i = 0; i < 4 && out.put(job); ++i) {
+                                    std::this_thread::sleep_for(30us);
+                                  }
+                                  --alive;
+                                }});
         for (int i = 0; i < taken; ++i) workers.next();
         std::this_thread::sleep_for(pause);
       }
@@ -266,11 +268,12 @@ TEST_CASE("the pool can go at any moment") {
 TEST_CASE("a long job sees that nobody wants it any more") {
   std::atomic<bool> has_begun = false, was_wanted = true;
   {
-    Numbers workers({.name = "long"}, {.open = count_up(1), .make = [&](int, auto& out) {
-                                         has_begun = true;
-                                         while (out.is_wanted()) std::this_thread::sleep_for(1ms);
-                                         was_wanted = out.put(1);
-                                       }});
+    IntWorkers workers({.name = "long"}, {.open = count_up(1), .make = [&](int, auto& out) {
+                                            has_begun = true;
+                                            while (out.is_wanted())
+                                              std::this_thread::sleep_for(1ms);
+                                            was_wanted = out.put(1);
+                                          }});
     while (!has_begun) std::this_thread::sleep_for(100us);
     CHECK_FALSE(workers.is_ready());
     CHECK_FALSE(workers.is_ready(5ms));
@@ -279,14 +282,14 @@ TEST_CASE("a long job sees that nobody wants it any more") {
 }
 
 TEST_CASE("pools can stand behind each other") {
-  Numbers first({.name = "first", .workers = 2, .ahead = 4},
-                {.open = count_up(60), .make = make_square});
-  Numbers second({.name = "second", .ahead = 1},
-                 {.open = count_up(20), .make = [&](int, auto& out) {
-                    int sum = 0;
-                    for (int i = 0; i < 3; ++i) sum += first.next().value_or(0);
-                    out.put(sum);
-                  }});
+  IntWorkers first({.name = "first", .workers = 2, .ahead = 4},
+                   {.open = count_up(60), .make = make_square});
+  IntWorkers second({.name = "second", .ahead = 1},
+                    {.open = count_up(20), .make = [&](int, auto& out) {
+                       int sum = 0;
+                       for (int i = 0; i < 3; ++i) sum += first.next().value_or(0);
+                       out.put(sum);
+                     }});
   for (int i = 0; i < 5; ++i) {
     CHECK(second.next() == 9 * i * i + 6 * i * 3 + 5 + 9 * i * i * 2);
   }
@@ -319,7 +322,7 @@ struct StackSizeGuard {
 TEST_CASE("a thread that can't be started is an error") {
   const StackSizeGuard guard(std::size_t{1} << 46);  // more than there are addresses for
   CHECK_THROWS_WITH(
-      Numbers({.name = "vlm media", .workers = 2}, {.open = count_up(3), .make = make_square}),
+      IntWorkers({.name = "vlm media", .workers = 2}, {.open = count_up(3), .make = make_square}),
       Contains("vlm media: can't start a thread: got Resource temporarily "
                "unavailable (the system bounds threads and memory: see ulimit -u"));
 }
@@ -347,7 +350,7 @@ TEST_CASE("the work is done by those threads that could be started, with a warni
   {
     const StackSizeGuard guard(std::size_t{1} << 32);
     const AddressGuard addresses(std::size_t{6} << 30);  // one such stack and its heap
-    Numbers workers({.name = "few", .workers = 3}, {.open = count_up(20), .make = make_square});
+    IntWorkers workers({.name = "few", .workers = 3}, {.open = count_up(20), .make = make_square});
     CHECK(take_all(workers) == squares(20));
   }
   set_log_sink({});
