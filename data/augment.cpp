@@ -83,7 +83,7 @@ Image apply_warp(Image& image, const Warp& warp) {
   // A quarter turn of an oblong picture is stretched back into its frame.
   const double aspect = warp.swaps_sides && cx > 0 && cy > 0 ? cx / cy : 1.0;
   const double b = warp.b * aspect, c = warp.c / aspect;
-  const double x = cx + warp.dx, y = cy + warp.dy;  // what the centre comes from
+  const double x = cx + warp.dx, y = cy + warp.dy;              // what the centre comes from
   const cv::Matx23d source(warp.a, b, cx - warp.a * x - b * y,  //
                            c, warp.d, cy - c * x - warp.d * y);
   cv::Mat written = view(out);

@@ -6,6 +6,7 @@
 
 #include "data/conversations/columns.h"
 #include "data/conversations/row_format.h"
+#include "data/formats/data_files.h"
 #include "data/formats/row_source.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/config/fields.h"
@@ -30,6 +31,7 @@ class RowDataset : public Dataset {
     }
   }
   std::string where(std::int64_t index) const override { return rows_->where(index); }
+  std::vector<RowBlock> blocks() const override { return rows_->blocks(); }
 
  private:
   std::unique_ptr<RowSource> rows_;
@@ -59,6 +61,18 @@ class JoinedDataset : public Dataset {
 
   std::vector<DatasetPart> parts() const override { return weights_; }
 
+  std::vector<RowBlock> blocks() const override {
+    std::vector<RowBlock> blocks;
+    bool has_any = false;
+    for (const auto& part : parts_) {
+      const std::vector<RowBlock> inside = part->blocks();
+      has_any = has_any || !inside.empty();
+      if (inside.empty()) blocks.push_back({.rows = part->size()});
+      blocks.insert(blocks.end(), inside.begin(), inside.end());
+    }
+    return has_any ? blocks : std::vector<RowBlock>{};
+  }
+
  private:
   std::pair<const Dataset*, std::int64_t> find(std::int64_t index) const {
     const auto part = std::upper_bound(ends_.begin(), ends_.end(), index) - ends_.begin();
@@ -86,7 +100,10 @@ DataFile parse_data_file(const Json& entry, const DataOptions& defaults, const s
                  {"field_map", &field_map},
                  {"text_column", &options.text_column},
                  {"prompt", &options.prompt},
-                 {"image_folder", &options.image_folder}},
+                 {"image_folder", &options.image_folder},
+                 {"split", &file.split},
+                 {"config_name", &file.config_name},
+                 {"revision", &file.revision}},
                 UnknownKeys::kRefuse, where);
     if (!field_map.is_null()) options.field_map = parse_field_map(field_map, where + ".field_map");
   } else {
@@ -121,6 +138,17 @@ std::vector<DataFile> parse_data_files(const Json& files, const DataOptions& def
     parsed.push_back(parse_data_file(files[i], defaults, concat(where, "[", i, "]")));
   }
   return parsed;
+}
+
+std::vector<DataFile> expand_data_file(const DataFile& file) {
+  std::vector<DataFile> files;
+  for (const fs::path& path : find_data_files({.path = file.path,
+                              .split = file.split,
+                              .config_name = file.config_name,
+                              .revision = file.revision})) {
+    files.push_back({.path = path.string(), .weight = file.weight, .options = file.options});
+  }
+  return files;
 }
 
 std::map<std::string, std::string> parse_field_map(const Json& map, const std::string& where) {
@@ -160,7 +188,9 @@ std::unique_ptr<Dataset> load_dataset(const fs::path& path, const DataOptions& o
 std::unique_ptr<Dataset> load_datasets(const Json& files, const DataOptions& options) {
   auto joined = std::make_unique<JoinedDataset>();
   for (const DataFile& file : parse_data_files(files, options, "files")) {
-    joined->add(load_dataset(file.path, file.options), file.weight);
+    for (const DataFile& one : expand_data_file(file)) {
+      joined->add(load_dataset(one.path, one.options), one.weight);
+    }
   }
   return joined;
 }

@@ -1,6 +1,7 @@
 // Files → samples, by index.
 //
-//   "train.jsonl", {"path": "b.json", "weight": 2} ─► load_datasets ─► Dataset: size(), at(i)
+//   "train.jsonl", "hf://datasets/org/name", {"path": "b.json", "weight": 2} ─► load_datasets ─►
+//   Dataset: size(), at(i)
 //
 // Files are JSONL, JSON lists, CSV, tar shards (WebDataset) and picture folders with metadata.jsonl
 // or metadata.csv (formats/row_source.h); their rows are conversations in one of the formats of
@@ -18,14 +19,16 @@
 
 #include "data/conversations/data_options.h"
 #include "data/conversations/sample.h"
+#include "data/formats/row_block.h"
 #include "vlm/core/json.h"
 
 namespace vlm::data {
 
 struct DataFile {
-  std::string path;
+  std::string path;   // a pattern and a data set of the hub stand for several (expand_data_file)
   double weight = 1;  // times that its samples are taken in an epoch
   DataOptions options = {};
+  std::string split = {}, config_name = {}, revision = {};  // of a data set of the hub
 };
 
 // A run of neighbouring samples, and how often an epoch takes them.
@@ -43,13 +46,19 @@ class Dataset {
   // The place of an entry, also of one that `at` throws for: "train.jsonl:12".
   virtual std::string where(std::int64_t index) const = 0;
   virtual std::vector<DatasetPart> parts() const { return {{.samples = size()}}; }
+  // Neighbouring samples that are read as a whole, in order; empty where none are.
+  virtual std::vector<RowBlock> blocks() const { return {}; }
 };
 
 // Entries are paths, or objects with "path" and optional "weight", "dataset_format", "field_map",
-// "text_column", "prompt" and "image_folder", which replace `defaults`. Throws Error naming the
-// entry; opens nothing.
+// "text_column", "prompt" and "image_folder", which replace `defaults`; "split", "config_name" and
+// "revision" for data sets of the hub. Throws Error naming the entry; opens nothing.
 std::vector<DataFile> parse_data_files(const Json& files, const DataOptions& defaults,
                                        const std::string& where);
+
+// The files that an entry stands for, with its options (formats/data_files.h): one for a plain
+// path.
+std::vector<DataFile> expand_data_file(const DataFile& file);
 
 // {"query": "question", …} with the names of column_names() for keys; null for a column that is
 // left out. Throws Error naming the key.

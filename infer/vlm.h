@@ -38,8 +38,8 @@ struct ModelOptions {
 
 class Video;
 
-// A picture that is opened when it is asked about: PNG, JPEG, WebP, BMP, TIFF, GIF (first frame), HEIC, AVIF,
-// told apart by content. Cheap to copy.
+// A picture that is opened when it is asked about: PNG, JPEG, WebP, BMP, TIFF, GIF (first frame),
+// HEIC, AVIF, told apart by content. Cheap to copy.
 class Picture {
  public:
   Picture(const char* file);

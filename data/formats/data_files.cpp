@@ -15,7 +15,9 @@ namespace fs = std::filesystem;
 constexpr std::string_view kHub = "hf://";
 constexpr std::string_view kHubDatasets = "hf://datasets/";
 
-bool is_pattern(const std::string& path) { return path.find_first_of("*?[") != std::string::npos; }
+bool is_pattern(const std::string& path) {
+  return path.find_first_of("*?[") != std::string::npos;
+}
 
 // The part of a pattern without wildcards, as a folder: where a walk begins.
 fs::path fixed_folder(const std::string& pattern) {
@@ -36,9 +38,9 @@ std::vector<fs::path> match_files(const std::string& pattern) {
   const auto options = fs::directory_options::follow_directory_symlink |
                        fs::directory_options::skip_permission_denied;
   const bool is_deep = pattern.find("**") != std::string::npos;
-  const auto levels = std::count(pattern.begin(), pattern.end(), '/') -
-                      (folder == "." ? 0 : std::count(folder.string().begin(),
-                                                      folder.string().end(), '/') + 1);
+  const auto levels =
+      std::count(pattern.begin(), pattern.end(), '/') -
+      (folder == "." ? 0 : std::count(folder.string().begin(), folder.string().end(), '/') + 1);
   constexpr int kDeepest = 64;  // of a folder that links to one above it
   for (auto entry = fs::recursive_directory_iterator(folder, options, error);
        !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {

@@ -46,10 +46,12 @@ std::unique_ptr<RowSource> open_rows(const fs::path& path) {
   if (letter == '[' && suffix != ".jsonl") return open_json_rows(path);
   if (letter == '{' || suffix == ".jsonl") return open_jsonl_rows(path);
   if (suffix == ".json" && letter == '\0') return open_jsonl_rows(path);  // empty
-  throw Error({.what = "unknown kind of data file",
-               .where = path.string(),
-               .wanted = "JSONL, a JSON list, .csv, .tar, .parquet, .arrow, or a folder with metadata.jsonl or "
-                         "metadata.csv"});
+  throw Error(
+      {.what = "unknown kind of data file",
+       .where = path.string(),
+       .wanted =
+           "JSONL, a JSON list, .csv, .tar, .parquet, .arrow, or a folder with metadata.jsonl or "
+           "metadata.csv"});
 }
 
 }  // namespace vlm::data

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "data/formats/file_bytes.h"
+#include "data/formats/row_block.h"
 #include "data/media/media_ref.h"
 #include "vlm/core/json.h"
 
@@ -28,12 +29,6 @@ struct Row {
   std::filesystem::path folder;  // where relative paths begin
   // Pictures that came with the row in a tar, in their order; then references name these alone.
   std::vector<MediaRef> members = {};
-};
-
-// Neighbouring rows that are read as a whole.
-struct RowBlock {
-  std::int64_t rows = 0;
-  std::int64_t bytes = 0;  // about what they take in memory
 };
 
 class RowSource {

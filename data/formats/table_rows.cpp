@@ -21,8 +21,8 @@ using Group = std::shared_ptr<const TableGroup>;
 
 const ArrowLibrary& arrow_library() {
   using Function = const ArrowLibrary* (*)();
-  static const ArrowLibrary* library = reinterpret_cast<Function>(open_plugin(
-      "vlm_arrow", "vlm_arrow_library", "Parquet and Arrow files"))();
+  static const ArrowLibrary* library = reinterpret_cast<Function>(
+      open_plugin("vlm_arrow", "vlm_arrow_library", "Parquet and Arrow files"))();
   return *library;
 }
 
@@ -60,7 +60,8 @@ class GroupCache {
   }
 
  private:
-  static constexpr std::int64_t kMaxBytes = 512LL << 20;
+  static constexpr std::int64_t kMaxBytes = 512LL
+                                            << 20;  // two windows of train/batches/data_plan.h
 
   struct Entry {
     const TableFile* file;
@@ -140,8 +141,8 @@ class TableRows : public RowSource {
     const std::int64_t begin = group == 0 ? 0 : ends_.at(group - 1);
     Row row{.columns = {}, .where = where(index), .folder = folder_};
     try {
-      const Group held = GroupCache::of_process().find(
-          file_.get(), group, [&] { return file_->read_group(group); });
+      const Group held = GroupCache::of_process().find(file_.get(), group,
+                                                       [&] { return file_->read_group(group); });
       row.columns = held->row(index - begin);
     } catch (const std::bad_alloc&) {
       throw;

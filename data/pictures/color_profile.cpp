@@ -15,7 +15,9 @@ using Transform = std::unique_ptr<void, decltype(&cmsDeleteTransform)>;
 using Curve = std::unique_ptr<cmsToneCurve, decltype(&cmsFreeToneCurve)>;
 
 // A context of one's own: errors go nowhere, and threads share nothing.
-Context make_context() { return {cmsCreateContext(nullptr, nullptr), cmsDeleteContext}; }
+Context make_context() {
+  return {cmsCreateContext(nullptr, nullptr), cmsDeleteContext};
+}
 
 bool is_srgb(cmsHPROFILE profile) {
   char name[256] = "";
@@ -71,7 +73,7 @@ Curve make_curve(cmsContext context, int transfer) {
 }
 
 bool are_bt709(const Primaries& primaries) {
-  const auto near = [](const double (&point)[2], double x, double y) {
+  const auto near = [](const double(&point)[2], double x, double y) {
     return std::abs(point[0] - x) < 0.002 && std::abs(point[1] - y) < 0.002;
   };
   return near(primaries.red, 0.64, 0.33) && near(primaries.green, 0.30, 0.60) &&

@@ -16,9 +16,9 @@ namespace vlm::data {
 
 // A column's feature, and those inside of it.
 struct Feature {
-  std::vector<std::string> names;          // of a ClassLabel, by its number
-  std::map<std::string, Feature> fields;   // of a dictionary
-  std::shared_ptr<const Feature> items;    // of a list
+  std::vector<std::string> names;         // of a ClassLabel, by its number
+  std::map<std::string, Feature> fields;  // of a dictionary
+  std::shared_ptr<const Feature> items;   // of a list
 };
 
 // Of all columns. Metadata that is missing or not understood gives none: the values are then read

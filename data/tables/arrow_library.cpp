@@ -17,7 +17,9 @@
 namespace vlm::data {
 namespace {
 
-[[noreturn]] void fail(const arrow::Status& status) { throw std::runtime_error(status.message()); }
+[[noreturn]] void fail(const arrow::Status& status) {
+  throw std::runtime_error(status.message());
+}
 
 void check(const arrow::Status& status) {
   if (!status.ok()) fail(status);
@@ -112,9 +114,8 @@ class ParquetTable : public TableFile {
     arrow_properties.set_pre_buffer(false);
     parquet::arrow::FileReaderBuilder builder;
     check(builder.Open(file_, properties, metadata_));
-    return check(builder.memory_pool(arrow::system_memory_pool())
-                     ->properties(arrow_properties)
-                     ->Build());
+    return check(
+        builder.memory_pool(arrow::system_memory_pool())->properties(arrow_properties)->Build());
   }
 
   std::shared_ptr<arrow::io::RandomAccessFile> file_;
@@ -141,8 +142,8 @@ class MessageHeader {
  private:
   template <typename T>
   T read(std::int64_t at) const {
-    if (at < 0 || at + static_cast<std::int64_t>(sizeof(T)) >
-                      static_cast<std::int64_t>(bytes_.size())) {
+    if (at < 0 ||
+        at + static_cast<std::int64_t>(sizeof(T)) > static_cast<std::int64_t>(bytes_.size())) {
       throw std::runtime_error("a message's header is corrupt");
     }
     T value;
@@ -186,8 +187,7 @@ class ArrowTable : public TableFile {
 
   std::shared_ptr<const TableGroup> read_group(std::size_t group) const override {
     const Place& place = places_.at(group);
-    const auto message =
-        check(arrow::ipc::ReadMessage(place.at, place.header_bytes, file_.get()));
+    const auto message = check(arrow::ipc::ReadMessage(place.at, place.header_bytes, file_.get()));
     arrow::ipc::IpcReadOptions options = arrow::ipc::IpcReadOptions::Defaults();
     options.memory_pool = arrow::system_memory_pool();
     options.use_threads = false;

@@ -48,6 +48,55 @@ void sort_by_length(Order& order, const std::vector<std::int64_t>& lengths, std:
   if (!order.empty()) std::iter_swap(order.begin(), longest);
 }
 
+// Fisher-Yates by hand: std::shuffle differs between standard libraries.
+void shuffle_order(Order& order, std::mt19937_64& random) {
+  for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random() % i]);
+}
+
+// The window that each block is taken in: blocks in a random order, as many as fit.
+Order draw_windows(const std::vector<data::RowBlock>& blocks, std::mt19937_64& random) {
+  Order taken(blocks.size());
+  std::iota(taken.begin(), taken.end(), 0);
+  shuffle_order(taken, random);
+  Order windows(blocks.size());
+  std::int64_t window = 0, bytes = 0;
+  for (const std::int64_t block : taken) {
+    const std::int64_t added = blocks[static_cast<std::size_t>(block)].bytes;
+    if (bytes > 0 && bytes + added > kWindowBytes) {
+      ++window;
+      bytes = 0;
+    }
+    bytes += added;
+    windows[static_cast<std::size_t>(block)] = window;
+  }
+  return windows;
+}
+
+// Brings samples of one window together, in the order that they have. Samples of files without
+// blocks (bytes 0) go to any window.
+Order keep_windows(const Order& order, const std::vector<data::RowBlock>& blocks,
+                   std::mt19937_64& random) {
+  const Order windows = draw_windows(blocks, random);
+  const std::int64_t count = *std::max_element(windows.begin(), windows.end()) + 1;
+  std::vector<std::int64_t> ends;
+  for (const data::RowBlock& block : blocks) {
+    ends.push_back((ends.empty() ? 0 : ends.back()) + block.rows);
+  }
+  std::vector<Order> members(static_cast<std::size_t>(count));
+  for (const std::int64_t sample : order) {
+    const auto block =
+        static_cast<std::size_t>(std::upper_bound(ends.begin(), ends.end(), sample) - ends.begin());
+    const std::int64_t window = blocks.at(block).bytes > 0
+                                    ? windows[block]
+                                    : static_cast<std::int64_t>(random() % std::uint64_t(count));
+    members[static_cast<std::size_t>(window)].push_back(sample);
+  }
+  Order kept;
+  kept.reserve(order.size());
+  for (const Order& window : members) kept.insert(kept.end(), window.begin(), window.end());
+  return kept;
+}
+
 }  // namespace
 
 std::uint64_t mix_seed(std::uint64_t a, std::uint64_t b, std::uint64_t c) {
@@ -132,8 +181,8 @@ DataPlan::Order DataPlan::make_order(std::int64_t stage, std::int64_t epoch) con
   if (shuffle_) {
     std::mt19937_64 random(
         mix_seed(seed_, static_cast<std::uint64_t>(stage), static_cast<std::uint64_t>(epoch)));
-    // Fisher-Yates by hand: std::shuffle differs between standard libraries.
-    for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random() % i]);
+    shuffle_order(order, random);
+    if (!size.blocks.empty()) order = keep_windows(order, size.blocks, random);
   }
   if (!size.groups.empty()) order = keep_together(order, size.groups);
   if (!size.lengths.empty()) sort_by_length(order, size.lengths, samples_per_step_);

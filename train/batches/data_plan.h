@@ -6,6 +6,11 @@
 // each other, so that they meet in a step; or samples of similar length, so that batches have
 // little padding (as transformers' LengthGroupedSampler: sorted within 50 batches, the longest
 // first of all).
+//
+// Tables are read a block at a time, and a shuffled epoch mustn't read each block once a sample:
+// the blocks are shuffled and taken in windows of up to kWindowBytes, and samples are shuffled
+// within a window. Neighbours in a window come from the same few blocks, so an epoch is less random
+// than a shuffle of everything; samples of other files are spread over all windows.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +18,7 @@
 #include <mutex>
 #include <vector>
 
+#include "data/formats/row_block.h"
 #include "train/batches/mixture.h"
 
 namespace vlm::train {
@@ -24,7 +30,13 @@ struct StageSize {
   // Of each sample of the data set:
   std::vector<std::int64_t> groups = {};   // number of its group; empty: none are kept together
   std::vector<std::int64_t> lengths = {};  // empty: they don't count
+  // Of the data set's samples in order: those that are read as a whole (row groups of tables). An
+  // epoch then takes them a few blocks at a time; empty: any sample is as quick to read.
+  std::vector<data::RowBlock> blocks = {};
 };
+
+// Memory of the blocks that an epoch goes through together; half of what is kept of tables.
+inline constexpr std::int64_t kWindowBytes = 256LL << 20;
 
 // Samples of one optimizer step.
 struct StepPlan {

@@ -64,8 +64,9 @@ TrainingData load_training_data(const TrainConfig& config, const Processor& proc
       steps = static_cast<std::int64_t>(
           std::ceil(config.num_train_epochs * static_cast<double>(per_epoch)));
     }
-    sizes.push_back({.samples = samples, .steps = steps, .mixture = parts});
     const data::Dataset& dataset = *loaded.datasets.back();
+    sizes.push_back(
+        {.samples = samples, .steps = steps, .mixture = parts, .blocks = dataset.blocks()});
     if (config.share_pictures) sizes.back().groups = number_pictures(dataset);
     loaded.groups.push_back(sizes.back().groups);
     if (config.group_by_length) {

@@ -5,8 +5,10 @@
 
 #include "data/dataset.h"
 #include "train/config/adapter_keys.h"
+#include "train/config/foreign_keys.h"
 #include "train/config/range_checks.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/config/config_text.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 
@@ -252,7 +254,13 @@ TrainConfig load_train_config(const std::filesystem::path& path,
                               const std::vector<std::string>& overrides) {
   TrainConfig config;
   const Fields fields = config.fields();
-  read_fields(load_ordered_json(path), fields, UnknownKeys::kRefuse, path.string());
+  const ConfigText text = load_config_text(path);
+  try {
+    refuse_foreign_keys(text.values);
+    read_fields(text.values, fields, UnknownKeys::kRefuse, path.string());
+  } catch (const Error& error) {
+    throw text.placed(error);
+  }
   for (const std::string& assignment : overrides) set_field(fields, assignment, "--set");
   if (std::holds_alternative<std::vector<std::string>>(config.target_modules) &&
       config.target_parts.empty()) {
@@ -261,7 +269,7 @@ TrainConfig load_train_config(const std::filesystem::path& path,
   try {
     check(config);
   } catch (const Error& error) {
-    throw located(error, path.string());
+    throw text.placed(error);
   }
   return config;
 }

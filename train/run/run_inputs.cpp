@@ -31,23 +31,38 @@ void add_model(InputFiles& files, const TrainConfig& config, const fs::path& fol
 }
 
 void add_data(InputFiles& files, const std::string& role, const Json& entries) {
-  for (const data::DataFile& file : data::parse_data_files(entries, {}, role)) {
-    if (!fs::is_directory(file.path)) {
-      add(files, role, file.path);
-      continue;
-    }
-    for (const char* name : {"metadata.jsonl", "metadata.csv"}) {
-      const fs::path metadata = fs::path(file.path) / name;
-      if (fs::exists(metadata)) add(files, role, metadata);
+  for (const data::DataFile& entry : data::parse_data_files(entries, {}, role)) {
+    for (const data::DataFile& file : data::expand_data_file(entry)) {
+      if (!fs::is_directory(file.path)) {
+        add(files, role, file.path);
+        continue;
+      }
+      for (const char* name : {"metadata.jsonl", "metadata.csv"}) {
+        const fs::path metadata = fs::path(file.path) / name;
+        if (fs::exists(metadata)) add(files, role, metadata);
+      }
     }
   }
 }
 
+// The rows whose media are looked at: spread evenly, or where rows are read in blocks, spread over
+// a few of them, as each costs a block.
+std::vector<std::int64_t> choose_rows(const data::Dataset& dataset) {
+  constexpr std::int64_t kBlocks = 8;
+  const std::int64_t size = dataset.size(), count = std::min(size, kMediaRows);
+  const std::int64_t stretch = dataset.blocks().empty() ? 1 : (count + kBlocks - 1) / kBlocks;
+  std::vector<std::int64_t> rows;
+  for (std::int64_t first = 0; first < count; first += stretch) {
+    const std::int64_t end = std::min(first + stretch, count);
+    for (std::int64_t i = first; i < end; ++i) rows.push_back(first * size / count + i - first);
+  }
+  return rows;
+}
+
 void add_media(InputFiles& files, const data::Dataset& dataset, std::set<std::string>& known) {
-  const std::int64_t rows = std::min(dataset.size(), kMediaRows);
-  for (std::int64_t i = 0; i < rows; ++i) {
+  for (const std::int64_t row : choose_rows(dataset)) {
     try {
-      for (const data::MediaRef& medium : dataset.at(i * dataset.size() / rows).media) {
+      for (const data::MediaRef& medium : dataset.at(row).media) {
         if (medium.is_file() && known.insert(medium.name).second) add(files, "media", medium.name);
       }
     } catch (const Error&) {

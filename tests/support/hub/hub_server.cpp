@@ -200,7 +200,7 @@ HubReply HubServer::answer(const HubRequest& request) const {
   if (!token.empty() && request.authorization != "Bearer " + token) {
     return refusal(401, "GatedRepo", "Access to model " + model + " is restricted.");
   }
-  const std::string api = "/api/models/" + model;
+  const std::string api = (is_dataset ? "/api/datasets/" : "/api/models/") + model;
   if (path == api + "/refs") {
     std::string names;
     for (const auto& name : revisions)
@@ -224,8 +224,10 @@ HubReply HubServer::answer(const HubRequest& request) const {
 }
 
 HubReply HubServer::answer_file(const HubRequest& request, const std::string& path) const {
-  const std::string resolve = "/" + model + "/resolve/" + commit + "/";
-  const std::string cache = "/api/resolve-cache/models/" + model + "/" + commit + "/";
+  const std::string resolve =
+      (is_dataset ? "/datasets/" : "/") + model + "/resolve/" + commit + "/";
+  const std::string cache = std::string("/api/resolve-cache/") +
+                            (is_dataset ? "datasets/" : "models/") + model + "/" + commit + "/";
   const bool is_resolve = path.starts_with(resolve);
   if (!is_resolve && !path.starts_with(cache)) {
     return refusal(401, "RepoNotFound", "Invalid username or password.");

@@ -48,6 +48,7 @@ class HubServer {
   HubServer& operator=(const HubServer&) = delete;
 
   std::string model = "org/tiny";
+  bool is_dataset = false;  // the repository is one of a data set
   std::string commit = std::string(40, 'c');
   std::vector<std::string> revisions = {"main", "v1", "refs/pr/1"};  // all at `commit`
   std::string token;                                                 // wanted from everybody

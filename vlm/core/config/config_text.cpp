@@ -9,6 +9,7 @@
 #include <set>
 
 #include "vlm/core/concat.h"
+#include "vlm/core/text_file.h"
 
 namespace vlm {
 namespace {
@@ -177,7 +178,8 @@ ConfigText parse_yaml(const std::string& text, const std::string& where) {
 
 ConfigText load_config_text(const std::filesystem::path& path) {
   const auto suffix = path.extension();
-  if (suffix == ".yaml" || suffix == ".yml") return parse_yaml(load_text(path), path.string());
+  if (suffix == ".yaml" || suffix == ".yml")
+    return parse_yaml(load_plain_text(path), path.string());
   return {.file = path.string(), .values = load_ordered_json(path)};
 }
 

@@ -30,8 +30,8 @@ struct HubName {
   std::string page_path() const;
 };
 
-// Nothing when `model` is no such name. The type is kModel. What passes can't lead out of the cache folder, and is what
-// the hub allows in names.
+// Nothing when `model` is no such name. The type is kModel. What passes can't lead out of the cache
+// folder, and is what the hub allows in names.
 std::optional<HubName> parse_hub_name(const std::string& model);
 
 // An environment variable, "" when there is none; a leading "~/" is the home folder.

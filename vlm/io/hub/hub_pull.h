@@ -36,6 +36,7 @@ struct HubDataset {
 // Fetches what the cache lacks of the files of one config and split (dataset_card.h). Offline, the
 // snapshot in the cache is taken as it is; then shards that its names promise must be there. Throws
 // Error as pull_model, and for a config or split that the data set doesn't have.
-HubDataset pull_dataset(const HubName& name, const DatasetChoice& choice, const HubOptions& options);
+HubDataset pull_dataset(const HubName& name, const DatasetChoice& choice,
+                        const HubOptions& options);
 
 }  // namespace vlm
