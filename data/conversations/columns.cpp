@@ -42,8 +42,8 @@ const std::vector<KnownColumn>& known_columns() {
       {"history", {"history"}, asked},
       {"response",
        {"response", "answer", "multiple_choice_answer", "output", "caption", "label", "assistant",
-        "completion", "answers", "captions", "txt", "cls"}},
-      {"answers", {"answers", "captions"}},
+        "completion", "answers", "captions", "sentences", "txt", "cls"}},
+      {"answers", {"answers", "captions", "sentences"}},
       {"references", {"references"}},
       {"task", {"task"}, ""},
       {"tools", {"tools", "functions"}, tools},
@@ -79,6 +79,12 @@ bool says_nothing(const Json& value) {
   if (!value.is_string()) return false;
   const auto text = trimmed(value.get_ref<const std::string&>());
   return text.empty() || text == "[]" || text == "{}" || text == "null";
+}
+
+// All right answers, beside the one to learn.
+bool is_answer_list(const std::string& column) {
+  return is_same_name(column, "answers") || is_same_name(column, "captions") ||
+         is_same_name(column, "sentences");
 }
 
 // What tells two columns of one meaning apart: a text without space around it.
@@ -178,8 +184,7 @@ const Json* Columns::find(const std::string& name) const {
   const Found& first = found.front();
   for (const Found& one : found) {
     read_.insert(one.column);
-    const bool is_list_of_it =
-        is_same_name(one.column, "answers") || is_same_name(one.column, "captions");
+    const bool is_list_of_it = name == "response" && is_answer_list(one.column);
     if (one.value == first.value || is_list_of_it || is_media) continue;
     if (essence(*one.value) == essence(*first.value)) continue;
     throw Error(
@@ -204,6 +209,8 @@ std::string Columns::text(const std::string& name) const {
   const Json* value = find(name);
   if (!value) return "";
   if (value->is_array() && value->size() == 1) value = &value->front();
+  // Of texts in several languages the English one.
+  if (value->is_object() && value->contains("en")) value = &(*value)["en"];
   return text_of(*value, concat(row_.where, ": ", name));
 }
 

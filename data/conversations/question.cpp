@@ -88,19 +88,19 @@ Answers read_answers(const Columns& columns) {
   }
   const std::string where = columns.row().where + ": ";
   const std::vector<std::string> choices = read_choices(columns);
-  std::vector<std::string> all;
-  if (const Json* list = columns.find("answers")) add_answers(*list, where + "answers", all);
-  if (!response->is_structured()) {
-    const std::string learned = choices.empty() ? text_of(*response, where + "response")
-                                                : answer_of_choices(*response, choices, columns);
-    const bool is_known = std::find(all.begin(), all.end(), learned) != all.end();
-    if (!all.empty() && !is_known) all.insert(all.begin(), learned);
-    return {learned, all};
+  std::vector<std::string> own, all;
+  if (!choices.empty() && !response->is_structured()) {
+    own = {answer_of_choices(*response, choices, columns)};
+  } else {
+    add_answers(*response, where + "response", own);
   }
-  std::vector<std::string> answers;
-  add_answers(*response, where + "response", answers);
-  if (answers.empty()) columns.fail("no answer", *response, "at least one");
-  return {answers.front(), answers};
+  if (own.empty()) columns.fail("no answer", *response, "at least one");
+  const Json* list = columns.find("answers");
+  if (list == response || !list) return {own.front(), response->is_structured() ? own : all};
+  add_answers(*list, where + "answers", all);
+  const bool is_known = std::find(all.begin(), all.end(), own.front()) != all.end();
+  if (!all.empty() && !is_known) all.insert(all.begin(), own.front());
+  return {own.front(), all};
 }
 
 }  // namespace vlm::data

@@ -128,7 +128,16 @@ TEST_CASE("VQAv2, TextVQA, SQuAD and captions: lists of right answers") {
   CHECK(column_error(R"({"question":"q","answers":[]})") ==
         "f:1: no answer: got array, wanted a column 'text', or a field_map");
   CHECK_THAT(column_error(R"({"question":"q","answers":[{"confidence":1}]})"),
-             Contains("f:1: answers: wrong type: got object, wanted text"));
+             Contains("f:1: response: wrong type: got object, wanted text"));
+}
+
+TEST_CASE("COCO's sentences, and texts in several languages") {
+  CHECK(sample_of(R"({"image":"a.png","sentences":[{"raw":"one","sentid":1},{"raw":"two"}]})")
+            .references == std::vector<std::string>{"one", "two"});
+  CHECK(turns_of(R"({"query":{"de":"Was?","en":"What?"},"answers":["a","b"],
+                     "answer":{"text":"b","start":3}})") == "user: What? | assistant: b");
+  CHECK_THAT(column_error(R"({"query":{"de":"Was?"},"answer":"a"})"),
+             Contains("f:1: query: wrong type: got object, wanted text"));
 }
 
 TEST_CASE("ScienceQA: choices are shown, and a number is the place of one") {
