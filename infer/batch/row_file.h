@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace vlm::infer {
 
@@ -44,6 +45,8 @@ class RowFile {
   // True when the path still names this file.
   bool is_at(const std::filesystem::path& path) const;
   bool is_open() const { return file_ >= 0; }
+  // Errors name the file by the name that it was given meanwhile.
+  void call(std::filesystem::path path) { path_ = std::move(path); }
   const std::filesystem::path& path() const { return path_; }
 
  private:

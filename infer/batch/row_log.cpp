@@ -340,6 +340,8 @@ void RowLog::rewrite(std::vector<MatchedRow> rows) {
   rename_durably(decided, journal_path_);
   output_ = std::move(output);
   journal_ = std::move(records);
+  output_.call(options_.output);
+  journal_.call(journal_path_);
   synced_ = std::chrono::steady_clock::now();
 }
 
