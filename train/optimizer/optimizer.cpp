@@ -1,9 +1,9 @@
 #include "train/optimizer/optimizer.h"
 
+#include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
-#include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -129,12 +129,19 @@ void Sgd::step(double learning_rate) {
     Group& group = join_group(groups, parameters_[i], options_.weight_decay, rate_factors_[i]);
     if (!momentum_.empty()) group.exp_avg.push_back(momentum_[i].second);
   });
+  // Not LibTorch's fused kernel: on CPUs it is wrong in bfloat16 (2.11). Zeros in the buffers make
+  // the first step what torch's is, so no step is told apart.
   for (auto& [key, group] : groups) {
-    // Zeros in the buffers make the first step what torch's is, so no step is told apart.
-    at::_fused_sgd_(group.parameters, group.grads, group.exp_avg, key.weight_decay,
-                    options_.momentum, learning_rate * key.rate_factor, /*dampening=*/0,
-                    /*nesterov=*/false,
-                    /*maximize=*/false, /*is_first_step=*/false);
+    std::vector<at::Tensor> change = group.grads;
+    if (key.weight_decay > 0) {
+      change = at::_foreach_add(change, group.parameters, key.weight_decay);
+    }
+    if (!momentum_.empty()) {
+      at::_foreach_mul_(group.exp_avg, options_.momentum);
+      at::_foreach_add_(group.exp_avg, change);
+      change = group.exp_avg;
+    }
+    at::_foreach_add_(group.parameters, change, -learning_rate * key.rate_factor);
   }
 }
 

@@ -1,6 +1,7 @@
 // Optimizers against torch's and bitsandbytes' own steps; saved state goes on exactly.
 #include "train/optimizer/optimizer.h"
 
+#include <ATen/CPUGeneratorImpl.h>
 #include <c10/core/GradMode.h>
 
 #include "tests/support/scratch_folder.h"
@@ -58,6 +59,40 @@ TEST_CASE("six steps of every optimizer, with two rates, give the reference's pa
     for (const auto& [name, parameter] : optimizer->parameters()) {
       INFO(name);
       check_close(parameter, golden[kind + "." + name], 1e-6);
+    }
+  }
+}
+
+// `kind` on parameters of `dtype`, three steps, with sizes that fill no vector evenly too.
+NamedTensors run_in(at::ScalarType dtype, const std::string& kind) {
+  const at::Generator random = at::detail::createCPUGenerator(3);
+  NamedTensors parameters;
+  for (const std::int64_t size : {17, 64, 1920}) {
+    // Values that bfloat16 holds, so that both dtypes begin with the same ones.
+    const at::Tensor start = at::randn({size}, random).to(at::kBFloat16).to(dtype);
+    parameters.emplace_back(concat("layer", size, ".weight"), start.requires_grad_());
+  }
+  const bool has_momentum = kind == "sgd_momentum";
+  const auto optimizer = make_optimizer(parameters,
+                                        {.optim = has_momentum ? "sgd" : kind,
+                                         .weight_decay = 0.1,
+                                         .momentum = has_momentum ? 0.8 : 0.0},
+                                        {});
+  for (int step = 0; step < 3; ++step) {
+    for (const auto& [name, parameter] : parameters) {
+      parameter.mutable_grad() = at::randn(parameter.sizes(), random).to(at::kBFloat16).to(dtype);
+    }
+    optimizer->step(0.1);
+  }
+  return parameters;
+}
+
+TEST_CASE("steps in bfloat16 are those in float32, but for rounding") {
+  for (const std::string kind : {"adamw", "sgd", "sgd_momentum", "adamw_8bit"}) {
+    const NamedTensors wide = run_in(at::kFloat, kind), narrow = run_in(at::kBFloat16, kind);
+    for (std::size_t i = 0; i < wide.size(); ++i) {
+      INFO(kind << ", " << wide[i].first);
+      check_close(narrow[i].second.to(at::kFloat), wide[i].second, 0.02);
     }
   }
 }
