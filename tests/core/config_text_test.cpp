@@ -81,5 +81,18 @@ TEST_CASE("the suffix tells YAML from JSON") {
   CHECK_THROWS_WITH(load_config_text(scratch.write("b.json", "a: 1")), Contains("not valid JSON"));
 }
 
+TEST_CASE("configs may begin with a byte order mark and end lines with CRLF") {
+  const ScratchFolder folder;
+  const auto load = [&](const char* name, const std::string& text) {
+    return load_config_text(folder.write(name, text)).values.dump();
+  };
+  CHECK(load("a.yaml", "\xEF\xBB\xBFr: 8\r\nseed: 3\r\n") == R"({"r":8,"seed":3})");
+  CHECK(load("a.json", "\xEF\xBB\xBF{\"r\":8,\r\n\"seed\":3}\r\n") == R"({"r":8,"seed":3})");
+  CHECK_THROWS_WITH(load("a.yaml", std::string("\xFE\xFF\0r", 4)),
+                    Contains("a.yaml: the text is not UTF-8: got the byte order mark of UTF-16"));
+  CHECK_THROWS_WITH(load("a.json", std::string("\xFE\xFF\0{", 4)),
+                    Contains("a.json: the text is not UTF-8: got the byte order mark of UTF-16"));
+}
+
 }  // namespace
 }  // namespace vlm
