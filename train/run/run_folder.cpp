@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "train/run/training_state.h"
+#include "vlm/core/ascii.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
@@ -51,6 +52,26 @@ std::string part_below(const fs::path& path, const fs::path& folder) {
   if (relative.empty()) return "..";
   const std::string first = relative.begin()->string();
   return first == "." ? "" : first;
+}
+
+// What a file beside its place is to become (vlm/core/durable_file.h); empty for other names.
+std::string place_of(const std::string& name) {
+  constexpr std::string_view kMark = ".tmp";
+  constexpr std::size_t kDigits = 16;
+  if (name.size() <= kMark.size() + kDigits) return "";
+  const std::size_t end = name.size() - kDigits - kMark.size();
+  const bool is_aside = name.compare(end, kMark.size(), kMark) == 0 &&
+                        std::all_of(name.end() - kDigits, name.end(), is_hex_digit);
+  return is_aside ? name.substr(0, end) : "";
+}
+
+// Removes what a program left that was killed while it saved.
+void remove_unfinished(const fs::path& folder, const TrainConfig& config) {
+  for (const std::string& name : names_in(folder)) {
+    const std::string place = place_of(name);
+    if (place.empty()) continue;
+    if (kRunNames.count(place) > 0 || is_result_of(config, place)) fs::remove(folder / name);
+  }
 }
 
 }  // namespace
@@ -119,6 +140,7 @@ void RunFolder::begin(const RunStart& start) {
   check_reads(start, others);
   if (start.restart) clean_checkpoints(path_, /*all=*/true);
   set_aside(path_, others);
+  remove_unfinished(path_, start.config);
   save_text(path_ / "train_config.json", start.effective_config.dump(2) + "\n");
   read_inputs();
 }

@@ -176,6 +176,22 @@ TEST_CASE("partly deleted and hand-written files end no run, and no result is lo
   CHECK(run_error(config, options) == "");
 }
 
+TEST_CASE("what a kill left of a file that was being saved is removed, other files stay") {
+  const ScratchFolder scratch;
+  const TrainConfig config = small_config(scratch);
+  const std::string aside = ".tmp0123456789abcdef";
+  for (const char* name : {"adapter_model.safetensors", "metrics.jsonl", "mine.txt"}) {
+    scratch.write("out/" + std::string(name) + aside, "half");
+  }
+  scratch.write("out/report.html.tmp", "of somebody");
+  Trainer(config, kCpuOptions).run();
+  std::vector<std::string> left;
+  for (const std::string& name : names_in(scratch.at("out"))) {
+    if (name.find(".tmp") != std::string::npos) left.push_back(name);
+  }
+  CHECK(left == std::vector<std::string>{"mine.txt" + aside, "report.html.tmp"});
+}
+
 TEST_CASE("a restart removes the checkpoints that this program wrote, and only these") {
   const ScratchFolder scratch;
   const TrainConfig config = small_config(scratch);
