@@ -61,9 +61,10 @@ class FrameReader {
   bool jump_to(std::size_t key);
   bool land_on(std::size_t key);
   Step compare_first_jump(std::int64_t pts);
+  Step decode_in_one_thread(std::int64_t pts);
 
   Container& container_;
-  const VideoLimits limits_;
+  VideoLimits limits_;
   std::string where_;
   std::unique_ptr<FrameDecoder> decoder_;
   AvOwner<AVPacket> packet_;
