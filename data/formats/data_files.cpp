@@ -38,9 +38,9 @@ std::vector<fs::path> match_files(const std::string& pattern) {
   const auto options = fs::directory_options::follow_directory_symlink |
                        fs::directory_options::skip_permission_denied;
   const bool is_deep = pattern.find("**") != std::string::npos;
+  const std::string fixed = folder == "." ? "" : folder.string() + "/";
   const auto levels =
-      std::count(pattern.begin(), pattern.end(), '/') -
-      (folder == "." ? 0 : std::count(folder.string().begin(), folder.string().end(), '/') + 1);
+      std::count(pattern.begin(), pattern.end(), '/') - std::count(fixed.begin(), fixed.end(), '/');
   constexpr int kDeepest = 64;  // of a folder that links to one above it
   for (auto entry = fs::recursive_directory_iterator(folder, options, error);
        !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {

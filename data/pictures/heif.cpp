@@ -35,9 +35,9 @@ void check(const PictureSource& source, const heif_error& error) {
 }
 
 Handle open_primary(const PictureSource& source, heif_context* context) {
-  const std::int64_t widest =
-      std::min<std::int64_t>(source.max_pixels, std::numeric_limits<int>::max());
-  heif_context_set_maximum_image_size_limit(context, static_cast<int>(widest));
+  constexpr std::int64_t kAnySide = 1 << 16, kMostSide = std::numeric_limits<int>::max();
+  heif_context_set_maximum_image_size_limit(
+      context, static_cast<int>(std::clamp(source.max_pixels, kAnySide, kMostSide)));
   heif_context_set_max_decoding_threads(context, 0);  // callers have threads of their own
   check(source, heif_context_read_from_memory_without_copy(context, source.bytes.data(),
                                                            source.bytes.size(), nullptr));
@@ -82,8 +82,10 @@ DecodedPicture decode_heif(const PictureSource& source) {
   const Handle handle = open_primary(source, context.get());
   check_size(source, heif_image_handle_get_height(handle.get()),
              heif_image_handle_get_width(handle.get()));
-  check_size(source, heif_image_handle_get_ispe_height(handle.get()),
-             heif_image_handle_get_ispe_width(handle.get()));
+  // What is decoded before it is cropped; codecs fill up blocks of 64.
+  const auto cropped = [](int side) { return std::max(1, side - 63); };
+  check_size(source, cropped(heif_image_handle_get_ispe_height(handle.get())),
+             cropped(heif_image_handle_get_ispe_width(handle.get())));
   const Decoded decoded = decode(source, handle.get());
   int stride = 0;
   const std::uint8_t* pixels =

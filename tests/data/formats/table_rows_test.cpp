@@ -71,7 +71,7 @@ TEST_CASE("values of tables are the same from Parquet, an Arrow file and an Arro
                         {"small", 1},
                         {"wide", 9223372036854775808ULL},
                         {"single", 0.1},
-                        {"half", 0.1},
+                        {"half", 0.099975586},
                         {"double", 0.1},
                         {"yes", true},
                         {"date", "1970-01-01"},
@@ -124,8 +124,9 @@ TEST_CASE("damaged tables are errors that name the file") {
       INFO(name << " " << size);
       const auto path = scratch.write(damaged, whole.substr(0, size));
       const std::string error = open_error(path);
-      // A stream may end behind any whole message.
-      const bool is_shorter = error.empty() && open_rows(path)->size() < 5;
+      // A stream may end behind any whole message, and an Arrow file's rows stand before its
+      // footer.
+      const bool is_shorter = error.empty() && open_rows(path)->size() <= 5;
       CHECK((is_shorter || error.starts_with(path)));
     }
     for (std::size_t at = 0; at < whole.size(); at += 13) {  // no crash, whatever the byte
