@@ -15,18 +15,26 @@ namespace {
 
 thread_local std::string t_last_error;
 
-// A decoder's context carries its Decoder's count of complaints; those that libavformat opens for
-// itself carry nothing. Words about what a file says beside its pictures are none.
-void count_complaint(void* context, const std::string& text) {
+// A decoder's context carries the counts of its FrameDecoder; those that libavformat opens for
+// itself carry none.
+DecoderMessages* counts_of(void* context) {
   const AVClass* type = context ? *static_cast<const AVClass**>(context) : nullptr;
-  if (!type || std::strcmp(type->class_name, "AVCodecContext") != 0) return;
-  void* count = static_cast<AVCodecContext*>(context)->opaque;
+  if (!type || std::strcmp(type->class_name, "AVCodecContext") != 0) return nullptr;
+  return static_cast<DecoderMessages*>(static_cast<AVCodecContext*>(context)->opaque);
+}
+
+// Words about what a file says beside its pictures are no complaints.
+void count_complaint(void* context, const std::string& text) {
+  DecoderMessages* counts = counts_of(context);
   const bool is_aside = text.find("SEI") != text.npos || text.find("APP") != text.npos;
-  if (count && !is_aside) ++*static_cast<std::atomic<std::int64_t>*>(count);
+  if (counts && !is_aside) ++counts->complaints;
 }
 
 // Called from libav*'s own threads too. What is below a warning isn't even formatted.
 void take_message(void* context, int level, const char* format, va_list arguments) {
+  if (level == AV_LOG_INFO && std::strncmp(format, "concealing", 10) == 0) {
+    if (DecoderMessages* counts = counts_of(context)) ++counts->concealments;
+  }
   if (level > AV_LOG_WARNING) return;
   char line[512];
   int print_prefix = 0;

@@ -12,10 +12,19 @@ extern "C" {
 #include <libswscale/swscale.h>
 }
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <string>
 
 namespace vlm::data {
+
+// What a decoder says about its pictures, counted in its threads. Its context's `opaque` points
+// here.
+struct DecoderMessages {
+  std::atomic<std::int64_t> complaints{0};
+  std::atomic<std::int64_t> concealments{0};  // parts of pictures that were made up
+};
 
 struct AvDeleter {
   void operator()(AVFrame* frame) const { av_frame_free(&frame); }

@@ -45,7 +45,7 @@ FrameDecoder::FrameDecoder(const AVStream& stream, const VideoLimits& limits,
   context_->max_pixels = limits.max_pixels;
   context_->thread_count = std::clamp(limits.threads, 1, cores);
   context_->err_recognition = AV_EF_CRCCHECK;  // checksums, where the stream has some
-  context_->opaque = &complaints_;             // which the contexts of its threads copy
+  context_->opaque = &messages_;               // which the contexts of its threads copy
   if (code >= 0) code = avcodec_open2(context_.get(), codec, nullptr);
   if (code < 0) {
     throw Error({.what = "can't open the decoder",
@@ -57,10 +57,11 @@ FrameDecoder::FrameDecoder(const AVStream& stream, const VideoLimits& limits,
 
 bool FrameDecoder::send(const AVPacket* packet) {
   if (packet && packet->flags & AV_PKT_FLAG_KEY && packet->pts != AV_NOPTS_VALUE) {
-    keys_.push_back({packet->pts, complaints_});
+    keys_.push_back({packet->pts, messages_.complaints});
     if (keys_.size() > kMostKeysOnTheirWay) keys_.pop_front();
   }
-  if (packet && packet->flags & AV_PKT_FLAG_CORRUPT) ++complaints_;  // a part of it was lost
+  if (packet && packet->flags & AV_PKT_FLAG_CORRUPT)
+    ++messages_.complaints;  // a part of it was lost
   const bool is_taken = avcodec_send_packet(context_.get(), packet) >= 0;
   if (packet && !is_taken) is_broken_ = true;
   return is_taken;
@@ -90,10 +91,11 @@ void FrameDecoder::judge(const AVFrame& frame) {
     // Complaints behind the first key frame are about frames that are shown before it, if any are:
     // what they are predicted from wasn't decoded.
     const bool is_first = !std::exchange(has_anchor_, true);
-    complaints_before_ = known == keys_.end() || is_first ? complaints_.load() : known->complaints;
+    complaints_before_ =
+        known == keys_.end() || is_first ? messages_.complaints.load() : known->complaints;
     if (known != keys_.end()) keys_.erase(keys_.begin(), known + 1);
   }
-  const bool is_doubtful = complaints_ > complaints_before_;
+  const bool is_doubtful = messages_.complaints > complaints_before_;
   health_ = is_broken_    ? FrameHealth::kDamaged
             : is_doubtful ? FrameHealth::kDoubtful
                           : FrameHealth::kWhole;
@@ -102,7 +104,7 @@ void FrameDecoder::judge(const AVFrame& frame) {
 void FrameDecoder::flush() {
   avcodec_flush_buffers(context_.get());
   keys_.clear();
-  complaints_before_ = complaints_;
+  complaints_before_ = messages_.complaints;
   is_broken_ = has_anchor_ = false;
 }
 

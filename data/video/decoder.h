@@ -7,7 +7,6 @@
 // runs ahead in threads, some frames before.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <string>
@@ -33,6 +32,9 @@ class FrameDecoder {
 
   // Of the frame that was received last.
   FrameHealth health() const { return health_; }
+  // The decoder made up parts of a picture. Its threads may forget to flag that picture, but not to
+  // say so before it comes out.
+  bool has_concealed() const { return messages_.concealments > 0; }
   // A whole key frame came out since the start or flush: what is damaged is so in the file.
   bool has_anchor() const { return has_anchor_; }
 
@@ -55,7 +57,7 @@ class FrameDecoder {
 
   void judge(const AVFrame& frame);
 
-  std::atomic<std::int64_t> complaints_{0};  // counted by take_message, in the decoder's threads
+  DecoderMessages messages_;
   AvOwner<AVCodecContext> context_;
   std::deque<KeyOnItsWay> keys_;
   std::int64_t complaints_before_ = 0;  // the last key frame that came out

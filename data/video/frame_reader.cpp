@@ -200,7 +200,7 @@ FrameReader::Step FrameReader::compare_first_jump(std::int64_t pts) {
   return pixels_of(*frame_) == through ? Step::kFrame : Step::kBadKey;
 }
 
-// Which frames suffer from damage depends on how the decoder's threads meet: from the first one on,
+// Which pictures are flagged depends on how the decoder's threads meet: from the first damage on,
 // a single thread tells, which says the same each time.
 FrameReader::Step FrameReader::decode_in_one_thread(std::int64_t pts) {
   limits_.threads = 1;
@@ -229,9 +229,8 @@ FrameReader::Outcome FrameReader::read(std::int64_t index, AVFrame& frame) {
   const bool jumps = trusts_jumps_ && (table_->key_before(pts) > key_ || pts <= passed_);
   if (jumps && !has_compared_) step = compare_first_jump(pts);
   if (step == Step::kPassed) step = position_for(pts) ? decode_until(pts) : Step::kBadKey;
-  if (step == Step::kFrame && limits_.threads > 1 && decoder_->health() != FrameHealth::kWhole) {
-    step = decode_in_one_thread(pts);
-  }
+  const bool is_suspect = decoder_->has_concealed() || decoder_->health() != FrameHealth::kWhole;
+  if (step == Step::kFrame && limits_.threads > 1 && is_suspect) step = decode_in_one_thread(pts);
   // Damage without a whole key frame before it may be the jump's own.
   const bool is_bare = trusts_jumps_ && !decoder_->has_anchor();
   if (step == Step::kFrame && is_bare && is_damaged()) step = Step::kBadKey;
