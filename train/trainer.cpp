@@ -221,7 +221,7 @@ TrainResult Trainer::train() {
   std::optional<Progress> progress;
   if (job_->is_writer()) progress.emplace("steps", total, state_.step);
   StepLog log(state_, *metrics_, config_.logging_steps);
-  trained_.model->module().train();
+  begin_training(trained_);
   while (state_.step < total && !state_.has_stopped_early) {
     release_tower();
     StepData step;

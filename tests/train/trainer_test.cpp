@@ -287,6 +287,24 @@ TEST_CASE("freezing and gradient checkpointing") {
   }
 }
 
+TEST_CASE("kept pictures change nothing, though dropout lies in a tower that isn't trained") {
+  const ScratchFolder folder;
+  TrainConfig config = make_config(folder.path(), "first");
+  config.target_modules = "all-linear";
+  config.freeze = {"vision_model", "connector"};
+  config.augmentation.shift = 0;
+  const auto train = [&](const std::string& name, const std::string& cache) {
+    config.output_dir = (folder.path() / name).string();
+    config.feature_cache = cache;
+    Trainer(config, kOnCpu).run();
+    return load_text(config.output_dir + "/adapter_model.safetensors");
+  };
+  const std::string cache = (folder.path() / "features").string();
+  const std::string wanted = train("first", cache);
+  CHECK(train("second", cache) == wanted);
+  CHECK(train("without", "off") == wanted);
+}
+
 TEST_CASE("a run with another config is not resumed, unless it is begun anew") {
   const ScratchFolder folder;
   TrainConfig config = make_config(folder.path(), "run");

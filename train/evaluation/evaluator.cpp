@@ -102,7 +102,7 @@ std::optional<Evaluation> Evaluator::evaluate(std::int64_t step) const {
   for (const std::string& metric : parts_.config.evaluation.eval_metrics) {
     made.row["eval_" + metric] = score_answers(metric, made.answers).value;
   }
-  parts_.trained.model->module().train();
+  begin_training(parts_.trained);
   return made;
 }
 

@@ -2,6 +2,7 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <torch/nn/module.h>
+#include <algorithm>
 
 #include <nlohmann/json.hpp>
 
@@ -80,6 +81,16 @@ TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions&
   trained.trained = choose_parameters(*trained.model, config, trained.lora);
   trained.model->gradient_checkpointing = config.gradient_checkpointing;
   return trained;
+}
+
+void begin_training(const TrainedModel& trained) {
+  trained.model->module().train();
+  for (const auto& module : trained.model->module().modules()) {
+    const auto parameters = module->parameters();
+    const bool learns = std::any_of(parameters.begin(), parameters.end(),
+                                    [](const at::Tensor& one) { return one.requires_grad(); });
+    if (!learns) module->eval();
+  }
 }
 
 std::unique_ptr<Optimizer> make_optimizer(const TrainConfig& config, const TrainedModel& trained) {

@@ -38,6 +38,10 @@ LoadOptions base_options(const TrainConfig& config, const LoraConfig& lora,
 TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions& runtime,
                                 at::Device device);
 
+// Training mode, but for modules in which nothing is trained: without dropout what they make is the
+// same each time, be it computed or kept from before.
+void begin_training(const TrainedModel& trained);
+
 std::unique_ptr<Optimizer> make_optimizer(const TrainConfig& config, const TrainedModel& trained);
 
 // What the run leaves in output_dir.
