@@ -188,8 +188,9 @@ void draw_samples(Dice& dice, const fs::path& folder, DrawnMedia& media, Json& c
   }
   config["train_on"] = dice.pick({"assistant", "assistant", "last_assistant", "all"});
   if (dice.chance(0.2)) {
-    config["max_length"] = dice.pick(std::vector<int>{60, 200});
-    config["length_policy"] = dice.pick({"truncate", "skip"});
+    const bool skips = dice.chance(0.5);  // a picture can't be cut off
+    config["max_length"] = skips ? dice.pick(std::vector<int>{80, 200}) : 250;
+    config["length_policy"] = skips ? "skip" : "truncate";
   }
   if (dice.chance(0.1)) {
     config["stages"] = {
