@@ -123,7 +123,7 @@ TEST_CASE("a signal in an evaluation is obeyed within a batch, and the evaluatio
 TEST_CASE("planning and looking through data end at a signal") {
   const ScratchFolder folder;
   write_questions(folder.path() / "data.jsonl", 1000);
-  const std::vector<std::string> files(100, folder.at("data.jsonl"));
+  const std::vector<std::string> files(1000, folder.at("data.jsonl"));  // more than a second's work
   for (const char* command : {"plan", "inspect-data"}) {
     INFO(command);
     auto words = training_arguments(folder.path(), "out", {"train_files=" + Json(files).dump()});
