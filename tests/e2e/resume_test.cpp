@@ -1,4 +1,5 @@
 // Runs that are killed, stopped or damaged, and go on: they end as if nothing had been.
+#include <algorithm>
 #include <cstdlib>
 #include <random>
 
@@ -120,20 +121,20 @@ TEST_CASE("a signal in an evaluation is obeyed within a batch, and the evaluatio
   }
 }
 
-TEST_CASE("planning and looking through data end at a signal") {
+TEST_CASE("looking through data ends at a signal") {
   const ScratchFolder folder;
   write_questions(folder.path() / "data.jsonl", 1000);
   const std::vector<std::string> files(1000, folder.at("data.jsonl"));  // more than a second's work
-  for (const char* command : {"plan", "inspect-data"}) {
-    INFO(command);
-    auto words = training_arguments(folder.path(), "out", {"train_files=" + Json(files).dump()});
-    words[0] = command;
-    ChildProcess run(words, folder.at("log"));
-    REQUIRE(run.is_running_after(milliseconds(1000)));
-    run.kill(SIGTERM);
-    CHECK(run.wait() == 128 + SIGTERM);
-    CHECK_FALSE(fs::exists(folder.path() / "out/plan.json"));
-  }
+  auto words = training_arguments(folder.path(), "out", {"train_files=" + Json(files).dump()});
+  words[0] = "inspect-data";
+  const auto device = std::find(words.begin(), words.end(), "--device");  // it has none
+  if (device != words.end()) words.erase(device, device + 2);
+  ChildProcess run(words, folder.at("log"));
+  const bool is_running = run.is_running_after(milliseconds(1000));
+  INFO(read_file(folder.at("log")));
+  REQUIRE(is_running);
+  run.kill(SIGTERM);
+  CHECK(run.wait() == 128 + SIGTERM);
 }
 
 // The command of a run in `folder` as the shell takes it.
