@@ -21,7 +21,8 @@ void encode(Preview& preview, const Processor& processor, const EncodeOptions& o
   preview.encoded =
       processor.encode_conversation(preview.sample.messages, {.texts = preview.texts},
                                     find_loss_turns(preview.sample, options.train_on));
-  preview.example = make_example(preview.encoded, preview.sample, options, processor.max_positions());
+  preview.example =
+      make_example(preview.encoded, preview.sample, options, processor.max_positions());
 }
 
 }  // namespace

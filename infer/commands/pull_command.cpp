@@ -4,8 +4,8 @@
 #include <memory>
 #include <string>
 
-#include "vlm/core/config/bounds.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/config/bounds.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/io/hub/hub_pull.h"

@@ -261,8 +261,7 @@ TEST_CASE("what archivers and systems add to a tar is no sample, and unreadable 
   CHECK(source->where(0) == tar + ": 000");
   CHECK(source->at(0).members.size() == 1);
   CHECK(source->where(1) == tar + ": 001");
-  CHECK(warnings ==
-        tar + ": left out, as these kinds of pictures can't be read: 1 .jp2, 1 .jxl\n");
+  CHECK(warnings == tar + ": left out, as these kinds of pictures can't be read: 1 .jp2, 1 .jxl\n");
 }
 
 TEST_CASE("a data file that can't be opened is told as such") {
