@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "data/formats/data_files.h"
 #include "data/metrics/metric.h"
 #include "infer/batch/gather.h"
 #include "infer/batch/shard.h"
@@ -30,10 +31,19 @@ struct EvaluateOptions {
   std::vector<std::string> metrics;
 };
 
+// The files behind patterns and names of the hub, so that rows go over none of them.
+std::vector<std::string> find_files(const std::vector<std::string>& names) {
+  std::vector<std::string> files;
+  for (const std::string& name : names) {
+    for (const auto& path : data::find_data_files({.path = name})) files.push_back(path.string());
+  }
+  return files;
+}
+
 int run_evaluate(const BatchCommandOptions& options, const EvaluateOptions& evaluate,
                  const RuntimeOptions& runtime) {
-  auto source =
-      make_evaluation_entries(data::load_datasets(options.paths, evaluate.folder), options.paths);
+  const std::vector<std::string> files = find_files(options.paths);
+  auto source = make_evaluation_entries(data::load_datasets(files, evaluate.folder), files);
   const ItemListOptions list = list_options(options, *source);
   const ItemList items(std::move(source), list);
   const int code = answer_items("evaluate", items, options, runtime);

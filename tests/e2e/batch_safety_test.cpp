@@ -68,6 +68,9 @@ TEST_CASE("no output replaces what the run reads, with --restart neither") {
   const std::string pictures = "vqa " + folder.at("in") + kTail + "--question What?";
   const std::string rows = "vqa " + folder.at("rows.jsonl") + kTail;
   refuse(pictures, "in/a.png", "an input");
+  folder.write("set/a.jsonl", R"({"question": "What?", "answer": "this"})"
+                              "\n");
+  refuse("evaluate '" + folder.at("set/*.jsonl") + "'" + kTail, "set/a.jsonl", "an input");
   refuse(pictures, "link.jsonl", "an input");
   refuse(rows, "rows.jsonl", "an input");
   refuse(rows, "twin.jsonl", "an input");
