@@ -2,8 +2,10 @@
 // default.
 //
 // The same seed gives the same change; the trainer seeds with run, epoch and sample, so that a
-// resumed run sees what an uninterrupted one would. Empty corners take the colour of the nearest
-// border pixel. Arithmetic is OpenCV's, whose last bit may differ between its versions.
+// resumed run sees what an uninterrupted one would. Amounts are relative to the sides, so that a
+// picture changes alike at every size: processors call this behind their first resize where that
+// makes it smaller (PictureChange). Empty corners take the colour of the nearest border pixel.
+// Arithmetic is OpenCV's, whose last bit may differ between its versions.
 #pragma once
 
 #include <cstdint>

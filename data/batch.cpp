@@ -59,14 +59,16 @@ struct MediaLoader {
   const Processor& processor;
   const EncodeOptions& options;
 
-  Image changed(Image image, std::uint64_t seed) const {
-    if (options.augmentation.is_off()) return image;
-    return augment(image, options.augmentation, seed);
+  PictureChange change(std::uint64_t seed) const {
+    if (options.augmentation.is_off()) return {};
+    return [&augmentation = options.augmentation, seed](Image image) {
+      return augment(std::move(image), augmentation, seed);
+    };
   }
 
   ProcessedMedium load(const MediaRef& medium, std::uint64_t seed) const {
     if (medium.kind == MediaKind::kVideo) return load_video(medium.name, seed);
-    return processor.process_picture(changed(load_picture(medium), seed), medium.is_whole);
+    return processor.process_picture(load_picture(medium), medium.is_whole, change(seed));
   }
 
   // Frame by frame: sixty-four frames of a large clip are gigabytes, their tiles are not.
@@ -75,7 +77,7 @@ struct MediaLoader {
     std::vector<at::Tensor> tiles;
     std::vector<double> times_s;
     reader.for_each_frame([&](VideoFrame frame) {
-      tiles.push_back(processor.process_frames({changed(std::move(frame.image), seed)}));
+      tiles.push_back(processor.process_frames({std::move(frame.image)}, change(seed)));
       times_s.push_back(frame.time_s);
       return true;
     });

@@ -10,6 +10,7 @@
 #include "tests/support/catch.h"
 #include "tests/support/picture_golden.h"
 #include "vlm/core/error.h"
+#include "vlm/image/resample.h"
 
 namespace vlm::data {
 namespace {
@@ -92,6 +93,35 @@ TEST_CASE("the same seed gives the same picture, another one another") {
     seen.insert(once.pixels);
   }
   CHECK(seen.size() == 20);
+}
+
+TEST_CASE("a picture changes alike before and after it was made smaller") {
+  Image large{240, 320, Pixels(240 * 320 * 3)};
+  for (std::size_t i = 0; i < large.pixels.size(); ++i) {
+    const double x = double(i / 3 % 320) / 320, y = double(i / 3 / 320) / 240;
+    large.pixels[i] =
+        static_cast<std::uint8_t>(128 + 100 * std::sin(9 * x + 5 * y * double(i % 3)));
+  }
+  const AugmentConfig config = {.horizontal_flip = true,
+                                .quarter_turns = true,
+                                .shift = 0.1,
+                                .scale = 0.2,
+                                .rotation = 20,
+                                .contrast = 0.2,
+                                .hue = 0.1};
+  for (std::uint64_t seed = 0; seed < 10; ++seed) {
+    INFO(seed);
+    const auto small = [](const Image& image) { return resize(image, 60, 80, Filter::kLanczos); };
+    const Pixels late = augment(small(large), config, seed).pixels;
+    const Pixels early = small(augment(large, config, seed)).pixels;
+    double difference = 0;
+    for (std::size_t i = 0; i < late.size(); ++i) difference += std::abs(late[i] - early[i]);
+    CHECK(difference / double(late.size()) < 3);
+    const Pixels other = augment(small(large), config, seed + 100).pixels;
+    double between = 0;
+    for (std::size_t i = 0; i < late.size(); ++i) between += std::abs(late[i] - other[i]);
+    CHECK(between / double(late.size()) > 10);
+  }
 }
 
 TEST_CASE("a mirror is exact and comes about half of the time, for odd and even sizes") {

@@ -88,6 +88,31 @@ TEST_CASE("a plan tells the tiles without the pixels") {
   CHECK(plan.cols == 4);
 }
 
+TEST_CASE("a picture is changed where it has the fewest pixels") {
+  ImageProcessorConfig config;
+  config.size_longest_edge = 64;
+  config.max_image_size_longest_edge = 32;
+  const ImageProcessor processor(config);
+  for (const Image& image : {noise(90, 120, 1), noise(20, 30, 1), noise(64, 48, 1)}) {
+    INFO(image.height << " x " << image.width);
+    const TilePlan plan = processor.plan({image.height, image.width});
+    Image seen;
+    const auto invert = [&](Image picture) {
+      seen = picture;
+      for (std::uint8_t& value : picture.pixels) value = static_cast<std::uint8_t>(255 - value);
+      return picture;
+    };
+    const ProcessedImage changed = processor.process(image, false, invert);
+    const bool shrinks = image.height > plan.resized.height;
+    const Image wanted = shrinks ? resize(image, plan.resized.height, plan.resized.width,
+                                          static_cast<Filter>(config.resample))
+                                 : image;
+    CHECK(seen.pixels == wanted.pixels);
+    CHECK(changed.rows == plan.rows);
+    CHECK(changed.pixel_values.equal(processor.process(invert(wanted)).pixel_values));
+  }
+}
+
 TEST_CASE("a published config is read") {
   const ImageProcessorConfig config = load(R"({
     "do_convert_rgb": true, "do_image_splitting": false, "do_pad": false,

@@ -132,6 +132,26 @@ TEST_CASE("media and their places must be as many, and in the same order") {
                     Contains("got 2 places, wanted 1"));
 }
 
+TEST_CASE("a clip's frames are each changed where they have the fewest pixels") {
+  VideoProcessorConfig config;
+  config.size_longest_edge = 24;
+  config.max_image_size_longest_edge = 16;
+  const VideoProcessor processor(config);
+  std::vector<std::int64_t> widths;
+  const auto invert = [&](Image frame) {
+    widths.push_back(frame.width);
+    for (std::uint8_t& value : frame.pixels) value = static_cast<std::uint8_t>(255 - value);
+    return frame;
+  };
+  const Image large{32, 48, std::vector<std::uint8_t>(32 * 48 * 3, 40)};
+  const Image small{8, 12, std::vector<std::uint8_t>(8 * 12 * 3, 90)};
+  const at::Tensor changed = processor.process({large, small}, invert);
+  CHECK(widths == std::vector<std::int64_t>{24, 12});
+  const Image large_after{32, 48, std::vector<std::uint8_t>(32 * 48 * 3, 215)};
+  const Image small_after{8, 12, std::vector<std::uint8_t>(8 * 12 * 3, 165)};
+  CHECK(changed.equal(processor.process({large_after, small_after})));
+}
+
 VideoProcessorConfig load(const ScratchFolder& folder) {
   return VideoProcessorConfig::load(folder.path());
 }

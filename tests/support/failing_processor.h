@@ -22,16 +22,18 @@ class FailingProcessor : public Processor {
   FailingProcessor(std::unique_ptr<Processor> inner, ProcessorHooks hooks)
       : inner_(std::move(inner)), hooks_(std::move(hooks)) {}
 
-  ProcessedMedium process_picture(const Image& image, bool is_whole) const override {
+  ProcessedMedium process_picture(const Image& image, bool is_whole,
+                                  const PictureChange& change) const override {
     hooks_.on_picture();
-    return inner_->process_picture(image, is_whole);
+    return inner_->process_picture(image, is_whole, change);
   }
   MediumText picture_text(std::int64_t height, std::int64_t width, bool is_whole) const override {
     return inner_->picture_text(height, width, is_whole);
   }
-  at::Tensor process_frames(const std::vector<Image>& frames) const override {
+  at::Tensor process_frames(const std::vector<Image>& frames,
+                            const PictureChange& change) const override {
     hooks_.on_frames();
-    return inner_->process_frames(frames);
+    return inner_->process_frames(frames, change);
   }
   MediumText video_text(const std::vector<double>& times_s, double duration_s) const override {
     return inner_->video_text(times_s, duration_s);

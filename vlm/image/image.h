@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace vlm {
@@ -12,6 +13,9 @@ struct Image {
   std::int64_t width = 0;
   std::vector<std::uint8_t> pixels;  // [height, width, 3]
 };
+
+// A change of what a picture shows that keeps its size, as augmentation is one. Empty: none.
+using PictureChange = std::function<Image(Image)>;
 
 // Sampled frames of a clip, in the order they are shown.
 struct VideoClip {

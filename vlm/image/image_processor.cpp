@@ -77,6 +77,12 @@ const Image& resized_to(const Image& image, const PixelSize& size, Filter filter
   return storage;
 }
 
+Image changed_picture(const Image& image, const PixelSize& size, Filter filter,
+                      const PictureChange& change) {
+  const bool shrinks = size.height * size.width < image.height * image.width;
+  return change(shrinks ? resize(image, size.height, size.width, filter) : image);
+}
+
 }  // namespace
 
 TilePlan plan_tiles(const ImageProcessorConfig& config, const PixelSize& picture) {
@@ -110,16 +116,20 @@ TilePlan ImageProcessor::plan(const PixelSize& picture, bool is_whole) const {
   return plan_tiles(config, picture);
 }
 
-ProcessedImage ImageProcessor::process(const Image& image, bool is_whole) const {
+ProcessedImage ImageProcessor::process(const Image& image, bool is_whole,
+                                       const PictureChange& change) const {
   TORCH_CHECK(image.height > 0 && image.width > 0 &&
                   static_cast<std::int64_t>(image.pixels.size()) == image.height * image.width * 3,
               "an Image needs height * width * 3 bytes");
   const TilePlan plan = this->plan({image.height, image.width}, is_whole);
   const auto filter = static_cast<Filter>(config_.resample);
   const std::int64_t side = config_.max_image_size_longest_edge;
+  Image changed_storage;
+  if (change) changed_storage = changed_picture(image, plan.resized, filter, change);
   Image first_storage;
   Image tiled_storage;
-  const Image& first = resized_to(image, plan.resized, filter, first_storage);
+  const Image& first =
+      resized_to(change ? changed_storage : image, plan.resized, filter, first_storage);
   const Image& tiled = resized_to(first, plan.tiled, filter, tiled_storage);
 
   const std::int64_t tiles = plan.rows * plan.cols;

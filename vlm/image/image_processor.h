@@ -80,7 +80,10 @@ class ImageProcessor {
   explicit ImageProcessor(ImageProcessorConfig config);
 
   // Thread safe. Throw Error as plan_tiles does. `is_whole`: not split, whatever the config says.
-  ProcessedImage process(const Image& image, bool is_whole = false) const;
+  // `change` is made once, where the picture has the fewest pixels: behind the first resize if that
+  // makes it smaller, else in front.
+  ProcessedImage process(const Image& image, bool is_whole = false,
+                         const PictureChange& change = {}) const;
   TilePlan plan(const PixelSize& picture, bool is_whole = false) const;
 
   const ImageProcessorConfig& config() const { return config_; }

@@ -46,6 +46,7 @@ PixelTable make_table(const VideoProcessorConfig& config) {
 
 // The short edge is made even by rounding up; nothing caps it afterwards.
 PixelSize first_size(const VideoProcessorConfig& config, const PixelSize& frame) {
+  if (!config.do_resize) return frame;
   if (config.size_longest_edge == 0) return {config.size_height, config.size_width};
   const std::int64_t longest = std::min(kMaxFrameEdge, config.size_longest_edge);
   const double aspect = static_cast<double>(frame.width) / static_cast<double>(frame.height);
@@ -91,6 +92,12 @@ Image to_image(const at::Tensor& frame) {
   return {bytes.size(1), bytes.size(2), std::vector<std::uint8_t>(begin, begin + bytes.numel())};
 }
 
+Image changed_frame(const Image& frame, const PixelSize& size, Filter filter,
+                    const PictureChange& change) {
+  const bool shrinks = size.height * size.width < frame.height * frame.width;
+  return change(shrinks ? to_image(resized(to_tensor(frame), size, filter)) : frame);
+}
+
 void check_video_filter(Filter filter) {
   if (filter != Filter::kBox && filter != Filter::kHamming) return;
   throw Error({.what = "filter can't be used for video",
@@ -112,7 +119,8 @@ void check_size(const at::Tensor& frame, std::int64_t side) {
 VideoProcessor::VideoProcessor(VideoProcessorConfig config)
     : config_(std::move(config)), table_(make_table(config_)) {}
 
-at::Tensor VideoProcessor::process(const std::vector<Image>& frames) const {
+at::Tensor VideoProcessor::process(const std::vector<Image>& frames,
+                                   const PictureChange& change) const {
   const auto filter = static_cast<Filter>(config_.resample);
   if (config_.do_resize) check_video_filter(filter);
   const std::int64_t side = config_.max_image_size_longest_edge;
@@ -120,9 +128,12 @@ at::Tensor VideoProcessor::process(const std::vector<Image>& frames) const {
   at::Tensor values = at::empty({count, 3, side, side}, at::kFloat);  // [F, 3, S, S]
   auto* out = values.data_ptr<float>();
   for (const Image& image : frames) {
-    at::Tensor frame = to_tensor(image);
+    const PixelSize first = first_size(config_, {image.height, image.width});
+    Image changed_storage;
+    if (change) changed_storage = changed_frame(image, first, filter, change);
+    at::Tensor frame = to_tensor(change ? changed_storage : image);
     if (config_.do_resize) {
-      frame = resized(frame, first_size(config_, {image.height, image.width}), filter);
+      frame = resized(frame, first, filter);
       frame = resized(frame, {side, side}, filter);
     }
     check_size(frame, side);

@@ -58,9 +58,12 @@ class VideoProcessor {
   explicit VideoProcessor(VideoProcessorConfig config);
 
   // Frames may differ in size. A clip may be given in pieces: a frame's values depend on nothing
-  // but the frame. Thread safe. Throws Error for filters that torchvision can't resize with (box,
-  // Hamming), and for a frame of another size than S × S when do_resize is off.
-  at::Tensor process(const std::vector<Image>& frames) const;  // [F, 3, S, S]
+  // but the frame. `change` is made once a frame, where it has the fewest pixels: behind the first
+  // resize if that makes it smaller, else in front. Thread safe. Throws Error for filters that
+  // torchvision can't resize with (box, Hamming), and for a frame of another size than S × S when
+  // do_resize is off.
+  at::Tensor process(const std::vector<Image>& frames,
+                     const PictureChange& change = {}) const;  // [F, 3, S, S]
 
   const VideoProcessorConfig& config() const { return config_; }
 

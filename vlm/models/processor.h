@@ -62,7 +62,9 @@ class Processor {
   virtual ~Processor() = default;
 
   // `is_whole`: as one tile, whatever the checkpoint says (transformers' do_image_splitting=False).
-  virtual ProcessedMedium process_picture(const Image& image, bool is_whole = false) const = 0;
+  // `change` is made where the picture has the fewest pixels, its text is that of the whole file.
+  virtual ProcessedMedium process_picture(const Image& image, bool is_whole = false,
+                                          const PictureChange& change = {}) const = 0;
 
   // What process_picture gives as text, by the picture's size alone.
   virtual MediumText picture_text(std::int64_t height, std::int64_t width,
@@ -70,7 +72,9 @@ class Processor {
 
   // A clip in two halves, so that its frames can go to the vision encoder piece by piece while
   // later ones are being decoded: the tiles of some frames [F, 3, S, S], and the text of them all.
-  virtual at::Tensor process_frames(const std::vector<Image>& frames) const = 0;
+  // `change` is made to each frame as to a picture.
+  virtual at::Tensor process_frames(const std::vector<Image>& frames,
+                                    const PictureChange& change = {}) const = 0;
   virtual MediumText video_text(const std::vector<double>& times_s, double duration_s) const = 0;
 
   // What a frame's tile follows from beside the frame, as text: for the keys of caches.

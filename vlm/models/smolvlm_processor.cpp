@@ -169,8 +169,9 @@ const ChatTemplate& SmolVlmProcessor::template_for(const std::vector<Message>& m
   return chat_template_;
 }
 
-ProcessedMedium SmolVlmProcessor::process_picture(const Image& image, bool is_whole) const {
-  return {image_processor_.process(image, is_whole).pixel_values,
+ProcessedMedium SmolVlmProcessor::process_picture(const Image& image, bool is_whole,
+                                                  const PictureChange& change) const {
+  return {image_processor_.process(image, is_whole, change).pixel_values,
           picture_text(image.height, image.width, is_whole)};
 }
 
@@ -181,8 +182,9 @@ MediumText SmolVlmProcessor::picture_text(std::int64_t height, std::int64_t widt
           plan.cols};
 }
 
-at::Tensor SmolVlmProcessor::process_frames(const std::vector<Image>& frames) const {
-  return video_processor_.process(frames);
+at::Tensor SmolVlmProcessor::process_frames(const std::vector<Image>& frames,
+                                            const PictureChange& change) const {
+  return video_processor_.process(frames, change);
 }
 
 MediumText SmolVlmProcessor::video_text(const std::vector<double>& times_s,

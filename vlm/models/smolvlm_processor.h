@@ -26,10 +26,12 @@ class SmolVlmProcessor : public Processor {
 
   using Processor::encode_conversation;
   using Processor::encode_prompt;
-  ProcessedMedium process_picture(const Image& image, bool is_whole = false) const override;
+  ProcessedMedium process_picture(const Image& image, bool is_whole = false,
+                                  const PictureChange& change = {}) const override;
   MediumText picture_text(std::int64_t height, std::int64_t width,
                           bool is_whole = false) const override;
-  at::Tensor process_frames(const std::vector<Image>& frames) const override;
+  at::Tensor process_frames(const std::vector<Image>& frames,
+                            const PictureChange& change = {}) const override;
   MediumText video_text(const std::vector<double>& times_s, double duration_s) const override;
   std::string frame_settings() const override { return video_processor_.config().describe(); }
   const FrameSampling& frame_sampling() const override {
