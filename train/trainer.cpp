@@ -270,7 +270,8 @@ double Trainer::train_step(const StepData& data, double labels, double& grad_nor
     at::manual_seed(mix_seed(seed, number));
     number += static_cast<std::uint64_t>(job_->size());
     const at::Tensor part = loss_sum(*trained_.model, batch, pictures_.get()) / labels;
-    part.backward();
+    // A batch of text gives nothing to a run that trains only what pictures pass through.
+    if (part.requires_grad()) part.backward();
     loss += part.item<double>();
   }
   job_->sum_gradients(optimizer_->parameters());

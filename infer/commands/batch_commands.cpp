@@ -140,6 +140,7 @@ void add_batch_options(CLI::App& command, BatchCommandOptions& options) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   options.generation.declare(command);
+  options.video.declare(command);
   declare_feature_cache(command, options.features);
   command
       .add_option("--batch-size", options.batch.batch_size,
@@ -241,7 +242,6 @@ std::function<int()> add_video(CLI::App& app, const RuntimeOptions& runtime) {
   CLI::App* command =
       add_media_command(app, "video", "Ask questions about videos, one row each", *options);
   add_question_options(*command, *options);
-  options->video.declare(*command);
   auto* ground = command->add_flag(
       "--ground", options->by_segment,
       "Ask about each segment by itself, and rank the segments by how likely the answer is");

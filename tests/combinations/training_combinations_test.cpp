@@ -37,6 +37,8 @@ const std::vector<std::string> kRightRefusals = {
     "the model's output head has a weight of its own",
     "needs a list in target_modules",
     "every sample is skipped",
+    "the layer has an adapter as well",
+    "the layer is trained as a whole as well",
     "there is nothing to choose from",
     "the run ends before it could be stopped early",
 };
@@ -128,6 +130,10 @@ void check_answers(const TrainingDraw& draw, const fs::path& folder) {
   };
   words.insert(words.end(), {"--output", rows.string()});
   add("--max-new-tokens", "eval_max_new_tokens");
+  add("--max-frames", "video_max_frames");
+  add("--sampling", "video_strategy");
+  add("--frame-size", "video_frame_size");
+  if (draw.config.value("video_drop_duplicates", false)) words.push_back("--drop-duplicates");
   const ProgramEnd end = run_result(draw, folder, "evaluate", words);
   // In other precisions, and on a base in 4 bits, the trainer's model rounds otherwise.
   if (draw.dtype != "float32" || draw.config["method"] == "qlora") return;

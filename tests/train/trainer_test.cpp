@@ -10,6 +10,7 @@
 #include "tests/train/golden_batch.h"
 #include "train/model/loss.h"
 #include "train/model/parameters.h"
+#include "train/plan/run_plan.h"
 #include "vlm/core/json.h"
 #include "vlm/models/registry.h"
 #include "vlm/nn/lora/lora.h"
@@ -285,6 +286,41 @@ TEST_CASE("freezing and gradient checkpointing") {
     CHECK(after.tensor(key).equal(before.tensor(key)) == is_frozen);
     check_close(again.tensor(key), after.tensor(key), 1e-4);
   }
+}
+
+TEST_CASE("text takes its place in a run that trains only what pictures pass through") {
+  const ScratchFolder folder;
+  TrainConfig config = make_config(folder.path(), "out");
+  config.target_modules = std::vector<std::string>{"proj"};
+  config.target_parts = {"connector"};
+  const auto write_rows = [&](const std::vector<std::string>& images) {
+    std::ofstream out(folder.path() / "data.jsonl");
+    for (const std::string& image : images) {
+      Json row = {{"question", "Why?"}, {"answer", "No"}};
+      if (!image.empty()) row["image"] = fixture("pictures/" + image).string();
+      out << row.dump() << "\n";
+    }
+  };
+  for (const char* optim : {"adamw", "adamw_8bit", "sgd"}) {
+    INFO(optim);
+    config.optim = optim;
+    config.output_dir = (folder.path() / optim).string();
+    write_rows({"", "", "", ""});
+    const auto adapter = [&] {
+      Trainer({config}, {.runtime = kOnCpu.runtime, .restart = true}).run();
+      return SafetensorsFile(config.output_dir + "/adapter_model.safetensors");
+    };
+    const std::string trained =
+        "base_model.model.model.connector.modality_projection.proj.lora_B.weight";
+    CHECK(adapter().tensor(trained).count_nonzero().item<std::int64_t>() == 0);
+    for (const Json& row : read_metrics(config.output_dir)) {
+      CHECK(row["loss"].get<double>() > 0);
+      CHECK(row["grad_norm"] == 0);
+    }
+    write_rows({"wide.png", "", "square.png", ""});
+    CHECK(adapter().tensor(trained).count_nonzero().item<std::int64_t>() > 0);
+  }
+  CHECK(make_plan(config, {.runtime = kOnCpu.runtime, .memory_gb = 1000}).fits());
 }
 
 TEST_CASE("kept pictures change nothing, though dropout lies in a tower that isn't trained") {

@@ -98,8 +98,12 @@ at::Tensor head_loss_sum(VisionLanguageModel& model, const at::Tensor& hidden,
 }
 
 at::Tensor loss_sum(VisionLanguageModel& model, const data::Batch& batch, PictureStore* pictures) {
-  const at::Tensor features =
-      pictures ? pictures->features_of(model, batch) : encode_pictures(model, batch);
+  return loss_sum(model, batch,
+                  pictures ? pictures->features_of(model, batch) : encode_pictures(model, batch));
+}
+
+at::Tensor loss_sum(VisionLanguageModel& model, const data::Batch& batch,
+                    const at::Tensor& features) {
   const at::Tensor embeddings = model.embed(batch.inputs.input_ids, features);
   const at::Tensor hidden = batch.segments.empty()
                                 ? model.decode(embeddings, batch.inputs.attention_mask, nullptr)

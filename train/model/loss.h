@@ -30,6 +30,10 @@ inline constexpr std::int64_t kHeadChunk = 256;
 at::Tensor loss_sum(VisionLanguageModel& model, const data::Batch& batch,
                     PictureStore* pictures = nullptr);
 
+// The same with the features [N, L, C] of its pictures, undefined for a batch of text.
+at::Tensor loss_sum(VisionLanguageModel& model, const data::Batch& batch,
+                    const at::Tensor& features);
+
 // The head's part: hidden [M, C] with gradients, labels [M] int64 on the same device.
 at::Tensor head_loss_sum(VisionLanguageModel& model, const at::Tensor& hidden,
                          const at::Tensor& labels, std::int64_t chunk = kHeadChunk);

@@ -22,11 +22,16 @@ double since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// A row of text with the labels at its end.
-data::Batch make_batch(const VisionLanguageModel& model, std::int64_t tokens, std::int64_t labels) {
+// A row of text with the labels at its end. Where pictures are trained it begins with one of them,
+// so that gradients pass through the whole decoder.
+data::Batch make_batch(const VisionLanguageModel& model, std::int64_t tokens, std::int64_t labels,
+                       const at::Tensor& features) {
   data::Batch batch;
   const std::int64_t id = model.image_token_id() == 0 ? 1 : 0;
   batch.inputs.input_ids = at::full({1, tokens}, id, at::kLong);
+  if (features.requires_grad()) {
+    batch.inputs.input_ids.narrow(1, 0, features.size(1)).fill_(model.image_token_id());
+  }
   batch.labels = at::full({1, tokens}, data::kIgnoredLabel, at::kLong);
   batch.labels.narrow(1, tokens - labels, labels).fill_(id);
   batch.segments = {{.begin = 0, .length = tokens}};
@@ -37,7 +42,8 @@ struct Pass {
   double forward = 0, peak = 0, held = 0, seconds = 0;
 };
 
-Pass run_pass(VisionLanguageModel& model, const Optimizer& optimizer, const data::Batch& batch) {
+Pass run_pass(VisionLanguageModel& model, const Optimizer& optimizer, const data::Batch& batch,
+              const at::Tensor& features) {
   throw_if_stopped();
   for (const auto& [name, parameter] : optimizer.parameters()) {
     parameter.mutable_grad() = at::Tensor();
@@ -46,9 +52,10 @@ Pass run_pass(VisionLanguageModel& model, const Optimizer& optimizer, const data
   const MemoryMeter meter;
   Pass pass;
   {
-    const at::Tensor loss = loss_sum(model, batch);
+    const at::Tensor loss =
+        loss_sum(model, batch, features.requires_grad() ? features : at::Tensor());
     pass.forward = static_cast<double>(meter.peak_bytes());
-    loss.backward();
+    if (loss.requires_grad()) loss.backward();  // text may meet nothing that is trained
   }
   pass.peak = static_cast<double>(meter.peak_bytes());
   pass.held = static_cast<double>(meter.held_bytes());
@@ -61,10 +68,12 @@ Line line_through(double x0, double y0, double x1, double y1) {
   return {.at_zero = y1 - slope * x1, .slope = slope};
 }
 
-void probe_tiles(VisionLanguageModel& model, std::int64_t side, StepCost& cost) {
+// Returns the features of a picture, which require gradients where pictures are trained.
+at::Tensor probe_tiles(VisionLanguageModel& model, std::int64_t side, StepCost& cost) {
   const at::Tensor tile = at::zeros({1, 3, side, side});
   cost.keeps_tiles = trains_pictures(model);
   const c10::AutoGradMode recording(cost.keeps_tiles);
+  at::Tensor found;
   for (int turn = 0; turn < 2; ++turn) {  // the first is cold
     throw_if_stopped();
     const auto start = Clock::now();
@@ -73,7 +82,9 @@ void probe_tiles(VisionLanguageModel& model, std::int64_t side, StepCost& cost) 
     cost.tile_bytes = static_cast<double>(meter.peak_bytes());
     if (cost.keeps_tiles) features.sum().backward();
     cost.tile_seconds = since(start);
+    found = features.detach();
   }
+  return found.requires_grad_(cost.keeps_tiles);
 }
 
 }  // namespace
@@ -94,15 +105,21 @@ StepCost probe(TrainedModel& trained, Optimizer& optimizer, const ProbeOptions& 
   VisionLanguageModel& model = *trained.model;
   StepCost cost;
   model.module().train();
-  if (options.has_pictures) probe_tiles(model, options.tile_side, cost);
   const std::int64_t most = options.tokens, fewer = options.tokens / 2;
   cost.labels = fewer / 2;
+  at::Tensor features;
+  if (options.has_pictures) {
+    features = probe_tiles(model, options.tile_side, cost);
+    features = features.narrow(1, 0, std::min(features.size(1), fewer - cost.labels));
+  }
   cost.probe_tokens = static_cast<double>(most);
   cost.bytes_per_label = static_cast<double>(model.vocab_size()) * 4;
-  run_pass(model, optimizer, make_batch(model, fewer, cost.labels));  // cold
-  const Pass half = run_pass(model, optimizer, make_batch(model, fewer, cost.labels));
+  run_pass(model, optimizer, make_batch(model, fewer, cost.labels, features), features);  // cold
+  const Pass half =
+      run_pass(model, optimizer, make_batch(model, fewer, cost.labels, features), features);
   reset_peak_rss();
-  const Pass whole = run_pass(model, optimizer, make_batch(model, most, cost.labels));
+  const Pass whole =
+      run_pass(model, optimizer, make_batch(model, most, cost.labels, features), features);
   cost.process_mb = peak_rss_since_reset_mb();
   const auto x0 = static_cast<double>(fewer), x1 = static_cast<double>(most);
   cost.forward_bytes = line_through(x0, half.forward, x1, whole.forward);
