@@ -19,6 +19,7 @@ from oracle import pictures
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "Can you describe this image?"
 PICTURES = 8
+BYTES = {"float32": 4, "bfloat16": 2}  # a weight of the peer
 
 # key, what it is, unit, True when more is better
 ROWS = [
@@ -122,9 +123,20 @@ def decode_bytes(work, stored_bytes, dtype):
     return work["decode_weights"] + work["head_weights"]  # the head is in bfloat16
 
 
-def shares(figures, work, limits, token_bytes):
-    """Each bound figure as a share of the machine's limit."""
-    products = limits["products_gflop_s"] * 1e9
+def has_quick_bfloat16():
+    return "avx512_bf16" in machine.describe() or "amx_bf16" in machine.describe()
+
+
+def product_dtype(dtype, store):
+    """What vlm multiplies matrices in."""
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if store == "bfloat16" and has_quick_bfloat16() else "float32"
+
+
+def shares(figures, work, limits, dtype, token_bytes):
+    """Each bound figure as a share of the machine's limit: of products in `dtype`, of reading."""
+    products = limits[f"{dtype}_gflop_s"] * 1e9
     bandwidth = limits["bandwidth_gb_s"] * 1e9
     found = {"decode_tok_s": figures["decode_tok_s"] * token_bytes / bandwidth}
     for tiles in (1, 17):
@@ -136,8 +148,9 @@ def shares(figures, work, limits, token_bytes):
 
 
 def best_of(figures):
-    """Of several dtypes of the peer, the best value of each row."""
-    return {key: (max if more else min)(f[key] for f in figures) for key, _, _, more in ROWS}
+    """Of several dtypes of the peer, the dtype with the best value of each row."""
+    return {key: (max if more else min)(figures, key=lambda dtype: figures[dtype][key])
+            for key, _, _, more in ROWS}
 
 
 def bench_model(options, name):
@@ -164,13 +177,18 @@ def bench_model(options, name):
     work = checkpoints.count_work(name, first.prompt_tokens)
     stored_bytes = 2 if options.store == "bfloat16" else 4
     result = {"vlm": figures,
-              "vlm_shares": {dtype: shares(found, work, limits, decode_bytes(work, stored_bytes, dtype))
+              "vlm_shares": {dtype: shares(found, work, limits, product_dtype(dtype, options.store),
+                                           decode_bytes(work, stored_bytes, dtype))
                              for dtype, found in figures.items()},
               "transformers": peers, "limits": limits, "work": work,
               "prompt_tokens": first.prompt_tokens}
     if peers:
-        result["best"] = best_of(list(peers.values()))
-        result["best_shares"] = shares(result["best"], work, limits, decode_bytes(work, 4, "float32"))
+        best = best_of(peers)
+        peer_shares = {dtype: shares(found, work, limits, dtype, decode_bytes(work, BYTES[dtype], dtype))
+                       for dtype, found in peers.items()}
+        result["best"] = {key: peers[dtype][key] for key, dtype in best.items()}
+        result["best_shares"] = {key: peer_shares[dtype][key] for key, dtype in best.items()
+                                 if key in peer_shares[dtype]}
     return result
 
 
@@ -183,8 +201,9 @@ def print_table(name, result):
     if "skipped" in result:
         return print(f"Skipped: {result['skipped']}.")
     limits, best = result["limits"], result.get("best")
-    print(f"Machine: {limits['bandwidth_gb_s']:.1f} GB/s, {limits['products_gflop_s']:.0f} GFLOP/s"
-          f" in float32. Prompts: {result['prompt_tokens']['1']} and"
+    products = ", ".join(f"{limits[f'{dtype}_gflop_s']:.0f} in {dtype}" for dtype in machine.PRODUCTS)
+    print(f"Machine: {limits['bandwidth_gb_s']:.1f} GB/s; GFLOP/s: {products}."
+          f" Prompts: {result['prompt_tokens']['1']} and"
           f" {result['prompt_tokens']['17']} tokens. Weights in float32:"
           f" {result['work']['parameters'] * 4 / 1e6:.0f} MB.\n")
     titles = ["", *(part for dtype in result["vlm"] for part in (f"vlm, {dtype}", "of limit", "times")),

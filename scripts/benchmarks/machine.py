@@ -1,11 +1,11 @@
-"""What this machine can do: bytes a second from memory and float32 products a second.
+"""What this machine can do: bytes a second from memory, and products a second in float32, bfloat16
+and 8 bits, each as fast as LibTorch gets over a few shapes.
 
 measure(threads) runs in a process of its own, under the thread settings of what is measured
 beside it. `python -m benchmarks.machine THREADS` prints the result as one line of JSON.
 """
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -41,33 +41,55 @@ def describe():
     return f"{len(names)} x {names[0] if names else 'unknown'} ({', '.join(wide)})"
 
 
-def timed(function, seconds=1.0):
-    """Median seconds of one call, over about `seconds`."""
+PRODUCTS = ("float32", "bfloat16", "int8")
+SHAPES = ((1024, 768, 3072), (1024, 3072, 768), (2048, 2048, 2048))  # rows, inputs, outputs
+
+
+def quickest(function, seconds=0.5):
+    """Seconds of the quickest call, over about `seconds`."""
     function()
     times, end = [], time.perf_counter() + seconds
     while time.perf_counter() < end or len(times) < 3:
         start = time.perf_counter()
         function()
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return min(times)
+
+
+def product(torch, dtype, rows, inputs, outputs):
+    """A call that multiplies [rows, inputs] by [inputs, outputs] in `dtype`."""
+    if dtype == "int8":
+        onednn = torch.ops.onednn
+        x = torch.randint(0, 255, (rows, inputs), dtype=torch.uint8)
+        weight = torch.randint(-127, 127, (outputs, inputs), dtype=torch.int8)
+        packed = onednn.qlinear_prepack(weight, [rows, inputs])
+        scales, zeros = torch.ones(outputs), torch.zeros(outputs, dtype=torch.int32)
+        return lambda: onednn.qlinear_pointwise(x, 1.0, 0, packed, scales, zeros, None, 1.0, 0,
+                                                torch.float32, "none", [], "")
+    of_dtype = {"dtype": getattr(torch, dtype)}
+    x, weight = torch.randn(rows, inputs, **of_dtype), torch.randn(outputs, inputs, **of_dtype)
+    return lambda: torch.nn.functional.linear(x, weight)
 
 
 def measure(threads):
     import torch
     torch.set_num_threads(threads)
     linear = torch.nn.functional.linear
+    limits = {}
     with torch.inference_mode():
         # Matrix by vector over more weights than any cache holds: nothing but reading.
-        weights = [torch.randn(2048, 8192) for _ in range(16)]
-        x = torch.randn(1, 8192)
-        matvec = timed(lambda: [linear(x, w) for w in weights])
-        a, b = torch.randn(1024, 768), torch.randn(3072, 768)
-        c, d = torch.randn(2048, 2048), torch.randn(2048, 2048)
-        narrow, square = timed(lambda: linear(a, b)), timed(lambda: linear(c, d))
-    return {
-        "bandwidth_gb_s": sum(w.nbytes for w in weights) / matvec / 1e9,
-        "products_gflop_s": max(2 * 1024 * 768 * 3072 / narrow, 2 * 2048**3 / square) / 1e9,
-    }
+        bandwidth = []
+        for dtype in (torch.float32, torch.bfloat16):
+            weights = [torch.randn(4096, 8192, dtype=dtype) for _ in range(8)]
+            x = torch.randn(1, 8192, dtype=dtype)
+            seconds = quickest(lambda: [linear(x, w) for w in weights])
+            bandwidth.append(sum(w.nbytes for w in weights) / seconds)
+        limits["bandwidth_gb_s"] = max(bandwidth) / 1e9
+        for dtype in PRODUCTS:
+            limits[f"{dtype}_gflop_s"] = max(
+                2 * rows * inputs * outputs / quickest(product(torch, dtype, rows, inputs, outputs))
+                for rows, inputs, outputs in SHAPES) / 1e9
+    return limits
 
 
 def measure_apart(threads):
