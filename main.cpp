@@ -56,6 +56,7 @@ const std::map<std::string, std::vector<std::string>> kUsed = {
     {"finetune", {"--device", "--dtype", "--threads", "--seed"}},
     {"plan", {"--device", "--dtype", "--threads", "--seed"}},
     {"inspect-data", {"--threads", "--seed"}},
+    {"init-config", {}},
     {"merge", {"--dtype", "--threads"}},
     {"generate", {"--device", "--dtype", "--threads", "--seed"}},
     {"caption", {"--device", "--dtype", "--threads", "--seed"}},

@@ -5,11 +5,13 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "train/config/effective_config.h"
+#include "train/config/recipes.h"
 #include "train/inspect/inspect_data.h"
 #include "train/jobs/distributed.h"
 #include "train/plan/run_plan.h"
@@ -37,6 +39,12 @@ struct ConfigChoice {
   std::optional<std::int64_t> max_bad_samples;
 
   TrainConfig load() const {
+    if (file.find('=') != std::string::npos && !std::filesystem::exists(file)) {
+      throw Error({.what = "the config file comes first",
+                   .where = "command line",
+                   .got = concat("'", file, "'"),
+                   .wanted = "CONFIG key=value …"});
+    }
     TrainConfig config = load_train_config(file, overrides);
     if (max_bad_samples) config.max_bad_samples = *max_bad_samples;
     return config;
@@ -45,7 +53,10 @@ struct ConfigChoice {
 
 void add_config_options(CLI::App& command, ConfigChoice& choice, const std::string& meaning) {
   command.add_option("config", choice.file, meaning)->required()->check(not_empty());
-  command.add_option("--set", choice.overrides, "Override a key of the config")
+  command
+      .add_option("--set,overrides", choice.overrides,
+                  "Keys of the config and their values in place of the file's; --set may be left "
+                  "out")
       ->type_name("KEY=VALUE");
   command
       .add_option("--max-bad-samples", choice.max_bad_samples,
@@ -166,11 +177,35 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
   return 0;
 }
 
+struct InitConfigOptions {
+  std::string name, output;
+  bool lists = false;
+};
+
+int run_init_config(const InitConfigOptions& options) {
+  if (options.lists) {
+    std::string lines;
+    for (const Recipe& recipe : recipes()) {
+      lines += recipe.name + std::string(28 - std::min<std::size_t>(27, recipe.name.size()), ' ') +
+               recipe.description() + "\n";
+    }
+    print_result(lines);
+    return 0;
+  }
+  const Recipe& recipe = find_recipe(options.name);
+  const std::string output = options.output.empty() ? options.name + ".yaml" : options.output;
+  save_recipe(recipe, output);
+  log_info(
+      concat("wrote ", output, "; set its train_files and output_dir, then: vlm plan ", output));
+  return 0;
+}
+
 std::function<int()> add_finetune(CLI::App& app, const RuntimeOptions& runtime,
                                   const AnswerFunction& answer) {
   auto options = std::make_shared<FinetuneOptions>();
   CLI::App* command = app.add_subcommand("finetune", "Fine-tune a model from a config file");
-  add_config_options(*command, options->config, "Config file (JSON); its keys are listed below");
+  add_config_options(*command, options->config,
+                     "Config file (YAML or JSON); its keys are listed below");
   command->add_flag("--restart", options->restart,
                     "Begin anew instead of going on from the last checkpoint in output_dir");
   TrainConfig defaults;
@@ -182,7 +217,7 @@ std::function<int()> add_plan(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<PlanCommand>();
   CLI::App* command = app.add_subcommand(
       "plan", "Say what a fine-tuning run will take: memory by part, tokens, steps, hours");
-  add_config_options(*command, options->config, "Config file (JSON) of finetune");
+  add_config_options(*command, options->config, "Config file (YAML or JSON) of finetune");
   command
       ->add_option("--memory-gb", options->memory_gb,
                    "What the run may take; where it is less than the peak, what to change is said "
@@ -201,7 +236,7 @@ std::function<int()> add_inspect_data(CLI::App& app, const RuntimeOptions& runti
   CLI::App* command = app.add_subcommand(
       "inspect-data",
       "Show what a training run would learn from its data, and what is wrong in it");
-  add_config_options(*command, options->config, "Config file (JSON), as for finetune");
+  add_config_options(*command, options->config, "Config file (YAML or JSON), as for finetune");
   command
       ->add_option("-n,--samples", options->samples,
                    "Samples shown token by token, the first that the run would take")
@@ -210,6 +245,22 @@ std::function<int()> add_inspect_data(CLI::App& app, const RuntimeOptions& runti
   command->add_option("--html", options->html, "Write a page with the pictures, too")
       ->check(not_empty());
   return [options, &runtime] { return run_inspect_data(*options, runtime); };
+}
+
+std::function<int()> add_init_config(CLI::App& app) {
+  auto options = std::make_shared<InitConfigOptions>();
+  CLI::App* command =
+      app.add_subcommand("init-config", "Write a config with comments to begin with");
+  command->add_option("name", options->name, "Name of a recipe")->check(not_empty());
+  command->add_option("output", options->output, "File to write (default: NAME.yaml)")
+      ->check(not_empty());
+  command->add_flag("--list", options->lists, "Print the names of all recipes and what they are");
+  command->parse_complete_callback([options] {
+    if (options->lists == options->name.empty()) return;
+    throw CLI::ValidationError(options->lists ? "--list goes without a name"
+                                              : "the name of a recipe is required, or --list");
+  });
+  return [options] { return run_init_config(*options); };
 }
 
 std::function<int()> add_merge(CLI::App& app, const RuntimeOptions& runtime) {
@@ -239,6 +290,7 @@ std::map<std::string, std::function<int()>> add_commands(CLI::App& app,
   return {{"finetune", add_finetune(app, runtime, answer)},
           {"plan", add_plan(app, runtime)},
           {"inspect-data", add_inspect_data(app, runtime)},
+          {"init-config", add_init_config(app)},
           {"merge", add_merge(app, runtime)}};
 }
 

@@ -165,7 +165,7 @@ TEST_CASE("Ctrl-C leaves a checkpoint, and the same command ends as if nothing h
   const ProgramResult wrong = run_vlm("finetune config.json --set learning_rat=1", folder.path());
   CHECK(wrong.code == 1);
   CHECK_THAT(wrong.err,
-             Contains("--set: unknown key 'learning_rat' (did you mean 'learning_rate'?)"));
+             Contains("command line: unknown key 'learning_rat' (did you mean 'learning_rate'?)"));
   std::int64_t checkpoints = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder.path() / "cut")) {
     checkpoints += entry.path().filename().string().starts_with("checkpoint-") ? 1 : 0;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "data/dataset.h"
 #include "train/config/adapter_keys.h"
@@ -15,6 +16,7 @@
 namespace vlm::train {
 namespace {
 
+constexpr const char* kCommandLine = "command line";
 const std::vector<std::string> kShapes = {"linear", "cosine", "1-sqrt"};
 const std::vector<std::string> kParts = {"vision_model", "connector", "text_model", "lm_head"};
 
@@ -145,6 +147,25 @@ void check(const TrainConfig& config) {
   if (config.trains_adapter()) config.lora();
 }
 
+// Returns the keys that were given.
+std::set<std::string> apply_overrides(const std::vector<std::string>& overrides,
+                                      const Fields& fields) {
+  std::set<std::string> keys;
+  for (const std::string& assignment : overrides) {
+    const std::string key = assignment.substr(0, assignment.find_first_of(".="));
+    try {
+      refuse_foreign_keys({{key, nullptr}});
+    } catch (const Error& error) {
+      ErrorParts parts = error.parts();
+      parts.where = kCommandLine;
+      throw Error(std::move(parts));
+    }
+    set_field(fields, assignment, kCommandLine);
+    keys.insert(key);
+  }
+  return keys;
+}
+
 }  // namespace
 
 Fields ScheduleOptions::fields() {
@@ -261,7 +282,7 @@ TrainConfig load_train_config(const std::filesystem::path& path,
   } catch (const Error& error) {
     throw text.placed(error);
   }
-  for (const std::string& assignment : overrides) set_field(fields, assignment, "--set");
+  const std::set<std::string> given = apply_overrides(overrides, fields);
   if (std::holds_alternative<std::vector<std::string>>(config.target_modules) &&
       config.target_parts.empty()) {
     config.target_parts = {"text_model"};
@@ -269,7 +290,12 @@ TrainConfig load_train_config(const std::filesystem::path& path,
   try {
     check(config);
   } catch (const Error& error) {
-    throw text.placed(error);
+    ErrorParts parts = error.parts();
+    if (given.count(parts.where.substr(0, parts.where.find_first_of(".:["))) == 0) {
+      throw text.placed(error);
+    }
+    parts.where = concat(kCommandLine, ": ", parts.where);
+    throw Error(std::move(parts));
   }
   return config;
 }

@@ -41,6 +41,23 @@ TEST_CASE("keys are strict, and overrides win") {
                     Contains("method: unknown value: got 'vera', wanted lora, qlora, dora, full"));
 }
 
+TEST_CASE("what the command line gives is named as such where it can't be used") {
+  CHECK_THROWS_WITH(load("", {"learning_rat=1"}),
+                    "command line: unknown key 'learning_rat' (did you mean 'learning_rate'?)");
+  CHECK_THROWS_WITH(load("", {"lora_rank=8"}),
+                    "command line: unknown key 'lora_rank' (LLaMA-Factory's; here it is r)");
+  CHECK_THROWS_WITH(load("", {"much"}),
+                    "command line: not an assignment: got 'much', wanted key=value");
+  CHECK_THROWS_WITH(load("", {"r=many"}), Contains("command line: r: wrong type"));
+  CHECK_THROWS_WITH(load(R"(, "max_length": 5)", {"max_length=-1"}),
+                    "command line: max_length: value out of range: got -1, wanted at least 0");
+  CHECK_THROWS_WITH(load("", {"augmentation.shift=2"}),
+                    "command line: augmentation.shift: value out of range: got 2, wanted 0 to "
+                    "below 1");
+  // The file's own are placed in the file as ever.
+  CHECK_THROWS_WITH(load(R"(, "max_length": -1)", {"r=4"}), Contains("c.json: max_length: value"));
+}
+
 TEST_CASE("values that can't work are refused by key") {
   CHECK_THROWS_WITH(
       load(R"(, "per_device_train_batch_size": 0)"),
