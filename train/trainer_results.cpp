@@ -22,6 +22,14 @@ namespace vlm::train {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+fs::path report_path(const TrainConfig& config) {
+  return fs::path(config.output_dir) / "report.html";
+}
+
+}  // namespace
+
 // Whatever comes last can't cost what was learned: the result and the checkpoint are written before
 // the evaluation begins.
 bool Trainer::end_step() {
@@ -163,6 +171,9 @@ TrainResult Trainer::finish() {
   }
   save_text(fs::path(config_.output_dir) / "README.md", make_model_card(load_record()));
   write_report();
+  if (config_.evaluation.reports_to("html")) {
+    log_info("the result on one page: " + report_path(config_).string());
+  }
   return TrainResult::kFinished;
 }
 
@@ -210,7 +221,7 @@ void Trainer::write_report() const {
     }
     return uris;
   };
-  save_text(fs::path(config_.output_dir) / "report.html",
+  save_text(report_path(config_),
             make_report(load_record(),
                         {.samples = config_.evaluation.report_samples, .pictures = pictures}));
 }

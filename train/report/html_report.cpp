@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "train/report/svg_chart.h"
 #include "vlm/core/concat.h"
@@ -12,18 +13,24 @@ namespace {
 
 constexpr const char* kStyle = R"(
 body{font:15px/1.5 system-ui,sans-serif;color:#1f2937;background:#f3f4f6;margin:0}
-main{max-width:1000px;margin:0 auto;padding:24px}
-section{background:#fff;border:1px solid #e5e7eb;border-radius:8px;padding:16px 20px;margin:16px 0}
-h1{font-size:24px;margin:8px 0}h2{font-size:17px;margin:0 0 12px}
+main{max-width:1100px;margin:0 auto;padding:16px 24px}
+section,details{background:#fff;border:1px solid #e5e7eb;border-radius:8px;padding:12px 20px;
+margin:12px 0}
+h1{font-size:22px;margin:4px 0}h2,summary{font-size:17px;font-weight:700;margin:0 0 8px}
+summary{cursor:pointer;margin:0}
 table{border-collapse:collapse;width:100%}
 th,td{text-align:left;vertical-align:top;padding:4px 10px 4px 0;border-bottom:1px solid #f0f0f0}
 th{font-weight:600;white-space:nowrap}
+.results{display:flex;flex-wrap:wrap;gap:8px 48px}
+.figure{font-size:32px;line-height:1.2}.figure .before{color:#6b7280}
+.rise{color:#15803d}.fall{color:#b91c1c}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(380px,1fr));gap:16px}
 svg{width:100%;height:auto}.title{font-size:13px;font-weight:600}
 .tick{font-size:11px;fill:#6b7280}.grid{stroke:#e5e7eb}
-.sample{display:flex;gap:16px;padding:12px 0;border-bottom:1px solid #f0f0f0}
-.sample .pictures{flex:0 0 220px}.sample img{max-width:220px;display:block;margin-bottom:6px}
-.sample table{flex:1}.muted{color:#6b7280}td.value,code{font-family:ui-monospace,monospace}
+.samples{display:grid;grid-template-columns:repeat(auto-fill,minmax(240px,1fr));gap:16px}
+.sample{border:1px solid #e5e7eb;border-radius:6px;padding:10px;overflow-wrap:anywhere}
+.sample img{max-width:100%;max-height:200px;display:block;margin:0 auto 6px}
+.muted{color:#6b7280}td.value,code{font-family:ui-monospace,monospace}
 td.value{overflow-wrap:anywhere}
 )";
 
@@ -37,11 +44,88 @@ std::string section(const std::string& title, const std::string& content) {
   return concat("<section><h2>", escape_html(title), "</h2>\n", content, "</section>\n");
 }
 
+// "0.25 → 0.75" in large figures with a note below; "0.75" when there is nothing before.
+std::string show_change(const std::string& name, std::optional<double> before, double after,
+                        const std::string& note) {
+  std::string former;
+  if (before) former = concat("<span class=\"before\">", format_number(*before), "</span> → ");
+  return concat("<div><div>", escape_html(name), "</div><div class=\"figure\">", former, "<b>",
+                format_number(after), "</b></div>", note, "</div>\n");
+}
+
+// What the interval says: that the scores rose or fell, or that these items can't tell.
+std::string describe_change(const data::PairedComparison& values) {
+  const bool rose = values.low > 0, fell = values.high < 0;
+  return concat("<div class=\"",
+                rose   ? "rise"
+                : fell ? "fall"
+                       : "muted",
+                "\">", values.difference > 0 ? "+" : "", format_number(values.difference),
+                " (95 % interval ", format_number(values.low), " to ", format_number(values.high),
+                rose || fell ? ")" : "): no clear difference", "</div><div class=\"muted\">",
+                values.better, " of ", values.items, " items better, ", values.worse,
+                " worse</div>");
+}
+
+std::string show_result(const RunRecord& record) {
+  std::string changes;
+  for (const auto& [metric, values] : record.comparisons) {
+    changes += show_change(metric, values.before, values.after, describe_change(values));
+  }
+  for (const auto& [name, key] :
+       {std::pair{"evaluation loss", "eval_loss"}, std::pair{"training loss", "loss"}}) {
+    const std::optional<double> result = record.result(key);
+    if (!result) continue;
+    const auto curve = record.curve(key);
+    const auto [first_step, first] = curve.front();
+    if (curve.size() == 1) {
+      changes += show_change(name, {}, *result, "");
+    } else {
+      changes += show_change(
+          name, first, *result,
+          concat("<div class=\"muted\">since step ", format_number(first_step), "</div>"));
+    }
+  }
+  if (changes.empty()) return "";
+  const char* note = record.comparisons.empty()
+                         ? "The result was not compared with the untuned model: that needs "
+                           "eval_files and eval_metrics."
+                         : "Before → after training, on the same held-out items. The interval is a "
+                           "paired bootstrap over items.";
+  return concat("<div class=\"results\">", changes, "</div>\n<p class=\"muted\">", note, "</p>\n");
+}
+
+// Samples from all over the evaluation set: pictures, question, and the answers.
+std::string show_samples(const RunRecord& record, const ReportOptions& options) {
+  std::string samples;
+  const auto count = std::min<std::int64_t>(options.samples, std::ssize(record.after));
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto place = static_cast<std::size_t>(i * std::ssize(record.after) / count);
+    const HeldOutAnswer& item = record.after[place];
+    std::string pictures;
+    if (options.pictures) {
+      for (const std::string& uri : options.pictures(item.index)) {
+        pictures += concat("<img alt=\"\" src=\"", uri, "\">");
+      }
+    }
+    std::string rows;
+    if (place < record.before.size() && record.before[place].index == item.index) {
+      rows += table_row("before", record.before[place].answer);
+    }
+    rows += table_row("after", item.answer) + table_row("wanted", join(item.references, " | "));
+    samples +=
+        concat("<div class=\"sample\">", pictures, "<b>", escape_html(item.question), "</b><table>",
+               rows, "</table><span class=\"muted\">", escape_html(item.where), "</span></div>\n");
+  }
+  return samples.empty() ? "" : "<div class=\"samples\">" + samples + "</div>\n";
+}
+
 // Curves that belong together, then one chart for every other number.
 std::string draw_curves(const RunRecord& record) {
   std::string charts;
-  const auto add = [&](const std::string& title, const std::vector<std::string>& keys) {
-    Chart chart{.title = title};
+  const auto add = [&](const std::string& title, const std::vector<std::string>& keys,
+                       Scale scale = Scale::kLinear) {
+    Chart chart{.title = title, .scale = scale};
     for (const std::string& key : keys) {
       auto points = record.curve(key);
       if (!points.empty()) chart.series.push_back({key, std::move(points)});
@@ -49,7 +133,7 @@ std::string draw_curves(const RunRecord& record) {
     const std::string drawn = draw_chart(chart);
     if (!drawn.empty()) charts += "<div>" + drawn + "</div>\n";
   };
-  add("loss", {"loss", "eval_loss"});
+  add("loss", {"loss", "eval_loss"}, Scale::kLogWhereWide);
   for (const std::string& key : record.keys()) {
     const bool is_drawn_elsewhere = key == "loss" || key == "eval_loss" || key == "epoch" ||
                                     key == "seconds" || key == "peak_rss_mb";
@@ -58,29 +142,20 @@ std::string draw_curves(const RunRecord& record) {
   return charts.empty() ? "" : "<div class=\"charts\">" + charts + "</div>\n";
 }
 
-std::string list_results(const RunRecord& record) {
+// How the run went: its length, speed and memory.
+std::string list_course(const RunRecord& record) {
   std::string rows;
-  const auto last = [&](const char* title, const char* key) {
-    const auto curve = record.curve(key);
-    if (!curve.empty()) rows += table_row(title, format_number(curve.back().second), "value");
-  };
+  const auto seconds = record.curve("seconds"), speed = record.curve("samples_per_second"),
+             memory = record.curve("peak_rss_mb"), epochs = record.curve("epoch");
   if (!record.rows.empty()) {
     rows += table_row("steps", record.rows.back()["step"].dump(), "value");
   }
-  last("epochs", "epoch");
-  last("training loss (mean since the row before)", "loss");
   if (record.result_step) {
     rows += table_row("step of the weights", concat(*record.result_step), "value");
   }
-  const auto eval_loss = record.result("eval_loss");
-  if (eval_loss) rows += table_row("evaluation loss", format_number(*eval_loss), "value");
-  return rows.empty() ? "" : "<table>" + rows + "</table>\n";
-}
-
-std::string list_costs(const RunRecord& record) {
-  std::string rows;
-  const auto seconds = record.curve("seconds"), speed = record.curve("samples_per_second"),
-             memory = record.curve("peak_rss_mb");
+  if (!epochs.empty()) {
+    rows += table_row("epochs", format_number(epochs.back().second), "value");
+  }
   if (!seconds.empty()) {
     rows += table_row("training time", format_duration(seconds.back().second), "value");
   }
@@ -97,47 +172,6 @@ std::string list_costs(const RunRecord& record) {
     rows += table_row("peak memory of the process", format_number(most) + " MB", "value");
   }
   return rows.empty() ? "" : "<table>" + rows + "</table>\n";
-}
-
-std::string list_comparisons(const RunRecord& record) {
-  std::string rows;
-  for (const auto& [metric, values] : record.comparisons) {
-    rows += concat("<tr><th>", metric, "</th><td>", format_number(values.before), "</td><td>",
-                   format_number(values.after), "</td><td>", format_number(values.difference),
-                   "</td><td>", format_number(values.low), " to ", format_number(values.high),
-                   "</td><td>", values.better, " / ", values.worse, " of ", values.items,
-                   "</td></tr>\n");
-  }
-  if (rows.empty()) return "";
-  return "<table><tr><th>metric</th><th>before</th><th>after</th><th>difference</th>"
-         "<th>95 % interval</th><th>items better / worse</th></tr>\n" +
-         rows +
-         "</table>\n<p class=\"muted\">The same held-out items before and after; paired bootstrap "
-         "over items.</p>\n";
-}
-
-std::string show_samples(const RunRecord& record, const ReportOptions& options) {
-  std::string samples;
-  const auto count = std::min<std::int64_t>(options.samples, std::ssize(record.after));
-  for (std::int64_t i = 0; i < count; ++i) {
-    const auto place = static_cast<std::size_t>(i * std::ssize(record.after) / count);
-    const HeldOutAnswer& item = record.after[place];
-    std::string pictures;
-    if (options.pictures) {
-      for (const std::string& uri : options.pictures(item.index)) {
-        pictures += concat("<img alt=\"\" src=\"", uri, "\">");
-      }
-    }
-    std::string rows = table_row("question", item.question);
-    if (place < record.before.size() && record.before[place].index == item.index) {
-      rows += table_row("before", record.before[place].answer);
-    }
-    rows += table_row("after", item.answer) + table_row("reference", join(item.references, " | "));
-    samples +=
-        concat("<div class=\"sample\"><div class=\"pictures\">", pictures, "<span class=\"muted\">",
-               escape_html(item.where), "</span></div><table>", rows, "</table></div>\n");
-  }
-  return samples;
 }
 
 std::string list_config(const OrderedJson& config) {
@@ -157,11 +191,11 @@ std::string make_report(const RunRecord& record, const ReportOptions& options) {
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
       "<meta name=\"viewport\" content=\"width=device-width\">\n<title>",
       escape_html(title), "</title>\n<style>", kStyle, "</style></head>\n<body><main>\n", "<h1>",
-      escape_html(title), "</h1>\n", section("Result", list_results(record)),
-      section("Compared with the untuned model", list_comparisons(record)),
-      section("Curves", draw_curves(record)), section("Memory and time", list_costs(record)),
+      escape_html(title), "</h1>\n", section("Result", show_result(record)),
       section("Held-out samples", show_samples(record, options)),
-      section("Configuration", list_config(record.config)), "</main></body></html>\n");
+      section("Curves", draw_curves(record)), section("Course of the run", list_course(record)),
+      "<details><summary>Configuration</summary>\n", list_config(record.config),
+      "</details>\n</main></body></html>\n");
 }
 
 }  // namespace vlm::train

@@ -1,7 +1,11 @@
 // report.html: one page about a run that needs no other file and no network.
 //
-//   RunRecord, pictures of the samples ─► make_report ─► curves, comparison with the untuned model,
-//   memory and time, held-out samples (picture, question, before, after, reference), configuration
+//   RunRecord, pictures of held-out items ─► make_report ─► HTML
+//
+// In this order: each metric before and after training with the interval of the difference;
+// held-out items with their pictures, the question, the answers before and after, and the wanted
+// one; curves (the loss on a logarithmic axis where it spans decades); length, speed and memory of
+// the run; the configuration, folded.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +18,8 @@
 namespace vlm::train {
 
 struct ReportOptions {
-  std::int64_t samples = 8;
-  // Data URIs of the pictures of an item of the evaluation set.
+  std::int64_t samples = 8;  // held-out items that are shown, evenly spaced over the evaluation set
+  // Pictures of the evaluation set's item `index`, as data URIs. Empty: no pictures are shown.
   std::function<std::vector<std::string>(std::int64_t index)> pictures = {};
 };
 

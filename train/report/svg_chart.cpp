@@ -16,7 +16,10 @@ constexpr double kLeft = 58, kRight = 12, kTop = 30, kBottom = 30;
 constexpr std::array<const char*, 6> kColors = {"#2563eb", "#dc2626", "#16a34a",
                                                 "#9333ea", "#d97706", "#0891b2"};
 
+constexpr double kWide = 10;  // largest to smallest value: from here an axis may be logarithmic
+
 struct Range {
+  bool is_log = false;
   double low = std::numeric_limits<double>::infinity();
   double high = -std::numeric_limits<double>::infinity();
 
@@ -31,7 +34,11 @@ struct Range {
     low -= room;
     high += room;
   }
-  double place(double value) const { return (value - low) / (high - low); }
+  // 0 at `low`, 1 at `high`.
+  double place(double value) const {
+    if (is_log) return std::log(value / low) / std::log(high / low);
+    return (value - low) / (high - low);
+  }
 };
 
 bool is_drawn(const std::pair<double, double>& point) {
@@ -50,7 +57,7 @@ class Drawing {
   std::string draw() {
     out_ = concat("<svg viewBox=\"0 0 ", kWidth, " ", kHeight, "\" role=\"img\"><title>",
                   escape_html(chart_.title), "</title>");
-    add_text({kLeft, 16}, "start", "title", chart_.title);
+    add_text({kLeft, 16}, "start", "title", chart_.title + (y_.is_log ? " (logarithmic)" : ""));
     add_axes();
     for (std::size_t i = 0; i < chart_.series.size(); ++i) {
       add_curve(chart_.series[i], kColors[i % kColors.size()]);
@@ -80,7 +87,8 @@ class Drawing {
   }
 
   void add_axes() {
-    for (const double tick : choose_ticks(y_.low, y_.high, 5)) {
+    for (const double tick :
+         y_.is_log ? choose_log_ticks(y_.low, y_.high) : choose_ticks(y_.low, y_.high, 5)) {
       const Point at = to_page({x_.low, tick});
       add_line(at, {kWidth - kRight, at.second});
       add_text({kLeft - 6, at.second + 4}, "end", "tick", format_number(tick));
@@ -142,6 +150,7 @@ std::string draw_chart(const Chart& chart) {
   }
   if (x.low > x.high) return "";
   x.widen();
+  y.is_log = chart.scale == Scale::kLogWhereWide && y.low > 0 && y.high / y.low >= kWide;
   y.widen();
   return Drawing(chart, x, y).draw();
 }
@@ -159,6 +168,22 @@ std::vector<double> choose_ticks(double low, double high, int count) {
   std::vector<double> ticks;
   const double first = std::ceil(low / step - 1e-9);
   for (double i = first; i * step <= high + step * 1e-9; ++i) ticks.push_back(i * step);
+  return ticks;
+}
+
+std::vector<double> choose_log_ticks(double low, double high) {
+  const int first = static_cast<int>(std::floor(std::log10(low)));
+  const int last = static_cast<int>(std::floor(std::log10(high) + 1e-9));
+  const bool is_narrow = high / low <= 1000;
+  const int stride = is_narrow ? 1 : (last - first) / 6 + 1;  // decades from tick to tick
+  std::vector<double> ticks;
+  for (int power = first; power <= last; power += stride) {
+    for (const double factor : {1.0, 2.0, 5.0}) {
+      const double tick = factor * std::pow(10, power);
+      const bool is_within = tick >= low * (1 - 1e-9) && tick <= high * (1 + 1e-9);
+      if (is_within && (is_narrow || factor == 1.0)) ticks.push_back(tick);
+    }
+  }
   return ticks;
 }
 

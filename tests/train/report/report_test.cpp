@@ -96,6 +96,34 @@ TEST_CASE("ticks are round numbers within the range") {
   CHECK(small[2] == Approx(0.025));
 }
 
+TEST_CASE("ticks of a logarithmic axis are 1, 2 and 5 times powers of ten, or powers alone") {
+  const auto near = [](const std::vector<double>& ticks, const std::vector<double>& wanted) {
+    REQUIRE(ticks.size() == wanted.size());
+    for (std::size_t i = 0; i < ticks.size(); ++i) CHECK(ticks[i] == Approx(wanted[i]));
+  };
+  near(choose_log_ticks(0.15, 2.5), {0.2, 0.5, 1, 2});
+  near(choose_log_ticks(0.1, 10), {0.1, 0.2, 0.5, 1, 2, 5, 10});
+  near(choose_log_ticks(3e-4, 3), {1e-3, 1e-2, 1e-1, 1});
+  const auto few = choose_log_ticks(1e-12, 1e12);
+  CHECK(few.size() <= 6);
+  CHECK(few.size() >= 4);
+}
+
+TEST_CASE("a loss that spans decades is drawn on a logarithmic axis, others on a linear one") {
+  const auto draw = [](double first, double last, Scale scale) {
+    return draw_chart(
+        {.title = "loss", .series = {{"loss", {{0, first}, {1, 1}, {2, last}}}}, .scale = scale});
+  };
+  const std::string wide = draw(10, 0.1, Scale::kLogWhereWide);
+  // The middle value of three decades' ends lies in the middle of the plot, 30 to 210.
+  CHECK_THAT(wide, Contains("d=\"M58 30L253 120L448 210\"") && Contains("loss (logarithmic)"));
+  CHECK_THAT(draw(10, 0.1, Scale::kLinear),
+             Contains("d=\"M58 30L253 193.6L448 210\"") && !Contains("logarithmic"));
+  CHECK_THAT(draw(3, 0.5, Scale::kLogWhereWide), !Contains("logarithmic"));
+  CHECK_THAT(draw(10, 0, Scale::kLogWhereWide), !Contains("logarithmic"));
+  CHECK_THAT(draw(10, -1, Scale::kLogWhereWide), !Contains("logarithmic"));
+}
+
 TEST_CASE("a chart draws finite points and breaks its line at others") {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const std::string svg =
@@ -130,7 +158,7 @@ const OrderedJson kConfig = {{"model_name_or_path", "org/base"},
                              {"eval_metrics", {"exact_match"}},
                              {"train_files", {"train.jsonl"}}};
 
-TEST_CASE("the report is one page with curves, comparison, samples and configuration") {
+TEST_CASE("the report is one page: result, samples, curves, course and the folded configuration") {
   const ScratchFolder folder;
   write_run(folder);
   const std::string page =
@@ -142,15 +170,54 @@ TEST_CASE("the report is one page with curves, comparison, samples and configura
                        Contains("<title>eval_exact_match</title>"));
   CHECK_THAT(page, Contains("<th>training time</th><td class=\"value\">2:05</td>") &&
                        Contains("<td class=\"value\">251 MB</td>"));
-  CHECK_THAT(page, Contains("<tr><th>exact_match</th><td>0</td><td>1</td><td>1</td>"
-                            "<td>1 to 1</td><td>2 / 0 of 2</td></tr>"));
-  CHECK_THAT(page, Contains("src=\"data:x,3\"") && Contains("&lt;What?&gt;") &&
-                       Contains("<th>before</th><td class=\"\">hat</td>") &&
-                       Contains("<th>after</th><td class=\"\">cat</td>"));
+  CHECK_THAT(page, Contains("<div>exact_match</div><div class=\"figure\"><span class=\"before\">0"
+                            "</span> → <b>1</b></div><div class=\"rise\">+1 (95 % interval 1 to 1)"
+                            "</div><div class=\"muted\">2 of 2 items better, 0 worse</div>"));
+  CHECK_THAT(page,
+             Contains("<div>evaluation loss</div><div class=\"figure\"><span class=\"before\">"
+                      "3</span> → <b>1.5</b></div><div class=\"muted\">since step 0</div>"));
+  CHECK_THAT(page, Contains("<img alt=\"\" src=\"data:x,3\"><b>&lt;What?&gt;</b>") &&
+                       Contains("<th>before</th><td class=\"\">hat</td></tr>\n"
+                                "<tr><th>after</th><td class=\"\">cat</td></tr>\n"
+                                "<tr><th>wanted</th><td class=\"\">cat</td></tr>"));
   CHECK_THAT(page, Contains("<th>r</th><td class=\"value\">8</td>"));
+  std::size_t at = 0;
+  for (const char* part : {"<h2>Result</h2>", "exact_match", "<h2>Held-out samples</h2>",
+                           "data:x,3", "<h2>Curves</h2>", "<svg", "<h2>Course of the run</h2>",
+                           "<details><summary>Configuration</summary>", "org/base", "</details>"}) {
+    INFO(part);
+    at = page.find(part, at);
+    REQUIRE(at != std::string::npos);
+  }
   // Nothing is fetched from anywhere.
   CHECK(page.find("http") == std::string::npos);
   CHECK(page.find("<script") == std::string::npos);
+}
+
+TEST_CASE("the report says whether the interval leaves a doubt") {
+  RunRecord record{.config = kConfig};
+  record.comparisons = {{"anls",
+                         {.before = 0.5,
+                          .after = 0.625,
+                          .difference = 0.125,
+                          .low = -0.05,
+                          .high = 0.25,
+                          .items = 8,
+                          .better = 2,
+                          .worse = 1}},
+                        {"rouge_l",
+                         {.before = 0.5,
+                          .after = 0.25,
+                          .difference = -0.25,
+                          .low = -0.5,
+                          .high = -0.125,
+                          .items = 8,
+                          .better = 0,
+                          .worse = 3}}};
+  const std::string page = make_report(record, {});
+  CHECK_THAT(page, Contains("<div class=\"muted\">+0.125 (95 % interval -0.05 to 0.25): no clear "
+                            "difference</div>") &&
+                       Contains("<div class=\"fall\">-0.25 (95 % interval -0.5 to -0.125)</div>"));
 }
 
 TEST_CASE("the model card has PEFT's front matter and the comparison") {
@@ -190,7 +257,12 @@ TEST_CASE("a run without evaluation has a report and a card, too") {
   const ScratchFolder folder;
   folder.write("metrics.jsonl", "{\"step\":1,\"loss\":2.5}\n");
   const RunRecord record = load_run_record(folder.path(), kConfig);
-  CHECK_THAT(make_report(record, {}), Contains("<title>loss</title>"));
+  CHECK_THAT(make_report(record, {}),
+             Contains("<title>loss</title>") &&
+                 Contains("<div class=\"figure\"><b>2.5</b></div>") &&
+                 Contains("not compared with the untuned model: that needs eval_files and "
+                          "eval_metrics") &&
+                 !Contains("Held-out samples") && !Contains("→"));
   CHECK_THAT(make_model_card(record), Contains("was not compared with the untuned model"));
   folder.write("eval_answers.jsonl", "{\"index\": 1, \"what\": 2}\n");
   std::string warning;
