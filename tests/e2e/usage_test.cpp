@@ -1,5 +1,5 @@
-// The README's commands, word for word: every bash block under a "<!-- run -->" mark, one after the
-// other.
+// The commands of docs/usage.md, word for word: every bash block under a "<!-- run -->" mark, one
+// after the other.
 #include <sstream>
 #include <vector>
 
@@ -28,9 +28,9 @@ std::vector<std::string> marked_blocks(const std::string& text) {
   return blocks;
 }
 
-TEST_CASE("the README's commands run as they stand there") {
+TEST_CASE("the commands of docs/usage.md run as they stand there") {
   const std::filesystem::path source(VLM_SOURCE_DIR);
-  const auto blocks = marked_blocks(read_file(source / "README.md"));
+  const auto blocks = marked_blocks(read_file(source / "docs/usage.md"));
   REQUIRE(blocks.size() >= 3);
   // A tree of links, so that what the commands write stays out of the source.
   const ScratchFolder folder;
