@@ -101,11 +101,11 @@ class TextStream {
   TextStream(const Tokenizer& tokenizer, const std::function<bool(std::string_view)>& on_text)
       : decoder_(tokenizer), on_text_(on_text) {}
 
-  bool add(std::int64_t id) { return tell(decoder_.add(id)); }
-  void finish() { tell(decoder_.finish()); }
+  bool add(std::int64_t id) { return pass_on(decoder_.add(id)); }
+  void finish() { pass_on(decoder_.finish()); }
 
  private:
-  bool tell(const std::string& piece) {
+  bool pass_on(const std::string& piece) {
     if (goes_on_ && !piece.empty()) goes_on_ = on_text_(piece);
     return goes_on_;
   }
@@ -164,7 +164,6 @@ infer::RequestAnswer Model::Loaded::answer(const Conversation& conversation, inf
   }
 }
 
-Picture::Picture(const char* file) : Picture(std::string(file)) {}
 Picture::Picture(std::string file)
     : source_(std::make_shared<Source>(Source{Source::File{std::move(file)}})) {}
 
@@ -172,8 +171,9 @@ Picture Picture::from_bytes(std::string bytes) {
   return Picture(std::make_shared<Source>(Source{Source::Bytes{std::move(bytes)}}));
 }
 
-Picture Picture::from_rgb(std::int64_t height, std::int64_t width,
+Picture Picture::from_rgb(Height picture_height, Width picture_width,
                           std::vector<std::uint8_t> pixels) {
+  const std::int64_t height = picture_height.pixels, width = picture_width.pixels;
   const auto bytes = static_cast<std::int64_t>(pixels.size());
   const std::int64_t points = bytes / 3;
   // Divided, not multiplied: the sides are the caller's and may be anything.
@@ -194,19 +194,31 @@ Picture::Picture(const Video& video)
     : source_(std::make_shared<Source>(
           Source{infer::VideoRequest{video.file_, {to_sampling(video.options_)}}})) {}
 
-Conversation& Conversation::system(std::string text) {
+Conversation& Conversation::system(std::string text) & {
   turns_.push_back({"system", std::move(text)});
   return *this;
 }
 
-Conversation& Conversation::user(std::string text, Pictures pictures) {
+Conversation& Conversation::user(std::string text, Pictures pictures) & {
   turns_.push_back({"user", std::move(text), std::move(pictures)});
   return *this;
 }
 
-Conversation& Conversation::assistant(std::string text) {
+Conversation& Conversation::assistant(std::string text) & {
   turns_.push_back({"assistant", std::move(text)});
   return *this;
+}
+
+Conversation Conversation::system(std::string text) && {
+  return std::move(system(std::move(text)));
+}
+
+Conversation Conversation::user(std::string text, Pictures pictures) && {
+  return std::move(user(std::move(text), std::move(pictures)));
+}
+
+Conversation Conversation::assistant(std::string text) && {
+  return std::move(assistant(std::move(text)));
 }
 
 Model Model::load(const std::string& model, const ModelOptions& options) {
@@ -233,6 +245,10 @@ Answer Model::ask(const Pictures& pictures, const std::string& question,
   return ask(Conversation().user(question, pictures), options);
 }
 
+Answer Model::ask(const std::string& question, const AskOptions& options) const {
+  return ask(Conversation().user(question), options);
+}
+
 Answer Model::ask(const Conversation& conversation, const AskOptions& options) const {
   return ask_many(conversation, options).front();
 }
@@ -247,8 +263,8 @@ std::vector<Answer> Model::ask_many(const Conversation& conversation,
   infer::RequestAnswer answer = loaded_->answer(conversation, std::move(request), &videos);
   if (is_streamed) stream.finish();
   std::vector<Answer> answers;
-  for (infer::Generation& one : answer.generations) {
-    answers.push_back(to_answer(std::move(one)));
+  for (infer::Generation& generation : answer.generations) {
+    answers.push_back(to_answer(std::move(generation)));
     answers.back().videos = videos;
   }
   return answers;
@@ -258,6 +274,12 @@ std::vector<Choice> Model::choose(const Pictures& pictures, const std::string& q
                                   const std::vector<std::string>& choices,
                                   const ChooseOptions& options) const {
   return choose(Conversation().user(question, pictures), choices, options);
+}
+
+std::vector<Choice> Model::choose(const std::string& question,
+                                  const std::vector<std::string>& choices,
+                                  const ChooseOptions& options) const {
+  return choose(Conversation().user(question), choices, options);
 }
 
 std::vector<Choice> Model::choose(const Conversation& conversation,

@@ -1,12 +1,17 @@
 // vlm as a library: load a model, ask it about pictures and videos. Installed as <vlm/vlm.h>.
 //
 //   vlm::Model model = vlm::Model::load("org/name or a folder");
-//   vlm::Answer answer = model.ask("picture.png", "what shape is in the image?");
+//   vlm::Answer answer = model.ask(vlm::Picture("a.png"), "what shape is in the image?");
 //   std::cout << answer.text;
 //
 // A thin layer on infer/session and Generator; it needs no other header of the tree and none of
 // LibTorch. Fine-tuning and runs over folders are the program's (vlm finetune, vlm caption).
 // docs/library.md has an example of each call.
+//
+// Calls keep nothing that belongs to the caller: arguments are copied, and callbacks are called
+// only before the call returns. What could be mixed up has types of its own: a picture's file and a
+// question, a height and a width. Moving a Picture or a Model copies it (both are pointers), so
+// none is ever empty.
 //
 // Errors: vlm::Error for whatever a caller, a file or a model can cause; what LibTorch throws
 // (out of memory, say) comes through as std::exception. Threads: everything here may be called
@@ -27,6 +32,7 @@
 
 namespace vlm {
 
+// Set the fields by name; so it is meant for all options below.
 struct ModelOptions {
   std::string adapter;           // PEFT adapter folder, merged into the weights; empty: none
   std::string device = "auto";   // auto, cpu, cuda, cuda:N
@@ -38,20 +44,34 @@ struct ModelOptions {
 
 class Video;
 
-// A picture that is opened when it is asked about: PNG, JPEG, WebP, BMP, TIFF, GIF (first frame),
-// HEIC, AVIF, told apart by content. Cheap to copy.
+// Sides of a picture in pixels.
+struct Height {
+  explicit Height(std::int64_t count) : pixels(count) {}
+  std::int64_t pixels;
+};
+struct Width {
+  explicit Width(std::int64_t count) : pixels(count) {}
+  std::int64_t pixels;
+};
+
+// A picture: PNG, JPEG, WebP, BMP, TIFF, GIF (first frame), HEIC or AVIF, told apart by content.
+// Its file is opened by the call that asks about it, which throws Error when it can't be read.
+// Cheap to copy.
 class Picture {
  public:
-  Picture(const char* file);
-  Picture(std::string file);
-  // A video takes a picture's place in every call.
+  explicit Picture(std::string file);
+  // A video takes a picture's place in every call. Throws Error for options that don't fit
+  // together.
   Picture(const Video& video);
 
-  // A whole file's bytes, as they came from a network, say.
+  Picture(const Picture&) = default;
+  Picture& operator=(const Picture&) = default;
+
+  // The bytes of a whole file, from a network, say.
   static Picture from_bytes(std::string bytes);
-  // Raw pixels [height, width, 3], row by row. Throws Error when their number doesn't fit.
-  static Picture from_rgb(std::int64_t height, std::int64_t width,
-                          std::vector<std::uint8_t> pixels);
+  // `pixels`: bytes of red, green and blue, [height, width, 3], row by row from the top left.
+  // Throws Error when their number doesn't fit.
+  static Picture from_rgb(Height height, Width width, std::vector<std::uint8_t> pixels);
 
  private:
   friend class Model;
@@ -84,27 +104,27 @@ class Video {
   VideoOptions options_;
 };
 
-// What calls take: none, "one.png", a Picture, a Video, or several as {"one.png", picture, video,
-// …}.
+// What calls take: {} for none, a Picture, a Video, or several as {picture, video, …}; the prompt
+// shows them in this order.
 class Pictures {
  public:
   Pictures() = default;
-  Pictures(const char* file) : list_{Picture(file)} {}
-  Pictures(std::string file) : list_{Picture(std::move(file))} {}
   Pictures(Picture picture) : list_{std::move(picture)} {}
   Pictures(const Video& video) : list_{Picture(video)} {}
   Pictures(std::initializer_list<Picture> list) : list_(list) {}
   Pictures(std::vector<Picture> list) : list_(std::move(list)) {}
 
-  const std::vector<Picture>& list() const { return list_; }
+  const std::vector<Picture>& list() const& { return list_; }
+  std::vector<Picture> list() && { return std::move(list_); }
 
  private:
   std::vector<Picture> list_;
 };
 
-// Turns in order; a turn's pictures and videos stand before its text.
+// Turns in order; a turn's pictures and videos stand before its text. Calls can be chained; on a
+// temporary they give the conversation itself, never a reference to it.
 //
-//   talk.system("Be brief.").user("What is this?", "a.png");
+//   auto talk = vlm::Conversation().system("Be brief.").user("What is this?", picture);
 //   talk.assistant(model.ask(talk).text).user("And its colour?");
 class Conversation {
  public:
@@ -114,11 +134,15 @@ class Conversation {
     Pictures pictures = {};
   };
 
-  Conversation& system(std::string text);
-  Conversation& user(std::string text, Pictures pictures = {});
-  Conversation& assistant(std::string text);
+  Conversation& system(std::string text) &;
+  Conversation& user(std::string text, Pictures pictures = {}) &;
+  Conversation& assistant(std::string text) &;
+  Conversation system(std::string text) &&;
+  Conversation user(std::string text, Pictures pictures = {}) &&;
+  Conversation assistant(std::string text) &&;
 
-  const std::vector<Turn>& turns() const { return turns_; }
+  const std::vector<Turn>& turns() const& { return turns_; }
+  std::vector<Turn> turns() && { return std::move(turns_); }
 
  private:
   std::vector<Turn> turns_;
@@ -145,7 +169,9 @@ struct AskOptions {
   std::optional<std::int64_t> num_return_sequences;  // for Model::ask_many
 
   // Called with each new piece of the answer, whole characters; false ends the answer there. The
-  // pieces joined are Answer::text. Not called by beam search, nor for several answers.
+  // pieces joined are Answer::text. A piece is valid until the callback returns. Called in the
+  // thread that asks, and not after the call has returned. Not called by beam search, nor for
+  // several answers.
   std::function<bool(std::string_view)> on_text;
 };
 
@@ -177,17 +203,25 @@ struct Choice {
   double logprob = 0;      // of the whole answer, its end included; summed over its tokens
 };
 
-// A loaded model. Copies share it; the last one frees its memory.
+// A loaded model. Copies share it, and the last of them frees its memory.
 class Model {
  public:
   // `model`: a checkpoint folder, or org/name[@revision] as in `vlm --model`. Sets the threads of
   // the process. Throws Error for a model that isn't there or doesn't fit.
   static Model load(const std::string& model, const ModelOptions& options = {});
 
-  // One question about pictures and videos, or about none. Throws Error for a file that can't be
-  // read and for a prompt that is longer than the model's positions.
+  Model(const Model&) = default;
+  Model& operator=(const Model&) = default;
+
+  // One question about pictures and videos. Throws Error for a file that can't be read, for options
+  // out of range, and for a prompt that is longer than the model's positions.
   Answer ask(const Pictures& pictures, const std::string& question,
              const AskOptions& options = {}) const;
+
+  // One question without a picture.
+  Answer ask(const std::string& question, const AskOptions& options = {}) const;
+  // Two texts in braces would be read as the begin and end of one text.
+  Answer ask(std::initializer_list<const char*>, const AskOptions& options = {}) const = delete;
 
   // The next turn of the assistant.
   Answer ask(const Conversation& conversation, const AskOptions& options = {}) const;
@@ -199,6 +233,8 @@ class Model {
   // as a whole, nothing is generated. Throws Error unless there are two or more, all different.
   std::vector<Choice> choose(const Pictures& pictures, const std::string& question,
                              const std::vector<std::string>& choices,
+                             const ChooseOptions& options = {}) const;
+  std::vector<Choice> choose(const std::string& question, const std::vector<std::string>& choices,
                              const ChooseOptions& options = {}) const;
   std::vector<Choice> choose(const Conversation& conversation,
                              const std::vector<std::string>& choices,

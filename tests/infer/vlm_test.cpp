@@ -30,13 +30,58 @@ std::string picture_file(const std::string& name) {
   return fixture("pictures/" + name + ".png").string();
 }
 
+Picture picture(const std::string& name) {
+  return Picture(picture_file(name));
+}
+
+// What must not compile: texts in the place of pictures, sides without a name, references into
+// temporaries.
+template <typename... Arguments>
+concept CanAsk = requires(const Model& model, Arguments... arguments) {
+  model.ask(arguments...);
+};
+static_assert(CanAsk<const char*>);
+static_assert(CanAsk<Picture, const char*> && CanAsk<Video, std::string, AskOptions>);
+static_assert(CanAsk<Conversation> && CanAsk<std::string, AskOptions>);
+static_assert(!CanAsk<const char*, const char*> && !CanAsk<std::string, std::string>);
+static_assert(!CanAsk<const char*, Picture> && !CanAsk<std::string, std::vector<Picture>>);
+static_assert(!CanAsk<Picture> && !CanAsk<Conversation, const char*>);
+template <typename M>
+concept CanAskTextsInBraces = requires(const M& model) {
+  model.ask({"a.png", "What is it?"});
+};
+static_assert(!CanAskTextsInBraces<Model>);
+
+template <typename... Arguments>
+concept CanChoose = requires(const Model& model, Arguments... arguments) {
+  model.choose(arguments...);
+};
+static_assert(CanChoose<Picture, std::string, std::vector<std::string>>);
+static_assert(CanChoose<std::string, std::vector<std::string>>);
+static_assert(!CanChoose<std::string, Picture, std::vector<std::string>>);
+static_assert(!CanChoose<std::string, std::string, std::vector<std::string>>);
+
+template <typename... Sides>
+concept HasSides = requires(Sides... sides) {
+  Picture::from_rgb(sides..., {});
+};
+static_assert(HasSides<Height, Width> && !HasSides<Width, Height> && !HasSides<int, int>);
+static_assert(!std::is_convertible_v<const char*, Picture>);
+static_assert(!std::is_convertible_v<std::string, Pictures>);
+static_assert(!std::is_convertible_v<int, Height> && !std::is_convertible_v<int, Width>);
+
+static_assert(
+    std::is_same_v<decltype(Conversation().user("a").assistant("b").system("c")), Conversation>);
+static_assert(std::is_same_v<decltype(Conversation().turns()), std::vector<Conversation::Turn>>);
+static_assert(std::is_same_v<decltype(Pictures().list()), std::vector<Picture>>);
+
 TEST_CASE("answers are those of transformers") {
   const Model model = load_tiny();
   const Json golden = load_json(fixture("smolvlm_tiny/golden.json"));
   for (const Json& one : golden["generate"]) {
     INFO(one["name"]);
     std::vector<Picture> pictures;
-    for (const Json& name : one["images"]) pictures.emplace_back(picture_file(name));
+    for (const Json& name : one["images"]) pictures.push_back(picture(name));
     Conversation talk;
     if (!one["system"].is_null()) talk.system(one["system"]);
     talk.user(one["question"], pictures);
@@ -62,25 +107,60 @@ TEST_CASE("answers are those of transformers") {
 
 TEST_CASE("a picture may be a file, its bytes or its pixels; several keep their order") {
   const Model model = load_tiny();
-  const std::string wide = picture_file("wide"), tall = picture_file("tall");
+  const Picture wide = picture("wide"), tall = picture("tall");
   AskOptions options;
   options.max_new_tokens = 8;
   const auto logprobs = [&](const Pictures& pictures) {
     return model.ask(pictures, "What is it?", options).token_logprobs;
   };
-  const auto expected = logprobs(wide.c_str());
-  const Image image = data::load_image(wide);
-  CHECK(logprobs(wide) == expected);
+  const auto expected = logprobs(wide);
+  const Image image = data::load_image(picture_file("wide"));
   CHECK(logprobs({wide}) == expected);
   CHECK(logprobs(std::vector<Picture>{wide}) == expected);
-  CHECK(logprobs(Picture::from_bytes(load_text(wide))) == expected);
-  CHECK(logprobs(Picture::from_rgb(image.height, image.width, image.pixels)) == expected);
-  CHECK(logprobs({}) != expected);
+  CHECK(logprobs(Picture::from_bytes(load_text(picture_file("wide")))) == expected);
+  CHECK(logprobs(Picture::from_rgb(Height(image.height), Width(image.width), image.pixels)) ==
+        expected);
 
-  const auto both = logprobs({wide, Picture::from_bytes(load_text(tall))});
+  const auto both = logprobs({wide, Picture::from_bytes(load_text(picture_file("tall")))});
   CHECK(both == logprobs({wide, tall}));
   CHECK(both != logprobs({tall, wide}));
   CHECK(both != expected);
+}
+
+TEST_CASE("a question may stand alone") {
+  const Model model = load_tiny();
+  AskOptions options;
+  options.max_new_tokens = 8;
+  const auto expected = model.ask(Conversation().user("What is it?"), options).token_logprobs;
+  CHECK(model.ask("What is it?", options).token_logprobs == expected);
+  CHECK(model.ask({}, "What is it?", options).token_logprobs == expected);
+  CHECK(model.ask(picture("wide"), "What is it?", options).token_logprobs != expected);
+  const std::vector<std::string> texts = {"yes", "no"};
+  const auto alone = model.choose("What is it?", texts),
+             none = model.choose({}, "What is it?", texts);
+  REQUIRE(alone.size() == 2);
+  CHECK(alone[0].text == none[0].text);
+  CHECK(alone[0].logprob == none[0].logprob);
+}
+
+TEST_CASE("what was moved from still works, and a conversation can be built in one expression") {
+  Model model = load_tiny();
+  Picture wide = picture("wide");
+  AskOptions options;
+  options.max_new_tokens = 4;
+  const auto expected = model.ask(wide, "What is it?", options).token_logprobs;
+  const Model other = std::move(model);
+  const Pictures pictures(std::move(wide));
+  CHECK(model.ask(wide, "What is it?", options).token_logprobs == expected);
+  CHECK(other.ask(pictures, "What is it?", options).token_logprobs == expected);
+
+  std::vector<std::string> roles;
+  for (const auto& turn :
+       Conversation().system("Be brief.").user("What?", picture("tall")).assistant("It.").turns()) {
+    roles.push_back(turn.role + ": " + turn.text);
+    CHECK(turn.pictures.list().size() == (turn.role == "user" ? 1 : 0));
+  }
+  CHECK(roles == std::vector<std::string>{"system: Be brief.", "user: What?", "assistant: It."});
 }
 
 TEST_CASE("a conversation's turns and pictures reach the model in their order") {
@@ -88,8 +168,8 @@ TEST_CASE("a conversation's turns and pictures reach the model in their order") 
   AskOptions options;
   options.max_new_tokens = 8;
   Conversation talk;
-  talk.system("Be brief.").user("What is it?", picture_file("wide")).assistant("A thing.");
-  talk.user("And this?", {picture_file("tall"), picture_file("square")});
+  talk.system("Be brief.").user("What is it?", picture("wide")).assistant("A thing.");
+  talk.user("And this?", {picture("tall"), picture("square")});
   REQUIRE(talk.turns().size() == 4);
 
   const auto session =
@@ -122,7 +202,7 @@ TEST_CASE("the streamed pieces are the text, and a callback can end it") {
     streamed += piece;
     return true;
   };
-  const Answer whole = model.ask(picture_file("wide"), "What is it?", options);
+  const Answer whole = model.ask(picture("wide"), "What is it?", options);
   CHECK(streamed == whole.text);
   REQUIRE(whole.text.size() > 10);
 
@@ -131,7 +211,7 @@ TEST_CASE("the streamed pieces are the text, and a callback can end it") {
     streamed += piece;
     return streamed.size() < 10;
   };
-  const Answer part = model.ask(picture_file("wide"), "What is it?", options);
+  const Answer part = model.ask(picture("wide"), "What is it?", options);
   CHECK(part.finish_reason == "interrupted");
   CHECK(part.token_ids.size() < whole.token_ids.size());
   CHECK(whole.text.starts_with(streamed));
@@ -140,7 +220,7 @@ TEST_CASE("the streamed pieces are the text, and a callback can end it") {
 TEST_CASE("a callback that throws leaves the model as it was") {
   const Model model = load_tiny();
   const auto ask = [&](const AskOptions& options) {
-    return model.ask(picture_file("wide"), "What is it?", options).token_logprobs;
+    return model.ask(picture("wide"), "What is it?", options).token_logprobs;
   };
   AskOptions options;
   options.max_new_tokens = 8;
@@ -153,7 +233,7 @@ TEST_CASE("a callback that throws leaves the model as it was") {
 
 TEST_CASE("samples follow their seed, and come near greedy as it gets cold") {
   const Model model = load_tiny();
-  const auto talk = Conversation().user("What is it?", picture_file("wide"));
+  const auto talk = Conversation().user("What is it?", picture("wide"));
   AskOptions options;
   options.max_new_tokens = 8;
   const Answer greedy = model.ask(talk, options);
@@ -183,7 +263,7 @@ TEST_CASE("samples follow their seed, and come near greedy as it gets cold") {
 
 TEST_CASE("beam search gives its best answers, the best first") {
   const Model model = load_tiny();
-  const auto talk = Conversation().user("What is it?", picture_file("wide"));
+  const auto talk = Conversation().user("What is it?", picture("wide"));
   AskOptions options;
   options.max_new_tokens = 6;
   const Answer greedy = model.ask(talk, options);
@@ -203,7 +283,7 @@ TEST_CASE("beam search gives its best answers, the best first") {
 
 TEST_CASE("stop strings and lengths end an answer where they say") {
   const Model model = load_tiny();
-  const auto talk = Conversation().user("Describe the image.", picture_file("wide"));
+  const auto talk = Conversation().user("Describe the image.", picture("wide"));
   AskOptions options;
   options.max_new_tokens = 8;
   const Answer whole = model.ask(talk, options);
@@ -221,7 +301,7 @@ TEST_CASE("stop strings and lengths end an answer where they say") {
 TEST_CASE("choices are ranked by their likelihood behind the prompt") {
   const Model model = load_tiny();
   const std::vector<std::string> texts = {"a dog", "yes", "no", "a very long answer"};
-  const auto choices = model.choose(picture_file("wide"), "What is it?", texts);
+  const auto choices = model.choose(picture("wide"), "What is it?", texts);
   REQUIRE(choices.size() == 4);
   double total = 0;
   std::set<std::string> seen;
@@ -238,7 +318,7 @@ TEST_CASE("choices are ranked by their likelihood behind the prompt") {
   // The mean favours what is long.
   ChooseOptions by_mean;
   by_mean.by_mean = true;
-  const auto means = model.choose(picture_file("wide"), "What is it?", texts, by_mean);
+  const auto means = model.choose(picture("wide"), "What is it?", texts, by_mean);
   const auto find = [](const std::vector<Choice>& list, const std::string& text) {
     return *std::find_if(list.begin(), list.end(), [&](const auto& c) { return c.text == text; });
   };
@@ -247,7 +327,7 @@ TEST_CASE("choices are ranked by their likelihood behind the prompt") {
   }
   CHECK(find(means, texts[3]).probability > find(choices, texts[3]).probability);
 
-  const auto other = model.choose(Conversation().user("What is it?", picture_file("tall")), texts);
+  const auto other = model.choose(Conversation().user("What is it?", picture("tall")), texts);
   CHECK(find(other, "yes").logprob != find(choices, "yes").logprob);
 }
 
@@ -259,12 +339,11 @@ TEST_CASE("picture features are kept on disk when a folder is named") {
   for (int run = 0; run < 2; ++run) {
     const Model model = Model::load(fixture("smolvlm_tiny").string(),
                                     {.device = "cpu", .feature_cache = scratch.at("cache")});
-    logprobs.push_back(model.ask(picture_file("wide"), "What is it?", options).token_logprobs);
+    logprobs.push_back(model.ask(picture("wide"), "What is it?", options).token_logprobs);
     CHECK(std::filesystem::exists(scratch.at("cache/lock")));
   }
   CHECK(logprobs[0] == logprobs[1]);
-  CHECK(logprobs[0] ==
-        load_tiny().ask(picture_file("wide"), "What is it?", options).token_logprobs);
+  CHECK(logprobs[0] == load_tiny().ask(picture("wide"), "What is it?", options).token_logprobs);
 }
 
 TEST_CASE("loading and asking leave the program's random numbers and threads alone") {
@@ -274,7 +353,7 @@ TEST_CASE("loading and asking leave the program's random numbers and threads alo
   const int threads = at::get_num_threads();
   const Model model = load_tiny();
   CHECK(state().equal(before));
-  model.ask(picture_file("wide"), "What?", {.max_new_tokens = 2, .do_sample = true, .seed = 3});
+  model.ask(picture("wide"), "What?", {.max_new_tokens = 2, .do_sample = true, .seed = 3});
   CHECK(state().equal(before));
   CHECK(at::get_num_threads() == threads);
 }
@@ -286,12 +365,12 @@ TEST_CASE("threads and copies share a model") {
   std::vector<std::string> names = {"wide", "tall", "square"};
   std::vector<std::vector<double>> alone, together(names.size() * 3);
   for (const auto& name : names) {
-    alone.push_back(model.ask(picture_file(name), "What is it?", options).token_logprobs);
+    alone.push_back(model.ask(picture(name), "What is it?", options).token_logprobs);
   }
   std::vector<std::thread> threads;
   for (std::size_t i = 0; i < together.size(); ++i) {
     threads.emplace_back([&, i, copy = model] {
-      together[i] = copy.ask(picture_file(names[i % 3]), "What is it?", options).token_logprobs;
+      together[i] = copy.ask(picture(names[i % 3]), "What is it?", options).token_logprobs;
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -303,7 +382,7 @@ TEST_CASE("what a caller gets wrong is told") {
   CHECK_THROWS_WITH(Model::load("none"), "none: no such model folder");
   CHECK_THROWS_WITH(Model::load(fixture("smolvlm_tiny").string(), {.device = "gpu"}),
                     "unknown device: got 'gpu', wanted auto, cpu, cuda or cuda:N");
-  CHECK_THROWS_WITH(model.ask("none.png", "What?"),
+  CHECK_THROWS_WITH(model.ask(Picture("none.png"), "What?"),
                     "none.png: can't open the file: got No such file or directory");
   CHECK_THROWS_WITH(model.ask(Picture::from_bytes("not a picture"), "What?"),
                     Contains("picture in memory: "));
@@ -325,12 +404,13 @@ TEST_CASE("what a caller gets wrong is told") {
 
   const std::string text = "pixels don't fit the picture's size: got 12 bytes, wanted ";
   const std::vector<std::uint8_t> pixels(12);
-  CHECK_NOTHROW(Picture::from_rgb(2, 2, pixels));
-  CHECK_THROWS_WITH(Picture::from_rgb(2, 3, pixels), text + "2 x 3 x 3");
-  CHECK_THROWS_WITH(Picture::from_rgb(-2, -2, pixels), text + "-2 x -2 x 3");
-  CHECK_THROWS_WITH(Picture::from_rgb(0, 4, pixels), text + "0 x 4 x 3");
-  CHECK_THROWS_WITH(Picture::from_rgb(1LL << 62, 4, pixels), Contains(text));
-  CHECK_THROWS_WITH(Picture::from_rgb(0, 0, {}), Contains("got 0 bytes, wanted 0 x 0 x 3"));
+  CHECK_NOTHROW(Picture::from_rgb(Height(2), Width(2), pixels));
+  CHECK_THROWS_WITH(Picture::from_rgb(Height(2), Width(3), pixels), text + "2 x 3 x 3");
+  CHECK_THROWS_WITH(Picture::from_rgb(Height(-2), Width(-2), pixels), text + "-2 x -2 x 3");
+  CHECK_THROWS_WITH(Picture::from_rgb(Height(0), Width(4), pixels), text + "0 x 4 x 3");
+  CHECK_THROWS_WITH(Picture::from_rgb(Height(1LL << 62), Width(4), pixels), Contains(text));
+  CHECK_THROWS_WITH(Picture::from_rgb(Height(0), Width(0), {}),
+                    Contains("got 0 bytes, wanted 0 x 0 x 3"));
 }
 
 }  // namespace
