@@ -27,9 +27,10 @@ th{font-weight:600;white-space:nowrap}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(380px,1fr));gap:16px}
 svg{width:100%;height:auto}.title{font-size:13px;font-weight:600}
 .tick{font-size:11px;fill:#6b7280}.grid{stroke:#e5e7eb}
-.samples{display:grid;grid-template-columns:repeat(auto-fill,minmax(240px,1fr));gap:16px}
-.sample{border:1px solid #e5e7eb;border-radius:6px;padding:10px;overflow-wrap:anywhere}
-.sample img{max-width:100%;max-height:200px;display:block;margin:0 auto 6px}
+.samples{display:flex;flex-wrap:wrap;gap:12px}
+.sample{flex:0 0 222px;border:1px solid #e5e7eb;border-radius:6px;padding:8px;
+overflow-wrap:anywhere}.sample th{width:1%}
+.sample img{width:100%;height:160px;object-fit:contain;display:block;margin-bottom:6px}
 .muted{color:#6b7280}td.value,code{font-family:ui-monospace,monospace}
 td.value{overflow-wrap:anywhere}
 )";
