@@ -110,12 +110,20 @@ std::optional<std::string> shown_text(const RequestAnswer& answer,
   return text.is_null() ? std::nullopt : std::optional(text.get<std::string>());
 }
 
-std::vector<std::string> report_columns(const AnswerReportOptions& options) {
-  RequestAnswer answer{.generations = {Generation{}}, .segments = {SegmentScore{}}};
+OrderedJson example_report(const AnswerReportOptions& options) {
+  RequestAnswer answer{.generations = {Generation{}, Generation{}}, .segments = {SegmentScore{}}};
   answer.choices.resize(options.choices.texts.size());
   for (ChoiceScore& score : answer.choices) score.tokens = 1;
+  OrderedJson fields = report_answer(answer, options);
+  for (const char* name : {"text", "withheld_text"}) {
+    if (fields.contains(name)) fields[name] = "";
+  }
+  return fields;
+}
+
+std::vector<std::string> report_columns(const AnswerReportOptions& options) {
   std::vector<std::string> names;
-  const OrderedJson fields = report_answer(answer, options);
+  const OrderedJson fields = example_report(options);
   for (const auto& [name, value] : fields.items()) names.push_back(name);
   return names;
 }

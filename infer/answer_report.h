@@ -32,6 +32,9 @@ OrderedJson report_answer(const RequestAnswer& answer, const AnswerReportOptions
 std::optional<std::string> shown_text(const RequestAnswer& answer,
                                       const AnswerReportOptions& options);
 
+// Made-up values of the kinds that report_answer gives with these options.
+OrderedJson example_report(const AnswerReportOptions& options);
+
 // Every field that report_answer has with these options.
 std::vector<std::string> report_columns(const AnswerReportOptions& options);
 

@@ -22,7 +22,7 @@ using Group = std::shared_ptr<const TableGroup>;
 const ArrowLibrary& arrow_library() {
   using Function = const ArrowLibrary* (*)();
   static const ArrowLibrary* library = reinterpret_cast<Function>(
-      open_plugin("vlm_arrow", "vlm_arrow_library", "Parquet and Arrow files"))();
+      open_plugin("vlm_arrow", "vlm_arrow_library", "Parquet and Arrow files can't be read"))();
   return *library;
 }
 

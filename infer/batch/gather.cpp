@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 #include <optional>
 #include <set>
 
@@ -12,6 +13,7 @@
 #include "infer/batch/shard.h"
 #include "infer/batch/used_files.h"
 #include "infer/items/digest.h"
+#include "infer/tables/parquet_output.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
@@ -36,11 +38,12 @@ std::int64_t count_shards(const fs::path& output) {
     const std::string name = entry.path().filename().string();
     long long index = 0, count = 0;
     const bool is_shard =
-        name.starts_with(start) && entry.path().extension() == output.extension() &&
+        name.starts_with(start) &&
         std::sscanf(name.c_str() + start.size(), "%lld-of-%lld", &index, &count) == 2;
-    if (is_shard && entry.path() == folder / shard_output(output, {index, count}).filename()) {
-      counts.insert(count);
-    }
+    if (!is_shard) continue;
+    const fs::path part = shard_output(output, {index, count}).filename();
+    const bool is_rows = is_parquet(part) && name == rows_beside(part);
+    if (name == part || is_rows) counts.insert(count);
   }
   if (counts.empty()) {
     throw Error({.what = "no outputs of shards",
@@ -59,15 +62,20 @@ std::int64_t count_shards(const fs::path& output) {
 class Gatherer {
  public:
   explicit Gatherer(const GatherOptions& options) : options_(options) {
+    if (is_parquet(options_.output)) check_parquet_is_written();
     if (options_.shards == 0) options_.shards = count_shards(options_.output);
     target_ = resolve_output(options_.output);
     UsedFiles parts;
     for (std::int64_t i = 0; i < options_.shards; ++i) {
       const fs::path part = shard_output(options_.output, {i, options_.shards});
-      for (const fs::path& file : files_of_output(part)) parts.add(file, "a file of a shard");
+      parts.add(part, "a file of a shard");
+      for (const fs::path& file : files_of_output(rows_of({i, options_.shards}))) {
+        parts.add(file, "a file of a shard");
+      }
     }
     parts.check_output(target_);
-    if (fs::exists(journal_path(options_.output)) || fs::exists(journal_path(target_))) {
+    const fs::path rows = rows_path(options_.output);
+    if (fs::exists(journal_path(rows)) || fs::exists(journal_path(target_))) {
       throw Error({.what = "the output belongs to a run without shards",
                    .where = options_.output.string(),
                    .hint = "gather into another name"});
@@ -86,6 +94,7 @@ class Gatherer {
       report_.missing.push_back(concat(report_.items - report_.rows, " items of no shard"));
     }
     if (!report_.missing.empty() && !options_.allows_partial) return report_;
+    open_table();
     check_replaced();
     write();
     return report_;
@@ -96,8 +105,12 @@ class Gatherer {
     return concat("shard ", shard.index, " of ", shard.count);
   }
 
+  fs::path rows_of(const Shard& shard) const {
+    return rows_path(shard_output(options_.output, shard));
+  }
+
   void read(const Shard& shard) {
-    const fs::path path = shard_output(options_.output, shard);
+    const fs::path path = rows_of(shard);
     const bool is_held = hold(path);
     files_.emplace_back(path, RowFile::Open::kRead);
     if (!is_held) {
@@ -180,6 +193,10 @@ class Gatherer {
 
   // What is there may only be what an earlier gathering wrote: every line is a row of a shard.
   void check_replaced() const {
+    if (table_ && !options_.overwrites) {
+      table_->check_replaced(kOptionsNote, "--overwrite replaces it, or gather into another name");
+    }
+    if (table_) return;
     const RowFile before(target_, RowFile::Open::kRead);
     if (options_.overwrites || !before.is_open()) return;
     Journal rows;
@@ -200,6 +217,11 @@ class Gatherer {
   }
 
   void write() {
+    if (table_) {
+      table_->write([&](const auto& use) { for_each_row(use); });
+      report_.is_written = true;
+      return;
+    }
     const fs::path temporary = name_aside(target_);
     try {
       write_rows(temporary);
@@ -212,33 +234,52 @@ class Gatherer {
     report_.is_written = true;
   }
 
-  void write_rows(const fs::path& path) {
+  // The preamble, too.
+  void for_each_row(const std::function<void(const std::string& row)>& use) const {
     std::vector<RowReader> readers(files_.begin(), files_.end());
-    std::string text;
-    RowFile out(path);
-    out.truncate(0);
-    const auto copy = [&](const ShardRow& one) {
+    const auto read = [&](const ShardRow& one) {
       const auto shard = static_cast<std::size_t>(one.shard);
       const std::string row = read_row(readers[shard], one.row, line_end());
       if (digest_of(row) != one.row.digest) {
         throw Error({.what = "the rows of a shard were changed while they were read",
                      .where = files_[shard].path().string()});
       }
+      use(row);
+    };
+    if (preamble_) read(*preamble_);
+    for (const ShardRow& one : rows_) read(one);
+  }
+
+  void write_rows(const fs::path& path) const {
+    std::string text;
+    RowFile out(path);
+    out.truncate(0);
+    for_each_row([&](const std::string& row) {
       text += row;
       if (text.size() < (1 << 20)) return;
       out.write(text);
       text.clear();
-    };
-    if (preamble_) copy(*preamble_);
-    for (const ShardRow& one : rows_) copy(one);
+    });
     out.write(text);
     out.sync();
+  }
+
+  // Of the shards' own columns.
+  void open_table() {
+    if (!is_parquet(options_.output)) return;
+    OrderedJson options = header_->options;
+    options.erase("--shard");
+    table_.emplace(ParquetOptions{
+        .output = target_,
+        .columns = parse_ordered_json(options.value("columns", ""), "the journal's columns"),
+        .notes = table_notes(options)});
   }
 
   GatherOptions options_;
   fs::path target_;  // behind symbolic links
   GatherReport report_;
   std::optional<JournalHeader> header_;
+  std::optional<ParquetOutput> table_;  // where a table is gathered
   std::optional<ShardRow> preamble_;
   std::vector<ShardRow> rows_;
   std::vector<RowFile> files_;  // of the shards, where they are

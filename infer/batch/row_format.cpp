@@ -4,6 +4,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "infer/tables/parquet_output.h"
 #include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/durable_file.h"
@@ -107,15 +108,23 @@ std::string trimmed(const std::string& text) {
 }  // namespace
 
 OutputFormat parse_output_format(const std::string& name, const fs::path& output) {
+  const bool is_table = is_parquet(output);
+  if (name.empty() && is_table) return OutputFormat::kParquet;
   if (name.empty()) return output.extension() == ".csv" ? OutputFormat::kCsv : OutputFormat::kJsonl;
-  for (const auto format :
-       {OutputFormat::kJsonl, OutputFormat::kCsv, OutputFormat::kOpenAi, OutputFormat::kTxt}) {
+  if (is_table != (name == to_string(OutputFormat::kParquet))) {
+    throw Error({.what = "format and name of the output differ",
+                 .where = "--output-format",
+                 .got = concat(name, " for ", output.string()),
+                 .wanted = "parquet for names that end with .parquet, and for no others"});
+  }
+  for (const auto format : {OutputFormat::kJsonl, OutputFormat::kCsv, OutputFormat::kOpenAi,
+                            OutputFormat::kTxt, OutputFormat::kParquet}) {
     if (name == to_string(format)) return format;
   }
   throw Error({.what = "unknown format",
                .where = "--output-format",
                .got = concat("'", name, "'"),
-               .wanted = "jsonl, csv, openai or txt"});
+               .wanted = "jsonl, csv, openai, txt or parquet"});
 }
 
 std::string to_string(OutputFormat format) {
@@ -126,6 +135,8 @@ std::string to_string(OutputFormat format) {
       return "openai";
     case OutputFormat::kTxt:
       return "txt";
+    case OutputFormat::kParquet:
+      return "parquet";
     default:
       return "jsonl";
   }

@@ -4,6 +4,7 @@
 //   csv      RFC 4180, the same columns under a fixed header, lines end with CR LF
 //   openai   result rows of OpenAI's batch format
 //   txt      rows as jsonl, and the answer alone in a .txt beside the picture
+//   parquet  rows as jsonl, from which the table is made at the end (infer/tables)
 #pragma once
 
 #include <cstdint>
@@ -17,9 +18,10 @@
 
 namespace vlm::infer {
 
-enum class OutputFormat { kJsonl, kCsv, kOpenAi, kTxt };
+enum class OutputFormat { kJsonl, kCsv, kOpenAi, kTxt, kParquet };
 
-// By its name; an empty name is told by the output's suffix: .csv, else jsonl. Throws Error.
+// By its name; an empty name is told by the output's suffix: .csv, .parquet, else jsonl. Throws
+// Error, also where the one is parquet and the other isn't.
 OutputFormat parse_output_format(const std::string& name, const std::filesystem::path& output);
 std::string to_string(OutputFormat format);
 

@@ -9,6 +9,7 @@
 
 #include "infer/batch/fingerprint.h"
 #include "infer/items/digest.h"
+#include "infer/tables/parquet_output.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
@@ -83,6 +84,10 @@ fs::path resolve_output(const fs::path& output) {
     path = path.parent_path() / fs::read_symlink(path);
   }
   return path;
+}
+
+fs::path rows_path(const fs::path& output) {
+  return is_parquet(output) ? rows_beside(resolve_output(output)) : output;
 }
 
 std::vector<fs::path> files_of_output(const fs::path& output) {

@@ -100,7 +100,11 @@ class RowLog {
 // that go round in circles, and for what is no file.
 std::filesystem::path resolve_output(const std::filesystem::path& output);
 
-// The files that a run with this output makes and replaces.
+// The file that a run with this output adds its rows to: the output itself, or what lies beside a
+// Parquet file.
+std::filesystem::path rows_path(const std::filesystem::path& output);
+
+// The files that a run whose rows go here makes and replaces.
 std::vector<std::filesystem::path> files_of_output(const std::filesystem::path& output);
 
 }  // namespace vlm::infer

@@ -51,13 +51,15 @@ const char* UsedFiles::role_of(const fs::path& file) const {
 }
 
 void UsedFiles::check_output(const fs::path& output) const {
-  for (const fs::path& file : files_of_output(resolve_output(output))) {
-    const char* role = role_of(file);
-    if (!role) continue;
-    throw Error({.what = concat("the output would replace ", role),
-                 .where = file.string(),
-                 .hint = "choose another --output"});
-  }
+  for (const fs::path& file : files_of_output(resolve_output(output))) check_file(file);
+}
+
+void UsedFiles::check_file(const fs::path& file) const {
+  const char* role = role_of(file);
+  if (!role) return;
+  throw Error({.what = concat("the output would replace ", role),
+               .where = file.string(),
+               .hint = "choose another --output"});
 }
 
 }  // namespace vlm::infer

@@ -26,6 +26,8 @@ class UsedFiles {
 
   // Throws Error when an output of this name, or a file of its journal, is one of them.
   void check_output(const std::filesystem::path& output) const;
+  // The same for one file.
+  void check_file(const std::filesystem::path& file) const;
 
  private:
   std::map<dev_t, std::unordered_map<ino_t, const char*>> files_;

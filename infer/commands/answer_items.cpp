@@ -10,6 +10,7 @@
 #include "infer/batch/shard.h"
 #include "infer/batch/used_files.h"
 #include "infer/media/seen_video.h"
+#include "infer/tables/parquet_output.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
@@ -89,15 +90,65 @@ AnswerReportOptions make_report(const BatchCommandOptions& options,
           .has_scores = flags.num_beams.value_or(defaults.num_beams) > 1};
 }
 
+// Columns that rows get from their videos.
+std::vector<std::string> media_columns(const BatchCommandOptions& options) {
+  if (options.by_segment) return {"duration_s", "damaged_frames"};
+  return video_column_names(options.video.given.drop_duplicates);
+}
+
+// A row with a value of each column's kind; null for the input's columns, whose values tell.
+OrderedJson example_row(const ItemList& items, const BatchCommandOptions& options,
+                        const AnswerReportOptions& report) {
+  OrderedJson row = {{"id", ""}};
+  for (const std::string& name : items.columns()) row[name] = nullptr;
+  for (const char* name : {"path", "question"}) {
+    if (row.contains(name)) row[name] = "";
+  }
+  if (items.shows_videos()) {
+    const OrderedJson seen = video_columns({{.times_s = {0}}}, /*has_dropped=*/true);
+    for (const std::string& name : media_columns(options)) row[name] = seen[name];
+  }
+  row.update(example_report(report));
+  row["error"] = "";
+  return row;
+}
+
+// The table that a run with this journal ends with, where it writes one.
+std::optional<ParquetOutput> open_table(const std::filesystem::path& output,
+                                        const OrderedJson& options) {
+  if (!is_parquet(output)) return std::nullopt;
+  return ParquetOutput({.output = resolve_output(output),
+                        .columns = OrderedJson::parse(options["columns"].get<std::string>()),
+                        .notes = table_notes(options)});
+}
+
+// Throws Error when a table is there that the rows of the log aren't of.
+void check_table(const ParquetOutput& table, const RowLog& log, bool restart) {
+  const bool goes_on = std::filesystem::exists(journal_path(log.output()));
+  if (restart) return;
+  table.check_replaced(goes_on ? kRunNote : "",
+                       "choose another --output, or --restart to replace it");
+}
+
+void write_table(const ParquetOutput& table, RowLog& log, const std::filesystem::path& output) {
+  table.write([&](const auto& use) {
+    log.for_each_row([&](std::int64_t, const std::string& row) { use(row); });
+  });
+  log_info("wrote " + output.string());
+}
+
 // Throws Error when rows would go over something that the run reads. Pictures are looked at only
 // where that can happen: not for a new output, nor for rows that a journal vouches for.
 std::shared_ptr<const UsedFiles> check_output(const RowLogOptions& log, const ItemList& items,
                                               const BatchCommandOptions& options,
-                                              const std::filesystem::path& model) {
+                                              const std::filesystem::path& model,
+                                              const std::optional<ParquetOutput>& table) {
   auto used = std::make_shared<UsedFiles>();
   const bool replaces_texts = options.output_format == "txt" && options.batch.sink.overwrites_text;
   const auto output = resolve_output(log.output);
-  const auto own = files_of_output(output);
+  auto own = files_of_output(output);
+  const auto table_files = table ? table->files() : std::vector<std::filesystem::path>{};
+  own.insert(own.end(), table_files.begin(), table_files.end());
   const bool is_new = std::none_of(own.begin(), own.end(),
                                    [](const auto& file) { return std::filesystem::exists(file); });
   const bool goes_on = std::filesystem::exists(journal_path(output)) && !log.restart;
@@ -114,6 +165,7 @@ std::shared_ptr<const UsedFiles> check_output(const RowLogOptions& log, const It
   if (cache != "auto" && cache != "off") used->add_folder(cache, "a file of the feature cache");
   used->add_standard_streams();
   used->check_output(output);
+  for (const auto& file : table_files) used->check_file(file);
   return used;
 }
 
@@ -144,12 +196,8 @@ Shard choose_shard(const BatchCommandOptions& options) {
 ItemListOptions list_options(const BatchCommandOptions& options, const EntrySource& source) {
   ItemListOptions list{.system = options.system, .reserved = reserved_columns()};
   if (!source.shows_videos()) return list;
-  if (options.by_segment) {
-    list.media_columns = {"duration_s", "damaged_frames"};
-    list.reserved.emplace_back("segments");
-  } else {
-    list.media_columns = video_column_names(options.video.given.drop_duplicates);
-  }
+  list.media_columns = media_columns(options);
+  if (options.by_segment) list.reserved.emplace_back("segments");
   return list;
 }
 
@@ -157,10 +205,12 @@ int answer_items(const std::string& command, const ItemList& items,
                  const BatchCommandOptions& options, const RuntimeOptions& runtime) {
   const Shard shard = choose_shard(options);
   RowLogOptions log_options = options.log;
-  log_options.output = shard_output(options.log.output, shard);
+  const auto output = shard_output(options.log.output, shard);
+  if (is_parquet(output)) check_parquet_is_written();  // before a model is pulled
+  log_options.output = rows_path(output);
   const auto model = find_or_pull_model(options.choice.model);
-  const RowFormat format(parse_output_format(options.output_format, log_options.output),
-                         items.columns(), make_report(options, load_generation_options(model)));
+  const RowFormat format(parse_output_format(options.output_format, output), items.columns(),
+                         make_report(options, load_generation_options(model)));
   if (!options.by_segment) options.generation.check_score_is_used();
   if (options.batch.sink.overwrites_text && format.format() != OutputFormat::kTxt) {
     throw Error({.what = "there are no .txt files to overwrite",
@@ -173,11 +223,15 @@ int answer_items(const std::string& command, const ItemList& items,
                         .shard = shard,
                         .options = describe_run(command, items, options, runtime, model)};
   log_options.header.options["--output-format"] = to_string(format.format());
-  log_options.header.options["columns"] = log_options.preamble;
+  log_options.header.options["columns"] = is_parquet(output)
+                                              ? example_row(items, options, format.report()).dump()
+                                              : log_options.preamble;
+  const auto table = open_table(output, log_options.header.options);
   RowSinkOptions sink = options.batch.sink;
   sink.in_input_order = options.order == "input";
-  sink.used = check_output(log_options, items, options, model);
+  sink.used = check_output(log_options, items, options, model, table);
   RowLog log(log_options);
+  if (table) check_table(*table, log, log_options.restart);
   const std::int64_t before = log.rows();
   bool is_done = before == log.header().shard_items;
   // Loaded before anything is made: a model that doesn't load leaves no trace of the run.
@@ -201,6 +255,7 @@ int answer_items(const std::string& command, const ItemList& items,
                   log.rows(), " of ", log.header().shard_items, " are there, ", log.errors(),
                   " with an error", is_done ? "" : "; stopped, run again to go on"));
   if (!is_done) return stop_exit_code();
+  if (table) write_table(*table, log, output);
   return log.errors() > 0 || items.has_left_out() ? 3 : 0;
 }
 

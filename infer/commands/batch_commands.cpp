@@ -14,6 +14,7 @@
 #include "infer/batch/shard.h"
 #include "infer/commands/answer_items.h"
 #include "infer/commands/evaluate.h"
+#include "infer/tables/parquet_output.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/config/bounds.h"
 #include "vlm/core/error.h"
@@ -48,8 +49,8 @@ int run_evaluate(const BatchCommandOptions& options, const EvaluateOptions& eval
   const ItemList items(std::move(source), list);
   const int code = answer_items("evaluate", items, options, runtime);
   if (code == 0 || code == 3) {
-    const auto output = resolve_output(shard_output(options.log.output, choose_shard(options)));
-    print_result(score_rows(output, evaluate.metrics).dump() + "\n");
+    const auto rows = rows_path(shard_output(options.log.output, choose_shard(options)));
+    print_result(score_rows(rows, evaluate.metrics).dump() + "\n");
   }
   return code;
 }
@@ -107,7 +108,8 @@ void add_batch_options(CLI::App& command, BatchCommandOptions& options) {
       ->check(not_empty());
   command
       .add_option("--output", options.log.output,
-                  "File for the rows; FILE.journal beside it knows which are done")
+                  "File for the rows; FILE.journal beside it knows which are done. FILE.parquet is "
+                  "written at the end, from the rows in FILE.parquet.jsonl")
       ->required()
       ->check(not_empty())
       ->check([](const std::string& file) {
@@ -169,9 +171,9 @@ CLI::App* add_media_command(CLI::App& app, const char* name, const char* descrip
   command->add_option("--system", options.system, "System message (default: none)");
   command
       ->add_option("--output-format", options.output_format,
-                   "jsonl, csv, openai (batch results), or txt (jsonl, and the answer in a .txt "
-                   "beside each file); default: by the suffix of --output")
-      ->check(CLI::IsMember({"jsonl", "csv", "openai", "txt"}));
+                   "jsonl, csv, parquet, openai (batch results), or txt (jsonl, and the answer in "
+                   "a .txt beside each file); default: by the suffix of --output")
+      ->check(CLI::IsMember({"jsonl", "csv", "openai", "txt", "parquet"}));
   command->add_flag("--overwrite", options.batch.sink.overwrites_text,
                     "With txt: replace .txt files that hold other text");
   return command;
@@ -179,7 +181,6 @@ CLI::App* add_media_command(CLI::App& app, const char* name, const char* descrip
 
 std::function<int()> add_evaluate(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<BatchCommandOptions>();
-  options->output_format = "jsonl";
   auto evaluate = std::make_shared<EvaluateOptions>();
   data::DataOptions* folder = &evaluate->folder;
   CLI::App* command = app.add_subcommand(
@@ -200,7 +201,10 @@ std::function<int()> add_evaluate(CLI::App& app, const RuntimeOptions& runtime) 
                           join(data::metric_names()), " (default: none)"))
       ->allow_extra_args(false)
       ->check(CLI::IsMember(data::metric_names()));
-  return [options, evaluate, &runtime] { return run_evaluate(*options, *evaluate, runtime); };
+  return [options, evaluate, &runtime] {
+    options->output_format = is_parquet(options->log.output) ? "parquet" : "jsonl";
+    return run_evaluate(*options, *evaluate, runtime);
+  };
 }
 
 std::function<int()> add_caption(CLI::App& app, const RuntimeOptions& runtime) {

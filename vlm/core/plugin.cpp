@@ -47,11 +47,11 @@ void* open_plugin(const std::string& name, const char* function, const std::stri
     void* found = object ? ::dlsym(object, function) : nullptr;
     if (found) return found;
     const char* reason = ::dlerror();
-    throw Error({.what = concat(purpose, " can't be read: the library for them can't be opened"),
+    throw Error({.what = concat(purpose, ": the library for it can't be opened"),
                  .where = path.string(),
                  .got = reason ? reason : "no reason"});
   }
-  throw Error({.what = concat(purpose, " can't be read: this build is without ", name, ".so"),
+  throw Error({.what = concat(purpose, ": this build is without ", name, ".so"),
                .hint = "scripts/setup && scripts/build make it; VLM_PLUGIN_DIR names its folder"});
 }
 

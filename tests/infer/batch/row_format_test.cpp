@@ -50,7 +50,18 @@ TEST_CASE("an answer in every format") {
   CHECK(parse_output_format("", "x.csv") == OutputFormat::kCsv);
   CHECK(parse_output_format("", "x.txt") == OutputFormat::kJsonl);
   CHECK_THROWS_WITH(parse_output_format("xml", "x"),
-                    "--output-format: unknown format: got 'xml', wanted jsonl, csv, openai or txt");
+                    "--output-format: unknown format: got 'xml', wanted jsonl, csv, openai, txt "
+                    "or parquet");
+  CHECK(parse_output_format("", "x.parquet") == OutputFormat::kParquet);
+  CHECK(parse_output_format("parquet", "x.parquet") == OutputFormat::kParquet);
+  CHECK_THROWS_WITH(
+      parse_output_format("jsonl", "x.parquet"),
+      "--output-format: format and name of the output differ: got jsonl for "
+      "x.parquet, wanted parquet for names that end with .parquet, and for no others");
+  CHECK_THROWS_WITH(parse_output_format("parquet", "x.jsonl"), Contains("parquet for x.jsonl"));
+  const RowFormat table(OutputFormat::kParquet, {"path", "width"});
+  CHECK(table.preamble().empty());
+  CHECK(table.row(item(1), answer()) == jsonl.row(item(1), answer()));
 }
 
 }  // namespace

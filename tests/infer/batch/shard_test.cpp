@@ -5,7 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "data/formats/row_source.h"
 #include "infer/batch/gather.h"
+#include "infer/batch/row_log.h"
 #include "tests/infer/batch/logs.h"
 #include "tests/support/catch.h"
 #include "tests/support/scratch_folder.h"
@@ -137,6 +139,74 @@ TEST_CASE("gather refuses shards that don't belong together") {
         gather_shards({.output = output}),
         Contains("the output belongs to a run without shards (gather into another name)"));
   }
+}
+
+FinishedRow json_row(std::int64_t ordinal) {
+  return {ordinal, R"({"id":")" + std::to_string(ordinal) + R"(","n":)" +
+                       (ordinal == 3 ? "0.5" : std::to_string(ordinal)) + "}\n"};
+}
+
+void write_table_rows(const fs::path& output, Shard shard, const std::vector<FinishedRow>& rows,
+                      const std::string& prompt = "a") {
+  const OrderedJson options = {{"--prompt", prompt}, {"columns", R"({"id":"","n":null})"}};
+  RowLog log({.output = rows_path(shard_output(output, shard)),
+              .header = {.items = 4, .shard_items = 2, .shard = shard, .options = options}});
+  log.append(rows);
+}
+
+std::vector<Json> rows_of_table(const fs::path& path) {
+  const auto source = data::open_rows(path);
+  std::vector<Json> rows;
+  for (std::int64_t i = 0; i < source->size(); ++i) rows.push_back(source->at(i).columns);
+  return rows;
+}
+
+TEST_CASE("gather joins the rows of shards in a Parquet file") {
+  const ScratchFolder folder;
+  const fs::path output = folder.path() / "out.parquet";
+  CHECK_THROWS_WITH(
+      gather_shards({.output = output}),
+      output.string() + ": no outputs of shards: wanted files named as out.shard-0-of-2.parquet");
+  write_table_rows(output, {0, 2}, {json_row(2), json_row(0)});
+  CHECK(gather_shards({.output = output}).missing ==
+        std::vector<std::string>{"shard 1 of 2: no file"});
+  write_table_rows(output, {1, 2}, {json_row(3)});
+  GatherReport report = gather_shards({.output = output, .allows_partial = true});
+  CHECK(report.is_written);
+  CHECK(rows_of_table(output) == std::vector<Json>{{{"id", "0"}, {"n", 0}},
+                                                   {{"id", "2"}, {"n", 2}},
+                                                   {{"id", "3"}, {"n", 0.5}}});
+  write_table_rows(output, {1, 2}, {json_row(1)});
+  report = gather_shards({.output = output});
+  CHECK(report.missing.empty());
+  REQUIRE(rows_of_table(output).size() == 4);
+  CHECK(rows_of_table(output)[1] == Json({{"id", "1"}, {"n", 1}}));
+  // The same again replaces it; shards of other options, and what isn't a gathered table, don't.
+  CHECK(gather_shards({.output = output}).is_written);
+  fs::copy_file(fixture("tables/chartqa.parquet"), output, fs::copy_options::overwrite_existing);
+  const std::string foreign = load_text(output);
+  CHECK_THROWS_WITH(gather_shards({.output = output}),
+                    output.string() +
+                        ": the output is there already, and is of another run (--overwrite "
+                        "replaces it, or gather into another name)");
+  CHECK(load_text(output) == foreign);
+  CHECK(gather_shards({.output = output, .overwrites = true}).is_written);
+  CHECK(rows_of_table(output).size() == 4);
+}
+
+TEST_CASE("no Parquet file of a shard, or of a run without shards, is gathered over") {
+  const ScratchFolder folder;
+  const fs::path output = folder.path() / "out.parquet";
+  write_table_rows(output, {0, 1}, {json_row(0), json_row(1)});
+  write_table_rows(output, {0, 2}, {json_row(0), json_row(2)});
+  write_table_rows(output, {1, 2}, {json_row(1), json_row(3)});
+  CHECK_THROWS_WITH(
+      gather_shards({.output = output}),
+      Contains("the output belongs to a run without shards (gather into another name)"));
+  fs::remove(folder.at("out.parquet.jsonl.journal"));
+  fs::create_symlink("out.shard-1-of-2.parquet.jsonl", output);
+  CHECK_THROWS_WITH(gather_shards({.output = output}),
+                    Contains("the output would replace a file of a shard"));
 }
 
 }  // namespace
