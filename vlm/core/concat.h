@@ -1,8 +1,7 @@
 // Joins values into one string: concat("got ", n, " of ", total).
 //
-// For messages and names only; numbers print as std::ostream prints them in the classic locale,
-// whatever the locale of the program around, so it is not a serializer. (g++ 12 has no
-// std::format.)
+// For messages and names. Numbers print as std::ostream prints them in the classic locale, to 6
+// digits, so it is no way to store them. (g++ 12 has no std::format.)
 #pragma once
 
 #include <array>
@@ -39,7 +38,7 @@ std::string join(const Range& values, const std::string& separator = ", ") {
   return out.str();
 }
 
-// 2 digits of 3.14159 → "3.14"
+// `digits` behind the point: fixed_text(3.14159, 2) is "3.14".
 inline std::string fixed_text(double value, int digits) {
   std::array<char, 400> text;  // the largest number has 309 digits before the point
   const auto end = std::to_chars(text.data(), text.data() + text.size(), value,
@@ -47,7 +46,8 @@ inline std::string fixed_text(double value, int digits) {
   return {text.data(), end.ptr};
 }
 
-// The shorter of both forms with so many digits, as printf's %g: "3.142", "1e-09"
+// `digits` significant digits as printf's %g prints them: short_text(3.14159, 4) is "3.142",
+// short_text(1e-9, 4) is "1e-09".
 inline std::string short_text(double value, int digits) {
   std::array<char, 400> text;
   const auto end = std::to_chars(text.data(), text.data() + text.size(), value,

@@ -1,8 +1,8 @@
 // The one exception type for whatever a user, a file or a peer can cause.
 //
 // An error says what is wrong, where (path, key, line), what was found, what was wanted, and what
-// to do about it. It is caught in main.cpp and per item in the batch runner, nowhere else. Mistakes
-// of the programmer (shapes inside the graph, say) are checks of LibTorch (TORCH_CHECK), not this.
+// to do about it. It is caught in main.cpp, and in the batch runner for each item. Mistakes of the
+// programmer (shapes inside the graph, say) are checks of LibTorch (TORCH_CHECK), not this.
 #pragma once
 
 #include <exception>

@@ -4,9 +4,10 @@
 // which keys were written (configs, result rows). The library is nlohmann/json; include
 // <nlohmann/json.hpp> where values are used.
 //
-// Rows of data hold numbers that become text: "1.10", "-0" and thirty digits mean what stands
-// there. nlohmann/json would round them, so readers of rows ask for numbers as written; those that
-// it wouldn't give back are then values of type binary, which number_text and plain_numbers know.
+// Numbers in rows of data become text in prompts, so "1.10", "-0" and numbers of thirty digits must
+// keep their digits, which nlohmann/json would round. Readers of rows therefore ask for
+// Numbers::kAsWritten: numbers that would come back changed are then stored as values of type
+// binary, which number_text and plain_numbers read.
 #pragma once
 
 #include <filesystem>
@@ -42,8 +43,8 @@ std::string number_text(const Json& value);
 // The value with all numbers plain.
 Json plain_numbers(Json value);
 
-// The same, but numbers that a double can't hold exactly become strings of their digits: nothing is
-// rounded where values are passed on.
+// The same, but numbers that a double can't hold exactly become strings of their digits, so that
+// nothing is rounded.
 OrderedJson exact_numbers(OrderedJson value);
 
 // Whole file → Json. Throws Error when it can't be read, or as parse_json.
@@ -59,7 +60,7 @@ std::string load_text(const std::filesystem::path& path, std::size_t max_bytes =
 // cut.
 void save_text(const std::filesystem::path& path, std::string_view text);
 
-// A value of the wrong type as people write it: "string \"abc\"", "null", "object".
+// A value for error messages: "string \"abc\"", "null", "object".
 std::string describe(const Json& value);
 
 }  // namespace vlm

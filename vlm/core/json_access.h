@@ -1,7 +1,7 @@
 // Reading foreign JSON (tokenizer.json) member by member, with errors that name the place.
 //
-// `where` is the place of `object` itself ("…/tokenizer.json: decoder"); the member's name is put
-// behind it. Absent and null members count as missing.
+// `where` is the place of `object` itself ("…/tokenizer.json: decoder"); the member's name is added
+// to it. Absent and null members count as missing.
 #pragma once
 
 #include <cstdint>

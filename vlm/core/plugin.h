@@ -1,5 +1,5 @@
-// Shared objects that are opened when they are needed first: what a large library costs in start-up
-// is then paid by those who use it, and a build may be without it.
+// Shared objects that are opened on first use: only commands that need a large library pay for
+// loading it, and a build may do without it.
 //
 //   "vlm_arrow", "vlm_arrow_library" ─► open_plugin ─► address of the function
 //

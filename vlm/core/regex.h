@@ -21,7 +21,7 @@ class Regex {
   // In PCRE2's syntax; `shown` is what messages call it. Throws Error naming `where`.
   static Regex compile(const std::string& expression, const std::string& where,
                        const std::string& shown);
-  // In Python's.
+  // In Python's syntax.
   static Regex from_python(const std::string& expression, const std::string& where);
 
   ~Regex();
@@ -35,7 +35,8 @@ class Regex {
   // re.fullmatch and re.match
   bool matches_whole(std::string_view text) const;
   bool matches_begin(std::string_view text) const;
-  // What the named group took of a match at the beginning; nothing where there is none.
+  // The text that the named group matched, in a match at the beginning of `text`; nothing when
+  // there is no match or no such group.
   std::optional<std::string> group(std::string_view text, const std::string& name) const;
 
  private:

@@ -12,12 +12,12 @@
 
 namespace vlm {
 
-// What both have in common; made through the classes below.
+// The part that Sha256 and Sha1 share.
 class Digest {
  public:
   void update(std::string_view bytes);
 
-  // Ends the digest: afterwards neither function may be called again.
+  // Ends the digest; no function may be called afterwards.
   std::string hex_digest();
 
  protected:

@@ -1,14 +1,13 @@
-// Which frames of a clip are looked at.
+// Which frames of a clip are shown to the model.
 //
 //   FrameRate or presentation times, FrameSampling ─► SampledFrames: indices, ascending and
 //   distinct, and their times in seconds
 //
 // sample_frames() gives what transformers' SmolVLMVideoProcessor.sample_frames (5.23) gives, index
 // for index: its rounding, its skips at both ends, its limits. sample_frames_by_time() is the same
-// for files whose frames don't come at a constant rate, where an index says nothing about time: it
-// takes the frames that are on display at the times that the rule asks for. All functions are pure;
-// times are seconds from the first frame. Which frames show the largest changes is not known here
-// (data/video/scene_change).
+// for files whose frames don't come at a constant rate, where an index doesn't give a time: it
+// takes the frames on display at the times of the rule. All functions are pure; times are seconds
+// from the first frame. Choosing frames by scene changes is in data/video/scene_frames.h.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +16,7 @@
 
 namespace vlm {
 
-// What a container says of a clip of constant rate.
+// Rate and number of frames of a clip, from its container.
 struct FrameRate {
   std::int64_t frame_count = 0;
   double fps = 0;
@@ -43,15 +42,16 @@ struct SampledFrames {
   std::vector<double> times_s;  // as long as indices
 };
 
-// Every function throws Error for a clip without frames, and for a window that is empty or lies
-// behind the clip's end.
+// Every function throws Error for a clip without frames, and for a window that is empty or begins
+// after the clip's end.
 
-// The model's own rule. Times are index / fps. A window counts as a clip of its own, without skips;
-// its times stay those of the whole clip.
+// The model's own rule. Times are index / fps. A window is sampled like a clip, without skipping at
+// its ends; times count from the start of the whole clip.
 SampledFrames sample_frames(const FrameRate& clip, const FrameSampling& sampling,
                             const TimeWindow& window = {});
 
-// The same rule by presentation times (ascending); `duration_s` counts the last frame's display.
+// The same rule by presentation times (ascending); `duration_s` includes the display of the last
+// frame.
 SampledFrames sample_frames_by_time(const std::vector<double>& frame_times, double duration_s,
                                     const FrameSampling& sampling, const TimeWindow& window = {});
 

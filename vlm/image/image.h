@@ -1,5 +1,5 @@
 // Decoded media: a picture (8-bit RGB, row-major, three bytes a pixel) and the frames of a clip.
-// What data/ makes and vlm/image reads.
+// Decoded by data/, processed by vlm/image.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ struct Image {
   std::vector<std::uint8_t> pixels;  // [height, width, 3]
 };
 
-// A change of what a picture shows that keeps its size, as augmentation is one. Empty: none.
+// A change of a picture that keeps its size, such as augmentation. Empty: none.
 using PictureChange = std::function<Image(Image)>;
 
 // Sampled frames of a clip, in the order they are shown.

@@ -3,10 +3,9 @@
 //   Image [H, W, 3] u8 ─► ImageProcessor ─► pixel_values [N, 3, S, S] f32, rows × cols of tiles
 //
 // The values are those of transformers' SmolVLMImageProcessorPil / Idefics3ImageProcessorPil
-// (5.23), bit for bit for the same decoded pixels. Padding to the richest sample of a batch is the
-// collator's and the batch runner's work: a tile that holds a picture is valid everywhere, so no
-// pixel mask leaves this class, and do_pad has no effect here. do_convert_rgb has none either: an
-// Image is RGB already.
+// (5.23), bit for bit for the same decoded pixels. do_pad has no effect here: every pixel of a tile
+// is real, so there is no pixel mask, and collator and batch runner join the tiles of a batch.
+// do_convert_rgb has no effect either, because an Image is RGB.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -55,7 +54,7 @@ struct PixelSize {
   std::int64_t width = 0;
 };
 
-// What happens to a picture of a given size, without its pixels.
+// The sizes that a picture of a given size goes through.
 struct TilePlan {
   PixelSize resized;  // after the first resize
   PixelSize tiled;    // after the second: rows · S × cols · S, or S × S where rows = cols = 0
@@ -67,8 +66,8 @@ struct TilePlan {
 // with do_resize off.
 TilePlan plan_tiles(const ImageProcessorConfig& config, const PixelSize& picture);
 
-// What one picture becomes. rows = cols = 0 when it was not split: then N = 1, otherwise N = rows ·
-// cols + 1, tiles row-major, the global image last.
+// The tiles of one picture. rows = cols = 0 and N = 1 when it was not split; otherwise N = rows ·
+// cols + 1, tiles row by row, the global image last.
 struct ProcessedImage {
   at::Tensor pixel_values;  // [N, 3, S, S] float32
   std::int64_t rows = 0;
@@ -80,8 +79,8 @@ class ImageProcessor {
   explicit ImageProcessor(ImageProcessorConfig config);
 
   // Thread safe. Throw Error as plan_tiles does. `is_whole`: not split, whatever the config says.
-  // `change` is made once, where the picture has the fewest pixels: behind the first resize if that
-  // makes it smaller, else in front.
+  // `change` is applied once, where the picture has fewer pixels: after the first resize if that
+  // makes it smaller, else before it.
   ProcessedImage process(const Image& image, bool is_whole = false,
                          const PictureChange& change = {}) const;
   TilePlan plan(const PixelSize& picture, bool is_whole = false) const;

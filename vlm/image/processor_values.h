@@ -1,7 +1,7 @@
 // Values that the config files of image and video processors share, read with their checks.
 //
-// Each function takes the key's value (null keeps what is there) and the words that say where it
-// stands, and throws Error for what can't work.
+// Each function takes a key's value (null: the default stays) and the place that errors name, and
+// throws Error for values that can't work.
 #pragma once
 
 #include <cstdint>

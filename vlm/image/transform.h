@@ -2,8 +2,8 @@
 //
 //   Image [H, W, 3] u8, a window of it ─► write_window ─► [3, side, side] f32
 //
-// One pass over memory: a byte has 256 values, so whatever arithmetic the config asks for is done
-// once a value and channel, in the reference's own precision and order.
+// A byte has 256 values, so the arithmetic of the config is done once for each value and channel,
+// in the reference's precision and order; the pixels then take one pass of table look-ups.
 #pragma once
 
 #include <array>

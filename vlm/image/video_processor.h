@@ -6,7 +6,7 @@
 // torchvision's back end (0.26): two resizes in 8 bits by LibTorch's own kernels, Lanczos replaced
 // by bicubic with antialiasing, and normalisation fused with rescaling. Frames are never split into
 // tiles. The reference pads the clips of a batch with black frames, which it drops again before the
-// vision tower; here there is nothing to pad. do_convert_rgb has no effect: an Image is RGB.
+// vision tower; here no padding is needed. do_convert_rgb has no effect: an Image is RGB.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,7 +23,7 @@
 
 namespace vlm {
 
-// Defaults are the class's own, but fps and max_frames, which it has none for.
+// Defaults are those of the class; it has none for fps and max_frames.
 struct VideoProcessorConfig {
   bool do_convert_rgb = true;
   bool do_resize = true;
@@ -49,7 +49,7 @@ struct VideoProcessorConfig {
   // The same from the parsed object; `where` names it in errors.
   static VideoProcessorConfig parse(const Json& object, const std::string& where);
 
-  // Every value that a frame's tile follows from, as text: for the keys of caches.
+  // Every value that a frame's tile depends on, as text. For the keys of caches.
   std::string describe() const;
 };
 
@@ -58,10 +58,10 @@ class VideoProcessor {
   explicit VideoProcessor(VideoProcessorConfig config);
 
   // Frames may differ in size. A clip may be given in pieces: a frame's values depend on nothing
-  // but the frame. `change` is made once a frame, where it has the fewest pixels: behind the first
-  // resize if that makes it smaller, else in front. Thread safe. Throws Error for filters that
-  // torchvision can't resize with (box, Hamming), and for a frame of another size than S × S when
-  // do_resize is off.
+  // but the frame. `change` is applied once to each frame, where it has fewer pixels: after the
+  // first resize if that makes it smaller, else before it. Thread safe. Throws Error for filters
+  // that torchvision can't resize with (box, Hamming), and for a frame of another size than S × S
+  // when do_resize is off.
   at::Tensor process(const std::vector<Image>& frames,
                      const PictureChange& change = {}) const;  // [F, 3, S, S]
 

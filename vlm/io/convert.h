@@ -2,9 +2,9 @@
 //
 //   {from: view of a mapping, to: empty tensor of the same shape} × many ─► every `to` filled
 //
-// The pass is over equal pieces, not over tensors, so that threads end together whatever the sizes.
-// A piece's pages of the file are given back as soon as it is converted: what stays in memory is
-// the result and a few pieces. CPU only.
+// The work is cut into pieces of equal size, so that all threads are busy whatever the sizes of the
+// tensors. The file's pages of a piece are dropped as soon as it is converted: only the result and
+// a few pieces are in memory. CPU only.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,11 +23,12 @@ struct Conversion {
 // Fills every `to`. The mapping stays valid: a page that is read again comes from the file again.
 void convert_mapped(const std::vector<Conversion>& conversions);
 
-// Takes the whole pages of a mapped tensor out of this process's memory.
+// Drops the memory pages that lie wholly within a mapped tensor; they are read from the file again
+// when they are needed.
 void drop_pages(const at::Tensor& mapped);
 
-// The same for pages that still are as their file has them, of any tensors; those that were
-// written, and those of no file, stay. Does nothing where the system doesn't say which is which.
+// The same for any tensors, but only for pages that are mapped from a file and unchanged; written
+// pages and other memory stay. Does nothing where the system doesn't tell which pages these are.
 void drop_unchanged_pages(const NamedTensors& tensors);
 
 // An empty CPU tensor for weights; in huge pages where the system has them, which makes filling and

@@ -1,6 +1,6 @@
-// What an exception says to people: any kind of it, without the C++ backtrace that LibTorch adds.
+// The message of any exception, without the C++ backtrace that LibTorch adds.
 //
-// For places that catch all: an item's row, the end of the program.
+// For places that catch all exceptions: an item's row, the end of the program.
 #pragma once
 
 #include <exception>

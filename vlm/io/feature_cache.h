@@ -3,17 +3,16 @@
 //   key (hex) ─► find ─► features as they were stored, to the bit, or nothing
 //   key, features ─► store ─► FOLDER/ab/ab12….safetensors
 //
-// The key says everything that the features follow from: the caller makes it of digests of the
-// tiles, of the vision weights and of their config (tensor_digest.h), the dtype and the kind of
-// device. An entry holds "features", perhaps a "note" (text that belongs to them: the times of a
-// clip's frames), and a "checksum" of all; one that is torn or changed is removed and counts as a
-// miss. Entries are written aside and renamed, so a crash leaves at most a file in FOLDER/tmp,
-// which a later run removes.
+// The caller makes the key from everything that the features depend on: digests of the tiles, of
+// the vision weights and of their config (tensor_digest.h), the dtype and the kind of device. An
+// entry holds "features", perhaps a "note" (text about them, as the times of a clip's frames), and
+// a "checksum" of both; a damaged entry is removed and counts as a miss. Entries are written aside
+// and renamed, so a crash leaves at most a file in FOLDER/tmp, which a later run removes.
 //
-// The folder keeps to its bound: the least recently used entries (mtime) go first. Runs share the
-// folder; a lock (flock) orders the changes of its running total, and evictions. Nothing here fails
-// a run: where the folder can't be written or the disk is full, one warning is logged and nothing
-// more is stored. Any thread may call.
+// When the folder grows over its bound, the least recently used entries (by mtime) are removed
+// first. Several runs may share the folder: a lock (flock) guards its total size and the removals.
+// Nothing here fails a run: where the folder can't be written or the disk is full, one warning is
+// logged and nothing more is stored. Thread-safe.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -28,9 +27,9 @@
 namespace vlm {
 
 struct FeatureCacheOptions {
-  // Entries that were used since this object was made stay. So a run over more pictures than fit
-  // keeps the first ones for the next run, instead of replacing everything all the time. A server
-  // that never ends says false.
+  // Entries that were used since this object was made are not removed. So a run over more pictures
+  // than fit keeps the first ones for the next run, instead of replacing entries all the time.
+  // False for programs that never end.
   bool keep_used = true;
 };
 
@@ -49,7 +48,7 @@ class FeatureCache {
   std::optional<at::Tensor> find(const std::string& key);
   std::optional<CachedFeatures> find_with_note(const std::string& key);
 
-  // Stores features of any dtype that safetensors files hold. An entry that is there stays.
+  // Stores features of any dtype that safetensors files hold. Does nothing when there is an entry.
   void store(const std::string& key, const at::Tensor& features, const std::string& note = "");
 
   std::uint64_t hits() const { return hits_; }

@@ -1,12 +1,11 @@
 // A file's content → 32 hex digits, as part of the keys of caches.
 //
-// A file up to kWholeFileBytes is read whole: its digest is its content's, wherever the file lies
-// and whenever it was written. A longer one (two hours of video are gigabytes) would cost more to
-// read than what a cache saves. Of it are taken: the size, the time of the last change to the
-// nanosecond, both ends, and kSamples blocks spread evenly between them; about 5 MB are read. So an
-// edit in place is noticed by its time, another file by its content, a copy is the same file only
-// when its time was kept (cp -p, rsync -t). Two files that agree in all of this and differ
-// elsewhere would have to be made on purpose.
+// A file up to kWholeFileBytes is read whole: its digest depends on its content alone. Reading a
+// longer one (two hours of video are gigabytes) would cost more than the cache saves, so its digest
+// is made of its size, its modification time in nanoseconds, its first and last bytes, and kSamples
+// blocks spread evenly between them; about 5 MB are read. An edit in place changes the time; a copy
+// has the same digest only when its time was kept (cp -p, rsync -t). Two different files agree in
+// all of this only if someone makes them so on purpose.
 #pragma once
 
 #include <cstdint>
@@ -19,17 +18,18 @@ namespace vlm {
 inline constexpr std::int64_t kWholeFileBytes = 64LL << 20;
 
 // Empty for what is no regular file (a pipe can be read only once). Throws Error naming a file that
-// can't be read. `whole_bytes` is what is read whole; digests of another bound are other digests.
+// can't be read. Files up to `whole_bytes` are read whole; compare only digests made with the same
+// bound.
 std::string digest_file(const std::filesystem::path& path,
                         std::int64_t whole_bytes = kWholeFileBytes);
 
-// Whole or, of a file longer than `whole_bytes`, the same ends and blocks, but not the time: a copy
-// is the same file. Empty when it was told to stop.
+// As digest_file but without the modification time, so that a copy has the same digest. Empty when
+// `stop` was requested.
 std::string digest_content(const std::filesystem::path& path, std::int64_t whole_bytes,
                            const std::stop_token& stop = {});
 
-// Size, times, inode: while they stay, nothing has written to the file. Told in an instant. Empty
-// where there is no regular file.
+// Size, times and inode as text: while it stays the same, nothing has written to the file. Reads no
+// content. Empty where there is no regular file.
 std::string stamp_file(const std::filesystem::path& path);
 
 }  // namespace vlm

@@ -1,7 +1,8 @@
-// One program at a time: advisory locks (flock) that end with the process, however it ends.
+// Advisory locks (flock) that let one program at a time use a file or folder; they end with the
+// process, however it ends.
 //
 // They hold between processes of one machine, and between machines where the file system has them
-// (NFS, Lustre with -o flock). A file system without locks is told in a warning once.
+// (NFS, Lustre with -o flock). On a file system without locks a warning is logged once.
 #pragma once
 
 #include <filesystem>

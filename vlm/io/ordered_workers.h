@@ -2,13 +2,13 @@
 //
 //   open() ─► Job ─► (threads: make(job, output)) ─► values ─► next(), in the order of the jobs
 //
-// A job makes one value, or several one after the other. Whatever is thrown, by opening or making,
-// is thrown by next() behind the values that came before it, and again by every later call: no
-// exception ends the process, none is lost, and next() never waits for what can't come. The
-// destructor stops the threads at any moment and waits for the calls that they are in.
+// A job makes one value, or several one after the other. An exception of open() or make() is thrown
+// by next() after the values made before it, and again by every later call: none ends the process
+// or is lost, and next() never waits for a value that can't come. The destructor may run at any
+// moment; it tells the threads to stop and waits for the calls that they are in.
 //
-// One thread takes values. Operators of LibTorch run on one thread in a worker (parallel.h):
-// workers share the machine's cores already.
+// Only one thread may call next(). In a worker LibTorch's operators run on one thread (parallel.h),
+// because the workers already share the machine's cores.
 #pragma once
 
 #include <algorithm>
@@ -31,8 +31,8 @@ namespace vlm {
 struct WorkerSettings {
   std::string name;  // of the threads, at most 15 characters
   std::int64_t workers = 1;
-  std::int64_t ahead = 2;   // most jobs that are opened and not taken
-  std::int64_t values = 1;  // most of one job that are made and not taken
+  std::int64_t ahead = 2;   // most jobs that are open and whose values aren't all taken
+  std::int64_t values = 1;  // most values of one job that wait to be taken
 };
 
 // Starts the threads, fewer when the system gives no more of them; throws Error when it gives none.
@@ -47,8 +47,8 @@ class OrderedWorkers {
   struct Work {
     std::function<std::optional<Job>()> open;  // in order, one call at a time; nothing at the end
     std::function<void(Job, Output&)> make;    // of several jobs at once
-    // In place of `ahead`: whether to open one more beside those opened and not taken. Throws
-    // nothing. Asked when a job is opened, made or taken, and after wake().
+    // In place of `ahead`: whether one more job may be opened while `held` are open and not taken.
+    // Throws nothing. Called when a job is opened, made or taken, and after wake().
     std::function<bool(std::int64_t held)> may_open = {};
   };
 
@@ -68,7 +68,8 @@ class OrderedWorkers {
   OrderedWorkers(const OrderedWorkers&) = delete;
   OrderedWorkers& operator=(const OrderedWorkers&) = delete;
 
-  // The next value, or nothing behind the last one. Throws what the threads met.
+  // The next value, or nothing after the last one. Throws the exception of open() or make() when
+  // its turn comes.
   std::optional<Value> next() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return can_answer(); });
@@ -84,13 +85,13 @@ class OrderedWorkers {
     return std::nullopt;
   }
 
-  // Whether next() returns at once; waits so long for it to become so.
+  // Whether next() would return at once; waits up to `timeout` for that.
   bool is_ready(std::chrono::milliseconds timeout = {}) {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, timeout, [this] { return can_answer(); });
   }
 
-  // Has may_open asked again.
+  // Makes the threads call may_open again.
   void wake() {
     const std::lock_guard lock(mutex_);
     changed_.notify_all();
@@ -189,13 +190,13 @@ class OrderedWorkers {
   std::vector<std::jthread> threads_;  // last: gone before what they work with
 };
 
-// What a job's values go to.
+// Where make() puts a job's values.
 template <typename Job, typename Value>
 class OrderedWorkers<Job, Value>::Output {
  public:
-  // Waits until there is room. False: nobody wants more, and the job ends.
+  // Waits until there is room. False: no more values are wanted, and the job should return.
   bool put(Value value) { return workers_.put(slot_, std::move(value), stop_); }
-  // For jobs that take long: whether to go on.
+  // False when the job may stop; for jobs that take long.
   bool is_wanted() const { return !stop_.stop_requested(); }
 
  private:

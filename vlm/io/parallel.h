@@ -14,8 +14,8 @@ namespace vlm {
 // no order; a thread takes the next piece when it is done with one. Throws what work throws.
 void run_pieces(std::int64_t count, const std::function<void(std::int64_t)>& work);
 
-// From here on LibTorch's operators run on one thread when the calling thread calls them. Other
-// threads, also later ones, keep their number (at::set_num_threads would change theirs).
+// Makes LibTorch's operators run on one thread when the calling thread calls them, from now on.
+// Other threads are not changed (at::set_num_threads would change those started later).
 void use_one_thread();
 
 }  // namespace vlm

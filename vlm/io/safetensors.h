@@ -3,7 +3,7 @@
 //   file ─► SafetensorsFile ─► name → at::Tensor that shares the mapping      named tensors ─►
 //   save_safetensors ─► file
 //
-// A file that lies is refused before anything is allocated for it: a header length past the end,
+// A malformed file is refused before memory is allocated for it: a header length past the end,
 // offsets that overlap, leave a gap or leave the file, a size that doesn't fit dtype × shape,
 // absurd shapes, keys given twice. Nothing is ever unpickled. Format: 8 bytes little-endian header
 // length, JSON header, raw little-endian data.
@@ -70,8 +70,9 @@ void save_safetensors(const std::filesystem::path& path, const NamedTensors& ten
 // that their reader checks. What a failed write leaves behind is the caller's to remove.
 void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors);
 
-// Reads the whole file into memory of its own, in the order of the names: for files that others may
-// remove or cut meanwhile, where a mapping would end the process. Throws Error as SafetensorsFile.
+// Reads the whole file into memory of its own, in the order of the names: for files that another
+// process may shorten meanwhile, which would end a process that has them mapped. Throws Error as
+// SafetensorsFile.
 NamedTensors read_safetensors(const std::filesystem::path& path);
 
 // "[2, 3]", for messages.

@@ -5,8 +5,8 @@
 // The hash is XXH3-128: as fast as memory is read, so that every weight of a vision tower can be
 // hashed (a sample of them would not tell a fine-tuned tower from its base). Equal digests of
 // different tensors don't happen by accident (one pair in 2^64 tensors). It is no cryptographic
-// hash: someone who crafts two pictures for it can make them share a key in their own cache. What
-// comes from elsewhere and is trusted by its hash takes SHA-256.
+// hash: someone can make two pictures on purpose that share a key. Downloads, which are trusted by
+// their hash, use SHA-256.
 #pragma once
 
 #include <ATen/core/Tensor.h>

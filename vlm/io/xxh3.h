@@ -1,5 +1,5 @@
 // Bytes that come piece by piece → XXH3-128, as 32 hex digits; whole texts → XXH3-64. For keys of
-// caches and for noticing damage; what it is good for and what not is said in tensor_digest.h.
+// caches and for noticing damage, not against people who forge content (tensor_digest.h).
 #pragma once
 
 #define XXH_INLINE_ALL  // the header holds the implementation; nothing is linked
@@ -16,8 +16,8 @@ inline std::uint64_t xxh3_64(std::string_view bytes) {
   return XXH3_64bits(bytes.data(), bytes.size());
 }
 
-// Text and bytes into one hash; texts end with a byte that they don't hold, so that parts can't be
-// told differently.
+// Text and bytes into one hash. add_text adds a NUL byte after the text, so that the same
+// characters cut in another place hash differently.
 class Xxh3 {
  public:
   Xxh3() : state_(XXH3_createState()) { XXH3_128bits_reset(state_); }

@@ -1,6 +1,6 @@
 // Llama-style decoder: RMSNorm, grouped-query attention with rotary positions, SwiGLU, KV cache.
 //
-//   embeddings [B, T, C] ─► hidden [B, T, C] (behind the final norm)
+//   embeddings [B, T, C] ─► hidden [B, T, C] (after the final norm)
 //
 // The output head is not here: SmolVLM has it beside the text model. Reference: LlamaModel,
 // transformers 5.23.
@@ -52,16 +52,16 @@ class LlamaModel : public torch::nn::Module {
  public:
   explicit LlamaModel(const LlamaConfig& config);
 
-  // attention_mask [B, T] bool, or undefined when all are real or a cache is given. With a cache,
-  // the pass was begun on it.
+  // `attention_mask` [B, T] bool, true = a real token; undefined when all are real or a cache is
+  // given. With a cache, begin_prefill or begin_extend was called on it.
   at::Tensor forward(const at::Tensor& embeddings, const at::Tensor& attention_mask, KvCache* cache,
                      bool checkpointing);
 
-  // One row of several samples, [1, T, C]: each sees what its segment says.
+  // Several samples in one row, [1, T, C]; each sees the tokens that its segment names.
   at::Tensor forward_packed(const at::Tensor& embeddings, const std::vector<Segment>& segments,
                             bool checkpointing);
 
-  // Of the norms: matrices may be stored narrower.
+  // Device and dtype of the norms; matrices may be stored in fewer bits.
   at::TensorOptions options() const { return norm_->weight.options(); }
   const std::shared_ptr<Embedding>& embed_tokens() const { return embed_tokens_; }
 

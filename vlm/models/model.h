@@ -4,8 +4,9 @@
 //   ids [B, T] ─────────────────────────► embed ◄─────┘ ─► decode ⇄ KvCache ─► hidden [B, T, C] ─►
 //   logits [.., V]
 //
-// The steps are apart so that callers decide what runs: the trainer takes logits at labelled
-// positions only, the generator at the last one only, and images are encoded once and used often.
+// The steps are separate functions so that callers choose: the trainer computes logits only at
+// labelled positions, the generator only at the last one, and both use the features of an image
+// more than once.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -26,7 +27,7 @@ class Module;
 
 namespace vlm {
 
-// What a processor makes of a conversation, or a collator of several.
+// Model inputs: one conversation from a processor, or several from a collator.
 struct ModelInputs {
   at::Tensor input_ids;       // [B, T] int64
   at::Tensor attention_mask;  // [B, T] bool, true = a real token; undefined: all real
@@ -39,8 +40,8 @@ class VisionLanguageModel {
  public:
   virtual ~VisionLanguageModel() = default;
 
-  // The graph itself, for whoever walks its parameters (adapters, optimizers, loading). Those
-  // include torch/nn/module.h; everyone else is spared its cost in the build.
+  // The module with its parameters, for adapters, optimizers and loading. Only callers of this
+  // include torch/nn/module.h, which is slow to compile.
   virtual torch::nn::Module& module() = 0;
   virtual const torch::nn::Module& module() const = 0;
 
@@ -51,23 +52,24 @@ class VisionLanguageModel {
   // (undefined: none). Throws Error when their numbers differ.
   virtual at::Tensor embed(const at::Tensor& input_ids, const at::Tensor& image_features) = 0;
 
-  // Token embeddings as they are, of ids that are no prompt: a model may say an image token.
+  // Token embeddings without image features. For generated ids, among which an image token is an
+  // ordinary token.
   virtual at::Tensor embed_tokens(const at::Tensor& input_ids) = 0;
 
-  // Hidden states behind the final norm. `attention_mask` [B, T] (undefined: all real); positions
-  // count real tokens. With a cache, on which the caller has begun the pass, the mask is undefined:
-  // the cache knows what is real, where the tokens stand and what they see.
+  // Hidden states after the final norm. `attention_mask` [B, T] (undefined: all real); positions
+  // count real tokens. With a cache the mask is undefined; the caller has called begin_prefill or
+  // begin_extend on the cache, which then knows positions and what each token sees.
   virtual at::Tensor decode(const at::Tensor& embeddings, const at::Tensor& attention_mask,
                             KvCache* cache) = 0;
 
-  // The same for one packed row [1, T, C] of several samples, for training: each sees what its
-  // segment says.
+  // The same for one packed row [1, T, C] of several samples, for training: each sees the tokens
+  // that its segment names.
   virtual at::Tensor decode_packed(const at::Tensor& embeddings,
                                    const std::vector<Segment>& segments) = 0;
 
   // [..., C] → [..., V], in the model's dtype.
   virtual at::Tensor logits(const at::Tensor& hidden) = 0;
-  // What computes them.
+  // The layer that computes the logits.
   virtual const torch::nn::Module& output_head() const = 0;
 
   virtual std::int64_t image_token_id() const = 0;
@@ -77,32 +79,32 @@ class VisionLanguageModel {
 
   // Parameters under their published names, adapters' branches left out, a tied head once.
   virtual NamedTensors weights() const = 0;
-  // What picture features follow from, beside the tiles and the arithmetic: the weights that make
-  // them, and the settings that are no weights, as text. For the keys of caches.
+  // What picture features depend on besides the tiles and the dtype: the weights that compute them,
+  // and other settings as text. For the keys of caches.
   virtual NamedTensors picture_weights() const = 0;
   virtual std::string picture_settings() const = 0;
-  // Parameter → the parameter that it is one with: by the config until tie_weights is called, then
-  // as it is.
+  // Parameter → the parameter that it shares its weight with; before tie_weights is called as the
+  // config says, afterwards as it is.
   virtual std::map<std::string, std::string> tied_weights() const = 0;
-  // Makes tied parameters one. Called once they are filled; weights that differ stay apart, with a
-  // warning. Adapters may part them later.
+  // Makes tied parameters share one weight. Call it after they are filled; if their values differ
+  // they stay separate, with a warning. Adapters may separate them later.
   virtual void tie_weights() = 0;
   // Standard deviation of random initial weights, by the config.
   virtual double initializer_range() const = 0;
-  // Loader's view of a file's key: older prefixes removed.
+  // The parameter's name for a key of a checkpoint file: older prefixes are replaced.
   virtual std::string canonical_key(const std::string& key) const = 0;
 
-  // Where the graph runs, and what it computes in; weights of projections and embeddings may be
-  // stored narrower. Asked for in every step, so families answer without walking the modules.
+  // Where the model runs, and the dtype that it computes in; weights of projections and embeddings
+  // may be stored in fewer bits. Called in every step, so they must be quick.
   virtual at::Device device() const = 0;
   virtual at::ScalarType dtype() const = 0;
 
-  // What a mixed model's matrices are multiplied in (LoadOptions::mixed_precision).
+  // Dtype in which a mixed model multiplies its matrices (LoadOptions::mixed_precision).
   at::ScalarType product_dtype = at::kFloat;
   // Recompute activations in backward, block by block.
   bool gradient_checkpointing = false;
-  // Tiles that go through the vision encoder together; families set it by what one tile's
-  // activations take.
+  // Tiles that go through the vision encoder together; families choose it by the memory of one
+  // tile's activations.
   std::int64_t max_tiles_per_chunk = 1;
 };
 

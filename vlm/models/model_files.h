@@ -1,4 +1,4 @@
-// Which files make a checkpoint folder: weights, and what lies beside them.
+// Which files belong to a checkpoint folder: weights, configs, tokenizer and the like.
 #pragma once
 
 #include <filesystem>
@@ -10,10 +10,10 @@ namespace vlm {
 // as Checkpoint does.
 std::vector<std::filesystem::path> model_files(const std::filesystem::path& folder);
 
-// True for the names of what belongs to a checkpoint beside its weights, as transformers names it.
+// True for the names that transformers gives to files of a checkpoint other than weights.
 bool is_side_file(const std::filesystem::path& path);
 
-// True for these and for the names of weights, in any format that transformers loads.
+// True for is_side_file names and for names of weights in any format that transformers loads.
 bool is_model_file(const std::filesystem::path& path);
 
 }  // namespace vlm

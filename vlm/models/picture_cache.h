@@ -16,13 +16,13 @@ struct FeatureCacheChoice {
   double gigabytes = 10;
 };
 
-// Null when it is off. "auto" is the user's cache folder when the model's vision encoder is so
-// large that reading features back is clearly cheaper than making them, else off.
+// Null when it is off. "auto" means the user's cache folder if the model's vision encoder is so
+// large that reading features is clearly quicker than computing them, else off.
 std::shared_ptr<FeatureCache> open_feature_cache(const FeatureCacheChoice& choice,
                                                  const VisionLanguageModel& model);
 
-// What features follow from beside the tiles: the weights that see them, and the arithmetic. A
-// part of keys. Reads all those weights.
+// Digest of what features depend on besides the tiles: vision weights, settings, dtype, kind of
+// device. Part of a cache key. Reads all vision weights.
 std::string digest_picture_side(const VisionLanguageModel& model);
 
 }  // namespace vlm

@@ -4,9 +4,10 @@
 //   learned
 //
 // Text goes through the checkpoint's own chat template and tokenizer, pictures through its image
-// processor, the frames of clips through its video processor. Media are what stands for the image
-// and video parts of the messages, in the parts' order, kinds mixed freely. transformers takes one
-// kind a call; here a prompt that mixes them has the text that transformers gives for each alone.
+// processor, the frames of clips through its video processor. The media of a call belong to the
+// image and video parts of the messages, in the order of the parts; kinds may be mixed.
+// transformers takes one kind a call; here each part of a mixed prompt has the text that
+// transformers gives for it alone.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -28,7 +29,7 @@ namespace vlm {
 
 struct EncodedConversation {
   std::vector<std::int64_t> ids;  // [T]
-  std::vector<bool> is_trained;   // [T], true where the loss looks; empty for a prompt
+  std::vector<bool> is_trained;   // [T], true for learned tokens; empty for a prompt
   // [T], the number of the medium that a token stands for, -1 for text; empty for a prompt.
   std::vector<std::int64_t> medium;
   at::Tensor pixel_values;  // [N, 3, S, S] float32; undefined without media
@@ -36,11 +37,11 @@ struct EncodedConversation {
 
 using Medium = std::variant<Image, VideoClip>;
 
-// What stands for a medium in the prompt. The kind says which parts it may stand for.
+// The text that represents a picture or a video in the prompt.
 struct MediumText {
   enum class Kind { kPicture, kVideo } kind = Kind::kPicture;
   std::string text;
-  std::int64_t rows = 0, cols = 0;  // tiles of a picture beside the whole; 0: it was not split
+  std::int64_t rows = 0, cols = 0;  // tiles of a split picture, without the global one; else 0
 };
 
 struct ProcessedMedium {
@@ -48,7 +49,7 @@ struct ProcessedMedium {
   MediumText text;
 };
 
-// Media ready for any number of prompts that show them.
+// Processed media, which any number of prompts may show.
 struct ProcessedMedia {
   at::Tensor pixel_values;        // [N, 3, S, S] float32, of all media; undefined for none
   std::vector<MediumText> texts;  // one a medium
@@ -62,22 +63,23 @@ class Processor {
   virtual ~Processor() = default;
 
   // `is_whole`: as one tile, whatever the checkpoint says (transformers' do_image_splitting=False).
-  // `change` is made where the picture has the fewest pixels, its text is that of the whole file.
+  // `change` (augmentation) keeps the picture's size, so it doesn't change the text; it is applied
+  // before or after the first resize, where the picture has fewer pixels.
   virtual ProcessedMedium process_picture(const Image& image, bool is_whole = false,
                                           const PictureChange& change = {}) const = 0;
 
-  // What process_picture gives as text, by the picture's size alone.
+  // The text that process_picture gives for a picture of this size in pixels.
   virtual MediumText picture_text(std::int64_t height, std::int64_t width,
                                   bool is_whole = false) const = 0;
 
-  // A clip in two halves, so that its frames can go to the vision encoder piece by piece while
-  // later ones are being decoded: the tiles of some frames [F, 3, S, S], and the text of them all.
-  // `change` is made to each frame as to a picture.
+  // A clip is processed in two calls, so that its first frames can be encoded while later ones are
+  // being decoded: process_frames gives the tiles of some frames [F, 3, S, S], video_text the text
+  // of the whole clip. `change` is applied to each frame as to a picture.
   virtual at::Tensor process_frames(const std::vector<Image>& frames,
                                     const PictureChange& change = {}) const = 0;
   virtual MediumText video_text(const std::vector<double>& times_s, double duration_s) const = 0;
 
-  // What a frame's tile follows from beside the frame, as text: for the keys of caches.
+  // The settings that a frame's tile depends on, as text. For the keys of caches.
   virtual std::string frame_settings() const = 0;
 
   // How the checkpoint wants clips to be sampled.
@@ -88,18 +90,18 @@ class Processor {
   virtual EncodedConversation encode_prompt(const std::vector<Message>& messages,
                                             const ProcessedMedia& media) const = 0;
 
-  // A whole conversation. What is trained of it is `turns` without the tokens of media.
+  // A whole conversation. The tokens of `turns` are trained, without those of media.
   virtual EncodedConversation encode_conversation(const std::vector<Message>& messages,
                                                   const ProcessedMedia& media,
                                                   const LossTurns& turns) const = 0;
 
-  // What pictures' tiles and texts follow from beside their pixels, as text. For keys of caches.
+  // The settings that tiles and texts of pictures depend on, as text. For the keys of caches.
   virtual std::string picture_settings() const = 0;
 
   virtual const Tokenizer& tokenizer() const = 0;
-  // Tokens that each tile becomes.
+  // Number of tokens of a tile.
   virtual std::int64_t tokens_per_tile() const = 0;
-  // Tokens that the model has positions for.
+  // Longest prompt with its answer, in tokens.
   virtual std::int64_t max_positions() const = 0;
 
   ProcessedMedium process_video(const VideoClip& clip) const;
@@ -110,8 +112,8 @@ class Processor {
                                     const std::vector<Image>& images) const {
     return encode_prompt(messages, process_pictures(images));
   }
-  // Trained are the assistant's turns: from the character after the turn's opening up to and
-  // including the end-of-utterance token.
+  // Trains the assistant's turns: from the character after the turn's opening up to and including
+  // the end-of-utterance token.
   EncodedConversation encode_conversation(const std::vector<Message>& messages,
                                           const ProcessedMedia& media) const {
     return encode_conversation(messages, media, assistant_turns(messages));

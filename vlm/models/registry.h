@@ -12,22 +12,22 @@
 namespace vlm {
 
 struct LoadOptions {
-  // "float32", "bfloat16", "stored" (what config.json names), or "auto": that too on a GPU, with
-  // float16 computed in bfloat16; float32 on a CPU, but see mixed_precision. "int8", for mixed
-  // precision alone: linear layers but the output head are stored and multiplied in 8 bits
+  // "float32", "bfloat16", "stored" (what config.json names), or "auto": as "stored" on a GPU, with
+  // bfloat16 in place of float16, and float32 on a CPU (see mixed_precision). "int8", only with
+  // mixed_precision: linear layers but the output head are stored and multiplied in 8 bits
   // (vlm/nn/cpu/int8), the other matrices in bfloat16.
   std::string dtype = "auto";
   at::Device device = at::kCPU;
   // On a CPU, for models that are only run or whose base is frozen: projections and embeddings may
   // be bfloat16 while everything else is float32. Those stored in bfloat16 stay so, and with dtype
-  // "bfloat16" all become so. They take half the memory and half the time to read, but no
-  // gradients, and adding to them would round. They are multiplied in float32, which gives what the
-  // same numbers in float32 give; or in bfloat16, where compute_dtype says so and the processor is
-  // quicker with it.
+  // "bfloat16" all are converted. They take half the memory and half the time to read, but get no
+  // gradients. They are multiplied in float32, with the same result as converted weights; or in
+  // bfloat16, where compute_dtype says so and the processor is quicker with it.
   bool mixed_precision = false;
-  // For training adapters on a frozen base: linear layers but the output head are stored in NF4 as
-  // they are read, so that the whole model is never in memory, the other matrices in bfloat16.
-  // `is_trained` (null: none) names the modules that are to stay as they are.
+  // For training adapters on a frozen base: linear layers except the output head are converted to
+  // NF4 one by one while they are read, so that the unconverted model is never in memory as a
+  // whole; the other matrices become bfloat16. Modules for which `is_trained` returns true (null:
+  // none) are not converted.
   bool quantize_nf4 = false;
   std::function<bool(const std::string& module)> is_trained = {};
 };
@@ -38,13 +38,13 @@ ModelPtr make_model(const std::filesystem::path& folder);
 // The model with the folder's weights, in evaluation mode.
 ModelPtr load_model(const std::filesystem::path& folder, const LoadOptions& options);
 
-// Stores a loaded model's linear layers as dtype "int8" does: for one that adapters were merged
-// into.
+// Converts a loaded model's linear layers as dtype "int8" does. For models that adapters were
+// merged into.
 void store_int8(VisionLanguageModel& model);
 
-// What dtype asks for a mixed model's matrices on a CPU: bfloat16 by its name, with "int8" (for
-// those that aren't in 8 bits), or by "auto" where they are stored so and the processor has such
-// products; else float32.
+// The dtype in which a mixed model multiplies its matrices on a CPU: bfloat16 for dtype "bfloat16",
+// for "int8" (the matrices that aren't in 8 bits), and for "auto" if they are stored in bfloat16
+// and the processor has such products; else float32.
 at::ScalarType compute_dtype(const std::filesystem::path& folder, const LoadOptions& options);
 
 // The processor that belongs to the model.

@@ -1,6 +1,6 @@
 // SigLIP-style vision encoder with variable-resolution position ids and a patch mask.
 //
-//   tiles [N, 3, S, S], tile_mask [N, S, S] ─► patches [N, P, C] (behind post_layernorm)
+//   tiles [N, 3, S, S], tile_mask [N, S, S] ─► patches [N, P, C] (after post_layernorm)
 //
 // Reference: SmolVLMVisionTransformer / Idefics3VisionTransformer, transformers 5.23. No class
 // token, no pooling head.

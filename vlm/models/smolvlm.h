@@ -1,7 +1,7 @@
 // SmolVLM2, the first SmolVLM and Idefics3: SigLIP encoder, pixel-shuffle connector, Llama decoder,
 // output head.
 //
-// The graph of the three is one; their files differ in names of classes, defaults and processors.
+// The three have the same graph; their files differ in names of classes, defaults and processors.
 // Registered modules carry Hugging Face's names, so named_parameters() equals the keys of the
 // published files. Reference: SmolVLMForConditionalGeneration / Idefics3ForConditionalGeneration,
 // transformers 5.23.
@@ -24,7 +24,7 @@ struct SmolVlmConfig {
   SiglipConfig vision_config;
   LlamaConfig text_config;
 
-  // From a parsed config.json. Throws Error naming `where` and the key for what can't work.
+  // From a parsed config.json. Throws Error naming `where` and the key for values that can't work.
   static SmolVlmConfig parse(const Json& json, const std::string& where);
 
   // Tokens that one tile becomes.
@@ -72,7 +72,7 @@ class SmolVlm : public VisionLanguageModel, public torch::nn::Module {
   const SmolVlmConfig& config() const { return config_; }
 
  private:
-  // Whether head and embeddings are one weight, or will be when they are filled.
+  // Whether head and embeddings share one weight, or will after loading.
   bool is_tied() const;
 
   SmolVlmConfig config_;

@@ -4,7 +4,7 @@
 // A picture that was split becomes rows of "<fake><row_r_col_c><image>…" and the global image at
 // the end, one that was not "<fake><global-img><image>…<fake>". A clip becomes an opening sentence
 // and a picture with its time for each frame (smolvlm_video_prompt.h). Published chat templates
-// render no video parts, so messages that have one go through the processor's own template, as in
+// don't render video parts, so messages with one are rendered by a template of the processor, as in
 // the reference: SmolVLMProcessor, transformers 5.23.
 #pragma once
 

@@ -2,9 +2,10 @@
 //
 //   messages, LossTurns ─► split_turns ─► the prompt string, cut into learned and other spans
 //
-// A template gives one string; which characters are whose is told by rendering the conversation's
-// beginnings. A turn that is learned counts from the character after its opening ("Assistant:") up
-// to and including the end mark, or, with headers, from the end of the turn before to its own.
+// A template gives one string; rendering the first message, the first two and so on shows where
+// each turn ends. The span of a learned turn goes from the character after its opening
+// ("Assistant:") up to and including the end mark, or, with headers, from the end of the turn
+// before to its own.
 #pragma once
 
 #include <cstddef>
@@ -15,10 +16,10 @@
 
 namespace vlm {
 
-// What of a conversation the loss looks at.
+// The turns of a conversation that are learned.
 struct LossTurns {
   std::vector<bool> is_learned;  // one a message
-  bool with_headers = false;  // the openings of learned turns, and what stands between turns, too
+  bool with_headers = false;  // also learns the openings of these turns and the text between turns
 };
 
 // Every turn of the assistant.

@@ -1,6 +1,6 @@
-// Attention of grouped queries: query heads share key and value heads in groups.
+// Grouped-query attention: groups of query heads share a key head and a value head.
 //
-//   q [B, H, T, D], k and v [B, K, S, D] ─► [B, H, T, D], head h looking at kv head h / (H / K)
+//   q [B, H, T, D], k and v [B, K, S, D] ─► [B, H, T, D], query head h with kv head h / (H / K)
 //
 // One call of LibTorch's scaled_dot_product_attention, or of bfloat16_attention. Reference:
 // sdpa_attention_forward, transformers 5.23.
@@ -15,9 +15,9 @@ namespace vlm {
 // [B, K, S, D] → [B, K·groups, S, D], each head repeated `groups` times in a row.
 at::Tensor repeat_heads(const at::Tensor& t, std::int64_t groups);
 
-// `mask` [B, 1, T, S] bool, true = may look (undefined: by `is_causal` alone). A causal call has
-// T = S. With `product_dtype` bfloat16, many unmasked queries are multiplied in it where the
-// processor is quicker so and no gradient is recorded.
+// `mask` [B, 1, T, S] bool, true = the query may see the key; undefined: `is_causal` alone decides.
+// A causal call has T = S. With `product_dtype` bfloat16, calls with many queries and no mask are
+// computed in bfloat16 where that is quicker and no gradient is recorded.
 at::Tensor grouped_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const at::Tensor& mask, bool is_causal,
                              at::ScalarType product_dtype = at::kFloat);

@@ -6,9 +6,10 @@
 //      └─ …            R rows a group: beams, samples, questions about one picture, choices
 //
 // Every group and row has a length of its own, so sequences of different lengths decode together
-// without padding tokens. A forward pass is announced first: begin_prefill (new prompts) or
-// begin_extend (tokens behind some rows); then each layer calls attend, which stores and attends;
-// then end_pass counts the new tokens. Buffers grow when a pass needs more.
+// without padding tokens. A forward pass has three steps: begin_prefill (new prompts) or
+// begin_extend (more tokens for some rows); then each layer calls attend, which stores the new keys
+// and values and computes the attention; then end_pass adds the new tokens to the lengths. Buffers
+// grow when a pass needs more.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -36,22 +37,22 @@ class KvCache {
   void begin_prefill(const std::vector<std::int64_t>& groups,
                      const std::vector<std::int64_t>& lengths);
 
-  // The next pass adds counts[i] tokens, padded on the right to the longest, behind rows[i]. Rows
-  // ascend.
+  // The next pass adds counts[i] tokens at the end of rows[i], padded on the right to the longest.
+  // `rows` is ascending.
   void begin_extend(const std::vector<std::int64_t>& rows, const std::vector<std::int64_t>& counts);
 
   // Positions of the pass's tokens, [B, T] int64: real tokens before them in their sequence.
   const at::Tensor& positions() const { return pass_.positions; }
 
-  // Stores k and v [B, K, T, D] of the pass's tokens, and attends from q [B, H, T, D] (rotated) to
-  // all that each row holds up to its own position. → [B, H, T, D]; rows of padding are arbitrary.
-  // `product_dtype` is that of prompts (attention.h).
+  // Stores k and v [B, K, T, D] of the pass's tokens, and computes the attention of q [B, H, T, D]
+  // (after the rotary embedding) over the tokens of its row up to its own position. → [B, H, T, D];
+  // the values at padding are arbitrary. `product_dtype` is used for prompts only (attention.h).
   at::Tensor attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
                     const at::Tensor& v, at::ScalarType product_dtype = at::kFloat);
 
   void end_pass();
 
-  // Row to[i] gets the tail that row from[i] had before the call. All belong to one group.
+  // Row to[i] gets the tail that row from[i] had before the call. All rows belong to one group.
   void copy_tails(const std::vector<std::int64_t>& from, const std::vector<std::int64_t>& to);
   void clear_tail(std::int64_t row) { tail_lengths_.at(static_cast<std::size_t>(row)) = 0; }
   // Group `to` becomes what group `from` is.
@@ -76,10 +77,11 @@ class KvCache {
     at::Tensor index;                  // places as a tensor
     // Of an extension by a few tokens on a CPU; empty otherwise.
     std::vector<CachedTokens> new_tokens;
-    // Of other extensions. Rows are worked on as a grid of all rows of groups [first, first + n).
+    // Of other extensions: computed as a grid of all rows of groups [first_group, first_group +
+    // groups).
     std::int64_t first_group = 0, groups = 0;
     std::int64_t prefix_tokens = 0, tail_tokens = 0;  // longest prefix and (new) tail of the grid
-    std::int64_t offset = -1;    // where the tokens go in every tail; -1: differs
+    std::int64_t offset = -1;    // where the tokens go in every tail; -1: not the same in all
     bool is_whole_grid = false;  // the pass has every row of the grid
     at::Tensor grid_index;       // [B] of the grid's rows
     at::Tensor is_hidden;        // [n, R, T, prefix_tokens + tail_tokens] bool; undefined: all seen

@@ -1,9 +1,9 @@
 // Layers that every family shares. Parameters carry Hugging Face's names ("weight", "bias").
 //
 // Parameters are allocated but not initialised: load_weights (vlm/io) or initialize_weights fills
-// them. Every projection of a model is a Linear, the one seam through which adapters enter
-// (lora.h); model files never mention them. Reference: torch.nn.functional; LlamaRMSNorm of
-// transformers 5.23.
+// them. Every projection of a model is a Linear, and adapters are attached to Linears and
+// Embeddings from outside (lora.h); model files never mention them. Reference: torch.nn.functional;
+// LlamaRMSNorm of transformers 5.23.
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -23,9 +23,10 @@ class TokenRows;
 struct Int8Weight;
 struct Nf4Weight;
 
-// y = x Wᵀ + b, plus the adapter's branch when one is attached. How the weight is stored is a state
-// too: bfloat16 beside float32 inputs, NF4 (quantize.h), or 8 bits (cpu/int8/int8_weight.h). None
-// of these takes a gradient (frozen_linear.h); with 8 bits none passes to x either.
+// y = x Wᵀ + b, plus the adapter's branch when one is attached. The weight may be stored in fewer
+// bits than the inputs: bfloat16 with float32 inputs, NF4 (quantize.h), or 8 bits
+// (cpu/int8/int8_weight.h). Such a weight gets no gradient (frozen_linear.h); with 8 bits x gets
+// none either.
 class Linear : public torch::nn::Module {
  public:
   Linear(std::int64_t in_features, std::int64_t out_features, bool has_bias);
@@ -33,30 +34,33 @@ class Linear : public torch::nn::Module {
   // [..., in_features] → [..., out_features]
   at::Tensor forward(const at::Tensor& x) const;
 
-  // The same without the adapter, and with `added` [out_features] (undefined: nothing) for the
-  // bias.
+  // x Wᵀ + `added` [out_features] (undefined: nothing): without the adapter, and with `added` in
+  // place of the bias.
   at::Tensor multiply(const at::Tensor& x, const at::Tensor& added) const;
 
   // Attaches (or with null removes) the branch whose parameters appear as lora_A.weight,
   // lora_B.weight and lora_magnitude_vector.
   void set_lora(std::shared_ptr<LoraBranch> branch);
-  // The same of rows that are trained by themselves, as the child "token_adapter".
+  // Attaches (or with null removes) rows that are trained by themselves, as the child
+  // "token_adapter".
   void set_tokens(std::shared_ptr<TokenRows> tokens);
   // Stores `value` [out_features, in_features] in NF4 on its device, or in 8 bits on the CPU. The
   // weight is then undefined and no parameter; the stored tensors are buffers of the child
   // "quantized".
   void store_nf4(const at::Tensor& value);
   void store_int8(const at::Tensor& value);
-  // Makes `value` the weight, a parameter of its own: what shared the old one keeps that.
+  // Replaces the weight by a new parameter with this value. A layer that shared the old weight
+  // keeps the old one.
   void set_weight(const at::Tensor& value);
-  // The weight as numbers of its own dtype, float32 if it is quantized.
+  // The weight in its own dtype, or in float32 if it is quantized.
   at::Tensor dense_weight() const;
   // Uses `shared` [out_features, in_features] as the weight: one parameter under two names.
   void share_weight(const at::Tensor& shared);
 
-  // Whether it is only a bfloat16 weight that float32 inputs are multiplied with in `dtype`.
+  // True for a bfloat16 weight without adapter or trained rows whose product with float32 inputs is
+  // computed in `dtype`.
   bool is_plain_bfloat16(at::ScalarType dtype) const;
-  // Whether it is only a weight in 8 bits.
+  // True for a weight in 8 bits without adapter or trained rows.
   bool is_plain_int8() const { return !lora_ && !tokens_ && int8_; }
 
   LoraBranch* lora() const { return lora_.get(); }
@@ -70,7 +74,7 @@ class Linear : public torch::nn::Module {
 
   at::Tensor weight;  // [out_features, in_features]; undefined when quantized
   at::Tensor bias;    // [out_features], undefined when there is none
-  // What float32 inputs and a bfloat16 or NF4 weight are multiplied in.
+  // Dtype in which float32 inputs are multiplied with a bfloat16 or NF4 weight.
   at::ScalarType product_dtype = at::kFloat;
 
  private:
@@ -84,7 +88,8 @@ class Linear : public torch::nn::Module {
   std::shared_ptr<const Int8Weight> int8_;
 };
 
-// What each of the layers makes of x, in fewer steps than one by one where they allow it.
+// The result of each layer for the same x. Quicker than one by one where all layers store their
+// weights in the same few bits and no gradient is recorded.
 std::vector<at::Tensor> forward_each(const at::Tensor& x, const std::vector<const Linear*>& layers);
 
 // Rows of the weight, in its dtype; with an adapter (embedding_branch.h) in float32.
@@ -93,8 +98,8 @@ class Embedding : public torch::nn::Module {
   Embedding(std::int64_t rows, std::int64_t features);
   at::Tensor forward(const at::Tensor& ids) const;  // [...] int64 → [..., features]
 
-  // As Linear's. The branch's parameters appear as lora_embedding_A, lora_embedding_B and
-  // lora_magnitude_vector.
+  // As the functions of Linear. The branch's parameters appear as lora_embedding_A,
+  // lora_embedding_B and lora_magnitude_vector.
   void set_lora(std::shared_ptr<EmbeddingBranch> branch);
   void set_tokens(std::shared_ptr<TokenRows> tokens);
   void set_weight(const at::Tensor& value);
@@ -132,11 +137,11 @@ class RmsNorm : public torch::nn::Module {
   double eps_;
 };
 
-// branch + x, into the branch's memory where no gradient is recorded.
+// branch + x; written into the memory of `branch` where no gradient is recorded.
 at::Tensor add_residual(at::Tensor branch, const at::Tensor& x);
 
 // Random weights as transformers makes them: normal(0, std) for projections, convolutions and
-// embeddings, zero biases, norms that do nothing. Deterministic for a generator's state.
+// embeddings, zero biases, norms with weight 1 and bias 0. Deterministic for a generator's state.
 void initialize_weights(torch::nn::Module& model, double std, at::Generator generator);
 
 }  // namespace vlm

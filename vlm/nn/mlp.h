@@ -1,8 +1,9 @@
-// The MLPs of a block: two linear layers around a non-linear part, which are quicker together.
+// The MLP of a block: linear layers with an activation between them, quicker here than layer by
+// layer.
 //
-// Without a gradient and between products in bfloat16 or 8 bits, what is between the layers is made
-// while its sums are in the cache (cpu/bfloat16_product.h, cpu/int8/int8_product.h). Elsewhere one
-// layer follows the other.
+// Where no gradient is recorded and the products are in bfloat16 or 8 bits, the activation is
+// computed while its inputs are in the processor's cache (cpu/bfloat16/bfloat16_product.h,
+// cpu/int8/int8_product.h). Otherwise the layers are called one after the other.
 #pragma once
 
 #include <ATen/core/Tensor.h>

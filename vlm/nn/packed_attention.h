@@ -1,14 +1,14 @@
-// Attention of several samples packed into one row, for training: each sees itself, and perhaps a
-// stretch before it that it shares with others.
+// Attention of several samples packed into one row, for training: each sample sees itself, and
+// perhaps a prefix in the same row that it shares with other samples.
 //
 //   q [1, H, T, D], k and v [1, K, T, D], segments that cover 0 … T ─► [1, H, T, D]
 //
 // One call of flash attention a segment, so neither time nor memory grows with T². A segment is
-// causal within itself and sees all of its prefix, an earlier segment: that is how questions about
-// one picture stand behind a single copy of it. On a CPU backward is by hand: it keeps q, k, v as
-// they are (the heads of k and v are repeated again in backward, not kept repeated) and writes all
-// segments into one tensor. Elsewhere LibTorch's autograd does it.
-// Reference: a block-diagonal causal mask, with the prefix's columns open.
+// causal within itself and sees all of its prefix, an earlier segment: so several questions about
+// one picture share a single copy of the picture's tokens. On a CPU backward is written by hand: it
+// keeps q, k and v (repeating the heads of k and v again, instead of keeping the repeated ones) and
+// writes all segments into one tensor. On other devices LibTorch's autograd does it. Reference: a
+// block-diagonal causal mask, with the prefix's columns open.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,7 +18,7 @@
 
 namespace vlm {
 
-// A stretch of a packed row. Positions go on from the prefix.
+// A part of a packed row, in tokens. Its positions continue those of its prefix.
 struct Segment {
   std::int64_t begin = 0;
   std::int64_t length = 0;

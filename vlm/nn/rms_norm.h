@@ -2,9 +2,9 @@
 //
 //   x [..., C], weight [C] ─► weight · x · rsqrt(mean(x²) + eps)
 //
-// RmsNorm's plain form makes seven passes and as many tensors, which for one new token costs more
-// than the arithmetic, and in training keeps three of them for backward. Here backward is by hand
-// too and keeps x alone.
+// Written with LibTorch's operators it takes seven passes and as many tensors, which for a single
+// token costs more than the arithmetic, and in training three of them are kept for backward. Here
+// backward is written by hand too and keeps only x.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -19,7 +19,8 @@ struct RotaryTable {
 RotaryTable make_rotary_table(const at::Tensor& positions, std::int64_t head_dim, double theta,
                               at::ScalarType dtype);
 
-// q · cos + rotate_half(q) · sin. In float32 on a CPU by one pass over q, forward and backward.
+// q · cos + rotate_half(q) · sin. In float32 on a CPU this takes one pass over q, forward and
+// backward.
 at::Tensor apply_rotary(const at::Tensor& q, const RotaryTable& table);
 
 }  // namespace vlm

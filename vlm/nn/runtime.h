@@ -21,8 +21,8 @@ struct RuntimeOptions {
 };
 
 // Sets the number of threads when one is asked for; returns the device. Warns when a GPU is there
-// and can't be used; throws Error when it was asked for. LibTorch's random generators belong to the
-// program around and stay as they are: whoever draws has a generator of its own, or seeds them.
+// and can't be used; throws Error when it was asked for. Leaves LibTorch's global random generators
+// as they are; they belong to the calling program.
 at::Device prepare_runtime(const RuntimeOptions& options);
 
 struct Gpus {
@@ -30,16 +30,17 @@ struct Gpus {
   std::string reason = {};  // why there are none
 };
 
-// The device of that name where there are those GPUs.
+// The device named "auto", "cpu", "cuda" or "cuda:N" on a machine with these GPUs. Throws Error for
+// a GPU that isn't there.
 at::Device choose_device(const std::string& name, const Gpus& gpus);
 
-// Makes the allocator give freed tensors of 1 MB and more back to the system at once. For training,
-// whose activations come and go in layers: a heap would keep holes of them, up to a sixth of the
-// peak.
+// Makes the allocator give freed tensors of 1 MB and more back to the system at once. For training:
+// the freed activations would otherwise stay as unused holes in the heap, up to a sixth of the peak
+// memory.
 void return_freed_memory();
 
-// Gives what is free of the heap back to the system, once: after encoding pictures, whose
-// activations leave holes that nothing after them fills.
+// Gives the free memory of the heap back to the system, once. Called after encoding pictures, whose
+// freed activations are not needed again.
 void trim_heap();
 
 // Largest resident set of this process so far, in MB (10⁶ bytes).

@@ -1,4 +1,4 @@
-// A conversation → the prompt string, by the checkpoint's own chat template.
+// A conversation → the prompt string, made by the checkpoint's own chat template.
 //
 // The template is Jinja; the part of the language that the templates of this family use is
 // interpreted here (jinja_parser.h), and anything else is an Error naming file, line and construct.

@@ -26,7 +26,7 @@ class DecodeStream {
   // Text that `id` completes; empty while a character is incomplete.
   virtual std::string add(std::int64_t id) = 0;
 
-  // What is left at the end (an incomplete character comes out as U+FFFD).
+  // The text that was held back (an incomplete character comes out as U+FFFD).
   virtual std::string finish() = 0;
 };
 
@@ -40,7 +40,7 @@ class Tokenizer {
   virtual std::vector<std::int64_t> encode(std::string_view text,
                                            bool add_special_tokens = false) const = 0;
 
-  // Decodes a list of ids piece by piece, with the tokenizer outliving it.
+  // Decodes a list of ids piece by piece. The tokenizer must outlive the stream.
   virtual std::unique_ptr<DecodeStream> start_decoding(bool skip_special_tokens) const = 0;
 
   // Text of `ids`; unknown ids are skipped. Bytes that don't form UTF-8 become U+FFFD.
@@ -58,7 +58,7 @@ class Tokenizer {
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder);
 
 // Decodes a growing list of ids piece by piece and never cuts a character in two. The pieces joined
-// are decode() of all ids, and each id costs the same.
+// are decode() of all ids; the cost of an id doesn't grow with their number.
 class StreamDecoder {
  public:
   StreamDecoder(const Tokenizer& tokenizer, bool skip_special_tokens)

@@ -1,7 +1,7 @@
 // Checks of one value of the command line: its text → what is wrong with it, or nothing.
 //
-// For the parser's check(); it puts the option's name in front. Says the value and the bound, as
-// errors do: "got -3, wanted 0 or more". Not a number, or nan and inf: refused too.
+// For CLI11's check(), which puts the option's name in front of the message: "got -3, wanted 0 or
+// more". Text that is no number, nan and inf are refused too.
 #pragma once
 
 #include <functional>
@@ -13,9 +13,9 @@ using ValueCheck = std::function<std::string(const std::string&)>;
 
 ValueCheck at_least(double least);
 ValueCheck above(double bound);
-ValueCheck between(double least, double most);  // both may be taken
+ValueCheck between(double least, double most);  // both bounds included
 
-// For names and paths, where an empty one is a variable that wasn't set.
+// For names and paths: an empty one usually comes from a shell variable that isn't set.
 ValueCheck not_empty();
 
 }  // namespace vlm

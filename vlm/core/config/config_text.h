@@ -2,9 +2,9 @@
 //
 //   lora.yaml ─► load_config_text ─► ConfigText: values, placed(error)
 //
-// YAML is told by its suffix (.yaml, .yml). It is read by the core schema of YAML 1.2, and 1e-4 is
-// a number: `yes` and `no` are texts. Anchors, aliases and merge keys (<<) work; several documents,
-// tags and keys that aren't plain text are refused. Comments are allowed and kept nowhere.
+// A file is YAML by its suffix (.yaml, .yml). It is read by the core schema of YAML 1.2, so `yes`
+// and `no` are texts; 1e-4 is a number. Anchors, aliases and merge keys (<<) work; several
+// documents, tags and keys that aren't plain text are refused. Comments are allowed and not kept.
 #pragma once
 
 #include <filesystem>

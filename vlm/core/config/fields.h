@@ -4,9 +4,9 @@
 // A config struct lists its fields once:
 //     Fields fields() { return {{"r", &r, "Rank of the adapters"}, {"bias", &bias, "…", {"none",
 //     "all"}}}; }
-// A Field points into the struct it was made from; the list is made where it is used and not kept.
-// Unknown keys are an error that names the nearest field (our own files) or are left alone (Hugging
-// Face's files).
+// A Field points into the struct it was made from, so make the list where it is used and don't keep
+// it. Unknown keys are an error that names the nearest field (our own files) or are left alone
+// (Hugging Face's files).
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,8 @@ using Fields = std::vector<Field>;
 // A list of names, or one regular expression (PEFT's target_modules).
 using Names = std::variant<std::string, std::vector<std::string>>;
 
-// Where a field's value lives. A std::optional that is empty stands for null. OrderedJson keeps the
-// order of keys, where the object that is read has it.
+// Points at a field's value. An empty std::optional stands for null. An OrderedJson keeps the order
+// of the keys when it is read from an OrderedJson.
 using FieldTarget =
     std::variant<bool*, std::int64_t*, double*, std::string*, std::optional<bool>*,
                  std::optional<std::int64_t>*, std::optional<double>*, std::optional<std::string>*,

@@ -1,6 +1,6 @@
 // Progress of long work: a bar with rate and time left on a terminal, plain lines otherwise.
 //
-// Goes where messages of level info go (vlm/core/log.h). Not thread-safe: one thread reports.
+// Written where messages of level info go (vlm/core/log.h). Not thread-safe: one thread reports.
 #pragma once
 
 #include <chrono>
@@ -11,8 +11,8 @@ namespace vlm {
 
 class Progress {
  public:
-  // `unit` is what is counted ("pictures", "steps"); `done` items count as finished before this
-  // run.
+  // `unit` is what is counted ("pictures", "steps"); `done` of the `total` items were finished
+  // before this run.
   Progress(std::string unit, std::int64_t total, std::int64_t done = 0);
   ~Progress();
   Progress(const Progress&) = delete;

@@ -11,7 +11,7 @@
 
 namespace vlm {
 
-// Work that was told to stop. No Error: nothing is wrong, and no item is to blame.
+// Thrown by work that was told to stop. No Error: nothing is wrong, and no item is to blame.
 class Interrupted : public std::exception {
  public:
   const char* what() const noexcept override { return "stopped"; }
@@ -23,8 +23,8 @@ bool stop_requested();
 // Throws Interrupted once stop_requested().
 void throw_if_stopped();
 
-// What a program that stopped so returns, as shells count: 130 after Ctrl-C, 143 after SIGTERM, 129
-// after SIGHUP; 143 when another process of its job was told to stop.
+// Exit code of a program that was stopped, as shells have it: 130 after Ctrl-C, 143 after SIGTERM,
+// 129 after SIGHUP; 143 when another process of its job was told to stop.
 int stop_exit_code();
 
 // Requests a stop as the signal would; 0 takes the request back.

@@ -1,4 +1,4 @@
-// Adds the time from its making to its end to a sum of seconds.
+// Adds the seconds that it lives to a sum.
 #pragma once
 
 #include <chrono>

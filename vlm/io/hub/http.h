@@ -22,7 +22,7 @@ struct HttpReply {
   long status = 0;                             // 0: no answer came
   std::map<std::string, std::string> headers;  // names in lower case
   std::optional<double> retry_after_s;         // what the server asks to wait
-  std::string failure;                         // why the answer isn't whole; empty: it is
+  std::string failure;                         // why the reply isn't complete; empty: it is
   bool may_pass = false;  // after a failure: the same request may succeed later
 
   // The header's value, or "" without one.
@@ -33,8 +33,8 @@ struct HttpRequest {
   bool is_head = false;  // HEAD instead of GET
   std::string url;
   std::vector<std::string> headers;  // "Name: value"
-  // Called once with status and headers before the body, and with the body's pieces. Whatever they
-  // throw ends the transfer and leaves send(). May be empty.
+  // on_head is called once with status and headers before the body, on_body with each piece of the
+  // body. An exception that they throw ends the transfer and is thrown by send(). May be empty.
   std::function<void(const HttpReply&)> on_head;
   std::function<void(std::string_view)> on_body;
 };

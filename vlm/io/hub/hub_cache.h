@@ -25,13 +25,14 @@ struct HubName {
   HubType type = HubType::kModel;
 
   std::string repository() const { return org + "/" + name; }
-  // Behind the endpoint: "/api/datasets/org/name", "/datasets/org/name" (of a model "/org/name").
+  // Paths after the endpoint: "/api/datasets/org/name" and "/datasets/org/name"; of a model
+  // "/api/models/org/name" and "/org/name".
   std::string api_path() const;
   std::string page_path() const;
 };
 
-// Nothing when `model` is no such name. The type is kModel. What passes can't lead out of the cache
-// folder, and is what the hub allows in names.
+// Nothing when `model` is no such name. The type is kModel. Only names that the hub allows are
+// accepted, so none can lead out of the cache folder.
 std::optional<HubName> parse_hub_name(const std::string& model);
 
 // An environment variable, "" when there is none; a leading "~/" is the home folder.

@@ -1,4 +1,4 @@
-// Which files of a hub repository are fetched, and which names are let near the disk.
+// Which files of a hub repository are fetched, and which names are safe to write.
 //
 //   names of the listing ─► check_file_names ─► is_text_file, weight_files ─► what is fetched
 //

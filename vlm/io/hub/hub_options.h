@@ -1,4 +1,4 @@
-// Which hub is asked, as whom, and how patiently: what the environment says, in one struct.
+// Settings for requests to the hub from the environment: address, token, cache, retries.
 //
 // The variables are those of huggingface_hub 2.4: HF_ENDPOINT, HF_TOKEN, else the file
 // HF_TOKEN_PATH or HF_HOME/token, HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE), and the cache's
@@ -14,9 +14,9 @@
 namespace vlm {
 
 struct RetryPolicy {
-  int tries = 6;  // without a new byte in between
+  int tries = 6;  // in a row without a new byte
   double first_wait_s = 1, longest_wait_s = 30;
-  double longest_asked_wait_s = 300;          // more is not waited, whatever the server asks
+  double longest_asked_wait_s = 300;          // longest pause that the server may ask for
   std::function<void(double seconds)> sleep;  // empty: sleeps, and wakes when a stop is requested
 };
 

@@ -1,8 +1,8 @@
-// The non-linear parts of MLPs.
+// The activations of MLPs.
 //
-// Where no gradient is recorded, results take the memory of what they are made of. `product_dtype`
-// is what the layers before and behind multiply in (layers.h). Between products that round, and
-// without a gradient, exponentials on a CPU are within 3e-6 of the exact ones, which is many times
+// Where no gradient is recorded, the result overwrites its input. `product_dtype` is that of the
+// layers around (layers.h). When it is not float32 and no gradient is recorded, exponentials on a
+// CPU are approximated within 3e-6, which is less than the rounding of these layers and many times
 // quicker.
 #pragma once
 
@@ -10,9 +10,9 @@
 
 namespace vlm {
 
-// SwiGLU's gate, silu(gate) · up; gate and up [..., F]. LibTorch's autograd would keep silu(gate)
-// beside both; here it is computed again in backward. Gate and up that come from products in
-// bfloat16 are kept for backward in bfloat16.
+// SwiGLU's gate, silu(gate) · up; gate and up [..., F]. For backward gate and up are kept, in
+// bfloat16 if `product_dtype` is that; silu(gate) is computed again (LibTorch's autograd would keep
+// it too).
 at::Tensor gated_silu(at::Tensor gate, const at::Tensor& up,
                       at::ScalarType product_dtype = at::kFloat);
 

@@ -1,8 +1,9 @@
-// One body of code compiled for several instruction sets.
+// One function compiled for several instruction sets.
 //
-// The loader takes the best that the machine has, so one program is quick everywhere. VLM_CLONES
-// goes before a function that isn't a template; what that function calls is VLM_INLINE, or it would
-// be compiled for the plain instruction set. Elsewhere than g++ on x86-64 there is one version.
+// When the program starts, the best version for the machine is chosen. Put VLM_CLONES before a
+// function that isn't a template, and VLM_INLINE before the functions that it calls, which would
+// otherwise be compiled for the basic instruction set. With other compilers or processors than g++
+// on x86-64 there is one version.
 #pragma once
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)

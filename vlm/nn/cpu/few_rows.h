@@ -1,10 +1,10 @@
-// A few rows of x with weights that are stored narrow, straight from them: what decoding is bound
-// by is reading the weights, once for all of the rows.
+// Products of a few rows of x with weights stored in few bits, as in decoding: the time goes into
+// reading the weights, which are read once for all rows.
 //
 //   x [M, K], weights [N, K] of each map ─► y [M, N] of each
 //
-// Weights come from memory into the second cache while those before them are multiplied. The first
-// one waits for too few lines at a time.
+// While some rows of weights are multiplied, the next ones are prefetched from memory into the
+// second-level cache. (The first-level cache has room for too few requests at a time.)
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -18,20 +18,20 @@
 
 namespace vlm {
 
-constexpr std::int64_t kRowsAhead = 8;  // of weights that are asked for
+constexpr std::int64_t kRowsAhead = 8;  // rows of W that are prefetched
 
-constexpr std::int64_t kLeastPiece = 16 * 1024;  // weights that a thread takes at a time,
-constexpr std::int64_t kMostPiece = 128 * 1024;  // an eighth of its share if that is between
+constexpr std::int64_t kLeastPiece = 16 * 1024;  // weights of a thread's piece: an eighth of its
+constexpr std::int64_t kMostPiece = 128 * 1024;  // share, within these bounds
 
-// Rows of W that a thread takes at a time, of matrices with `weights` weights in all.
+// Rows of W in a thread's piece, for matrices with `weights` weights in all.
 inline std::int64_t piece_rows(std::int64_t weights, std::int64_t k) {
   const std::int64_t piece =
       std::clamp(weights / (8 * at::get_num_threads()), kLeastPiece, kMostPiece);
   return std::max<std::int64_t>(piece / k / 4 * 4, 4);
 }
 
-// Calls columns(product, begin, end) until columns 0 … product.n of each y are there. A product has
-// its `n` and `k`.
+// Calls columns(product, begin, end), in threads, so that columns 0 … product.n of each y are
+// computed. A Product has members `n` and `k`.
 template <typename Product>
 void run_columns(const std::vector<Product>& products,
                  void (*columns)(const Product&, std::int64_t, std::int64_t)) {
@@ -54,8 +54,9 @@ void run_columns(const std::vector<Product>& products,
   });
 }
 
-// x in float32 and weights of some width. `Stored` says how those are read: its Value, kVectors
-// vectors of floats at a time, beside which x lies in the order that they come in.
+// A product of float32 rows with stored weights. `Stored` says how weights are read: the type
+// `Value`, and load(), which gives kVectors vectors of floats at a time. x is arranged in the order
+// in which load() gives them.
 template <typename Stored>
 struct FewRows {
   const float* x;                   // [rows, k], arranged
@@ -115,7 +116,7 @@ VLM_INLINE void multiply_rows(const FewRows<Stored>& p, std::int64_t n) {
   for (; m < p.rows; ++m) multiply_tile<1, N>(p, m, n);
 }
 
-// Asks for the first rows of W that a thread will read.
+// Prefetches the first rows of W that a thread will read.
 template <typename Value>
 VLM_INLINE void prefetch_rows(const Value* w, std::int64_t k) {
   constexpr std::int64_t kLine = 64 / sizeof(Value);

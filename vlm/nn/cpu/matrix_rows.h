@@ -14,8 +14,8 @@ inline at::Tensor as_rows(const at::Tensor& x) {
   return x.reshape({-1, x.size(-1)}).contiguous();
 }
 
-// y [M, N] in the leading shape of x [..., K]. It is no view in autograd's eyes: it may be added to
-// in place.
+// y [M, N] in the leading shape of x [..., K]: [..., N]. Autograd doesn't see it as a view, so it
+// may be added to in place.
 inline at::Tensor shaped_like(const at::Tensor& x, const at::Tensor& y) {
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = y.size(1);

@@ -12,8 +12,8 @@
 
 namespace vlm {
 
-// Whether onednn_linear is the quicker way for this many rows: a matter of the processor and of how
-// LibTorch was built, the same in every run on a machine.
+// Whether onednn_linear is quicker for this many rows. Depends on the processor and on how LibTorch
+// was built, so it is the same in every run on a machine.
 bool prefers_onednn(const at::Tensor& x, std::int64_t rows);
 
 at::Tensor onednn_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);

@@ -1,5 +1,5 @@
-// Products with weights that are stored narrow, by LibTorch: a block of them at a time is widened
-// to float32, into a buffer that stays in the cache.
+// Products with weights stored in few bits, by LibTorch: the weights are converted to float32 block
+// by block, in a buffer that stays in the cache.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,7 +9,8 @@
 
 namespace vlm {
 
-// A matrix [n, k] that can be had as float32: widen(first row, count, to). Any thread calls it.
+// A matrix [n, k] whose rows can be converted to float32: widen(first row, count, to), called from
+// any thread.
 struct NarrowMatrix {
   std::int64_t n, k;
   std::function<void(std::int64_t, std::int64_t, float*)> widen;

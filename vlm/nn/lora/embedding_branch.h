@@ -16,15 +16,15 @@ namespace vlm {
 
 struct BranchOptions;
 
-// Its tensors appear in the module tree as the embedding's parameters lora_embedding_A,
-// lora_embedding_B and, with DoRA, lora_magnitude_vector.
+// The adapter of one Embedding. Its tensors appear in the module tree as the embedding's parameters
+// lora_embedding_A, lora_embedding_B and, with DoRA, lora_magnitude_vector.
 class EmbeddingBranch {
  public:
   EmbeddingBranch(const Embedding& base, const BranchOptions& options);
 
   // [...] int64 → [..., features], float32
   at::Tensor forward(const Embedding& base, const at::Tensor& ids) const;
-  // The base's weight with the branch worked in, float32: [rows, features]
+  // The base's weight plus the branch (with DoRA also its magnitudes), float32: [rows, features]
   at::Tensor merged(const Embedding& base) const;
   // Norms of the columns of W + scaling · Aᵀ Bᵀ, float32: [features]
   at::Tensor column_norms(const Embedding& base) const;

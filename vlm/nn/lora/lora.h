@@ -1,4 +1,4 @@
-// LoRA adapters as PEFT has them: which modules they hit, their arithmetic, their files.
+// LoRA adapters as in PEFT: which modules they adapt, their arithmetic, their files.
 //
 //   LoraConfig + model ─► attach_lora ─► branches on the chosen Linears and Embeddings (the base is
 //   frozen by the trainer)
@@ -7,14 +7,15 @@
 //   y = W x + b + s · B(A(dropout(x))),  s = alpha / r, or alpha / √r with use_rslora
 //   DoRA: y = b + m/n · (W x + s · B A x),  n = the rows' norms of W + s · B A, taken as constants
 //
-// Beside the branches an adapter may own biases (`bias`), whole modules (`modules_to_save`; the
-// model's own parameters, trained in place) and rows of the embeddings (`trainable_token_indices`).
+// Besides the branches an adapter may train and store biases (`bias`), whole modules
+// (`modules_to_save`; the model's own parameters, trained in place) and rows of the embeddings
+// (`trainable_token_indices`).
 //
 // Where embeddings and output head are one weight (a tied model), an adapter of one leaves the
-// other as it is: a branch adds nothing to the shared weight, a module to save gets a weight of its
-// own, and merging parts what has become different. ensure_weight_tying keeps them one.
-// Reference: peft 0.21.2. What PEFT can do and this can't (other tuners) is refused with an Error
-// that names it, never ignored.
+// other as it is: a branch doesn't change the shared weight, a module in modules_to_save gets its
+// own copy of the weight, and after merging the two weights are separate if they differ. With
+// ensure_weight_tying they stay one weight. Reference: peft 0.21.2. What PEFT can do and this can't
+// (other tuners) is refused with an Error that names it, never ignored.
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -50,14 +51,15 @@ class LoraBranch {
 
   // scaling · B A, float32: [out_features, in_features]
   at::Tensor delta() const;
-  // The base's weight with the branch worked in, float32: [out_features, in_features]
+  // The base's weight plus the branch (with DoRA also its magnitudes), float32: [out_features,
+  // in_features]
   at::Tensor merged(const Linear& base) const;
-  // Norms of the rows of W + scaling · B A, float32: [out_features]. What the base adds to them is
-  // kept after the first call: the base is frozen.
+  // Norms of the rows of W + scaling · B A, float32: [out_features]. The base's share is computed
+  // once and kept, because the base is frozen.
   at::Tensor row_norms(const Linear& base) const;
 
-  // Makes A and B the transposed B and A of an embedding's branch, in the same memory; as in PEFT
-  // they are parameters of their own all the same, with gradients of their own.
+  // Makes A and B views of the transposed B and A of an embedding's branch. As in PEFT they are
+  // still separate parameters with separate gradients.
   void share(const EmbeddingBranch& embedding);
 
   const std::shared_ptr<Linear>& a() const { return a_; }  // weight [r, in_features]
@@ -65,7 +67,8 @@ class LoraBranch {
   double scaling() const { return scaling_; }
 
   at::Tensor magnitude;  // [out_features] float32; undefined without DoRA
-  // PiSSA: the values of A and B that the base was relieved of; undefined otherwise.
+  // PiSSA: the first values of A and B, whose product was subtracted from the base; undefined
+  // otherwise.
   at::Tensor initial_a, initial_b;
 
  private:
@@ -77,16 +80,17 @@ class LoraBranch {
   mutable at::Tensor base_squares_;  // [out_features], sums of squares of the base's rows
 };
 
-// Adds a branch to every layer that the config hits (target_rules.h), and draws its values in the
-// order of the module tree: B = 0 and A uniform in ±1/√in (init_lora_weights true) or normal with
-// deviation 1/r (gaussian); or the largest singular directions of W, which lose their part in W
-// (pissa). On embeddings A = 0 and B is normal. DoRA's magnitudes begin as the rows' norms, so that
-// the model computes what it did. Returns the names hit; throws Error for a key that has no effect.
+// Adds a branch to every layer that the config selects (target_rules.h), and draws its values in
+// the order of the module tree: B = 0 and A uniform in ±1/√in (init_lora_weights true) or normal
+// with deviation 1/r (gaussian); or the largest singular directions of W, which are subtracted from
+// W (pissa). On embeddings A = 0 and B is normal. DoRA's magnitudes begin as the rows' norms, so
+// that the model computes what it did. Returns the names of the adapted layers; throws Error for a
+// key that has no effect.
 std::vector<std::string> attach_lora(torch::nn::Module& model, const LoraConfig& config,
                                      at::Generator generator);
 
-// Adds the branches for load_adapter to fill. Of PiSSA's base, which is not stored, the part that
-// the adapter took over is worked out again.
+// Adds the branches without drawing values; load_adapter fills them. For PiSSA, whose changed base
+// is not stored, the part to subtract from the base is computed again.
 void attach_empty(torch::nn::Module& model, const LoraConfig& config);
 
 // One tensor that an adapter trains and its folder stores.
@@ -96,15 +100,15 @@ struct AdapterTensor {
   at::Tensor value;
 };
 
-// All of them, in the order of the module tree; weights that are one under each of their names.
-// Throws Error when modules_to_save names nothing.
+// All tensors that the adapter trains, in the order of the module tree; a shared weight appears
+// under each of its names. Throws Error when modules_to_save names nothing.
 std::vector<AdapterTensor> adapter_tensors(const torch::nn::Module& model,
                                            const LoraConfig& config);
 
 LoraConfig load_adapter_config(const std::filesystem::path& folder);
 
-// Attaches an adapter folder's branches and fills them, its biases and its modules. Strict: every
-// tensor of the file is used, every tensor of the adapter filled.
+// Attaches an adapter folder's branches and fills them, its biases and its modules. Throws Error
+// unless every tensor of the file is used and every tensor of the adapter filled.
 LoraConfig load_adapter(torch::nn::Module& model, const std::filesystem::path& folder);
 
 // Writes a folder that PEFT loads. `base_model` goes into base_model_name_or_path. A PiSSA adapter
@@ -113,8 +117,9 @@ LoraConfig load_adapter(torch::nn::Module& model, const std::filesystem::path& f
 void save_adapter(const torch::nn::Module& model, const LoraConfig& config,
                   const std::filesystem::path& folder, const std::string& base_model);
 
-// W ← W + scaling · B A (DoRA: with its magnitudes) for every branch, which is then removed; so for
-// rows. Weights that were one stay one if they are still equal.
+// W ← W + scaling · B A (DoRA: with its magnitudes) for every branch, which is then removed;
+// trained rows are written into W too. Weights that were shared stay shared if they are still
+// equal.
 void merge_lora(torch::nn::Module& model);
 
 // True when any layer has a branch or trained rows.

@@ -1,4 +1,4 @@
-// PEFT's LoraConfig: which modules get an adapter, and of what shape.
+// PEFT's LoraConfig: which modules get an adapter, and its rank, scale and kind.
 //
 //   adapter_config.json ⇄ LoraConfig ─► lora.h
 //
@@ -42,11 +42,11 @@ struct LoraConfig {
   std::string bias = "none";  // none, all, lora_only
   std::vector<std::string> modules_to_save = {};
   std::vector<TrainedTokens> trainable_token_indices = {};
-  // Whether weights that serve as embeddings and as output head stay one when they are trained.
+  // Whether a weight shared by embeddings and output head stays shared when it is trained.
   bool ensure_weight_tying = false;
 
-  // Not PEFT's: parts of the model that target_modules is looked up in (empty: all). Written as a
-  // part of exclude_modules.
+  // Not a key of PEFT: parts of the model (vision_model, …) in which target_modules applies; empty:
+  // all. Saved as an entry of exclude_modules.
   std::vector<std::string> target_parts = {};
 
   // Names of adapter_config.json; throws Error for a method or an option that is not supported.

@@ -1,4 +1,4 @@
-// Embeddings and an output head that are one weight.
+// Models whose embeddings and output head share one weight.
 //
 //   model ─► find_shared_head ─► the two layers and their names, or nothing
 //   config + these ─► TyingRules: what PEFT's ensure_weight_tying makes of them
@@ -23,8 +23,8 @@ struct SharedHead {
 
 std::optional<SharedHead> find_shared_head(const torch::nn::Module& model);
 
-// With ensure_weight_tying: what of modules_to_save or target_modules is kept one. PEFT looks at
-// the latter only when the former names no embedding.
+// With ensure_weight_tying: whether modules of modules_to_save, or branches of target_modules, stay
+// shared. As in PEFT, target_modules counts only when modules_to_save names no embedding.
 struct TyingRules {
   bool are_saved_tied = false;
   bool are_branches_tied = false;

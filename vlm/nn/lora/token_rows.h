@@ -3,8 +3,8 @@
 //   trainable_token_indices ─► attach_tokens ─► TokenRows on the layers named
 //   ids or hidden states ─► what the base makes of them, with some rows of its weight replaced
 //
-// Where head and embeddings are one weight and get the same rows, these are one too. Reference:
-// peft 0.21.2, TrainableTokensLayer and set_additional_trainable_modules.
+// Where head and embeddings share a weight and the same rows are trained, the rows are shared too.
+// Reference: peft 0.21.2, TrainableTokensLayer and set_additional_trainable_modules.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,14 +20,14 @@ namespace vlm {
 // The child "token_adapter" of a layer.
 class TokenRows : public torch::nn::Module {
  public:
-  // `weight` [rows, features] is where the rows begin.
+  // The rows begin with their values in `weight` [rows, features].
   TokenRows(const std::vector<std::int64_t>& ids, const at::Tensor& weight);
 
-  // `embedded` [..., features], the base's rows of `ids`, with those that are trained replaced.
+  // `embedded` [..., features] holds the base's rows of `ids`; those that are trained are replaced.
   at::Tensor replace_rows(const at::Tensor& embedded, const at::Tensor& ids) const;
-  // `logits` [..., rows], the base's product with `x`, with the columns of trained rows replaced.
+  // `logits` [..., rows] is the base's product with `x`; the columns of trained rows are replaced.
   at::Tensor replace_columns(const at::Tensor& logits, const at::Tensor& x) const;
-  // The weight with the rows in it, in its dtype.
+  // `weight` with the trained rows written into it, in its dtype.
   at::Tensor merged(const at::Tensor& weight) const;
 
   at::Tensor delta;  // [ids, features] float32, the rows themselves
@@ -37,8 +37,8 @@ class TokenRows : public torch::nn::Module {
   at::Tensor places_;  // [rows] int64: a row's place in delta, or -1
 };
 
-// Throws Error for a layer that isn't there, that is no embedding and no output head, or that is
-// adapted or saved as well, and for ids that it doesn't have.
+// Throws Error for a layer that isn't there, that is no embedding and no output head, or that
+// target_modules or modules_to_save selects too, and for ids out of range.
 void attach_tokens(torch::nn::Module& model, const LoraConfig& config);
 
 }  // namespace vlm

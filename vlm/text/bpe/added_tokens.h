@@ -63,7 +63,7 @@ class AddedTokens {
   const Form* find_form(std::int64_t id) const;
 
  private:
-  // A set of strings, and which one of them stands at a place of a text.
+  // A set of strings, for finding the longest of them that starts at a place of a text.
   class Trie {
    public:
     Trie();

@@ -35,8 +35,8 @@ struct StringHash {
   }
 };
 
-// (left id, right id) → (rank, id of both together). Open addressing: twice as quick as
-// std::unordered_map, and merging is nothing but these look-ups.
+// (left id, right id) → (rank, id of both together). Open addressing, which is twice as quick as
+// std::unordered_map; merging spends its time in these look-ups.
 class MergeTable {
  public:
   struct Merge {

@@ -3,9 +3,9 @@
 //   "Hell" "o" "Ġw…" ─► add, add, add, finish ─► "Hello w…"
 //
 // Supported: none (tokens with spaces between them), ByteLevel, Replace, ByteFallback, Fuse, Strip
-// and Sequence; others are an Error that names them. What is not decided yet (half a character, a
-// run of byte tokens) is held back, so the cost is linear and the pieces joined are the text of all
-// tokens at once. Reference: decoders of the `tokenizers` package.
+// and Sequence; others are an Error that names them. Text that later tokens may still change (half
+// a character, a run of byte tokens) is held back, so the cost is linear and the pieces joined are
+// the text of all tokens at once. Reference: decoders of the `tokenizers` package.
 #pragma once
 
 #include <functional>
@@ -18,7 +18,7 @@
 
 namespace vlm {
 
-// One step of decoding, for one list of tokens. Both functions hand what is decided to `next`.
+// One step of decoding, for one list of tokens. Both functions pass finished text to `next`.
 class DecodeStep {
  public:
   using Next = std::function<void(std::string_view)>;

@@ -1,9 +1,9 @@
 // Expressions of a chat template: tokens → a tree.
 //
-// What is there, loosest binding first: x if y else z; or, and, not; comparisons, in; + and -; ~;
-// *, // and %; signs; literals, lists, dicts, indexing, slices, attributes, calls, filters and
-// tests. Floats, "/", "**" and tests with arguments are an Error with file and line. Which filters,
-// tests, methods and functions exist is known to jinja_evaluator.
+// Supported, loosest binding first: x if y else z; or, and, not; comparisons, in; + and -; ~; *, //
+// and %; signs; literals, lists, dicts, indexing, slices, attributes, calls, filters and tests.
+// Floats, "/", "**" and tests with arguments are an Error with file and line. Which filters, tests,
+// methods and functions exist is known to jinja_evaluator.
 #pragma once
 
 #include <memory>

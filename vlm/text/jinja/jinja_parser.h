@@ -1,8 +1,8 @@
 // Tokens of a chat template → statements.
 //
-// What is there: text, {{ output }}, if/elif/else, for … else, set (names and attributes of
-// namespaces) and transformers' generation. The rest of Jinja (macro, include, block, call, filter
-// blocks, unpacking, set blocks, …) is an Error with file and line.
+// Supported: text, {{ output }}, if/elif/else, for … else, set (names and attributes of namespaces)
+// and transformers' generation. The rest of Jinja (macro, include, block, call, filter blocks,
+// unpacking, set blocks, …) is an Error with file and line.
 #pragma once
 
 #include <string>

@@ -13,7 +13,7 @@
 
 namespace vlm {
 
-// Whether this processor, and LibTorch as it was built, can.
+// Whether this processor and this build of LibTorch have products in bfloat16.
 bool can_attend_in_bfloat16(const at::Tensor& q);
 
 // `is_causal`: query i sees the keys 0 … S - T + i. The result lies in memory as [B, T, H, D].

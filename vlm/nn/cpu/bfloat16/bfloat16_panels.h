@@ -1,8 +1,9 @@
-// Products in bfloat16 by oneDNN's kernels for small blocks, and the layout their right side has.
+// Products in bfloat16 by oneDNN's kernels for small blocks, and the layout of their right-hand
+// matrix.
 //
-// A left side is a row-major matrix. A right side lies in panels of at most 64 columns, its rows in
-// pairs: [rows / 2, columns, 2]. What is multiplied often comes as rows of float32, so packing
-// rounds. CPU only.
+// The left-hand matrix is row-major. The right-hand one is packed in panels of at most 64 columns,
+// with its rows in pairs: [rows / 2, columns, 2]. Packing takes rows of float32 and rounds them.
+// CPU only.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,7 +20,7 @@ struct FloatRows {
   std::int64_t rows, depth, stride;
 };
 
-// Whether this processor has such products, LibTorch was built with them, and they read panels as
+// Whether this processor and this build of LibTorch have these kernels, and they read panels as
 // they are packed here.
 bool has_panel_products();
 
@@ -28,10 +29,10 @@ bool has_panel_products();
 // even. On the calling thread.
 void pack_transposed(const FloatRows& rows, std::int64_t width, std::uint16_t* panels);
 
-// Rows of float32 in bfloat16, close together.
+// Rounds rows of float32 to bfloat16, without gaps between the rows.
 void round_rows(const FloatRows& rows, std::uint16_t* to);
 
-// The values of a tensor in bfloat16.
+// Pointer to the values of a bfloat16 tensor.
 inline const std::uint16_t* words_of(const at::Tensor& t) {
   return static_cast<const std::uint16_t*>(t.const_data_ptr());
 }

@@ -1,15 +1,14 @@
-// Matrix products in bfloat16 whose sides and results are float32, beside weights in bfloat16.
+// Matrix products in bfloat16: weights in bfloat16, inputs and results in float32.
 //
 //   panel_linears  x [M, K], weights [N, K], biases [N] or undefined ─► x Wᵀ + b [M, N] of each
 //   panel_times    dy [M, N], weight [N, K]                          ─► dy W     [M, K]
 //
 // x and dy are rounded to bfloat16, sums are float32 and stay so. The blocks are oneDNN's
-// (bfloat16_panels.h). panel_linears multiplies the transposed product, W xᵀ: W is then the side
-// that is read as it lies in memory, and what is packed is x, which has to be rounded anyway.
-// Blocks of the result are turned back, and the bias added, while they are in the nearest cache.
-// LibTorch's linear on rounded inputs passes over both tensors for every one of these. Packing the
-// weights instead and multiplying x Wᵀ takes longer: all of them would go through memory once more.
-// CPU only, no gradients.
+// (bfloat16_panels.h). panel_linears multiplies the transposed product, W xᵀ: W is then read as it
+// lies in memory, and x is packed, which has to be rounded anyway. Blocks of the result are
+// transposed back, and the bias added, while they are in the first-level cache; LibTorch's linear
+// makes a pass over memory for each of these steps. Packing the weights and multiplying x Wᵀ would
+// take longer, because it reads and writes all weights once more. CPU only, no gradients.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,16 +19,16 @@
 
 namespace vlm {
 
-// Whether these can be called: by this processor, for x or dy that is contiguous, on the CPU and
-// has an even number of columns. Weights are contiguous.
+// Whether these functions can be used: the processor has such products, and x or dy is contiguous,
+// on the CPU, with an even number of columns. Weights must be contiguous.
 bool can_multiply_in_panels(const at::Tensor& x);
 
 std::vector<at::Tensor> panel_linears(const at::Tensor& x, const std::vector<WeightAndBias>& maps);
 
-// fc2(gelu(fc1(x))) and down(silu(gate(x)) · up(x)), as one after the other would be up to the
-// rounding of the activation. What is between never lies in memory as float32: a block of the first
-// product, which is transposed, is a part of the packed x of the second. It has an even number of
-// columns.
+// fc2(gelu(fc1(x))) and down(silu(gate(x)) · up(x)), as the layers one by one give them, up to the
+// rounding of the activation. The activation is never written as float32: a block of the first
+// product, which is transposed, is packed at once as input of the second. It must have an even
+// number of columns.
 at::Tensor panel_gelu_mlp(const at::Tensor& x, const WeightAndBias& fc1, const WeightAndBias& fc2);
 at::Tensor panel_gated_mlp(const at::Tensor& x, const WeightAndBias& gate, const WeightAndBias& up,
                            const WeightAndBias& down);

@@ -1,5 +1,5 @@
-// A few rows of x in 8 bits with weights in 8 bits (int8_weight.h), for decoding: what few_rows.h
-// does with x in float32.
+// Products of a few rows of x in 8 bits with weights in 8 bits (int8_weight.h), for decoding.
+// few_rows.h does the same with x in float32.
 #pragma once
 
 #include <cstdint>

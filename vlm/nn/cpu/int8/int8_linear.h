@@ -3,8 +3,9 @@
 //   x [..., K] float32, weight [N, K], bias [N] float32 or undefined ─► [..., N] float32
 //
 // On processors with products of 8 bits every row of x is rounded to 8 bits too, with a scale of
-// its own, and sums are exact: a row's result is the same whatever is beside it. Elsewhere x stays
-// float32 and only the weights are rounded: what is gained there is memory and the time to read it.
+// its own, and sums are exact integers, so a row's result doesn't depend on the other rows. On
+// other processors x stays float32 and only the weights are rounded, which saves memory and the
+// time to read it.
 //
 // CPU only, no gradients.
 #pragma once
@@ -17,12 +18,12 @@
 
 namespace vlm {
 
-// What each of the maps makes of one x. `with_products`: whether 8 bits are multiplied.
+// The result of each map for the same x. `with_products`: whether x is rounded to 8 bits too.
 std::vector<at::Tensor> int8_linears(const at::Tensor& x, const std::vector<Int8Map>& maps,
                                      bool with_products = has_int8_products());
 
-// down(gelu(fc1(x))) and down(silu(gate(x)) · up(x)): the activation is made of sums that are in
-// the cache.
+// down(gelu(fc1(x))) and down(silu(gate(x)) · up(x)): the activation is computed while its inputs
+// are in the cache.
 at::Tensor int8_gelu_mlp(const at::Tensor& x, const Int8Map& fc1, const Int8Map& fc2);
 at::Tensor int8_gated_mlp(const at::Tensor& x, const Int8Map& gate, const Int8Map& up,
                           const Int8Map& down);
