@@ -3,8 +3,8 @@
 //   Sample ─► encode_example (pictures and clips opened, augmented, processed) ─► Example ─►
 //   collate ─► Batch [B, T]
 //
-// A batch may mix samples with pictures, with clips, with both and with text alone: tiles and
-// frames are one tensor, in the order of the places that take them.
+// A batch may mix samples with pictures, with clips, with both and with text alone. Tiles and
+// frames are in one tensor, in the order of their image tokens in the rows.
 #pragma once
 
 #include <cstdint>
@@ -26,11 +26,10 @@ namespace vlm::data {
 // Positions that carry no loss.
 inline constexpr std::int64_t kIgnoredLabel = -100;
 
-// All pictures and clips of a sample: as tiles, or as the features that the vision encoder made of
-// them.
+// All pictures and clips of a sample: as tiles, or as features of the vision encoder.
 struct SamplePictures {
   std::string key;                // of the files' content; empty: not known, or augmented
-  std::vector<MediumText> texts;  // what stands for each of them in the prompt
+  std::vector<MediumText> texts;  // the text of each in the prompt
   at::Tensor pixel_values;        // [N, 3, S, S]; undefined when there are none, or features
   at::Tensor features;            // [N, L, C] on the CPU; undefined: not known
   bool empty() const { return !pixel_values.defined() && !features.defined(); }
@@ -45,13 +44,15 @@ struct Example {
 };
 
 struct Batch {
-  ModelInputs inputs;  // ids; right-padded: no mask is needed, as nothing real looks at padding
-  at::Tensor labels;   // [B, T] int64, shifted: labels[b][t] is what position t must predict
+  ModelInputs
+      inputs;  // ids; padded on the right, so real tokens never see padding and no mask is needed
+  at::Tensor labels;  // [B, T] int64, shifted: labels[b][t] is what position t must predict
   std::int64_t label_count = 0;
   std::vector<Segment> segments;         // of a packed row (B = 1); empty: rows of one sample each
   std::vector<SamplePictures> pictures;  // each once
-  std::vector<std::int64_t> picture_order;  // which of them stand in the rows, one after the other
-  std::int64_t token_count = 0;             // without padding
+  std::vector<std::int64_t>
+      picture_order;  // indices into `pictures`, in the order of their places in the rows
+  std::int64_t token_count = 0;  // without padding
 
   // The share of the batch that is padding, 0 to 1.
   double padding() const;
@@ -68,26 +69,26 @@ class LongSampleError : public Error {
 Example encode_example(const Sample& sample, const Processor& processor,
                        const EncodeOptions& options);
 
-// The same for an encoded conversation, without pictures: labels, length policy and checks.
-// `max_positions` of the model bound it too; 0: not known.
+// Labels, length policy and checks of an encoded conversation, without its pictures.
+// `max_positions` of the model is a bound too; 0: not known.
 Example make_example(EncodedConversation encoded, const Sample& sample,
                      const EncodeOptions& options, std::int64_t max_positions = 0);
 
-// The example of sample `index`, or none where that one is to be skipped. Throws Error for what may
-// not be skipped.
+// The example of sample `index`, or nothing if it is to be skipped. Throws Error if it may not be
+// skipped.
 std::optional<Example> try_example(const Dataset& dataset, std::int64_t index,
                                    const Processor& processor, const EncodeOptions& options,
                                    SkippedSamples& skipped);
 
-// The same, or the next that is not to be skipped: a function of the files and the index, so that a
-// run that goes on takes the same. Throws Error when nothing is left.
+// The example of sample `index`, or of the next one that is not skipped. Depends on the files and
+// the index alone, so that a resumed run reads the same. Throws Error when every sample is skipped.
 Example read_example(const Dataset& dataset, std::int64_t index, const Processor& processor,
                      const EncodeOptions& options, SkippedSamples& skipped);
 
 // Pads with `pad_id` to the longest row. Examples with the same picture key share one copy.
 Batch collate(const std::vector<Example>& examples, std::int64_t pad_id);
 
-// Adds an example's pictures behind those that stand in the batch already.
+// Appends an example's pictures to those of the batch.
 void add_pictures(const SamplePictures& pictures, Batch& batch);
 
 }  // namespace vlm::data

@@ -1,4 +1,4 @@
-// How a sample becomes an example: what is changed, what is learned, and how long it may be.
+// Options for making a training example of a sample: augmentation, learned turns, length.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +14,8 @@ namespace vlm::data {
 // What happens to a sample of more tokens than max_length, or than the model has positions for.
 enum class LengthPolicy {
   kError,
-  kTruncate,  // text behind the bound goes away; an error where a picture would
-  kSkip,      // as kError, for try_example to pass over
+  kTruncate,  // cuts the text after the bound; an error if a picture would be cut
+  kSkip,      // as kError, but try_example skips the sample
 };
 
 // In the enum's order: the values of `length_policy`.
@@ -23,7 +23,7 @@ const std::vector<std::string>& length_policy_names();
 // Throws Error for an unknown name.
 LengthPolicy parse_length_policy(const std::string& name);
 
-// The most tokens of a sample, and the key that says so.
+// The most tokens that a sample may have, and the config key that sets it.
 struct LengthBound {
   std::int64_t tokens = 0;  // 0: no bound
   const char* key = "";
@@ -38,11 +38,11 @@ struct EncodeOptions {
   AugmentConfig augmentation;  // a clip's frames are all changed alike
   std::uint64_t seed = 0;      // of this sample's augmentation
   VideoSampling video;
-  // Gives samples their pictures' key, and features in place of pixels where it has them. Null, or
-  // with augmentation: neither.
+  // Finds features that are already known, by the key of a sample's pictures; they then take the
+  // place of pixels. Not used when null, or with augmentation.
   const PictureLookup* lookup = nullptr;
 
-  // max_length, or what the model has positions for (0: not known) where that is less.
+  // The smaller of max_length and `max_positions` of the model (0: not known).
   LengthBound bound(std::int64_t max_positions) const;
 };
 

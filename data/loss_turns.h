@@ -1,12 +1,13 @@
-// Which turns of a sample are learned: the run's rule, and what the file says of single messages.
+// Which turns of a sample are learned: by the rule of the run (train_on), and by flags of single
+// messages.
 //
 //   assistant       the assistant's turns; of a prompt and its completion, the completion's
 //   last_assistant  the last of them
 //   completion      the assistant's turns behind the last other one, or of the completion
 //   all             every token of text, openings of turns included
 //
-// A message's own flag ("loss": true or false) wins over the rule. Tokens of pictures and clips are
-// never learned, whatever is said here (vlm/models/processor.h).
+// A message's own flag ("loss": true or false) overrides the rule. Tokens of pictures and clips are
+// never learned (vlm/models/processor.h).
 #pragma once
 
 #include <string>

@@ -3,11 +3,12 @@
 //   Examples ─► pack ─► Batches of one row [1, T], T ≤ max_tokens, tiles ≤ max_tiles, with the
 //   segments that say who sees whom
 //
-// Loss and gradients are those of the same examples unpacked: positions begin anew in each segment,
-// and labels stay with their example. Examples that show the same pictures can share one copy of
-// them: what their ids have in common up to the pictures' end and before anything learned becomes a
-// prefix, and each goes on behind it. Rows are filled first-fit, longest first: a pure function of
-// the examples.
+// Loss and gradients equal those of the same examples unpacked: positions begin anew in each
+// segment, and labels stay with their example. Examples that show the same pictures can share one
+// copy of them: the beginning that their ids have in common, up to the end of the pictures and
+// before any learned token, becomes a prefix segment, and the remaining ids of each example become
+// a segment with this prefix. Rows are filled first-fit, longest first. Depends on the examples
+// alone.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,7 @@
 namespace vlm::data {
 
 struct PackOptions {
-  std::int64_t max_tokens = 2048;  // of a row; a longer example has a row of its own
+  std::int64_t max_tokens = 2048;  // of a row; a longer example gets a row for itself
   std::int64_t max_tiles = 0;      // of a row's pictures, each counted once; 0: no bound
   bool share_pictures = false;
   std::int64_t image_token_id = -1;

@@ -1,4 +1,4 @@
-// What a sample becomes, without the tiles of its pictures: for looking at data.
+// What training makes of a sample, without the tiles of its pictures. For inspecting data.
 #pragma once
 
 #include <string>
@@ -26,7 +26,7 @@ struct Preview {
   std::int64_t labels() const;
 };
 
-// Throws nothing about the sample: that is its `problem`.
+// A sample that can't be used is no exception here but a `problem` with its `reason`.
 Preview preview_sample(const Dataset& dataset, std::int64_t index, const Processor& processor,
                        const EncodeOptions& options, MediaTexts& texts);
 

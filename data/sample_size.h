@@ -1,9 +1,9 @@
-// What samples will cost, without making their tiles: tokens, tiles, labels.
+// Sizes of samples in tokens, tiles and labels, without making the tiles.
 //
 //   Dataset ─► measure_samples ─► SampleSize of each
 //
-// Texts are tokenized, and pictures opened for their sizes, once each. For grouping by length, and
-// for saying beforehand what a run takes.
+// Texts are tokenized, and each picture is opened once for its size. For grouping by length, and
+// for planning a run.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,8 @@ struct MeasureOptions {
   std::int64_t max_bad_samples = 0;
 };
 
-// Of every sample, or of those at `indices`. A sample that training would pass over has the size of
-// the next one that it can use. Throws the Error of the first bad sample when there are more than
+// Sizes of every sample, or of those at `indices`. A sample that training would skip has the size
+// of the next usable one. Throws the Error of the first bad sample when there are more than
 // max_bad_samples.
 std::vector<SampleSize> measure_samples(const Dataset& dataset, const Processor& processor,
                                         const MeasureOptions& options);

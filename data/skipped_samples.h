@@ -1,8 +1,8 @@
-// The samples that a run can't use: how many there may be, and which they were.
+// Counts the samples that a run can't use, against max_bad_samples.
 //
-// A sample counts once, however often it is met. Each new one is told as a warning and, where a
-// file is given, as a row {"sample", "kind", "reason"} of it; a run that goes on reads that file,
-// so that its bound counts the whole run. Thread-safe; one process writes a file.
+// A sample counts once, however often it is read. Each new one is logged as a warning and, where a
+// file is given, written to it as a row {"sample", "kind", "reason"}; a resumed run reads that
+// file, so that the bound holds for the whole run. Thread-safe; one process writes a file.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// What the columns of a row ask: one text out of the columns that well-known layouts spread it
-// over, line by line.
+// The question of a row: one text, a line for each of the columns over which well-known data sets
+// spread it.
 //
 //   context or hint (ScienceQA, dolly, SQuAD)
 //   query           (question, instruction, …)
@@ -15,18 +15,18 @@
 
 namespace vlm::data {
 
-// Nothing when no column asks anything, although there may be context and choices: these then stand
-// around `prompt`, when it is given. Throws Error naming the column for what is malformed.
+// Nothing when no column holds a question; if `prompt` is given, it takes the place of the
+// question, between context and choices. Throws Error naming a malformed column.
 std::optional<std::string> ask_columns(const Columns& columns, const std::string& prompt = "");
 
 struct Answers {
   std::string learned;
-  std::vector<std::string> all = {};  // every right one, where the row has a list of them
+  std::vector<std::string> all = {};  // every right answer, if the row lists several
 };
 
-// The response: a text, a number (with choices the place of one, from 0), an object with "answer",
-// "text" or "raw" (VQAv2, SQuAD, COCO), or a list of these, of which the first is learned. A list
-// "answers" may stand beside it. Throws Error when there is none.
+// The answer of a row: a text, a number (with choices an index from 0), an object with "answer",
+// "text" or "raw" (VQAv2, SQuAD, COCO), or a list of these, of which the first is learned. There
+// may also be a column "answers" with a list. Throws Error when there is no answer.
 Answers read_answers(const Columns& columns);
 
 }  // namespace vlm::data

@@ -1,4 +1,4 @@
-// Rows of a file that lie and are read together, such as a row group of a table.
+// Rows of a file that are read together, such as a row group of a table.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@ namespace vlm::data {
 
 struct RowBlock {
   std::int64_t rows = 0;
-  std::int64_t bytes = 0;  // about what they take in memory; 0: any row is read by itself
+  std::int64_t bytes = 0;  // about their size in memory; 0: rows are read one by one
 };
 
 }  // namespace vlm::data

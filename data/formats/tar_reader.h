@@ -1,6 +1,6 @@
-// The members of a plain tar, by their headers alone.
+// Lists the members of an uncompressed tar, reading headers only.
 //
-// Contents are jumped over; where they lie is told, so that they are read later in any order.
+// Contents are skipped; their offsets are returned, so that they can be read later in any order.
 // ustar, GNU and pax archives, through libarchive. Compressed archives are refused: their members
 // can't be read in place.
 #pragma once
@@ -36,8 +36,8 @@ class TarReader {
 // WebDataset's key and suffix: "dir/0001.left.jpg" → "dir/0001" and "left.jpg".
 std::pair<std::string, std::string> split_member_name(const std::string& name);
 
-// What a member that is text says: without a byte order mark. Throws Error naming `where` for what
-// is no UTF-8.
+// The text of a member, without a byte order mark. Throws Error naming `where` for bytes that
+// aren't UTF-8.
 std::string text_member(const std::string& bytes, const std::string& where);
 
 }  // namespace vlm::data

@@ -19,21 +19,21 @@ namespace vlm::data {
 
 enum class MediaKind { kPicture, kVideo };
 
-// "image" or "video": the type of the part that stands for it in a message.
+// "image" or "video": the type of its part in a message.
 const char* part_type(MediaKind kind);
 
 // A file, or a picture that is a part of a tar archive or already in memory.
 struct MediaRef {
   MediaKind kind = MediaKind::kPicture;
-  std::string name;                               // of the file; errors call the medium by it
+  std::string name;                               // of the file, for errors
   std::string archive = {};                       // the tar that holds it; empty: none
   std::uint64_t offset = 0, size = 0;             // of its bytes in the archive
   std::shared_ptr<const std::string> bytes = {};  // of a data URI
-  // A picture that is seen as one tile, however large it is: OpenAI's "detail": "low".
+  // A picture that is shown as one tile, however large it is: OpenAI's "detail": "low".
   bool is_whole = false;
 
   bool is_file() const { return archive.empty() && !bytes; }
-  // The same place, or the same bytes, seen alike.
+  // True for the same place or the same bytes, shown in the same way.
   bool operator==(const MediaRef& other) const;
 };
 
@@ -43,7 +43,7 @@ struct MediaRoot {
   bool is_confined = false;      // true: files outside of the folder are refused
 };
 
-// A path, file:// or (pictures only) data: URI, or such a URI's base64 alone. Throws Error for
+// A path, a file:// URI or, for pictures, a data: URI or its base64 text alone. Throws Error for
 // http(s) and other schemes, for data that is not base64, and for a path that leaves a confined
 // root.
 MediaRef resolve_medium(const std::string& reference, const MediaRoot& root,

@@ -1,7 +1,7 @@
-// What stands for pictures and clips in a prompt, without making their tiles.
+// Texts of pictures and clips in a prompt, without making their tiles.
 //
-// Pictures are decoded once each for their sizes, which are kept; of clips only the frame table is
-// read. Thread-safe.
+// Each picture is decoded once for its size, which is kept; of clips only the frame table is read.
+// Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ class MediaTexts {
   // Throws Error naming the medium when it can't be read.
   MediumText text_of(const MediaRef& medium);
 
-  // The number of tiles that a text stands for.
+  // Number of tiles of the picture or clip with this text.
   std::int64_t count_tiles(const MediumText& text) const;
 
  private:

@@ -1,4 +1,4 @@
-// Where the features of pictures are kept from before, by the pictures' content.
+// Finds features of pictures that were encoded earlier, by the pictures' content.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,7 +16,7 @@ struct KnownPictures {
   at::Tensor features;  // [N, L, C]
 };
 
-// Asked by several threads.
+// Called by several threads.
 class PictureLookup {
  public:
   virtual ~PictureLookup() = default;

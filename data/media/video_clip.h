@@ -24,7 +24,8 @@
 
 namespace vlm::data {
 
-// What is asked for; what isn't set is the checkpoint's (Processor::frame_sampling).
+// How frames are chosen. Values that aren't set are those of the checkpoint
+// (Processor::frame_sampling).
 struct VideoSampling {
   std::string strategy = "model";  // model, uniform, scene or times
   std::optional<double> fps;       // of strategy model
@@ -35,15 +36,15 @@ struct VideoSampling {
   std::int64_t frame_size = 0;    // long edge in pixels that larger frames are scaled to; 0: as is
   bool drop_duplicates = false;   // a frame that looks like the one shown before it is left out
 
-  // What a config of many clips may set, as video_fps and so on: no window and no times.
+  // The fields that a training config may set, as video_fps and so on: without window and times.
   Fields fields();
   // Throws Error naming the field (`prefix` in front of it) for values out of range and for ones
   // that have no effect with the strategy.
   void check(const std::string& prefix) const;
 };
 
-// Everything that the choice of frames follows from, with the checkpoint's values where none are
-// given; for keys and journals.
+// Everything that the choice of frames depends on, with the checkpoint's values for those not set.
+// For cache keys and journals.
 OrderedJson describe_sampling(const VideoSampling& sampling, const FrameSampling& defaults);
 
 struct Clip : VideoClip {
@@ -53,14 +54,14 @@ struct Clip : VideoClip {
   std::string where;  // the file, for errors
 };
 
-// A file and the frames chosen from it; nothing but the choice has been decoded for (scene changes
-// do decode).
+// A file and the frames chosen from it. Nothing is decoded yet, unless frames are chosen by scene
+// changes.
 class ClipReader {
  public:
-  // Opens the file; nothing is chosen yet. Throws Error naming the file.
+  // Opens the file without choosing frames. Throws Error naming the file.
   explicit ClipReader(const std::filesystem::path& path, const VideoLimits& limits = {});
 
-  // The same, and chooses.
+  // Opens the file and chooses frames.
   ClipReader(const std::filesystem::path& path, const VideoSampling& sampling,
              const FrameSampling& defaults, const VideoLimits& limits = {});
 
@@ -68,16 +69,17 @@ class ClipReader {
   // Error naming the file.
   void choose(const VideoSampling& sampling, const FrameSampling& defaults);
 
-  // The frames to come, duplicates included, and what is known of the file.
+  // The chosen frames, duplicates included, and facts about the file.
   const SampledFrames& frames() const { return frames_; }
   double duration_s() const { return duration_s_; }
   const VideoInfo& info() const { return file_.info(); }
 
-  // Decodes; frames arrive in order, each once, duplicates left out where that was asked for, with
-  // their times as frames() has them. false ends it. Returns how many duplicates were left out.
+  // Decodes the chosen frames and calls the callback with each, in order, with its time; duplicates
+  // are left out if drop_duplicates is set. The callback returns false to end it. Returns the
+  // number of duplicates left out.
   std::int64_t for_each_frame(const FrameCallback& callback);
 
-  // Of those frames: how many are damaged (VideoFile::damaged_frames).
+  // How many of these frames are damaged (VideoFile::damaged_frames).
   std::int64_t damaged_frames() const { return file_.damaged_frames(); }
 
  private:
@@ -88,7 +90,7 @@ class ClipReader {
   SampledFrames frames_;
 };
 
-// All frames at once. Throws Error naming the file, also when it gives no frame.
+// All frames at once. Throws Error naming the file, also when there is no frame.
 Clip load_clip(const std::filesystem::path& path, const VideoSampling& sampling,
                const FrameSampling& defaults, const VideoLimits& limits = {});
 

@@ -3,8 +3,8 @@
 //   tokens (caption_tokenizer) ─► n-grams of 1 to 4 words, weighted by tf · idf ─► clipped cosine
 //   to every reference, less for another length ─► mean · 10
 //
-// The idf comes from the references of all items given, so scores of different sets of items don't
-// compare, and with one item alone they are 0. Reference: pycocoevalcap 1.2 (n = 4, σ = 6).
+// The idf comes from the references of all items given, so scores of different sets of items can't
+// be compared, and a single item always scores 0. Reference: pycocoevalcap 1.2 (n = 4, σ = 6).
 #pragma once
 
 #include <vector>

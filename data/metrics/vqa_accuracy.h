@@ -1,9 +1,9 @@
-// VQA accuracy: how many of the people asked gave this answer, three being enough.
+// VQA accuracy: the share of annotators who gave this answer, where three of ten count as all.
 //
 // Reference: VQA v2's evaluation (vqaEval.py): every reference is left out once, and an answer gets
 // min(1, equal ones among the rest / 3); the mean of that counts. Answer and references are
-// normalised always; the original leaves them as they are where all people agree, where its data is
-// normalised anyway. One reference alone counts as ten equal ones.
+// normalised always; the original doesn't normalise them if all annotators agree, because its data
+// is already normalised then. One reference alone counts as ten equal ones.
 #pragma once
 
 #include <string>

@@ -1,11 +1,11 @@
-// Colours of a picture's own profile → sRGB, which models are trained on.
+// Converts colours from a picture's own profile to sRGB, which models are trained on.
 //
 //   Image, ICC profile or primaries and transfer curve ─► to_srgb ─► Image
 //
 // Used for HEIC and AVIF: phones store Display P3, and Pillow's users of such files convert them.
-// The exact formats (decoder.h) follow Pillow's convert("RGB"), which leaves profiles alone.
-// A profile that can't be understood is passed over: no reason to refuse a good picture.
-// Reference: Little CMS 2.14, perceptual intent; primaries as numbered in ITU-T H.273.
+// The exact formats (decoder.h) follow Pillow's convert("RGB"), which leaves profiles alone. A
+// profile that can't be read is ignored; the picture itself may be good. Reference: Little CMS
+// 2.14, perceptual intent; primaries as numbered in ITU-T H.273.
 #pragma once
 
 #include <string_view>
@@ -14,7 +14,7 @@
 
 namespace vlm::data {
 
-// From an ICC profile. Profiles that aren't for RGB change nothing.
+// Converts from an ICC profile. Does nothing for profiles that aren't for RGB.
 void to_srgb(Image& image, std::string_view icc);
 
 // x and y of H.273's colour primaries.
@@ -22,8 +22,8 @@ struct Primaries {
   double red[2], green[2], blue[2], white[2];
 };
 
-// From primaries and H.273's number of a transfer curve. sRGB's own, unknown curves and those of
-// high dynamic range change nothing.
+// Converts from primaries and H.273's number of a transfer curve. Does nothing for sRGB itself,
+// unknown curves, and curves of high dynamic range.
 void to_srgb(Image& image, const Primaries& primaries, int transfer);
 
 }  // namespace vlm::data

@@ -14,15 +14,15 @@
 
 namespace vlm::data {
 
-// A column's feature, and those inside of it.
+// The feature of a column, with those of nested values.
 struct Feature {
   std::vector<std::string> names;         // of a ClassLabel, by its number
   std::map<std::string, Feature> fields;  // of a dictionary
   std::shared_ptr<const Feature> items;   // of a list
 };
 
-// Of all columns. Metadata that is missing or not understood gives none: the values are then read
-// as they are stored.
+// The features of all columns. Empty when the metadata is missing or can't be read; values are then
+// read as they are stored.
 Feature read_features(const arrow::Schema& schema);
 
 // `feature` may be null. Throws std::runtime_error for a type that JSON can't hold.

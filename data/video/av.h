@@ -1,8 +1,8 @@
-// libav*'s headers and owners of its objects, for the files of this folder.
+// Headers of FFmpeg's libraries (libav*) and owners of their objects, for the files of this folder.
 //
-// Nothing of libav* prints: its messages go to vlm/core/log at debug level. The last error that the
-// thread was told about is kept, because return codes say little ("Invalid data found").
-// References: FFmpeg 5.1 (Debian 12) and 6.1 (Ubuntu 24.04); both compile.
+// libav* prints nothing: its messages go to vlm/core/log at debug level. The last error message of
+// each thread is kept, because return codes say little ("Invalid data found"). References: FFmpeg
+// 5.1 (Debian 12) and 6.1 (Ubuntu 24.04); both compile.
 #pragma once
 
 extern "C" {
@@ -19,8 +19,8 @@ extern "C" {
 
 namespace vlm::data {
 
-// What a decoder says about its pictures, counted in its threads. Its context's `opaque` points
-// here.
+// Counts what a decoder's threads report about its pictures. The decoder's context points here
+// (`opaque`).
 struct DecoderMessages {
   std::atomic<std::int64_t> complaints{0};
   std::atomic<std::int64_t> concealments{0};  // parts of pictures that were made up
@@ -37,15 +37,15 @@ struct AvDeleter {
 template <class T>
 using AvOwner = std::unique_ptr<T, AvDeleter>;
 
-// Throw std::bad_alloc where there is no memory.
+// These throw std::bad_alloc when memory is lacking.
 AvOwner<AVFrame> make_frame();
 AvOwner<AVPacket> make_packet();
 
 // Sends libav*'s messages to our log, once for the process.
 void redirect_av_messages();
 
-// Forgets, and tells, the last error message of libav* in this thread; the code's own text where
-// there was none.
+// Returns the last error message of libav* in this thread and clears it; the text of the error code
+// if there was none.
 void forget_av_message();
 std::string av_reason(int code);
 

@@ -1,10 +1,9 @@
-// The bytes of one file for libavformat, which so never opens anything by name.
+// Gives libavformat the bytes of one file, so that it never opens anything by name.
 //
 //   path or "-" ─► ByteSource ─► AVIOContext that reads and seeks
 //
-// What can't be seeked (a pipe, a FIFO, a terminal) is copied to a nameless file in the temporary
-// folder first: sampling needs to know a clip's length before it can choose. Reads end with an
-// error when the clock has run out.
+// What can't seek (a pipe, a FIFO, a terminal) is first copied to a nameless temporary file,
+// because sampling needs the length of the clip. Reads fail when the clock's time is used up.
 #pragma once
 
 #include <cstdint>
@@ -19,14 +18,14 @@ namespace vlm::data {
 
 class ByteSource {
  public:
-  // Throws Error: missing, unreadable, a folder, empty, a pipe over its limit. The clock must live
-  // as long.
+  // Throws Error for a file that is missing, unreadable, a folder, empty, or a pipe over its limit.
+  // The clock must outlive this.
   ByteSource(const std::filesystem::path& path, const VideoLimits& limits, const WorkClock& clock);
   ~ByteSource();
   ByteSource(const ByteSource&) = delete;
   ByteSource& operator=(const ByteSource&) = delete;
 
-  // Standing at the start again.
+  // Back to the start.
   AVIOContext* rewind();
 
   std::int64_t size() const { return size_; }

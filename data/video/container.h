@@ -2,8 +2,9 @@
 //
 //   ByteSource ─► Container ─► next_packet …; jump; restart
 //
-// The format is told by content. What would open other files or the network is refused by name, and
-// could open nothing anyway. The first video stream that is no cover picture counts, as in PyAV.
+// The format is told by content. Formats that would open other files or the network are refused
+// with an error that names them. The first video stream that is no cover picture is used, as in
+// PyAV.
 #pragma once
 
 #include <cstdint>
@@ -24,21 +25,21 @@ class Container {
   AVStream& stream() const { return *format_->streams[stream_index_]; }
   bool is_mov() const;
 
-  // The next packet of the video stream that holds data, or false at the end. Throws when time has
-  // run out.
+  // Reads the next packet of the video stream that holds data; false at the end. Throws Error when
+  // the time is used up.
   bool next_packet(AVPacket& packet);
 
-  // When next_packet ended: that the file ended before its data did, by a read error.
+  // After next_packet returned false: true if a read error shows that the end of the file is
+  // missing.
   bool ended_with_error() const { return end_code_ != AVERROR_EOF; }
-  // The last moment that any packet read so far covers, in seconds from the file's start; of all
-  // streams.
+  // The end of the latest packet read so far, of any stream, in seconds from the file's start.
   double last_end_s() const;
 
-  // Moves to a place at or before the time stamp (in the stream's unit) if the format can. Where
-  // the next packet really is, is for the caller to see.
+  // Seeks to a place at or before the time stamp (in the stream's unit) if the format can. The
+  // caller must check the time stamp of the next packet.
   bool jump(std::int64_t timestamp);
 
-  // Opens the file again: the next packet is the first, and all state is as it was.
+  // Opens the file again, with all state reset; the next packet is the first.
   void restart();
   // False while no packet has been read since opening.
   bool has_moved() const { return has_moved_; }

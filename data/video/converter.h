@@ -1,4 +1,4 @@
-// A decoded frame → the picture a player shows.
+// A decoded frame → the picture that a player would show.
 //
 //   AVFrame (any pixel format) ─► Converter ─► Image [H, W, 3] u8
 //
@@ -23,11 +23,11 @@ struct FrameShape {
 
 class Converter {
  public:
-  // What the stream says of its frames; a frame's own word goes first. max_pixels bounds
-  // stretching.
+  // Frame properties of the stream, used where a frame has none of its own. max_pixels bounds the
+  // size after stretching.
   Converter(AVStream& stream, std::int64_t max_pixels, std::string where);
 
-  // long_edge > 0: scaled down so that the longer side has so many pixels. Throws Error for a
+  // long_edge > 0: scaled down so that the longer side has that many pixels. Throws Error for a
   // format that libswscale can't read.
   Image convert(const AVFrame& frame, std::int64_t long_edge);
 

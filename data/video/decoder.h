@@ -1,10 +1,10 @@
-// One stream's decoder: packets in, frames out in display order, and what they are worth.
+// One stream's decoder: packets in, frames out in display order, and whether they are damaged.
 //
-// Bounded threads. Knows nothing of files: who feeds it decides where decoding begins. Decoders
-// fill what is missing with something like it and go on; a frame is damaged when the decoder flags
-// it so, or when a picture before it failed and no key frame came since. Some decoders flag nothing
-// and only complain (HEVC): then frames are doubtful up to the next key frame, and, as decoding
-// runs ahead in threads, some frames before.
+// The number of threads is bounded. The caller feeds packets and decides where decoding begins.
+// Decoders fill missing parts of a picture with similar content and continue. A frame is damaged
+// when the decoder flags it, or when an earlier picture failed and no key frame came since. Some
+// decoders (HEVC) set no flag and only log errors: then frames up to the next key frame are
+// doubtful, and also some before, because decoding runs ahead in threads.
 #pragma once
 
 #include <cstdint>
@@ -23,33 +23,35 @@ class FrameDecoder {
   // Throws Error for a codec that this FFmpeg has no decoder for; `where` names the file.
   FrameDecoder(const AVStream& stream, const VideoLimits& limits, const std::string& where);
 
-  // False when the packet's data couldn't be decoded, which may be no reason to stop. A null packet
-  // says that no more come: what is held back comes out. Take all frames before each call.
+  // Feeds a packet; false when its data couldn't be decoded, after which decoding may continue. A
+  // null packet ends the stream, so that frames held back come out. Receive all frames before each
+  // call.
   bool send(const AVPacket* packet);
 
-  // False when it wants more packets, or has given all.
+  // Receives the next frame; false when the decoder needs more packets or has given all frames.
   bool receive(AVFrame& frame);
 
-  // Of the frame that was received last.
+  // State of the frame that was received last.
   FrameHealth health() const { return health_; }
-  // The decoder made up parts of a picture. Its threads may forget to flag that picture, but not to
-  // say so before it comes out.
+  // The decoder concealed missing parts of a picture. Its threads may fail to flag the picture
+  // itself, but they report the concealment before it comes out.
   bool has_concealed() const { return messages_.concealments > 0; }
-  // A whole key frame came out since the start or flush: what is damaged is so in the file.
+  // True after an undamaged key frame came out since the start or flush: frames that are damaged
+  // after it are damaged in the file.
   bool has_anchor() const { return has_anchor_; }
 
-  // Forgets all; the next packet may be any key frame.
+  // Drops all state; the next packet may be any key frame.
   void flush();
 
-  // While on, frames that no other needs are not decoded and don't come out. Only for codecs where
-  // that leaves the others as they are; others decode all.
+  // While on, frames that no other frame needs are not decoded and don't come out. Has an effect
+  // only for codecs where the other frames don't change by it.
   void skip_unneeded(bool on);
 
-  // Every frame of the codec stands for itself.
+  // Every frame of the codec is a key frame.
   bool is_intra_only() const;
 
  private:
-  // A key frame on its way, and how often the decoder had complained before it.
+  // A key frame that was fed, and how many errors the decoder had reported before it.
   struct KeyOnItsWay {
     std::int64_t pts = 0;
     std::int64_t complaints = 0;

@@ -2,11 +2,11 @@
 //
 //   FrameTable, ascending indices ─► FrameReader ─► AVFrame
 //
-// Nothing that a jump gives is believed unseen. The key frame must come out first and with its time
-// stamp; the first jump of a file is compared with decoding through to the same frame from the key
-// frame before. Where something is wrong the reader starts again at the beginning and jumps no
-// more: then frames are what a full forward decode gives, at its price. Tables without labels are
-// read that way from the start, their frames counted.
+// The result of a jump (seek) is checked. The key frame must come out first and with its time
+// stamp; and the first jump of a file is compared with decoding forward to the same frame from the
+// key frame before. If a check fails, the reader starts again at the beginning and jumps no more:
+// frames are then those of a full forward decode, at its cost. Tables without time stamps are read
+// that way from the start, by counting frames.
 #pragma once
 
 #include <cstdint>
@@ -22,28 +22,28 @@ namespace vlm::data {
 
 class FrameReader {
  public:
-  // Stands at the start of the container, which was just opened. Both must live as long.
+  // Starts at the beginning of the container, which was just opened. Both must outlive this.
   FrameReader(Container& container, const VideoLimits& limits, std::string where);
 
-  // The first frame that decodes, which stays the next to be read; null when there is none.
+  // The first frame that decodes; it will be read again as the next frame. Null when there is none.
   const AVFrame* peek();
 
-  // Whether the first frames that come out are the table's first, with none between. Then stands at
-  // the start again.
+  // Whether the first decoded frames are the first ones of the table, without others between. Goes
+  // back to the start afterwards.
   bool begins_as(const FrameTable& table, std::size_t count);
 
   enum class Outcome { kFound, kMissing, kDamaged, kTableIsWrong };
 
-  // Begins a pass over ascending indices of the table, which must live until the next pass.
+  // Plans a pass over ascending indices of the table, which must live until the next pass.
   void plan(const FrameTable& table, const std::vector<std::int64_t>& indices);
-  // The frame with the next index of the plan. kMissing: it can't be decoded. kDamaged: only with
-  // parts made up. kTableIsWrong: the file holds frames that the table doesn't.
+  // The frame with the next planned index. kMissing: it can't be decoded. kDamaged: parts of it are
+  // concealed. kTableIsWrong: the file holds frames that the table doesn't list.
   Outcome read(std::int64_t index, AVFrame& frame);
-  // Of the last frame found: the decoder complained on the way to it.
+  // Whether the decoder reported errors on the way to the last frame found.
   bool is_doubtful() const { return is_doubtful_; }
 
   void start_over();
-  // Jumping was given up, or never possible.
+  // True when jumping was given up or never possible.
   bool reads_forward() const { return !trusts_jumps_; }
 
  private:
@@ -68,13 +68,13 @@ class FrameReader {
   std::string where_;
   std::unique_ptr<FrameDecoder> decoder_;
   AvOwner<AVPacket> packet_;
-  AvOwner<AVFrame> frame_;    // the last that came out
+  AvOwner<AVFrame> frame_;    // the last decoded one
   bool holds_frame_ = false;  // frame_ hasn't been used yet
   const FrameTable* table_ = nullptr;
-  std::vector<std::int64_t> wanted_;           // of the plan, by pts
+  std::vector<std::int64_t> wanted_;           // pts of the planned frames
   std::int64_t target_ = 0;                    // what is looked for now
   std::int64_t count_ = 0;                     // of frames that came out since the start
-  std::int64_t passed_ = INT64_MIN;            // no frame up to here will come out any more
+  std::int64_t passed_ = INT64_MIN;            // frames up to this pts have come out
   std::size_t key_ = 0;                        // the last key frame that was fed
   std::int64_t awaited_key_ = AV_NOPTS_VALUE;  // must come out before any later frame
   std::int64_t last_index_ = -1;               // of the frame that came out before, while comparing

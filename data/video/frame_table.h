@@ -2,10 +2,10 @@
 //
 //   Container ─► read_index | scan_packets | scan_frames ─► FrameTable: times, key frames
 //
-// read_index takes what the header of an MP4 or MOV says, where that is complete and leaves nothing
-// to guess; scan_packets reads the file through; scan_frames decodes it all, for files whose
-// packets carry no usable time stamps. The first two give tables whose frames are known by their
-// time stamps. Memory: 8 bytes a frame.
+// read_index uses the index in the header of an MP4 or MOV if it is complete; scan_packets reads
+// the packets of the whole file; scan_frames decodes the whole file, when its packets carry no
+// usable time stamps. In tables of the first two, a frame is identified by its time stamp. Memory:
+// 8 bytes a frame.
 #pragma once
 
 #include <cstdint>
@@ -26,9 +26,9 @@ struct KeyFrame {
 struct FrameTable {
   std::vector<std::int64_t> pts;  // [frames], ascending; in the stream's unit
   std::vector<KeyFrame> keys;     // ascending
-  bool has_labels = false;        // every packet's pts is there, and unique: frames are known by it
-  bool is_guess = false;          // from the index: a look into the file may show otherwise
-  bool lacks_order = false;       // the codec reorders frames, and no time stamp says how
+  bool has_labels = false;   // every packet has a pts, all different: frames are identified by it
+  bool is_guess = false;     // from the index: the packets may show otherwise
+  bool lacks_order = false;  // the codec reorders frames, and no time stamp says how
   bool truncated = false;
 
   // Index of the frame that is shown at that time stamp, -1 when there is none.
@@ -40,11 +40,11 @@ struct FrameTable {
 // Throws Error for more frames than the limit.
 void check_count(std::size_t count, const VideoLimits& limits, const std::string& where);
 
-// Nothing where the container's index doesn't tell all.
+// Nothing when the container's index isn't complete.
 std::optional<FrameTable> read_index(const Container& container, const ByteSource& source);
 
-// Both read from where the container stands, its start, to its end; they check the count
-// on the way. The table of packets may be empty.
+// Both read the container from its start to its end, and throw Error for more frames than the
+// limit. The table of packets may be empty.
 FrameTable scan_packets(Container& container, const VideoLimits& limits, const std::string& where);
 FrameTable scan_frames(Container& container, FrameDecoder& decoder, const VideoLimits& limits,
                        const std::string& where);

@@ -25,7 +25,7 @@
 
 namespace vlm::data {
 
-// What a file may ask for before it is refused. Times are seconds.
+// Limits over which a file is refused.
 struct VideoLimits {
   std::int64_t max_streams = 256;
   std::int64_t max_pixels = 1LL << 26;   // of one frame; 8192 × 8192
@@ -33,12 +33,12 @@ struct VideoLimits {
   double max_duration_s = 7 * 24 * 3600.0;
   std::int64_t probe_bytes = 5'000'000;      // read to learn what streams there are
   std::int64_t max_spool_bytes = 1LL << 36;  // of a pipe, on disk
-  double max_seconds = 3600;  // of our own work on one file, the callback's time not counted
-  int threads = 4;            // of the decoder; never more than cores
+  double max_seconds = 3600;                 // of work on one file, without the time in callbacks
+  int threads = 4;                           // of the decoder; never more than cores
 };
 
 struct VideoInfo {
-  std::int64_t frame_count = 0;  // what a full decode gives, as the index or a scan tells
+  std::int64_t frame_count = 0;  // frames of a full decode, by the index or a scan
   double fps = 0;                // average, as PyAV's stream.average_rate; never 0
   double duration_s = 0;         // frame_count / fps, as transformers' metadata says it
   std::int64_t width = 0;        // as shown: turned, square pixels
@@ -55,15 +55,16 @@ struct VideoFrame {
   std::int64_t index = 0;
 };
 
-// Called with ascending indices; false ends the reading.
+// Called with ascending indices; return false to end the reading.
 using FrameCallback = std::function<bool(VideoFrame)>;
 
-// Moves, but is used by one thread at a time.
+// Can be moved; used by one thread at a time.
 class VideoFile {
  public:
-  // "-" is standard input. Reads headers, and the whole file where it has no complete index; so
-  // info and times cost nothing later. Throws Error naming the file and the reason: missing, empty,
-  // not a video, no video stream, an unsupported codec, a playlist, over a limit, no whole frame.
+  // "-" is standard input. Reads the headers, and the whole file if it has no complete index, so
+  // that info and times are known afterwards. Throws Error naming the file and the reason: missing,
+  // empty, not a video, no video stream, an unsupported codec, a playlist, over a limit, no whole
+  // frame.
   explicit VideoFile(const std::filesystem::path& path, const VideoLimits& limits = {});
   ~VideoFile();
   VideoFile(VideoFile&&) noexcept;
@@ -74,19 +75,20 @@ class VideoFile {
   // Seconds from the first frame's presentation; [frame_count], ascending.
   const std::vector<double>& frame_times() const;
 
-  // Indices of frames that decode without others, ascending; empty where that isn't known. Of an
-  // MP4's index, where frames are stored in another order than shown, they may be a few off.
+  // Indices of key frames, ascending; empty when they aren't known. If frames are stored in another
+  // order than they are shown, those from an MP4's index may be a few frames off.
   std::vector<std::int64_t> key_frames() const;
 
-  // The wanted frames, ascending and unique, each within [0, frame_count); decoded when the
-  // callback gets them. long_edge: scaled so that the longer side has so many pixels, never up; 0:
-  // as stored. A frame that can't be decoded whole is left out, with a warning; returns how many
-  // came. Throws Error where none could be decoded, or time ran out.
+  // Decodes the frames at `indices` (ascending, unique, each within [0, frame_count)) and gives
+  // them to the callback one by one. long_edge: scaled down so that the longer side has at most
+  // that many pixels; 0: as stored. A frame that can't be decoded whole is left out, with a
+  // warning; returns the number of frames given. Throws Error when none could be decoded, or the
+  // time is used up.
   std::int64_t read_frames(const std::vector<std::int64_t>& indices, const FrameCallback& callback,
                            std::int64_t long_edge = 0);
 
-  // Of the frames wanted last: how many are damaged. They were left out, or came where nothing but
-  // the decoder's complaints speaks against them.
+  // How many frames of the last read_frames are damaged. They were left out or, if only the
+  // decoder's log speaks against them, given all the same.
   std::int64_t damaged_frames() const;
 
  private:
@@ -94,7 +96,8 @@ class VideoFile {
   std::unique_ptr<State> state_;
 };
 
-// True for names that end like a video's (.mp4, .mkv, …), in either case. Not .gif: a picture's.
+// True for file names with a suffix of videos (.mp4, .mkv, …), in either case. Not .gif, which is
+// read as a picture.
 bool has_video_suffix(const std::filesystem::path& path);
 
 }  // namespace vlm::data

@@ -1,7 +1,7 @@
-// The time that we ourselves spend on a file, against its limit.
+// Measures the time spent on a file against its limit.
 //
-// Runs while a call works and stands still while a callback has the frame: a slow user of frames
-// is no reason to give up on a file.
+// It runs while a call works and pauses while a callback has the frame, because a slow caller is no
+// reason to give up on a file.
 #pragma once
 
 #include <chrono>
@@ -16,7 +16,7 @@ class WorkClock {
   WorkClock(double max_seconds, std::string where)
       : max_s_(max_seconds), where_(std::move(where)) {}
 
-  // Runs while one of these lives.
+  // The clock runs while one of these lives.
   class Running {
    public:
     explicit Running(WorkClock& clock) : clock_(clock) { clock_.start(); }
@@ -33,7 +33,7 @@ class WorkClock {
 
   bool is_over() const { return (spent_ + since_start()).count() > max_s_; }
 
-  // Throws when time has run out.
+  // Throws Error when the time is used up.
   void check() const {
     if (!is_over()) return;
     throw Error({.what = "reading the video takes too long",
