@@ -1,5 +1,4 @@
-// `vlm finetune`, `vlm plan`, `vlm inspect-data` and `vlm merge`: options of the command line, and
-// what they run.
+// `vlm finetune`, `vlm plan`, `vlm inspect-data` and `vlm merge`: their options and their code.
 #pragma once
 
 #include <functional>

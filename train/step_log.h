@@ -11,21 +11,22 @@
 
 namespace vlm::train {
 
-// What one optimizer step was.
+// Figures of one optimizer step.
 struct StepFigures {
   double loss = 0;
   double grad_norm = 0;
   double learning_rate = 0;
-  double epoch = 0;  // behind the step
+  double epoch = 0;  // after the step
   std::int64_t samples = 0;
   std::int64_t tokens = 0;  // without padding
-  std::int64_t slots = 0;   // with it
+  std::int64_t slots = 0;   // with padding
   double data_wait_s = 0;   // that the loop waited for data
 };
 
 class StepLog {
  public:
-  // `state` and `metrics` must outlive the log; what a resumed run needs is kept in `state`.
+  // `state` and `metrics` must outlive the log; sums since the last row are kept in `state`, so
+  // that a resumed run has them.
   StepLog(TrainingState& state, MetricsLog& metrics, std::int64_t logging_steps)
       : state_(state), metrics_(metrics), logging_steps_(logging_steps) {}
 

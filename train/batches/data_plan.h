@@ -1,10 +1,10 @@
-// Which samples each optimizer step takes: a pure function of seed and step, so that a resumed run
-// goes on exactly.
+// Which samples each optimizer step uses: a pure function of seed and step, so that a resumed run
+// continues exactly.
 //
 // Steps run through the stages; within a stage every epoch is a new seeded order, and an epoch's
 // last step may be short. Samples of one group (those about the same pictures) can be kept next to
-// each other, so that they meet in a step; or samples of similar length, so that batches have
-// little padding (as transformers' LengthGroupedSampler: sorted within 50 batches, the longest
+// each other, so that they fall into the same step; or samples of similar length, so that batches
+// have little padding (as transformers' LengthGroupedSampler: sorted within 50 batches, the longest
 // first of all).
 //
 // Tables are read a block at a time, and a shuffled epoch mustn't read each block once a sample:
@@ -26,16 +26,16 @@ namespace vlm::train {
 struct StageSize {
   std::int64_t samples = 0;           // of an epoch
   std::int64_t steps = 0;             // of this stage
-  std::vector<MixPart> mixture = {};  // its files; empty: an epoch takes every sample once
+  std::vector<MixPart> mixture = {};  // the weighted files; empty: an epoch uses every sample once
   // Of each sample of the data set:
-  std::vector<std::int64_t> groups = {};   // number of its group; empty: none are kept together
-  std::vector<std::int64_t> lengths = {};  // empty: they don't count
-  // Of the data set's samples in order: those that are read as a whole (row groups of tables). An
-  // epoch then takes them a few blocks at a time; empty: any sample is as quick to read.
+  std::vector<std::int64_t> groups = {};  // number of its group; empty: groups aren't kept together
+  std::vector<std::int64_t> lengths = {};  // in tokens; empty: not grouped by length
+  // The blocks of samples that are read as a whole (row groups of tables), in order. An epoch then
+  // goes through a few blocks at a time. Empty: every sample can be read alone.
   std::vector<data::RowBlock> blocks = {};
 };
 
-// Memory of the blocks that an epoch goes through together; half of what is kept of tables.
+// Bytes of the blocks in a window; half of the memory that tables may use.
 inline constexpr std::int64_t kWindowBytes = 256LL << 20;
 
 // Samples of one optimizer step.
@@ -57,7 +57,8 @@ class DataPlan {
 
   // Passes over the stage's data before `step`, as a fraction.
   double epoch_at(std::int64_t step) const;
-  // Passes that the first `steps` steps have made, as a fraction: where a stage ends, its own.
+  // Passes over the stage's data that the first `steps` steps make, as a fraction. At the end of a
+  // stage it counts that stage, not the next.
   double epoch_behind(std::int64_t steps) const;
 
  private:
@@ -75,14 +76,14 @@ class DataPlan {
   bool shuffle_;
   std::uint64_t seed_;
 
-  // The order asked for last: steps of an epoch ask for the same one. It is shared, not copied: one
-  // of ten million samples is 80 MB.
+  // The last order that was made, as all steps of an epoch use the same one. It is shared and not
+  // copied: that of ten million samples has 80 MB.
   mutable std::mutex mutex_;
   mutable std::int64_t last_stage_ = -1, last_epoch_ = -1;
   mutable std::shared_ptr<const Order> last_order_;
 };
 
-// Random streams of a run, told apart in mix_seed.
+// Numbers for mix_seed that give each use of random numbers its own stream.
 enum Stream : std::uint64_t { kOrderStream = 1, kAugmentStream, kDropoutStream, kWeightStream };
 
 // Mixes numbers into one seed (splitmix64), so that neighbouring steps or samples draw unrelated

@@ -1,4 +1,5 @@
-// Optimizer steps' batches, read, decoded, tokenized and packed ahead in threads.
+// The batches of the next optimizer steps, prepared in threads: read, decoded, tokenized and
+// packed.
 //
 //   DataPlan + datasets + Processor ─► (threads: one sample at a time) ─► (a thread: the samples of
 //   a step become batches) ─► StepLoader::next() ─► micro-batches of one step
@@ -24,7 +25,7 @@ namespace vlm::train {
 struct StepData {
   std::vector<data::Batch> batches;  // one a forward pass
   std::int64_t label_count = 0;      // over all of them
-  std::int64_t sample_count = 0;     // of the step, over all processes; the rest is this one's
+  std::int64_t sample_count = 0;     // of the step over all processes; others of this one
   std::int64_t token_count = 0;      // without padding; a shared prefix once
   std::int64_t slot_count = 0;       // with padding
   std::int64_t tile_count = 0;       // each picture of a batch once
@@ -33,12 +34,12 @@ struct StepData {
 struct LoaderOptions {
   std::int64_t batch_size = 1;
   std::int64_t pad_id = 0;
-  data::EncodeOptions encode;  // their seed comes from the next
+  data::EncodeOptions encode;  // its seed is set for each sample from `seed`
   std::uint64_t seed = 0;
   std::int64_t workers = 1;
   data::SkippedSamples* skipped = nullptr;
   std::optional<data::PackOptions> packing;  // in place of rows of batch_size samples
-  // Of several processes each takes every so many-th run of batch_size samples of a step.
+  // Of each step, process `rank` uses every `ranks`-th group of batch_size samples.
   std::int64_t rank = 0, ranks = 1;
 };
 
@@ -49,8 +50,8 @@ class StepLoader {
   StepLoader(const DataPlan& plan, const std::vector<std::unique_ptr<data::Dataset>>& datasets,
              const Processor& processor, const LoaderOptions& options, std::int64_t first_step);
 
-  // The next step's batches; rethrows what the threads met in it, of its first bad sample, and
-  // again when it is called again. Throws Error behind the last step.
+  // The next step's batches. If a sample of the step failed, throws the exception of the first one,
+  // also in later calls. Throws Error after the last step.
   StepData next();
 
  private:
@@ -80,12 +81,12 @@ class StepLoader {
   const Processor& processor_;
   const LoaderOptions options_;
 
-  // Of the thread that opens samples, one at a time; others read the number.
+  // Written by the thread that opens samples (one at a time); other threads only read the number.
   std::atomic<std::int64_t> next_to_open_;
   Job next_job_;
   // Samples of the steps before this one may be opened.
   std::atomic<std::int64_t> open_end_;
-  // Of the thread that makes steps.
+  // Used by the thread that makes steps.
   std::int64_t next_to_make_;
   std::int64_t step_bytes_ = 0;  // of pictures in the step made last
   Samples samples_;

@@ -2,7 +2,7 @@
 //
 //   TrainConfig ─► load_training_data ─► data sets, DataPlan
 //
-// Files are listed and their lines found here; samples are opened when a step wants them.
+// Files are listed and indexed here; samples are read when a step needs them.
 #pragma once
 
 #include <cstdint>

@@ -1,12 +1,12 @@
-// The keys of a run's config that are its adapter's.
+// Checks of the config's keys about the adapter.
 #pragma once
 
 #include "train/config/train_config.h"
 
 namespace vlm::train {
 
-// Throws Error for a key that isn't right or has no effect beside the others. What needs the model
-// to be known (names of modules) is checked when the adapter is attached.
+// Throws Error for a key that is wrong, or has no effect together with the others. Names of modules
+// are checked later, when the adapter is attached to the model.
 void check_adapter_keys(const TrainConfig& config);
 
 }  // namespace vlm::train

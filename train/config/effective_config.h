@@ -1,9 +1,9 @@
-// What a run is really made with, as train_config.json, the reports and checkpoints tell it.
+// The config that a run really uses, for train_config.json, reports and checkpoints.
 //
-//   TrainConfig ─► effective_config ─► every key with the value that counts
+//   TrainConfig ─► effective_config ─► every key with the value that is used
 //
-// Where a starting `adapter` is given, the LoRA keys are that adapter's, not the config's, and keys
-// that then mean nothing are left out. The result loads as a config file again.
+// If a starting `adapter` is given, the LoRA keys are those of that adapter, and keys without a
+// meaning are left out. The result can be loaded as a config file.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

@@ -1,9 +1,9 @@
-// Configs to begin with: the YAML files of configs/, which the program carries along.
+// Configs to start from: the YAML files of configs/, embedded in the program.
 //
-//   name ─► find_recipe ─► Recipe: its text with comments ─► save_recipe ─► a config of the user's
+//   name ─► find_recipe ─► Recipe: its text with comments ─► save_recipe ─► a file of the user
 //
-// They are embedded when the program is built (cmake/embed_recipes.cmake), so that an installed
-// program has them without the tree.
+// They are embedded at build time (cmake/embed_recipes.cmake), so that an installed program has
+// them too.
 #pragma once
 
 #include <filesystem>
@@ -16,17 +16,17 @@ struct Recipe {
   std::string name;
   std::string text;
 
-  // The first comment of its text, without the full stop.
+  // The first comment of the text, without its full stop.
   std::string description() const;
 };
 
-// In the order of their names.
+// All recipes, sorted by name.
 const std::vector<Recipe>& recipes();
 
-// Throws Error naming all of them for another name.
+// Throws Error that lists all names when there is none of this name.
 const Recipe& find_recipe(const std::string& name);
 
-// Throws Error for a file that is there already, and for a name that isn't read as YAML.
+// Throws Error for a file that exists, and for a file name that isn't read as YAML.
 void save_recipe(const Recipe& recipe, const std::filesystem::path& path);
 
 }  // namespace vlm::train

@@ -25,13 +25,13 @@
 
 namespace vlm::train {
 
-// One stretch of training on its own files.
+// A part of the training with its own files.
 struct Stage {
   Json train_files;  // as TrainConfig's
   std::int64_t steps = 0;
 };
 
-// What some schedules take beside the warm-up, named as their arguments are in transformers.
+// Options of some schedules, under the names of their arguments in transformers.
 struct ScheduleOptions {
   std::optional<double> num_cycles;
   std::optional<std::int64_t> num_decay_steps;
@@ -40,7 +40,7 @@ struct ScheduleOptions {
   std::optional<std::string> decay_type;
 
   Fields fields();
-  // Throws Error for an option that the schedule doesn't have or can't do without.
+  // Throws Error for an option that the schedule doesn't have, and for a missing one that it needs.
   void check(const std::string& schedule) const;
 };
 
@@ -57,7 +57,7 @@ struct TrainConfig {
   Json eval_files = Json::array();
   Json stages;  // list of {"train_files", "steps"}
   std::string dataset_format = "auto";
-  Json field_map;  // {our name of a column: the files'}
+  Json field_map;  // {our name of a column: its name in the files}
   std::string text_column = "text";
   std::string prompt = "Describe the image.";
   std::string image_folder;
@@ -89,7 +89,7 @@ struct TrainConfig {
   Names layers_pattern = std::vector<std::string>{};
   bool use_rslora = false;
   Json init_lora_weights = true;
-  OrderedJson rank_pattern;  // the first pattern that matches counts
+  OrderedJson rank_pattern;  // the first pattern that matches is used
   OrderedJson alpha_pattern;
   std::string bias = "none";
   std::vector<std::string> modules_to_save;
@@ -133,7 +133,7 @@ struct TrainConfig {
   // True for lora, qlora and dora.
   bool trains_adapter() const { return method != "full"; }
   data::DataOptions data_options() const;
-  // Without the seed of a sample.
+  // The seed, which differs for each sample, is not set.
   data::EncodeOptions encode_options() const;
   data::MeasureOptions measure_options() const;
   LoraConfig lora() const;

@@ -1,6 +1,6 @@
-// How the trainer asks a model to answer, without knowing who generates.
+// The function with which the trainer gets answers of a model.
 //
-// main.cpp binds inference to it (infer/answer_samples.h): train never includes infer.
+// main.cpp sets it to infer/answer_samples.h, so that train doesn't include infer.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +29,8 @@ struct AnswerRequest {
   data::VideoSampling video = {};
 };
 
-// One a prompt: the greedy answer without surrounding white space, or why that sample has none.
-// Throws Interrupted when told to stop.
+// For each prompt the greedy answer without surrounding white space, or the Error why there is
+// none. Throws Interrupted when told to stop.
 using AnswerFunction =
     std::function<std::vector<std::variant<std::string, Error>>(const AnswerRequest&)>;
 

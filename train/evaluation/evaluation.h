@@ -17,7 +17,7 @@ struct LossSum {
   std::int64_t labels = 0;
 };
 
-// Adds the loss of some samples, which are one batch. The model is in evaluation mode.
+// Adds the loss of some samples, computed as one batch. The model is in evaluation mode.
 void add_loss(VisionLanguageModel& model, const std::vector<data::Example>& examples,
               PictureStore& pictures, LossSum& sum);
 

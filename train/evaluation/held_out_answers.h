@@ -1,4 +1,4 @@
-// What a model answered to the held-out questions, beside what was wanted; as JSONL files.
+// Answers of a model to the held-out questions, with the reference answers; stored as JSONL.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,8 @@ struct HeldOutAnswer {
   std::string answer;
 };
 
-// The last turn of a sample as what is wanted, the text of the last user turn as the question.
-// Throws Error for a sample that doesn't end with an assistant turn.
+// The item of a sample: its last turn gives the reference, the text of the last user turn the
+// question; no answer yet. Throws Error for a sample that doesn't end with an assistant turn.
 HeldOutAnswer make_held_out(const data::Sample& sample, std::int64_t index);
 
 OrderedJson to_json(const HeldOutAnswer& answer);

@@ -1,4 +1,4 @@
-// `vlm inspect-data`: what a run would learn from its data, before it runs.
+// `vlm inspect-data`: shows before training what a run would learn from its data.
 //
 //   TrainConfig ─► inspect_data ─► samples token by token, lengths, summary, what is wrong; a page
 //
@@ -13,7 +13,7 @@
 namespace vlm::train {
 
 struct InspectOptions {
-  std::int64_t samples = 5;  // shown, the first that the run would take
+  std::int64_t samples = 5;  // number that is shown: the first that the run would use
   std::int64_t threads = 0;  // 0: as many as the machine has
   bool uses_color = false;
   bool makes_page = false;

@@ -1,4 +1,4 @@
-// What inspect_data found as one HTML page that needs nothing beside it: pictures are in it, small.
+// The report of inspect_data as one HTML page that includes small copies of the pictures.
 #pragma once
 
 #include <string>

@@ -1,9 +1,9 @@
-// A whole data set looked through: how long samples are, how much of them is learned, and what is
-// wrong with which.
+// Statistics of a whole data set: lengths of samples, learned tokens, and what is wrong with which
+// sample.
 //
 //   Dataset ─► survey_dataset (threads; pictures decoded, not processed) ─► Survey
 //
-// Everything is what training would make of the samples, but for the tiles.
+// Samples are encoded as in training, but without making tiles.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ struct Survey {
   std::int64_t longest = -1;               // index of the longest of them
   std::int64_t labels = 0, tiles = 0, media = 0, text_only = 0;
   std::int64_t cut = 0;                           // samples that length_policy truncate cuts
-  std::vector<std::string> cut_answers = {};      // their places, where a learned part goes
+  std::vector<std::string> cut_answers = {};      // places of those that lose learned tokens
   std::vector<std::string> bad = {};              // reasons
   std::vector<std::string> too_long = {};         // reasons
   std::vector<std::string> nothing_learned = {};  // reasons

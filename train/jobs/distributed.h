@@ -1,13 +1,13 @@
-// The processes of one job: who they are, and what they tell each other.
+// The processes of one job: their ranks, and the data that they exchange.
 //
 //   torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, …) ─► join_job ─► Job
 //
 // Every process ("rank") holds the whole model and takes its share of a step's batches; gradients
 // are summed in buckets, and rank 0 alone writes. Numbers and text go over Gloo on the CPU;
-// gradients on a GPU over NCCL where it is there, else over Gloo as well. A process alone is a job
-// of one, for which nothing here does anything. Reference: torch 2.11's c10d and its env://
-// rendezvous. Every call is made by all ranks in the same order; one that fails throws Error
-// because another process ended or didn't answer in time.
+// gradients on a GPU over NCCL if it is installed, else over Gloo too. A single process is a job of
+// size 1, in which these functions do nothing. Reference: torch 2.11's c10d and its env://
+// rendezvous. Every call is made by all ranks in the same order; when another process ended or
+// doesn't answer in time, it throws Error.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,11 +23,11 @@
 namespace vlm::train {
 
 struct JobOptions {
-  double timeout_s = 1800;      // for an answer of the others
-  std::int64_t bucket_mb = 25;  // of gradients that are summed at once
+  double timeout_s = 1800;      // to wait for other processes
+  std::int64_t bucket_mb = 25;  // size of a bucket of gradients
 };
 
-// What the variables of the environment say.
+// The place of this process in the job, from the environment.
 struct JobPlace {
   std::int64_t rank = 0, size = 1;              // in the job
   std::int64_t local_rank = 0, local_size = 1;  // on this machine
@@ -50,15 +50,15 @@ class Job {
   // The sums over all ranks.
   std::vector<double> sum(std::vector<double> values) const;
   // Sums the parameters' gradients over all ranks, in place. A parameter without gradient counts as
-  // 0; one that has none anywhere still has none afterwards.
+  // 0; a parameter without gradient on every rank gets none.
   void sum_gradients(const NamedTensors& parameters) const;
-  // Rank 0's values for all, in place.
+  // Copies the values of rank 0 to all ranks, in place.
   void broadcast(const NamedTensors& tensors) const;
   std::string broadcast(const std::string& text) const;
   // Every rank's text, in the order of the ranks.
   std::vector<std::string> gather(const std::string& text) const;
-  // When some ranks have a failure and the others null: throws on each its own, or an Error with
-  // the first other's message.
+  // Called on all ranks when at least one has a failure (null: none). Throws the rank's own
+  // failure, or an Error with the message of the first rank that has one.
   [[noreturn]] void fail_together(const std::exception_ptr& failure) const;
 
  private:
@@ -70,13 +70,13 @@ class Job {
 
   JobPlace place_;
   JobOptions options_;
-  std::unique_ptr<Group> group_;  // null in a job of one
+  std::unique_ptr<Group> group_;  // null in a job of size 1
 };
 
-// Joins the job that the environment describes. Blocks until all are there.
+// Joins the job that the environment describes. Blocks until all processes have joined.
 std::unique_ptr<Job> join_job(const JobOptions& options);
 
-// The GPU of this process when several on one machine have chosen "a GPU" without a number.
+// The GPU of this process: if `asked` names none by number, processes on one machine get one each.
 at::Device choose_local_device(at::Device device, const std::string& asked);
 
 }  // namespace vlm::train

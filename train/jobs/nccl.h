@@ -1,8 +1,8 @@
 // Sums of tensors over the GPUs of a job by NCCL, opened at run time.
 //
-// The program links no CUDA library; NCCL comes with LibTorch's CUDA part, which is open already
-// when a tensor lies on a GPU. Work goes to the default stream, the one that the trainer uses, so
-// that it is in order with LibTorch's kernels. Reference: NCCL 2's C interface (nccl.h).
+// The program links no CUDA library; NCCL comes with LibTorch's CUDA libraries, which are open
+// already when a tensor lies on a GPU. Work goes to the default stream, which the trainer uses too,
+// so that it is ordered with LibTorch's kernels. Reference: NCCL 2's C interface (nccl.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,13 +21,13 @@ struct NcclPlace {
 class Nccl {
  public:
   virtual ~Nccl() = default;
-  // False when the library isn't there; then nothing else may be called.
+  // False when the library isn't installed; then sum() must not be called.
   virtual bool is_open() const = 0;
   // The sum over all ranks, in place: float32, contiguous, on the current GPU. Throws Error.
   virtual void sum(at::Tensor& tensor) = 0;
 };
 
-// Called by all ranks together. `broadcast` gives everyone rank 0's text.
+// Called by all ranks together. `broadcast` returns the text of rank 0 on every rank.
 std::unique_ptr<Nccl> open_nccl(const NcclPlace& place,
                                 const std::function<std::string(std::string)>& broadcast);
 

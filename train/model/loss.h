@@ -1,13 +1,12 @@
-// The language-model loss, with the head run only where there is a label, and never on all labels
-// at once.
+// The language-model loss. The output head runs only at positions with a label, in chunks.
 //
 //   hidden [M, C] at labelled positions ─► chunks of logits [m, V] ─► sum of cross entropies, and
 //   in the same pass the gradients of hidden and of the head's trained parameters
 //
-// Logits and their gradient share one float32 buffer of a chunk: a vocabulary of 49,280 makes them
-// 197 kB a label, more than all activations of a small model. Equal to the plain loss in value and
-// gradient but for the order of summation. Once differentiable.
-// Reference: transformers' ForCausalLMLoss with num_items_in_batch.
+// Logits and their gradient share one float32 buffer per chunk, because a vocabulary of 49,280
+// takes 197 kB a label, more than all activations of a small model. Equal to the plain loss in
+// value and gradient up to the order of summation. It has no second derivative. Reference:
+// transformers' ForCausalLMLoss with num_items_in_batch.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,20 +20,20 @@ namespace vlm::train {
 
 class PictureStore;
 
-// Labels that go through the head at once: 50 MB of logits for a vocabulary of 49,280.
+// Labels of a chunk: 50 MB of logits for a vocabulary of 49,280.
 inline constexpr std::int64_t kHeadChunk = 256;
 
 // Sum of the cross entropies at labelled positions, float32 scalar. Divide by the number of labels
-// of the whole optimizer step, as transformers does, so that accumulation changes nothing. Pictures
-// are encoded by the model, or come from `pictures` where it isn't null.
+// of the whole optimizer step, as transformers does, so that gradient accumulation gives the same
+// result. Pictures are encoded by the model, or come from `pictures` where it isn't null.
 at::Tensor loss_sum(VisionLanguageModel& model, const data::Batch& batch,
                     PictureStore* pictures = nullptr);
 
-// The same with the features [N, L, C] of its pictures, undefined for a batch of text.
+// The same with given features [N, L, C] of the pictures; undefined for a batch of text.
 at::Tensor loss_sum(VisionLanguageModel& model, const data::Batch& batch,
                     const at::Tensor& features);
 
-// The head's part: hidden [M, C] with gradients, labels [M] int64 on the same device.
+// The part of the output head: hidden [M, C] with gradients, labels [M] int64 on the same device.
 at::Tensor head_loss_sum(VisionLanguageModel& model, const at::Tensor& hidden,
                          const at::Tensor& labels, std::int64_t chunk = kHeadChunk);
 

@@ -1,12 +1,12 @@
-// What a run trains, and at which rate.
+// Which parameters a run trains, and with which learning rates.
 //
 //   model + config ─► choose_parameters ─► names and tensors that require gradients, with factors
 //   of the learning rate
 //
-// full: every weight. lora, qlora and dora: what the adapter owns (vlm/nn/lora/lora.h). `freeze`
-// takes parts out of either. A factor comes from the part's own rate (vision_lr, …) and from
-// loraplus_lr_ratio, which is for B and for vectors (adapters on embeddings get 1e-6), as peft
-// 0.21's create_loraplus_optimizer has it.
+// full: every weight. lora, qlora and dora: the parameters of the adapter (vlm/nn/lora/lora.h).
+// `freeze` excludes parts of the model from both. A factor comes from the part's own rate
+// (vision_lr, …) and from loraplus_lr_ratio, which is for B and for vectors (adapters on embeddings
+// get 1e-6), as peft 0.21's create_loraplus_optimizer has it.
 #pragma once
 
 #include <vector>
@@ -19,12 +19,12 @@ namespace vlm::train {
 
 struct TrainedParameters {
   NamedTensors parameters;
-  std::vector<double> rate_factors;  // beside parameters
+  std::vector<double> rate_factors;  // one for each of `parameters`
 };
 
-// Sets requires_grad on all parameters of the model. `lora` is the adapter's config; without effect
-// for method full. Throws Error when nothing is left to train, or a part with a rate of its own has
-// nothing that is trained.
+// Sets requires_grad on all parameters of the model. `lora` is the adapter's config, not used for
+// method full. Throws Error when nothing is trained, or when a part with its own learning rate has
+// no trained parameter.
 TrainedParameters choose_parameters(VisionLanguageModel& model, const TrainConfig& config,
                                     const LoraConfig& lora);
 

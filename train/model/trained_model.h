@@ -1,4 +1,4 @@
-// The model of a run: base, adapter, what of it is trained, and how the result is saved.
+// The model of a run: base, adapter, trained parameters, and how the result is saved.
 //
 //   TrainConfig ─► load_trained_model ─► model on its device with gradients where something is
 //   learned ─► … ─► save_trained_model ─► PEFT adapter, or a whole checkpoint
@@ -27,10 +27,10 @@ struct TrainedModel {
   ModelPtr model;
   std::unique_ptr<Processor> processor;
   LoraConfig lora;            // unless every weight is trained
-  TrainedParameters trained;  // that require gradients; a tied one once
+  TrainedParameters trained;  // parameters that require gradients; a tied one once
 };
 
-// How the base is loaded.
+// Options for loading the base: dtype, quantization.
 LoadOptions base_options(const TrainConfig& config, const LoraConfig& lora,
                          const RuntimeOptions& runtime, at::Device device);
 
@@ -38,13 +38,13 @@ LoadOptions base_options(const TrainConfig& config, const LoraConfig& lora,
 TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions& runtime,
                                 at::Device device);
 
-// Training mode, but for modules in which nothing is trained: without dropout what they make is the
-// same each time, be it computed or kept from before.
+// Sets training mode, except for modules in which nothing is trained: they run without dropout, so
+// that their output is the same whether it is computed or read from a cache.
 void begin_training(const TrainedModel& trained);
 
 std::unique_ptr<Optimizer> make_optimizer(const TrainConfig& config, const TrainedModel& trained);
 
-// What the run leaves in output_dir.
+// Writes the result of the run (adapter or checkpoint) into `folder`.
 void save_trained_model(const TrainedModel& trained, const TrainConfig& config,
                         const std::filesystem::path& folder);
 

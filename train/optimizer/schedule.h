@@ -1,5 +1,5 @@
-// Learning-rate schedules as pure functions of the step. Reference:
-// transformers.optimization.get_scheduler (5.23), whose names these are.
+// Learning-rate schedules as pure functions of the step. Names and values are those of
+// transformers.optimization.get_scheduler (5.23).
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// How samples of known sizes will meet in batches: what the loader will make, without making it.
+// Sizes of the batches that the loader will make of samples of known sizes.
 //
 //   sizes of a step's samples, in order ─► sizes of its batches
 #pragma once
@@ -13,7 +13,7 @@ namespace vlm::train {
 
 struct BatchSize {
   std::int64_t tokens = 0;  // without padding
-  std::int64_t slots = 0;   // with it
+  std::int64_t slots = 0;   // with padding
   std::int64_t labels = 0;
   std::int64_t tiles = 0;  // each picture once
 };
@@ -24,8 +24,8 @@ struct StepSample {
   std::int64_t group = -1;
 };
 
-// As data::collate and data::pack will do it; what samples share before their pictures end is
-// taken to be the pictures' tokens.
+// Follows data::collate and data::pack. Samples that share pictures are assumed to share only the
+// tokens of the pictures.
 std::vector<BatchSize> batch_sizes(const std::vector<StepSample>& samples,
                                    const TrainConfig& config, std::int64_t tokens_per_tile);
 

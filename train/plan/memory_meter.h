@@ -1,10 +1,11 @@
-// What a stretch of code takes: tensors' memory at its peak, and the process's.
+// Measures the peak memory of a piece of code: of its tensors, and of the process.
 //
 //   MemoryMeter meter; …; meter.peak_bytes() of tensors allocated since, by any device
 //   reset_peak_rss(); …; peak_rss_since_reset_mb()
 //
-// LibTorch's allocators report to whoever is registered for the thread; backward on a CPU runs in
-// the thread that asks for it. One meter at a time, and none beside LibTorch's profiler.
+// LibTorch's allocators report to an object that is registered for the thread; on a CPU backward
+// runs in the calling thread, so it is counted. Use one meter at a time, and not together with
+// LibTorch's profiler.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,7 @@ class MemoryMeter {
   MemoryMeter(const MemoryMeter&) = delete;
   MemoryMeter& operator=(const MemoryMeter&) = delete;
 
-  // Bytes that are held now, and the most so far, of what was allocated since the meter began.
+  // Bytes allocated since the meter began that are still in use, and the peak of this number.
   std::int64_t held_bytes() const;
   std::int64_t peak_bytes() const;
 
@@ -33,8 +34,8 @@ class MemoryMeter {
   std::unique_ptr<c10::DebugInfoGuard> guard_;
 };
 
-// Resident memory of this process in MB (10⁶ bytes): now, and its peak since it was last reset.
-// Where the kernel doesn't let it be reset, the peak is the process's.
+// Resident memory of this process in MB (10⁶ bytes): now, and its peak since it was last reset. If
+// the kernel can't reset it, the peak is that of the whole life of the process.
 double rss_mb();
 void reset_peak_rss();
 double peak_rss_since_reset_mb();

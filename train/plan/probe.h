@@ -1,10 +1,10 @@
-// A few short passes of the real model → what a step takes, as a function of its size.
+// Runs a few short passes of the real model to measure what a step of a given size takes.
 //
 //   model + optimizer ─► probe ─► StepCost: bytes and seconds of tokens, labels and tiles
 //
-// Attention is computed in pieces, so memory and time are close to linear in the tokens of a batch:
-// two lengths give the line. Labels count up to a chunk of the head (train/model/loss.h). The
-// weights may move: the model of a probe is not trained on.
+// Attention is computed in pieces, so memory and time are close to linear in the tokens of a batch,
+// and two lengths are measured. Labels add memory only up to a chunk of the head
+// (train/model/loss.h). A probe may change weights, so don't train its model afterwards.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,7 @@ struct Line {
 
 struct StepCost {
   Line forward_bytes, peak_bytes;  // of tensors of a batch, by tokens, with `labels` labels
-  double bytes_per_label = 0;      // of further ones, up to a chunk of the head
+  double bytes_per_label = 0;      // for more labels, up to a chunk of the head
   std::int64_t labels = 0;
   double gradient_bytes = 0;
   double tile_bytes = 0;     // at the peak of encoding one
@@ -33,12 +33,12 @@ struct StepCost {
   double process_mb = 0;  // peak of the process while `probe_tokens` were probed
   double probe_tokens = 0;
 
-  // Of tensors beside weights and optimizer, for a batch of this size.
+  // Bytes of tensors other than weights and optimizer state, for a batch of this size.
   double batch_bytes(double tokens, double batch_labels, double tiles) const;
 };
 
 struct ProbeOptions {
-  std::int64_t tokens = 128;  // of the longer pass; the other has half
+  std::int64_t tokens = 128;  // of the longer pass; the shorter one has half
   bool has_pictures = true;
   std::int64_t tile_side = 0;  // pixels
 };

@@ -1,11 +1,11 @@
-// What a run will take, before it runs: memory by part, tokens, steps and time.
+// Estimates what a run will need before it starts: memory by part, tokens, steps and time.
 //
 //   TrainConfig ─► make_plan: sizes of the samples, a probe of a few seconds ─► RunPlan ─► text,
 //   JSON, output_dir/plan.json
 //
-// Memory is what the process was measured to take in the probe, carried on along the line of its
-// tensors to the largest batch of the run, and the pictures that are read ahead. Nothing is
-// trained, and nothing but plan.json is written.
+// Memory is the measured peak of the probe's process, extrapolated linearly from the probe's
+// batches to the largest batch of the run, plus the pictures that are read ahead. Nothing is
+// trained, and only plan.json is written.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,7 @@ struct RunPlan {
   double memory_gb = 0;                                   // the bound; 0: none
   std::int64_t samples = 0, steps = 0;
   double tokens_per_epoch = 0, tiles_per_epoch = 0;
-  double padding = 0;                                  // share of all places, 0 to 1
+  double padding = 0;                                  // share of all token places, 0 to 1
   std::int64_t largest_tokens = 0, largest_tiles = 0;  // of a batch
   double first_step_s = 0, later_step_s = 0;  // means: first epoch, and with cached pictures
   double hours = 0;
@@ -44,16 +44,17 @@ struct RunPlan {
 
 RunPlan make_plan(TrainConfig config, const PlanOptions& options);
 
-// Plans a run of config.memory_gb, turns gradient_checkpointing on where it only fits so, and
-// throws Error, with what to change, where it doesn't fit at all.
+// Plans a run within config.memory_gb. Turns gradient_checkpointing on if the run fits only with
+// it; throws Error, with what to change, if it doesn't fit at all.
 RunPlan make_fit(TrainConfig& config, const RuntimeOptions& runtime);
 
 // Throws Error, with what to change, for a plan that doesn't fit.
 void check_fits(const RunPlan& plan);
 
-// plan.json, with a digest of the config (effective_config.h) that it is about.
+// Writes plan.json, with a digest of the config (effective_config.h) that it belongs to.
 void save_plan(const RunPlan& plan, const std::string& output_dir, const OrderedJson& config);
-// The peak that plan.json of this folder names; 0 without one, or when it is about another config.
+// The peak in MB from plan.json in this folder; 0 when there is none or it belongs to another
+// config.
 double planned_peak_mb(const std::string& output_dir, const OrderedJson& config);
 
 }  // namespace vlm::train

@@ -15,10 +15,10 @@ namespace vlm::train {
 
 class MetricsLog {
  public:
-  // Opens the file; rows of steps after `last_step` (left by a run that went on past its last
-  // checkpoint) are dropped, and evaluations after `last_evaluation`; all of them when a run begins
-  // at 0. An empty path: nothing is written (a process that isn't the writer of its job).
-  // `tensorboard` may be null.
+  // Opens the file and drops rows of steps after `last_step` (a run may have gone on after its last
+  // checkpoint) and evaluations after `last_evaluation`; drops all rows when `last_step` is 0. An
+  // empty path: nothing is written (a process that isn't the writer of its job). `tensorboard` may
+  // be null.
   MetricsLog(const std::filesystem::path& path, std::int64_t last_step,
              std::int64_t last_evaluation, std::unique_ptr<TensorboardLog> tensorboard = nullptr);
 
@@ -31,7 +31,7 @@ class MetricsLog {
   std::unique_ptr<TensorboardLog> tensorboard_;
 };
 
-// Whole rows of metrics.jsonl; a torn last line is left out. Empty when there is no file.
+// The rows of metrics.jsonl, without an incomplete last line. Empty when there is no file.
 std::vector<Json> read_metrics(const std::filesystem::path& path);
 
 }  // namespace vlm::train

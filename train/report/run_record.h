@@ -1,8 +1,8 @@
-// What a run's folder says about it: the source of report.html and the model card.
+// The record of a run, read from its folder: the source of report.html and the model card.
 //
 //   metrics.jsonl, eval_before.jsonl, eval_answers.jsonl, config ─► load_run_record ─► RunRecord
 //
-// Read back from the files, so that a run in several parts reports as one.
+// Reading the files makes a run in several parts one record.
 #pragma once
 
 #include <filesystem>
@@ -26,20 +26,20 @@ struct MetricComparison {
 struct RunRecord {
   OrderedJson config;
   std::vector<Json> rows;                   // of metrics.jsonl
-  std::optional<std::int64_t> result_step;  // the best step, where the weights are not the last's
+  std::optional<std::int64_t> result_step;  // the step of the result, when it isn't the last one
   std::vector<HeldOutAnswer> before, after;
   std::vector<MetricComparison> comparisons;  // empty without answers before and after
 
-  // Steps and values of a key, of the rows that have it as a number.
+  // Step and value of every row that has the key as a number.
   std::vector<std::pair<double, double>> curve(const std::string& key) const;
-  // The last value of a key, or that of result_step for what was evaluated there; nothing without
-  // rows of it.
+  // The last value of a key; for keys of evaluations the value at result_step, if that is set.
+  // Nothing when no row has it.
   std::optional<double> result(const std::string& key) const;
   // Keys of numbers, in the order in which they first occur; without "step".
   std::vector<std::string> keys() const;
 };
 
-// Files that can't be read are warned about, and nothing is told of them.
+// For a file that can't be read a warning is logged, and its part of the record is empty.
 RunRecord load_run_record(const std::filesystem::path& output_dir, const OrderedJson& config);
 
 // "0.1235", "1.2e-05": up to four digits.

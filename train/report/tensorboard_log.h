@@ -2,9 +2,9 @@
 //
 //   a row of metrics.jsonl ─► an Event with one value a number ─► TFRecord framing ─► file
 //
-// Written by hand: an event file is TFRecords (length, masked CRC32C of it, data, masked CRC32C of
-// that) of the protocol buffer tensorflow.Event. Each part of a run writes a file of its own that
-// begins with a START record, at which TensorBoard drops what a former part logged past that step.
+// An event file is a list of TFRecords (length, masked CRC32C of it, data, masked CRC32C of that)
+// of the protocol buffer tensorflow.Event. Each part of a resumed run writes another file. It
+// begins with a START record, which makes TensorBoard drop what earlier files have for later steps.
 // Reference: tensorboard 2.21, event.proto and record_writer.py.
 #pragma once
 
@@ -20,8 +20,8 @@ namespace vlm::train {
 
 class TensorboardLog {
  public:
-  // Opens a new file in `folder`, which is made. `first_step` is the step that the run goes on
-  // from; 0: whatever the folder holds of it is void.
+  // Makes the folder and opens a new file in it. `first_step` is the step that the run resumes
+  // from; 0: the run is new, and what other files in the folder hold of it is void.
   TensorboardLog(const std::filesystem::path& folder, std::int64_t first_step);
 
   // Every number of the row but "step"; "eval_x" becomes "eval/x", others "train/…", as
