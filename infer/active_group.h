@@ -1,9 +1,9 @@
-// Requests that share the beginning of their prompts, on their way through the generator.
+// Groups of requests that share the beginning of their prompts, while the generator works on them.
 //
-//   RequestGroup ─► make_groups ─► ActiveGroup: a prefix for the cache, and what each request adds
+//   RequestGroup ─► make_groups ─► ActiveGroup: the shared prefix, and the suffix of each request
 //
-// Requests about the same pictures are one group when the pictures lie in what their prompts share,
-// else a group each.
+// Requests about the same pictures form one group if all pictures lie in the part that their
+// prompts share, else a group each.
 #pragma once
 
 #include <chrono>
@@ -18,11 +18,11 @@ namespace vlm::infer {
 
 struct ActiveGroup;
 
-// A request at work: some rows of its group.
+// A request that is being decoded, in some rows of its group.
 struct ActiveRequest {
   Request request;
   ActiveGroup* group = nullptr;
-  std::vector<std::int64_t> suffix;  // of the prompt, behind the group's prefix
+  std::vector<std::int64_t> suffix;  // the prompt's ids after the group's prefix
   std::unique_ptr<Search> search;    // null: choices are scored
   std::int64_t offset = 0;           // its first row in the group
   std::int64_t width = 0;            // rows that it may use
@@ -32,7 +32,7 @@ struct ActiveRequest {
   bool is_finished = false;
   std::chrono::steady_clock::time_point begun = {};  // when it went into the model
 
-  // An answer's time is over.
+  // True when the answer has taken longer than the request's time limit.
   bool is_late() const;
 };
 
@@ -44,11 +44,11 @@ struct ActiveGroup {
   std::vector<std::unique_ptr<ActiveRequest>> requests;  // at work
   bool has_whole_prompt = false;                         // the prefix is the one request's prompt
 
-  // Rows that let its requests, up to a bound, work at the same time.
+  // Rows for decoding its requests at the same time, up to a bound.
   std::int64_t rows_needed() const;
 };
 
-// Groups with every request pending; searches are not made yet.
+// Groups in which every request is pending; their searches are not made yet.
 std::vector<std::unique_ptr<ActiveGroup>> make_groups(RequestGroup group,
                                                       std::int64_t image_token_id);
 

@@ -1,5 +1,5 @@
-// Samples' questions → greedy answers, by a model that is in memory: what `vlm finetune` evaluates
-// with. main.cpp binds it to the trainer, which includes no infer.
+// Greedy answers of a loaded model to the questions of samples: `vlm finetune` evaluates with it.
+// main.cpp passes it to the trainer, which doesn't include infer.
 #pragma once
 
 #include <cstdint>
@@ -23,9 +23,9 @@ struct AnswerSamplesOptions {
   data::VideoSampling video = {};
 };
 
-// One a sample, which ends with its question: the answer without surrounding white space, or why
-// that sample has none. All are decoded together. Sampling and beams of the checkpoint's settings
-// are off. The model is in evaluation mode. Throws Interrupted when told to stop.
+// Each sample ends with its question. Returns for each the answer without surrounding white space,
+// or the Error why there is none. All are decoded together, greedily, whatever the checkpoint's
+// generation settings say. The model is in evaluation mode. Throws Interrupted when told to stop.
 std::vector<std::variant<std::string, Error>> answer_samples(
     const ModelPtr& model, const std::shared_ptr<const Processor>& processor,
     const std::vector<data::Sample>& samples, const AnswerSamplesOptions& options);

@@ -1,6 +1,6 @@
-// Ids of an answer → its text. The space that tokens of words begin with stands in front of the
-// first word, too; there it means nothing and is taken off, whole and streamed alike. Ids stay as
-// the model gave them.
+// Ids of an answer → its text. Tokens of words begin with a space; in front of the answer's first
+// word it has no meaning and is removed, from whole and from streamed text. The ids are not
+// changed.
 #pragma once
 
 #include <string>
@@ -13,7 +13,8 @@ inline std::string without_leading_space(std::string text) {
   return text.erase(0, text.find_first_not_of(' '));
 }
 
-// An answer's text while its ids come; special tokens are left out. The tokenizer must outlive it.
+// Makes the text of an answer while its ids come one by one; special tokens are left out. The
+// tokenizer must outlive it.
 class AnswerStream {
  public:
   explicit AnswerStream(const Tokenizer& tokenizer)

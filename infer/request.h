@@ -1,4 +1,4 @@
-// What a Generator is asked, and what it answers.
+// Requests to a Generator, and its answers.
 //
 //   RequestGroup (requests about the same pictures) ─► Generator ─► a RequestAnswer for each
 #pragma once
@@ -18,15 +18,15 @@
 namespace vlm::infer {
 
 struct Generation : Hypothesis {
-  std::string text;  // special tokens and the space in front left out
+  std::string text;  // without special tokens and leading space
 
   double mean_logprob() const;
   double min_logprob() const;
   bool operator==(const Generation&) const = default;
 };
 
-// Called with each new id of the answer; false ends it there. Where several rows are searched
-// (beams, several answers) no id is final: then it is called with -1, once a step.
+// Called with each new id of the answer; return false to end the answer. With several rows (beams,
+// several answers) no id is final yet; then it is called once a step, with -1.
 using TokenCallback = std::function<bool(std::int64_t)>;
 
 struct Request {
@@ -35,7 +35,7 @@ struct Request {
   GenerationOptions options;
   std::uint64_t stream = 0;  // with options.seed, the source of every random draw
   TokenCallback on_token = {};
-  // When there are any: these continuations are scored and nothing is generated.
+  // If not empty, these continuations are scored and nothing is generated.
   std::vector<std::vector<std::int64_t>> choices = {};
   double time_limit_s = 0;  // from when its prompt goes into the model; 0: none
 };
@@ -52,7 +52,7 @@ struct RequestAnswer {
   double first_token_entropy = 0;       // nats, of the model's distribution before any filter
   std::vector<ChoiceScore> choices;     // of a request with choices
   std::vector<SegmentScore> segments;   // of an item that was asked segment by segment
-  std::string error;                    // why there is no answer; empty: there is
+  std::string error;                    // why there is no answer; empty: there is one
 };
 
 }  // namespace vlm::infer

@@ -1,4 +1,4 @@
-// What every inference command opens first: model, adapter, processor, generation defaults.
+// Opens what every inference command needs: model, adapter, processor, generation defaults.
 #pragma once
 
 #include <memory>

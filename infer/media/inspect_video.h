@@ -1,6 +1,6 @@
-// A video file → what it holds, which of its frames would be shown, and how long they take to read.
-// Needs no model; what isn't given is sampled as the published checkpoints do (1 frame a second, at
-// most 64).
+// A report about a video file: what it holds, which frames would be shown, and how long reading
+// them takes. Needs no model; what isn't given is sampled as the published checkpoints do (1 frame
+// a second, at most 64).
 #pragma once
 
 #include <string>

@@ -1,5 +1,4 @@
-// The options of the command line that say which frames of a video are shown and where features are
-// kept, the same for every command.
+// Command-line options of every command for choosing the frames of videos and the feature cache.
 #pragma once
 
 #include "data/media/video_clip.h"
@@ -16,13 +15,13 @@ namespace vlm::infer {
 struct VideoFlags {
   data::VideoSampling given;
 
-  // Declares --fps and the rest; all of them need `video`, where it is given.
+  // Declares --fps and the other options of videos; if `video` is given, they need that option.
   void declare(CLI::App& command, CLI::Option* video = nullptr);
 
-  // What was given. Throws Error for what is out of range or has no effect.
+  // The options given. Throws Error for values out of range and for options without effect.
   data::VideoSampling sampling() const;
 
-  // What was given, for a run's journal.
+  // The options given, for a run's journal.
   OrderedJson describe() const;
 };
 

@@ -1,4 +1,4 @@
-// What the model saw of a video: shown in rows, kept beside features in the cache.
+// What the model was shown of a video: written to rows, and stored with features in the cache.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ struct WatchedVideo {
   std::int64_t damaged_frames = 0;      // left out, or shown in doubt (VideoFile::damaged_frames)
 };
 
-// For the cache: every bit of the numbers is kept.
+// As text for the cache, and back; the numbers keep every bit.
 std::string to_note(const WatchedVideo& seen);
 WatchedVideo parse_note(const std::string& note);
 

@@ -1,4 +1,5 @@
-// A long video in pieces, and which of them an answer fits best: `vlm video --ground`.
+// `vlm video --ground`: a long video is cut into segments, which are ranked by how well an answer
+// fits.
 //
 //   range, segment_s ─► split_range ─► segments ─► (each asked by itself) ─► likelihoods ─►
 //   rank_segments
@@ -15,8 +16,8 @@ struct TimeSegment {
   double end_s = 0;
 };
 
-// Segments of segment_s from start_s on. What is left at the end is a segment of its own when it is
-// at least half as long, else the last one takes it. Throws Error for more than 100,000 segments.
+// Segments of segment_s from start_s on. A remainder at the end becomes a segment if it is at least
+// half as long, else it is added to the last one. Throws Error for more than 100,000 segments.
 std::vector<TimeSegment> split_range(const TimeSegment& range, double segment_s);
 
 struct SegmentScore : TimeSegment {

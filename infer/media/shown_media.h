@@ -1,10 +1,10 @@
-// The media of one prompt, from their files to what the generator takes.
+// The media of one prompt, from their files to the features for the generator.
 //
 //   pictures, videos ─► ShownMedia ─► read (on the model's thread) ─► texts, PictureFeatures
 //
-// Pictures alone are left as tiles: the generator encodes them with those of other prompts. As soon
-// as there is a video, features are made here: frames go through the vision encoder while later
-// ones are being decoded. With segments, each read() takes the video's next one.
+// Pictures of a prompt without video stay tiles, which the generator encodes together with those of
+// other prompts. With a video all features are made here: frames are encoded while later ones are
+// being decoded. With segments, each read() reads the next segment of the video.
 #pragma once
 
 #include <memory>
@@ -22,27 +22,27 @@ class ShownMedia {
   ShownMedia(const Processor& processor, PictureEncoder& encoder)
       : processor_(&processor), encoder_(&encoder) {}
 
-  // In the order of the prompt's parts. A picture is read now; a video begins to be. Throws Error
-  // naming the picture.
+  // Adds media in the order of the prompt's parts. A picture is read in the call; a video begins to
+  // be read in its thread. Throws Error naming the picture.
   void add(const MediaRef& medium, const VideoStreamOptions& options);
   void add(const Image& picture, bool is_whole = false);
   void add(VideoRequest video);
 
-  // No video among them: texts and features() are there without read().
+  // Without a video, processed() and features() need no read().
   bool has_videos() const { return has_videos_; }
 
-  // Encodes the videos' next takes. False: a stop request came. Throws Error naming the file that
-  // can't be read, or when it takes longer than the limit (0: none).
+  // Encodes the next take (video_stream.h) of each video. False: a stop request came. Throws Error
+  // naming the file that can't be read, or that takes longer than the limit in seconds (0: none).
   bool read(double time_limit_s = 0);
-  // Another take is to come.
+  // True when there is another take to read.
   bool has_more() const { return has_more_; }
 
-  // What stands for the media in the prompt, for Processor::encode_prompt.
+  // The texts of the media, for Processor::encode_prompt.
   const ProcessedMedia& processed();
   // Null without media.
   std::shared_ptr<PictureFeatures> features();
 
-  // Of the takes read last: one a video, in their order.
+  // What the last read() showed: one entry a video, in their order.
   const std::vector<WatchedVideo>& seen() const { return seen_; }
   const TimeSegment& segment() const { return segment_; }
 

@@ -1,13 +1,13 @@
-// A video's frames, decoded and processed in a thread of their own, a bounded number ahead of who
-// encodes them.
+// A video's frames, decoded and processed in a separate thread, a bounded number of frames ahead of
+// the encoder.
 //
 //   path, VideoSampling ─► (thread: cache, else decode, process) ─► tiles [n, 3, S, S] … ─►
 //   EndOfTake
 //
-// A take is what one prompt shows of the video: all of it, or a segment. One whose features are in
-// the cache comes as its end alone: nothing is decoded then, nor is the file opened beyond what its
-// digest needs. Memory doesn't grow with the length of the video, and with the number of frames
-// only by their features.
+// A take is the part of the video that one prompt shows: all of it, or a segment. If the features
+// of a take are in the cache, only its EndOfTake comes, and the file is read for its digest only.
+// Memory doesn't grow with the length of the video, and with the number of frames only by their
+// features.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -40,7 +40,7 @@ struct EndOfTake {
   WatchedVideo seen;
   TimeSegment segment;  // of takes by segment
   at::Tensor features;  // [F, L, C] out of the cache; undefined: the tiles before are to be encoded
-  std::string key;      // to keep these features under; empty: they can't be kept
+  std::string key;      // for storing these features; empty: they can't be stored
   bool is_last = false;
 };
 
@@ -52,8 +52,8 @@ class VideoStream {
 
   // Processor and encoder must outlive the stream.
   VideoStream(VideoRequest request, const Processor& processor, PictureEncoder& encoder);
-  // Tiles of the take at hand, as many as go through the encoder at once, or its end. Not to be
-  // called behind the last take's end. Throws Error naming the file for what is wrong with it.
+  // Tiles of the current take, as many as the encoder takes at once, or its end. Don't call it
+  // after the end of the last take. Throws Error naming the file when it can't be read.
   Piece next();
 
  private:
@@ -67,7 +67,7 @@ class VideoStream {
   const Processor& processor_;
   PictureEncoder& encoder_;
   const std::size_t at_once_;
-  std::optional<EndOfTake> end_;  // of the tiles that were handed out last
+  std::optional<EndOfTake> end_;  // of the take whose last tiles were returned
   Pieces pieces_;
 };
 

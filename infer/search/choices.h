@@ -1,10 +1,10 @@
-// Given answers → their probabilities: a classifier out of a model that talks.
+// Given answers → their probabilities, to use a generating model as a classifier.
 //
 //   texts ─► encode_choices ─► ids ─► (Generator scores every one behind the same prompt) ─►
 //   ChoiceScore ─► probabilities
 //
-// A choice is scored as the whole turn that training would see: its text as the chat template
-// writes an answer, and the end-of-utterance token. So "yes" doesn't take the probability of "yes,
+// A choice is scored as a whole turn, as in training: its text as the chat template writes an
+// answer, and the end-of-utterance token. So the probability of "yes" doesn't include that of "yes,
 // two of them".
 #pragma once
 

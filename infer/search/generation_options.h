@@ -25,8 +25,8 @@ struct GenerationOptions {
   std::optional<double> min_p;
   double typical_p = 1.0;
   std::uint64_t seed = 0;
-  // What a file says of sampling that nothing could be drawn with, and doesn't use itself; the
-  // fields above hold neutral values in its place.
+  // Sampling settings of the file that are out of range, in a file that doesn't sample; the fields
+  // above then have neutral values. validate() warns of them when sampling is asked for.
   std::vector<std::string> unusable = {};
 
   double repetition_penalty = 1.0;
@@ -40,15 +40,14 @@ struct GenerationOptions {
 
   // Rows of logits that an answer needs at once.
   std::int64_t rows() const;
-  // Throws Error naming `where` and the field that is out of range or doesn't go with the others.
-  // Tells of unusable settings when there is sampling after all.
+  // Throws Error naming `where` and the field that is out of range or doesn't fit the others. Warns
+  // of unusable settings if do_sample is on.
   void validate(const std::string& where) const;
 };
 
-// Reads generation_config.json; without it, the end-of-sequence ids of config.json. What
-// transformers accepts is accepted: null, unknown keys, settings of a search that isn't used. What
-// would change answers and is not supported is warned about, once. Throws Error naming file and
-// key.
+// Reads generation_config.json; without it, the end-of-sequence ids of config.json. Accepts what
+// transformers accepts: null, unknown keys, settings of a search that isn't used. Warns once about
+// settings that would change answers and are not supported. Throws Error naming file and key.
 GenerationOptions load_generation_options(const std::filesystem::path& folder);
 
 }  // namespace vlm::infer

@@ -1,7 +1,7 @@
-// Random numbers by counting: the n-th number of a stream is a function of seed, stream and n
+// A counter-based random generator: the n-th number of a stream depends on seed, stream and n
 // alone.
 //
-// So an answer's draws don't depend on which other answers are decoded beside it. The mixing
+// So an answer's draws don't depend on other answers that are decoded at the same time. The mixing
 // function is SplitMix64's (Steele, Lea, Flood 2014).
 #pragma once
 

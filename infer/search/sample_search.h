@@ -1,4 +1,4 @@
-// Greedy search and sampling: every answer goes on with one token, its own way.
+// Greedy search and sampling: every answer gets one token a step, independently of the others.
 #pragma once
 
 #include <vector>

@@ -1,11 +1,12 @@
-// One answer being searched: logits of its rows in, next tokens and the rows they go on from out.
+// The search for the answer to one prompt: takes logits of its rows, gives next tokens and the rows
+// that they continue.
 //
 //   logits [rows(), V] ─► advance ─► parents, ids (the rows of the next step) … ─► hypotheses
 //
-// Knows neither model nor cache: whoever runs it feeds ids to the model, row j behind what row
-// parents[j] has seen. The first logits are one row, the prompt's. Greedy and sampling keep one row
-// an answer, beam search num_beams. Reference: GenerationMixin._sample and ._beam_search,
-// transformers 5.23.
+// Knows neither model nor cache: the caller feeds ids[j] to the model after the tokens of row
+// parents[j]. The first logits are one row, that of the prompt. Greedy and sampling keep one row an
+// answer, beam search num_beams. Reference: GenerationMixin._sample and ._beam_search, transformers
+// 5.23.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -32,16 +33,16 @@ struct Hypothesis {
 };
 
 struct SearchStep {
-  std::vector<std::int64_t> parents;  // of each next row, the row it goes on from
+  std::vector<std::int64_t> parents;  // of each next row, the row that it continues
   std::vector<std::int64_t> ids;      // of each next row, the token to feed
   std::vector<std::int64_t> chosen;   // sampling: token of each former row; beam search: none
 };
 
-// What a search needs to know of its request.
+// The parts of a request that a search needs.
 struct SearchContext {
   GenerationOptions options;
   std::vector<std::int64_t> prompt;
-  // Draws of one request come from options.seed and this number alone, whatever else is decoded.
+  // Random draws depend on options.seed and this number alone, not on what else is decoded.
   std::uint64_t stream = 0;
   // Whether the last id of prompt and answer completes a stop string; empty: never.
   std::function<bool(std::span<const std::int64_t>)> is_stopped;
@@ -51,11 +52,11 @@ class Search {
  public:
   virtual ~Search() = default;
 
-  // Rows that advance takes next; 0: done.
+  // Rows of logits for the next advance(); 0: done.
   virtual std::int64_t rows() const = 0;
   // `logits` float32 on the CPU. A step without rows means that the search is done.
   virtual SearchStep advance(const at::Tensor& logits) = 0;
-  // Ends what is still running with "interrupted".
+  // Ends answers that are still running, with finish_reason "interrupted".
   virtual void interrupt() = 0;
   // The best first; num_return_sequences of them once the search is done.
   virtual std::vector<Hypothesis> hypotheses() const = 0;

@@ -1,7 +1,7 @@
-// Ends an answer with the token that completes one of some strings.
+// Ends an answer with the token that completes one of the stop strings.
 //
 // As transformers' StopStringCriteria: the string must overlap the last token; it may begin in an
-// earlier one, the prompt's included, and the last token may go on behind it.
+// earlier one, the prompt's included, and the last token may be longer than the string's end.
 #pragma once
 
 #include <cstdint>
