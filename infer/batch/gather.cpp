@@ -222,7 +222,7 @@ class Gatherer {
       report_.is_written = true;
       return;
     }
-    const fs::path temporary = name_aside(target_);
+    const fs::path temporary = temporary_path(target_);
     try {
       write_rows(temporary);
     } catch (...) {

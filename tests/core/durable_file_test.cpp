@@ -81,10 +81,10 @@ TEST_CASE("names of any length that the system takes, and no two alike beside a 
   save_text(longest, "text");
   CHECK(load_text(longest) == "text");
   std::set<fs::path> names;
-  for (int i = 0; i < 1000; ++i) names.insert(name_aside(longest));
+  for (int i = 0; i < 1000; ++i) names.insert(temporary_path(longest));
   CHECK(names.size() == 1000);
-  CHECK(name_aside("a/b").parent_path() == "a");
-  CHECK(name_aside("b").parent_path().empty());
+  CHECK(temporary_path("a/b").parent_path() == "a");
+  CHECK(temporary_path("b").parent_path().empty());
 }
 
 TEST_CASE("many writers of one file leave one of their texts, whole") {

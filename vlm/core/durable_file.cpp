@@ -57,15 +57,15 @@ NewFile::NewFile(fs::path path) : path_(std::move(path)) {
   if (std::error_code ignored; fs::is_directory(path_, ignored)) {
     throw Error({.what = "is a folder, not a file", .where = path_.string()});
   }
-  aside_ = name_aside(path_);
-  file_ = ::open(aside_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  temporary_ = temporary_path(path_);
+  file_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (file_ < 0) throw file_error("can't write the file", path_, last_error());
 }
 
 NewFile::~NewFile() {
   if (file_ < 0) return;
   ::close(file_);
-  ::unlink(aside_.c_str());
+  ::unlink(temporary_.c_str());
 }
 
 void NewFile::write(std::string_view bytes) {
@@ -84,13 +84,13 @@ void NewFile::commit() {
 }
 
 void NewFile::commit_without_waiting() {
-  if (::rename(aside_.c_str(), path_.c_str()) != 0) {
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
     throw file_error("can't write the file", path_, last_error());
   }
   ::close(std::exchange(file_, -1));
 }
 
-fs::path name_aside(const fs::path& path) {
+fs::path temporary_path(const fs::path& path) {
   thread_local std::random_device random;
   const std::uint64_t number = static_cast<std::uint64_t>(random()) << 32 | random();
   char text[32];

@@ -1,11 +1,10 @@
-// Files that are whole or not there, also after the power went: whoever has been told that a file
-// is written finds it.
+// Files that survive a crash or a power cut: after commit() returns, the file is on the disk,
+// whole.
 //
 //   bytes ─► NewFile: beside its place ─► commit(): synced, renamed over, folder synced
 //
-// A reader sees the old file or the new one, never half of one. What is made once and can be made
-// again (caches) needs none of this. Every failure is an Error naming the path and the system's
-// reason.
+// A reader sees the old file or the new one, never half of one. Caches, whose files can be made
+// again, don't need this. Every failure is an Error that names the path and the system's reason.
 #pragma once
 
 #include <filesystem>
@@ -16,39 +15,43 @@ namespace vlm {
 
 class NewFile {
  public:
-  // Opens a file with a name of its own in the folder of `path`.
+  // Opens a temporary file in the folder of `path`; `path` itself stays as it is until commit().
   explicit NewFile(std::filesystem::path path);
-  ~NewFile();  // without commit() nothing is left
+  ~NewFile();  // removes the temporary file unless it was committed
   NewFile(const NewFile&) = delete;
   NewFile& operator=(const NewFile&) = delete;
 
   void write(std::string_view bytes);
   int descriptor() const { return file_; }
-  // Puts the file in its place, where it stays; or where it is whole but for a power cut.
+  // Renames the file to `path`. commit() also waits until the disk has it; without waiting, a power
+  // cut soon after may lose it.
   void commit();
   void commit_without_waiting();
 
  private:
-  std::filesystem::path path_, aside_;
+  std::filesystem::path path_, temporary_;
   int file_ = -1;
 };
 
-// A name beside `path` that nobody else takes: neither another process nor another machine that
-// shares the file system.
-std::filesystem::path name_aside(const std::filesystem::path& path);
+// A path in the folder of `path` that no other process uses, also on other machines that share the
+// file system.
+std::filesystem::path temporary_path(const std::filesystem::path& path);
 
-// Waits until the disk has what was written to the open file; a signal doesn't cut it short.
+// fsync: waits until the disk has what was written to the open file, also when signals come
+// meanwhile. `path` is for errors.
 void sync_file(int descriptor, const std::filesystem::path& path);
 
-// The same for a file or a folder (its list of names) that isn't open. Folders that may not be
-// read, and file systems that can't sync folders, are passed over. An empty folder is the current.
+// The same for a file or a folder that isn't open; of a folder the list of its names. Does nothing
+// for folders that may not be read, and on file systems that can't sync folders. An empty folder
+// path means the current folder.
 void sync_file(const std::filesystem::path& path);
 void sync_folder(const std::filesystem::path& folder);
 
 // Renames over `to`, then waits until the folder is on the disk.
 void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);
 
-// Makes the folder with those above it, and waits until the disk has the new ones.
+// Makes the folder and its missing parents, and waits until the disk has them. Throws Error, or
+// sets `code`.
 void make_folders(const std::filesystem::path& folder);
 void make_folders(const std::filesystem::path& folder, std::error_code& code);
 

@@ -95,7 +95,7 @@ class Builder {
     throw Error({.what = "not valid JSON", .where = where_, .got = reason_of(error)});
   }
 
-  AnyJson take() { return std::move(root_); }
+  AnyJson release() { return std::move(root_); }
 
  private:
   bool add(AnyJson value) {
@@ -138,7 +138,7 @@ AnyJson build(std::string_view text, const std::string& where, Numbers numbers) 
   Builder<AnyJson> builder(where, numbers);
   text.remove_prefix(mark_size(text, where));
   AnyJson::sax_parse(text.begin(), text.end(), &builder);
-  return builder.take();
+  return builder.release();
 }
 
 // True when the digits that count are few enough for any double near that value.

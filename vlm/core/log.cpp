@@ -85,10 +85,10 @@ void log_warning(const std::string& message) {
 }
 void log_warning_once(const std::string& message) {
   static std::mutex mutex;
-  static std::set<std::string> said;
+  static std::set<std::string> logged;
   {
     const std::lock_guard lock(mutex);
-    if (!said.insert(message).second) return;
+    if (!logged.insert(message).second) return;
   }
   log_warning(message);
 }

@@ -53,19 +53,19 @@ class PythonCheck {
   void run() {
     bool in_class = false;
     for (std::size_t at = 0; at < regex_.size(); ++at) {
-      const std::string_view rest = std::string_view(regex_).substr(at);
-      if (rest[0] == '\\') {
-        check_escape(rest);
+      const std::string_view remaining = std::string_view(regex_).substr(at);
+      if (remaining[0] == '\\') {
+        check_escape(remaining);
         ++at;
       } else if (in_class) {
-        if (is_any_of(rest.substr(0, 2), {"[:", "[=", "[."})) refuse(rest.substr(0, 2));
-        in_class = rest[0] != ']';
-      } else if (rest[0] == '[') {
+        if (is_any_of(remaining.substr(0, 2), {"[:", "[=", "[."})) refuse(remaining.substr(0, 2));
+        in_class = remaining[0] != ']';
+      } else if (remaining[0] == '[') {
         in_class = true;
-        at += rest.substr(0, 2) == "[^" ? 1 : 0;
+        at += remaining.substr(0, 2) == "[^" ? 1 : 0;
         if (at + 1 < regex_.size() && regex_[at + 1] == ']') ++at;  // stands for itself
       } else {
-        check_outside(rest);
+        check_outside(remaining);
       }
     }
   }
@@ -82,21 +82,21 @@ class PythonCheck {
                  .got = concat("\"", construct, "\" in \"", regex_, "\"")});
   }
 
-  void check_escape(std::string_view rest) const {
-    const char c = rest.size() > 1 ? rest[1] : '\\';
+  void check_escape(std::string_view remaining) const {
+    const char c = remaining.size() > 1 ? remaining[1] : '\\';
     const bool is_letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
     if (is_letter && std::string_view("AbBdDsSwWZafnrtx").find(c) == std::string_view::npos) {
-      refuse(rest.substr(0, 2));
+      refuse(remaining.substr(0, 2));
     }
   }
 
-  void check_outside(std::string_view rest) const {
-    if (is_any_of(rest.substr(0, 2), {"(*", "{,"})) refuse(rest.substr(0, 2));
-    if (rest.substr(0, 2) != "(?" || rest.size() < 3) return;
-    if (is_any_of(rest.substr(2, 2), {"P<", "P=", "<=", "<!"})) return;
-    const char c = rest[2];
+  void check_outside(std::string_view remaining) const {
+    if (is_any_of(remaining.substr(0, 2), {"(*", "{,"})) refuse(remaining.substr(0, 2));
+    if (remaining.substr(0, 2) != "(?" || remaining.size() < 3) return;
+    if (is_any_of(remaining.substr(2, 2), {"P<", "P=", "<=", "<!"})) return;
+    const char c = remaining[2];
     if (std::string_view(":=!>#(-imsx").find(c) == std::string_view::npos) {
-      refuse(rest.substr(0, 3));
+      refuse(remaining.substr(0, 3));
     }
   }
 

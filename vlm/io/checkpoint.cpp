@@ -22,8 +22,8 @@ constexpr std::size_t kListed = 10;  // names that an error spells out
 std::string list_first(const std::vector<std::string>& items) {
   const std::vector<std::string> first(items.begin(),
                                        items.begin() + std::min(items.size(), kListed));
-  const std::size_t rest = items.size() - first.size();
-  return join(first) + (rest ? concat(" and ", rest, " more") : "");
+  const std::size_t omitted = items.size() - first.size();
+  return join(first) + (omitted ? concat(" and ", omitted, " more") : "");
 }
 
 // What doesn't fit between the files and the model, collected so that one error can tell it all.
@@ -57,8 +57,8 @@ void fill_all(const std::map<std::string, at::Tensor>& parameters,
   for (const auto& [name, key] : key_of) {
     const at::Tensor& parameter = parameters.at(name);
     const at::Tensor value = checkpoint.tensor(key);
-    if (rules.take) throw_if_stopped();  // storing in few bits takes time, mapping none
-    if (rules.take && rules.take(name, value)) {
+    if (rules.store_quantized) throw_if_stopped();  // storing in few bits takes time, mapping none
+    if (rules.store_quantized && rules.store_quantized(name, value)) {
       drop_pages(value);
       continue;
     }

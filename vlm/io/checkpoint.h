@@ -1,5 +1,5 @@
-// Weights of a checkpoint folder in Hugging Face layout, in one file or in shards, and their way
-// into a model.
+// Weights of a checkpoint folder in Hugging Face layout, in one file or in shards: loaded into a
+// model, saved from one.
 //
 //   folder ─► Checkpoint ─► load_weights ─► the model's parameters, all filled      parameters ─►
 //   save_weights ─► folder
@@ -58,10 +58,10 @@ struct LoadRules {
   std::set<std::string> kept_bfloat16;
   // Parameters that become bfloat16 whatever they are stored as.
   std::set<std::string> narrowed;
-  // Takes a parameter's stored value (mapped, on the CPU) in a form of its own and returns true;
-  // false: the parameter is filled as usual. The value's pages are given back in between, so that
-  // no more than one of them is resident.
-  std::function<bool(const std::string& name, const at::Tensor& value)> take;
+  // Quantizes a parameter: stores `value` (mapped, on the CPU) in the model and returns true;
+  // false: the parameter is filled as usual. The memory of a value is given back before the next
+  // one is read, so that only one is in memory at a time.
+  std::function<bool(const std::string& name, const at::Tensor& value)> store_quantized;
   at::Device device = at::kCPU;
 };
 
@@ -70,8 +70,9 @@ struct LoadRules {
 void load_weights(const NamedTensors& parameters, const Checkpoint& checkpoint,
                   const LoadRules& rules);
 
-// True for the name of a file that holds a model's weights or says where they are, in any format
-// that transformers loads: beside new weights it would be taken for them, or with them.
+// True for the name of a file that holds a model's weights, or an index of them, in any format that
+// transformers loads. Such a file of an older model, left beside new weights, would be loaded in
+// their place or mixed with them.
 bool is_weights_file(const std::filesystem::path& path);
 
 // Writes model.safetensors, or shards of at most `max_shard_bytes` with their index. Other weights

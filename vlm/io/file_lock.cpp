@@ -82,7 +82,7 @@ FolderLock::FolderLock(const fs::path& folder, const std::string& hint)
   }
   const std::string self = describe_program();
   // Only for the other one's error message: that it can't be written matters to no one.
-  [[maybe_unused]] const bool is_told =
+  [[maybe_unused]] const bool is_logged =
       ::ftruncate(file_, 0) == 0 && ::pwrite(file_, self.data(), self.size(), 0) > 0;
 }
 

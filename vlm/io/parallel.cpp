@@ -13,14 +13,14 @@ namespace vlm {
 void run_pieces(std::int64_t count, const std::function<void(std::int64_t)>& work) {
   const std::int64_t threads = std::min<std::int64_t>(at::get_num_threads(), count);
   std::atomic<std::int64_t> next = 0;
-  const auto take_all = [&] {
+  const auto run_next_pieces = [&] {
     for (std::int64_t i = next++; i < count; i = next++) work(i);
   };
-  if (threads < 2 || at::in_parallel_region()) return take_all();
+  if (threads < 2 || at::in_parallel_region()) return run_next_pieces();
   // One element a thread; what the elements hold doesn't matter.
   const at::Tensor seats = at::empty({threads}, at::kByte);
   at::TensorIterator iterator = at::TensorIterator::nullary_op(const_cast<at::Tensor&>(seats));
-  iterator.for_each([&](char**, const std::int64_t*, std::int64_t) { take_all(); },
+  iterator.for_each([&](char**, const std::int64_t*, std::int64_t) { run_next_pieces(); },
                     /*grain_size=*/1);
 }
 

@@ -167,8 +167,8 @@ void store_nf4_while_loading(const VisionLanguageModel& model, const LoadOptions
       rules.narrowed.insert(name);
     }
   }
-  rules.take = [quantized, device = rules.device](const std::string& name,
-                                                  const at::Tensor& value) {
+  rules.store_quantized = [quantized, device = rules.device](const std::string& name,
+                                                             const at::Tensor& value) {
     const auto found = quantized.find(name);
     if (found == quantized.end()) return false;
     found->second->store_nf4(value.to(device));
@@ -182,8 +182,8 @@ bool fits_int8(const Linear& linear) {
 
 // Makes the rules store linear layers in 8 bits.
 void store_int8_while_loading(const VisionLanguageModel& model, LoadRules& rules) {
-  rules.take = [quantized = find_quantized(model)](const std::string& name,
-                                                   const at::Tensor& value) {
+  rules.store_quantized = [quantized = find_quantized(model)](const std::string& name,
+                                                              const at::Tensor& value) {
     const auto found = quantized.find(name);
     if (found == quantized.end() || !fits_int8(*found->second)) return false;
     found->second->store_int8(value);

@@ -48,7 +48,7 @@ class SmolVlmModelBody : public torch::nn::Module {
 
 namespace {
 
-// Memory that the encoder's activations may take at once during inference. A GPU needs many tiles
+// Memory that the encoder's activations may add at once during inference. A GPU needs many tiles
 // to be busy; a CPU is with one, and is no quicker with more.
 constexpr std::int64_t kChunkBytes = 512 << 20;
 constexpr std::int64_t kCpuChunkBytes = 64 << 20;
@@ -150,23 +150,24 @@ bool SmolVlm::is_tied() const {
 
 NamedTensors SmolVlm::weights() const {
   NamedTensors weights;
-  const bool has_own_head = !is_tied();
+  const bool has_separate_head = !is_tied();
   for (const auto& item : named_parameters()) {
-    const bool is_own = has_own_head || item.key() != "lm_head.weight";
-    if (is_own && !is_lora_parameter(item.key())) weights.emplace_back(item.key(), item.value());
+    const bool is_separate = has_separate_head || item.key() != "lm_head.weight";
+    if (is_separate && !is_lora_parameter(item.key()))
+      weights.emplace_back(item.key(), item.value());
   }
   return weights;
 }
 
 NamedTensors SmolVlm::picture_weights() const {
   NamedTensors weights;
-  const auto take = [&](const auto& item) {
+  const auto add = [&](const auto& item) {
     const bool is_seen =
         item.key().starts_with("model.vision_model.") || item.key().starts_with("model.connector.");
     if (is_seen) weights.emplace_back(item.key(), item.value());
   };
-  for (const auto& item : named_parameters()) take(item);
-  for (const auto& item : named_buffers()) take(item);  // weights in other forms than numbers
+  for (const auto& item : named_parameters()) add(item);
+  for (const auto& item : named_buffers()) add(item);  // weights in other forms than numbers
   return weights;
 }
 

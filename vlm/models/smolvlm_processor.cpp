@@ -96,7 +96,7 @@ class SmolVlmProcessor::Expansion {
       pieces.back().text += text.substr(0, at);
       if (at == std::string_view::npos) return pieces;
       const std::string medium =
-          take(at == video ? MediumText::Kind::kVideo : MediumText::Kind::kPicture);
+          next_text(at == video ? MediumText::Kind::kVideo : MediumText::Kind::kPicture);
       add_medium(pieces, medium, static_cast<std::int64_t>(used_) - 1);
       text.remove_prefix(at + (at == video ? kVideo : kImage).size());
     }
@@ -135,7 +135,7 @@ class SmolVlmProcessor::Expansion {
     pieces.push_back({text.substr(end), -1});
   }
 
-  std::string take(MediumText::Kind kind) {
+  std::string next_text(MediumText::Kind kind) {
     const std::size_t index = used_++;
     if (index >= texts_.size()) return {};  // check_all_used tells
     if (texts_[index].kind == kind) return texts_[index].text;

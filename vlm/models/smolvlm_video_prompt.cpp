@@ -36,16 +36,16 @@ std::string number_words(std::int64_t number) {
   const std::int64_t unit = number < 1000 ? 100 : 1000;
   const std::string words =
       concat(number_words(number / unit), unit == 100 ? " hundred" : " thousand");
-  const std::int64_t rest = number % unit;
-  if (rest == 0) return words;
-  return concat(words, rest < 100 ? " and " : ", ", number_words(rest));
+  const std::int64_t remainder = number % unit;
+  if (remainder == 0) return words;
+  return concat(words, remainder < 100 ? " and " : ", ", number_words(remainder));
 }
 
 std::string time_span(std::int64_t seconds) {
   const std::int64_t days = seconds / 86400;
-  const std::int64_t rest = seconds % 86400;
-  const std::string clock =
-      concat(rest / 3600, ":", two_digits(rest / 60 % 60), ":", two_digits(rest % 60));
+  const std::int64_t remainder = seconds % 86400;
+  const std::string clock = concat(remainder / 3600, ":", two_digits(remainder / 60 % 60), ":",
+                                   two_digits(remainder % 60));
   if (days == 0) return clock;
   return concat(days, days == 1 ? " day, " : " days, ", clock);
 }

@@ -41,14 +41,14 @@ class CheckpointFunction : public torch::autograd::Function<CheckpointFunction> 
     const at::Tensor saved = context->get_saved_variables()[0];
     const at::Tensor x = saved.detach().requires_grad_(saved.requires_grad());
     at::Generator generator = device_generator(x);
-    const at::Tensor state_now = generator.get_state();
+    const at::Tensor current_state = generator.get_state();
     generator.set_state(holder->generator_state);
     at::Tensor output;
     {
       const c10::AutoGradMode with_grad(true);
       output = holder->block(x);
     }
-    generator.set_state(state_now);
+    generator.set_state(current_state);
     torch::autograd::backward({output}, {grads[0]});
     return {x.grad(), at::Tensor(), at::Tensor()};
   }

@@ -150,8 +150,8 @@ void Linear::share_weight(const at::Tensor& shared) {
 std::vector<at::Tensor> forward_each(const at::Tensor& x,
                                      const std::vector<const Linear*>& layers) {
   if (!c10::GradMode::is_enabled() && x.is_cpu() && x.scalar_type() == at::kFloat) {
-    const auto all = [&](const auto& is_so) {
-      return std::all_of(layers.begin(), layers.end(), is_so);
+    const auto all = [&](const auto& predicate) {
+      return std::all_of(layers.begin(), layers.end(), predicate);
     };
     const at::ScalarType dtype = layers[0]->product_dtype;
     if (all([&](const Linear* layer) { return layer->is_plain_bfloat16(dtype); })) {

@@ -63,8 +63,8 @@ std::int64_t ceil_divide(std::int64_t count, std::int64_t size) {
 
 // [n] → [blocks, size], the last block filled up with zeros.
 at::Tensor to_blocks(const at::Tensor& values, std::int64_t size) {
-  const std::int64_t rest = ceil_divide(values.numel(), size) * size - values.numel();
-  return (rest ? at::constant_pad_nd(values, {0, rest}) : values).view({-1, size});
+  const std::int64_t padding = ceil_divide(values.numel(), size) * size - values.numel();
+  return (padding ? at::constant_pad_nd(values, {0, padding}) : values).view({-1, size});
 }
 
 // Index of the level nearest to each value over its block's scale: [blocks, size] uint8, and the

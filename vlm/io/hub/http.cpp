@@ -38,7 +38,7 @@ struct Transfer {
   Clock::time_point seen_at = Clock::now();
   bool is_stalled = false;
 
-  void take_header(std::string_view line) {
+  void read_header(std::string_view line) {
     header_bytes += line.size();
     if (header_bytes > kMostHeaderBytes) {
       throw Error(
@@ -58,7 +58,7 @@ struct Transfer {
     if (reply.status >= 200 && request.on_head) request.on_head(reply);
   }
 
-  void take_body(std::string_view bytes) {
+  void read_body(std::string_view bytes) {
     // The page that comes with an error or a redirect: nobody reads it, so it may not go on
     // forever.
     if (reply.status >= 300 && (discarded_bytes += bytes.size()) > kMostPageBytes) {
@@ -70,11 +70,11 @@ struct Transfer {
 };
 
 // No exception may pass through libcurl's frames: it is kept and thrown again by send().
-template <void (Transfer::*take)(std::string_view)>
+template <void (Transfer::*read)(std::string_view)>
 std::size_t receive(char* data, std::size_t size, std::size_t count, void* pointer) {
   auto& transfer = *static_cast<Transfer*>(pointer);
   try {
-    (transfer.*take)(std::string_view(data, size * count));
+    (transfer.*read)(std::string_view(data, size * count));
     return size * count;
   } catch (...) {
     transfer.thrown = std::current_exception();
@@ -209,9 +209,9 @@ HttpReply HttpClient::send(const HttpRequest& request) {
   set_options(curl, request, timeouts_);
   curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers.get());
   curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, reason.data());
-  curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, receive<&Transfer::take_header>);
+  curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, receive<&Transfer::read_header>);
   curl_easy_setopt(curl, CURLOPT_HEADERDATA, &transfer);
-  curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, receive<&Transfer::take_body>);
+  curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, receive<&Transfer::read_body>);
   curl_easy_setopt(curl, CURLOPT_WRITEDATA, &transfer);
   curl_easy_setopt(curl, CURLOPT_XFERINFODATA, &transfer);
   const CURLcode code = curl_easy_perform(curl);

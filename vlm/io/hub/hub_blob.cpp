@@ -69,11 +69,11 @@ FileLock::~FileLock() {
 bool FileLock::lock_once(const fs::path& path) {
   file_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0664);
   check_call(file_ >= 0, "can't make the lock file", path);
-  bool is_told = false;
+  bool is_logged = false;
   while (::flock(file_, LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK && errno != EINTR) return true;  // a filesystem without locks
-    if (!is_told) log_info(concat("waiting for another process that holds ", path.string()));
-    is_told = true;
+    if (!is_logged) log_info(concat("waiting for another process that holds ", path.string()));
+    is_logged = true;
     if (stop_requested()) ::close(file_);
     stop_if_requested(path);
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -91,14 +91,14 @@ PartialBlob::PartialBlob(fs::path path, HubFile file, std::function<void(std::in
   // Not through a link: nobody else decides where the bytes go.
   descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
   check_call(descriptor_ >= 0, "can't write the file", path_);
-  read_what_is_there();
+  read_existing();
 }
 
 PartialBlob::~PartialBlob() {
   if (descriptor_ >= 0) ::close(descriptor_);
 }
 
-void PartialBlob::read_what_is_there() {
+void PartialBlob::read_existing() {
   std::vector<char> block(1 << 20);
   while (size_ <= file_.bytes) {
     stop_if_requested(path_);

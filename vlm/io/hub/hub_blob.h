@@ -1,4 +1,4 @@
-// One content of the hub cache: fetched under a lock, verified, then put in its place.
+// One file of the hub cache: fetched under a lock, verified, then put in its place.
 //
 //   HubFile ─► blobs/<hash>.incomplete, which grows and survives a kill ─► blobs/<hash>
 //
@@ -18,7 +18,7 @@
 
 namespace vlm {
 
-// Holds the lock of a file until it goes.
+// Holds a lock file's lock as long as it lives.
 class FileLock {
  public:
   // Makes the file, and waits while another process holds it. Throws Error when a stop is
@@ -34,10 +34,10 @@ class FileLock {
   int file_ = -1;
 };
 
-// A download in the making, with the digest of what is there.
+// A download in progress, with the digest of the bytes so far.
 class PartialBlob : public HubSink {
  public:
-  // `on_bytes` hears how many bytes have come (or, negative, are dropped).
+  // `on_bytes` is called with the number of bytes that have come, negative when bytes are dropped.
   PartialBlob(std::filesystem::path path, HubFile file, std::function<void(std::int64_t)> on_bytes);
   ~PartialBlob() override;
   PartialBlob(const PartialBlob&) = delete;
@@ -48,13 +48,13 @@ class PartialBlob : public HubSink {
   // Throws Error for more bytes than the hub has told, and when the disk is full.
   void append(std::string_view bytes) override;
 
-  // Whether hash and size are the hub's. To be asked once, at the end.
+  // Whether hash and size are the hub's. Call it once, at the end.
   bool is_verified();
   void move_to(const std::filesystem::path& blob);
   void remove();
 
  private:
-  void read_what_is_there();
+  void read_existing();
   void write(std::string_view bytes);
 
   std::filesystem::path path_;
@@ -77,8 +77,8 @@ struct HubFolders {
 // True when the content is in the cache, with the hub's size.
 bool has_blob(const HubFolders& folders, const HubFile& file);
 
-// Makes has_blob() true. A partial file that turns out wrong is fetched once more from its
-// beginning; a whole one that is wrong is removed, and an Error.
+// Fetches the file until has_blob() is true. If a continued download fails verification, the file
+// is fetched once more from its beginning; if that fails too, it is removed and an Error is thrown.
 void fetch_blob(HubClient& client, const HubName& name, const std::string& commit,
                 const HubFile& file, const HubFolders& folders,
                 const std::function<void(std::int64_t)>& on_bytes);
@@ -86,7 +86,7 @@ void fetch_blob(HubClient& client, const HubName& name, const std::string& commi
 // Throws Error with the system's reason when `code` is one.
 void check_disk(const std::error_code& code, const char* what, const std::filesystem::path& path);
 
-// With the folders above it. Throws Error when that isn't possible.
+// Makes the folder and its missing parents. Throws Error when that isn't possible.
 void make_folder(const std::filesystem::path& folder);
 
 }  // namespace vlm

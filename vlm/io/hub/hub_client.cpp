@@ -65,8 +65,9 @@ std::optional<double> asked_wait(const HttpReply& reply) {
   const std::string limit = reply.header("ratelimit");
   const auto at = limit.find("t=");
   if (reply.status != 429 || at == std::string::npos) return std::nullopt;
-  const std::string rest = limit.substr(at + 2);
-  const auto seconds = parse_size(rest.substr(0, rest.find_first_not_of("0123456789")));
+  const std::string seconds_text = limit.substr(at + 2);
+  const auto seconds =
+      parse_size(seconds_text.substr(0, seconds_text.find_first_not_of("0123456789")));
   return seconds ? std::optional<double>(static_cast<double>(*seconds)) : std::nullopt;
 }
 
@@ -80,8 +81,8 @@ void sleep_until_stop(double seconds) {
 
 std::string status_text(const HttpReply& reply) {
   if (!reply.failure.empty()) return reply.failure;
-  const std::string said = reply.header("x-error-message");
-  return concat("HTTP ", reply.status, said.empty() ? "" : ": ", printable(said));
+  const std::string message = reply.header("x-error-message");
+  return concat("HTTP ", reply.status, message.empty() ? "" : ": ", printable(message));
 }
 
 }  // namespace
@@ -107,31 +108,31 @@ std::string HubClient::file_url(const HubName& name, const std::string& commit,
 
 // One request and its redirects. With `stop_at_description` the first answer that leaves the
 // endpoint is the last, if it has told hash and size: they are for the file it points to.
-HubClient::Asked HubClient::ask(HttpRequest request, bool stop_at_description) {
+HubClient::HubResponse HubClient::ask(HttpRequest request, bool stop_at_description) {
   const std::vector<std::string> headers = request.headers;
   bool is_home = true;
-  Asked asked;
+  HubResponse response;
   for (int redirect = 0; redirect <= kMostRedirects; ++redirect) {
     is_home = is_home && url_origin(request.url) == origin_;
     request.headers = headers;
     if (is_home && !options_.token.empty()) {
       request.headers.push_back("Authorization: Bearer " + options_.token);
     }
-    asked.reply = http_.send(request);
+    response.reply = http_.send(request);
     for (const char* header : {"x-repo-commit", "x-linked-etag", "x-linked-size"}) {
-      const std::string value = asked.reply.header(header);
-      if (!value.empty()) asked.first.emplace(header, value);
+      const std::string value = response.reply.header(header);
+      if (!value.empty()) response.first.emplace(header, value);
     }
-    const std::string location = asked.reply.header("location");
-    if (!is_redirect(asked.reply.status) || location.empty()) return asked;
+    const std::string location = response.reply.header("location");
+    if (!is_redirect(response.reply.status) || location.empty()) return response;
     const std::string next = join_url(request.url, location);
     if (is_encrypted(request.url) && !is_encrypted(next)) {
       throw Error({.what = "a redirect from https to http is not followed",
                    .where = next.substr(0, next.find('?'))});
     }
     const bool is_described =
-        asked.first.count("x-linked-etag") && asked.first.count("x-linked-size");
-    if (stop_at_description && is_described && url_origin(next) != origin_) return asked;
+        response.first.count("x-linked-etag") && response.first.count("x-linked-size");
+    if (stop_at_description && is_described && url_origin(next) != origin_) return response;
     request.url = next;
   }
   throw Error({.what = "too many redirects",
@@ -148,12 +149,13 @@ void HubClient::wait(const HttpReply& reply, int failed_tries, const std::string
   retry.sleep(seconds);
 }
 
-HubClient::Asked HubClient::ask_patiently(const HttpRequest& request, const std::string& where,
-                                          bool stop_at_description) {
+HubClient::HubResponse HubClient::ask_with_retries(const HttpRequest& request,
+                                                   const std::string& where,
+                                                   bool stop_at_description) {
   for (int tries = 1;; ++tries) {
-    Asked asked = ask(request, stop_at_description);
-    if (!is_worth_another_try(asked.reply) || tries >= options_.retry.tries) return asked;
-    wait(asked.reply, tries, where);
+    HubResponse response = ask(request, stop_at_description);
+    if (!is_worth_another_try(response.reply) || tries >= options_.retry.tries) return response;
+    wait(response.reply, tries, where);
   }
 }
 
@@ -240,7 +242,7 @@ HubListing HubClient::list(const HubName& name) {
                  .where = where,
                  .wanted = concat("at most ", kMostJsonBytes, " bytes")});
   };
-  const HttpReply reply = ask_patiently(request, where).reply;
+  const HttpReply reply = ask_with_retries(request, where).reply;
   if (reply.status != 200 || !reply.failure.empty()) refuse(reply, name, where);
 
   const Json json = parse_json(body, concat(where, ": listing of ", options_.endpoint));
@@ -272,22 +274,22 @@ HubFile HubClient::describe(const HubName& name, const std::string& commit,
   const HttpRequest request{.is_head = true,
                             .url = file_url(name, commit, file),
                             .headers = {"Accept-Encoding: identity"}};
-  const Asked asked = ask_patiently(request, where, /*stop_at_description=*/true);
-  const HttpReply& reply = asked.reply;
+  const HubResponse response = ask_with_retries(request, where, /*stop_at_description=*/true);
+  const HttpReply& reply = response.reply;
   if (!reply.failure.empty() || (reply.status != 200 && !is_redirect(reply.status))) {
     refuse(reply, name, where);
   }
   const auto either = [&](const char* linked, const char* own) {
-    const std::string value = first_of(asked.first, linked);
+    const std::string value = first_of(response.first, linked);
     return value.empty() && reply.status == 200 ? reply.header(own) : value;
   };
   const std::string hash = plain_etag(either("x-linked-etag", "etag"));
   const auto bytes = parse_size(either("x-linked-size", "content-length"));
   const char* hint = "is HF_ENDPOINT, or a proxy, a hub?";
-  if (first_of(asked.first, "x-repo-commit") != commit) {
+  if (first_of(response.first, "x-repo-commit") != commit) {
     throw Error({.what = "the answer is not of the wanted commit",
                  .where = where,
-                 .got = printable(first_of(asked.first, "x-repo-commit")),
+                 .got = printable(first_of(response.first, "x-repo-commit")),
                  .wanted = commit,
                  .hint = hint});
   }

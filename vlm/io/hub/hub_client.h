@@ -1,13 +1,14 @@
-// Questions to a Hugging Face hub, and the bytes of its files.
+// Requests to a Hugging Face hub: lists of files, their sizes and hashes, their bytes.
 //
 //   list     org/name at a revision  ─► commit, names of the files
 //   describe a file of that commit   ─► size and hash
 //   fetch    a file from an offset   ─► bytes into a HubSink
 //
-// Broken connections, 408, 429 and 5xx are tried again after a growing pause, or the one that the
-// server asks for. Redirects are followed by hand: the token goes to the endpoint's own scheme,
-// host and port, and no further once a redirect has left it. Nothing is written here
-// (vlm/io/hub/hub_pull does). The addresses are those of huggingface_hub 2.4.
+// Broken connections and status 408, 429 and 5xx are tried again after a growing pause, or the one
+// that the server asks for. Redirects are followed here and not by libcurl: the token is sent only
+// to the endpoint's own scheme, host and port, and not again after a redirect to another host.
+// Nothing is written here (vlm/io/hub/hub_pull does). The addresses are those of huggingface_hub
+// 2.4.
 #pragma once
 
 #include <cstdint>
@@ -33,12 +34,12 @@ struct HubFile {
   std::int64_t bytes = 0;
 };
 
-// Takes the bytes of one file. What it throws ends the transfer.
+// Receives the bytes of one file. An exception that it throws ends the transfer.
 class HubSink {
  public:
   virtual ~HubSink() = default;
   virtual std::int64_t size() const = 0;  // bytes that are there
-  virtual void restart() = 0;             // drops them
+  virtual void restart() = 0;             // drops these bytes
   virtual void append(std::string_view bytes) = 0;
 };
 
@@ -46,23 +47,23 @@ class HubClient {
  public:
   explicit HubClient(HubOptions options);
 
-  // Throws Error: no such model or revision, no access, no connection, or an answer that is no
-  // hub's.
+  // Throws Error: no such model or revision, no access, no connection, or a reply that no hub would
+  // send.
   HubListing list(const HubName& name);
   HubFile describe(const HubName& name, const std::string& commit, const std::string& file);
 
-  // Until `sink` has all bytes of the file. It may hold some at the beginning. The hash is not
-  // looked at here.
+  // Fetches until `sink` has all bytes of the file; bytes that it has at the start are not fetched
+  // again. The hash is not checked here.
   void fetch(const HubName& name, const std::string& commit, const HubFile& file, HubSink& sink);
 
  private:
-  struct Asked {
+  struct HubResponse {
     HttpReply reply;
     std::map<std::string, std::string> first;  // X- headers, of the first answer that had them
   };
-  Asked ask(HttpRequest request, bool stop_at_description = false);
-  Asked ask_patiently(const HttpRequest& request, const std::string& where,
-                      bool stop_at_description = false);
+  HubResponse ask(HttpRequest request, bool stop_at_description = false);
+  HubResponse ask_with_retries(const HttpRequest& request, const std::string& where,
+                               bool stop_at_description = false);
   HttpReply ask_bytes(const std::string& url, const HubFile& file, HubSink& sink);
   void wait(const HttpReply& reply, int failed_tries, const std::string& where) const;
   [[noreturn]] void refuse(const HttpReply& reply, const HubName& name, const std::string& where);

@@ -212,7 +212,7 @@ class Pull {
     for ([[maybe_unused]] const auto& part : fs::path(file.name)) up /= "..";
     const fs::path target = up / ".." / "blobs" / file.hash;
     const fs::path place = snapshot_ / file.name;
-    const fs::path temporary = name_aside(place);
+    const fs::path temporary = temporary_path(place);
     make_folder(place.parent_path());
     std::error_code code;
     fs::remove(temporary, code);

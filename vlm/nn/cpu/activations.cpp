@@ -35,14 +35,14 @@ class GatedSilu : public torch::autograd::Function<GatedSilu> {
 
 VLM_CLONES void gelu_all(float* x, std::int64_t count) {
   for (std::int64_t i = 0; i < count; i += kLanes) {
-    store_some(gelu_of(load_some(x + i, count - i)), x + i, count - i);
+    store_partial(fast_gelu(load_partial(x + i, count - i)), x + i, count - i);
   }
 }
 
 VLM_CLONES void gate_all(float* gate, const float* up, std::int64_t count) {
   for (std::int64_t i = 0; i < count; i += kLanes) {
-    const Floats y = silu_of(load_some(gate + i, count - i)) * load_some(up + i, count - i);
-    store_some(y, gate + i, count - i);
+    const Floats y = fast_silu(load_partial(gate + i, count - i)) * load_partial(up + i, count - i);
+    store_partial(y, gate + i, count - i);
   }
 }
 

@@ -88,7 +88,7 @@ VLM_CLONES void attend_to_chunk(const Chunk& chunk, const float* q, std::int64_t
   const float base = largest == kNothing ? 0.0F : largest;
   Floats sums[1] = {};
   for (std::int64_t j = 0; j < count; j += kLanes) {
-    const Floats weights = precise_exp2_of(load_lanes<Floats>(scores + j) - base);
+    const Floats weights = precise_exp2(load_lanes<Floats>(scores + j) - base);
     sums[0] += weights;
     std::memcpy(scores + j, &weights, sizeof weights);
   }

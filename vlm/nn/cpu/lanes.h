@@ -1,6 +1,5 @@
-// 16 numbers that are worked on at once: a register of the widest instruction set, two or four of
-// the others (clones.h). Everything here is inlined, so how a function would take vectors doesn't
-// matter.
+// Vectors of 16 numbers: one register of the widest instruction set, two or four of the others
+// (clones.h). Every function is inlined, so there is no calling convention for vectors to agree on.
 #pragma once
 
 #include <cstddef>
@@ -27,7 +26,7 @@ VLM_INLINE std::int64_t round_up(std::int64_t value, std::int64_t step) {
   return divide_up(value, step) * step;
 }
 
-constexpr int kSecondCache = 1;  // __builtin_prefetch's name for it
+constexpr int kSecondCache = 1;  // __builtin_prefetch's number for the second-level cache
 
 template <typename Lanes>
 VLM_INLINE Lanes load_lanes(const void* from) {
@@ -36,17 +35,17 @@ VLM_INLINE Lanes load_lanes(const void* from) {
   return lanes;
 }
 
-// Values from `from` on, `count` of them or as many as there is room for; null: zeros.
-VLM_INLINE Floats load_some(const float* from, std::int64_t count) {
+// The first `count` values at `from`, at most 16, then zeros; null: zeros.
+VLM_INLINE Floats load_partial(const float* from, std::int64_t count) {
   if (!from) return Floats{};
   if (count >= kLanes) return load_lanes<Floats>(from);
-  Floats some = {};
-  std::memcpy(&some, from, static_cast<std::size_t>(count) * sizeof(float));
-  return some;
+  Floats values = {};
+  std::memcpy(&values, from, static_cast<std::size_t>(count) * sizeof(float));
+  return values;
 }
 
-// As many of the values as there is room for.
-VLM_INLINE void store_some(Floats values, float* to, std::int64_t count) {
+// Stores the first `count` values, at most 16.
+VLM_INLINE void store_partial(Floats values, float* to, std::int64_t count) {
   if (count >= kLanes) {
     std::memcpy(to, &values, sizeof values);
   } else {
@@ -54,7 +53,7 @@ VLM_INLINE void store_some(Floats values, float* to, std::int64_t count) {
   }
 }
 
-// Of a and NaN either may come.
+// The larger of two; where one is NaN, either may come out.
 VLM_INLINE Floats larger(Floats a, Floats b) {
   return a > b ? a : b;
 }
@@ -63,10 +62,11 @@ constexpr float kRound = 12582912.0F;  // 1.5 · 2²³: adding it leaves the int
 
 constexpr float kLog2E = 1.44269504F;  // e^x = 2^(x · log₂ e)
 
-// x ≤ 0 as 2^integer and what is left of x, from -0.5 to 0.5 or NaN; -126 below that.
+// x ≤ 0 split into power = 2^n for the nearest integer n, and fraction = x - n, from -0.5 to 0.5
+// (NaN for NaN). x below -126 counts as -126.
 struct Exponent {
   Floats power;
-  Floats rest;
+  Floats fraction;
 };
 
 VLM_INLINE Exponent split_exponent(Floats x) {
@@ -78,41 +78,41 @@ VLM_INLINE Exponent split_exponent(Floats x) {
 }
 
 // 2^x for x ≤ 0, within 3e-6 of it; 2^-126 below -126; NaN of NaN.
-VLM_INLINE Floats exp2_of(Floats x) {
+VLM_INLINE Floats fast_exp2(Floats x) {
   const auto [power, f] = split_exponent(x);
-  const Floats rest =
+  const Floats polynomial =
       1.0F + f * (0.69314718F +
                   f * (0.24022651F + f * (0.05550411F + f * (0.00961813F + f * 0.00133336F))));
-  return rest * power;
+  return polynomial * power;
 }
 
 // The same within 2e-7.
-VLM_INLINE Floats precise_exp2_of(Floats x) {
+VLM_INLINE Floats precise_exp2(Floats x) {
   const auto [power, f] = split_exponent(x);
   const Floats tail = 0.00133335581F + f * (0.000154035304F + f * 0.0000152527338F);
-  const Floats rest =
+  const Floats polynomial =
       1.0F + f * (0.693147181F +
                   f * (0.240226507F + f * (0.0555041087F + f * (0.00961812911F + f * tail))));
-  return rest * power;
+  return polynomial * power;
 }
 
 // GELU by tanh.
 // With u = √(2/π) (x + 0.044715 x³): x (1 + tanh u) / 2 = x / (1 + exp(−2u)).
-VLM_INLINE Floats gelu_of(Floats x) {
+VLM_INLINE Floats fast_gelu(Floats x) {
   constexpr float kScale = 2 * 0.79788456F * kLog2E;
   const Floats power = kScale * x * (1.0F + 0.044715F * x * x);  // 2u, in units of log2
-  const Floats e = exp2_of(power > 0.0F ? -power : power);
+  const Floats e = fast_exp2(power > 0.0F ? -power : power);
   return x * (power > 0.0F ? Floats{} + 1.0F : e) / (1.0F + e);
 }
 
 // x / (1 + e^-x)
-VLM_INLINE Floats silu_of(Floats x) {
-  const Floats e = exp2_of((x > 0.0F ? -x : x) * kLog2E);
+VLM_INLINE Floats fast_silu(Floats x) {
+  const Floats e = fast_exp2((x > 0.0F ? -x : x) * kLog2E);
   return x * (x > 0.0F ? Floats{} + 1.0F : e) / (1.0F + e);
 }
 
-// Of lanes whose index has the bit `Step`, b's come to a before themselves; of the others, a's to b
-// behind themselves.
+// One step of a transposition. The lanes of a whose index has the bit `Step` are exchanged with the
+// lanes of b whose index hasn't, `Step` lanes lower.
 template <int Step, typename Lanes, int... Lane>
 VLM_INLINE void swap_lanes(Lanes& a, Lanes& b, std::integer_sequence<int, Lane...>) {
   constexpr int kAll = sizeof...(Lane);
@@ -131,7 +131,7 @@ VLM_INLINE void transpose_step(Lanes (&rows)[kLanes]) {
   }
 }
 
-// A matrix of 16 × 16 in place.
+// Transposes a matrix of 16 × 16 in place.
 template <typename Lanes>
 VLM_INLINE void transpose_lanes(Lanes (&rows)[kLanes]) {
   transpose_step<1>(rows);
@@ -140,7 +140,8 @@ VLM_INLINE void transpose_lanes(Lanes (&rows)[kLanes]) {
   transpose_step<8>(rows);
 }
 
-// Sums of lanes that are `Step` apart: a's where the index hasn't the bit, b's where it has.
+// Sums of lanes that are `Step` apart: those of a in lanes whose index hasn't the bit `Step`, those
+// of b in the others.
 template <int Step, typename Lanes>
 VLM_INLINE Lanes add_halves(Lanes a, Lanes b) {
   swap_lanes<Step>(a, b, std::make_integer_sequence<int, kLanes>());
@@ -152,8 +153,8 @@ VLM_INLINE void add_second_half(Lanes* rows, std::integer_sequence<int, Row...>)
   ((rows[Row] = add_halves<Step>(rows[Row], rows[Row + static_cast<int>(sizeof...(Row))])), ...);
 }
 
-// The sum of the lanes of each of `Count` vectors, a power of two up to 16: the one of vector i in
-// lane i * 16 / Count. Changes the vectors.
+// The sums over the lanes of `Count` vectors (a power of two up to 16): that of vector i in lane i
+// * 16 / Count. Overwrites the vectors.
 template <int Count, int Step = kLanes / 2, typename Lanes>
 VLM_INLINE Lanes add_lanes(Lanes* rows) {
   if constexpr (Step == 0) {
@@ -172,7 +173,7 @@ VLM_INLINE Lanes add_lanes(Lanes (&rows)[Count]) {
   return add_lanes<static_cast<int>(Count)>(&rows[0]);
 }
 
-// Of the 32 lanes of two vectors, those of even index, and those of odd index.
+// The 32 lanes of two vectors, sorted by even and odd index.
 template <typename Lanes>
 struct SplitPairs {
   Lanes evens, odds;
@@ -190,7 +191,8 @@ VLM_INLINE SplitPairs<Lanes> split_pairs(Lanes low, Lanes high) {
   return split_pairs(low, high, std::make_integer_sequence<int, kLanes>());
 }
 
-// The nearest bfloat16, the even one of two; a NaN stays one as the processor makes them.
+// The nearest bfloat16, the even one of two that are equally near. NaNs as processors make them
+// stay NaN.
 VLM_INLINE std::uint16_t round_to_bfloat16(float value) {
   std::uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);

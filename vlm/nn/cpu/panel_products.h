@@ -1,8 +1,8 @@
-// W xᵀ of weights that are read as they lie in memory with an x that is packed in panels, in blocks
-// that stay in the cache: what products in bfloat16 and in 8 bits share.
+// W xᵀ in blocks that stay in the cache, with W read as it lies in memory and x packed in panels.
+// Shared by the products in bfloat16 and in 8 bits.
 //
-// A panel is up to 64 rows of x, as columns of a right side. Blocks of the result are transposed:
-// rows of W times a panel.
+// A panel holds up to 64 rows of x as the columns of a right-hand matrix. A block of the result is
+// some rows of W times a panel, so it is transposed.
 #pragma once
 
 #include <ATen/native/CPUBlas.h>
@@ -17,12 +17,12 @@
 
 namespace vlm {
 
-constexpr std::int64_t kPanel = 64;         // columns of a right side that are multiplied at once
-constexpr std::int64_t kBlockRows = 64;     // of the left side; a block of results is 16 kB
-constexpr std::int64_t kPieceRows = 256;    // of the left side, that a thread takes at a time
-constexpr std::int64_t kDepthBytes = 4096;  // of a row at a time: both sides stay in the cache
+constexpr std::int64_t kPanel = 64;         // columns of a panel
+constexpr std::int64_t kBlockRows = 64;     // rows of W in a block; a block of results is 16 kB
+constexpr std::int64_t kPieceRows = 256;    // rows of W that a thread takes at a time
+constexpr std::int64_t kDepthBytes = 4096;  // bytes of a row at a time, so that both stay in cache
 
-// How rows lie in panels.
+// Layout of the rows of x in panels.
 struct PanelLayout {
   std::int64_t rows, depth;
 
@@ -31,7 +31,8 @@ struct PanelLayout {
   std::int64_t width_of(std::int64_t panel) const { return round_up(rows_of(panel), kLanes); }
 };
 
-// Rows of W, from `first` on, times a panel of x; of several weights at once, one behind the other.
+// A block of the result: rows of W, from `first` on, times a panel of x. For several weights the
+// blocks follow each other.
 template <typename Value>
 struct ProductBlock {
   const Value* data;  // [count, width]
@@ -40,16 +41,16 @@ struct ProductBlock {
   std::int64_t panel, first, count;
 };
 
-// What one call of a kernel multiplies: `count` rows of a weight with a panel, `depth` of their
-// values.
+// What one call of a kernel multiplies: `count` rows of a weight with a panel, over `depth` values
+// of each row.
 struct KernelCall {
   std::size_t map;
   std::int64_t panel, first, count, from, depth;
 };
 
-// Multiplies weights with outputs[i] rows each, `together` of them at a time (of one shape), and
-// `deepest` summands. kernel(call, to) writes a block's sums [count, width], or adds to them if
-// call.from > 0; store(block) gets them while they are in the cache. Both on any thread.
+// Multiplies weights of outputs[i] rows each, over rows of `deepest` values; `together` weights of
+// the same shape at a time. kernel(call, to) writes a block's sums [count, width], or adds to them
+// if call.from > 0; store(block) gets them while they are in the cache. Both on any thread.
 template <typename Value, typename Kernel, typename Store>
 void multiply_panels(const PanelLayout& x, const std::vector<std::int64_t>& outputs,
                      std::size_t together, std::int64_t deepest, const Kernel& kernel,
@@ -84,19 +85,20 @@ void multiply_panels(const PanelLayout& x, const std::vector<std::int64_t>& outp
     }
     at::native::cpublas::brgemm_release();
   };
-  // All panels of a piece of W follow each other: it stays in the cache.
+  // All panels are multiplied with a piece of W before the next piece, so that the piece stays in
+  // the cache.
   run_pieces(std::ssize(pieces) * x.panels(), [&](std::int64_t i) {
     work(pieces[static_cast<std::size_t>(i / x.panels())], i % x.panels());
   });
 }
 
-// Where a transposed block goes: y[m, n] for `count` n's and `rows` m's.
+// Where a transposed block is written: `count` columns (n) and `rows` rows (m) of y[m, n].
 struct BlockTarget {
   float* y;  // at the block's first m and n
   std::int64_t count, rows, stride;
 };
 
-// Turns kBlocks blocks back and makes y of them. `Sums` says how: load(block, n, m) gives the
+// Transposes kBlocks blocks back and makes y of them. `Sums` says how: load(block, n, m) gives the
 // values of m … m + 15; finish(columns, values, i) makes y of the i-th m from values of n … n + 15,
 // with what columns(n, count) prepared for those.
 template <typename Sums>
@@ -112,7 +114,7 @@ VLM_INLINE void store_transposed(const Sums& sums, const BlockTarget& to) {
       }
       const auto columns = sums.columns(n, count);
       for (std::int64_t i = 0; i < rows; ++i) {
-        store_some(Sums::finish(columns, values, i), to.y + (m + i) * to.stride + n, count);
+        store_partial(Sums::finish(columns, values, i), to.y + (m + i) * to.stride + n, count);
       }
     }
   }

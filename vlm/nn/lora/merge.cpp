@@ -38,7 +38,7 @@ void merge(Embedding& embedding) {
 }
 
 // Whether the head's branch is the embeddings', so that both add the same.
-bool is_one_branch(const SharedHead& shared) {
+bool has_shared_branch(const SharedHead& shared) {
   const LoraBranch* head = shared.head->lora();
   const EmbeddingBranch* embedding = shared.embedding->lora();
   return head && embedding && head->a()->weight.is_alias_of(embedding->b) &&
@@ -50,14 +50,14 @@ bool is_one_branch(const SharedHead& shared) {
 void merge_lora(torch::nn::Module& model) {
   const c10::NoGradGuard no_grad;
   const auto shared = find_shared_head(model);
-  const bool is_one = shared && is_one_branch(*shared);
+  const bool is_shared = shared && has_shared_branch(*shared);
   for (const auto& module : model.modules(/*include_self=*/false)) {
     if (auto* linear = dynamic_cast<Linear*>(module.get())) merge(*linear);
     if (auto* embedding = dynamic_cast<Embedding*>(module.get())) merge(*embedding);
   }
   if (!shared) return;
   const at::Tensor& weight = shared->embedding->weight;
-  if (is_one || shared->head->weight.equal(weight)) shared->head->share_weight(weight);
+  if (is_shared || shared->head->weight.equal(weight)) shared->head->share_weight(weight);
 }
 
 }  // namespace vlm

@@ -97,7 +97,7 @@ TargetRules::TargetRules(const LoraConfig& config) : config_(config) {
   alphas_ = compile_patterns(config.alpha_pattern, "alpha_pattern");
 }
 
-bool TargetRules::is_left_out(const std::string& name) const {
+bool TargetRules::is_excluded(const std::string& name) const {
   return config_.saves_module(name) || (excluded_ && excluded_->matches(name)) ||
          !is_in_parts(name, config_.target_parts);
 }
@@ -123,7 +123,7 @@ bool TargetRules::is_in_layers(const std::string& name) const {
 
 bool TargetRules::hits(const NamedLayer& layer) const {
   const auto& [name, kind] = layer;
-  if (is_left_out(name)) return false;
+  if (is_excluded(name)) return false;
   if (is_all_linear_) return kind == LayerKind::kLinear && name != "lm_head";
   if (!targets_->matches(name) || !is_in_layers(name)) return false;
   if (kind != LayerKind::kOther) return true;

@@ -1,11 +1,11 @@
-// Which modules an adapter's config hits, as PEFT decides it.
+// Which modules an adapter's config selects ("hits"), as PEFT decides it.
 //
 //   LoraConfig ─► TargetRules ─► hits(name, kind), rank(name), alpha(name)
 //
 // A list entry hits a module whose name equals it or ends with "." + entry; a string is a regular
 // expression for the whole name (re.fullmatch); "all-linear" is every Linear but lm_head.
-// exclude_modules, modules_to_save and layers_to_transform take away. Of the patterns for ranks and
-// scales the first that matches the end of the name wins. Reference: peft 0.21.2,
+// exclude_modules, modules_to_save and layers_to_transform remove hits. Of rank_pattern and
+// alpha_pattern the first entry that matches the end of the name is used. Reference: peft 0.21.2,
 // check_target_module_exists and get_pattern_key.
 #pragma once
 
@@ -54,14 +54,14 @@ class TargetRules {
   std::int64_t rank(const std::string& name) const;
   double alpha(const std::string& name) const;
 
-  // For a new adapter: throws Error for an entry, a layer or a pattern that has no effect on
-  // `layers`, the model's, with near names.
+  // For a new adapter: throws Error, with similar names, for an entry, a layer or a pattern that
+  // has no effect on `layers`, the layers of the model.
   void check_all_hit(const std::vector<NamedLayer>& layers) const;
 
  private:
   using Patterns = std::vector<std::pair<Regex, double>>;
 
-  bool is_left_out(const std::string& name) const;
+  bool is_excluded(const std::string& name) const;
   bool is_in_layers(const std::string& name) const;
   std::optional<std::int64_t> layer_of(const std::string& name) const;
   void check_targets(const std::vector<NamedLayer>& layers,
@@ -76,13 +76,14 @@ class TargetRules {
   Patterns ranks_, alphas_;
 };
 
-// Every module of the tree in its order, but those within layers (adapters, quantized weights).
+// Every module of the tree in its order, without the children of layers (adapters, quantized
+// weights).
 std::vector<NamedLayer> list_layers(const torch::nn::Module& model);
 
 // Throws Error for an entry of modules_to_save that names no module.
 void check_modules_to_save(const torch::nn::Module& model, const LoraConfig& config);
 
-// "no module matches", with near names of `layers`.
+// Throws the Error "no module matches", with similar names from `layers`.
 [[noreturn]] void throw_no_match(const std::string& entry, const std::string& where,
                                  const std::vector<NamedLayer>& layers);
 

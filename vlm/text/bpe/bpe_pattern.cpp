@@ -48,10 +48,10 @@ class Translator {
                  .got = concat("\"", construct, "\" at byte ", at_, " of \"", regex_, "\"")});
   }
 
-  std::string_view rest() const { return std::string_view(regex_).substr(at_); }
+  std::string_view remaining() const { return std::string_view(regex_).substr(at_); }
 
-  void take(std::size_t count) {
-    result_ += rest().substr(0, count);
+  void copy(std::size_t count) {
+    result_ += remaining().substr(0, count);
     at_ += count;
   }
 
@@ -59,36 +59,39 @@ class Translator {
     if (at_ + 1 == regex_.size()) refuse("\\");
     class_is_empty_ = false;
     const char c = regex_[at_ + 1];
-    constexpr std::string_view same_in_both = "sSdDrntfae";
+    constexpr std::string_view shared_escapes = "sSdDrntfae";
     const bool letter_or_digit =
         (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
     if (c == 'p' || c == 'P') return read_property();
     if (c == 'u' || c == 'x') return read_code_point();
-    if (letter_or_digit && same_in_both.find(c) == std::string_view::npos) {
+    if (letter_or_digit && shared_escapes.find(c) == std::string_view::npos) {
       refuse(std::string("\\") + c);
     }
-    take(1 + utf8_size(static_cast<unsigned char>(c)));
+    copy(1 + utf8_size(static_cast<unsigned char>(c)));
   }
 
   void read_property() {
-    const std::size_t close = rest().find('}');
-    const bool braces = rest().size() > 2 && rest()[2] == '{' && close != std::string_view::npos;
-    if (!braces) refuse(std::string(rest().substr(0, 3)));
-    if (!is_category(rest().substr(3, close - 3))) refuse(std::string(rest().substr(0, close + 1)));
-    take(close + 1);
+    const std::size_t close = remaining().find('}');
+    const bool braces =
+        remaining().size() > 2 && remaining()[2] == '{' && close != std::string_view::npos;
+    if (!braces) refuse(std::string(remaining().substr(0, 3)));
+    if (!is_category(remaining().substr(3, close - 3)))
+      refuse(std::string(remaining().substr(0, close + 1)));
+    copy(close + 1);
   }
 
   // \uHHHH, \xHH (ASCII only: above, Oniguruma means a byte) and \x{H…}.
   void read_code_point() {
-    const bool braces = rest().substr(0, 3) == "\\x{";
+    const bool braces = remaining().substr(0, 3) == "\\x{";
     const std::size_t begin = braces ? 3 : 2;
-    const std::size_t digits = rest().substr(begin).find_first_not_of("0123456789abcdefABCDEF");
-    const std::size_t count = std::min(digits, rest().size() - begin);
-    const std::size_t wanted = rest()[1] == 'u' ? 4 : 2;
-    const bool closed = digits != std::string_view::npos && rest()[begin + digits] == '}';
+    const std::size_t digits =
+        remaining().substr(begin).find_first_not_of("0123456789abcdefABCDEF");
+    const std::size_t count = std::min(digits, remaining().size() - begin);
+    const std::size_t wanted = remaining()[1] == 'u' ? 4 : 2;
+    const bool closed = digits != std::string_view::npos && remaining()[begin + digits] == '}';
     const bool fits = braces ? closed && count > 0 && count <= 6 : count >= wanted;
-    if (!fits) refuse(std::string(rest().substr(0, begin)));
-    const std::string hex(rest().substr(begin, braces ? count : wanted));
+    if (!fits) refuse(std::string(remaining().substr(0, begin)));
+    const std::string hex(remaining().substr(begin, braces ? count : wanted));
     if (!braces && wanted == 2 && hex[0] > '7') refuse("\\x" + hex);
     result_ += "\\x{" + hex + "}";
     at_ += begin + hex.size() + (braces ? 1 : 0);
@@ -96,11 +99,11 @@ class Translator {
 
   void read_in_class(char c) {
     if (c == '[') refuse("[ within [ ]");
-    if (rest().substr(0, 2) == "&&") refuse("&&");
+    if (remaining().substr(0, 2) == "&&") refuse("&&");
     if (c == ']' && class_is_empty_) refuse("[]");
     if (c == ']') in_class_ = false;
     class_is_empty_ = false;
-    take(utf8_size(static_cast<unsigned char>(c)));
+    copy(utf8_size(static_cast<unsigned char>(c)));
   }
 
   void read_outside(char c) {
@@ -108,7 +111,7 @@ class Translator {
       case '[':
         in_class_ = true;
         class_is_empty_ = true;
-        return take(rest().substr(0, 2) == "[^" ? 2 : 1);
+        return copy(remaining().substr(0, 2) == "[^" ? 2 : 1);
       case '(':
         return read_group();
       case '{':
@@ -117,36 +120,36 @@ class Translator {
       case '$':
         refuse(std::string(1, c));
       default:
-        take(utf8_size(static_cast<unsigned char>(c)));
+        copy(utf8_size(static_cast<unsigned char>(c)));
     }
   }
 
   void read_group() {
-    if (rest().substr(0, 2) == "(*") refuse("(*");
-    if (rest().substr(0, 2) != "(?") return take(1);
+    if (remaining().substr(0, 2) == "(*") refuse("(*");
+    if (remaining().substr(0, 2) != "(?") return copy(1);
     for (const std::string_view opening :
          {"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:", "(?-i:"}) {
-      if (rest().substr(0, opening.size()) == opening) return take(opening.size());
+      if (remaining().substr(0, opening.size()) == opening) return copy(opening.size());
     }
-    refuse(std::string(rest().substr(0, 3)));
+    refuse(std::string(remaining().substr(0, 3)));
   }
 
   // {n}, {n,} or {n,m}. What may follow them differs: a{2}? and a{2}+ are refused.
   void read_repeat() {
-    const std::size_t close = rest().find('}');
+    const std::size_t close = remaining().find('}');
     const std::string_view body =
-        close == std::string_view::npos ? "" : rest().substr(1, close - 1);
+        close == std::string_view::npos ? "" : remaining().substr(1, close - 1);
     const bool digits_first = !body.empty() && body[0] >= '0' && body[0] <= '9';
     const bool well_formed = digits_first &&
                              body.find_first_not_of("0123456789,") == std::string_view::npos &&
                              std::count(body.begin(), body.end(), ',') <= 1;
     if (!well_formed) refuse("{");
-    const std::string_view after = rest().substr(close + 1, 1);
+    const std::string_view after = remaining().substr(close + 1, 1);
     const bool exact = body.find(',') == std::string_view::npos;
     if (after == "+" || after == "*" || (after == "?" && exact)) {
-      refuse(std::string(rest().substr(0, close + 2)));
+      refuse(std::string(remaining().substr(0, close + 2)));
     }
-    take(close + 1);
+    copy(close + 1);
   }
 
   const std::string& regex_;

@@ -129,13 +129,13 @@ class StripStep : public DecodeStep {
     held_ += token;
     // Whatever stands before the last `stop` repeats of the character is decided.
     std::size_t tail = 0;
-    std::string_view rest = held_;
-    while (tail < options_.stop && rest.ends_with(options_.content)) {
-      rest.remove_suffix(options_.content.size());
+    std::string_view remaining = held_;
+    while (tail < options_.stop && remaining.ends_with(options_.content)) {
+      remaining.remove_suffix(options_.content.size());
       ++tail;
     }
-    next(std::string(rest));
-    held_.erase(0, rest.size());
+    next(std::string(remaining));
+    held_.erase(0, remaining.size());
   }
 
  private:

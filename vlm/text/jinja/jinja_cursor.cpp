@@ -14,7 +14,7 @@ const JinjaToken& JinjaCursor::peek(std::size_t ahead) const {
   return tokens_[std::min(at_ + ahead, tokens_.size() - 1)];
 }
 
-JinjaToken JinjaCursor::take() {
+JinjaToken JinjaCursor::next() {
   const JinjaToken token = peek();
   ++at_;
   return token;
@@ -58,7 +58,7 @@ std::string JinjaCursor::expect_identifier() {
                                                             "is",  "if", "else"};
   const bool reserved = std::find(words.begin(), words.end(), peek().text) != words.end();
   if (!is_kind(TokenKind::kName) || reserved) fail_at_token("a name");
-  return take().text;
+  return next().text;
 }
 
 void JinjaCursor::fail(const std::string& what, const std::string& got) const {

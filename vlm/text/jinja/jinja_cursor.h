@@ -1,4 +1,4 @@
-// A place in the tokens of a chat template, for the two parsers (expressions and statements).
+// The position of the parsers (of expressions and statements) in the tokens of a chat template.
 //
 // Also counts how deep the parsers have called themselves: a template comes from a stranger's file
 // and must not exhaust the stack.
@@ -21,17 +21,17 @@ class JinjaCursor {
       : tokens_(std::move(tokens)), where_(where) {}
 
   const JinjaToken& peek(std::size_t ahead = 0) const;
-  JinjaToken take();
+  JinjaToken next();
 
   bool is_kind(JinjaToken::Kind kind) const { return peek().kind == kind; }
   bool is_operator(std::string_view text, std::size_t ahead = 0) const;
   bool is_name(std::string_view text, std::size_t ahead = 0) const;
 
-  // Goes past the token when it is the one asked for.
+  // Steps over the token and returns true when it is the one asked for.
   bool accept_operator(std::string_view text);
   bool accept_name(std::string_view text);
 
-  // Goes past the token, or throws Error.
+  // Steps over the token; throws Error when it is another one.
   void expect(JinjaToken::Kind kind, const std::string& wanted);
   void expect_operator(std::string_view text);
   void expect_name(std::string_view text);
@@ -41,7 +41,7 @@ class JinjaCursor {
   [[noreturn]] void fail(const std::string& what, const std::string& got) const;
   [[noreturn]] void fail_at_token(const std::string& wanted) const;
 
-  // One level of recursion, for as long as it lives. Throws Error over kMaxDepth.
+  // Counts one level of recursion as long as it lives. The constructor throws Error over kMaxDepth.
   class Level {
    public:
     explicit Level(JinjaCursor& cursor);

@@ -92,7 +92,8 @@ class ExpressionParser {
   JinjaExpressionPtr parse_compare() {
     JinjaExpressionPtr first = parse_sum();
     JinjaExpressionPtr node = make(Kind::kCompare);
-    for (std::string name = take_comparison(); !name.empty(); name = take_comparison()) {
+    for (std::string name = parse_comparison_operator(); !name.empty();
+         name = parse_comparison_operator()) {
       if (first) attach(*node, std::move(first));
       node->names.push_back(name);
       attach(*node, parse_sum());
@@ -101,21 +102,21 @@ class ExpressionParser {
   }
 
   // The comparison that stands here, or "".
-  std::string take_comparison() {
+  std::string parse_comparison_operator() {
     for (const char* text : {"==", "!=", "<=", ">=", "<", ">"}) {
       if (cursor_.accept_operator(text)) return text;
     }
     if (cursor_.accept_name("in")) return "in";
     if (!cursor_.is_name("not") || !cursor_.is_name("in", 1)) return "";
-    cursor_.take();
-    cursor_.take();
+    cursor_.next();
+    cursor_.next();
     return "not in";
   }
 
   JinjaExpressionPtr parse_sum() {
     JinjaExpressionPtr left = parse_concat();
     while (cursor_.is_operator("+") || cursor_.is_operator("-")) {
-      const std::string name = cursor_.take().text;
+      const std::string name = cursor_.next().text;
       left = binary(name, std::move(left), parse_concat());
     }
     return left;
@@ -128,7 +129,7 @@ class ExpressionParser {
   JinjaExpressionPtr parse_product() {
     JinjaExpressionPtr left = parse_unary(true);
     while (cursor_.is_operator("*") || cursor_.is_operator("//") || cursor_.is_operator("%")) {
-      const std::string name = cursor_.take().text;
+      const std::string name = cursor_.next().text;
       left = binary(name, std::move(left), parse_unary(true));
     }
     if (cursor_.is_operator("/") || cursor_.is_operator("**")) {
@@ -141,7 +142,7 @@ class ExpressionParser {
     const JinjaCursor::Level level(cursor_);
     JinjaExpressionPtr node;
     if (cursor_.is_operator("-") || cursor_.is_operator("+")) {
-      node = make(Kind::kUnary, cursor_.take().text);
+      node = make(Kind::kUnary, cursor_.next().text);
       attach(*node, parse_unary(false));
     } else {
       node = parse_primary();
@@ -154,13 +155,13 @@ class ExpressionParser {
     if (cursor_.is_kind(TokenKind::kString)) {
       JinjaExpressionPtr node = make(Kind::kLiteral);
       std::string text;
-      while (cursor_.is_kind(TokenKind::kString)) text += cursor_.take().text;
+      while (cursor_.is_kind(TokenKind::kString)) text += cursor_.next().text;
       node->value = JinjaValue(std::move(text));
       return node;
     }
     if (cursor_.is_kind(TokenKind::kInteger)) {
       JinjaExpressionPtr node = make(Kind::kLiteral);
-      node->value = JinjaValue(static_cast<std::int64_t>(std::stoll(cursor_.take().text)));
+      node->value = JinjaValue(static_cast<std::int64_t>(std::stoll(cursor_.next().text)));
       return node;
     }
     if (cursor_.is_kind(TokenKind::kName)) return parse_name();
@@ -191,7 +192,7 @@ class ExpressionParser {
       node->name = cursor_.expect_identifier();
       return node;
     }
-    cursor_.take();
+    cursor_.next();
     return node;
   }
 
@@ -211,7 +212,7 @@ class ExpressionParser {
       if (!dict->arguments.empty()) cursor_.expect_operator(",");
       if (cursor_.accept_operator("}")) break;
       if (!cursor_.is_kind(TokenKind::kString)) cursor_.fail_at_token("a string as key");
-      JinjaArgument entry{.name = cursor_.take().text, .value = nullptr};
+      JinjaArgument entry{.name = cursor_.next().text, .value = nullptr};
       cursor_.expect_operator(":");
       entry.value = parse_condition();
       note_depth(*dict, *entry.value);
@@ -223,7 +224,7 @@ class ExpressionParser {
   JinjaExpressionPtr parse_postfix(JinjaExpressionPtr node) {
     while (true) {
       if (cursor_.accept_operator(".")) {
-        JinjaExpressionPtr outer = make(Kind::kAttribute, take_attribute());
+        JinjaExpressionPtr outer = make(Kind::kAttribute, parse_attribute());
         attach(*outer, std::move(node));
         node = std::move(outer);
       } else if (cursor_.accept_operator("[")) {
@@ -239,9 +240,9 @@ class ExpressionParser {
     }
   }
 
-  std::string take_attribute() {
+  std::string parse_attribute() {
     if (!cursor_.is_kind(TokenKind::kName)) cursor_.fail_at_token("the name of an attribute");
-    return cursor_.take().text;
+    return cursor_.next().text;
   }
 
   JinjaExpressionPtr parse_subscript(JinjaExpressionPtr object) {
@@ -272,8 +273,8 @@ class ExpressionParser {
       if (cursor_.accept_operator(")")) break;
       JinjaArgument argument;
       if (cursor_.is_kind(TokenKind::kName) && cursor_.is_operator("=", 1)) {
-        argument.name = cursor_.take().text;
-        cursor_.take();
+        argument.name = cursor_.next().text;
+        cursor_.next();
       }
       argument.value = parse_condition();
       note_depth(call, *argument.value);

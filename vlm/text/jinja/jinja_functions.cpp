@@ -20,10 +20,10 @@ class ArgumentReader {
 
   // The argument at the next place, or called `name`.
   std::optional<JinjaValue> next(const std::string& name) {
-    if (taken_ < arguments_.positional.size()) return arguments_.positional[taken_++];
+    if (used_ < arguments_.positional.size()) return arguments_.positional[used_++];
     for (const auto& [other, value] : arguments_.named) {
       if (other != name) continue;
-      ++named_taken_;
+      ++named_used_;
       return value;
     }
     return std::nullopt;
@@ -43,7 +43,7 @@ class ArgumentReader {
   }
 
   void finish() const {
-    if (taken_ < arguments_.positional.size() || named_taken_ < arguments_.named.size()) {
+    if (used_ < arguments_.positional.size() || named_used_ < arguments_.named.size()) {
       fail("has an argument that is not supported",
            concat(arguments_.positional.size() + arguments_.named.size(), " arguments"));
     }
@@ -59,8 +59,8 @@ class ArgumentReader {
   const std::string& name_;
   const JinjaArguments& arguments_;
   const JinjaPlace& place_;
-  std::size_t taken_ = 0;
-  std::size_t named_taken_ = 0;
+  std::size_t used_ = 0;
+  std::size_t named_used_ = 0;
 };
 
 std::string replace_text(const std::string& text, const std::string& from, const std::string& to,

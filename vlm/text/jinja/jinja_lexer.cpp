@@ -50,16 +50,18 @@ class Lexer {
     throw Error({.what = what, .where = concat(where_, ":", line_), .got = got});
   }
 
-  std::string_view rest() const { return std::string_view(source_).substr(at_); }
+  std::string_view remaining() const { return std::string_view(source_).substr(at_); }
 
   void advance(std::size_t count) {
-    const std::string_view passed = rest().substr(0, count);
+    const std::string_view passed = remaining().substr(0, count);
     line_ += static_cast<int>(std::count(passed.begin(), passed.end(), '\n'));
     if (!passed.empty()) line_starts_ = passed.back() == '\n';
     at_ += count;
   }
 
-  void skip_space() { advance(std::min(rest().find_first_not_of(kSpace), rest().size())); }
+  void skip_space() {
+    advance(std::min(remaining().find_first_not_of(kSpace), remaining().size()));
+  }
 
   void add(TokenKind kind, std::string text) {
     tokens_.push_back({.kind = kind, .text = std::move(text), .line = line_});
@@ -68,17 +70,17 @@ class Lexer {
   // Text up to the next tag, and that tag.
   void read_text_and_tag() {
     std::size_t length = 0;
-    for (; length < rest().size(); ++length) {
-      const std::string_view opening = rest().substr(length, 2);
+    for (; length < remaining().size(); ++length) {
+      const std::string_view opening = remaining().substr(length, 2);
       if (opening == "{%" || opening == "{{" || opening == "{#") break;
     }
-    std::string text(rest().substr(0, length));
-    if (length == rest().size()) {
+    std::string text(remaining().substr(0, length));
+    if (length == remaining().size()) {
       if (!text.empty()) add(TokenKind::kText, text);
       return advance(length);
     }
-    const char type = rest()[length + 1];
-    const std::string_view after = rest().substr(length + 2);
+    const char type = remaining()[length + 1];
+    const std::string_view after = remaining().substr(length + 2);
     const char sign = after.empty() ? ' ' : after[0];
     strip_before_tag(text, type, sign);
     if (!text.empty()) add(TokenKind::kText, text);
@@ -102,9 +104,9 @@ class Lexer {
   }
 
   void read_comment() {
-    const std::size_t end = rest().find("#}");
+    const std::size_t end = remaining().find("#}");
     if (end == std::string_view::npos) fail("comment has no end", "{#");
-    const char sign = end > 0 ? rest()[end - 1] : ' ';
+    const char sign = end > 0 ? remaining()[end - 1] : ' ';
     advance(end + 2);
     skip_after_tag(sign);
   }
@@ -113,7 +115,7 @@ class Lexer {
   void skip_after_tag(char sign) {
     if (sign == '-') {
       skip_space();
-    } else if (sign != '+' && !rest().empty() && rest()[0] == '\n') {
+    } else if (sign != '+' && !remaining().empty() && remaining()[0] == '\n') {
       advance(1);
     }
   }
@@ -126,7 +128,7 @@ class Lexer {
     int open = 0;  // brackets
     while (true) {
       skip_space();
-      if (rest().empty()) {
+      if (remaining().empty()) {
         line_ = first_line;
         fail("tag has no end", output ? "{{" : "{%");
       }
@@ -136,9 +138,10 @@ class Lexer {
   }
 
   bool read_closing(std::string_view closing, bool output) {
-    const char sign = rest()[0] == '-' || (rest()[0] == '+' && !output) ? rest()[0] : ' ';
+    const char sign =
+        remaining()[0] == '-' || (remaining()[0] == '+' && !output) ? remaining()[0] : ' ';
     const std::size_t length = sign == ' ' ? 0 : 1;
-    if (rest().substr(length, 2) != closing) return false;
+    if (remaining().substr(length, 2) != closing) return false;
     add(output ? TokenKind::kOutputEnd : TokenKind::kBlockEnd, "");
     advance(length + 2);
     // Behind an output only "-" swallows anything.
@@ -147,7 +150,7 @@ class Lexer {
   }
 
   void read_token(int& open) {
-    const char c = rest()[0];
+    const char c = remaining()[0];
     if (is_name_start(c)) {
       read_name();
     } else if (is_digit(c)) {
@@ -161,10 +164,11 @@ class Lexer {
 
   void read_name() {
     std::size_t length = 1;
-    while (length < rest().size() && (is_name_start(rest()[length]) || is_digit(rest()[length]))) {
+    while (length < remaining().size() &&
+           (is_name_start(remaining()[length]) || is_digit(remaining()[length]))) {
       ++length;
     }
-    const std::string name(rest().substr(0, length));
+    const std::string name(remaining().substr(0, length));
     if (name == "raw" && tokens_.back().kind == TokenKind::kBlockBegin) {
       fail("tag is not supported", "raw");
     }
@@ -174,12 +178,13 @@ class Lexer {
 
   void read_integer() {
     std::size_t length = 1;
-    while (length < rest().size() && (is_digit(rest()[length]) || is_name_start(rest()[length]))) {
+    while (length < remaining().size() &&
+           (is_digit(remaining()[length]) || is_name_start(remaining()[length]))) {
       ++length;
     }
-    const std::string text(rest().substr(0, length));
-    const bool fraction =
-        length + 1 < rest().size() && rest()[length] == '.' && is_digit(rest()[length + 1]);
+    const std::string text(remaining().substr(0, length));
+    const bool fraction = length + 1 < remaining().size() && remaining()[length] == '.' &&
+                          is_digit(remaining()[length + 1]);
     if (!std::all_of(text.begin(), text.end(), is_digit) || text.size() > 18 || fraction) {
       fail("number is not supported", text);
     }
@@ -190,14 +195,14 @@ class Lexer {
   void read_string(char quote) {
     std::string value;
     std::size_t i = 1;
-    for (; i < rest().size() && rest()[i] != quote; ++i) {
-      if (rest()[i] == '\\') {
-        i += read_escape(rest().substr(i), value);
+    for (; i < remaining().size() && remaining()[i] != quote; ++i) {
+      if (remaining()[i] == '\\') {
+        i += read_escape(remaining().substr(i), value);
       } else {
-        value += rest()[i];
+        value += remaining()[i];
       }
     }
-    if (i >= rest().size()) fail("string has no end", std::string(rest().substr(0, 20)));
+    if (i >= remaining().size()) fail("string has no end", std::string(remaining().substr(0, 20)));
     add(TokenKind::kString, value);
     advance(i + 1);
   }
@@ -251,15 +256,15 @@ class Lexer {
         "==", "!=", ">=", "<=", "//", "**", "+", "-", "*", "/", "%", "~", "<",
         ">",  "=",  "(",  ")",  "[",  "]",  "{", "}", ".", ",", ":", "|", ";"};
     for (const std::string_view text : operators) {
-      if (rest().substr(0, text.size()) != text) continue;
+      if (remaining().substr(0, text.size()) != text) continue;
       if (text == "(" || text == "[" || text == "{") ++open;
       if (text == ")" || text == "]" || text == "}") --open;
       if (open < 0) fail("bracket has no partner", std::string(text));
       add(TokenKind::kOperator, std::string(text));
       return advance(text.size());
     }
-    const auto size = utf8_size(static_cast<unsigned char>(rest()[0]));
-    fail("unexpected character", concat("\"", rest().substr(0, size), "\""));
+    const auto size = utf8_size(static_cast<unsigned char>(remaining()[0]));
+    fail("unexpected character", concat("\"", remaining().substr(0, size), "\""));
   }
 
   std::string source_;

@@ -51,7 +51,7 @@ class StatementParser {
   JinjaStatement parse_text_or_output() {
     JinjaStatement statement{.line = cursor_.peek().line};
     if (cursor_.is_kind(TokenKind::kText)) {
-      statement.text = cursor_.take().text;
+      statement.text = cursor_.next().text;
       return statement;
     }
     cursor_.expect(TokenKind::kOutputBegin, "\"{{\"");
@@ -65,7 +65,7 @@ class StatementParser {
   bool parse_block(const std::string& name, JinjaBody& body) {
     const bool is_end = name.starts_with("end") || name == "elif" || name == "else";
     if (is_end) return false;
-    cursor_.take();
+    cursor_.next();
     if (cursor_.accept_name("if")) {
       body.push_back(parse_if());
     } else if (cursor_.accept_name("for")) {
@@ -88,7 +88,7 @@ class StatementParser {
   void end_block() { cursor_.expect(TokenKind::kBlockEnd, "\"%}\""); }
   void end_with(std::string_view name) {
     if (block_name() != name) cursor_.fail_at_token(concat("\"{% ", name, " %}\""));
-    cursor_.take();
+    cursor_.next();
     cursor_.expect_name(name);
     end_block();
   }
@@ -101,8 +101,8 @@ class StatementParser {
     end_block();
     statement.body = parse_body({"elif", "else", "endif"});
     if (block_name() == "elif") {
-      cursor_.take();
-      cursor_.take();
+      cursor_.next();
+      cursor_.next();
       statement.otherwise.push_back(parse_if());
       return statement;
     }
@@ -112,8 +112,8 @@ class StatementParser {
 
   void parse_else(JinjaStatement& statement, std::string_view end) {
     if (block_name() == "else") {
-      cursor_.take();
-      cursor_.take();
+      cursor_.next();
+      cursor_.next();
       end_block();
       statement.otherwise = parse_body({end});
     }
@@ -143,7 +143,7 @@ class StatementParser {
     if (cursor_.accept_operator(".")) statement.attribute = cursor_.expect_identifier();
     if (!cursor_.is_operator("="))
       cursor_.fail("this form of set is not supported", "\"" + cursor_.peek().text + "\"");
-    cursor_.take();
+    cursor_.next();
     statement.expression = parse_jinja_expression(cursor_);
     end_block();
     return statement;

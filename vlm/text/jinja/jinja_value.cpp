@@ -159,7 +159,7 @@ std::string title_text(std::string_view text) {
 std::string strip_text(std::string_view text, const std::optional<std::string>& characters,
                        StripSides sides) {
   const std::vector<std::string> set = to_characters(characters.value_or(""));
-  const auto goes = [&](const std::string& character) {
+  const auto is_stripped = [&](const std::string& character) {
     if (characters) return std::find(set.begin(), set.end(), character) != set.end();
     std::size_t at = 0;
     return is_python_space(next_code_point(character, at));
@@ -167,8 +167,8 @@ std::string strip_text(std::string_view text, const std::optional<std::string>& 
   const std::vector<std::string> all = to_characters(text);
   auto begin = all.begin();
   auto end = all.end();
-  while (sides.left && begin != end && goes(*begin)) ++begin;
-  while (sides.right && begin != end && goes(*(end - 1))) --end;
+  while (sides.left && begin != end && is_stripped(*begin)) ++begin;
+  while (sides.right && begin != end && is_stripped(*(end - 1))) --end;
   std::string result;
   for (; begin != end; ++begin) result += *begin;
   return result;

@@ -154,15 +154,15 @@ char32_t next_code_point(std::string_view text, std::size_t& at) {
 
 std::string Utf8Stream::add(std::string_view bytes) {
   pending_ += bytes;
-  std::string_view rest = pending_;
+  std::string_view remaining = pending_;
   std::string result;
-  while (!rest.empty()) {
-    const Utf8Sequence sequence = first_sequence(rest);
+  while (!remaining.empty()) {
+    const Utf8Sequence sequence = first_sequence(remaining);
     if (sequence.cut) break;
-    result += sequence.valid ? rest.substr(0, sequence.size) : kReplacement;
-    rest.remove_prefix(sequence.size);
+    result += sequence.valid ? remaining.substr(0, sequence.size) : kReplacement;
+    remaining.remove_prefix(sequence.size);
   }
-  pending_ = std::string(rest);
+  pending_ = std::string(remaining);
   return result;
 }
 

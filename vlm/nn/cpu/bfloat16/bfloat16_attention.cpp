@@ -84,7 +84,7 @@ VLM_CLONES void soften(const SoftmaxBlock& block, Progress& progress) {
     if (largest == -std::numeric_limits<float>::infinity()) largest = 0;  // sees nothing yet
     Floats sums = {};
     for (std::int64_t j = 0; j < block.keys; j += kLanes) {
-      const Floats weights = exp2_of(load_lanes<Floats>(scores + j) * block.scale - largest);
+      const Floats weights = fast_exp2(load_lanes<Floats>(scores + j) * block.scale - largest);
       sums += weights;
       const Words rounded = round_pairs((Words)weights, Words{});
       const Halves halves = __builtin_convertvector(rounded, Halves);

@@ -26,7 +26,7 @@ struct BiasedSums {
     return load_lanes<Floats>(data + n * width + m);
   }
   VLM_INLINE Floats columns(std::int64_t n, std::int64_t count) const {
-    return load_some(bias ? bias + n : nullptr, count);
+    return load_partial(bias ? bias + n : nullptr, count);
   }
   VLM_INLINE static Floats finish(Floats biases, const Floats (&values)[1][kLanes],
                                   std::int64_t i) {
@@ -148,14 +148,14 @@ VLM_CLONES void store_gelu(const FloatBlock& block, const float* bias, std::int6
   for (std::int64_t n = 0; n < block.count; n += 2) {
     const float* sums = block.data + n * width;
     for (std::int64_t m = 0; m < width; m += kLanes, sums += kLanes, to += 2 * kLanes) {
-      store_pairs(gelu_of(load_lanes<Floats>(sums) + (bias ? bias[n] : 0.0F)),
-                  gelu_of(load_lanes<Floats>(sums + width) + (bias ? bias[n + 1] : 0.0F)), to);
+      store_pairs(fast_gelu(load_lanes<Floats>(sums) + (bias ? bias[n] : 0.0F)),
+                  fast_gelu(load_lanes<Floats>(sums + width) + (bias ? bias[n + 1] : 0.0F)), to);
     }
   }
 }
 
 VLM_INLINE Floats gated(const float* gate, const float* up, float gate_bias, float up_bias) {
-  return silu_of(load_lanes<Floats>(gate) + gate_bias) * (load_lanes<Floats>(up) + up_bias);
+  return fast_silu(load_lanes<Floats>(gate) + gate_bias) * (load_lanes<Floats>(up) + up_bias);
 }
 
 // silu(gate) · up as rows of a right side, for the block of the gate and that of up.

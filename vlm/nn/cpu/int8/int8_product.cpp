@@ -99,8 +99,8 @@ struct ScaledColumns {
 };
 
 VLM_INLINE ScaledColumns load_columns(const Outputs& outputs, std::int64_t n, std::int64_t count) {
-  return {.scales = load_some(outputs.scales + n, count),
-          .biases = load_some(outputs.bias ? outputs.bias + n : nullptr, count)};
+  return {.scales = load_partial(outputs.scales + n, count),
+          .biases = load_partial(outputs.bias ? outputs.bias + n : nullptr, count)};
 }
 
 VLM_INLINE Floats scaled(Floats sums, const ScaledColumns& columns) {
@@ -136,7 +136,7 @@ struct LinearSums : RowScales {
 struct GeluSums : LinearSums {
   VLM_INLINE static Floats finish(const ScaledColumns& columns,
                                   const Floats (&values)[kBlocks][kLanes], std::int64_t i) {
-    return gelu_of(scaled(values[0][i], columns));
+    return fast_gelu(scaled(values[0][i], columns));
   }
 };
 
@@ -152,7 +152,7 @@ struct GatedSums : RowScales {
   }
   VLM_INLINE static Floats finish(const Columns& columns, const Floats (&values)[kBlocks][kLanes],
                                   std::int64_t i) {
-    return silu_of(scaled(values[0][i], columns.gate)) * scaled(values[1][i], columns.up);
+    return fast_silu(scaled(values[0][i], columns.gate)) * scaled(values[1][i], columns.up);
   }
 };
 

@@ -3,8 +3,9 @@
 //   weight [N, K] float32, bfloat16 or float16 ─► quantize_int8 ─► Int8Weight, 8 bits a value
 //
 // A row's scale makes its largest magnitude 127; values become the nearest integer. Codes are
-// counted from 128 because the processors' products take one side without a sign; they are padded
-// to whole vectors, with zeros. Reference: vector-wise quantization, LLM.int8 (arXiv 2208.07339).
+// stored plus 128, because processors multiply unsigned with signed bytes; rows are padded with
+// zeros to a multiple of kCodesStep. Reference: vector-wise quantization, LLM.int8 (arXiv
+// 2208.07339).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -29,20 +30,20 @@ struct Int8Weight {
   std::int64_t out_features() const { return codes.size(0); }
 };
 
-// Of a matrix in memory, mapped or not, with at most kMostInt8Depth columns. CPU only.
+// From a matrix on the CPU, which may be mapped from a file, with at most kMostInt8Depth columns.
 Int8Weight quantize_int8(const at::Tensor& weight);
 
 // [N, K] float32
 at::Tensor dequantize_int8(const Int8Weight& stored);
 
-// What a row of `depth` numbers became: numbers ≈ scale · codes.
+// Result of rounding a row of `depth` numbers: numbers ≈ scale · codes.
 struct QuantizedRow {
   float scale;       // NaN if one of them is no finite number
   std::int32_t sum;  // of the codes; 0 if the scale is NaN
 };
 
-// Codes from -127 to 127, counted from 128 if they have no sign: `padded` of them, a multiple of
-// 16, with zeros behind `depth`.
+// Writes `padded` codes (a multiple of 16): from -127 to 127, plus 128 if `Code` is unsigned, and
+// zeros after the first `depth`.
 template <typename Code>
 VLM_INLINE QuantizedRow quantize_row(const float* from, std::int64_t depth, std::int64_t padded,
                                      Code* codes) {
@@ -53,8 +54,8 @@ VLM_INLINE QuantizedRow quantize_row(const float* from, std::int64_t depth, std:
   for (std::int64_t k = 0; k < whole; k += kLanes) {
     most = larger((Floats)(load_lanes<Words>(from + k) & 0x7FFFFFFFU), most);
   }
-  const Floats rest = load_some(from + whole, depth - whole);
-  most = larger((Floats)((Words)rest & 0x7FFFFFFFU), most);
+  const Floats tail = load_partial(from + whole, depth - whole);
+  most = larger((Floats)((Words)tail & 0x7FFFFFFFU), most);
   float largest = 0;
   for (int lane = 0; lane < kLanes; ++lane) largest = most[lane] > largest ? most[lane] : largest;
   const float factor = largest > kLeast ? kMost / largest : 0.0F;
@@ -62,7 +63,7 @@ VLM_INLINE QuantizedRow quantize_row(const float* from, std::int64_t depth, std:
   Words sums = {};
   Floats differences = {};
   for (std::int64_t k = 0; k < padded; k += kLanes) {
-    const Floats values = k < whole ? load_lanes<Floats>(from + k) : k == whole ? rest : Floats{};
+    const Floats values = k < whole ? load_lanes<Floats>(from + k) : k == whole ? tail : Floats{};
     differences += values - values;
     const Words shifted = (Words)(values * factor + kRound);
     sums += shifted - std::bit_cast<std::uint32_t>(kRound);
