@@ -6,6 +6,7 @@
 #include <random>
 #include <utility>
 
+#include "data/opencv/image_view.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
@@ -67,11 +68,6 @@ Change draw_change(const Image& image, const AugmentConfig& config, std::mt19937
   warp.c = down * (kSin[turns] * cos + kCos[turns] * sin);
   warp.d = down * (kCos[turns] * cos - kSin[turns] * sin);
   return change;
-}
-
-cv::Mat view(Image& image) {
-  return {static_cast<int>(image.height), static_cast<int>(image.width), CV_8UC3,
-          image.pixels.data()};
 }
 
 // Bilinear; what lies outside has the colour of the nearest border pixel.

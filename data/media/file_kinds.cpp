@@ -11,10 +11,9 @@
 namespace vlm::data {
 namespace {
 
-constexpr std::array<std::string_view, 34> kUnreadable = {
-    ".jp2", ".j2k", ".j2c", ".jpf", ".jpx", ".jpm", ".jxl", ".jxr", ".psd",  ".svg", ".ico", ".tga",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".pcx", ".dds", ".exr", ".hdr",  ".xcf", ".dng", ".cr2",
-    ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".icns", ".qoi"};
+constexpr std::array<std::string_view, 23> kUnreadable = {
+    ".jpm", ".jxl", ".jxr", ".psd", ".svg", ".ico", ".tga", ".pcx", ".dds",  ".xcf", ".dng", ".cr2",
+    ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".icns", ".qoi", ".pfm"};
 
 // Beside hidden names.
 constexpr std::array<std::string_view, 7> kSideNames = {

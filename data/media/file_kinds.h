@@ -14,7 +14,7 @@ namespace vlm::data {
 // How many files there are of each suffix.
 using KindCounts = std::map<std::string, std::int64_t>;
 
-// The suffix, in small letters, of a kind of picture that can't be read (".heic"); else "".
+// The suffix, in small letters, of a kind of picture that can't be read (".psd"); else "".
 std::string unreadable_suffix(const std::filesystem::path& path);
 
 // True for hidden names (".DS_Store", "._photo.jpg", ".ipynb_checkpoints") and for "__MACOSX",
@@ -23,7 +23,7 @@ bool is_side_name(const std::string& name);
 // True when a part of the path is such a name.
 bool has_side_name(const std::filesystem::path& path);
 
-// "3 .heic, 1 .avif"
+// "3 .psd, 1 .svg"
 std::string to_text(const KindCounts& counts);
 
 // Tells of what was left out of `where`, in one line; says nothing of nothing.

@@ -44,7 +44,21 @@ constexpr std::array kFormats = {
     Format{"ftypmsf1"sv, 4, "HEIF", decode_heif},
     Format{"ftypavif"sv, 4, "AVIF", decode_heif},
     Format{"ftypavis"sv, 4, "AVIF", decode_heif},
-    Format{"\0\0\0\x0cjP  "sv, 0, "JPEG 2000", nullptr},
+    Format{"\0\0\0\x0cjP  "sv, 0, "JPEG 2000", decode_jpeg2000},
+    Format{"\xff\x4f\xff\x51"sv, 0, "JPEG 2000", decode_jpeg2000},
+    Format{"P1"sv, 0, "PBM", decode_netpbm},
+    Format{"P2"sv, 0, "PGM", decode_netpbm},
+    Format{"P3"sv, 0, "PPM", decode_netpbm},
+    Format{"P4"sv, 0, "PBM", decode_netpbm},
+    Format{"P5"sv, 0, "PGM", decode_netpbm},
+    Format{"P6"sv, 0, "PPM", decode_netpbm},
+    Format{"P7"sv, 0, "PAM", decode_netpbm},
+    Format{"#?RADIANCE"sv, 0, "Radiance", decode_radiance},
+    Format{"#?RGBE"sv, 0, "Radiance", decode_radiance},
+    Format{"\x59\xa6\x6a\x95"sv, 0, "Sun raster", decode_sun_raster},
+    Format{"\x76\x2f\x31\x01"sv, 0, "EXR", decode_openexr},
+    Format{"PF\n"sv, 0, "PFM", nullptr},
+    Format{"Pf\n"sv, 0, "PFM", nullptr},
     Format{"\xff\x0a"sv, 0, "JPEG XL", nullptr},
     Format{"\0\0\0\x0cJXL "sv, 0, "JPEG XL", nullptr},
     Format{"8BPS"sv, 0, "Photoshop", nullptr},
@@ -52,13 +66,22 @@ constexpr std::array kFormats = {
     Format{"<svg"sv, 0, "SVG", nullptr},
 };
 
-constexpr auto kWanted = "PNG, JPEG, WebP, BMP, TIFF, GIF, HEIC or AVIF";
+constexpr auto kWanted =
+    "PNG, JPEG, WebP, BMP, TIFF, GIF, HEIC, AVIF, JPEG 2000, PNM, Radiance, Sun raster or EXR";
+
+bool begins(std::string_view bytes, const Format& format) {
+  if (bytes.size() < format.at) return false;
+  bytes.remove_prefix(format.at);
+  if (!bytes.starts_with(format.start)) return false;
+  // "P6" begins many a text; in a picture white space follows.
+  const bool is_netpbm = format.decoder == decode_netpbm;
+  return !is_netpbm ||
+         (bytes.size() > 2 && (bytes[2] == ' ' || (bytes[2] >= '\t' && bytes[2] <= '\r')));
+}
 
 const Format* find_format(std::string_view bytes) {
-  const auto* found = std::find_if(kFormats.begin(), kFormats.end(), [&](const Format& format) {
-    return bytes.size() >= format.at &&
-           bytes.substr(format.at, format.start.size()) == format.start;
-  });
+  const auto* found = std::find_if(kFormats.begin(), kFormats.end(),
+                                   [&](const Format& format) { return begins(bytes, format); });
   return found == kFormats.end() ? nullptr : found;
 }
 
@@ -89,9 +112,10 @@ bool is_picture_start(std::string_view bytes) {
 
 bool has_image_suffix(const std::filesystem::path& path) {
   const std::string suffix = ascii_lower(path.extension().string());
-  constexpr std::array kSuffixes = {".png",  ".apng", ".jpg", ".jpeg", ".jpe",  ".jfif",
-                                    ".mpo",  ".webp", ".bmp", ".tif",  ".tiff", ".gif",
-                                    ".heic", ".heif", ".hif", ".avif"};
+  constexpr std::array kSuffixes = {
+      ".png",  ".apng", ".jpg",  ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".tif",
+      ".tiff", ".gif",  ".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k",  ".j2c", ".jpf",
+      ".jpx",  ".pbm",  ".pgm",  ".ppm",  ".pnm", ".pam",  ".hdr", ".ras",  ".sun", ".exr"};
   return std::find(kSuffixes.begin(), kSuffixes.end(), suffix) != kSuffixes.end();
 }
 

@@ -2,11 +2,11 @@
 //
 //   file ─► load_image ─► Image [H, W, 3] u8 ─► vlm/image
 //
-// PNG, JPEG (of an MPO the first picture), WebP, BMP, TIFF, GIF (first frame), HEIC and AVIF, told
-// apart by their first bytes, never by the file's name. A picture of more pixels than the bound is
-// refused by its header, before anything is decoded; a truncated one is refused, not filled up with
-// grey. docs/smolvlm.md says where decoders differ from Pillow's. data/pictures holds one decoder a
-// format.
+// PNG, JPEG (of an MPO the first picture), WebP, BMP, TIFF, GIF (first frame), HEIC, AVIF, JPEG
+// 2000, PNM, Radiance, Sun raster and EXR, told apart by their first bytes, never by the file's
+// name. A picture of more pixels than the bound is refused by its header, before anything is
+// decoded; a truncated one is refused, not filled up with grey. docs/smolvlm.md says where decoders
+// differ from Pillow's. data/pictures holds one decoder a format.
 #pragma once
 
 #include <cstdint>

@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <opencv2/imgproc.hpp>
 
 #include "data/media/media_ref.h"
+#include "data/opencv/image_view.h"
 #include "data/pictures/jpeg_writer.h"
-#include "vlm/image/resample.h"
 
 namespace vlm::data {
 
@@ -15,7 +16,10 @@ std::string make_thumbnail_uri(const Image& image, std::int64_t max_side) {
   const auto scaled = [factor](std::int64_t edge) {
     return std::max<std::int64_t>(1, std::llround(static_cast<double>(edge) * factor));
   };
-  const Image small = resize(image, scaled(image.height), scaled(image.width), Filter::kBilinear);
+  Image small{.height = scaled(image.height), .width = scaled(image.width)};
+  small.pixels.resize(static_cast<std::size_t>(small.height * small.width * 3));
+  cv::Mat written = view(small);
+  cv::resize(view(image), written, written.size(), 0, 0, cv::INTER_AREA);
   return "data:image/jpeg;base64," + encode_base64(encode_jpeg(small));
 }
 

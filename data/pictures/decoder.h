@@ -41,6 +41,13 @@ DecodedPicture decode_gif(const PictureSource& source);
 DecodedPicture decode_heif(
     const PictureSource& source);  // HEIC and AVIF too; upright already, in sRGB
 
+// In data/pictures/other; the last three through OpenCV.
+DecodedPicture decode_netpbm(const PictureSource& source);  // PBM, PGM, PPM and PAM
+DecodedPicture decode_sun_raster(const PictureSource& source);
+DecodedPicture decode_jpeg2000(const PictureSource& source);
+DecodedPicture decode_radiance(const PictureSource& source);
+DecodedPicture decode_openexr(const PictureSource& source);
+
 // Checks the size that a header promises. Called before anything of that size is allocated.
 void check_size(const PictureSource& source, std::int64_t height, std::int64_t width);
 

@@ -311,7 +311,8 @@ TEST_CASE("a picture that can't be read, or has no place, is refused with the sa
   const std::string broken = scratch.write("broken.png", "GIF is not what this is");
   CHECK(sample_error(sample(messages, {broken})) ==
         "t.jsonl:3: " + broken +
-            ": not a picture: wanted PNG, JPEG, WebP, BMP, TIFF, GIF, HEIC or AVIF");
+            ": not a picture: wanted PNG, JPEG, WebP, BMP, TIFF, GIF, HEIC, AVIF, JPEG 2000, PNM, "
+            "Radiance, Sun raster or EXR");
   CHECK(sample_error(sample(messages, {picture("square"), picture("wide")})) ==
         "t.jsonl:3: image places in the conversation don't fit the pictures: got 1 places, "
         "wanted 2 for the pictures given");

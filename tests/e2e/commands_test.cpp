@@ -40,6 +40,17 @@ TEST_CASE("waiting threads spin briefly, unless the user says how they wait") {
   CHECK_THAT(display("OMP_WAIT_POLICY=passive"), Contains("GOMP_SPINCOUNT = '0'"));
 }
 
+TEST_CASE("a picture whose plugin isn't there is an error that names both") {
+  const ScratchFolder folder;
+  const ProgramResult run = run_shell(
+      "VLM_PLUGIN_DIR='" + folder.path().string() + "' exec '" + VLM_BINARY + "' generate" +
+          kModel + "--image tests/fixtures/pictures/other/RGB.jp2 --prompt x",
+      VLM_SOURCE_DIR);
+  CHECK(run.code == 1);
+  CHECK_THAT(run.err, Contains("tests/fixtures/pictures/other/RGB.jp2: JPEG 2000, Radiance and EXR "
+                               "pictures can't be read: this build is without vlm_opencv.so"));
+}
+
 TEST_CASE("generate prints one line of JSON, or the same text") {
   const std::string ask =
       "generate" + kModel + "--image " + kPictures + "wide.png --image " + kPictures +

@@ -220,12 +220,15 @@ TEST_CASE("unsupported kinds are named") {
 }
 
 TEST_CASE("what is no picture is told from what is no supported picture") {
-  const std::string wanted = "wanted PNG, JPEG, WebP, BMP, TIFF, GIF, HEIC or AVIF";
+  const std::string wanted =
+      "wanted PNG, JPEG, WebP, BMP, TIFF, GIF, HEIC, AVIF, JPEG 2000, PNM, Radiance, Sun raster or "
+      "EXR";
   CHECK(media_error("") == "p: file is empty");
   CHECK(media_error("hello, world") == "p: not a picture: " + wanted);
   CHECK(media_error(std::string(100, '\0')) == "p: not a picture: " + wanted);
-  CHECK(media_error(std::string("\0\0\0\x0cjP  \r\n", 12)) ==
-        "p: unsupported kind of picture: got JPEG 2000, " + wanted);
+  CHECK(media_error("8BPS") == "p: unsupported kind of picture: got Photoshop, " + wanted);
+  CHECK(media_error("Pf\n3 2\n") == "p: unsupported kind of picture: got PFM, " + wanted);
+  CHECK(media_error("P1000 is a word") == "p: not a picture: " + wanted);
   CHECK(media_error("%PDF-1.7") == "p: unsupported kind of picture: got PDF, " + wanted);
 }
 
@@ -279,7 +282,8 @@ TEST_CASE("libraries print nothing") {
 
 TEST_CASE("suffixes of pictures, in either case") {
   for (const char* name : {"a.png", "b/c.JPG", "d.Jpeg", "e.webp", "f.bmp", "g.tif", "h.TIFF",
-                           "i.gif", "j.jfif", "k.tar.png", "l.HEIC", "m.avif", "n.MPO"}) {
+                           "i.gif", "j.jfif", "k.tar.png", "l.HEIC", "m.avif", "n.MPO", "o.jp2",
+                           "p.PPM", "q.pam", "r.hdr", "s.ras", "t.exr"}) {
     CHECK(has_image_suffix(name));
   }
   for (const char* name : {"a", ".png", "png", "a.txt", "b.png.part", "c.jsonl", "d.jxl"}) {
