@@ -23,13 +23,7 @@ class RowDataset : public Dataset {
       : rows_(std::move(rows)), options_(std::move(options)) {}
 
   std::int64_t size() const override { return rows_->size(); }
-  Sample at(std::int64_t index) const override {
-    try {
-      return parse_row(rows_->at(index), options_);
-    } catch (const Json::exception& error) {  // a type that no reader looked at
-      throw Error({.what = "malformed row", .where = rows_->where(index), .got = error.what()});
-    }
-  }
+  Sample at(std::int64_t index) const override { return read_sample(*rows_, index, options_); }
   std::string where(std::int64_t index) const override { return rows_->where(index); }
   std::vector<RowBlock> blocks() const override { return rows_->blocks(); }
 
@@ -142,11 +136,11 @@ std::vector<DataFile> parse_data_files(const Json& files, const DataOptions& def
 
 std::vector<DataFile> expand_data_file(const DataFile& file) {
   std::vector<DataFile> files;
-  for (const fs::path& path : find_data_files({.path = file.path,
-                              .split = file.split,
-                              .config_name = file.config_name,
-                              .revision = file.revision})) {
-    files.push_back({.path = path.string(), .weight = file.weight, .options = file.options});
+  for (const DataPath& found : find_data_files({.path = file.path,
+                               .split = file.split,
+                               .config_name = file.config_name,
+                               .revision = file.revision})) {
+    files.push_back({.path = found.path.string(), .weight = file.weight, .options = file.options});
   }
   return files;
 }
@@ -178,11 +172,24 @@ std::map<std::string, std::string> parse_field_map(const Json& map, const std::s
   return parsed;
 }
 
-std::unique_ptr<Dataset> load_dataset(const fs::path& path, const DataOptions& options) {
+Sample read_sample(const RowSource& rows, std::int64_t index, const DataOptions& options) {
+  try {
+    return parse_row(rows.at(index), options);
+  } catch (const Json::exception& error) {  // a type that no reader looked at
+    throw Error({.what = "malformed row", .where = rows.where(index), .got = error.what()});
+  }
+}
+
+std::unique_ptr<RowSource> open_samples(const fs::path& path) {
   if (!fs::exists(path)) throw Error({.what = "no such file or folder", .where = path.string()});
   auto rows = open_rows(path);
+  warn_of_left_out(rows->left_out(), path.string());
   if (rows->size() == 0) throw Error({.what = "holds no samples", .where = path.string()});
-  return std::make_unique<RowDataset>(std::move(rows), options);
+  return rows;
+}
+
+std::unique_ptr<Dataset> load_dataset(const fs::path& path, const DataOptions& options) {
+  return std::make_unique<RowDataset>(open_samples(path), options);
 }
 
 std::unique_ptr<Dataset> load_datasets(const Json& files, const DataOptions& options) {

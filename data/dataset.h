@@ -24,6 +24,8 @@
 
 namespace vlm::data {
 
+class RowSource;
+
 struct DataFile {
   std::string path;   // a pattern and a data set of the hub stand for several (expand_data_file)
   double weight = 1;  // times that its samples are taken in an epoch
@@ -63,6 +65,13 @@ std::vector<DataFile> expand_data_file(const DataFile& file);
 // {"query": "question", …} with the names of column_names() for keys; null for a column that is
 // left out. Throws Error naming the key.
 std::map<std::string, std::string> parse_field_map(const Json& map, const std::string& where);
+
+// Throws Error for a malformed row.
+Sample read_sample(const RowSource& rows, std::int64_t index, const DataOptions& options);
+
+// The rows of one file or folder. Throws Error when it doesn't exist, is empty, or its kind is
+// unknown.
+std::unique_ptr<RowSource> open_samples(const std::filesystem::path& path);
 
 // One file or folder. Throws Error when it doesn't exist, is empty, or its kind is unknown.
 std::unique_ptr<Dataset> load_dataset(const std::filesystem::path& path,

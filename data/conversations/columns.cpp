@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/conversations/conversation_builder.h"
+#include "data/media/media.h"
 #include "vlm/core/ascii.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -94,11 +95,15 @@ std::string essence(const Json& value) {
   return is_any_number(value) ? number_text(value) : value.dump();
 }
 
-// A picture as Hugging Face's data sets hold it: {"bytes", "path"}.
-bool is_media_value(const Json& value) {
-  if (value.is_array()) return !value.empty() && is_media_value(value.front());
+// A picture as Hugging Face's data sets hold it: {"bytes", "path"}, or its bytes alone.
+bool is_media_value(const Json& value, bool may_be_path) {
+  if (value.is_array()) return !value.empty() && is_media_value(value.front(), may_be_path);
+  if (value.is_binary() && !is_any_number(value)) {
+    const auto& bytes = value.get_binary();
+    return is_picture_start({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  }
   const auto says = [&](const char* key) { return value.contains(key) && !is_blank(value[key]); };
-  return value.is_object() && (says("bytes") || says("path"));
+  return value.is_object() && (says("bytes") || (may_be_path && says("path")));
 }
 
 std::vector<std::string> names_of(const Json& columns) {
@@ -205,6 +210,13 @@ bool Columns::has(const std::string& name) const {
   return !mapped->second.empty() && value_of(mapped->second);
 }
 
+std::string Columns::column(const std::string& name) const {
+  const auto mapped = options_.field_map.find(name);
+  if (mapped != options_.field_map.end()) return value_of(mapped->second) ? mapped->second : "";
+  const std::vector<Found> found = usual(name);
+  return found.empty() ? "" : found.front().column;
+}
+
 std::string Columns::text(const std::string& name) const {
   const Json* value = find(name);
   if (!value) return "";
@@ -222,21 +234,25 @@ void Columns::fail_unread(const std::string& column, const Json& value, const st
                .hint = concat(reason, "; field_map {\"", name, "\": null} leaves it out")});
 }
 
-void Columns::check_all_read() const {
+void Columns::check_all_read(Use use) const {
+  const bool is_learned = use == Use::kLearned;
   for (const KnownColumn& known : known_columns()) {
     if (known.reason.empty() || options_.field_map.contains(known.name)) continue;
+    const bool is_preference = known.name == "chosen" || known.name == "rejected";
+    if (use == Use::kShown || (is_preference && !is_learned)) continue;
     for (const Found& one : usual(known.name)) {
       if (read_.contains(one.column) || says_nothing(*one.value)) continue;
       fail_unread(one.column, *one.value, known.reason, known.name);
     }
   }
   for (const auto& [column, value] : row_.columns.items()) {
-    const bool is_opinion = is_same_name(column, "label") && value.is_boolean();
+    const bool is_opinion = is_learned && is_same_name(column, "label") && value.is_boolean();
     if (is_opinion && !is_mapped(column) && !options_.field_map.contains("rejected")) {
       fail_unread(column, value, known_column("rejected").reason, "rejected");
     }
     const bool is_left_out = options_.field_map.contains("images") || !row_.members.empty();
-    if (is_left_out || read_.contains(column) || !is_media_value(value)) continue;
+    // Where rows are shown, what isn't read is shown as well, but for bytes.
+    if (is_left_out || read_.contains(column) || !is_media_value(value, is_learned)) continue;
     fail_unread(column, value, "a picture or clip that no format reads", "images");
   }
 }

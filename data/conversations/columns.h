@@ -34,11 +34,16 @@ class Columns {
   // True when `find` would give a column that isn't empty. Throws nothing, reads nothing.
   bool has(const std::string& name) const;
 
+  // The name of the column that `find` would give; "" for none. Throws nothing.
+  std::string column(const std::string& name) const;
+
   // The same as text: strings, numbers as written, or a list of one of these. None is "".
   std::string text(const std::string& name) const;
 
-  // Throws Error naming a column that changes what is asked or learned, and that wasn't read.
-  void check_all_read() const;
+  // Throws Error naming a column that wasn't read and says something: with kShown of what is shown,
+  // with kAsked also of what is asked, with kLearned also of what is learned.
+  enum class Use { kShown, kAsked, kLearned };
+  void check_all_read(Use use = Use::kLearned) const;
 
   const Row& row() const { return row_; }
   const DataOptions& options() const { return options_; }

@@ -64,6 +64,7 @@ class ConversationBuilder {
   void set_place(const std::string& place);
   const std::string& where() const { return where_; }
   bool has_media() const { return !media_.empty(); }  // of the row
+  const std::vector<MediaRef>& media() const { return media_; }
 
  private:
   void add(MediaRef medium);

@@ -27,12 +27,15 @@ std::vector<MediaRef> column_media(const Columns& columns, MediaKind kind) {
   const std::string name = concat(part_type(kind), "s");
   const Json* column = columns.find(name);
   if (!column) return {};
-  return read_media(kind, *column, places_of(columns), concat(columns.row().where, ": ", name));
+  return read_media(kind, *column, places_of(columns),
+                    concat(columns.row().where, ": ", columns.column(name)));
 }
 
-ConversationBuilder make_builder(const Columns& columns) {
+ConversationBuilder make_builder(const Columns& columns, bool clips_first = false) {
   std::vector<MediaRef> media = column_media(columns, MediaKind::kPicture);
-  for (MediaRef& clip : column_media(columns, MediaKind::kVideo)) media.push_back(std::move(clip));
+  std::vector<MediaRef> clips = column_media(columns, MediaKind::kVideo);
+  if (clips_first) media.swap(clips);
+  media.insert(media.end(), clips.begin(), clips.end());
   return {columns.row().where, places_of(columns), std::move(media)};
 }
 
@@ -104,10 +107,14 @@ Sample parse_conversations(const Columns& columns) {
   return builder.finish();
 }
 
-void add_pair(ConversationBuilder& builder, const std::string& question,
-              const std::string& answer) {
+void add_question(ConversationBuilder& builder, const std::string& question) {
   builder.open("user");
   builder.add_plain_text(question);
+}
+
+void add_pair(ConversationBuilder& builder, const std::string& question,
+              const std::string& answer) {
+  add_question(builder, question);
   builder.open("assistant");
   builder.add_part_text(answer);
 }
@@ -169,12 +176,73 @@ Sample parse_query_response(const Columns& columns) {
   return sample;
 }
 
+Sample parse_format(const Columns& columns, const std::string& format) {
+  return format == "messages"            ? parse_messages(columns)
+         : format == "prompt_completion" ? parse_prompt_completion(columns)
+         : format == "conversations"     ? parse_conversations(columns)
+         : format == "texts"             ? parse_texts(columns)
+                                         : parse_query_response(columns);
+}
+
+// The row's format, where that is one of whole conversations; else "query_response". A prompt of
+// messages begins a conversation, one of text is a question like others.
+std::string request_format(const Columns& columns) {
+  if (columns.options().format != "auto") return columns.options().format;
+  for (const char* name : {"messages", "conversations", "texts"}) {
+    if (columns.find(name)) return name;
+  }
+  const Json* prompt = columns.has("prompt") ? columns.find("prompt") : nullptr;
+  const bool is_chat = prompt && prompt->is_array() && columns.has("completion");
+  return is_chat ? "prompt_completion" : "query_response";
+}
+
+RowRequest parse_question(const Columns& columns, bool clips_first) {
+  ConversationBuilder builder = make_builder(columns, clips_first);
+  const auto asked = ask_columns(columns);
+  if (!asked) {
+    Sample silent{.messages = {}, .media = builder.media(), .where = columns.row().where};
+    return {.sample = std::move(silent)};
+  }
+  const bool has_history = columns.has("history");
+  add_system(builder, columns);
+  add_history(builder, columns);
+  add_question(builder, *asked);
+  RowRequest request{.sample = builder.finish()};
+  if (!has_history) request.question = *asked;
+  return request;
+}
+
+RowRequest parse_conversation(const Columns& columns, const std::string& format) {
+  if (format == "messages" && columns.has("query")) {
+    throw Error({.what = concat("both 'messages' and '", columns.column("query"), "'"),
+                 .where = columns.row().where,
+                 .wanted = "one of them"});
+  }
+  RowRequest request{.sample = parse_format(columns, format)};
+  const auto& messages = request.sample.messages;
+  if (format != "messages" && messages.back().role == "assistant") drop_last_turn(request.sample);
+  if (!messages.empty() && messages.back().role == "user") return request;
+  throw Error({.what = "the conversation doesn't end with a user's turn",
+               .where = columns.row().where,
+               .got = messages.empty() ? "no turn before the answer"
+                                       : concat("a last turn of the ", messages.back().role, "'s"),
+               .hint = "vlm evaluate asks what stands before an answer"});
+}
+
 }  // namespace
 
 const std::vector<std::string>& row_formats() {
   static const std::vector<std::string> formats = {"auto",          "messages", "prompt_completion",
                                                    "conversations", "texts",    "query_response"};
   return formats;
+}
+
+void check_row(const Row& row) {
+  if (row.columns.is_object()) return;
+  throw Error({.what = "not a row",
+               .where = row.where,
+               .got = describe(row.columns),
+               .wanted = "an object"});
 }
 
 std::string detect_format(const Row& row, const DataOptions& options) {
@@ -197,20 +265,10 @@ std::string detect_format(const Row& row, const DataOptions& options) {
 }
 
 Sample parse_row(const Row& row, const DataOptions& options) {
-  if (!row.columns.is_object()) {
-    throw Error({.what = "not a row",
-                 .where = row.where,
-                 .got = describe(row.columns),
-                 .wanted = "an object"});
-  }
+  check_row(row);
   const Columns columns(row, options);
-  const std::string format =
-      options.format == "auto" ? detect_format(row, options) : options.format;
-  Sample sample = format == "messages"            ? parse_messages(columns)
-                  : format == "prompt_completion" ? parse_prompt_completion(columns)
-                  : format == "conversations"     ? parse_conversations(columns)
-                  : format == "texts"             ? parse_texts(columns)
-                                                  : parse_query_response(columns);
+  Sample sample = parse_format(
+      columns, options.format == "auto" ? detect_format(row, options) : options.format);
   columns.check_all_read();
   if (const Json* references = columns.find("references")) {
     if (!references->is_array()) columns.fail("wrong type", *references, "a list 'references'");
@@ -220,6 +278,24 @@ Sample parse_row(const Row& row, const DataOptions& options) {
     }
   }
   return sample;
+}
+
+void drop_last_turn(Sample& sample) {
+  for (const ContentPart& part : sample.messages.back().content) {
+    if (part.type != "text") sample.media.pop_back();
+  }
+  sample.messages.pop_back();
+}
+
+RowRequest parse_request(const Row& row, const DataOptions& options, bool clips_first) {
+  check_row(row);
+  const Columns columns(row, options);
+  const std::string format = request_format(columns);
+  RowRequest request = format == "query_response" ? parse_question(columns, clips_first)
+                                               : parse_conversation(columns, format);
+  const bool asks = !request.sample.messages.empty();
+  columns.check_all_read(asks ? Columns::Use::kAsked : Columns::Use::kShown);
+  return request;
 }
 
 }  // namespace vlm::data

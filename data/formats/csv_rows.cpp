@@ -49,26 +49,35 @@ class CsvRows : public RowSource {
   }
 
   Row at(std::int64_t index) const override {
+    return {.columns = columns<Json>(index), .where = where(index), .folder = folder_};
+  }
+
+  OrderedJson outline(std::int64_t index) const override { return columns<OrderedJson>(index); }
+
+  void add_to(ListDigest& digest) const override { add_bytes(file_, digest); }
+
+ private:
+  template <typename AnyJson>
+  AnyJson columns(std::int64_t index) const {
     const Place& place = records_.at(static_cast<std::size_t>(index));
     ByteStream stream(file_, place.begin, place.size);
     CsvReader reader(stream, path_, place.line);
     CsvRecord record;
     reader.next(record);
-    Row row{.columns = Json::object(), .where = where(index), .folder = folder_};
     if (record.fields.size() != header_.size()) {
       throw Error({.what = "wrong number of fields",
-                   .where = row.where,
+                   .where = where(index),
                    .got = concat(record.fields.size()),
                    .wanted = concat(header_.size())});
     }
+    AnyJson columns = AnyJson::object();
     for (std::size_t i = 0; i < header_.size(); ++i) {
-      check_text(record.fields[i], concat(row.where, ": ", header_[i]));
-      row.columns[header_[i]] = std::move(record.fields[i]);
+      check_text(record.fields[i], concat(where(index), ": ", header_[i]));
+      columns[header_[i]] = std::move(record.fields[i]);
     }
-    return row;
+    return columns;
   }
 
- private:
   struct Place {
     std::uint64_t begin;
     std::uint32_t size, line;

@@ -97,12 +97,19 @@ HubPlace parse_hub_place(const DataName& data) {
   return place;
 }
 
-std::vector<fs::path> find_hub_files(const DataName& data) {
+std::vector<DataPath> find_hub_files(const DataName& data) {
   const HubPlace place = parse_hub_place(data);
   DatasetChoice choice{.config = data.config_name, .files = place.inside};
   if (!data.split.empty()) choice.split = data.split;
   try {
-    return readable(pull_dataset(place.name, choice, hub_options()));
+    const HubDataset dataset = pull_dataset(place.name, choice, hub_options());
+    std::vector<DataPath> files;
+    for (const fs::path& path : readable(dataset)) {
+      const fs::path name =
+          fs::path(place.name.repository()) / path.lexically_relative(dataset.folder);
+      files.push_back({path, concat(kHubDatasets, name.lexically_normal().string())});
+    }
+    return files;
   } catch (const Error& error) {
     if (error.parts().where.starts_with(kHub)) throw;
     throw located(error, data.path);
@@ -111,15 +118,21 @@ std::vector<fs::path> find_hub_files(const DataName& data) {
 
 }  // namespace
 
-std::vector<fs::path> find_data_files(const DataName& data) {
-  if (data.path.starts_with(kHub)) return find_hub_files(data);
+bool is_hub_data(const std::string& path) {
+  return path.starts_with(kHub);
+}
+
+std::vector<DataPath> find_data_files(const DataName& data) {
+  if (is_hub_data(data.path)) return find_hub_files(data);
   if (!data.split.empty() || !data.config_name.empty() || !data.revision.empty()) {
     throw Error({.what = "split, config_name and revision belong to data sets of a hub",
                  .where = data.path,
                  .wanted = "hf://datasets/org/name"});
   }
-  if (is_pattern(data.path)) return match_files(data.path);
-  return {data.path};
+  if (!is_pattern(data.path)) return {{data.path, data.path}};
+  std::vector<DataPath> files;
+  for (const fs::path& path : match_files(data.path)) files.push_back({path, path.string()});
+  return files;
 }
 
 }  // namespace vlm::data

@@ -20,8 +20,15 @@ struct DataName {
   std::string split = {}, config_name = {}, revision = {};
 };
 
+struct DataPath {
+  std::filesystem::path path;
+  std::string name;  // as users call it: of a hub's file "hf://datasets/org/name/data/x.parquet"
+};
+
+bool is_hub_data(const std::string& path);
+
 // Throws Error for a pattern that matches nothing, a data set, split or config that isn't there,
 // and for split, config_name or revision of a plain path. A plain path needn't exist.
-std::vector<std::filesystem::path> find_data_files(const DataName& name);
+std::vector<DataPath> find_data_files(const DataName& name);
 
 }  // namespace vlm::data

@@ -11,6 +11,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/text_file.h"
+#include "vlm/io/list_digest.h"
 
 namespace vlm::data {
 namespace {
@@ -73,6 +74,14 @@ void ByteStream::refill() {
     left_ -= buffer_.size();
   }
   next_ += buffer_.size();
+}
+
+void add_bytes(const FileBytes& file, ListDigest& digest) {
+  for (ByteStream stream(file); !stream.at_end();) {
+    const std::string_view bytes = stream.rest();
+    digest.add(bytes);
+    stream.skip(bytes.size());
+  }
 }
 
 void skip_mark(ByteStream& stream, const std::string& where) {

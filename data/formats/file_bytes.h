@@ -10,6 +10,10 @@
 #include <string>
 #include <string_view>
 
+namespace vlm {
+class ListDigest;
+}
+
 namespace vlm::data {
 
 class FileBytes {
@@ -65,6 +69,9 @@ class ByteStream {
   std::string buffer_;
   std::size_t begin_ = 0;
 };
+
+// All of the file's bytes.
+void add_bytes(const FileBytes& file, ListDigest& digest);
 
 // Skips a byte order mark at the front of a file. Throws Error for one of another encoding.
 void skip_mark(ByteStream& stream, const std::string& where);

@@ -134,6 +134,14 @@ class JsonRows : public RowSource {
     return row;
   }
 
+  OrderedJson outline(std::int64_t index) const override {
+    const Element& element = elements_.at(static_cast<std::size_t>(index));
+    return parse_ordered_json(file_.read(element.begin, element.size), where(index),
+                              Numbers::kAsWritten);
+  }
+
+  void add_to(ListDigest& digest) const override { add_bytes(file_, digest); }
+
  private:
   std::string path_;
   std::filesystem::path folder_;

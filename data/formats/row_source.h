@@ -18,8 +18,13 @@
 
 #include "data/formats/file_bytes.h"
 #include "data/formats/row_block.h"
+#include "data/media/file_kinds.h"
 #include "data/media/media_ref.h"
 #include "vlm/core/json.h"
+
+namespace vlm {
+class ListDigest;
+}
 
 namespace vlm::data {
 
@@ -38,18 +43,37 @@ class RowSource {
   // Thread-safe. Throws Error naming file and line for a row that can't be read.
   virtual Row at(std::int64_t index) const = 0;
   virtual std::string where(std::int64_t index) const = 0;
+  // What can be shown of the row: its columns in the file's order, without the bytes of pictures.
+  // Quicker than `at` where those are large: they aren't read. Throws as `at`.
+  virtual OrderedJson outline(std::int64_t index) const = 0;
+  // Tells these rows from all others. The content of pictures doesn't count.
+  virtual void add_to(ListDigest& digest) const = 0;
+  // What a row is called that has no name of its own.
+  virtual std::string name(std::int64_t index) const { return where(index); }
+  // Pictures of kinds that can't be read, which are in no row.
+  virtual KindCounts left_out() const { return {}; }
   // The file's blocks in order; empty where any row is as quick to read as its neighbour.
   virtual std::vector<RowBlock> blocks() const { return {}; }
 };
 
+// True for names that end like those of data files: .jsonl, .csv, .parquet, …
+bool has_rows_suffix(const std::filesystem::path& path);
+// True for a folder with metadata.jsonl or metadata.csv.
+bool is_rows_folder(const std::filesystem::path& path);
+
+// Samples of a tar that have no picture: rows, or notes beside them.
+enum class TarTexts { kRows, kNotes };
+
 // Throws Error for a file that can't be read, or whose kind is unknown.
-std::unique_ptr<RowSource> open_rows(const std::filesystem::path& path);
+std::unique_ptr<RowSource> open_rows(const std::filesystem::path& path,
+                                     TarTexts texts = TarTexts::kRows);
 
 // The kinds one by one.
 std::unique_ptr<RowSource> open_jsonl_rows(const std::filesystem::path& path);  // one a line
 std::unique_ptr<RowSource> open_json_rows(const std::filesystem::path& path);   // a list
 std::unique_ptr<RowSource> open_csv_rows(const std::filesystem::path& path);    // with a header
-std::unique_ptr<RowSource> open_tar_rows(const std::filesystem::path& path);
+std::unique_ptr<RowSource> open_tar_rows(const std::filesystem::path& path,
+                                         TarTexts texts = TarTexts::kRows);
 std::unique_ptr<RowSource> open_parquet_rows(const std::filesystem::path& path);
 std::unique_ptr<RowSource> open_arrow_rows(const std::filesystem::path& path);  // file or stream
 

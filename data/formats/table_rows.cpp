@@ -10,9 +10,11 @@
 
 #include "data/formats/row_source.h"
 #include "data/tables/table_file.h"
+#include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/plugin.h"
+#include "vlm/io/list_digest.h"
 
 namespace vlm::data {
 namespace {
@@ -34,29 +36,35 @@ class GroupCache {
     return cache;
   }
 
+  struct Key {
+    const TableFile* file;
+    std::size_t group;
+    TableBytes bytes;
+    bool operator==(const Key&) const = default;
+  };
+
   template <typename Read>
-  Group find(const TableFile* file, std::size_t group, const Read& read) {
+  Group find(const Key& key, const Read& read) {
     std::promise<Group> promise;
     std::shared_future<Group> future;
     {
       const std::lock_guard lock(mutex_);
-      const auto known = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
-        return entry.file == file && entry.group == group;
-      });
+      const auto known = std::find_if(entries_.begin(), entries_.end(),
+                                      [&](const Entry& entry) { return entry.key == key; });
       if (known != entries_.end()) {
         entries_.splice(entries_.begin(), entries_, known);
         future = known->future;
       } else {
-        entries_.push_front({file, group, promise.get_future().share(), 0});
+        entries_.push_front({key, promise.get_future().share(), 0});
       }
     }
     if (future.valid()) return future.get();
-    return fill(file, group, promise, read);
+    return fill(key, promise, read);
   }
 
   void forget(const TableFile* file) {
     const std::lock_guard lock(mutex_);
-    entries_.remove_if([&](const Entry& entry) { return entry.file == file; });
+    entries_.remove_if([&](const Entry& entry) { return entry.key.file == file; });
   }
 
  private:
@@ -64,18 +72,14 @@ class GroupCache {
                                             << 20;  // two windows of train/batches/data_plan.h
 
   struct Entry {
-    const TableFile* file;
-    std::size_t group;
+    Key key;
     std::shared_future<Group> future;
     std::int64_t bytes;  // 0: being read
   };
 
   template <typename Read>
-  Group fill(const TableFile* file, std::size_t group, std::promise<Group>& promise,
-             const Read& read) {
-    const auto is_it = [&](const Entry& entry) {
-      return entry.file == file && entry.group == group;
-    };
+  Group fill(const Key& key, std::promise<Group>& promise, const Read& read) {
+    const auto is_it = [&](const Entry& entry) { return entry.key == key; };
     try {
       Group made = read();
       promise.set_value(made);
@@ -136,23 +140,61 @@ class TableRows : public RowSource {
   }
 
   Row at(std::int64_t index) const override {
-    const auto group = static_cast<std::size_t>(
-        std::upper_bound(ends_.begin(), ends_.end(), index) - ends_.begin());
-    const std::int64_t begin = group == 0 ? 0 : ends_.at(group - 1);
-    Row row{.columns = {}, .where = where(index), .folder = folder_};
-    try {
-      const Group held = GroupCache::of_process().find(file_.get(), group,
-                                                       [&] { return file_->read_group(group); });
-      row.columns = held->row(index - begin);
-    } catch (const std::bad_alloc&) {
-      throw;
-    } catch (const std::exception& error) {
-      throw Error({.what = "can't read the row", .where = row.where, .got = error.what()});
+    return {.columns = read(index, TableBytes::kRead), .where = where(index), .folder = folder_};
+  }
+
+  OrderedJson outline(std::int64_t index) const override {
+    const Json row = read(index, TableBytes::kLeftOut);
+    OrderedJson columns = OrderedJson::object();
+    for (const std::string& name : file_->columns()) {
+      const auto value = row.find(name);
+      if (value != row.end() && !is_bytes(*value)) columns[name] = without_bytes(*value);
     }
-    return row;
+    return columns;
+  }
+
+  // Rows that can't be read count as their error. Of what isn't read the sizes count.
+  void add_to(ListDigest& digest) const override {
+    for (const TableGroupSize& group : file_->groups()) {
+      digest.add(static_cast<std::uint64_t>(group.rows));
+      digest.add(static_cast<std::uint64_t>(group.bytes));
+    }
+    for (std::int64_t i = 0; i < size(); ++i) {
+      try {
+        digest.add(dump_text(outline(i)));
+      } catch (const Error& error) {
+        digest.add(error.parts().got);
+      }
+    }
   }
 
  private:
+  static bool is_bytes(const Json& value) { return value.is_binary() && !is_any_number(value); }
+
+  static Json without_bytes(Json value) {
+    if (!value.is_structured()) return value;
+    for (auto part = value.begin(); part != value.end();) {
+      if (!is_bytes(*part)) *part = without_bytes(std::move(*part));
+      part = is_bytes(*part) ? value.erase(part) : std::next(part);
+    }
+    return value;
+  }
+
+  Json read(std::int64_t index, TableBytes bytes) const {
+    const auto group = static_cast<std::size_t>(
+        std::upper_bound(ends_.begin(), ends_.end(), index) - ends_.begin());
+    const std::int64_t begin = group == 0 ? 0 : ends_.at(group - 1);
+    try {
+      const Group held = GroupCache::of_process().find(
+          {file_.get(), group, bytes}, [&] { return file_->read_group(group, bytes); });
+      return held->row(index - begin);
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& error) {
+      throw Error({.what = "can't read the row", .where = where(index), .got = error.what()});
+    }
+  }
+
   std::string path_;
   std::filesystem::path folder_;
   std::unique_ptr<TableFile> file_;

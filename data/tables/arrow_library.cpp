@@ -35,6 +35,19 @@ std::shared_ptr<arrow::io::RandomAccessFile> open_file(const std::string& path) 
   return check(arrow::io::ReadableFile::Open(path, arrow::system_memory_pool()));
 }
 
+// The leaves of the columns that aren't plain bytes.
+std::vector<int> leaves_without_bytes(const parquet::SchemaDescriptor& schema) {
+  std::vector<int> leaves;
+  for (int i = 0; i < schema.num_columns(); ++i) {
+    const parquet::ColumnDescriptor& leaf = *schema.Column(i);
+    const bool is_bytes = leaf.physical_type() == parquet::Type::BYTE_ARRAY ||
+                          leaf.physical_type() == parquet::Type::FIXED_LEN_BYTE_ARRAY;
+    const bool has_meaning = !leaf.logical_type()->is_none();  // text, a decimal, …
+    if (!is_bytes || has_meaning) leaves.push_back(i);
+  }
+  return leaves;
+}
+
 class ArrowGroup : public TableGroup {
  public:
   ArrowGroup(std::shared_ptr<arrow::Table> table, std::shared_ptr<const Feature> features)
@@ -91,6 +104,7 @@ class ParquetTable : public TableFile {
     metadata_ = reader->parquet_reader()->metadata();
     std::shared_ptr<arrow::Schema> schema;
     check(reader->GetSchema(&schema));
+    columns_ = schema->field_names();
     features_ = std::make_shared<Feature>(read_features(*schema));
     for (int i = 0; i < metadata_->num_row_groups(); ++i) {
       const auto group = metadata_->RowGroup(i);
@@ -98,10 +112,16 @@ class ParquetTable : public TableFile {
     }
   }
 
+  const std::vector<std::string>& columns() const override { return columns_; }
   const std::vector<TableGroupSize>& groups() const override { return groups_; }
 
-  std::shared_ptr<const TableGroup> read_group(std::size_t group) const override {
-    auto table = check(open_reader()->ReadRowGroup(static_cast<int>(group)));
+  std::shared_ptr<const TableGroup> read_group(std::size_t group, TableBytes bytes) const override {
+    const auto reader = open_reader();
+    const int number = static_cast<int>(group);
+    auto table =
+        check(bytes == TableBytes::kRead
+                  ? reader->ReadRowGroup(number)
+                  : reader->ReadRowGroup(number, leaves_without_bytes(*metadata_->schema())));
     check(table->Validate());
     return std::make_shared<ArrowGroup>(std::move(table), features_);
   }
@@ -120,6 +140,7 @@ class ParquetTable : public TableFile {
 
   std::shared_ptr<arrow::io::RandomAccessFile> file_;
   std::shared_ptr<parquet::FileMetaData> metadata_;
+  std::vector<std::string> columns_;
   std::shared_ptr<const Feature> features_;
   std::vector<TableGroupSize> groups_;
 };
@@ -183,9 +204,10 @@ class ArrowTable : public TableFile {
     }
   }
 
+  const std::vector<std::string>& columns() const override { return columns_; }
   const std::vector<TableGroupSize>& groups() const override { return groups_; }
 
-  std::shared_ptr<const TableGroup> read_group(std::size_t group) const override {
+  std::shared_ptr<const TableGroup> read_group(std::size_t group, TableBytes) const override {
     const Place& place = places_.at(group);
     const auto message = check(arrow::ipc::ReadMessage(place.at, place.header_bytes, file_.get()));
     arrow::ipc::IpcReadOptions options = arrow::ipc::IpcReadOptions::Defaults();
@@ -217,6 +239,7 @@ class ArrowTable : public TableFile {
   std::int64_t read_schema(std::int64_t at) {
     auto stream = check(arrow::io::RandomAccessFile::GetStream(file_, at, size_ - at));
     schema_ = check(arrow::ipc::ReadSchema(stream.get(), &dictionaries_));
+    columns_ = schema_->field_names();
     features_ = std::make_shared<Feature>(read_features(*schema_));
     return at + check(stream->Tell());
   }
@@ -254,6 +277,7 @@ class ArrowTable : public TableFile {
   std::int64_t size_ = 0;
   std::shared_ptr<arrow::Schema> schema_;
   arrow::ipc::DictionaryMemo dictionaries_;
+  std::vector<std::string> columns_;
   std::shared_ptr<const Feature> features_;
   std::vector<Place> places_;
   std::vector<TableGroupSize> groups_;

@@ -31,13 +31,20 @@ struct TableGroupSize {
   std::int64_t bytes;
 };
 
+// Values that are bytes (pictures, mostly) make the most of many tables.
+enum class TableBytes { kRead, kLeftOut };
+
 class TableFile {
  public:
   virtual ~TableFile() = default;
+  // Names of the columns, in the file's order.
+  virtual const std::vector<std::string>& columns() const = 0;
   // Of every group, known from the file's footer or headers alone.
   virtual const std::vector<TableGroupSize>& groups() const = 0;
-  // Thread-safe. Reads the whole group.
-  virtual std::shared_ptr<const TableGroup> read_group(std::size_t group) const = 0;
+  // Thread-safe. Reads the whole group. kLeftOut saves the reading of bytes where the file's layout
+  // allows it (Parquet's does); they may be there or not.
+  virtual std::shared_ptr<const TableGroup> read_group(std::size_t group,
+                                                       TableBytes bytes) const = 0;
 };
 
 enum class TableKind { kParquet, kArrow };

@@ -5,10 +5,10 @@
 #include <set>
 
 #include "infer/batch/row_file.h"
-#include "infer/items/digest.h"
 #include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/io/list_digest.h"
 #include "vlm/io/parallel.h"
 
 namespace vlm::infer {

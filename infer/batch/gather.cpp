@@ -12,11 +12,11 @@
 #include "infer/batch/row_match.h"
 #include "infer/batch/shard.h"
 #include "infer/batch/used_files.h"
-#include "infer/items/digest.h"
 #include "infer/tables/parquet_output.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
+#include "vlm/io/list_digest.h"
 
 namespace vlm::infer {
 namespace {

@@ -4,10 +4,10 @@
 #include <cstring>
 
 #include "infer/batch/row_file.h"
-#include "infer/items/digest.h"
 #include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/io/list_digest.h"
 
 namespace vlm::infer {
 namespace {

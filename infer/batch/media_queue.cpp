@@ -15,9 +15,16 @@ MediaQueue::MediaQueue(Generator& generator, const ItemList& items, std::vector<
       done_(std::move(done)),
       options_(options),
       next_group_(options.shard.index),
-      workers_({.name = "vlm media", .workers = std::max<std::int64_t>(options.workers, 1)},
+      workers_({.name = "vlm media",
+                .workers = std::max<std::int64_t>(options.workers, 1),
+                .values = 8},  // of a group whose neighbours show different media
                {.open = [this] { return open(); },
-                .make = [this](std::int64_t group, auto& output) { output.put(prepare(group)); },
+                .make =
+                    [this](std::int64_t group, auto& output) {
+                      for (ItemGroup& part : items_.group(group)) {
+                        if (is_pending(part)) output.put(prepare(std::move(part)));
+                      }
+                    },
                 .may_open =
                     [this](std::int64_t held) {
                       return held < std::max<std::int64_t>(options_.workers, 1) ||
@@ -48,8 +55,13 @@ std::optional<std::int64_t> MediaQueue::open() {
   return std::nullopt;
 }
 
-PreparedGroup MediaQueue::prepare(std::int64_t index) const {
-  ItemGroup group = items_.group(index);
+bool MediaQueue::is_pending(const ItemGroup& group) const {
+  return std::any_of(group.items.begin(), group.items.end(), [this](const BatchItem& item) {
+    return !done_[static_cast<std::size_t>(item.ordinal)];
+  });
+}
+
+PreparedGroup MediaQueue::prepare(ItemGroup group) const {
   PreparedGroup prepared{.media = ShownMedia(generator_.processor(), generator_.encoder())};
   std::string failure;
   bool lacks_memory = false;

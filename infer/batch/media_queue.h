@@ -61,7 +61,8 @@ class MediaQueue {
  private:
   std::optional<std::int64_t> open();  // a group's number
   std::int64_t pending_in(std::int64_t group) const;
-  PreparedGroup prepare(std::int64_t group) const;
+  bool is_pending(const ItemGroup& group) const;
+  PreparedGroup prepare(ItemGroup group) const;
   void check_segments(const ItemGroup& group) const;
 
   Generator& generator_;

@@ -4,7 +4,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "infer/items/digest.h"
+#include "vlm/io/list_digest.h"
 
 namespace vlm::infer {
 namespace {

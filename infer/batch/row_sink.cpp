@@ -1,6 +1,8 @@
 #include "infer/batch/row_sink.h"
 
+#include <algorithm>
 #include <exception>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -59,10 +61,10 @@ void RowSink::write_text(const BatchItem& item, const std::string& text) const {
 
 void RowSink::restore_text_files(const ItemList& items) {
   std::int64_t group = 0, restored = 0;
-  ItemGroup made;
+  std::vector<BatchItem> made;
   // Rows are mostly in the order of items, so a group is made once for all of its rows.
   const auto find = [&](std::int64_t ordinal) -> const BatchItem& {
-    const bool is_inside = !made.items.empty() && items.first_item(group) <= ordinal &&
+    const bool is_inside = !made.empty() && items.first_item(group) <= ordinal &&
                            ordinal < items.first_item(group + 1);
     if (!is_inside) {
       std::int64_t end = items.groups();
@@ -70,9 +72,11 @@ void RowSink::restore_text_files(const ItemList& items) {
         const std::int64_t middle = group + (end - group) / 2;
         (items.first_item(middle) <= ordinal ? group : end) = middle;
       }
-      made = items.group(group);
+      made.clear();
+      for (ItemGroup& part : items.group(group))
+        std::ranges::move(part.items, std::back_inserter(made));
     }
-    return made.items.at(static_cast<std::size_t>(ordinal - items.first_item(group)));
+    return made.at(static_cast<std::size_t>(ordinal - items.first_item(group)));
   };
   log_.for_each_row([&](std::int64_t ordinal, const std::string& line) {
     const BatchItem& item = find(ordinal);

@@ -65,6 +65,7 @@ OrderedJson describe_run(const std::string& command, const ItemList& items,
   }
   run["--question"] = questions;
   run["--system"] = options.system;
+  run.update(options.rows.options().describe());
   run.update(options.generation.describe());
   run.update(options.video.describe());
   if (options.by_segment) {

@@ -12,6 +12,7 @@
 
 #include "infer/batch/batch_runner.h"
 #include "infer/commands/generation_flags.h"
+#include "infer/commands/row_flags.h"
 #include "infer/media/media_flags.h"
 #include "infer/session.h"
 #include "vlm/models/picture_cache.h"
@@ -31,6 +32,7 @@ struct BatchCommandOptions {
   RowLogOptions log;
   BatchOptions batch;
   VideoFlags video;
+  RowFlags rows;
   bool by_segment = false;  // the rest is of --ground
   double segment_s = 10;
   std::string answer = "yes";

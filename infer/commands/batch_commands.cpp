@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "data/formats/data_files.h"
+#include "data/dataset.h"
 #include "data/metrics/metric.h"
 #include "infer/batch/gather.h"
 #include "infer/batch/shard.h"
@@ -28,23 +28,32 @@ namespace {
 constexpr const char* kCaptionPrompt = "Can you describe this image?";
 
 struct EvaluateOptions {
-  data::DataOptions folder;
+  std::string text_column = data::DataOptions().text_column;
+  std::string prompt = data::DataOptions().prompt;
   std::vector<std::string> metrics;
 };
 
-// The files behind patterns and names of the hub, so that rows go over none of them.
-std::vector<std::string> find_files(const std::vector<std::string>& names) {
-  std::vector<std::string> files;
-  for (const std::string& name : names) {
-    for (const auto& path : data::find_data_files({.path = name})) files.push_back(path.string());
+// The files behind patterns and names of the hub.
+std::vector<data::DataFile> find_files(const BatchCommandOptions& options,
+                                       const EvaluateOptions& evaluate) {
+  RowOptions rows = options.rows.options();
+  rows.data.text_column = evaluate.text_column;
+  rows.data.prompt = evaluate.prompt;
+  std::vector<data::DataFile> files;
+  for (const std::string& name : options.paths) {
+    const data::DataFile file{.path = name,
+                              .options = rows.data,
+                              .split = rows.split,
+                              .config_name = rows.config_name,
+                              .revision = rows.revision};
+    for (data::DataFile& one : data::expand_data_file(file)) files.push_back(std::move(one));
   }
   return files;
 }
 
 int run_evaluate(const BatchCommandOptions& options, const EvaluateOptions& evaluate,
                  const RuntimeOptions& runtime) {
-  const std::vector<std::string> files = find_files(options.paths);
-  auto source = make_evaluation_entries(data::load_datasets(files, evaluate.folder), files);
+  auto source = open_evaluation_entries(find_files(options, evaluate));
   const ItemListOptions list = list_options(options, *source);
   const ItemList items(std::move(source), list);
   const int code = answer_items("evaluate", items, options, runtime);
@@ -56,7 +65,7 @@ int run_evaluate(const BatchCommandOptions& options, const EvaluateOptions& eval
 }
 
 int run_caption(const BatchCommandOptions& options, const RuntimeOptions& runtime) {
-  auto source = open_entries(options.paths, std::cin);
+  auto source = open_entries(options.paths, std::cin, MediaKind::kPicture, options.rows.options());
   ItemListOptions list = list_options(options, *source);
   list.has_text_files = options.output_format == "txt";
   list.prompt = kCaptionPrompt;
@@ -69,7 +78,7 @@ int run_caption(const BatchCommandOptions& options, const RuntimeOptions& runtim
 // `vqa` and `video`: plain files are of the kind.
 int run_questions(const std::string& command, MediaKind kind, const BatchCommandOptions& options,
                   const RuntimeOptions& runtime) {
-  auto source = open_entries(options.paths, std::cin, kind);
+  auto source = open_entries(options.paths, std::cin, kind, options.rows.options());
   ItemListOptions list = list_options(options, *source);
   list.has_text_files = options.output_format == "txt";
   list.questions = load_questions(options.questions, options.questions_file);
@@ -163,11 +172,13 @@ CLI::App* add_media_command(CLI::App& app, const char* name, const char* descrip
   command
       ->add_option("paths", options.paths,
                    files +
-                       ", folders (searched recursively), quoted globs (** too), .jsonl files, "
-                       ".tar shards, or - for a list of paths on stdin")
+                       ", folders (searched recursively), quoted globs (** too), files of rows "
+                       "(.jsonl, .json, .csv, .parquet, .arrow, .tar), folders with metadata.jsonl "
+                       "or metadata.csv, hf://datasets/org/name, or - for a list of paths on stdin")
       ->required()
       ->check(not_empty());
   add_batch_options(*command, options);
+  options.rows.declare(*command, /*has_ids=*/true);
   command->add_option("--system", options.system, "System message (default: none)");
   command
       ->add_option("--output-format", options.output_format,
@@ -182,18 +193,19 @@ CLI::App* add_media_command(CLI::App& app, const char* name, const char* descrip
 std::function<int()> add_evaluate(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<BatchCommandOptions>();
   auto evaluate = std::make_shared<EvaluateOptions>();
-  data::DataOptions* folder = &evaluate->folder;
   CLI::App* command = app.add_subcommand(
       "evaluate", "Answer a data set's questions and print the share answered exactly");
-  command->add_option("data", options->paths, "Data files and picture folders, as for finetune")
+  command
+      ->add_option(
+          "data", options->paths,
+          "Data files and picture folders, patterns, hf://datasets/org/name: as for finetune")
       ->required()
       ->check(not_empty());
   add_batch_options(*command, *options);
-  command
-      ->add_option("--text-column", folder->text_column,
-                   "Column of a folder's metadata with the answer")
+  options->rows.declare(*command, /*has_ids=*/false);
+  command->add_option("--text-column", evaluate->text_column, "Rows: the column with the answer")
       ->capture_default_str();
-  command->add_option("--prompt", folder->prompt, "Question put to every picture of a folder")
+  command->add_option("--prompt", evaluate->prompt, "Question put to rows that have none")
       ->capture_default_str();
   command
       ->add_option("--metric", evaluate->metrics,

@@ -4,12 +4,15 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "data/conversations/row_format.h"
 #include "data/metrics/answer_match.h"
 #include "data/metrics/metric.h"
-#include "infer/items/digest.h"
 #include "infer/items/item_failure.h"
+#include "infer/items/row_entry.h"
+#include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/io/list_digest.h"
 
 namespace vlm::infer {
 namespace {
@@ -28,32 +31,30 @@ std::vector<std::string> references_of(const Json& row) {
   return answer.get<std::vector<std::string>>();
 }
 
-// Samples of a data set.
+// The rows of data files as samples.
 class EvaluationEntries : public EntrySource {
  public:
-  EvaluationEntries(std::unique_ptr<data::Dataset> dataset, std::vector<std::string> files)
-      : dataset_(std::move(dataset)), files_(std::move(files)) {
-    for (std::int64_t i = 0; i < dataset_->size(); ++i) {
-      try {
-        add(read(i));
-      } catch (const std::exception& error) {
-        shares_.push_back(false);
-        digest_.add(error.what());
-      }
+  explicit EvaluationEntries(const std::vector<data::DataFile>& files) {
+    for (const data::DataFile& file : files) {
+      begins_.push_back(size_);
+      files_.push_back({data::open_samples(file.path), file});
+      size_ += files_.back().rows->size();
+      files_.back().is_table() ? add_table(files_.back()) : add_samples(files_.back());
     }
   }
 
-  std::int64_t size() const override { return dataset_->size(); }
+  std::int64_t size() const override { return size_; }
 
   Entry at(std::int64_t index) const override {
     Entry entry{.id = concat(index)};
+    const auto [file, inside] = find(index);
     try {
-      data::Sample sample = read(index);
+      data::Sample sample = read(*file, inside);
       entry.columns["answer"] = text_of(sample.messages.back());
       if (sample.references.size() > 1) entry.columns["answer"] = sample.references;
-      sample.messages.pop_back();
+      data::drop_last_turn(sample);
       entry.messages = std::move(sample.messages);
-      if (!sample.media.empty()) entry.path = sample.media[0].name;
+      if (!sample.media.empty() && !sample.media[0].bytes) entry.path = sample.media[0].name;
       entry.media = std::move(sample.media);
     } catch (const std::exception& error) {
       entry.error = failure_text(error);
@@ -67,16 +68,65 @@ class EvaluationEntries : public EntrySource {
   std::vector<std::string> columns() const override { return {"answer"}; }
   bool asks() const override { return true; }
   bool shows_videos() const override { return shows_videos_; }
-  std::vector<std::string> files() const override { return files_; }
+  std::vector<std::string> files() const override {
+    std::vector<std::string> paths;
+    for (const File& file : files_) paths.push_back(file.source.path);
+    return paths;
+  }
   void add_to(ListDigest& digest) const override { digest.add(digest_.hex()); }
 
  private:
-  data::Sample read(std::int64_t index) const {
-    data::Sample sample = dataset_->at(index);
+  struct File {
+    std::unique_ptr<data::RowSource> rows;
+    data::DataFile source;
+
+    bool is_table() const { return !rows->blocks().empty(); }
+  };
+
+  std::pair<const File*, std::int64_t> find(std::int64_t index) const {
+    const auto after = std::upper_bound(begins_.begin(), begins_.end(), index);
+    const auto file = static_cast<std::size_t>(after - begins_.begin()) - 1;
+    return {&files_[file], index - begins_[file]};
+  }
+
+  static data::Sample read(const File& file, std::int64_t index) {
+    data::Sample sample = data::read_sample(*file.rows, index, file.source.options);
     if (sample.messages.size() < 2 || sample.messages.back().role != "assistant") {
       throw Error({.what = "sample doesn't end with an assistant turn", .where = sample.where});
     }
     return sample;
+  }
+
+  void add_samples(const File& file) {
+    for (std::int64_t i = 0; i < file.rows->size(); ++i) {
+      try {
+        add(read(file, i));
+      } catch (const std::exception& error) {
+        shares_.push_back(false);
+        digest_.add(error.what());
+      }
+    }
+  }
+
+  // Of a table nobody reads the pictures before they are shown.
+  void add_table(const File& file) {
+    const RowOptions options{.data = file.source.options};
+    file.rows->add_to(digest_);
+    digest_.add(dump_text(options.describe()));
+    digest_.add(file.source.options.text_column);
+    digest_.add(file.source.options.prompt);
+    for (std::int64_t i = 0; i < file.rows->size(); ++i) {
+      shares_.push_back(i % kComparedRows > 0);
+      shows_videos_ = shows_videos_ || mentions_video(file, i);
+    }
+  }
+
+  static bool mentions_video(const File& file, std::int64_t index) {
+    try {
+      return mention_of(outline_row(*file.rows, index), {.data = file.source.options}).has_video;
+    } catch (const Error&) {  // told when the row is asked
+      return false;
+    }
   }
 
   void add(const data::Sample& sample) {
@@ -91,8 +141,9 @@ class EvaluationEntries : public EntrySource {
     }
   }
 
-  std::unique_ptr<data::Dataset> dataset_;
-  std::vector<std::string> files_;
+  std::vector<File> files_;
+  std::vector<std::int64_t> begins_;  // first row of each file
+  std::int64_t size_ = 0;
   bool shows_videos_ = false;
   std::vector<bool> shares_;
   std::vector<MediaRef> before_;
@@ -101,9 +152,8 @@ class EvaluationEntries : public EntrySource {
 
 }  // namespace
 
-std::unique_ptr<EntrySource> make_evaluation_entries(std::unique_ptr<data::Dataset> dataset,
-                                                     std::vector<std::string> files) {
-  return std::make_unique<EvaluationEntries>(std::move(dataset), std::move(files));
+std::unique_ptr<EntrySource> open_evaluation_entries(const std::vector<data::DataFile>& files) {
+  return std::make_unique<EvaluationEntries>(files);
 }
 
 OrderedJson score_rows(const std::filesystem::path& rows, const std::vector<std::string>& metrics) {
@@ -129,9 +179,14 @@ OrderedJson score_rows(const std::filesystem::path& rows, const std::vector<std:
       {"accuracy", accuracy}, {"correct", correct}, {"total", total}, {"errors", errors}};
   for (const std::string& metric : metrics) {
     const data::MetricScore score = data::compute_metric(metric, pairs);
-    double sum = 0;
-    for (std::size_t i = 0; i < pairs.size(); ++i) sum += has_error[i] ? 0 : score.items[i];
-    scores[metric] = total > 0 ? sum / static_cast<double>(total) : 0;
+    // An item that failed is the worst: no answer has a rate of 1 by itself.
+    double sum = 0, weight = 0;
+    for (std::size_t i = 0; i < pairs.size(); ++i) {
+      const bool counts = !has_error[i] || data::is_less_better(metric);
+      sum += counts ? score.weights[i] * score.items[i] : 0;
+      weight += score.weights[i];
+    }
+    scores[metric] = weight > 0 ? sum / weight : 0;
   }
   return scores;
 }

@@ -1,7 +1,7 @@
 // A data set's questions → how good the answers are, by the data set's own.
 //
-//   samples ─► entries (the last assistant turn taken off as the wanted answer) ─► run_batch ─►
-//   rows ─► scores (data/metrics)
+//   rows ─► samples ─► entries (the last assistant turn taken off as the wanted answer) ─►
+//   run_batch ─► rows ─► scores (data/metrics)
 //
 // An answer counts as correct when it equals the wanted one but for case and surrounding space.
 #pragma once
@@ -17,11 +17,10 @@
 
 namespace vlm::infer {
 
-// One entry a sample, called by its number, with the column "answer". A sample that can't be read,
-// or doesn't end with an assistant turn, is an error of its own. `files` are what the data set was
-// read from.
-std::unique_ptr<EntrySource> make_evaluation_entries(std::unique_ptr<data::Dataset> dataset,
-                                                     std::vector<std::string> files = {});
+// One entry a row, called by its number, with the column "answer". A row that can't be read, or
+// doesn't end with an assistant turn, is an error of its own. Throws Error for a file that can't be
+// read, or holds nothing.
+std::unique_ptr<EntrySource> open_evaluation_entries(const std::vector<data::DataFile>& files);
 
 // {"accuracy", "correct", "total", "errors"} over the rows of a file, and a value for each of
 // `metrics` (data::metric_names()). Rows with an error count as wrong.

@@ -4,11 +4,13 @@
 #include <filesystem>
 #include <istream>
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <unordered_set>
 
-#include "infer/items/jsonl_source.h"
+#include "data/formats/data_files.h"
+#include "data/formats/row_source.h"
 #include "infer/items/path_search.h"
-#include "infer/items/tar_source.h"
+#include "infer/items/row_entries.h"
 #include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -130,10 +132,12 @@ class Chain : public EntrySource {
 // Sorts arguments into sources; files that follow each other share one.
 class Opener {
  public:
-  Opener(std::istream& list, MediaKind kind) : list_(list), kind_(kind) {}
+  Opener(std::istream& list, MediaKind kind, const RowOptions& rows)
+      : list_(list), kind_(kind), rows_(rows) {}
 
   void add_argument(const std::string& path) {
     if (path == "-") return add_list();
+    if (data::is_hub_data(path)) return add_rows(path);
     if (is_pattern(path)) {
       for (const std::string& match : expand_glob(path)) add_existing(match);
       return;
@@ -149,6 +153,12 @@ class Opener {
   std::unique_ptr<EntrySource> finish() {
     flush();
     check_ids_.check();
+    const OrderedJson chosen = rows_.describe();
+    if (!has_rows_ && !chosen.empty()) {
+      throw Error({.what = "the input has no rows that it could be about",
+                   .where = chosen.begin().key(),
+                   .wanted = "data files, or a folder with metadata.jsonl or metadata.csv"});
+    }
     if (links_ > 0) {
       log_warning(concat("links to folders aren't followed: ", links_,
                          " (they may lead in circles; name them to have them searched)"));
@@ -160,23 +170,35 @@ class Opener {
 
  private:
   void add_existing(const std::string& path) {
-    if (is_folder(path)) return add_folder(path);
+    if (is_folder(path)) return has_rows(path) ? add_rows(path) : add_folder(path);
     if (ends_with_any(path, {".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"})) {
       throw Error({.what = "the archive is compressed",
                    .where = path,
                    .wanted = "a plain .tar",
                    .hint = "pictures are compressed already; unpack it once, e.g. with gunzip"});
     }
-    if (ends_with_any(path, {".csv", ".json", ".parquet", ".zip"})) {
+    if (ends_with_any(path, {".zip", ".tsv", ".xlsx"})) {
       throw Error({.what = "unknown kind of input",
                    .where = path,
-                   .wanted = concat(plural(), ", folders, .jsonl, .tar or -")});
+                   .wanted = concat(plural(), ", folders, data files or -")});
     }
-    const bool is_jsonl = ends_with_any(path, {".jsonl", ".ndjson"});
-    if (!is_jsonl && !path.ends_with(".tar")) return add_file({path});
+    return data::has_rows_suffix(path) ? add_rows(path) : add_file({path});
+  }
+
+  // For videos folders are searched: a picture folder's metadata names pictures.
+  bool has_rows(const std::string& folder) const {
+    return kind_ == MediaKind::kPicture && data::is_rows_folder(folder);
+  }
+
+  void add_rows(const std::string& name) {
     flush();
-    parts_.push_back(is_jsonl ? open_jsonl_source(path, check_ids_)
-                              : open_tar_source(path, check_ids_));
+    has_rows_ = true;
+    for (const data::DataPath& file : data::find_data_files({.path = name,
+                                      .split = rows_.split,
+                                      .config_name = rows_.config_name,
+                                      .revision = rows_.revision})) {
+      parts_.push_back(open_row_entries(file.path.string(), file.name, rows_, check_ids_));
+    }
   }
 
   // The paths of a list are not looked at now: a missing one is an error of its own row.
@@ -192,7 +214,7 @@ class Opener {
       if (end == '\n' && path.ends_with('\r')) path.pop_back();
       if (path.empty()) continue;
       is_empty = false;
-      if (is_folder(path) || ends_with_any(path, {".jsonl", ".ndjson", ".tar"})) {
+      if (is_folder(path) || data::has_rows_suffix(path) || data::is_hub_data(path)) {
         add_argument(path);
       } else {
         add_file({path});
@@ -236,6 +258,8 @@ class Opener {
 
   std::istream& list_;
   const MediaKind kind_;
+  const RowOptions& rows_;
+  bool has_rows_ = false;
   std::unordered_set<std::string> seen_;
   std::unique_ptr<MediaFiles> files_;
   std::vector<std::unique_ptr<EntrySource>> parts_;
@@ -246,9 +270,25 @@ class Opener {
 
 }  // namespace
 
+OrderedJson RowOptions::describe() const {
+  OrderedJson chosen = OrderedJson::object();
+  const auto add = [&](const char* option, const std::string& value, const std::string& usual) {
+    if (value != usual) chosen[option] = value;
+  };
+  add("--dataset-format", data.format, "auto");
+  if (!data.field_map.empty()) chosen["--field-map"] = data.field_map;
+  add("--image-folder", data.image_folder, "");
+  if (id_column) chosen["--id-column"] = *id_column;
+  add("--split", split, "");
+  add("--config-name", config_name, "");
+  add("--revision", revision, "");
+  return chosen;
+}
+
 std::unique_ptr<EntrySource> open_entries(const std::vector<std::string>& arguments,
-                                          std::istream& list, MediaKind kind) {
-  Opener opener(list, kind);
+                                          std::istream& list, MediaKind kind,
+                                          const RowOptions& rows) {
+  Opener opener(list, kind, rows);
   for (const std::string& argument : arguments) opener.add_argument(argument);
   return opener.finish();
 }

@@ -52,25 +52,31 @@ std::int64_t ItemList::first_item(std::int64_t group) const {
   return group < groups() ? begins_[static_cast<std::size_t>(group)] : source_->size();
 }
 
-ItemGroup ItemList::group(std::int64_t index) const {
-  ItemGroup group;
+std::vector<ItemGroup> ItemList::group(std::int64_t index) const {
+  std::vector<ItemGroup> groups(1);
   const std::int64_t first = first_item(index);
   if (!templates_.empty()) {
     Entry entry = entry_at(index);
-    for (std::size_t q = 0; q < templates_.size(); ++q) group.items.push_back(make_item(entry, q));
-    group.media = std::move(entry.media);
-  } else {
-    for (std::int64_t i = first; i < first_item(index + 1); ++i) {
-      Entry entry = entry_at(i);
-      group.items.push_back(make_item(entry, 0));
-      // One that can't be asked has no media; its neighbours have.
-      if (group.media.empty()) group.media = std::move(entry.media);
+    for (std::size_t q = 0; q < templates_.size(); ++q) {
+      groups[0].items.push_back(make_item(entry, q));
+      groups[0].items.back().ordinal = first + static_cast<std::int64_t>(q);
     }
+    groups[0].media = std::move(entry.media);
+    return groups;
   }
-  for (std::size_t i = 0; i < group.items.size(); ++i) {
-    group.items[i].ordinal = first + static_cast<std::int64_t>(i);
+  std::optional<std::vector<MediaRef>> shown;  // by the entries so far
+  for (std::int64_t i = first; i < first_item(index + 1); ++i) {
+    Entry entry = entry_at(i);
+    // One that can't be asked shows nothing; its neighbours do.
+    const bool shows = entry.error.empty();
+    if (shows && shown && entry.media != *shown) groups.emplace_back();
+    groups.back().items.push_back(make_item(entry, 0));
+    groups.back().items.back().ordinal = i;
+    if (!shows) continue;
+    shown = entry.media;
+    groups.back().media = std::move(entry.media);
   }
-  return group;
+  return groups;
 }
 
 // Whatever a source meets in one entry is that entry's error.
@@ -84,13 +90,14 @@ Entry ItemList::entry_at(std::int64_t index) const {
 
 std::string ItemList::prompt_of(const Entry& entry, std::size_t question) const {
   if (!templates_.empty()) {
-    if (!entry.messages.empty()) {
+    if (!entry.messages.empty() && !entry.question) {
       throw Error({.what = "the row has its own conversation, and --question was given",
                    .hint = "ask rows with 'messages' without --question"});
     }
     return templates_[question].fill(entry);
   }
   if (entry.question) return *entry.question;
+  if (!entry.messages.empty()) return last_text(entry.messages);
   if (!prompt_) throw Error({.what = "the row asks nothing", .hint = "give --question"});
   return prompt_->fill(entry);
 }
@@ -100,11 +107,8 @@ BatchItem ItemList::make_item(const Entry& entry, std::size_t question) const {
   std::string asked;
   if (item.error.empty()) {
     try {
-      const bool is_whole = !entry.messages.empty() && templates_.empty();
-      asked = is_whole ? last_text(entry.messages) : prompt_of(entry, question);
-      const bool is_own = templates_.empty() && entry.question && !entry.system.empty();
-      const std::string& system = is_own ? entry.system : options_.system;
-      item.messages = is_whole ? entry.messages : make_conversation(asked, entry.media, system);
+      asked = prompt_of(entry, question);
+      item.messages = conversation_of(entry, asked);
     } catch (const Error& error) {
       item.error = located(error, entry.id).what();
     } catch (const std::exception& error) {
@@ -116,6 +120,21 @@ BatchItem ItemList::make_item(const Entry& entry, std::size_t question) const {
   item.text_file = text_names_.name(text_place(entry, question));
   item.shares_text_file = text_names_.is_shared(item.text_file);
   return item;
+}
+
+// A whole conversation stays as it is; the run's system message goes in front of questions that
+// have none of their own.
+std::vector<Message> ItemList::conversation_of(const Entry& entry, const std::string& asked) const {
+  if (!templates_.empty() || entry.messages.empty()) {
+    return make_conversation(asked, entry.media, options_.system);
+  }
+  std::vector<Message> messages = entry.messages;
+  const bool takes_system = entry.question && messages.front().role != "system";
+  if (takes_system && !options_.system.empty()) {
+    const ContentPart text{.type = "text", .text = options_.system};
+    messages.insert(messages.begin(), Message{.role = "system", .content = {text}});
+  }
+  return messages;
 }
 
 TextFilePlace ItemList::text_place(const Entry& entry, std::size_t question) const {

@@ -41,8 +41,9 @@ class ItemList {
   // Ordinal of the group's first item; for groups(), the number of items.
   std::int64_t first_item(std::int64_t group) const;
 
-  // Thread-safe.
-  ItemGroup group(std::int64_t index) const;
+  // The group's items, in order. Mostly one ItemGroup; several where neighbours that might have
+  // shown the same media show others. Thread-safe.
+  std::vector<ItemGroup> group(std::int64_t index) const;
 
   // Names of the columns that rows may have behind the id. A column of the input that would
   // collide with one of ours is called "input_…".
@@ -60,6 +61,7 @@ class ItemList {
 
   Entry entry_at(std::int64_t index) const;
   BatchItem make_item(const Entry& entry, std::size_t question) const;
+  std::vector<Message> conversation_of(const Entry& entry, const std::string& asked) const;
   TextFilePlace text_place(const Entry& entry, std::size_t question) const;
   void name_text_files();
   std::string prompt_of(const Entry& entry, std::size_t question) const;

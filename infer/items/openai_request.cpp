@@ -1,5 +1,8 @@
 #include "infer/items/openai_request.h"
 
+#include <nlohmann/json.hpp>
+
+#include "data/conversations/messages.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
@@ -90,11 +93,7 @@ bool is_openai_request(const Json& row) {
   return row.is_object() && row.contains("custom_id") && row.contains("body");
 }
 
-bool is_openai_request(const OrderedJson& row) {
-  return row.is_object() && row.contains("custom_id") && row.contains("body");
-}
-
-Entry parse_openai_request(const OrderedJson& row, const MediaRoot& root) {
+Entry parse_openai_request(const OrderedJson& row, const data::MediaRoot& root) {
   Entry entry;
   for (const auto& [key, value] : row.items()) {
     if (key == "custom_id" || key == "body" || value.is_null()) continue;
@@ -121,9 +120,15 @@ Entry parse_openai_request(const OrderedJson& row, const MediaRoot& root) {
     }
     read_field(key, value, entry.overrides);
   }
-  ItemConversation conversation = parse_messages(body["messages"], {}, root);
-  entry.messages = std::move(conversation.messages);
-  entry.media = std::move(conversation.media);
+  data::ConversationBuilder builder("", data::MediaPlaces{.root = root}, {});
+  data::add_messages(builder, Json(body["messages"]), "messages");
+  data::Sample sample = builder.finish();
+  if (sample.messages.back().role != "user") {
+    throw Error({.what = "the conversation doesn't end with a user's turn",
+                 .got = concat("a last turn of the ", sample.messages.back().role, "'s")});
+  }
+  entry.messages = std::move(sample.messages);
+  entry.media = std::move(sample.media);
   return entry;
 }
 

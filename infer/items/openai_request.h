@@ -12,14 +12,12 @@
 #pragma once
 
 #include "infer/items/entry_source.h"
-#include "infer/items/messages.h"
 
 namespace vlm::infer {
 
-bool is_openai_request(const OrderedJson& row);
 bool is_openai_request(const Json& row);
 
 // Throws Error for what the format, or this program, doesn't have.
-Entry parse_openai_request(const OrderedJson& row, const MediaRoot& root);
+Entry parse_openai_request(const OrderedJson& row, const data::MediaRoot& root);
 
 }  // namespace vlm::infer

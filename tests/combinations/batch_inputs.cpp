@@ -75,19 +75,45 @@ Json draw_row(Dice& dice, const std::string& picture, const std::string& id,
   return {{"id", id}, {"image", picture}, {"question", question}, {"number", dice.between(0, 9)}};
 }
 
+// The rows as a table of text: one that has no such column has an empty cell.
+std::string to_csv(const std::vector<Json>& rows) {
+  std::string text = "id,image,question,number\n";
+  for (const Json& row : rows) {
+    for (const char* name : {"id", "image", "question", "number"}) {
+      const Json value = row.value(name, Json(""));
+      const std::string cell = value.is_string() ? value.get<std::string>() : value.dump();
+      text += "\"" + cell + (std::string(name) == "number" ? "\"\n" : "\",");
+    }
+  }
+  return text;
+}
+
+// As the suffix of the file wants it, a row a line.
+std::string to_text(const std::vector<Json>& rows, const std::string& suffix) {
+  if (suffix == ".csv") return to_csv(rows);
+  std::string text = suffix == ".json" ? "[" : "";
+  for (const Json& row : rows) {
+    const bool has_comma = suffix == ".json" && &row != &rows.back();
+    text += row.dump() + (has_comma ? ",\n" : "\n");
+  }
+  return text + (suffix == ".json" ? "]" : "");
+}
+
 BatchInputs write_rows(Dice& dice, const fs::path& folder, const std::vector<fs::path>& pictures) {
   const std::string kind = dice.pick({"columns", "messages", "openai"});
-  const fs::path path = folder / "rows.jsonl";
-  std::ofstream out(path);
+  const std::string suffix =
+      kind == "columns" ? dice.pick({".jsonl", ".json", ".csv"}) : std::string(".jsonl");
+  const fs::path path = folder / ("rows" + suffix);
+  std::vector<Json> drawn;
   for (std::size_t i = 0; i < pictures.size(); ++i) {
     const std::string picture = pictures[i].lexically_relative(folder).string();
     const int rows = dice.between(1, 2);
     for (int row = 0; row < rows; ++row) {
       const std::string id = "r" + std::to_string(i) + "." + std::to_string(row);
-      out << draw_row(dice, picture, id, kind).dump() << "\n";
+      drawn.push_back(draw_row(dice, picture, id, kind));
     }
   }
-  out.close();
+  std::ofstream(path) << to_text(drawn, suffix);
   write_as_elsewhere(dice, path);
   return {.paths = {path.string()}, .asks = true, .rows = path};
 }

@@ -213,7 +213,7 @@ TEST_CASE("bytes come before the path that they were read from") {
   CHECK(read_bytes(medium(R"({"bytes":"data:image/png;base64,aGkh"})")) == "hi!");
   CHECK_THAT(
       column_error(R"({"question":"q","answer":"a","image":{"bytes":[1,2],"path":"a.png"}})"),
-      Contains("f:1: images: bytes: wrong type: got array, wanted string"));
+      Contains("f:1: image: bytes: wrong type: got array, wanted string"));
 }
 
 TEST_CASE("bytes of tables are pictures as they are") {
@@ -229,7 +229,7 @@ TEST_CASE("bytes of tables are pictures as they are") {
   CHECK(parse_row(row, {}).media.at(0).name == "/d/a.png");
   row.columns["image"] = {{"bytes", nullptr}, {"path", nullptr}};
   CHECK_THROWS_WITH(parse_row(row, {}),
-                    "f:1: images: no 'path': got object, wanted an object with 'path'");
+                    "f:1: image: no 'path': got object, wanted an object with 'path'");
   row.columns.erase("image");
   row.columns["answer"] = bytes;
   CHECK_THROWS_WITH(parse_row(row, {}), "f:1: response: wrong type: got 2 bytes, wanted text");

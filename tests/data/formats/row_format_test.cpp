@@ -135,7 +135,7 @@ TEST_CASE("pictures and their places must be equal in number") {
         "f:1: images: no 'path': got object, wanted an object with 'path'");
   CHECK(row_error(user("\"a\"", R"(,"images":[{"path":7}])")) ==
         "f:1: images: path: wrong type: got number 7, wanted string");
-  CHECK_THAT(row_error(user("\"a\"", R"(,"image":7)")), Contains("f:1: images: wrong type"));
+  CHECK_THAT(row_error(user("\"a\"", R"(,"image":7)")), Contains("f:1: image: wrong type"));
   CHECK(row_error(user(R"([{"type":"video"}])")) ==
         "f:1: more video parts than entries of 'videos': got 0 entries");
 }

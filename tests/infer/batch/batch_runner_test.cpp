@@ -207,10 +207,10 @@ TEST_CASE("an evaluation counts the answers that are the data's own") {
     fs::copy_file(fixture(std::string("pictures/") + name), folder.path() / name);
   }
   const ItemList list(
-      make_evaluation_entries(data::load_dataset(folder.path(), {.prompt = "What?"})),
+      open_evaluation_entries({{.path = folder.path(), .options = {.prompt = "What?"}}}),
       {.reserved = reserved_columns()});
   REQUIRE(list.items() == 2);
-  const BatchItem item = list.group(0).items[0];
+  const BatchItem item = list.group(0).at(0).items[0];
   CHECK(item.id == "0");
   CHECK(item.columns["question"] == "What?");
   CHECK(item.columns["answer"] == "zzz");
@@ -225,6 +225,18 @@ TEST_CASE("an evaluation counts the answers that are the data's own") {
   CHECK(score_rows(output).dump() == R"({"accuracy":0.5,"correct":1,"total":2,"errors":0})");
   CHECK(score_rows(output, {"rouge_l", "vqa_accuracy"}).dump() ==
         R"({"accuracy":0.5,"correct":1,"total":2,"errors":0,"rouge_l":0.0,"vqa_accuracy":0.5})");
+}
+
+TEST_CASE("a row that failed counts as wrong in every metric") {
+  const ScratchFolder scratch;
+  scratch.write("out.jsonl", R"({"text": "SN 42", "answer": "SN 42"})"
+                             "\n"
+                             R"({"error": "no picture", "answer": "12345678901234567890"})"
+                             "\n");
+  const OrderedJson scores = score_rows(scratch.at("out.jsonl"), {"exact_match", "cer"});
+  CHECK(scores["exact_match"] == 0.5);
+  CHECK(scores["cer"] == 0.8);  // 20 of 25 characters
+  CHECK(scores["errors"] == 1);
 }
 
 TEST_CASE("inspect counts parameters by part") {

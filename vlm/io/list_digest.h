@@ -8,7 +8,7 @@
 
 #include "vlm/io/xxh3.h"
 
-namespace vlm::infer {
+namespace vlm {
 
 class ListDigest {
  public:
@@ -30,4 +30,4 @@ inline std::uint64_t digest_of(std::string_view bytes) {
   return xxh3_64(bytes);
 }
 
-}  // namespace vlm::infer
+}  // namespace vlm
