@@ -90,7 +90,7 @@ std::vector<RequestAnswer> Generator::step() {
   admit();
   start_pending();
   decode_rows();
-  end_late_ones();
+  end_late_requests();
   remove_finished();
   std::vector<RequestAnswer> answers = std::exchange(rejected_, {});
   for (RequestAnswer& answer : finished_) answers.push_back(std::move(answer));
@@ -107,7 +107,7 @@ void Generator::abandon() {
 }
 
 // The oldest waiting groups, as many as there is room for.
-std::vector<std::unique_ptr<ActiveGroup>> Generator::take_newcomers() {
+std::vector<std::unique_ptr<ActiveGroup>> Generator::pop_waiting_groups() {
   const std::int64_t room = batch_size_ - std::ssize(active_);
   std::vector<std::unique_ptr<ActiveGroup>> newcomers;
   // Prompts are prefilled several at a time: while others decode, a single free place waits.
@@ -145,10 +145,10 @@ void Generator::encode_pictures(const std::vector<std::unique_ptr<ActiveGroup>>&
 }
 
 void Generator::admit() {
-  std::vector<std::unique_ptr<ActiveGroup>> newcomers = take_newcomers();
+  std::vector<std::unique_ptr<ActiveGroup>> newcomers = pop_waiting_groups();
   if (newcomers.empty()) return;
   encode_pictures(newcomers);
-  if (waiting_.empty()) encoder_->rest();
+  if (waiting_.empty()) encoder_->release_memory();
   const auto begun = std::chrono::steady_clock::now();
   const Stopwatch watch(timing_.prefill_s);
   std::stable_sort(newcomers.begin(), newcomers.end(), [](const auto& a, const auto& b) {
@@ -240,7 +240,7 @@ void Generator::finish(ActiveRequest& one) {
 }
 
 // Requests whose time is over are answered with an error.
-void Generator::end_late_ones() {
+void Generator::end_late_requests() {
   const auto end = [this](const ActiveRequest& one) {
     finished_.push_back(
         {.id = one.request.id,
@@ -307,9 +307,9 @@ class Generator::OwnRequests {
   int exceptions_ = std::uncaught_exceptions();
 };
 
-RequestAnswer Generator::answer(RequestGroup of_one) {
+RequestAnswer Generator::answer(RequestGroup group) {
   const OwnRequests own(*this, batch_size_);
-  submit(std::move(of_one));
+  submit(std::move(group));
   RequestAnswer answer;
   while (!is_idle()) {
     for (RequestAnswer& one : step()) answer = std::move(one);

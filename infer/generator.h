@@ -1,12 +1,12 @@
-// The one loop that calls a model to generate: prompts in, answers with log-probabilities out.
+// The loop that calls a model to generate: prompts in, answers with log-probabilities out.
 //
 //   RequestGroup ─► submit ─► (pictures encoded, prompt prefilled, tokens decoded beside those of
 //   other groups) ─► step … ─► Answers, as they get ready
 //
-// A group is requests about the same pictures. What their prompts begin with, pictures included, is
-// prefilled once; every question, beam, sample and choice goes on from it (KvCache). Groups enter
-// and leave while others go on (continuous batching), at most batch_size of them at a time. An
-// answer doesn't depend on what else is decoded (up to rounding).
+// A group holds requests about the same pictures. The common beginning of their prompts, with the
+// pictures, is prefilled once; every question, beam, sample and choice continues from it (KvCache).
+// Groups enter and leave while others are being decoded (continuous batching), at most batch_size
+// of them at a time. An answer doesn't depend on what else is decoded (up to rounding).
 #pragma once
 
 #include <cstdint>
@@ -44,14 +44,15 @@ class Generator {
 
   // Groups that are decoded together; 1 until set.
   void set_batch_size(std::int64_t groups) { batch_size_ = groups; }
-  // Keeps picture features across runs; null: not.
+  // Sets the cache that keeps picture features across runs; null: none.
   void set_feature_cache(std::shared_ptr<FeatureCache> cache) {
     encoder_->set_cache(std::move(cache));
   }
   PictureEncoder& encoder() { return *encoder_; }
 
-  // Reads the next takes of media with videos. False: a stop request came. Throws Error naming the
-  // file that can't be read, or that takes longer than the limit (0: none).
+  // Reads and encodes the next take (video_stream.h) of each video. False: a stop request came.
+  // Throws Error naming the file that can't be read, or that takes longer than the limit in seconds
+  // (0: none).
   bool read(ShownMedia& media, double time_limit_s = 0);
 
   void submit(RequestGroup group);
@@ -59,17 +60,18 @@ class Generator {
   // answered (too long a prompt) comes back with an error.
   std::vector<RequestAnswer> step();
   bool is_idle() const { return waiting_.empty() && active_.empty() && rejected_.empty(); }
-  // Lets go of everything submitted. To be called after step has thrown.
+  // Drops everything submitted. Call it after step has thrown.
   void abandon();
-  // Groups submitted whose prefill has not begun.
+  // Number of submitted groups whose prefill has not begun.
   std::int64_t waiting() const { return static_cast<std::int64_t>(waiting_.size()); }
 
-  // The answer to one request. Throws Error when there can be none.
+  // The answer to one request, or to a group of one request. Throws Error when it can't be
+  // answered.
   RequestAnswer answer(Request request, const at::Tensor& pixel_values);
-  RequestAnswer answer(RequestGroup of_one);
-  // One answer a prompt, all about their own pictures, decoded together. Throws Error for a prompt
-  // that can't be answered. Whatever these throw (what a callback throws, too), nothing of the call
-  // stays with the generator.
+  RequestAnswer answer(RequestGroup group);
+  // One answer for each prompt, with the prompt's own pictures; decoded together. Throws Error for
+  // a prompt that can't be answered. If these functions throw, also an exception of a callback,
+  // their requests are dropped.
   std::vector<RequestAnswer> generate(
       const std::vector<EncodedConversation>& prompts, const GenerationOptions& options,
       const std::function<bool(std::size_t, std::int64_t)>& on_token = {});
@@ -86,7 +88,7 @@ class Generator {
   bool reject_if_impossible(const Request& request);
 
   void admit();
-  std::vector<std::unique_ptr<ActiveGroup>> take_newcomers();
+  std::vector<std::unique_ptr<ActiveGroup>> pop_waiting_groups();
   void encode_pictures(const std::vector<std::unique_ptr<ActiveGroup>>& newcomers);
   void prefill(const std::vector<ActiveGroup*>& groups);
   void start_pending();
@@ -96,7 +98,7 @@ class Generator {
 
   void advance(ActiveRequest& one, const Logits& logits);
   void finish(ActiveRequest& one);
-  void end_late_ones();
+  void end_late_requests();
   void remove_finished();
   std::unique_ptr<Search> start_search(const Request& request) const;
   Logits head(const at::Tensor& hidden);
@@ -109,7 +111,7 @@ class Generator {
   std::int64_t batch_size_ = 1;
   std::optional<KvCache> cache_;
   std::deque<std::unique_ptr<ActiveGroup>> waiting_;
-  std::vector<std::unique_ptr<ActiveGroup>> active_;  // at their group of the cache
+  std::vector<std::unique_ptr<ActiveGroup>> active_;  // by their group in the cache
   std::vector<RequestAnswer> rejected_, finished_;
   GenerationTiming timing_;
 };

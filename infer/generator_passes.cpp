@@ -29,7 +29,7 @@ at::Tensor pad_right(const std::vector<Ids>& rows, std::int64_t pad) {
 }
 
 // hidden [B, T, C], one position a row → [B, C]
-at::Tensor take_positions(const at::Tensor& hidden, const Ids& positions) {
+at::Tensor select_positions(const at::Tensor& hidden, const Ids& positions) {
   Ids flat = positions;
   for (std::size_t i = 0; i < flat.size(); ++i) {
     flat[i] += static_cast<std::int64_t>(i) * hidden.size(1);
@@ -71,7 +71,7 @@ void Generator::prefill(const std::vector<ActiveGroup*>& groups) {
   }
   if (ready.empty()) return;
   const at::Tensor index = at::tensor(rows, at::kLong).to(hidden.device());
-  const Logits logits = head(take_positions(hidden.index_select(0, index), last));
+  const Logits logits = head(select_positions(hidden.index_select(0, index), last));
   for (std::size_t i = 0; i < ready.size(); ++i) {
     advance(*ready[i], logits.narrow(0, static_cast<std::int64_t>(i), 1));
   }
@@ -107,7 +107,7 @@ void Generator::extend_suffixes(const std::vector<ActiveRequest*>& requests) {
     last.push_back(std::ssize(one->suffix) - 1);
     one->is_started = true;
   }
-  const Logits logits = head(take_positions(extend(rows, ids), last));
+  const Logits logits = head(select_positions(extend(rows, ids), last));
   for (std::size_t i = 0; i < sorted.size(); ++i) {
     advance(*sorted[i], logits.narrow(0, static_cast<std::int64_t>(i), 1));
   }

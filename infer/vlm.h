@@ -9,9 +9,9 @@
 // docs/library.md has an example of each call.
 //
 // Calls keep nothing that belongs to the caller: arguments are copied, and callbacks are called
-// only before the call returns. What could be mixed up has types of its own: a picture's file and a
-// question, a height and a width. Moving a Picture or a Model copies it (both are pointers), so
-// none is ever empty.
+// only before the call returns. Arguments that could be swapped by mistake have different types: a
+// picture and a question, a height and a width. Moving a Picture or a Model copies it (both are
+// pointers), so none is ever empty.
 //
 // Errors: vlm::Error for whatever a caller, a file or a model can cause; what LibTorch throws
 // (out of memory, say) comes through as std::exception. Threads: everything here may be called
@@ -32,7 +32,7 @@
 
 namespace vlm {
 
-// Set the fields by name; so it is meant for all options below.
+// Set the fields of this and of all options below by name.
 struct ModelOptions {
   std::string adapter;           // PEFT adapter folder, merged into the weights; empty: none
   std::string device = "auto";   // auto, cpu, cuda, cuda:N
@@ -175,12 +175,12 @@ struct AskOptions {
   std::function<bool(std::string_view)> on_text;
 };
 
-// What was seen of a video.
+// What the model was shown of a video.
 struct SeenVideo {
   double duration_s = 0;                // of the file
   std::vector<double> frame_times_s;    // of the frames that were shown
   std::int64_t dropped_duplicates = 0;  // with VideoOptions::drop_duplicates
-  std::int64_t damaged_frames = 0;      // left out, or shown although the decoder complained
+  std::int64_t damaged_frames = 0;      // left out, or shown although the decoder reported errors
 };
 
 struct Answer {
@@ -220,7 +220,7 @@ class Model {
 
   // One question without a picture.
   Answer ask(const std::string& question, const AskOptions& options = {}) const;
-  // Two texts in braces would be read as the begin and end of one text.
+  // Refuses two texts in braces, which would be read as the begin and end of one string.
   Answer ask(std::initializer_list<const char*>, const AskOptions& options = {}) const = delete;
 
   // The next turn of the assistant.

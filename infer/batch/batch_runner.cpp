@@ -50,7 +50,7 @@ class Answerer {
 
   // Items whose answers failed beside others and that are to be tried alone.
   bool has_retries() const { return !retries_.empty(); }
-  std::vector<std::int64_t> take_retries() { return std::exchange(retries_, {}); }
+  std::vector<std::int64_t> release_retries() { return std::exchange(retries_, {}); }
 
   // The only item at work, from its files on; a failure is its row's error now.
   void answer_alone(PreparedGroup group) {
@@ -84,11 +84,11 @@ class Answerer {
     try {
       answers = generator_.step();
     } catch (const std::exception& error) {
-      let_go(error);
+      drop_requests(error);
     }
     for (RequestAnswer& answer : answers) {
       const auto found = asked_.extract(answer.id);
-      take(*found.mapped().item, found.mapped().segment, std::move(answer));
+      record(*found.mapped().item, found.mapped().segment, std::move(answer));
     }
     sink_.flush();
   }
@@ -118,7 +118,7 @@ class Answerer {
   }
 
   // The generator is left with nothing: whose fault the exception was isn't known.
-  void let_go(const std::exception& error) {
+  void drop_requests(const std::exception& error) {
     generator_.abandon();
     std::unordered_map<std::uint64_t, Asked> asked;
     asked.swap(asked_);
@@ -194,7 +194,7 @@ class Answerer {
     }
   }
 
-  void take(AskedItem& one, const TimeSegment& segment, RequestAnswer answer) {
+  void record(AskedItem& one, const TimeSegment& segment, RequestAnswer answer) {
     --one.in_flight;
     if (one.has_failed()) return;  // its row is written
     if (!answer.error.empty()) return fail(one, answer.error);
@@ -225,7 +225,7 @@ class Answerer {
   bool is_alone_ = false;
 };
 
-void tell_videos(const PictureEncoder& encoder) {
+void log_videos(const PictureEncoder& encoder) {
   if (encoder.decoded_videos() + encoder.cached_videos() == 0) return;
   log_info(concat("videos or segments: ", encoder.decoded_videos(), " decoded, ",
                   encoder.cached_videos(), " read from the feature cache"));
@@ -252,7 +252,7 @@ class BatchRun {
     bool is_at_end = false;
     while (!is_at_end && !stop_requested()) {
       is_at_end = answer_queue();
-      for (const std::int64_t ordinal : answerer_.take_retries()) {
+      for (const std::int64_t ordinal : answerer_.release_retries()) {
         if (!stop_requested()) try_alone(ordinal);
         is_at_end = is_at_end && !stop_requested();
       }
@@ -280,7 +280,7 @@ class BatchRun {
         } else if (!is_at_end && (answerer_.is_idle() || queue.is_ready())) {
           auto group = queue.next();
           is_at_end = !group;
-          if (group) take(std::move(*group));
+          if (group) start(std::move(*group));
         } else {
           break;
         }
@@ -300,7 +300,7 @@ class BatchRun {
     }
   }
 
-  void take(PreparedGroup group) {
+  void start(PreparedGroup group) {
     for (const PreparedItem& one : group.items) {
       taken_[static_cast<std::size_t>(one.item.ordinal)] = true;
     }
@@ -313,7 +313,7 @@ class BatchRun {
   }
 
   void try_alone(std::int64_t ordinal) {
-    generator_.encoder().rest();
+    generator_.encoder().release_memory();
     std::vector<bool> others(taken_.size(), true);
     others[static_cast<std::size_t>(ordinal)] = false;
     MediaQueueOptions options = queue_options();
@@ -343,7 +343,7 @@ bool run_batch(Generator& generator, const ItemList& items, const RowFormat& for
   const bool is_done = BatchRun(generator, items, log, sink, options).run();
   log.sync();
   if (is_done && options.sink.in_input_order) log.sort();
-  tell_videos(generator.encoder());
+  log_videos(generator.encoder());
   return is_done;
 }
 

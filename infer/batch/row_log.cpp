@@ -8,12 +8,12 @@
 #include <utility>
 
 #include "infer/batch/fingerprint.h"
+#include "infer/items/digest.h"
 #include "infer/tables/parquet_output.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
-#include "vlm/io/list_digest.h"
 
 namespace vlm::infer {
 namespace {
@@ -127,7 +127,7 @@ void RowLog::look() {
   has_changed_options_ = to_line(journal->header) != to_line(options_.header);
   journal_size_ = journal->size;
   found_ = match_rows(*journal, options_.header.items, output_, line_end_);
-  tell_damage();
+  log_damage();
   count_kept();
 }
 
@@ -141,7 +141,7 @@ void RowLog::count_kept() {
   }
 }
 
-void RowLog::tell_damage() const {
+void RowLog::log_damage() const {
   const RowMatch& found = *found_;
   if (found.is_intact() && found.foreign.empty()) return;
   std::vector<std::string> parts;

@@ -73,7 +73,7 @@ class RowLog {
   void look();
   void complete_rewrite();
   void compare_options(const JournalHeader& old);
-  void tell_damage() const;
+  void log_damage() const;
   void set_foreign_lines_aside() const;
   void count(const RowRecord& record);
   void count_kept();

@@ -31,7 +31,7 @@ at::Tensor PictureEncoder::encode_tiles(const at::Tensor& tiles) {
   return model_->encode_images(tiles, {});
 }
 
-void PictureEncoder::rest() {
+void PictureEncoder::release_memory() {
   if (!std::exchange(has_encoded_, false)) return;
   drop_unchanged_pages(model_->picture_weights());
   trim_heap();

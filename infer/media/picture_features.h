@@ -1,11 +1,11 @@
-// Tiles of the pictures of one prompt, and what the vision encoder made of them.
+// Tiles of the pictures of one prompt, and their features from the vision encoder.
 //
 //   tiles [N, 3, S, S] ─► encode_pictures ─► features [N, L, C]
 //
-// Requests about the same pictures share one of these. Features come from the cache on disk where
-// they are known; what is missing is encoded, tiles of different pictures together. Tiles are let
-// go once their features are there. A video's frames are pictures of one tile each that come piece
-// by piece (infer/media).
+// Requests about the same pictures share one PictureFeatures. Features come from the cache on disk
+// if it has them, else from the encoder, which takes tiles of several pictures together. Tiles are
+// freed once their features are there. A video's frames are encoded as pictures of one tile
+// (shown_media.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -32,42 +32,43 @@ class PictureEncoder {
  public:
   explicit PictureEncoder(ModelPtr model) : model_(std::move(model)) {}
 
-  // Null: nothing is kept on disk.
+  // Null: features aren't kept on disk.
   void set_cache(std::shared_ptr<FeatureCache> cache) { cache_ = std::move(cache); }
 
-  // Gives features to those that have none.
+  // Computes, or reads from the cache, the features of those that have none.
   void encode(const std::vector<std::shared_ptr<PictureFeatures>>& pictures);
 
-  // Tiles that go through the encoder at once, and so are best given together.
+  // Number of tiles that the encoder takes at once; pass that many together.
   std::int64_t tiles_at_once() const { return model_->max_tiles_per_chunk; }
 
-  // tiles [n, 3, S, S] → features [n, L, C], past the cache.
+  // tiles [n, 3, S, S] → features [n, L, C], without the cache.
   at::Tensor encode_tiles(const at::Tensor& tiles);
 
-  // Gives back what only encoding needs, when no picture waits: freed activations, and the pages of
-  // mapped weights, which come back from the file with the next picture.
-  void rest();
+  // Gives memory that only encoding needs back to the system, when no picture waits: freed
+  // activations, and unchanged pages of mapped vision weights, which are read from the file again
+  // for the next picture.
+  void release_memory();
 
   at::Tensor to_device(const at::Tensor& features) const { return features.to(model_->device()); }
 
-  // The cache, for features of whatever `content` tells from everything else. Any thread may call
-  // these. Without a cache, or with an empty key, nothing is found and nothing kept.
+  // The cache. `content` must identify what was encoded; make_key adds the digest of the model.
+  // Thread-safe. Without a cache, or with an empty key, find finds nothing and store does nothing.
   bool has_cache() const { return cache_ != nullptr; }
   std::string make_key(const std::string& content);
   std::optional<CachedFeatures> find(const std::string& key);
   void store(const std::string& key, const at::Tensor& features, const std::string& note = "");
 
-  // Videos, or segments of them, that were decoded, and those that the cache had.
+  // Counts of videos, or segments of them, that were decoded and that came from the cache.
   void count_video(bool is_cached) { ++(is_cached ? cached_videos_ : decoded_videos_); }
   std::int64_t decoded_videos() const { return decoded_videos_; }
   std::int64_t cached_videos() const { return cached_videos_; }
 
  private:
   ModelPtr model_;
-  bool has_encoded_ = false;  // since it last rested
+  bool has_encoded_ = false;  // since the last release_memory()
   std::shared_ptr<FeatureCache> cache_;
   std::once_flag is_digested_;
-  std::string model_digest_;  // made when first needed
+  std::string model_digest_;  // computed when first needed
   std::atomic<std::int64_t> decoded_videos_{0}, cached_videos_{0};
 };
 

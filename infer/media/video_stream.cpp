@@ -60,7 +60,8 @@ class VideoStream::Takes {
  private:
   // Hands out one take. False: nobody wants more.
   bool read(const data::VideoSampling& sampling, const TimeSegment& segment, bool is_last) {
-    EndOfTake end{.segment = segment, .key = make_key(describe_take(sampling)), .is_last = is_last};
+    EndOfTake end{
+        .segment = segment, .key = make_key(describe_segment(sampling)), .is_last = is_last};
     if (const auto found = find(end.key)) {
       stream_.encoder_.count_video(/*is_cached=*/true);
       end.seen = parse_note(found->note);
@@ -103,7 +104,7 @@ class VideoStream::Takes {
     return *reader_;
   }
 
-  std::string describe_take(const data::VideoSampling& sampling) const {
+  std::string describe_segment(const data::VideoSampling& sampling) const {
     const Processor& processor = stream_.processor_;
     return concat(data::describe_sampling(sampling, processor.frame_sampling()).dump(), " ",
                   processor.frame_settings());

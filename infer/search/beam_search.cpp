@@ -59,7 +59,7 @@ at::Tensor BeamSearch::accumulate(const at::Tensor& own) {
 
 // The best continuations or, when sampling, as many drawn without replacement, in the order of the
 // draws (Gumbel's trick: the largest of log p + noise).
-at::Tensor BeamSearch::draw_or_take(const at::Tensor& accumulated, std::int64_t count) {
+at::Tensor BeamSearch::choose_candidates(const at::Tensor& accumulated, std::int64_t count) {
   if (!context_.options.do_sample) return std::get<1>(accumulated.topk(count));
   at::Tensor noisy = accumulated.clone();
   float* values = noisy.data_ptr<float>();
@@ -75,7 +75,7 @@ std::vector<BeamSearch::Candidate> BeamSearch::best_candidates(const at::Tensor&
   const auto ends = static_cast<std::int64_t>(options.eos_token_ids.size());
   const std::int64_t count = std::max<std::int64_t>(2, 1 + ends) * options.num_beams;
   const std::int64_t vocab = own.size(1);
-  const at::Tensor best = draw_or_take(accumulated, std::min(count, accumulated.numel()));
+  const at::Tensor best = choose_candidates(accumulated, std::min(count, accumulated.numel()));
   std::vector<Candidate> candidates;
   for (std::int64_t i = 0; i < best.numel(); ++i) {
     const std::int64_t index = best.const_data_ptr<std::int64_t>()[i];
@@ -172,9 +172,9 @@ SearchStep BeamSearch::advance(const at::Tensor& logits) {
   is_improvable_ = is_improvable_ && can_improve();
   const bool is_full =
       std::all_of(finished_.begin(), finished_.end(), [](const Beam& b) { return b.is_finished; });
-  const bool can_go_on = std::any_of(candidates.begin(), candidates.end(),
-                                     [](const Candidate& one) { return !one.is_ended; });
-  is_done_ = !is_improvable_ || (is_full && options.early_stopping == "true") || !can_go_on;
+  const bool is_any_running = std::any_of(candidates.begin(), candidates.end(),
+                                          [](const Candidate& one) { return !one.is_ended; });
+  is_done_ = !is_improvable_ || (is_full && options.early_stopping == "true") || !is_any_running;
   return is_done_ ? SearchStep{} : step;
 }
 

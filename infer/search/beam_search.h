@@ -32,7 +32,7 @@ class BeamSearch : public Search {
 
   at::Tensor accumulate(const at::Tensor& own);
   std::vector<Candidate> best_candidates(const at::Tensor& accumulated, const at::Tensor& own);
-  at::Tensor draw_or_take(const at::Tensor& accumulated, std::int64_t count);
+  at::Tensor choose_candidates(const at::Tensor& accumulated, std::int64_t count);
   void keep_finished(const std::vector<Candidate>& candidates);
   bool can_improve() const;
 

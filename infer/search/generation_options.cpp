@@ -123,7 +123,7 @@ bool is_usable(const std::string& key, const Json& value) {
 
 // As transformers treats what it doesn't refuse: a filter that would let everything pass is none,
 // and what sampling would need is looked at for sampling alone.
-void accept_what_changes_nothing(Json& json, GenerationOptions& options, const std::string& where) {
+void neutralize_unused_settings(Json& json, GenerationOptions& options, const std::string& where) {
   Json& samples = json["do_sample"];
   if (samples.is_number()) samples = samples != 0;
   for (const char* key : {"no_repeat_ngram_size", "min_new_tokens"}) {
@@ -206,7 +206,7 @@ GenerationOptions load_generation_options(const std::filesystem::path& folder) {
   }
   const std::string where = path.string();
   Json json = load_json(path);
-  if (json.is_object()) accept_what_changes_nothing(json, options, where);
+  if (json.is_object()) neutralize_unused_settings(json, options, where);
   const Fields fields = {{"max_new_tokens", &options.max_new_tokens},
                          {"min_new_tokens", &options.min_new_tokens},
                          {"do_sample", &options.do_sample},
