@@ -118,7 +118,7 @@ void Trainer::begin_folder() {
 
 void Trainer::load_start() {
   const fs::path output_dir = config_.output_dir;
-  take_length(state_, data_.plan->total_steps());
+  set_total_steps(state_, data_.plan->total_steps());
   if (folder_) begin_folder();
   if (job_->is_writer() && state_.step > 0) {
     load_weights_and_optimizer(checkpoint_path(output_dir, state_.step), *optimizer_);
@@ -206,7 +206,7 @@ TrainResult Trainer::run() {
   } catch (const Interrupted&) {
     return stop();
   } catch (...) {
-    keep_learned();
+    save_learned();
     throw;
   }
 }
@@ -227,7 +227,7 @@ TrainResult Trainer::train() {
     StepData step;
     StepFigures figures;
     double labels = 0;
-    if (!take_step(loader, step, figures, labels)) return stop();
+    if (!next_step(loader, step, figures, labels)) return stop();
     figures.loss = train_step(step, labels, figures.grad_norm);
     log.add(figures, state_.step == total);
     if (!end_step()) return stop();
@@ -236,7 +236,7 @@ TrainResult Trainer::train() {
   return finish();
 }
 
-bool Trainer::take_step(StepLoader& loader, StepData& data, StepFigures& figures, double& labels) {
+bool Trainer::next_step(StepLoader& loader, StepData& data, StepFigures& figures, double& labels) {
   const auto asked_at = std::chrono::steady_clock::now();
   std::exception_ptr failure;
   try {

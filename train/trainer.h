@@ -1,15 +1,15 @@
-// The one fine-tuning loop: model, data and config in; adapter or checkpoint, metrics and
-// checkpoints out.
+// The fine-tuning loop: model, data and config in; adapter or whole model, metrics and checkpoints
+// out.
 //
 //   TrainConfig ─► Trainer::run: plan → batches → loss → backward → clip → step → log, evaluate,
 //   save
 //
 // Methods differ in which parameters require gradients (parameters.h) and in how the base is
-// stored, nothing else. A run that was cut off goes on from its last checkpoint and ends as an
-// uninterrupted one would: order, augmentation and dropout are functions of the seed and the step.
+// stored, nothing else. An interrupted run resumes from its last checkpoint and ends as an
+// uninterrupted one would: order, augmentation and dropout depend on the seed and the step alone.
 // Several processes (distributed.h) each take their share of a step's batches; all go through the
-// same steps, and rank 0 writes. The parts stand beside: trained_model, training_data, batches/,
-// loss, optimizer, evaluation/, step_log, training_state, report/.
+// same steps, and rank 0 writes. Its parts are in other files: trained_model, training_data,
+// batches/, loss, optimizer, evaluation/, step_log, training_state, report/.
 #pragma once
 
 #include <memory>
@@ -40,7 +40,7 @@ struct TrainOptions {
   RuntimeOptions runtime;
   bool restart = false;                    // removes the checkpoints in output_dir
   AnswerFunction answer = {};              // needed for eval_metrics
-  std::filesystem::path config_file = {};  // that the config was read from: it is never moved
+  std::filesystem::path config_file = {};  // that the config was read from; it is never moved
 };
 
 enum class TrainResult { kFinished, kInterrupted };
@@ -51,7 +51,7 @@ class Trainer {
   Trainer(TrainConfig config, const TrainOptions& options);
   ~Trainer();
 
-  // Trains to the end, or until stop_requested(); then a checkpoint is left to go on from.
+  // Trains to the end, or until stop_requested(); then a checkpoint is saved to resume from.
   TrainResult run();
 
  private:
@@ -62,29 +62,30 @@ class Trainer {
   void release_tower();
   LoaderOptions loader_options() const;
   TrainResult train();
-  // The step's samples; false when all are to stop. What all processes must agree on before they
-  // begin the step goes into `figures` and `labels`.
-  bool take_step(StepLoader& loader, StepData& data, StepFigures& figures, double& labels);
-  // One step on this process's batches, `labels` being those of all processes.
-  // Returns the loss; the norm of the gradients goes into `grad_norm`.
+  // Gets the next step's data; false when all processes are to stop. Sums over all processes go
+  // into `figures` and `labels`.
+  bool next_step(StepLoader& loader, StepData& data, StepFigures& figures, double& labels);
+  // One step on this process's batches; `labels` is the number over all processes. Returns the
+  // loss; sets `grad_norm`.
   double train_step(const StepData& data, double labels, double& grad_norm);
-  // Checkpoint, result and evaluation where they are due; false: told to stop.
+  // Saves the checkpoint and the result and evaluates, each when it is due; false when told to
+  // stop.
   bool end_step();
   bool is_evaluated(std::int64_t step) const;
   // These two return false when told to stop.
   bool evaluate_start();
   bool evaluate();
   TrainResult stop();
-  // Saves what no checkpoint has yet, after an error.
-  void keep_learned();
+  // After an error, saves the steps that no checkpoint has yet.
+  void save_learned();
   bool saves_checkpoints() const;
   void save_checkpoint();
   void save_result();
   void check_number(double value, const char* name) const;
   void check_finite(const NamedTensors& tensors);
-  std::string how_to_go_on(std::int64_t saved) const;
+  std::string resume_hint(std::int64_t saved) const;
   TrainResult finish();
-  bool take_best();
+  bool restore_best();
   RunRecord load_record() const;
   void write_report() const;
   void update_report() const;
@@ -92,7 +93,7 @@ class Trainer {
   TrainConfig config_;
   TrainOptions options_;
   OrderedJson effective_config_;
-  std::unique_ptr<RunFolder> folder_;  // of rank 0; null elsewhere
+  std::unique_ptr<RunFolder> folder_;  // null on other ranks than 0
   std::optional<RunPlan> plan_;        // with memory_gb
   std::unique_ptr<Job> job_;
   at::Device device_ = at::kCPU;
@@ -106,8 +107,8 @@ class Trainer {
   std::unique_ptr<Evaluator> evaluator_;  // null without eval_files
   TrainingState state_;
   std::int64_t saved_step_ = 0;    // of the newest checkpoint
-  std::int64_t written_step_ = 0;  // whose weights lie in output_dir as the result
-  // The weights are those that state_.step left, and finite.
+  std::int64_t written_step_ = 0;  // whose weights are the result in output_dir
+  // True while the weights are those after state_.step, and finite.
   bool is_sound_ = true;
   std::optional<std::int64_t> result_step_;  // set at the end, when an earlier step was better
 };

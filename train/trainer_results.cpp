@@ -66,7 +66,7 @@ bool Trainer::evaluate() {
   state_.evaluated_step = state_.step;
   const std::string key = config_.evaluation.best_key();
   const bool is_best =
-      !key.empty() && take_evaluation(config_.evaluation, made->row.at(key), state_);
+      !key.empty() && record_evaluation(config_.evaluation, made->row.at(key), state_);
   if (state_.has_stopped_early) {
     log_info(
         concat("stops at step ", state_.step, ": ", key, " was best at step ", state_.best_step));
@@ -90,7 +90,7 @@ TrainResult Trainer::stop() {
   return TrainResult::kInterrupted;
 }
 
-void Trainer::keep_learned() {
+void Trainer::save_learned() {
   if (!is_sound_ || state_.step == saved_step_ || !job_->is_writer()) return;
   try {
     save_checkpoint();
@@ -131,10 +131,10 @@ void Trainer::check_number(double value, const char* name) const {
   throw Error({.what = concat("the ", name, " is not finite"),
                .where = concat("step ", state_.step + 1),
                .got = std::isnan(value) ? "nan" : concat(value),
-               .hint = how_to_go_on(state_.step)});
+               .hint = resume_hint(state_.step)});
 }
 
-std::string Trainer::how_to_go_on(std::int64_t saved) const {
+std::string Trainer::resume_hint(std::int64_t saved) const {
   const std::string anew = "try a lower learning_rate with --restart";
   if (saved == 0) return anew;
   return concat(anew, ", or go on from ", checkpoint_path(config_.output_dir, saved).string(),
@@ -149,7 +149,7 @@ void Trainer::check_finite(const NamedTensors& tensors) {
   is_sound_ = false;
   throw Error({.what = "a value is not finite, so nothing is saved",
                .where = concat("step ", state_.step, ": ", name),
-               .hint = how_to_go_on(saved_step_)});
+               .hint = resume_hint(saved_step_)});
 }
 
 void Trainer::save_result() {
@@ -163,7 +163,7 @@ void Trainer::save_result() {
 TrainResult Trainer::finish() {
   save_result();
   trained_.model->module().eval();
-  if (!take_best()) return stop();
+  if (!restore_best()) return stop();
   if (!job_->is_writer()) return TrainResult::kFinished;
   if (const double planned = planned_peak_mb(config_.output_dir, effective_config_); planned > 0) {
     log_info(concat("peak memory: ", std::llround(peak_rss_mb()), " MB measured, ",
@@ -178,10 +178,10 @@ TrainResult Trainer::finish() {
 }
 
 // Makes the best step's weights the result; false when told to stop.
-bool Trainer::take_best() {
-  const bool is_other = config_.evaluation.load_best_model_at_end && state_.best_step >= 0 &&
-                        state_.best_step != state_.step;
-  if (!is_other) return true;
+bool Trainer::restore_best() {
+  const bool is_earlier = config_.evaluation.load_best_model_at_end && state_.best_step >= 0 &&
+                          state_.best_step != state_.step;
+  if (!is_earlier) return true;
   is_sound_ = false;
   if (job_->is_writer()) {
     load_trained_weights(checkpoint_path(config_.output_dir, state_.best_step), *optimizer_);

@@ -37,9 +37,9 @@ TEST_CASE("an epoch takes weight times a file's samples, and goes on where the l
   CHECK(count_draws(parts) == 15);
   std::map<std::int64_t, int> taken;
   for (std::int64_t epoch = 0; epoch < 5; ++epoch) {
-    const Samples samples = take_epoch(parts, epoch, true, 42);
+    const Samples samples = epoch_samples(parts, epoch, true, 42);
     REQUIRE(samples.size() == 15);
-    CHECK(samples == take_epoch(parts, epoch, true, 42));
+    CHECK(samples == epoch_samples(parts, epoch, true, 42));
     CHECK(std::set<std::int64_t>(samples.begin(), samples.begin() + 4).size() >= 3);
     for (const std::int64_t sample : samples) ++taken[sample];
   }
@@ -47,9 +47,9 @@ TEST_CASE("an epoch takes weight times a file's samples, and goes on where the l
   for (const auto& [sample, count] : taken)
     CHECK(count == (sample < 10 ? 2 : sample < 14 ? 10 : 5));
   CHECK(taken.size() == 17);
-  CHECK(take_epoch(parts, 0, false, 42) ==
+  CHECK(epoch_samples(parts, 0, false, 42) ==
         Samples{0, 1, 2, 3, 10, 11, 12, 13, 10, 11, 12, 13, 14, 15, 16});
-  CHECK(take_epoch(parts, 2, false, 42) ==
+  CHECK(epoch_samples(parts, 2, false, 42) ==
         Samples{8, 9, 0, 1, 10, 11, 12, 13, 10, 11, 12, 13, 14, 15, 16});
 }
 

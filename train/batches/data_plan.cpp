@@ -175,8 +175,8 @@ DataPlan::Order DataPlan::make_order(std::int64_t stage, std::int64_t epoch) con
   Order order(static_cast<std::size_t>(size.samples));
   std::iota(order.begin(), order.end(), 0);
   if (!size.mixture.empty()) {
-    order = take_epoch(size.mixture, epoch, shuffle_,
-                       mix_seed(seed_, static_cast<std::uint64_t>(stage)));
+    order = epoch_samples(size.mixture, epoch, shuffle_,
+                          mix_seed(seed_, static_cast<std::uint64_t>(stage)));
   }
   if (shuffle_) {
     std::mt19937_64 random(

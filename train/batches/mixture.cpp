@@ -10,8 +10,8 @@ std::int64_t count_draws(const std::vector<MixPart>& parts) {
   return draws;
 }
 
-std::vector<std::int64_t> take_epoch(const std::vector<MixPart>& parts, std::int64_t epoch,
-                                     bool shuffled, std::uint64_t seed) {
+std::vector<std::int64_t> epoch_samples(const std::vector<MixPart>& parts, std::int64_t epoch,
+                                        bool shuffled, std::uint64_t seed) {
   std::vector<std::int64_t> taken;
   taken.reserve(static_cast<std::size_t>(count_draws(parts)));
   std::int64_t first = 0;  // sample of the part

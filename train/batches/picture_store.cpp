@@ -207,11 +207,12 @@ at::Tensor PictureStore::features_of(VisionLanguageModel& model,
   const c10::NoGradGuard no_grad;
   const at::Tensor features = model.encode_images(pictures.pixel_values, {});
   ++encoded_;
-  keep(pictures, features);
+  store_features(pictures, features);
   return features;
 }
 
-void PictureStore::keep(const data::SamplePictures& pictures, const at::Tensor& features) {
+void PictureStore::store_features(const data::SamplePictures& pictures,
+                                  const at::Tensor& features) {
   if (pictures.key.empty()) return;
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return to_write_.size() < kMostWaiting; });

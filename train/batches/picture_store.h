@@ -1,14 +1,15 @@
 // Features of the training pictures: encoded once, then read from the cache on disk.
 //
 //   worker threads: content key ─► find ─► features, so that the picture isn't even decoded
-//   training loop:  Batch ─► features_of ─► [ΣN, L, C] in the order of the batch's places
+//   training loop:  Batch ─► features_of ─► [ΣN, L, C] in the order of the image tokens of the
+//   batch
 //
-// Entries are keyed by the files' content, the processor's settings, and everything of the model
-// that makes features. They are written by a thread of their own; the cache is bounded, shared by
-// runs and safe against crashes (vlm/io/feature_cache.h). A sample's pictures are always encoded
-// together and apart from other samples', so that features don't depend on what else was in the
-// batch and a resumed run is exact. Without a cache (trained or augmented pictures) a store only
-// encodes.
+// The key of an entry is made of the files' content, the processor's settings, and the vision
+// weights and settings of the model. A separate thread writes entries; the cache is bounded, shared
+// by runs and safe against crashes (vlm/io/feature_cache.h). The pictures of a sample are always
+// encoded together, and separately from those of other samples, so that features don't depend on
+// the batch and a resumed run is exact. Without a cache (trained or augmented pictures) a store
+// only encodes.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -41,28 +42,28 @@ class PictureStore : public data::PictureLookup {
   PictureStore(const PictureStore&) = delete;
   PictureStore& operator=(const PictureStore&) = delete;
 
-  // Any thread may ask.
+  // Thread-safe.
   std::optional<data::KnownPictures> find(const std::string& key) const override;
 
-  // Undefined when the batch has no pictures. Encodes what has no features, and keeps them.
+  // Features of the batch; undefined when it has no pictures. Pictures without features are
+  // encoded, and their features go into the cache.
   at::Tensor features_of(VisionLanguageModel& model, const data::Batch& batch);
 
-  // Lets the published weights of the model's vision tower go, but for those in `kept`, where
-  // features have come from the cache alone for a while; `reload` brings them back should a picture
-  // be missing after all, and then they stay: the cache doesn't hold all pictures. Weights that are
-  // gone are empty in named_parameters().
+  // Frees the weights of the model's vision encoder, except those in `kept`, to save memory while
+  // all features come from the cache. If a picture is missing there, `reload` loads the weights
+  // again, and they are kept from then on. Freed weights are empty tensors in named_parameters().
   void release_tower(VisionLanguageModel& model, const std::set<std::string>& kept,
                      std::function<ModelPtr()> reload);
-  // Throws Error when `reload` brings other weights than those that went.
+  // Loads the freed weights again. Throws Error when `reload` gives other weights than were freed.
   void restore_tower(VisionLanguageModel& model);
 
   bool has_cache() const { return cache_ != nullptr; }
-  std::int64_t encoded() const { return encoded_; }  // samples' pictures, so far
+  std::int64_t encoded() const { return encoded_; }  // samples whose pictures were encoded
   bool is_released() const { return static_cast<bool>(reload_); }
 
  private:
   at::Tensor features_of(VisionLanguageModel& model, const data::SamplePictures& pictures);
-  void keep(const data::SamplePictures& pictures, const at::Tensor& features);
+  void store_features(const data::SamplePictures& pictures, const at::Tensor& features);
   std::string entry_key(const std::string& content) const;
   void write_entries();
 
@@ -71,8 +72,8 @@ class PictureStore : public data::PictureLookup {
   std::int64_t encoded_ = 0;
   std::function<ModelPtr()> reload_;
   std::set<std::string> kept_;
-  std::string released_;    // digest of what went
-  bool is_needed_ = false;  // a picture was missing while the tower was released
+  std::string released_;    // digest of the freed weights
+  bool is_needed_ = false;  // a picture was missing while the weights were freed
 
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -81,13 +82,14 @@ class PictureStore : public data::PictureLookup {
   std::thread writer_;
 };
 
-// Features of a batch's pictures without any store: what is missing is encoded together.
+// Features of a batch's pictures without a store; all pictures without features are encoded in one
+// call.
 at::Tensor encode_pictures(VisionLanguageModel& model, const data::Batch& batch);
 
-// True when the weights that make picture features are trained.
+// True when weights that picture features depend on are trained.
 bool trains_pictures(const VisionLanguageModel& model);
 
-// Texts and features in one tensor of bytes, as the cache keeps them, and back.
+// Packs texts and features into one tensor of bytes, the form of cache entries, and back.
 at::Tensor to_entry(const data::KnownPictures& pictures);
 std::optional<data::KnownPictures> from_entry(const at::Tensor& entry);
 

@@ -34,13 +34,13 @@ std::vector<data::Batch> make_batches(const std::vector<data::Example>& examples
 }
 
 // Leaves the samples of this process.
-void take_share(const LoaderOptions& options, std::vector<std::int64_t>& samples) {
-  std::vector<std::int64_t> own;
+void keep_share(const LoaderOptions& options, std::vector<std::int64_t>& samples) {
+  std::vector<std::int64_t> share;
   for (std::int64_t i = 0; i < std::ssize(samples); ++i) {
-    const bool is_own = i / options.batch_size % options.ranks == options.rank;
-    if (is_own) own.push_back(samples[static_cast<std::size_t>(i)]);
+    const bool is_in_share = i / options.batch_size % options.ranks == options.rank;
+    if (is_in_share) share.push_back(samples[static_cast<std::size_t>(i)]);
   }
-  samples = std::move(own);
+  samples = std::move(share);
 }
 
 }  // namespace
@@ -78,7 +78,7 @@ std::optional<StepLoader::Job> StepLoader::open_sample() {
     if (next_to_open_ >= plan_.total_steps()) return std::nullopt;
     StepPlan plan = plan_.at(next_to_open_);
     const std::int64_t sample_count = std::ssize(plan.samples);
-    take_share(options_, plan.samples);
+    keep_share(options_, plan.samples);
     next_job_ = {.plan = std::make_shared<StepPlan>(std::move(plan)), .sample_count = sample_count};
   }
   const Job job = next_job_;

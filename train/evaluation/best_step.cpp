@@ -4,7 +4,7 @@
 
 namespace vlm::train {
 
-bool take_evaluation(const EvaluationConfig& config, double value, TrainingState& state) {
+bool record_evaluation(const EvaluationConfig& config, double value, TrainingState& state) {
   const bool is_first = state.best_step < 0;
   const double gain = config.more_is_better() ? value - state.best_value : state.best_value - value;
   const bool is_better = !std::isnan(value) && (is_first || gain > 0);

@@ -54,31 +54,31 @@ Evaluator::Evaluator(const EvaluatorParts& parts) : parts_(parts) {
 void Evaluator::check_samples() const {
   const data::EncodeOptions encode = encode_options();
   const std::int64_t size = parts_.config.per_device_eval_batch_size;
-  std::vector<std::int64_t> own;
+  std::vector<std::int64_t> share;
   for (std::int64_t i = 0; i < parts_.dataset.size(); ++i) {
-    if (i / size % parts_.job.size() == parts_.job.rank()) own.push_back(i);
+    if (i / size % parts_.job.size() == parts_.job.rank()) share.push_back(i);
   }
   data::MediaTexts texts(*parts_.trained.processor, encode.video);
   const std::int64_t workers = parts_.config.dataloader_num_workers;
   OrderedWorkers<std::int64_t, data::Preview> previews(
       {.name = "vlm evaluation", .workers = workers, .ahead = kCheckedAhead * workers},
       {.open = [&, next = std::size_t{0}]() mutable -> std::optional<std::int64_t> {
-         if (next == own.size()) return std::nullopt;
-         return own[next++];
+         if (next == share.size()) return std::nullopt;
+         return share[next++];
        },
        .make =
            [&](std::int64_t i, auto& output) {
              output.put(
                  data::preview_sample(parts_.dataset, i, *parts_.trained.processor, encode, texts));
            }});
-  for (const std::int64_t i : own) {
+  for (const std::int64_t i : share) {
     throw_if_stopped();
-    take_problem(*previews.next(), parts_.dataset.where(i), encode.length_policy);
+    report_problem(*previews.next(), parts_.dataset.where(i), encode.length_policy);
   }
 }
 
-void Evaluator::take_problem(const data::Preview& found, const std::string& where,
-                             data::LengthPolicy policy) const {
+void Evaluator::report_problem(const data::Preview& found, const std::string& where,
+                               data::LengthPolicy policy) const {
   using Problem = data::Preview::Problem;
   if (found.problem == Problem::kNone) return;
   const Error error({.what = found.reason});
@@ -108,7 +108,8 @@ std::optional<Evaluation> Evaluator::evaluate(std::int64_t step) const {
 
 // Does the work 0 … count − 1 on all ranks in step, so that a stop or a failure on one of them ends
 // it on all. False: stopped.
-bool Evaluator::in_rounds(std::int64_t count, const std::function<void(std::int64_t)>& work) const {
+bool Evaluator::run_in_rounds(std::int64_t count,
+                              const std::function<void(std::int64_t)>& work) const {
   for (std::int64_t round = 0; round < count; ++round) {
     std::exception_ptr failure;
     bool stops = stop_requested();
@@ -152,7 +153,7 @@ std::optional<double> Evaluator::mean_loss() const {
   const std::int64_t ranks = parts_.job.size();
   const std::int64_t rounds =
       divide_up(parts_.dataset.size(), parts_.config.per_device_eval_batch_size * ranks);
-  LossSum own;
+  LossSum share;
   const std::int64_t workers = parts_.config.dataloader_num_workers;
   OrderedWorkers<std::int64_t, std::vector<data::Example>> batches(
       {.name = "vlm evaluation", .workers = workers, .ahead = workers + 1},
@@ -161,11 +162,11 @@ std::optional<double> Evaluator::mean_loss() const {
          return round++ * ranks + parts_.job.rank();
        },
        .make = [&](std::int64_t number, auto& output) { output.put(read_batch(number)); }});
-  const bool is_done = in_rounds(rounds, [&](std::int64_t) {
-    add_loss(*parts_.trained.model, *batches.next(), parts_.pictures, own);
+  const bool is_done = run_in_rounds(rounds, [&](std::int64_t) {
+    add_loss(*parts_.trained.model, *batches.next(), parts_.pictures, share);
   });
   if (!is_done) return std::nullopt;
-  const auto sums = parts_.job.sum({own.loss, static_cast<double>(own.labels)});
+  const auto sums = parts_.job.sum({share.loss, static_cast<double>(share.labels)});
   if (sums[1] == 0) throw Error({.what = "every sample is skipped", .where = "eval_files"});
   return sums[0] / sums[1];
 }
@@ -177,11 +178,12 @@ std::optional<std::vector<HeldOutAnswer>> Evaluator::answer_all() const {
   const std::int64_t ranks = parts_.job.size();
   const std::int64_t rounds =
       divide_up(std::ssize(items_), parts_.config.per_device_eval_batch_size * ranks);
-  std::vector<Json> own;  // texts, null for samples that have none
-  const bool is_done = in_rounds(rounds, [&](std::int64_t round) { answer_batch(round, own); });
+  std::vector<Json> share;  // texts, null for samples that have none
+  const bool is_done =
+      run_in_rounds(rounds, [&](std::int64_t round) { answer_batch(round, share); });
   if (!is_done) return std::nullopt;
   std::vector<Json> of_ranks;
-  for (const std::string& text : parts_.job.gather(Json(own).dump())) {
+  for (const std::string& text : parts_.job.gather(Json(share).dump())) {
     of_ranks.push_back(Json::parse(text));
   }
   std::vector<HeldOutAnswer> answers;

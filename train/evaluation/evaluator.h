@@ -2,9 +2,9 @@
 //
 //   eval_files ─► every rank takes its share ─► loss and answers of all ─► a row of metrics.jsonl
 //
-// Reads the model as it is; what is generated is greedy, so an evaluation at the same step gives
-// the same row. Samples that can't be used are looked for before the first step, and are passed
-// over as training passes over its own.
+// Answers are greedy, so an evaluation of the same weights gives the same row. The constructor
+// looks for samples that can't be used, before the first step; they are skipped, with the same
+// bound as training samples.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@
 
 namespace vlm::train {
 
-// All of it must outlive the evaluator.
+// Everything here must outlive the evaluator.
 struct EvaluatorParts {
   const TrainConfig& config;
   const TrainedModel& trained;
@@ -44,19 +44,19 @@ struct Evaluation {
 
 class Evaluator {
  public:
-  // Reads every sample once. Throws Error when more are bad than may be; with metrics, those that
-  // don't end with an answer are bad.
+  // Reads every sample once. Throws Error when there are more bad samples than max_bad_samples;
+  // with metrics, samples that don't end with an answer are bad.
   explicit Evaluator(const EvaluatorParts& parts);
 
-  // Called by all ranks together, which get the same; nothing when one of them was told to stop.
+  // All ranks call it together and get the same result; nothing when one of them was told to stop.
   // The model is in training mode before and after.
   std::optional<Evaluation> evaluate(std::int64_t step) const;
 
  private:
-  bool in_rounds(std::int64_t count, const std::function<void(std::int64_t)>& work) const;
+  bool run_in_rounds(std::int64_t count, const std::function<void(std::int64_t)>& work) const;
   void check_samples() const;
-  void take_problem(const data::Preview& found, const std::string& where,
-                    data::LengthPolicy policy) const;
+  void report_problem(const data::Preview& found, const std::string& where,
+                      data::LengthPolicy policy) const;
   data::EncodeOptions encode_options() const;
   std::vector<data::Example> read_batch(std::int64_t number) const;
   std::optional<double> mean_loss() const;

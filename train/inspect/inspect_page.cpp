@@ -83,7 +83,7 @@ std::string sample_of(const ShownSample& sample, std::size_t number) {
   const data::Preview& preview = sample.preview;
   const bool is_bad = preview.problem != data::Preview::Problem::kNone;
   std::string html = concat("<section><p", is_bad ? " class=\"error\"" : "", ">", number, ". ",
-                            escaped(headline_of(preview)), "</p>\n");
+                            escaped(headline(preview)), "</p>\n");
   for (const data::MediaRef& medium : preview.sample.media) html += picture_of(medium);
   html += "<div class=\"tokens\">";
   for (const TokenView& token : sample.tokens) {
@@ -109,11 +109,11 @@ std::string histogram_html(const Survey& survey) {
 
 std::string set_of(const SurveyedSet& set, const TrainConfig& config) {
   std::string html = concat("<h2>", escaped(set.name), "</h2>\n<table>\n");
-  for (const Fact& fact : facts_of(set)) {
+  for (const Fact& fact : list_facts(set)) {
     html += concat("<tr><td>", fact.name, "</td><td>", escaped(fact.value), "</td></tr>\n");
   }
   html += "</table>\n";
-  for (const Complaint& complaint : complaints_about(set, config)) {
+  for (const Complaint& complaint : find_complaints(set, config)) {
     html += concat("<p class=\"", complaint.is_error ? "error" : "warning", "\">",
                    escaped(complaint.text), "</p>\n<ul>\n");
     for (const std::string& sample : complaint.samples) {

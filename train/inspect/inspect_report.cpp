@@ -49,9 +49,9 @@ std::string histogram_of(const Survey& survey) {
 
 std::string text_of(const SurveyedSet& set, const TrainConfig& config) {
   std::string text = concat("\n== ", set.name, "\n");
-  for (const Fact& fact : facts_of(set)) text += concat("  ", fact.name, ": ", fact.value, "\n");
+  for (const Fact& fact : list_facts(set)) text += concat("  ", fact.name, ": ", fact.value, "\n");
   if (!set.survey.lengths.empty()) text += "tokens a sample\n" + histogram_of(set.survey);
-  for (const Complaint& complaint : complaints_about(set, config)) {
+  for (const Complaint& complaint : find_complaints(set, config)) {
     text += concat(complaint.is_error ? "ERROR: " : "warning: ", complaint.text, "\n");
     for (const std::string& sample : complaint.samples) text += concat("    ", sample, "\n");
   }
@@ -68,14 +68,14 @@ void InspectReport::add(const std::string& name, const data::Dataset& dataset, S
 
 bool InspectReport::is_trainable() const {
   for (const SurveyedSet& set : sets) {
-    for (const Complaint& complaint : complaints_about(set, config)) {
+    for (const Complaint& complaint : find_complaints(set, config)) {
       if (complaint.is_error) return false;
     }
   }
   return true;
 }
 
-std::string headline_of(const data::Preview& preview) {
+std::string headline(const data::Preview& preview) {
   if (preview.problem != data::Preview::Problem::kNone) return preview.reason;
   std::string line = concat(preview.sample.where, " · ", preview.example.ids.size(), " tokens, ",
                             preview.labels(), " learned");
@@ -91,7 +91,7 @@ std::string headline_of(const data::Preview& preview) {
   return line;
 }
 
-std::vector<Fact> facts_of(const SurveyedSet& set) {
+std::vector<Fact> list_facts(const SurveyedSet& set) {
   const Survey& survey = set.survey;
   std::vector<std::int64_t> sorted = survey.lengths;
   std::sort(sorted.begin(), sorted.end());
@@ -112,7 +112,7 @@ std::vector<Fact> facts_of(const SurveyedSet& set) {
   return facts;
 }
 
-std::vector<Complaint> complaints_about(const SurveyedSet& set, const TrainConfig& config) {
+std::vector<Complaint> find_complaints(const SurveyedSet& set, const TrainConfig& config) {
   const Survey& survey = set.survey;
   std::vector<Complaint> complaints;
   const auto nothing = static_cast<std::int64_t>(survey.nothing_learned.size());
@@ -155,7 +155,7 @@ std::string to_text(const InspectReport& report, bool uses_color) {
   std::string text;
   for (std::size_t i = 0; i < report.shown.size(); ++i) {
     const ShownSample& sample = report.shown[i];
-    text += concat(i > 0 ? "\n" : "", "-- ", i + 1, ". ", headline_of(sample.preview), "\n");
+    text += concat(i > 0 ? "\n" : "", "-- ", i + 1, ". ", headline(sample.preview), "\n");
     const std::string tokens = render_tokens(sample.tokens, uses_color);
     text += tokens;
     if (!tokens.empty() && !tokens.ends_with('\n')) text += "\n";

@@ -1,4 +1,4 @@
-// What inspect_data found, and its text for the terminal.
+// The results of inspect_data, and their text for the terminal.
 #pragma once
 
 #include <cstdint>
@@ -35,22 +35,22 @@ struct InspectReport {
   bool is_trainable() const;
 };
 
-// A name and its value, a line of a summary.
+// A line of a summary: a name and its value.
 struct Fact {
   std::string name, value;
 };
 
 // "train.jsonl:3 · 96 tokens, 3 learned · 1 picture or clip, 5 tiles", or why it can't be used.
-std::string headline_of(const data::Preview& preview);
-std::vector<Fact> facts_of(const SurveyedSet& set);
+std::string headline(const data::Preview& preview);
+std::vector<Fact> list_facts(const SurveyedSet& set);
 
-// What is wrong with a set, the worst first; `is_error` ends a run.
+// A problem of a data set; with `is_error` it would end a run.
 struct Complaint {
   bool is_error = false;
   std::string text;
-  std::vector<std::string> samples = {};  // the first of them
+  std::vector<std::string> samples = {};  // the first ones that have it
 };
-std::vector<Complaint> complaints_about(const SurveyedSet& set, const TrainConfig& config);
+std::vector<Complaint> find_complaints(const SurveyedSet& set, const TrainConfig& config);
 
 std::string to_text(const InspectReport& report, bool uses_color);
 

@@ -24,7 +24,7 @@ struct Facts {
   std::string reason;
 };
 
-Facts facts_of(const data::Preview& preview) {
+Facts measure_facts(const data::Preview& preview) {
   return {.tokens = static_cast<std::int64_t>(preview.example.ids.size()),
           .labels = preview.labels(),
           .tiles = preview.tiles,
@@ -83,7 +83,8 @@ Survey survey_dataset(const data::Dataset& dataset, const Processor& processor,
        },
        .make =
            [&](std::int64_t index, auto& output) {
-             output.put(facts_of(data::preview_sample(dataset, index, processor, options, texts)));
+             output.put(
+                 measure_facts(data::preview_sample(dataset, index, processor, options, texts)));
            }});
   Progress progress("samples", dataset.size());
   Survey survey{.bound = options.bound(processor.max_positions())};

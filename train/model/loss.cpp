@@ -21,13 +21,13 @@ struct HeadPass {
 };
 
 // Logits [m, V] → the sum of their losses, and in the same memory their gradient.
-at::Tensor take_loss(at::Tensor& logits, const at::Tensor& labels) {
+at::Tensor cross_entropy_in_place(at::Tensor& logits, const at::Tensor& labels) {
   const at::Tensor columns = labels.unsqueeze(1);
-  const at::Tensor said = logits.gather(1, columns);
+  const at::Tensor label_logits = logits.gather(1, columns);
   const at::Tensor largest = logits.amax(1, /*keepdim=*/true);
   const at::Tensor sums = logits.sub_(largest).exp_().sum(1, /*keepdim=*/true);
-  logits.div_(sums).scatter_add_(1, columns, at::full_like(said, -1));
-  return (sums.log() + largest - said).sum();
+  logits.div_(sums).scatter_add_(1, columns, at::full_like(label_logits, -1));
+  return (sums.log() + largest - label_logits).sum();
 }
 
 class HeadLoss : public torch::autograd::Function<HeadLoss> {
@@ -48,7 +48,7 @@ class HeadLoss : public torch::autograd::Function<HeadLoss> {
       }
       // The head is linear: its backward needs no logits, so they may be overwritten.
       at::Tensor wide = logits.detach().to(at::kFloat);
-      total += take_loss(wide, pass.labels.narrow(0, begin, count));
+      total += cross_entropy_in_place(wide, pass.labels.narrow(0, begin, count));
       std::vector<std::size_t> trained;
       for (std::size_t i = 0; i < parameters.size(); ++i) {
         if (!parameters[i].requires_grad()) continue;
@@ -92,7 +92,7 @@ at::Tensor head_loss_sum(VisionLanguageModel& model, const at::Tensor& hidden,
   for (std::int64_t begin = 0; begin < hidden.size(0); begin += chunk) {
     const std::int64_t count = std::min(chunk, hidden.size(0) - begin);
     at::Tensor logits = model.logits(hidden.narrow(0, begin, count)).to(at::kFloat);
-    total += take_loss(logits, labels.narrow(0, begin, count));
+    total += cross_entropy_in_place(logits, labels.narrow(0, begin, count));
   }
   return total;
 }

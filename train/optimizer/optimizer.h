@@ -2,10 +2,10 @@
 //
 //   parameters with gradients ─► step(learning rate) ─► parameters changed in place
 //
-// AdamW is fused by LibTorch. AdamW8bit holds both moments in a byte a value and a scale a block of
-// 256, 2.03 bytes a parameter where AdamW has 8. Sgd is torch's, with momentum. References:
-// torch.optim.AdamW and SGD (2.11), bitsandbytes.optim.AdamW8bit (0.50); which parameters decay:
-// transformers' Trainer (biases and norms don't).
+// AdamW is fused by LibTorch. AdamW8bit stores each moment as one byte a value and a scale for
+// every 256 values: 2.03 bytes a parameter, where AdamW has 8. Sgd is torch's, with momentum.
+// References: torch.optim.AdamW and SGD (2.11), bitsandbytes.optim.AdamW8bit (0.50); which
+// parameters decay: transformers' Trainer (biases and norms don't).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -40,7 +40,7 @@ class Optimizer {
 
   const NamedTensors& parameters() const { return parameters_; }
 
-  // Tensors that, put back by load_state, make the next steps what they would have been.
+  // The tensors from which load_state restores the optimizer exactly.
   virtual NamedTensors state() const = 0;
   // Throws Error naming the file and the first tensor that is missing or has another shape.
   void load_state(const SafetensorsFile& file);
@@ -78,8 +78,9 @@ class AdamW8bit : public Optimizer {
             const std::vector<double>& rate_factors = {});
 
   void step(double learning_rate) override;
-  // AdamW's for parameters of fewer than 4096 values, which keep their moments in float32; for
-  // others "exp_avg.codes.<name>", "exp_avg.scales.<name>", the same of exp_avg_sq, "step.<name>".
+  // Parameters of fewer than 4096 values keep their moments in float32, under the names of AdamW;
+  // for others "exp_avg.codes.<name>", "exp_avg.scales.<name>", the same of exp_avg_sq,
+  // "step.<name>".
   NamedTensors state() const override;
 
  private:
@@ -114,11 +115,11 @@ std::unique_ptr<Optimizer> make_optimizer(const NamedTensors& parameters,
                                           const OptimizerOptions& options,
                                           const std::vector<double>& rate_factors);
 
-// Norm over all gradients, which are scaled down in place when it exceeds `max_norm` (0: never).
-// Returns the norm before; where that is not finite, they are left alone.
+// Scales all gradients in place so that their norm is at most `max_norm` (0: never). Returns the
+// norm before; if it is not finite, the gradients are not changed.
 double clip_grad_norm(const NamedTensors& parameters, double max_norm);
 
-// The first tensor with a value that is not finite; empty: all are.
+// The name of the first tensor with a value that is not finite; empty when there is none.
 std::string find_not_finite(const NamedTensors& tensors);
 
 // False for biases and norms.

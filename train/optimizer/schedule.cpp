@@ -34,15 +34,15 @@ double Schedule::factor(std::int64_t step) const {
   if (type == "warmup_stable_decay") return warmup_stable_decay(s);
   if (step < warmup_steps) return s / std::max(1.0, warmup);
   if (type == "constant_with_warmup") return 1;
-  const double rest = std::max(1.0, static_cast<double>(total_steps) - warmup);
-  const double progress = (s - warmup) / rest;
+  const double decay_steps = std::max(1.0, static_cast<double>(total_steps) - warmup);
+  const double progress = (s - warmup) / decay_steps;
   if (type == "cosine") return std::max(0.0, cosine(progress, num_cycles > 0 ? num_cycles : 0.5));
   if (type == "cosine_with_restarts") {
     if (progress >= 1) return 0;
     const double cycles = num_cycles > 0 ? num_cycles : 1;
     return std::max(0.0, cosine(std::fmod(cycles * progress, 1.0), 0.5));
   }
-  return std::max(0.0, (static_cast<double>(total_steps) - s) / rest);
+  return std::max(0.0, (static_cast<double>(total_steps) - s) / decay_steps);
 }
 
 double Schedule::warmup_stable_decay(double step) const {

@@ -81,11 +81,11 @@ std::vector<BatchSize> packed(std::vector<BatchSize> units, const TrainConfig& c
 std::vector<BatchSize> batch_sizes(const Samples& samples, const TrainConfig& config,
                                    std::int64_t tokens_per_tile) {
   if (!config.packing) return padded(samples, config.per_device_train_batch_size);
-  Samples apart = samples;
+  Samples separate = samples;
   if (!config.share_pictures) {
-    for (StepSample& sample : apart) sample.group = -1;
+    for (StepSample& sample : separate) sample.group = -1;
   }
-  return packed(join_groups(apart, config.max_tokens_per_batch, tokens_per_tile), config);
+  return packed(join_groups(separate, config.max_tokens_per_batch, tokens_per_tile), config);
 }
 
 }  // namespace vlm::train

@@ -221,8 +221,8 @@ class Planner {
   void advise(const StepCost& cost, RunPlan& plan) {
     const double bound = plan.memory_gb * 1e9, peak = plan.peak_mb * 1e6;
     const auto slots = static_cast<double>(layout_.largest.slots);
-    const double rest = peak - batch_bytes(cost, slots);
-    const auto say = [&](const std::string& change, double bytes) {
+    const double other_bytes = peak - batch_bytes(cost, slots);
+    const auto add_advice = [&](const std::string& change, double bytes) {
       plan.advice.push_back(concat(change, ": peak ", static_cast<std::int64_t>(bytes / 1e6), " MB",
                                    bytes <= bound ? ", fits" : ", still too much"));
     };
@@ -230,19 +230,19 @@ class Planner {
       trained_.model->gradient_checkpointing = true;
       const StepCost spared = run_probe();
       trained_.model->gradient_checkpointing = false;
-      say("--set gradient_checkpointing=true", rest + batch_bytes(spared, slots));
+      add_advice("--set gradient_checkpointing=true", other_bytes + batch_bytes(spared, slots));
     }
     const std::int64_t rows = config_.per_device_train_batch_size;
     if (!config_.packing && rows > 1) {
       const double one = slots / static_cast<double>(rows);
-      say(concat("--set per_device_train_batch_size=1 --set gradient_accumulation_steps=",
-                 rows * config_.gradient_accumulation_steps),
-          rest + cost.gradient_bytes + batch_bytes(cost, one));
+      add_advice(concat("--set per_device_train_batch_size=1 --set gradient_accumulation_steps=",
+                        rows * config_.gradient_accumulation_steps),
+                 other_bytes + cost.gradient_bytes + batch_bytes(cost, one));
     }
     if (config_.packing) {
       const double half = slots / 2;
-      say(concat("--set max_tokens_per_batch=", static_cast<std::int64_t>(half)),
-          rest + batch_bytes(cost, half));
+      add_advice(concat("--set max_tokens_per_batch=", static_cast<std::int64_t>(half)),
+                 other_bytes + batch_bytes(cost, half));
     }
     if (config_.method == "full") plan.advice.push_back("--set method=lora trains adapters only");
   }

@@ -80,16 +80,16 @@ void set_aside(const fs::path& folder, const std::vector<std::string>& names) {
   if (names.empty()) return;
   int number = 1;
   while (fs::exists(fs::symlink_status(folder / concat("earlier-", number)))) ++number;
-  const fs::path aside = folder / concat("earlier-", number);
-  fs::create_directory(aside);
-  for (const std::string& name : names) fs::rename(folder / name, aside / name);
+  const fs::path earlier = folder / concat("earlier-", number);
+  fs::create_directory(earlier);
+  for (const std::string& name : names) fs::rename(folder / name, earlier / name);
   constexpr std::size_t kNamed = 4;
   const std::vector<std::string> first(names.begin(),
                                        names.begin() + std::min(names.size(), kNamed));
-  const std::string rest =
+  const std::string more =
       names.size() > kNamed ? concat(" and ", names.size() - kNamed, " more") : "";
   log_warning(
-      concat("what was there before is moved to ", aside.string(), ": ", join(first), rest));
+      concat("what was there before is moved to ", earlier.string(), ": ", join(first), more));
 }
 
 std::vector<std::string> find_results(const fs::path& folder) {
@@ -136,27 +136,27 @@ void RunFolder::begin(const RunStart& start) {
     }
   }
   const bool goes_on = !start.checkpoint.empty() || is_same_beginning(start);
-  const std::vector<std::string> others = find_others(start, goes_on);
-  check_reads(start, others);
+  const std::vector<std::string> foreign = find_foreign_files(start, goes_on);
+  check_reads(start, foreign);
   if (start.restart) clean_checkpoints(path_, /*all=*/true);
-  set_aside(path_, others);
+  set_aside(path_, foreign);
   remove_unfinished(path_, start.config);
   save_text(path_ / "train_config.json", start.effective_config.dump(2) + "\n");
   read_inputs();
 }
 
-std::vector<std::string> RunFolder::find_others(const RunStart& start, bool goes_on) const {
-  std::set<std::string> others;
+std::vector<std::string> RunFolder::find_foreign_files(const RunStart& start, bool goes_on) const {
+  std::set<std::string> foreign;
   for (const std::string& name : names_in(path_)) {
     const bool is_left = kRunNames.count(name) > 0 && !goes_on;
     const bool is_plan = name == "plan.json" && start.has_plan;
-    if (is_left && !is_plan) others.insert(name);
+    if (is_left && !is_plan) foreign.insert(name);
   }
   for (const std::string& name : find_results(path_)) {
-    if (!goes_on || !is_result_of(start.config, name)) others.insert(name);
+    if (!goes_on || !is_result_of(start.config, name)) foreign.insert(name);
   }
-  for (const std::string& name : foreign_checkpoints(path_)) others.insert(name);
-  return {others.begin(), others.end()};
+  for (const std::string& name : foreign_checkpoints(path_)) foreign.insert(name);
+  return {foreign.begin(), foreign.end()};
 }
 
 void RunFolder::check_reads(const RunStart& start, std::vector<std::string> names) const {
@@ -168,8 +168,8 @@ void RunFolder::check_reads(const RunStart& start, std::vector<std::string> name
   if (start.config.adapter) check_is_kept(*start.config.adapter, path_, names);
   for (const InputFile& file : inputs_) check_is_kept(file.path, path_, names);
   // The config that a run left is written again with the same values.
-  const bool is_own = start.config_file.filename() == "train_config.json";
-  if (!start.config_file.empty() && !is_own) check_is_kept(start.config_file, path_, names);
+  const bool is_in_folder = start.config_file.filename() == "train_config.json";
+  if (!start.config_file.empty() && !is_in_folder) check_is_kept(start.config_file, path_, names);
 }
 
 // A run that was ended before its first checkpoint, and begins again: there is nothing of another.

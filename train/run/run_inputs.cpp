@@ -98,16 +98,16 @@ std::string size_text(const std::string& stamp) {
   return stamp.empty() ? "no file" : stamp.substr(0, stamp.find(' ')) + " bytes";
 }
 
-void check_same(InputFile& now, const InputFile& then) {
-  if (now.stamp == then.stamp) {
-    now.digest = then.digest;
+void check_same(InputFile& current, const InputFile& recorded) {
+  if (current.stamp == recorded.stamp) {
+    current.digest = recorded.digest;
     return;
   }
-  now.digest = read_digest(now);
-  if (now.digest == then.digest && !now.digest.empty()) return;
-  const std::string got = size_text(now.stamp), wanted = size_text(then.stamp);
+  current.digest = read_digest(current);
+  if (current.digest == recorded.digest && !current.digest.empty()) return;
+  const std::string got = size_text(current.stamp), wanted = size_text(recorded.stamp);
   const std::string other = got == wanted ? "other content" : got;
-  throw changed(now, "the file isn't what it was when the run began", other, wanted);
+  throw changed(current, "the file isn't what it was when the run began", other, wanted);
 }
 
 }  // namespace
@@ -149,10 +149,10 @@ void digest_inputs(InputFiles& files, const std::stop_token& stop) {
   }
 }
 
-void check_inputs(InputFiles& now, const InputFiles& then) {
+void check_inputs(InputFiles& current, const InputFiles& recorded) {
   std::map<std::string, const InputFile*> wanted;
-  for (const InputFile& file : then) wanted.emplace(file.key(), &file);
-  for (InputFile& file : now) {
+  for (const InputFile& file : recorded) wanted.emplace(file.key(), &file);
+  for (InputFile& file : current) {
     const auto found = wanted.find(file.key());
     if (found == wanted.end()) {
       throw changed(file, "the file wasn't there when the run began", size_text(file.stamp),
@@ -161,8 +161,8 @@ void check_inputs(InputFiles& now, const InputFiles& then) {
     check_same(file, *found->second);
   }
   std::set<std::string> present;
-  for (const InputFile& file : now) present.insert(file.key());
-  for (const InputFile& file : then) {
+  for (const InputFile& file : current) present.insert(file.key());
+  for (const InputFile& file : recorded) {
     if (present.count(file.key())) continue;
     throw changed(file, "the run doesn't read the file any more", "no file", size_text(file.stamp));
   }

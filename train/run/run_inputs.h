@@ -1,13 +1,13 @@
-// The files that a run is made of, so that it never goes on with others: base model, starting
-// adapter, data files, and media that rows name.
+// The files that a run reads, recorded so that it is never resumed with other files: base model,
+// starting adapter, data files, and media that rows name.
 //
 //   config, data sets ─► find_inputs ─► digest_inputs ─► inputs.json
 //   inputs.json of the checkpoint, the files as they are ─► check_inputs ─► an Error that names one
 //
-// Data files, weights, tokenizer and the like are compared by their whole content (XXH3-128), the
-// media of a data set by those of up to kMediaRows rows, evenly spread: whole up to kWholeMedia
-// bytes, longer ones by size, ends and blocks between. A file whose stamp (size, times, inode) is
-// what it was isn't read again, so going on reads nothing unless something was touched.
+// Data files, weights, tokenizer and the like are compared by their whole content (XXH3-128), and
+// of each data set the media of up to kMediaRows rows, evenly spread: files up to kWholeMedia bytes
+// whole, longer ones by size, ends and some blocks between. A file whose stamp (size, times, inode)
+// is unchanged isn't read again, so resuming usually reads nothing.
 #pragma once
 
 #include <cstdint>
@@ -29,26 +29,27 @@ struct InputFile {
   std::string role;  // "model", "adapter", "train_files", "eval_files" or "media"
   std::filesystem::path path;
   std::string stamp = {};   // of vlm/io/file_digest.h; empty: there is no such file
-  std::string digest = {};  // empty: not read yet, or nothing to read
+  std::string digest = {};  // empty: not computed yet, or no regular file
 
-  // What it is compared by: the name within model and adapter, which may move, else the path.
+  // Identifies the file when lists are compared: the name below the folder of model or adapter,
+  // which may be moved, else the path.
   std::string key() const;
 };
 
 using InputFiles = std::vector<InputFile>;
 
-// Lists and stamps them; reads none. `model` is the base's folder, `datasets` what the config's
-// data files became (null: none).
+// Lists the files with their stamps, without reading them. `model` is the base's folder; `datasets`
+// are those of the config's data files (null: none).
 InputFiles find_inputs(const TrainConfig& config, const std::filesystem::path& model,
                        const std::vector<const data::Dataset*>& datasets);
 
-// Reads what has no digest yet, until told to stop. A file that can't be read keeps none; one that
-// changes meanwhile is warned about.
+// Computes the missing digests, until `stop` is requested. A file that can't be read gets none; for
+// one that changes meanwhile a warning is logged.
 void digest_inputs(InputFiles& files, const std::stop_token& stop = {});
 
-// Throws Error naming the first file of `now` that isn't what it was in `then`, or is missing in
-// one of them. Digests come from `then` where stamps agree, else the files are read.
-void check_inputs(InputFiles& now, const InputFiles& then);
+// Throws Error naming the first file that differs between `current` and `recorded`, or is missing
+// in one of them. Digests are copied from `recorded` where stamps agree; other files are read.
+void check_inputs(InputFiles& current, const InputFiles& recorded);
 
 // The text of inputs.json.
 std::string to_text(const InputFiles& files);

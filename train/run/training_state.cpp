@@ -58,7 +58,7 @@ std::int64_t step_of(const fs::path& path) {
 
 // Whether this program wrote a checkpoint, be it damaged since. transformers' Trainer names its own
 // alike, and its state too, but never its optimizer.
-bool is_own(const fs::path& checkpoint) {
+bool is_from_this_program(const fs::path& checkpoint) {
   if (fs::exists(checkpoint / kOptimizerFile) || fs::exists(checkpoint / kWeightsFile)) return true;
   std::ifstream in(checkpoint / kStateFile);
   const Json state = Json::parse(in, nullptr, /*allow_exceptions=*/false);
@@ -70,7 +70,8 @@ std::vector<fs::path> list_checkpoints(const fs::path& output_dir) {
   std::vector<fs::path> found;
   if (!fs::is_directory(output_dir)) return found;
   for (const auto& entry : fs::directory_iterator(output_dir)) {
-    if (step_of(entry.path()) >= 0 && is_own(entry.path())) found.push_back(entry.path());
+    if (step_of(entry.path()) >= 0 && is_from_this_program(entry.path()))
+      found.push_back(entry.path());
   }
   std::sort(found.begin(), found.end(),
             [](const fs::path& a, const fs::path& b) { return step_of(a) < step_of(b); });
@@ -79,30 +80,30 @@ std::vector<fs::path> list_checkpoints(const fs::path& output_dir) {
 
 // Under a name that no one takes for a checkpoint, so that a removal cut off leaves nothing half.
 void remove_checkpoint(const fs::path& checkpoint) {
-  const fs::path aside = checkpoint.parent_path() / (kRemoving + checkpoint.filename().string());
-  fs::remove_all(aside);
-  fs::rename(checkpoint, aside);
-  fs::remove_all(aside);
+  const fs::path removed = checkpoint.parent_path() / (kRemoving + checkpoint.filename().string());
+  fs::remove_all(removed);
+  fs::rename(checkpoint, removed);
+  fs::remove_all(removed);
 }
 
-std::string digest_of(NamedTensors tensors) {
+std::string compute_digest(NamedTensors tensors) {
   std::sort(tensors.begin(), tensors.end(),
             [](const auto& a, const auto& b) { return a.first < b.first; });
   return digest_tensors(tensors);
 }
 
 // Of the tensors of one of a checkpoint's files; a whole model's may be in shards.
-std::string digest_of(const fs::path& checkpoint, const std::string& file) {
+std::string compute_digest(const fs::path& checkpoint, const std::string& file) {
   NamedTensors tensors;
   if (file == kModelFile) {
     const Checkpoint opened(checkpoint);
     for (const std::string& name : opened.keys()) tensors.emplace_back(name, opened.tensor(name));
-    return digest_of(std::move(tensors));
+    return compute_digest(std::move(tensors));
   }
   const SafetensorsFile opened(checkpoint / file);
   for (const auto& [name, entry] : opened.entries())
     tensors.emplace_back(name, opened.tensor(name));
-  return digest_of(std::move(tensors));
+  return compute_digest(std::move(tensors));
 }
 
 // What is wrong with a checkpoint; empty: nothing.
@@ -113,7 +114,8 @@ std::string find_damage(const fs::path& checkpoint) {
     const bool has_weights = digests.contains(kWeightsFile) || digests.contains(kModelFile);
     if (!has_weights || !digests.contains(kOptimizerFile)) return "no digests";
     for (const auto& [file, digest] : digests.items()) {
-      if (digest != digest_of(checkpoint, file)) return concat(file, " isn't what was written");
+      if (digest != compute_digest(checkpoint, file))
+        return concat(file, " isn't what was written");
     }
   } catch (const std::exception& error) {
     return error.what();
@@ -190,14 +192,15 @@ void CheckpointWriter::write(const fs::path& folder, const TrainingState& state,
   OrderedJson& digests = json["digests"];
   if (save_result) save_result(folder);
   if (is_whole_model) {
-    digests[kModelFile] = digest_of(folder, kModelFile);
+    digests[kModelFile] = compute_digest(folder, kModelFile);
   } else {
     save_safetensors(folder / kWeightsFile, optimizer.parameters());
-    digests[kWeightsFile] = digest_of(optimizer.parameters());
+    digests[kWeightsFile] = compute_digest(optimizer.parameters());
   }
-  if (fs::exists(folder / kAdapterFile)) digests[kAdapterFile] = digest_of(folder, kAdapterFile);
+  if (fs::exists(folder / kAdapterFile))
+    digests[kAdapterFile] = compute_digest(folder, kAdapterFile);
   save_safetensors(folder / kOptimizerFile, optimizer.state());
-  digests[kOptimizerFile] = digest_of(optimizer.state());
+  digests[kOptimizerFile] = compute_digest(optimizer.state());
   json["config"] = config;
   if (!inputs.empty()) save_text(folder / kInputsFile, inputs);
   save_text(folder / kStateFile, json.dump(2) + "\n");
@@ -207,9 +210,9 @@ void CheckpointWriter::write(const fs::path& folder, const TrainingState& state,
 
 void CheckpointWriter::remove_old(std::int64_t best_step) const {
   std::vector<fs::path> removable = list_checkpoints(output_dir);
-  const auto keep = static_cast<std::size_t>(save_total_limit);
-  if (removable.size() <= keep) return;
-  removable.resize(removable.size() - keep);
+  const auto kept_count = static_cast<std::size_t>(save_total_limit);
+  if (removable.size() <= kept_count) return;
+  removable.resize(removable.size() - kept_count);
   for (const fs::path& old : removable) {
     if (step_of(old) != best_step) remove_checkpoint(old);
   }
@@ -239,7 +242,8 @@ std::vector<std::string> foreign_checkpoints(const fs::path& output_dir) {
   std::vector<std::string> found;
   for (const auto& entry : fs::directory_iterator(output_dir)) {
     const fs::path& path = entry.path();
-    if (step_of(path) >= 0 && !is_own(path)) found.push_back(path.filename().string());
+    if (step_of(path) >= 0 && !is_from_this_program(path))
+      found.push_back(path.filename().string());
   }
   return found;
 }
@@ -260,11 +264,13 @@ std::optional<fs::path> find_checkpoint(const fs::path& output_dir) {
                .hint = "--restart begins anew"});
 }
 
-std::vector<std::string> find_changed_keys(const OrderedJson& then, const OrderedJson& now) {
+std::vector<std::string> find_changed_keys(const OrderedJson& old_config,
+                                           const OrderedJson& new_config) {
   std::vector<std::string> changed;
-  for (const auto& [key, value] : now.items()) {
+  for (const auto& [key, value] : new_config.items()) {
     if (is_free_to_change(key)) continue;
-    if (!then.is_object() || !then.contains(key) || then[key] != value) changed.push_back(key);
+    if (!old_config.is_object() || !old_config.contains(key) || old_config[key] != value)
+      changed.push_back(key);
   }
   return changed;
 }
@@ -284,7 +290,7 @@ TrainingState load_training_state(const fs::path& checkpoint, const OrderedJson&
   return state;
 }
 
-void take_length(TrainingState& state, std::int64_t total_steps) {
+void set_total_steps(TrainingState& state, std::int64_t total_steps) {
   if (total_steps < state.step) {
     throw Error({.what = "the run is to be shorter than what is done",
                  .where = "max_steps, num_train_epochs",

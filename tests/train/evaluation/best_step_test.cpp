@@ -19,7 +19,7 @@ Course run(const EvaluationConfig& config, const std::vector<double>& values) {
   Course course;
   for (const double value : values) {
     course.state.step += 10;
-    course.is_best.push_back(take_evaluation(config, value, course.state));
+    course.is_best.push_back(record_evaluation(config, value, course.state));
     if (course.state.has_stopped_early) {
       course.stopped_at = static_cast<std::int64_t>(course.is_best.size()) - 1;
       break;
