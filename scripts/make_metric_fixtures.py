@@ -2,7 +2,7 @@
 """Writes tests/fixtures/metrics.json: what the reference kits say of answers and captions.
 
 Runs in an environment of its own, with Java for the tokenizer of captions:
-  python3 -m venv ENV && ENV/bin/pip install rouge_score==0.1.2 pycocoevalcap==1.2
+  python3 -m venv ENV && ENV/bin/pip install rouge_score==0.1.2 pycocoevalcap==1.2 jiwer==4.0.0
   ENV/bin/pip download --no-deps lmms-eval==0.7.3
   ENV/bin/python scripts/make_metric_fixtures.py lmms_eval-0.7.3-py3-none-any.whl
 The wheel holds the usual ports of the evaluations of VQA v2, DocVQA and ChartQA; only those functions are read.
@@ -15,6 +15,7 @@ import statistics
 import sys
 import zipfile
 
+import jiwer
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 from rouge_score import rouge_scorer
@@ -136,6 +137,19 @@ def vqa_accuracy(processor, answer, references):
     return normal(answer), statistics.mean(scores)
 
 
+LABELS = [
+    ("2026-05-01", "2026-05-01"), ("2026-05-07", "2026-05-01"), ("MILK\n1.99", "MILK\n€1.99"), ("milk", "MILK"),
+    (" 0047 ", "0047"), ("", "SN 42"), ("a much longer answer", "no"), ("naïve €5", "naive 5 €"),
+]
+
+
+def read_labels():
+    """Character error rates of single texts, and of all together."""
+    items = [{"answer": answer, "references": [text], "cer": jiwer.cer(text, answer)} for answer, text in LABELS]
+    answers, texts = zip(*LABELS)
+    return {"items": items, "all": jiwer.cer(list(texts), list(answers))}
+
+
 def main():
     processor, anls, relaxed = references_of(sys.argv[1])
     rouge = rouge_scorer.RougeScorer(["rougeL"])
@@ -159,7 +173,8 @@ def main():
     _, scores = Cider().compute_score(wanted, given)
     cider = [{"answer": answer, "references": texts, "cider": float(score)}
              for (answer, texts), score in zip(SCORED, scores)]
-    OUT.write_text(json.dumps({"captions": captions, "answers": answers, "cider": cider}, indent=1,
+    OUT.write_text(json.dumps({"captions": captions, "answers": answers, "cider": cider,
+                               "labels": read_labels()}, indent=1,
                               ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"{OUT}: {len(captions)} captions, {len(answers)} answers, {len(cider)} scored descriptions")
 

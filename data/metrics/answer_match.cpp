@@ -127,6 +127,16 @@ double normalized_levenshtein_similarity(const std::string& answer, const std::s
   return similarity < kThreshold ? 0 : similarity;
 }
 
+std::size_t reference_length(const std::string& reference) {
+  return std::max<std::size_t>(1, code_points(strip_space(reference)).size());
+}
+
+double character_error_rate(const std::string& answer, const std::string& reference) {
+  const auto edits =
+      edit_distance(code_points(strip_space(answer)), code_points(strip_space(reference)));
+  return static_cast<double>(edits) / static_cast<double>(reference_length(reference));
+}
+
 bool is_relaxed_match(const std::string& answer, const std::string& reference) {
   constexpr double kTolerance = 0.05;
   const std::string given = strip_space(answer), wanted = strip_space(reference);

@@ -17,12 +17,14 @@ namespace {
 using PairScore = std::function<double(const std::string& answer, const std::string& reference)>;
 
 // The best over an item's references.
-std::vector<double> score_each(const std::vector<AnswerPair>& pairs, const PairScore& score) {
+std::vector<double> score_each(const std::vector<AnswerPair>& pairs, const PairScore& score,
+                               bool less_is_better = false) {
   std::vector<double> items;
   for (const AnswerPair& pair : pairs) {
-    double best = 0;
+    double best = score(pair.answer, pair.references.front());
     for (const std::string& reference : pair.references) {
-      best = std::max(best, score(pair.answer, reference));
+      const double other = score(pair.answer, reference);
+      best = less_is_better ? std::min(best, other) : std::max(best, other);
     }
     items.push_back(best);
   }
@@ -41,6 +43,7 @@ std::vector<double> score_items(const std::string& name, const std::vector<Answe
   if (name == "vqa_accuracy") return score_vqa(pairs);
   if (name == "cider") return cider(pairs);
   if (name == "anls") return score_each(pairs, normalized_levenshtein_similarity);
+  if (name == "cer") return score_each(pairs, character_error_rate, true);
   if (name == "rouge_l") return score_each(pairs, rouge_l);
   return score_each(pairs, name == "exact_match" ? is_same_answer : is_relaxed_match);
 }
@@ -48,9 +51,13 @@ std::vector<double> score_items(const std::string& name, const std::vector<Answe
 }  // namespace
 
 const std::vector<std::string>& metric_names() {
-  static const std::vector<std::string> names = {"exact_match",      "vqa_accuracy", "anls",
-                                                 "relaxed_accuracy", "rouge_l",      "cider"};
+  static const std::vector<std::string> names = {
+      "exact_match", "vqa_accuracy", "anls", "relaxed_accuracy", "rouge_l", "cider", "cer"};
   return names;
+}
+
+bool is_less_better(const std::string& metric) {
+  return metric == "cer";
 }
 
 void check_metric_name(const std::string& name, const std::string& where) {
@@ -70,9 +77,14 @@ MetricScore compute_metric(const std::string& name, const std::vector<AnswerPair
     }
   }
   MetricScore score{.items = score_items(name, pairs)};
+  for (const AnswerPair& pair : pairs) {
+    score.weights.push_back(
+        name == "cer" ? static_cast<double>(reference_length(pair.references.front())) : 1.0);
+  }
   if (score.items.empty()) return score;
-  score.value = std::accumulate(score.items.begin(), score.items.end(), 0.0) /
-                static_cast<double>(score.items.size());
+  score.value =
+      std::inner_product(score.items.begin(), score.items.end(), score.weights.begin(), 0.0) /
+      std::accumulate(score.weights.begin(), score.weights.end(), 0.0);
   return score;
 }
 

@@ -8,7 +8,8 @@
 // formulas take all together. References: exact_match (equal but for ASCII case and surrounding
 // space); vqa_accuracy (VQA v2's vqaEval.py); anls (DocVQA's evaluation, threshold 0.5);
 // relaxed_accuracy (ChartQA's, pix2struct's metrics.py); rouge_l (rouge_score 0.1.2, F1, no
-// stemmer); cider (pycocoevalcap 1.2: CIDEr-D behind its PTB tokenizer).
+// stemmer); cer (jiwer 4: edits over the references' characters, less is better); cider
+// (pycocoevalcap 1.2: CIDEr-D behind its PTB tokenizer).
 #pragma once
 
 #include <string>
@@ -22,12 +23,17 @@ struct AnswerPair {
 };
 
 struct MetricScore {
-  double value = 0;           // mean over the items; 0 without items
-  std::vector<double> items;  // 0 to 1; of cider 0 to 10
+  double value = 0;             // mean over the items by their weights; 0 without items
+  std::vector<double> items;    // 0 to 1; of cider 0 to 10; of cer from 0
+  std::vector<double> weights;  // of cer the characters of an item's first reference, otherwise 1
 };
 
-// "exact_match", "vqa_accuracy", "anls", "relaxed_accuracy", "rouge_l", "cider"
+// "exact_match", "vqa_accuracy", "anls", "relaxed_accuracy", "rouge_l", "cider",
+// "cer"
 const std::vector<std::string>& metric_names();
+
+// Whether less of it is better: cer.
+bool is_less_better(const std::string& metric);
 
 // Throws Error for a name that is none of metric_names().
 void check_metric_name(const std::string& name, const std::string& where);

@@ -11,8 +11,9 @@
 namespace vlm::data {
 namespace {
 
-double mean(const std::vector<double>& values) {
-  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+double mean(const std::vector<double>& values, const std::vector<double>& weights) {
+  return std::inner_product(values.begin(), values.end(), weights.begin(), 0.0) /
+         std::accumulate(weights.begin(), weights.end(), 0.0);
 }
 
 // Between the two nearest of sorted values.
@@ -37,21 +38,26 @@ PairedComparison compare_paired(const std::vector<double>& before, const std::ve
   std::vector<double> differences;
   for (std::size_t i = 0; i < before.size(); ++i) {
     differences.push_back(after[i] - before[i]);
-    result.better += differences.back() > 0 ? 1 : 0;
-    result.worse += differences.back() < 0 ? 1 : 0;
+    const double gain = options.less_is_better ? -differences.back() : differences.back();
+    result.better += gain > 0 ? 1 : 0;
+    result.worse += gain < 0 ? 1 : 0;
   }
-  result.before = mean(before);
-  result.after = mean(after);
-  result.difference = mean(differences);
+  const std::vector<double> weights =
+      options.weights.empty() ? std::vector<double>(before.size(), 1.0) : options.weights;
+  result.before = mean(before, weights);
+  result.after = mean(after, weights);
+  result.difference = mean(differences, weights);
   std::mt19937_64 random(options.seed);
   std::vector<double> means;
   for (std::int64_t i = 0; i < options.resamples; ++i) {
-    double sum = 0;
+    double sum = 0, weight = 0;
     // The remainder instead of a standard distribution, which differs between libraries.
     for (std::size_t j = 0; j < differences.size(); ++j) {
-      sum += differences[random() % differences.size()];
+      const std::size_t drawn = random() % differences.size();
+      sum += weights[drawn] * differences[drawn];
+      weight += weights[drawn];
     }
-    means.push_back(sum / static_cast<double>(differences.size()));
+    means.push_back(sum / weight);
   }
   std::sort(means.begin(), means.end());
   result.low = quantile(means, (1 - options.confidence) / 2);

@@ -14,14 +14,16 @@ struct PairedOptions {
   std::int64_t resamples = 10'000;
   double confidence = 0.95;
   std::uint64_t seed = 0;
+  bool less_is_better = false;
+  std::vector<double> weights;  // of the items in the means; empty: all the same
 };
 
 struct PairedComparison {
-  double before = 0, after = 0;  // means
+  double before = 0, after = 0;  // means by the weights
   double difference = 0;         // after − before
   double low = 0, high = 0;      // bounds of the interval
   std::int64_t items = 0;
-  std::int64_t better = 0, worse = 0;  // items whose score rose or fell
+  std::int64_t better = 0, worse = 0;  // items that became better or worse
 };
 
 // Both lists have one score an item, in the same order.

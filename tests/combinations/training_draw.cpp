@@ -151,7 +151,7 @@ void draw_evaluation(Dice& dice, const fs::path& folder, const DrawnMedia& media
   config["per_device_eval_batch_size"] = dice.between(1, 4);
   Names metrics;
   if (dice.chance(0.7)) {
-    metrics = dice.some({"exact_match", "vqa_accuracy", "anls", "rouge_l", "cider"});
+    metrics = dice.some({"exact_match", "vqa_accuracy", "anls", "rouge_l", "cider", "cer"});
     config["eval_metrics"] = metrics;
     config["eval_max_new_tokens"] = dice.between(1, 5);
     if (dice.chance(0.3)) config["eval_max_samples"] = 2;

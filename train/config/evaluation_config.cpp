@@ -26,7 +26,7 @@ Fields EvaluationConfig::fields() {
       {"metric_for_best_model", &metric_for_best_model,
        "loss, or one of eval_metrics: the checkpoint with the best is kept"},
       {"greater_is_better", &greater_is_better,
-       "Whether more of it is better; null: yes but for the loss"},
+       "Whether more of it is better; null: yes but for the loss and cer"},
       {"load_best_model_at_end", &load_best_model_at_end,
        "The result is the best step's, by metric_for_best_model or the loss, not the last's"},
       {"early_stopping_patience", &early_stopping_patience,
@@ -114,7 +114,10 @@ std::string EvaluationConfig::best_key() const {
 }
 
 bool EvaluationConfig::more_is_better() const {
-  return greater_is_better.value_or(!best_key().ends_with("loss"));
+  const std::string key = best_key();
+  const bool less_is_better =
+      key.ends_with("loss") || (key.starts_with("eval_") && data::is_less_better(key.substr(5)));
+  return greater_is_better.value_or(!less_is_better);
 }
 
 bool EvaluationConfig::reports_to(const std::string& target) const {

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "data/metrics/metric.h"
 #include "train/report/svg_chart.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/run/progress.h"
@@ -54,9 +55,12 @@ std::string show_change(const std::string& name, std::optional<double> before, d
                 format_number(after), "</b></div>", note, "</div>\n");
 }
 
-// What the interval says: that the scores rose or fell, or that these items can't tell.
-std::string describe_change(const data::PairedComparison& values) {
-  const bool rose = values.low > 0, fell = values.high < 0;
+// What the interval says: that the scores rose or fell, or that these items can't tell. What is
+// better is shown as a rise.
+std::string describe_change(const std::string& metric, const data::PairedComparison& values) {
+  const bool is_more = values.low > 0, is_less = values.high < 0;
+  const bool less_is_better = data::is_less_better(metric);
+  const bool rose = less_is_better ? is_less : is_more, fell = less_is_better ? is_more : is_less;
   return concat("<div class=\"",
                 rose   ? "rise"
                 : fell ? "fall"
@@ -71,7 +75,7 @@ std::string describe_change(const data::PairedComparison& values) {
 std::string show_result(const RunRecord& record) {
   std::string changes;
   for (const auto& [metric, values] : record.comparisons) {
-    changes += show_change(metric, values.before, values.after, describe_change(values));
+    changes += show_change(metric, values.before, values.after, describe_change(metric, values));
   }
   for (const auto& [name, key] :
        {std::pair{"evaluation loss", "eval_loss"}, std::pair{"training loss", "loss"}}) {

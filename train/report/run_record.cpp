@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "data/metrics/metric.h"
 #include "train/report/metrics_log.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -43,9 +44,12 @@ std::vector<MetricComparison> compare(const RunRecord& record) {
   if (!are_paired(record)) return made;
   for (const std::string& metric :
        record.config.value("eval_metrics", std::vector<std::string>())) {
-    made.push_back({metric, data::compare_paired(score_answers(metric, record.before).items,
-                                                 score_answers(metric, record.after).items,
-                                                 {.seed = kBootstrapSeed})});
+    const data::MetricScore before = score_answers(metric, record.before);
+    made.push_back(
+        {metric, data::compare_paired(before.items, score_answers(metric, record.after).items,
+                                      {.seed = kBootstrapSeed,
+                                       .less_is_better = data::is_less_better(metric),
+                                       .weights = before.weights})});
   }
   return made;
 }

@@ -57,6 +57,27 @@ TEST_CASE("CIDEr equals the reference's, with idf over the items given") {
   CHECK(compute_metric("cider", {pairs[0]}).value == 0);
 }
 
+TEST_CASE("the character error rate equals jiwer's, of an item and of all together") {
+  const Json golden = load_json(fixture("metrics.json"))["labels"];
+  std::vector<AnswerPair> pairs;
+  for (const Json& item : golden["items"]) pairs.push_back(to_pair(item));
+  const MetricScore score = compute_metric("cer", pairs);
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    INFO(pairs[i].answer);
+    CHECK(score.items[i] == Approx(golden["items"][i]["cer"].get<double>()).margin(1e-12));
+  }
+  CHECK(score.value == Approx(golden["all"].get<double>()));
+  // Of several references the one that is nearest counts.
+  CHECK(compute_metric("cer", {{"EXP 05", {"SN 7", "EXP 06"}}}).value == Approx(1.0 / 6));
+  // Long items weigh more before and after, and fewer errors are better.
+  const PairedComparison change =
+      compare_paired({1, 0.5}, {0, 1}, {.less_is_better = true, .weights = {9, 1}});
+  CHECK(change.before == Approx(0.95));
+  CHECK(change.after == Approx(0.1));
+  CHECK(change.better == 1);
+  CHECK(change.worse == 1);
+}
+
 TEST_CASE("an exact match allows another case and surrounding space, nothing else") {
   const MetricScore score = compute_metric("exact_match", {{" Two Dogs\n", {"a cat", "two dogs"}},
                                                            {"two  dogs", {"two dogs"}},
@@ -69,7 +90,7 @@ TEST_CASE("an exact match allows another case and surrounding space, nothing els
 TEST_CASE("an unknown metric and an item without reference are errors") {
   CHECK_THROWS_WITH(compute_metric("bleu", {}),
                     "metric: unknown metric: got 'bleu', wanted exact_match, vqa_accuracy, anls, "
-                    "relaxed_accuracy, rouge_l, cider");
+                    "relaxed_accuracy, rouge_l, cider, cer");
   CHECK_THROWS_WITH(compute_metric("anls", {{"a", {"a"}}, {"b", {}}}),
                     "item 2: nothing to compare the answer with");
 }
