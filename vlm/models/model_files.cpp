@@ -10,9 +10,15 @@ namespace vlm {
 namespace fs = std::filesystem;
 
 std::vector<fs::path> model_files(const fs::path& folder) {
-  std::vector<fs::path> files = Checkpoint(folder).paths();
+  std::vector<fs::path> files;
+  bool has_weights = false;
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (entry.is_regular_file() && is_side_file(entry.path())) files.push_back(entry.path());
+    has_weights = has_weights || is_weights_file(entry.path());
+  }
+  if (has_weights) {
+    const std::vector<fs::path> weights = Checkpoint(folder).paths();
+    files.insert(files.begin(), weights.begin(), weights.end());
   }
   return files;
 }

@@ -6,7 +6,8 @@
 
 namespace vlm {
 
-// Every file of a folder that load_model and load_processor may read, weights first. Throws Error
+// Every file of a folder that load_model and load_processor may read, weights first. A folder
+// without weights has none of them (a training may begin with random ones); otherwise throws Error
 // as Checkpoint does.
 std::vector<std::filesystem::path> model_files(const std::filesystem::path& folder);
 

@@ -38,6 +38,8 @@ TEST_CASE("less loss is better, more of a metric is, unless said otherwise") {
   EvaluationConfig turned = anls;
   turned.greater_is_better = false;
   CHECK(run(turned, {0.1, 0.3, 0.05}).state.best_step == 30);
+  const EvaluationConfig cer{.eval_metrics = {"cer"}, .metric_for_best_model = "cer"};
+  CHECK(run(cer, {0.3, 0.1, 0.2}).state.best_step == 20);
   CHECK(anls.best_key() == "eval_anls");
   CHECK(EvaluationConfig{}.best_key().empty());
   CHECK(EvaluationConfig{.load_best_model_at_end = true}.best_key() == "eval_loss");

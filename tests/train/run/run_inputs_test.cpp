@@ -118,6 +118,21 @@ TEST_CASE("rows that are gone, files that are gone or new, and weights of the sa
   CHECK(run_error(random).empty());
 }
 
+TEST_CASE("a run with random weights begins from a folder without any") {
+  const ScratchFolder scratch;
+  TrainConfig config = begin_run(scratch);
+  fs::remove(scratch.at("base/model.safetensors"));
+  config.adapter.reset();
+  config.method = "full";
+  config.init_weights = "random";
+  config.output_dir = scratch.at("random");
+  Trainer(config, kCpuOptions).run();
+  CHECK(fs::exists(scratch.at("random/model.safetensors")));
+  config.init_weights = "checkpoint";
+  config.output_dir = scratch.at("checkpoint");
+  CHECK_THAT(run_error(config), Contains("base: no weights in the folder"));
+}
+
 TEST_CASE("a checkpoint of an earlier version goes on, and says what it can't compare") {
   const ScratchFolder scratch;
   const TrainConfig config = begin_run(scratch);
