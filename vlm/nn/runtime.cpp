@@ -32,14 +32,20 @@ bool are_gpus_hidden() {
   return visible && (*visible == '\0' || *visible == '-');
 }
 
-// Opens the CUDA part of LibTorch.
+// Opens the CUDA part of LibTorch. Says why it can't, or nothing.
+std::string open_cuda() {
+  // A program around may have it already. Asked so, LibTorch doesn't keep the answer.
+  if (at::CUDAHooksRegistry()->Has("CUDAHooks")) return "";
+  if (!has_gpu_driver()) return "the machine has no NVIDIA device";
+  if (are_gpus_hidden()) return "CUDA_VISIBLE_DEVICES hides all GPUs";
+  if (::dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr) return "";
+  const char* reason = ::dlerror();
+  return reason ? reason : "libtorch_cuda.so can't be opened";
+}
+
 Gpus find_gpus() {
-  if (!has_gpu_driver()) return {.reason = "the machine has no NVIDIA device"};
-  if (are_gpus_hidden()) return {.reason = "CUDA_VISIBLE_DEVICES hides all GPUs"};
-  if (::dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
-    const char* reason = ::dlerror();
-    return {.reason = reason ? reason : "libtorch_cuda.so can't be opened"};
-  }
+  std::string reason = open_cuda();
+  if (!reason.empty()) return {.reason = std::move(reason)};
   if (!at::hasCUDA()) return {.reason = "CUDA finds no device"};
   return {.count = at::detail::getCUDAHooks().getNumGPUs()};
 }
