@@ -139,7 +139,7 @@ data::Row outline_row(const data::RowSource& rows, std::int64_t index) {
 }
 
 RowMention mention_of(const data::Row& row, const RowOptions& options) {
-  const bool is_request = is_openai_request(row.columns);
+  const bool is_request = is_openai_request(row.columns), is_in_tar = !row.members.empty();
   const data::Columns columns(row, options.data);
   RowMention mention{.has_video = columns.has("videos"), .asks = is_request || asks(columns)};
   ListDigest digest;
@@ -161,8 +161,13 @@ RowMention mention_of(const data::Row& row, const RowOptions& options) {
     return mention;
   }
   for (const auto& [key, value] : row.columns.items()) {
-    if (!is_own_field(key, !row.members.empty(), options)) mention.columns.push_back(key);
+    if (!is_own_field(key, is_in_tar, options)) mention.columns.push_back(key);
   }
+  // In the order of a sample's members: .cls, .json, .txt.
+  const auto place = [](const std::string& name) {
+    return name == "cls" ? 0 : name == "txt" ? 2 : 1;
+  };
+  if (is_in_tar) std::ranges::stable_sort(mention.columns, {}, place);
   return mention;
 }
 

@@ -227,6 +227,8 @@ TEST_CASE("tar shards are read in place, in every format") {
   folder.write("members/000.png", square);
   folder.write("members/000.txt", "a caption");
   folder.write("members/001.json", R"({"question": "Who?", "label": 3})");
+  folder.write("members/001.txt", "another");
+  folder.write("members/001.cls", "5");
   folder.write("members/001.left.png", square);
   folder.write("members/001.right.png", square);
   folder.write("members/002.mp3", "no picture here");
@@ -236,11 +238,11 @@ TEST_CASE("tar shards are read in place, in every format") {
     const std::string tar = make_tar(folder, format);
     const auto source = open_arguments({tar});
     CHECK(ids_of(*source) == Names{tar + "/000", tar + "/001", tar + "/" + deep});
-    CHECK(source->columns() == Names{"txt", "label"});
+    CHECK(source->columns() == Names{"txt", "cls", "label"});
     CHECK(source->at(0).columns.dump() == R"({"txt":"a caption"})");
     const Entry second = source->at(1);
     CHECK(second.question == "Who?");
-    CHECK(second.columns.dump() == R"({"label":3})");
+    CHECK(second.columns.dump() == R"({"cls":"5","label":3,"txt":"another"})");
     REQUIRE(second.media.size() == 2);
     CHECK(second.path == tar + "/001.left.png");
     for (std::int64_t i = 0; i < 3; ++i) CHECK(data::read_bytes(source->at(i).media[0]) == square);
