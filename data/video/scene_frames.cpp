@@ -1,61 +1,44 @@
 #include "data/video/scene_frames.h"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstdlib>
 
+#include "data/opencv/image_view.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
 namespace vlm::data {
 namespace {
 
-constexpr std::int64_t kCells = 32;          // along each side
+constexpr int kCells = 32;                   // along each side
 constexpr double kNoise = 8;                 // of 255, in one cell
 constexpr std::int64_t kLookedAtEdge = 128;  // pixels are enough for the means
 
-// Mean colours of 32 × 32 parts; of a smaller picture parts overlap.
-using Means = std::array<float, static_cast<std::size_t>(kCells* kCells * 3)>;
-
+// Frames by index: [from, to).
 struct Span {
   std::int64_t from = 0, to = 0;
 };
 
-Span cell_span(std::int64_t cell, std::int64_t size) {
-  const std::int64_t from = cell * size / kCells;
+cv::Range cell_range(int cell, int size) {
+  const int from = cell * size / kCells;
   return {from, std::max(from + 1, (cell + 1) * size / kCells)};
 }
 
-void write_mean(const Image& image, const Span& rows, const Span& columns, float* mean) {
-  std::int64_t sum[3] = {};
-  for (std::int64_t y = rows.from; y < rows.to; ++y) {
-    const std::uint8_t* pixel = image.pixels.data() + (y * image.width + columns.from) * 3;
-    for (std::int64_t x = columns.from; x < columns.to; ++x, pixel += 3) {
-      for (int channel = 0; channel < 3; ++channel) sum[channel] += pixel[channel];
-    }
-  }
-  const auto count = static_cast<float>((rows.to - rows.from) * (columns.to - columns.from));
-  for (int channel = 0; channel < 3; ++channel) {
-    mean[channel] = static_cast<float>(sum[channel]) / count;
-  }
-}
-
-Means means_of(const Image& image) {
-  Means means;
-  float* mean = means.data();
-  for (std::int64_t y = 0; y < kCells; ++y) {
-    for (std::int64_t x = 0; x < kCells; ++x, mean += 3) {
-      write_mean(image, cell_span(y, image.height), cell_span(x, image.width), mean);
+// Mean colours of 32 × 32 parts; of a smaller picture parts overlap.
+cv::Mat means_of(const Image& image) {
+  const cv::Mat pixels = view(image);
+  cv::Mat means(kCells, kCells, CV_32FC3);
+  for (int y = 0; y < kCells; ++y) {
+    for (int x = 0; x < kCells; ++x) {
+      const cv::Scalar mean =
+          cv::mean(pixels(cell_range(y, pixels.rows), cell_range(x, pixels.cols)));
+      means.at<cv::Vec3f>(y, x) = cv::Vec3d(mean[0], mean[1], mean[2]);
     }
   }
   return means;
 }
 
-double mean_difference(const Means& a, const Means& b) {
-  double sum = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) sum += std::abs(a[i] - b[i]);
-  return sum / static_cast<double>(a.size());
+double mean_difference(const cv::Mat& a, const cv::Mat& b) {
+  return cv::norm(a, b, cv::NORM_L1) / static_cast<double>(a.total() * 3);
 }
 
 // Frames of the part of the clip, by index: [from, to).
@@ -112,11 +95,11 @@ bool outranks(const Change& a, const Change& b) {
 std::vector<std::int64_t> choose_scene_frames(VideoFile& file, const SceneOptions& options) {
   const std::vector<std::int64_t> looked_at = choose_looked_at(file, options);
   std::vector<Change> heap;
-  Means before;
+  cv::Mat before;
   bool is_first = true;
   std::vector<std::int64_t> chosen;
   const auto look = [&](VideoFrame frame) {
-    const Means means = means_of(frame.image);
+    const cv::Mat means = means_of(frame.image);
     if (is_first) {
       chosen.push_back(frame.index);
     } else if (const double size = mean_difference(before, means); size > 0) {
@@ -143,11 +126,7 @@ double picture_change(const Image& a, const Image& b) {
 
 bool is_near_duplicate(const Image& a, const Image& b) {
   if (a.height != b.height || a.width != b.width) return false;
-  const Means of_a = means_of(a), of_b = means_of(b);
-  for (std::size_t i = 0; i < of_a.size(); ++i) {
-    if (std::abs(of_a[i] - of_b[i]) > kNoise) return false;
-  }
-  return true;
+  return cv::norm(means_of(a), means_of(b), cv::NORM_INF) <= kNoise;
 }
 
 }  // namespace vlm::data
