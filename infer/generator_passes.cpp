@@ -8,6 +8,7 @@
 
 #include "infer/generator.h"
 #include "vlm/core/run/stopwatch.h"
+#include "vlm/nn/upload.h"
 
 namespace vlm::infer {
 namespace {
@@ -34,7 +35,7 @@ at::Tensor select_positions(const at::Tensor& hidden, const Ids& positions) {
   for (std::size_t i = 0; i < flat.size(); ++i) {
     flat[i] += static_cast<std::int64_t>(i) * hidden.size(1);
   }
-  return hidden.flatten(0, 1).index_select(0, at::tensor(flat, at::kLong).to(hidden.device()));
+  return hidden.flatten(0, 1).index_select(0, upload(at::tensor(flat, at::kLong), hidden.device()));
 }
 
 }  // namespace
@@ -70,7 +71,7 @@ void Generator::prefill(const std::vector<ActiveGroup*>& groups) {
     ready.push_back(groups[i]->requests.back().get());
   }
   if (ready.empty()) return;
-  const at::Tensor index = at::tensor(rows, at::kLong).to(hidden.device());
+  const at::Tensor index = upload(at::tensor(rows, at::kLong), hidden.device());
   const Logits logits = head(select_positions(hidden.index_select(0, index), last));
   for (std::size_t i = 0; i < ready.size(); ++i) {
     advance(*ready[i], logits.narrow(0, static_cast<std::int64_t>(i), 1));

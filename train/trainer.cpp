@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include <ATen/Context.h>
+#include <ATen/ops/stack.h>
 #include <c10/core/GradMode.h>
 #include <torch/nn/module.h>
 
@@ -50,6 +51,19 @@ void check_step_size(const TrainingState& found, const TrainingState& asked, std
                .got = concat(found.samples_per_step, " samples a step"),
                .wanted = concat("a multiple of the ", per_pass, " samples that ", asked.processes,
                                 " processes take in a pass")});
+}
+
+// The values of two numbers of one device, 0 for those that are undefined. One read, as a read
+// waits for the device.
+std::pair<double, double> read_together(const at::Tensor& a, const at::Tensor& b) {
+  std::vector<at::Tensor> there;
+  for (const at::Tensor& number : {a, b}) {
+    if (number.defined()) there.push_back(number.to(at::kDouble));
+  }
+  if (there.empty()) return {0, 0};
+  const at::Tensor values = at::stack(there).cpu();
+  const double last = values[-1].item<double>();
+  return {a.defined() ? values[0].item<double>() : 0, b.defined() ? last : 0};
 }
 
 }  // namespace
@@ -263,7 +277,7 @@ double Trainer::train_step(const StepData& data, double labels, double& grad_nor
   const std::uint64_t seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kDropoutStream,
                                       static_cast<std::uint64_t>(state_.step));
   auto number = static_cast<std::uint64_t>(job_->rank());  // of the batch, among all processes'
-  double loss = 0;
+  at::Tensor total;  // stays on the device, so that no batch waits for the one before
   for (const data::Batch& batch : data.batches) {
     // Dropout draws from the default generators; seeding them by step and batch makes a resumed
     // run exact, and several processes draw what one would.
@@ -272,13 +286,16 @@ double Trainer::train_step(const StepData& data, double labels, double& grad_nor
     const at::Tensor part = loss_sum(*trained_.model, batch, pictures_.get()) / labels;
     // A batch of text gives nothing to a run that trains only what pictures pass through.
     if (part.requires_grad()) part.backward();
-    loss += part.item<double>();
+    const at::Tensor wide = part.detach().to(at::kDouble);
+    total = total.defined() ? total + wide : wide;
   }
   job_->sum_gradients(optimizer_->parameters());
-  loss = job_->sum({loss})[0];
+  const auto [own_loss, norm] = read_together(total, norm_of_gradients(optimizer_->parameters()));
+  const double loss = job_->sum({own_loss})[0];
   check_number(loss, "loss");
-  grad_norm = clip_grad_norm(optimizer_->parameters(), config_.max_grad_norm);
-  check_number(grad_norm, "norm of the gradients");
+  check_number(norm, "norm of the gradients");
+  grad_norm = norm;
+  clip_gradients(optimizer_->parameters(), norm, config_.max_grad_norm);
   is_sound_ = false;
   optimizer_->step(schedule_.at(state_.step));
   ++state_.step;

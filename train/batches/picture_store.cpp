@@ -15,6 +15,7 @@
 #include "vlm/core/sha256.h"
 #include "vlm/io/tensor_digest.h"
 #include "vlm/models/picture_cache.h"
+#include "vlm/nn/upload.h"
 
 namespace vlm::train {
 namespace {
@@ -63,7 +64,7 @@ at::Tensor encode_pictures(VisionLanguageModel& model, const data::Batch& batch)
   std::int64_t begin = 0;
   for (const auto& pictures : batch.pictures) {
     if (pictures.features.defined()) {
-      features.push_back(pictures.features.to(model.device()));
+      features.push_back(upload(pictures.features, model.device()));
       continue;
     }
     features.push_back(encoded.narrow(0, begin, pictures.tiles()));
@@ -199,9 +200,9 @@ at::Tensor PictureStore::features_of(VisionLanguageModel& model, const data::Bat
 
 at::Tensor PictureStore::features_of(VisionLanguageModel& model,
                                      const data::SamplePictures& pictures) {
-  if (pictures.features.defined()) return pictures.features.to(model.device());
+  if (pictures.features.defined()) return upload(pictures.features, model.device());
   // Looked up when the batch was made, perhaps before an earlier step encoded the same picture.
-  if (const auto known = find(pictures.key)) return known->features.to(model.device());
+  if (const auto known = find(pictures.key)) return upload(known->features, model.device());
   is_needed_ = is_needed_ || is_released();
   restore_tower(model);
   const c10::NoGradGuard no_grad;

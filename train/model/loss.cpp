@@ -6,6 +6,7 @@
 #include <torch/nn/module.h>
 
 #include "train/batches/picture_store.h"
+#include "vlm/nn/upload.h"
 
 namespace vlm::train {
 namespace {
@@ -111,8 +112,8 @@ at::Tensor loss_sum(VisionLanguageModel& model, const data::Batch& batch,
   // Found on the CPU, so that a GPU is not waited for.
   const at::Tensor labels = batch.labels.flatten();
   const at::Tensor places = labels.ne(data::kIgnoredLabel).nonzero().flatten();
-  return head_loss_sum(model, hidden.flatten(0, 1).index_select(0, places.to(hidden.device())),
-                       labels.index_select(0, places).to(hidden.device()));
+  return head_loss_sum(model, hidden.flatten(0, 1).index_select(0, upload(places, hidden.device())),
+                       upload(labels.index_select(0, places), hidden.device()));
 }
 
 }  // namespace vlm::train

@@ -49,6 +49,14 @@ std::vector<at::Tensor> to_wide(std::vector<at::Tensor> numbers) {
   return numbers;
 }
 
+std::vector<at::Tensor> ready_gradients(const NamedTensors& parameters) {
+  std::vector<at::Tensor> grads;
+  for (const auto& [name, parameter] : parameters) {
+    if (parameter.grad().defined()) grads.push_back(parameter.grad());
+  }
+  return grads;
+}
+
 NamedTensors zeros_beside(const NamedTensors& parameters, const std::string& prefix) {
   NamedTensors zeros;
   for (const auto& [name, parameter] : parameters) {
@@ -101,9 +109,10 @@ void AdamW::step(double learning_rate) {
     Group& group = join_group(groups, parameters_[i], options_.weight_decay, rate_factors_[i]);
     group.exp_avg.push_back(exp_avg_[i].second);
     group.exp_avg_sq.push_back(exp_avg_sq_[i].second);
-    group.steps.push_back(steps_[i].second.add_(1));
+    group.steps.push_back(steps_[i].second);
   });
   for (auto& [key, group] : groups) {
+    at::_foreach_add_(group.steps, 1);
     at::_fused_adamw_(group.parameters, group.grads, group.exp_avg, group.exp_avg_sq, {},
                       group.steps, learning_rate * key.rate_factor, options_.beta1, options_.beta2,
                       key.weight_decay, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
@@ -160,19 +169,27 @@ std::unique_ptr<Optimizer> make_optimizer(const NamedTensors& parameters,
   return std::make_unique<AdamW>(parameters, options, rate_factors);
 }
 
-double clip_grad_norm(const NamedTensors& parameters, double max_norm) {
+at::Tensor norm_of_gradients(const NamedTensors& parameters) {
   const c10::NoGradGuard no_grad;
-  std::vector<at::Tensor> grads;
-  for (const auto& [name, parameter] : parameters) {
-    if (parameter.grad().defined()) grads.push_back(parameter.grad());
-  }
-  if (grads.empty()) return 0;
-  const double norm = at::stack(to_wide(at::_foreach_norm(grads))).norm().item<double>();
-  if (!std::isfinite(norm)) return norm;
+  const std::vector<at::Tensor> grads = ready_gradients(parameters);
+  return grads.empty() ? at::Tensor() : at::stack(to_wide(at::_foreach_norm(grads))).norm();
+}
+
+void clip_gradients(const NamedTensors& parameters, double norm, double max_norm) {
+  const c10::NoGradGuard no_grad;
   // torch.nn.utils.clip_grad_norm_ adds the same small number.
   const double factor = max_norm / (norm + 1e-6);
-  if (max_norm > 0 && factor < 1) at::_foreach_mul_(grads, factor);
-  return norm;
+  if (max_norm <= 0 || !std::isfinite(norm) || factor >= 1) return;
+  const std::vector<at::Tensor> grads = ready_gradients(parameters);
+  if (!grads.empty()) at::_foreach_mul_(grads, factor);
+}
+
+double clip_grad_norm(const NamedTensors& parameters, double max_norm) {
+  const at::Tensor norm = norm_of_gradients(parameters);
+  if (!norm.defined()) return 0;
+  const double value = norm.item<double>();
+  clip_gradients(parameters, value, max_norm);
+  return value;
 }
 
 std::string find_not_finite(const NamedTensors& tensors) {

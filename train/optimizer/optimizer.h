@@ -115,8 +115,14 @@ std::unique_ptr<Optimizer> make_optimizer(const NamedTensors& parameters,
                                           const OptimizerOptions& options,
                                           const std::vector<double>& rate_factors);
 
-// Scales all gradients in place so that their norm is at most `max_norm` (0: never). Returns the
-// norm before; if it is not finite, the gradients are not changed.
+// Norm over all gradients, [] on their device; undefined where there are none.
+at::Tensor norm_of_gradients(const NamedTensors& parameters);
+
+// Scales all gradients down in place where their norm exceeds `max_norm` (0: never). Where it is
+// not finite, they are left alone.
+void clip_gradients(const NamedTensors& parameters, double norm, double max_norm);
+
+// Both: returns the norm before.
 double clip_grad_norm(const NamedTensors& parameters, double max_norm);
 
 // The name of the first tensor with a value that is not finite; empty when there is none.

@@ -46,8 +46,9 @@ AdamW8bit::AdamW8bit(const NamedTensors& parameters, const OptimizerOptions& opt
       small.push_back(parameters_[i]);
       factors.push_back(rate_factors_[i]);
     } else {
-      large_.push_back({i, make_zeros(parameter), make_zeros(parameter),
-                        at::zeros({}, parameter.options().dtype(at::kFloat))});
+      // The number of steps is read by the host alone, so it stays there.
+      large_.push_back(
+          {i, make_zeros(parameter), make_zeros(parameter), at::zeros({}, at::kFloat)});
     }
   }
   small_ = std::make_unique<AdamW>(small, options, factors);

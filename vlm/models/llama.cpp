@@ -9,6 +9,7 @@
 #include "vlm/nn/mlp.h"
 #include "vlm/nn/packed_attention.h"
 #include "vlm/nn/rotary.h"
+#include "vlm/nn/upload.h"
 
 namespace vlm {
 
@@ -187,8 +188,8 @@ at::Tensor LlamaModel::forward_packed(const at::Tensor& embeddings,
   ForwardPass pass{.cache = nullptr,
                    .segments = std::make_shared<const std::vector<Segment>>(segments)};
   pass.rotary =
-      make_rotary_table(packed_positions(segments).to(embeddings.device()), config_.head_size(),
-                        config_.rope_theta, embeddings.scalar_type());
+      make_rotary_table(upload(packed_positions(segments), embeddings.device()),
+                        config_.head_size(), config_.rope_theta, embeddings.scalar_type());
   return run_layers(embeddings, pass, checkpointing);
 }
 

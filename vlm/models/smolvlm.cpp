@@ -9,6 +9,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/nn/lora/lora.h"
+#include "vlm/nn/upload.h"
 
 namespace vlm {
 
@@ -72,7 +73,7 @@ SmolVlm::SmolVlm(const SmolVlmConfig& config) : config_(config) {
 }
 
 at::Tensor SmolVlm::encode_patches(const at::Tensor& pixel_values, const at::Tensor& tile_mask) {
-  return model_->vision_model->forward(pixel_values.to(device(), dtype()),
+  return model_->vision_model->forward(upload(pixel_values.to(dtype()), device()),
                                        tile_mask.defined() ? tile_mask.to(device()) : tile_mask,
                                        gradient_checkpointing && is_training());
 }
@@ -93,24 +94,25 @@ at::Tensor SmolVlm::encode_images(const at::Tensor& pixel_values, const at::Tens
 }
 
 at::Tensor SmolVlm::embed_tokens(const at::Tensor& input_ids) {
-  return model_->text_model->embed_tokens()->forward(input_ids.to(device())).to(dtype());
+  return model_->text_model->embed_tokens()->forward(upload(input_ids, device())).to(dtype());
 }
 
 at::Tensor SmolVlm::embed(const at::Tensor& input_ids, const at::Tensor& image_features) {
   const at::Tensor embedded = embed_tokens(input_ids);
-  // Counted where the ids lie: the trainer's are on the CPU, and no GPU is waited for.
-  const at::Tensor is_image = input_ids.eq(config_.image_token_id);
-  const std::int64_t places = is_image.sum().item<std::int64_t>();
+  // Found where the ids lie: the trainer's are on the CPU, and no GPU is waited for.
+  const at::Tensor places = input_ids.eq(config_.image_token_id).flatten().nonzero().flatten();
   const std::int64_t given =
       image_features.defined() ? image_features.size(0) * image_features.size(1) : 0;
-  if (places != given) {
+  if (places.numel() != given) {
     throw Error({.what = "image tokens in the prompt don't fit the pictures",
-                 .got = concat(places, " image tokens"),
+                 .got = concat(places.numel(), " image tokens"),
                  .wanted = concat(given)});
   }
   if (given == 0) return embedded;
-  return embedded.masked_scatter(is_image.to(device()).unsqueeze(-1),
-                                 image_features.flatten(0, 1).to(embedded.scalar_type()));
+  return embedded.flatten(0, 1)
+      .index_copy(0, upload(places, device()),
+                  image_features.flatten(0, 1).to(embedded.scalar_type()))
+      .view(embedded.sizes());
 }
 
 at::Tensor SmolVlm::decode(const at::Tensor& embeddings, const at::Tensor& attention_mask,

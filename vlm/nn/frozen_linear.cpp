@@ -59,19 +59,35 @@ at::Tensor nf4_linear(const at::Tensor& x, const std::shared_ptr<const Nf4Weight
   return bias.defined() ? y + bias : y;
 }
 
+namespace {
+
+// The products of a bfloat16 weight, and of its transpose, with float32 values: on a CPU by kernels
+// of our own, elsewhere with the weight widened.
+at::Tensor times_weight(const at::Tensor& in, const at::Tensor& weight, at::ScalarType dtype) {
+  if (in.is_cpu()) return bfloat16_linear(in, weight, {}, dtype);
+  return at::linear(in, weight.to(in.scalar_type()));
+}
+
+at::Tensor times_transpose(const at::Tensor& grad, const at::Tensor& weight, at::ScalarType dtype) {
+  if (grad.is_cpu()) return times_bfloat16(grad, weight, dtype);
+  return grad.matmul(weight.to(grad.scalar_type()));
+}
+
+}  // namespace
+
 at::Tensor frozen_bfloat16_linear(const at::Tensor& x, const at::Tensor& weight,
                                   const at::Tensor& bias, at::ScalarType product_dtype) {
   const bool is_bias_trained =
       c10::GradMode::is_enabled() && bias.defined() && bias.requires_grad();
-  if (!needs_graph(x) && !is_bias_trained) {
+  if (!needs_graph(x) && !is_bias_trained && x.is_cpu()) {
     return bfloat16_linear(x, weight, bias, product_dtype);
   }
   auto map = c10::make_intrusive<LinearMap>();
   map->apply = [weight, product_dtype](const at::Tensor& in) {
-    return bfloat16_linear(in, weight, {}, product_dtype);
+    return times_weight(in, weight, product_dtype);
   };
   map->transpose = [weight, product_dtype](const at::Tensor& grad) {
-    return times_bfloat16(grad, weight, product_dtype);
+    return times_transpose(grad, weight, product_dtype);
   };
   const at::Tensor y = FrozenFunction::apply(x, map);
   return bias.defined() ? y + bias : y;

@@ -11,6 +11,7 @@
 #include <cmath>
 
 #include "vlm/nn/attention.h"
+#include "vlm/nn/upload.h"
 
 namespace vlm {
 namespace {
@@ -64,7 +65,7 @@ void KvCache::begin_prefill(const std::vector<std::int64_t>& groups,
                             const std::vector<std::int64_t>& lengths) {
   pass_ = {.is_prefill = true, .places = groups, .counts = lengths, .tokens = largest(lengths)};
   reserve(largest(groups) + 1, pass_.tokens, 0);
-  pass_.index = at::tensor(groups, at::kLong).to(options_.device());
+  pass_.index = upload(at::tensor(groups, at::kLong), options_.device());
   pass_.positions =
       at::arange(pass_.tokens, at::TensorOptions(at::kLong).device(options_.device())).unsqueeze(0);
 }
@@ -79,7 +80,7 @@ void KvCache::begin_extend(const std::vector<std::int64_t>& rows,
   }
   reserve(0, 0, pass_.tail_tokens);
   const auto longs = at::TensorOptions(at::kLong).device(options_.device());
-  pass_.positions = at::tensor(begins, at::kLong).to(options_.device()).unsqueeze(1) +
+  pass_.positions = upload(at::tensor(begins, at::kLong), options_.device()).unsqueeze(1) +
                     at::arange(pass_.tokens, longs);
   if (!can_attend_to_cache(options_, pass_.tokens, shape_.head_dim)) return lay_out_grid();
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -108,8 +109,8 @@ void KvCache::lay_out_grid() {
   for (std::int64_t g = 0; g < pass_.groups; ++g) {
     pass_.prefix_tokens = std::max(pass_.prefix_tokens, prefix_length(pass_.first_group + g));
   }
-  pass_.index = at::tensor(rows, at::kLong).to(options_.device());
-  pass_.grid_index = at::tensor(grid_rows, at::kLong).to(options_.device());
+  pass_.index = upload(at::tensor(rows, at::kLong), options_.device());
+  pass_.grid_index = upload(at::tensor(grid_rows, at::kLong), options_.device());
   make_extend_mask();
 }
 
@@ -135,7 +136,7 @@ void KvCache::make_extend_mask() {
   const at::Tensor in_tail = at::arange(pass_.tail_tokens, at::kLong).gt(query);
   const std::vector<std::int64_t> first = {pass_.groups, rows_per_group_, pass_.tokens,
                                            pass_.prefix_tokens};
-  pass_.is_hidden = at::cat({in_prefix.expand(first), in_tail}, -1).to(options_.device());
+  pass_.is_hidden = upload(at::cat({in_prefix.expand(first), in_tail}, -1), options_.device());
 }
 
 at::Tensor KvCache::attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
@@ -252,8 +253,8 @@ void KvCache::copy_tails(const std::vector<std::int64_t>& from,
     tail_lengths_.at(static_cast<std::size_t>(to[i])) = lengths[i];
   }
   if (tokens == 0) return;
-  const at::Tensor source = at::tensor(sources, at::kLong).to(options_.device());
-  const at::Tensor target = at::tensor(targets, at::kLong).to(options_.device());
+  const at::Tensor source = upload(at::tensor(sources, at::kLong), options_.device());
+  const at::Tensor target = upload(at::tensor(targets, at::kLong), options_.device());
   for (CachedLayer& layer : layers_) {
     for (at::Tensor* tails : {&layer.tail_k, &layer.tail_v}) {
       at::Tensor used = tails->narrow(2, 0, tokens);

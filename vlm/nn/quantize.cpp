@@ -18,6 +18,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <mutex>
 
 #include "vlm/io/parallel.h"
 #include "vlm/nn/cpu/clones.h"
@@ -129,11 +131,35 @@ at::Tensor expand_on_cpu(const at::Tensor& codes, const at::Tensor& scales, std:
   return out;
 }
 
+// A table that is uploaded once to each device that asks for it. Never destroyed: a device may be
+// gone before the program's static objects are.
+class DeviceTable {
+ public:
+  explicit DeviceTable(at::Tensor host) : host_(std::move(host)) {}
+  at::Tensor on(at::Device device) {
+    if (device.is_cpu()) return host_;
+    const std::lock_guard lock(mutex_);
+    at::Tensor& copy = copies_[device.index()];
+    if (!copy.defined()) copy = host_.to(device);
+    return copy;
+  }
+
+ private:
+  at::Tensor host_;
+  std::mutex mutex_;
+  std::map<c10::DeviceIndex, at::Tensor> copies_;
+};
+
+// [256, 2]: both values of a byte.
+at::Tensor make_nf4_pairs() {
+  const at::Tensor levels = nf4_levels(at::kCPU);
+  return at::stack({levels.repeat_interleave(16), levels.repeat({16})}, 1);
+}
+
 at::Tensor expand_with_operators(const at::Tensor& codes, const at::Tensor& scales,
                                  std::int64_t count) {
-  const at::Tensor levels = nf4_levels(codes.device());
-  const at::Tensor pairs = at::stack(  // [256, 2], both values of a byte
-      {levels.repeat_interleave(16), levels.repeat({16})}, 1);
+  static auto& pairs_table = *new DeviceTable(make_nf4_pairs());
+  const at::Tensor pairs = pairs_table.on(codes.device());
   const at::Tensor units = at::embedding(pairs, codes.to(at::kInt)).view({-1});
   return (to_blocks(units, kNf4Block) * scales.unsqueeze(1)).view({-1}).narrow(0, 0, count);
 }
@@ -147,14 +173,15 @@ std::int64_t count_values(const std::vector<std::int64_t>& shape) {
 }  // namespace
 
 at::Tensor nf4_levels(at::Device device) {
-  return at::tensor(at::ArrayRef<float>(kNf4, 16)).to(device);
+  static auto& table = *new DeviceTable(at::tensor(at::ArrayRef<float>(kNf4, 16)));
+  return table.on(device);
 }
 
 at::Tensor dynamic_levels(bool is_signed, at::Device device) {
   const c10::NoGradGuard no_grad;
-  static const at::Tensor with_sign = make_dynamic_levels(true);
-  static const at::Tensor without = make_dynamic_levels(false);
-  return (is_signed ? with_sign : without).to(device);
+  static auto& with_sign = *new DeviceTable(make_dynamic_levels(true));
+  static auto& without = *new DeviceTable(make_dynamic_levels(false));
+  return (is_signed ? with_sign : without).on(device);
 }
 
 BlockwiseCodes quantize_blockwise(const at::Tensor& values, const at::Tensor& levels) {

@@ -1,0 +1,13 @@
+// A host tensor on the device of a model, without waiting for that device: through pinned memory,
+// where the device is a GPU. A plain `to(device)` makes the host wait until all that was asked of
+// the GPU before is done.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace vlm {
+
+// Of a CPU, and for what is there already: the tensor itself.
+at::Tensor upload(const at::Tensor& tensor, at::Device device);
+
+}  // namespace vlm
