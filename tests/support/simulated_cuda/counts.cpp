@@ -42,7 +42,8 @@ std::string place_text(const std::vector<void*>& frames) {
   std::string text;
   for (std::size_t i = 0; i < frames.size(); ++i) {
     const std::string name = names[i];
-    if (name.find(".so") == std::string::npos) text += " " + name.substr(name.find('('));
+    const std::size_t open = name.find('('), close = name.find(')');
+    if (name.find(".so") == std::string::npos) text += " " + name.substr(open, close + 1 - open);
   }
   std::free(names);
   return text;
