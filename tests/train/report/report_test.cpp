@@ -213,8 +213,18 @@ TEST_CASE("the report says whether the interval leaves a doubt") {
                           .high = -0.125,
                           .items = 8,
                           .better = 0,
-                          .worse = 3}}};
+                          .worse = 3}},
+                        {"cer",
+                         {.before = 0.5,
+                          .after = 0.375,
+                          .difference = -0.125,
+                          .low = -0.25,
+                          .high = -0.0625,
+                          .items = 8,
+                          .better = 3,
+                          .worse = 0}}};
   const std::string page = make_report(record, {});
+  CHECK_THAT(page, Contains("<div class=\"rise\">-0.125 (95 % interval -0.25 to -0.0625)</div>"));
   CHECK_THAT(page, Contains("<div class=\"muted\">+0.125 (95 % interval -0.05 to 0.25): no clear "
                             "difference</div>") &&
                        Contains("<div class=\"fall\">-0.25 (95 % interval -0.5 to -0.125)</div>"));
