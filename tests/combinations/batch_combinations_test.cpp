@@ -7,6 +7,7 @@
 #include <sstream>
 #include <thread>
 
+#include "data/formats/row_source.h"
 #include "tests/combinations/batch_damage.h"
 #include "tests/combinations/batch_draw.h"
 #include "tests/combinations/draws.h"
@@ -28,6 +29,7 @@ const std::vector<std::string> kRightRefusals = {
 // What it says of files that it can't go on with.
 const std::vector<std::string> kRightTellings = {
     "the output holds rows, and no journal tells of which run",
+    "the output is there already, and is of another run",
     "the journal doesn't fit the output",
     "the rows already there were made with other options",
     "journal of another version",
@@ -76,13 +78,16 @@ class BatchRun {
     return wait_for(one);
   }
 
-  // The output that is written.
+  // The file that rows are added to: the output, or what lies beside a table.
   fs::path file() const {
-    if (draw_.shards == 1 || shard_ < 0) return output_;
     fs::path path = output_;
-    path.replace_extension(".shard-" + std::to_string(shard_) + "-of-" +
-                           std::to_string(draw_.shards));
-    return path.string() + draw_.suffix;
+    if (draw_.shards > 1 && shard_ >= 0) {
+      path.replace_extension(".shard-" + std::to_string(shard_) + "-of-" +
+                             std::to_string(draw_.shards));
+      path += draw_.suffix;
+    }
+    if (path.extension() == ".parquet") path += ".jsonl";
+    return path;
   }
 
  private:
@@ -155,10 +160,19 @@ void try_other_inputs(const BatchDraw& draw, const BatchRun& run, std::string& s
   expect(read_file(run.file()) == before, "other inputs changed the output");
 }
 
+// The file's text; of a table its rows, a line each.
+std::string text_of(const fs::path& path) {
+  if (path.extension() != ".parquet") return read_file(path);
+  const auto rows = data::open_rows(path);
+  std::string text;
+  for (std::int64_t i = 0; i < rows->size(); ++i) text += rows->at(i).columns.dump() + "\n";
+  return text;
+}
+
 // Fractions left out: their last digits depend on what was computed beside them.
 std::string read_rows(const fs::path& path, bool in_input_order) {
   static const std::regex fraction("-?[0-9]+\\.[0-9]+(e-?[0-9]+)?");
-  const std::string text = std::regex_replace(read_file(path), fraction, "#");
+  const std::string text = std::regex_replace(text_of(path), fraction, "#");
   if (in_input_order) return text;
   std::vector<std::string> lines;
   std::istringstream in(text);
@@ -233,9 +247,11 @@ void run_shards(const BatchDraw& draw, const fs::path& folder, int code, Dice& d
 void expect_owned(const fs::path& folder, const BatchDraw& draw) {
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
-    expect(std::regex_match(name, std::regex("rows(\\.shard-\\d-of-\\d)?\\" + draw.suffix +
-                                             "(\\.journal|\\.set-aside)?")),
-           "a file that nobody owns: " + name);
+    const std::string beside = draw.suffix == ".parquet" ? "(\\.jsonl(\\.journal|\\.set-aside)?)?"
+                                                         : "(\\.journal|\\.set-aside)?";
+    expect(
+        std::regex_match(name, std::regex("rows(\\.shard-\\d-of-\\d)?\\" + draw.suffix + beside)),
+        "a file that nobody owns: " + name);
   }
 }
 

@@ -60,8 +60,8 @@ void draw_questions(Dice& dice, const fs::path& folder, const BatchInputs& input
 }
 
 void draw_output(Dice& dice, const BatchInputs& inputs, BatchDraw& draw) {
-  const std::string format = dice.pick({"jsonl", "jsonl", "csv", "openai", "txt"});
-  draw.suffix = format == "csv" ? ".csv" : ".jsonl";
+  const std::string format = dice.pick({"jsonl", "jsonl", "csv", "parquet", "openai", "txt"});
+  draw.suffix = format == "csv" || format == "parquet" ? "." + format : ".jsonl";
   if (format == "openai") add(draw.arguments, {"--output-format", "openai"});
   if (format == "txt" && inputs.has_files) add(draw.arguments, {"--output-format", "txt"});
 }
