@@ -9,6 +9,7 @@
 #include "infer/batch/fingerprint.h"
 #include "infer/batch/shard.h"
 #include "infer/batch/used_files.h"
+#include "infer/commands/segment_page.h"
 #include "infer/media/seen_video.h"
 #include "infer/tables/parquet_output.h"
 #include "vlm/core/concat.h"
@@ -138,6 +139,30 @@ void write_table(const ParquetOutput& table, RowLog& log, const std::filesystem:
   log_info("wrote " + output.string());
 }
 
+// Of all rows, those of earlier runs among them.
+void write_segment_page(RowLog& log, const std::string& path) {
+  SegmentPage page;
+  log.for_each_row(
+      [&](std::int64_t, const std::string& row) { page.add(OrderedJson::parse(row)); });
+  save_text(path, page.text());
+  log_info("wrote " + path);
+}
+
+void check_segment_page(const std::string& path, const std::filesystem::path& output,
+                        OutputFormat format, const UsedFiles& used) {
+  if (path.empty()) return;
+  used.check_file(path);
+  const auto own = files_of_output(resolve_output(output));
+  if (std::find(own.begin(), own.end(), resolve_output(path)) != own.end()) {
+    throw Error({.what = "the page would replace the rows", .where = "--html", .got = path});
+  }
+  if (format == OutputFormat::kJsonl || format == OutputFormat::kParquet) return;
+  throw Error({.what = "the page of segments is made from rows of JSON",
+               .where = "--html",
+               .got = concat("--output-format ", to_string(format)),
+               .wanted = "jsonl or parquet"});
+}
+
 // Throws Error when rows would go over something that the run reads. Pictures are looked at only
 // where that can happen: not for a new output, nor for rows that a journal vouches for.
 std::shared_ptr<const UsedFiles> check_output(const RowLogOptions& log, const ItemList& items,
@@ -153,7 +178,8 @@ std::shared_ptr<const UsedFiles> check_output(const RowLogOptions& log, const It
   const bool is_new = std::none_of(own.begin(), own.end(),
                                    [](const auto& file) { return std::filesystem::exists(file); });
   const bool goes_on = std::filesystem::exists(journal_path(output)) && !log.restart;
-  items.for_each_file(replaces_texts || (!is_new && !goes_on),
+  const bool replaces_page = !options.html.empty() && std::filesystem::exists(options.html);
+  items.for_each_file(replaces_texts || replaces_page || (!is_new && !goes_on),
                       [&](const std::string& file) { used->add(file, "an input"); });
   for (const std::string& file : {options.questions_file, options.generation.choices_file}) {
     if (!file.empty()) used->add(file, "a file that the command line names");
@@ -231,6 +257,7 @@ int answer_items(const std::string& command, const ItemList& items,
   RowSinkOptions sink = options.batch.sink;
   sink.in_input_order = options.order == "input";
   sink.used = check_output(log_options, items, options, model, table);
+  check_segment_page(options.html, log_options.output, format.format(), *sink.used);
   RowLog log(log_options);
   if (table) check_table(*table, log, log_options.restart);
   const std::int64_t before = log.rows();
@@ -257,6 +284,7 @@ int answer_items(const std::string& command, const ItemList& items,
                   " with an error", is_done ? "" : "; stopped, run again to go on"));
   if (!is_done) return stop_exit_code();
   if (table) write_table(*table, log, output);
+  if (!options.html.empty()) write_segment_page(log, options.html);
   return log.errors() > 0 || items.has_left_out() ? 3 : 0;
 }
 

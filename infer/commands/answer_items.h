@@ -36,6 +36,7 @@ struct BatchCommandOptions {
   bool by_segment = false;  // the rest is of --ground
   double segment_s = 10;
   std::string answer = "yes";
+  std::string html;  // a page of the segments; empty: none
 };
 
 // Of --shard, or of the environment.

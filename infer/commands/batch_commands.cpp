@@ -272,6 +272,11 @@ std::function<int()> add_video(CLI::App& app, const RuntimeOptions& runtime) {
                    "--choices against the others, any other stands by itself")
       ->capture_default_str()
       ->needs(ground);
+  command
+      ->add_option("--html", options->html,
+                   "--ground: also write a page that shows the segments on time lines")
+      ->check(not_empty())
+      ->needs(ground);
   return [options, &runtime] { return run_video(*options, runtime); };
 }
 

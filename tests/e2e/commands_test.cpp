@@ -47,8 +47,8 @@ TEST_CASE("a picture whose plugin isn't there is an error that names both") {
           kModel + "--image tests/fixtures/pictures/other/RGB.jp2 --prompt x",
       VLM_SOURCE_DIR);
   CHECK(run.code == 1);
-  CHECK_THAT(run.err, Contains("tests/fixtures/pictures/other/RGB.jp2: JPEG 2000, Radiance and EXR "
-                               "pictures can't be read: this build is without vlm_opencv.so"));
+  CHECK_THAT(run.err, Contains("other/RGB.jp2: JPEG 2000, Radiance and EXR pictures") &&
+                          Contains("this build is without vlm_opencv.so"));
 }
 
 TEST_CASE("generate prints one line of JSON, or the same text") {

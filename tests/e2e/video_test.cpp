@@ -272,6 +272,22 @@ TEST_CASE("the moments of a clip are ranked by segment") {
     CHECK(row["text"] == "0:00:0" + std::to_string(first) + "-0:00:0" +
                              std::to_string(std::min<long>(first + 2, 7)));
   }
+  // A page, also of rows that are there already.
+  const std::string page_of =
+      command + folder.at("1.jsonl") + " --question 'Is it red?' --question 'Is it on?' --html ";
+  REQUIRE(run_vlm(page_of + folder.at("1.html")).code == 0);
+  const std::string page = read_file(folder.at("1.html"));
+  CHECK_THAT(page, Contains("<b>Is it red?</b>") && Contains("<b>Is it on?</b>") &&
+                       Contains("viewBox=\"0 0 7 100\"") && Contains("<rect class=\"best\" x=\"") &&
+                       Contains(rows[1]["text"]));
+  CHECK_THAT(run_vlm(page_of + folder.at("1.jsonl")).err,
+             Contains("--html: the page would replace the rows"));
+  const std::string clip = read_file(folder.at("a.mp4"));
+  CHECK(run_vlm(page_of + folder.at("a.mp4")).code == 1);
+  CHECK(read_file(folder.at("a.mp4")) == clip);
+  CHECK_THAT(run_vlm(command + folder.at("1.csv") + " --question q --html " + folder.at("x")).err,
+             Contains("--html: the page of segments is made from rows of JSON: got "
+                      "--output-format csv, wanted jsonl or parquet"));
   // Another answer, by itself: no decoding.
   const ProgramResult other =
       run_vlm(command + folder.at("2.jsonl") + " --question 'Which colour?' --answer red");

@@ -23,7 +23,12 @@ section { border-top: 1px solid #ddd; padding: .5rem 0 1rem; }
 .tokens .learned { background: #c9f0cf; border-right-color: #7cc98a; }
 .tokens .medium { background: #d6e4fb; }
 .tokens .cut { color: #999; text-decoration: line-through; }
-img { max-width: 256px; margin: .25rem .5rem .25rem 0; vertical-align: top; border: 1px solid #ddd; }
+figure { display: inline-block; margin: .25rem .5rem .25rem 0; vertical-align: top;
+         max-width: 256px; } figcaption { color: #666; font-size: 12px; }
+.picture { position: relative; display: inline-block; border: 1px solid #ddd; }
+.picture img { display: block; max-width: 256px; }
+.picture svg { position: absolute; inset: 0; width: 100%; height: 100%; }
+.tiles path { fill: none; vector-effect: non-scaling-stroke; }
 table { border-collapse: collapse; } td { padding: .1rem .75rem .1rem 0; vertical-align: top; }
 .bar { background: #7cc98a; height: .8rem; min-width: 1px; }
 .error { color: #a40000; } .warning { color: #8a5a00; }
@@ -68,12 +73,30 @@ const char* class_of(TokenView::Kind kind) {
   }
 }
 
-std::string picture_of(const data::MediaRef& medium) {
+// The borders of the tiles that a picture is cut into, over the picture: dark on light, so that
+// they are seen on any colour.
+std::string tile_grid(const MediumText& text) {
+  if (text.rows == 0) return "";
+  std::string lines;
+  for (std::int64_t x = 1; x < text.cols; ++x) lines += concat("M", x, " 0V", text.rows);
+  for (std::int64_t y = 1; y < text.rows; ++y) lines += concat("M0 ", y, "H", text.cols);
+  const std::string path = concat("<path d=\"", lines, "\" stroke=\"");
+  return concat("<svg class=\"tiles\" viewBox=\"0 0 ", text.cols, " ", text.rows,
+                "\" preserveAspectRatio=\"none\">", path, "#fff\" stroke-width=\"3\"/>", path,
+                "#000\" stroke-width=\"1\"/></svg>");
+}
+
+// With the tiles that the processor cuts, where the sample became something.
+std::string picture_of(const data::MediaRef& medium, const MediumText* text, std::int64_t number) {
   if (medium.kind == data::MediaKind::kVideo) return concat("<p>", escaped(medium.name), "</p>\n");
   try {
-    return concat("<img src=\"",
+    const std::string name = escaped(medium.name);
+    return concat("<figure><span class=\"picture\"><img src=\"",
                   data::make_thumbnail_uri(data::load_picture(medium), kThumbnailSide), "\" alt=\"",
-                  escaped(medium.name), "\" title=\"", escaped(medium.name), "\">\n");
+                  name, "\" title=\"", name, "\">", text ? tile_grid(*text) : "",
+                  "</span><figcaption>",
+                  text ? describe_medium(*text, number) : concat("picture ", number),
+                  "</figcaption></figure>\n");
   } catch (const Error& error) {
     return concat("<p class=\"error\">", escaped(error.what()), "</p>\n");
   }
@@ -84,7 +107,10 @@ std::string sample_of(const ShownSample& sample, std::size_t number) {
   const bool is_bad = preview.problem != data::Preview::Problem::kNone;
   std::string html = concat("<section><p", is_bad ? " class=\"error\"" : "", ">", number, ". ",
                             escaped(headline(preview)), "</p>\n");
-  for (const data::MediaRef& medium : preview.sample.media) html += picture_of(medium);
+  for (std::size_t i = 0; i < preview.sample.media.size(); ++i) {
+    const MediumText* text = i < preview.texts.size() ? &preview.texts[i] : nullptr;
+    html += picture_of(preview.sample.media[i], text, static_cast<std::int64_t>(i) + 1);
+  }
   html += "<div class=\"tokens\">";
   for (const TokenView& token : sample.tokens) {
     const std::string title = token.id >= 0 ? concat(" title=\"", token.id, "\"") : "";
@@ -135,7 +161,10 @@ std::string to_page(const InspectReport& report) {
       kStyle, "</style></head>\n<body>\n<h1>Training data for ",
       escaped(report.config.model_name_or_path), "</h1>\n");
   for (const SurveyedSet& set : report.sets) html += set_of(set, report.config);
-  html += "<h2>Samples</h2>\n<p>Green is learned, blue a picture or clip.</p>\n";
+  html +=
+      "<h2>Samples</h2>\n<p>Green is learned, blue a picture or clip. Lines over a picture are the "
+      "borders of its tiles; where there are tiles, the model also sees the whole picture as one "
+      "more.</p>\n";
   for (std::size_t i = 0; i < report.shown.size(); ++i) html += sample_of(report.shown[i], i + 1);
   return html + "</body></html>\n";
 }

@@ -118,10 +118,13 @@ TEST_CASE("rows longer than the model has positions for are told without max_len
 TEST_CASE("the page holds pictures and tokens, and nothing that could be markup") {
   const ScratchFolder scratch;
   const std::string file =
-      scratch.write("t.jsonl", row("<b>&", "x", picture("square")) + row("q", "y"));
+      scratch.write("t.jsonl", row("<b>&", "x", picture("wide")) + row("q", "y"));
   TrainConfig config = config_of(file);
   config.eval_files = {file};
   const Inspection found = inspect_data(config, {.samples = 2, .makes_page = true});
+  CHECK_THAT(found.page,
+             Contains("viewBox=\"0 0 2 1\" preserveAspectRatio=\"none\"><path d=\"M1 0V1\"") &&
+                 Contains("<figcaption>picture 1: 1 × 2 tiles and the whole<"));
   CHECK_THAT(found.page, Contains("<!DOCTYPE html>") && Contains("src=\"data:image/jpeg;base64,") &&
                              Contains("<h2>train_files</h2>") && Contains("<h2>eval_files</h2>") &&
                              Contains("<span class=\"learned\"") &&
