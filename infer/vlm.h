@@ -54,7 +54,8 @@ struct Width {
   std::int64_t pixels;
 };
 
-// A picture: PNG, JPEG, WebP, BMP, TIFF, GIF (first frame), HEIC or AVIF, told apart by content.
+// A picture: PNG, JPEG, WebP, BMP, TIFF, GIF (first frame), HEIC, AVIF, JPEG 2000, PNM, Radiance or
+// Sun raster, told apart by content.
 // Its file is opened by the call that asks about it, which throws Error when it can't be read.
 // Cheap to copy.
 class Picture {
