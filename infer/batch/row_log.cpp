@@ -8,12 +8,12 @@
 #include <utility>
 
 #include "infer/batch/fingerprint.h"
-#include "infer/items/digest.h"
 #include "infer/tables/parquet_output.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
+#include "vlm/io/list_digest.h"
 
 namespace vlm::infer {
 namespace {

@@ -132,13 +132,13 @@ TEST_CASE("a locked folder is a row, and what lies beside it is read") {
 TEST_CASE("kinds of pictures that can't be read are counted") {
   const ScratchFolder scratch;
   const fs::path in = scratch.path();
-  for (const char* name : {"a.png", "b.jxl", "c.JXL", "d.psd", "e.jp2", "f.exr", "notes.txt"}) {
+  for (const char* name : {"a.png", "b.jxl", "c.JXL", "d.psd", "e.ico", "f.dng", "notes.txt"}) {
     scratch.write(name, "x");
   }
   const Opened all = open_all({in.string()}, in);
   CHECK(all.text == "a.png\n");
   CHECK(all.warnings ==
-        "the input: left out, as these kinds of pictures can't be read: 1 .exr, 1 .jp2, "
+        "the input: left out, as these kinds of pictures can't be read: 1 .dng, 1 .ico, "
         "2 .jxl, 1 .psd\n");
   std::istringstream none;
   CHECK(open_entries({in.string()}, none)->left_out().at(".jxl") == 2);
@@ -146,7 +146,7 @@ TEST_CASE("kinds of pictures that can't be read are counted") {
   CHECK(open_all({scratch.at("b.jxl")}, in).text == "b.jxl\n");
   fs::remove(in / "a.png");
   CHECK_THROWS_WITH(open_all({in.string()}, in),
-                    Contains("no pictures in the folder: got 1 .exr, 1 .jp2, 2 .jxl") &&
+                    Contains("no pictures in the folder: got 1 .dng, 1 .ico, 2 .jxl") &&
                         Contains("(these kinds can't be read)"));
   set_log_sink({});
   scratch.write("clip.mp4", "x");
