@@ -12,24 +12,11 @@
 #include <stdexcept>
 
 #include "data/tables/arrow_columns.h"
+#include "data/tables/arrow_status.h"
 #include "data/tables/table_file.h"
 
 namespace vlm::data {
 namespace {
-
-[[noreturn]] void fail(const arrow::Status& status) {
-  throw std::runtime_error(status.message());
-}
-
-void check(const arrow::Status& status) {
-  if (!status.ok()) fail(status);
-}
-
-template <typename T>
-T check(arrow::Result<T> result) {
-  if (!result.ok()) fail(result.status());
-  return std::move(result).ValueUnsafe();
-}
 
 std::shared_ptr<arrow::io::RandomAccessFile> open_file(const std::string& path) {
   return check(arrow::io::ReadableFile::Open(path, arrow::system_memory_pool()));

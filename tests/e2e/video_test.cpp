@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "tests/e2e/killed_run.h"
 #include "tests/support/catch.h"
 #include "tests/support/run_program.h"
 #include "vlm/core/json.h"
@@ -208,21 +209,6 @@ TEST_CASE("a data set with clips is evaluated") {
   CHECK(rows[3]["answer"] == "down");
   CHECK(rows[3]["frames"].dump() == "[0.0,1.4,2.9]");
   CHECK_THAT(run.out, Contains("\"total\":4"));
-}
-
-pid_t start(const std::string& arguments) {
-  std::istringstream in(arguments);
-  std::vector<std::string> words = {VLM_BINARY};
-  for (std::string word; in >> word;) words.push_back(word);
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-  const pid_t child = ::fork();
-  if (child != 0) return child;
-  const int nowhere = ::open("/dev/null", O_RDWR);
-  for (const int stream : {0, 1, 2}) ::dup2(nowhere, stream);
-  if (::chdir(VLM_SOURCE_DIR) == 0) ::execv(VLM_BINARY, argv.data());
-  ::_exit(127);
 }
 
 TEST_CASE("killed at random moments, a run over clips ends with the rows of one that wasn't") {
