@@ -37,6 +37,7 @@ const std::vector<std::string> kRightRefusals = {
     "the model's output head has a weight of its own",
     "needs a list in target_modules",
     "every sample is skipped",
+    "every sample that eval_max_samples chooses is skipped",
     "every sample of the data is skipped",
     "the layer has an adapter as well",
     "the layer is trained as a whole as well",

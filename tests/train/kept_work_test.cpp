@@ -182,6 +182,34 @@ TEST_CASE("a bad sample of the evaluation set is met before the first step") {
   }
 }
 
+TEST_CASE("an evaluation set that leaves nothing to evaluate is refused before the first step") {
+  const Quiet quiet;
+  const ScratchFolder folder;
+  TrainConfig config = small_config(folder, "run");
+  config.length_policy = "skip";
+  config.max_length = 400;
+  config.eval_files = {folder.at("eval.jsonl")};
+  const std::string question(1000, '?');
+  for (int i = 0; i < 3; ++i) {
+    add_line(folder.path() / "eval.jsonl",
+             R"({"prompt": ")" + question + R"(", "completion": "a cat"})");
+  }
+  int calls = 0;
+  const TrainOptions options{.runtime = kCpu, .answer = answer_with([](int) {}, &calls)};
+  CHECK_THROWS_WITH(Trainer(config, options),
+                    Contains("eval_files: every sample is skipped") && Contains("max_length"));
+
+  add_line(folder.path() / "eval.jsonl", R"({"prompt": "Where?", "completion": "at home"})");
+  config.evaluation.eval_metrics = {"exact_match"};
+  config.evaluation.eval_max_samples = 2;  // lines 1 and 3
+  CHECK_THROWS_WITH(
+      Trainer(config, options),
+      Contains("every sample that eval_max_samples chooses") && Contains("got 1 samples"));
+  config.evaluation.eval_max_samples = 0;
+  Trainer(config, options).run();
+  CHECK(repeatable_metrics(config.output_dir).back()["eval_exact_match"].get<double>() == 0);
+}
+
 TEST_CASE("a sample that can't be answered is passed over as far as that is allowed") {
   const Quiet quiet;
   const ScratchFolder folder;

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "train/evaluation/evaluation.h"
+#include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/run/stop_signal.h"
 #include "vlm/io/ordered_workers.h"
@@ -31,30 +32,36 @@ std::int64_t divide_up(std::int64_t count, std::int64_t by) {
 }  // namespace
 
 Evaluator::Evaluator(const EvaluatorParts& parts) : parts_(parts) {
+  std::vector<std::int64_t> usable;
   std::exception_ptr failure;
   try {
-    check_samples();
+    usable = find_usable_samples();
   } catch (...) {
     failure = std::current_exception();
   }
   if (parts_.job.sum({failure ? 1.0 : 0.0})[0] > 0) parts_.job.fail_together(failure);
+  std::int64_t usable_items = 0;
   const EvaluationConfig& config = parts_.config.evaluation;
-  if (config.eval_metrics.empty()) return;
-  TORCH_CHECK(parts_.answer, "metrics of answers need someone who answers");
-  for (const std::int64_t i : choose_items(parts_.dataset.size(), config.eval_max_samples)) {
-    try {
-      items_.push_back(make_held_out(parts_.dataset.at(i), i));
-    } catch (const Error& error) {
-      parts_.skipped.add_bad(parts_.dataset.where(i), error);
+  if (!config.eval_metrics.empty()) {
+    TORCH_CHECK(parts_.answer, "metrics of answers need someone who answers");
+    for (const std::int64_t i : choose_items(parts_.dataset.size(), config.eval_max_samples)) {
+      try {
+        items_.push_back(make_held_out(parts_.dataset.at(i), i));
+        usable_items += std::ranges::binary_search(usable, i) ? 1 : 0;
+      } catch (const Error& error) {
+        parts_.skipped.add_bad(parts_.dataset.where(i), error);
+      }
     }
   }
+  check_any_usable(std::ssize(usable), usable_items);
 }
 
-// The samples of this rank's share of the loss, read by threads.
-void Evaluator::check_samples() const {
+// Of this rank's share of the loss, read by threads: the indices of samples that can be used,
+// rising.
+std::vector<std::int64_t> Evaluator::find_usable_samples() const {
   const data::EncodeOptions encode = encode_options();
   const std::int64_t size = parts_.config.per_device_eval_batch_size;
-  std::vector<std::int64_t> share;
+  std::vector<std::int64_t> share, usable;
   for (std::int64_t i = 0; i < parts_.dataset.size(); ++i) {
     if (i / size % parts_.job.size() == parts_.job.rank()) share.push_back(i);
   }
@@ -73,7 +80,27 @@ void Evaluator::check_samples() const {
            }});
   for (const std::int64_t i : share) {
     throw_if_stopped();
-    report_problem(*previews.next(), parts_.dataset.where(i), encode.length_policy);
+    const data::Preview found = *previews.next();
+    report_problem(found, parts_.dataset.where(i), encode.length_policy);
+    if (found.problem == data::Preview::Problem::kNone) usable.push_back(i);
+  }
+  return usable;
+}
+
+// Of this rank's share of the loss: `samples` that can be used, and `items` of them whose answers
+// are scored.
+void Evaluator::check_any_usable(std::int64_t samples, std::int64_t items) const {
+  const auto sums = parts_.job.sum({static_cast<double>(samples), static_cast<double>(items)});
+  if (sums[0] == 0) {
+    throw Error({.what = "every sample is skipped",
+                 .where = "eval_files",
+                 .hint = "the warnings above say why; a larger max_length, or other files"});
+  }
+  if (!parts_.config.evaluation.eval_metrics.empty() && sums[1] == 0) {
+    throw Error({.what = "every sample that eval_max_samples chooses is skipped",
+                 .where = "eval_files",
+                 .got = concat(static_cast<std::int64_t>(sums[0]), " samples that can be used"),
+                 .hint = "eval_max_samples: 0 answers all"});
   }
 }
 

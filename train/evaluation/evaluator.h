@@ -44,8 +44,8 @@ struct Evaluation {
 
 class Evaluator {
  public:
-  // Reads every sample once. Throws Error when there are more bad samples than max_bad_samples;
-  // with metrics, samples that don't end with an answer are bad.
+  // Reads every sample once. Throws Error when there are more bad samples than max_bad_samples, and
+  // when none can be used; with metrics, samples that don't end with an answer are bad.
   explicit Evaluator(const EvaluatorParts& parts);
 
   // All ranks call it together and get the same result; nothing when one of them was told to stop.
@@ -54,7 +54,8 @@ class Evaluator {
 
  private:
   bool run_in_rounds(std::int64_t count, const std::function<void(std::int64_t)>& work) const;
-  void check_samples() const;
+  std::vector<std::int64_t> find_usable_samples() const;
+  void check_any_usable(std::int64_t samples, std::int64_t items) const;
   void report_problem(const data::Preview& found, const std::string& where,
                       data::LengthPolicy policy) const;
   data::EncodeOptions encode_options() const;
