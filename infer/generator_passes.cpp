@@ -82,9 +82,8 @@ void Generator::prefill(const std::vector<ActiveGroup*>& groups) {
 at::Tensor Generator::extend(const Ids& rows, const std::vector<Ids>& ids) {
   Ids counts;
   for (const Ids& row : ids) counts.push_back(std::ssize(row));
-  const at::Tensor embeddings = model_->embed_tokens(pad_right(ids, 0));
-  cache_->begin_extend(rows, counts);
-  return model_->decode(embeddings, {}, &*cache_);
+  const at::Tensor there = cache_->begin_extend(rows, counts, pad_right(ids, 0));
+  return model_->decode(model_->embed_tokens(there), {}, &*cache_);
 }
 
 // [M, C] → [M, V]

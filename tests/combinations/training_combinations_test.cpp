@@ -32,6 +32,7 @@ const std::vector<std::string> kRightRefusals = {
     "pissa splits weights, and can't keep them tied",
     "pissa can't split the layer's weight",
     "tied layers need one rank",
+    "tied layers have other rows",
     "nothing that is tied is trained",
     "the adapter is of another method",
     "the model's output head has a weight of its own",

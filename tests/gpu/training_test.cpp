@@ -274,7 +274,7 @@ TEST_CASE("a run takes of the GPU's memory what the plan says") {
     simulated_cuda::reset_peak();
     train(folder, method, "cuda", settings);
     const double peak = static_cast<double>(simulated_cuda::peak_bytes() - before) / 1e6;
-    CHECK(peak == Approx(planned).margin(0.25));  // tensors of the tiny model take half a megabyte
+    CHECK(peak == Approx(planned).margin(0.3));  // tensors of the tiny model take half a megabyte
   }
 }
 

@@ -65,21 +65,41 @@ class LlamaAttention : public torch::nn::Module {
     o_proj_ = make("o_proj", width, config.hidden_size);
   }
 
-  at::Tensor forward(const at::Tensor& x, const ForwardPass& pass) {
-    const auto split = [&](const at::Tensor& t) {  // [B, heads, T, D]
-      return t.view({x.size(0), x.size(1), -1, head_dim_}).transpose(1, 2);
-    };
-    const std::vector<at::Tensor> projected =
-        forward_each(x, {q_proj_.get(), k_proj_.get(), v_proj_.get()});
-    const at::Tensor q = apply_rotary(split(projected[0]), pass.rotary);
-    const at::Tensor k = apply_rotary(split(projected[1]), pass.rotary);
-    const at::Tensor v = split(projected[2]);
+  // residual + the attention of x. With a cache, the memory of `residual` may be written to.
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& residual, const ForwardPass& pass) {
+    const auto [q, k, v] = project(x, pass);
     const at::Tensor attended =
         attend(pass, layer_, q, k, v, q_proj_->product_dtype);  // [B, H, T, D]
-    return o_proj_->forward(attended.transpose(1, 2).flatten(2));
+    const at::Tensor flat = attended.transpose(1, 2).flatten(2);
+    return pass.cache ? add_projected(residual, *o_proj_, flat)
+                      : add_residual(o_proj_->forward(flat), residual);
   }
 
  private:
+  struct Projected {
+    at::Tensor q, k, v;  // [B, H or K, T, D]
+  };
+
+  Projected project(const at::Tensor& x, const ForwardPass& pass) const {
+    const RotaryTable& rotary = pass.rotary;
+    const auto split = [&](const at::Tensor& t) {  // [B, T, heads · D] → [B, heads, T, D]
+      return t.view({x.size(0), x.size(1), -1, head_dim_}).transpose(1, 2);
+    };
+    const std::vector<const Linear*> layers = {q_proj_.get(), k_proj_.get(), v_proj_.get()};
+    const at::Tensor joined = pass.cache ? forward_joined(x, layers) : at::Tensor();
+    if (joined.defined()) {
+      const at::Tensor all = split(joined);
+      const std::int64_t heads = q_proj_->out_features() / head_dim_;
+      const std::int64_t kv_heads = k_proj_->out_features() / head_dim_;
+      const at::Tensor turned = apply_rotary(all.narrow(1, 0, heads + kv_heads), rotary);
+      return {turned.narrow(1, 0, heads), turned.narrow(1, heads, kv_heads),
+              all.narrow(1, heads + kv_heads, kv_heads)};
+    }
+    const std::vector<at::Tensor> projected = forward_each(x, layers);
+    return {apply_rotary(split(projected[0]), rotary), apply_rotary(split(projected[1]), rotary),
+            split(projected[2])};
+  }
+
   std::int64_t layer_;
   std::int64_t head_dim_;
   std::shared_ptr<Linear> q_proj_, k_proj_, v_proj_, o_proj_;
@@ -96,8 +116,9 @@ class LlamaMlp : public torch::nn::Module {
     down_proj_ = make("down_proj", config.intermediate_size, config.hidden_size);
   }
 
-  at::Tensor forward(const at::Tensor& x) {
-    return gated_mlp(x, *gate_proj_, *up_proj_, *down_proj_);
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& residual, const ForwardPass& pass) {
+    if (pass.cache) return add_gated_mlp(residual, x, *gate_proj_, *up_proj_, *down_proj_);
+    return add_residual(gated_mlp(x, *gate_proj_, *up_proj_, *down_proj_), residual);
   }
 
  private:
@@ -117,10 +138,10 @@ class LlamaDecoderLayer : public torch::nn::Module {
     post_attention_layernorm_ = norm("post_attention_layernorm");
   }
 
+  // With a cache, the memory of `x` may be written to.
   at::Tensor forward(const at::Tensor& x, const ForwardPass& pass) {
-    const at::Tensor attended =
-        add_residual(self_attn_->forward(input_layernorm_->forward(x), pass), x);
-    return add_residual(mlp_->forward(post_attention_layernorm_->forward(attended)), attended);
+    const at::Tensor attended = self_attn_->forward(input_layernorm_->forward(x), x, pass);
+    return mlp_->forward(post_attention_layernorm_->forward(attended), attended, pass);
   }
 
  private:
@@ -194,6 +215,7 @@ at::Tensor LlamaModel::forward_packed(const at::Tensor& embeddings,
 }
 
 at::Tensor LlamaModel::run_layers(at::Tensor x, const ForwardPass& pass, bool checkpointing) {
+  if (pass.cache && !x.is_cpu()) x = x.clone();  // the layers write into it
   for (const auto& layer : layers_) {
     const auto block = [&layer, pass](const at::Tensor& in) { return layer->forward(in, pass); };
     // Below the first layer that learns nothing is recorded.

@@ -2,13 +2,15 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/baddbmm.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/matmul.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "vlm/nn/attention.h"
 #include "vlm/nn/upload.h"
@@ -24,6 +26,21 @@ at::Tensor grown(const at::Tensor& old, std::int64_t places, std::int64_t tokens
       old.options());
   larger.narrow(0, 0, old.size(0)).narrow(2, 0, old.size(2)).copy_(old);
   return larger;
+}
+
+// scale · a b + `added` (undefined: nothing), of [n, K, …] each, in one operator.
+at::Tensor product(const at::Tensor& a, const at::Tensor& b, double scale = 1.0,
+                   const at::Tensor& added = {}) {
+  const at::Tensor start =
+      added.defined() ? added.flatten(0, 1) : at::empty({1, 1, 1}, a.options());
+  return at::baddbmm(start, a.flatten(0, 1), b.flatten(0, 1), added.defined() ? 1.0 : 0.0, scale)
+      .unflatten(0, {a.size(0), a.size(1)});
+}
+
+std::vector<std::int64_t> list_of(const at::Tensor& ids) {
+  if (!ids.defined()) return {};
+  const std::int64_t* begin = ids.const_data_ptr<std::int64_t>();
+  return {begin, begin + ids.numel()};
 }
 
 std::int64_t largest(const std::vector<std::int64_t>& values) {
@@ -66,12 +83,11 @@ void KvCache::begin_prefill(const std::vector<std::int64_t>& groups,
   pass_ = {.is_prefill = true, .places = groups, .counts = lengths, .tokens = largest(lengths)};
   reserve(largest(groups) + 1, pass_.tokens, 0);
   pass_.index = upload(at::tensor(groups, at::kLong), options_.device());
-  pass_.positions =
-      at::arange(pass_.tokens, at::TensorOptions(at::kLong).device(options_.device())).unsqueeze(0);
+  pass_.positions = at::arange(pass_.tokens, longs()).unsqueeze(0);
 }
 
-void KvCache::begin_extend(const std::vector<std::int64_t>& rows,
-                           const std::vector<std::int64_t>& counts) {
+at::Tensor KvCache::begin_extend(const std::vector<std::int64_t>& rows,
+                                 const std::vector<std::int64_t>& counts, const at::Tensor& ids) {
   pass_ = {.places = rows, .counts = counts, .tokens = largest(counts)};
   std::vector<std::int64_t> begins;
   for (const std::int64_t row : rows) {
@@ -79,10 +95,10 @@ void KvCache::begin_extend(const std::vector<std::int64_t>& rows,
     pass_.tail_tokens = std::max(pass_.tail_tokens, tail_length(row) + pass_.tokens);
   }
   reserve(0, 0, pass_.tail_tokens);
-  const auto longs = at::TensorOptions(at::kLong).device(options_.device());
-  pass_.positions = upload(at::tensor(begins, at::kLong), options_.device()).unsqueeze(1) +
-                    at::arange(pass_.tokens, longs);
-  if (!can_attend_to_cache(options_, pass_.tokens, shape_.head_dim)) return lay_out_grid();
+  if (!can_attend_to_cache(options_, pass_.tokens, shape_.head_dim)) {
+    return lay_out_grid(begins, ids);
+  }
+  pass_.positions = at::tensor(begins, at::kLong).unsqueeze(1) + at::arange(pass_.tokens);
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const std::int64_t group = rows[i] / rows_per_group_;
     pass_.new_tokens.push_back({.group = group,
@@ -91,52 +107,59 @@ void KvCache::begin_extend(const std::vector<std::int64_t>& rows,
                                 .tail = tail_length(rows[i]),
                                 .count = counts[i]});
   }
+  return ids;
 }
 
-void KvCache::lay_out_grid() {
+// `begins`: positions of the rows' first new tokens.
+at::Tensor KvCache::lay_out_grid(const std::vector<std::int64_t>& begins, const at::Tensor& ids) {
   const std::vector<std::int64_t>& rows = pass_.places;
   pass_.first_group = rows.front() / rows_per_group_;
   pass_.groups = rows.back() / rows_per_group_ + 1 - pass_.first_group;
   const std::int64_t first_row = pass_.first_group * rows_per_group_;
-  pass_.is_whole_grid = static_cast<std::int64_t>(rows.size()) == pass_.groups * rows_per_group_;
+  const std::int64_t grid_size = pass_.groups * rows_per_group_;
+  pass_.is_whole_grid = std::ssize(rows) == grid_size;
 
-  std::vector<std::int64_t> grid_rows;
-  pass_.offset = tail_length(rows.front());
+  std::vector<std::int64_t> grid_rows, offsets, prefixes;
+  std::vector<std::int64_t> tails(static_cast<std::size_t>(grid_size), 0);
   for (const std::int64_t row : rows) {
     grid_rows.push_back(row - first_row);
-    if (tail_length(row) != pass_.offset) pass_.offset = -1;
+    offsets.push_back(tail_length(row));
+    tails[static_cast<std::size_t>(row - first_row)] = tail_length(row);
   }
-  for (std::int64_t g = 0; g < pass_.groups; ++g) {
-    pass_.prefix_tokens = std::max(pass_.prefix_tokens, prefix_length(pass_.first_group + g));
-  }
-  pass_.index = upload(at::tensor(rows, at::kLong), options_.device());
-  pass_.grid_index = upload(at::tensor(grid_rows, at::kLong), options_.device());
-  make_extend_mask();
-}
-
-// Which keys a query may not see: what lies behind its group's prefix, and tokens of its tail that
-// come after it. Rows of the grid that take no part see nothing real and are never read.
-void KvCache::make_extend_mask() {
-  const std::int64_t rows = pass_.groups * rows_per_group_;
-  std::vector<std::int64_t> prefixes, tails(static_cast<std::size_t>(rows), 0);
-  bool is_even = pass_.tokens == 1 && pass_.is_whole_grid && pass_.offset >= 0;
   for (std::int64_t g = 0; g < pass_.groups; ++g) {
     prefixes.push_back(prefix_length(pass_.first_group + g));
-    is_even = is_even && prefixes.back() == pass_.prefix_tokens;
   }
-  if (is_even) return;
-  for (const std::int64_t row : pass_.places) {
-    tails[static_cast<std::size_t>(row - pass_.first_group * rows_per_group_)] = tail_length(row);
-  }
+  pass_.prefix_tokens = largest(prefixes);
+  const auto is_same = [](const std::vector<std::int64_t>& values) {
+    return std::ranges::adjacent_find(values, std::not_equal_to()) == values.end();
+  };
+  pass_.offset = is_same(offsets) ? offsets.front() : -1;
+
+  const std::vector<at::Tensor> there = upload_lists(
+      {rows, grid_rows, begins, offsets, prefixes, tails, list_of(ids)}, options_.device());
+  pass_.index = there[0];
+  pass_.grid_index = there[1];
+  pass_.offsets = there[3];
+  pass_.positions = there[2].unsqueeze(1);
+  if (pass_.tokens > 1) pass_.positions = pass_.positions + at::arange(pass_.tokens, longs());
+  const bool sees_all =
+      pass_.tokens == 1 && pass_.is_whole_grid && pass_.offset >= 0 && is_same(prefixes);
+  if (!sees_all) make_extend_mask(there[4], there[5]);
+  return ids.defined() ? there[6].view(ids.sizes()) : ids;
+}
+
+// Which keys a query may not see: what lies behind its group's prefix [n], and tokens of its tail
+// [n·R] that come after it. Rows of the grid that take no part see nothing real and are never read.
+void KvCache::make_extend_mask(const at::Tensor& prefixes, const at::Tensor& tails) {
   const std::vector<std::int64_t> grid = {pass_.groups, rows_per_group_, 1, 1};
-  const at::Tensor prefix = at::tensor(prefixes, at::kLong).view({-1, 1, 1, 1});
-  const at::Tensor tail = at::tensor(tails, at::kLong).view(grid);
-  const at::Tensor in_prefix = at::arange(pass_.prefix_tokens, at::kLong).ge(prefix);
-  const at::Tensor query = at::arange(pass_.tokens, at::kLong).view({1, 1, -1, 1}) + tail;
-  const at::Tensor in_tail = at::arange(pass_.tail_tokens, at::kLong).gt(query);
+  const at::Tensor in_prefix =
+      at::arange(pass_.prefix_tokens, longs()).ge(prefixes.view({-1, 1, 1, 1}));
+  at::Tensor query = tails.view(grid);
+  if (pass_.tokens > 1) query = query + at::arange(pass_.tokens, longs()).view({1, 1, -1, 1});
+  const at::Tensor in_tail = at::arange(pass_.tail_tokens, longs()).gt(query);
   const std::vector<std::int64_t> first = {pass_.groups, rows_per_group_, pass_.tokens,
                                            pass_.prefix_tokens};
-  pass_.is_hidden = upload(at::cat({in_prefix.expand(first), in_tail}, -1), options_.device());
+  pass_.is_hidden = at::cat({in_prefix.expand(first), in_tail}, -1);
 }
 
 at::Tensor KvCache::attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
@@ -171,16 +194,12 @@ void KvCache::store_tails(CachedLayer& layer, const at::Tensor& k, const at::Ten
     layer.tail_v.narrow(2, pass_.offset, pass_.tokens).index_copy_(0, pass_.index, v);
     return;
   }
-  for (std::size_t i = 0; i < pass_.places.size(); ++i) {
-    const std::int64_t row = pass_.places[i];
-    const auto store = [&](at::Tensor& tails, const at::Tensor& from) {
-      tails[row]
-          .narrow(1, tail_length(row), pass_.tokens)
-          .copy_(from[static_cast<std::int64_t>(i)]);
-    };
-    store(layer.tail_k, k);
-    store(layer.tail_v, v);
-  }
+  // [rows, K, T, D] seen as [rows, T, K, D], of which each row gets its tokens at its offset.
+  const at::Tensor at_rows = pass_.index.unsqueeze(1);
+  at::Tensor at_tokens = pass_.offsets.unsqueeze(1);
+  if (pass_.tokens > 1) at_tokens = at_tokens + at::arange(pass_.tokens, longs());
+  layer.tail_k.transpose(1, 2).index_put_({at_rows, at_tokens}, k.transpose(1, 2));
+  layer.tail_v.transpose(1, 2).index_put_({at_rows, at_tokens}, v.transpose(1, 2));
 }
 
 // Softmax over prefix and tail together. The prefix is read once for all rows of its group.
@@ -204,24 +223,22 @@ at::Tensor KvCache::attend_grid(const CachedLayer& layer, const at::Tensor& q) c
         .transpose(1, 2)
         .reshape({n * r, kv, per_kv, t.size(-1)});
   };
-  const at::Tensor scaled =
-      (q * (1.0 / std::sqrt(static_cast<double>(d)))).reshape({n * r, kv, per_kv, d});
-  at::Tensor scores =
-      at::cat({by_row(at::matmul(by_group(scaled), prefix_of(layer.prefix_k).transpose(-1, -2))),
-               at::matmul(scaled, tail_of(layer.tail_k).transpose(-1, -2))},
-              -1);  // [n·R, K, heads·T, P + T']
+  const at::Tensor queries = q.reshape({n * r, kv, per_kv, d});
+  const double scale = 1.0 / std::sqrt(static_cast<double>(d));
+  at::Tensor scores = at::cat(
+      {by_row(product(by_group(queries), prefix_of(layer.prefix_k).transpose(-1, -2), scale)),
+       product(queries, tail_of(layer.tail_k).transpose(-1, -2), scale)},
+      -1);  // [n·R, K, heads·T, P + T']
   if (pass_.is_hidden.defined()) {
     const at::Tensor hidden = pass_.is_hidden.reshape({n * r, 1, 1, tokens, scores.size(-1)});
-    scores = scores.reshape({n * r, kv, per_kv / tokens, tokens, -1})
-                 .masked_fill(hidden, -1e30)
-                 .reshape(scores.sizes());
+    scores.view({n * r, kv, per_kv / tokens, tokens, -1}).masked_fill_(hidden, -1e30);
   }
   const at::Tensor weights = scores.softmax(-1);
-  const at::Tensor from_prefix =
-      at::matmul(by_group(weights.narrow(-1, 0, pass_.prefix_tokens)), prefix_of(layer.prefix_v));
-  const at::Tensor from_tail =
-      at::matmul(weights.narrow(-1, pass_.prefix_tokens, pass_.tail_tokens), tail_of(layer.tail_v));
-  return (by_row(from_prefix) + from_tail).reshape(q.sizes());
+  const at::Tensor from_prefix = by_row(
+      product(by_group(weights.narrow(-1, 0, pass_.prefix_tokens)), prefix_of(layer.prefix_v)));
+  return product(weights.narrow(-1, pass_.prefix_tokens, pass_.tail_tokens), tail_of(layer.tail_v),
+                 1.0, from_prefix)
+      .reshape(q.sizes());
 }
 
 void KvCache::end_pass() {

@@ -37,9 +37,11 @@ class KvCache {
   void begin_prefill(const std::vector<std::int64_t>& groups,
                      const std::vector<std::int64_t>& lengths);
 
-  // The next pass adds counts[i] tokens at the end of rows[i], padded on the right to the longest.
-  // `rows` is ascending.
-  void begin_extend(const std::vector<std::int64_t>& rows, const std::vector<std::int64_t>& counts);
+  // The next pass adds counts[i] tokens at the end of rows[i], padded on the right to the longest,
+  // T. `rows` is ascending. `ids` [B, T] int64 of a CPU come back on the cache's device: a GPU gets
+  // them in one upload with the numbers of the pass.
+  at::Tensor begin_extend(const std::vector<std::int64_t>& rows,
+                          const std::vector<std::int64_t>& counts, const at::Tensor& ids = {});
 
   // Positions of the pass's tokens, [B, T] int64: real tokens before them in their sequence.
   const at::Tensor& positions() const { return pass_.positions; }
@@ -67,6 +69,8 @@ class KvCache {
   }
 
  private:
+  at::TensorOptions longs() const { return options_.dtype(at::kLong); }
+
   // What the layers of one forward pass share.
   struct Pass {
     bool is_prefill = false;
@@ -74,7 +78,7 @@ class KvCache {
     std::vector<std::int64_t> counts;  // tokens of each
     std::int64_t tokens = 0;           // T, the largest count
     at::Tensor positions;              // [B, T]
-    at::Tensor index;                  // places as a tensor
+    at::Tensor index;                  // [B] places
     // Of an extension by a few tokens on a CPU; empty otherwise.
     std::vector<CachedTokens> new_tokens;
     // Of other extensions: computed as a grid of all rows of groups [first_group, first_group +
@@ -82,14 +86,15 @@ class KvCache {
     std::int64_t first_group = 0, groups = 0;
     std::int64_t prefix_tokens = 0, tail_tokens = 0;  // longest prefix and (new) tail of the grid
     std::int64_t offset = -1;    // where the tokens go in every tail; -1: not the same in all
+    at::Tensor offsets;          // [B] the same of each row
     bool is_whole_grid = false;  // the pass has every row of the grid
     at::Tensor grid_index;       // [B] of the grid's rows
     at::Tensor is_hidden;        // [n, R, T, prefix_tokens + tail_tokens] bool; undefined: all seen
   };
 
   void reserve(std::int64_t groups, std::int64_t prefix_tokens, std::int64_t tail_tokens);
-  void lay_out_grid();
-  void make_extend_mask();
+  at::Tensor lay_out_grid(const std::vector<std::int64_t>& begins, const at::Tensor& ids);
+  void make_extend_mask(const at::Tensor& prefixes, const at::Tensor& tails);
   at::Tensor attend_prompts(CachedLayer& layer, const at::Tensor& q, const at::Tensor& k,
                             const at::Tensor& v, at::ScalarType product_dtype);
   at::Tensor attend_rows(CachedLayer& layer, const at::Tensor& q, const at::Tensor& k,

@@ -1,9 +1,11 @@
 #include "vlm/nn/layers.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/rms_norm.h>
 #include <ATen/ops/rsqrt.h>
 #include <c10/core/GradMode.h>
 
@@ -218,9 +220,61 @@ RmsNorm::RmsNorm(std::int64_t features, double eps) : eps_(eps) {
 
 at::Tensor RmsNorm::forward(const at::Tensor& x) const {
   if (can_normalize_rows(x, weight)) return normalize_rows(x, weight, eps_);
+  if (!x.is_cpu() && x.scalar_type() == weight.scalar_type()) {
+    return at::rms_norm(x, {x.size(-1)}, weight, eps_);  // one operator
+  }
   const at::Tensor wide = x.to(at::kFloat);
   const at::Tensor scale = at::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps_);
   return weight * (wide * scale).to(x.scalar_type());
+}
+
+namespace {
+
+// Whether layers are nothing but a product with a weight of x's dtype on a GPU.
+bool are_plain_products(const at::Tensor& x, const std::vector<const Linear*>& layers) {
+  if (x.is_cpu() || c10::GradMode::is_enabled()) return false;
+  return std::ranges::all_of(layers, [&](const Linear* layer) {
+    return layer->is_plain() && !layer->bias.defined() &&
+           layer->weight.scalar_type() == x.scalar_type();
+  });
+}
+
+// The layers' weights one below the other [rows, in]. They come to lie so in memory, each weight
+// a part of the whole.
+at::Tensor join_weights(const std::vector<const Linear*>& layers) {
+  const at::Tensor& first = layers[0]->weight;
+  std::int64_t rows = 0;
+  bool is_joined = true;
+  std::vector<at::Tensor> weights;
+  for (const Linear* layer : layers) {
+    const at::Tensor& weight = layer->weight;
+    is_joined = is_joined && weight.is_alias_of(first) && weight.is_contiguous() &&
+                weight.storage_offset() == first.storage_offset() + rows * first.size(1);
+    rows += weight.size(0);
+    weights.push_back(weight);
+  }
+  if (is_joined) return first.as_strided({rows, first.size(1)}, first.strides());
+  const at::Tensor joined = at::cat(weights);
+  std::int64_t begin = 0;
+  for (at::Tensor& weight : weights) {
+    const std::int64_t count = weight.size(0);
+    weight.set_data(joined.narrow(0, begin, count));
+    begin += count;
+  }
+  return joined;
+}
+
+}  // namespace
+
+at::Tensor forward_joined(const at::Tensor& x, const std::vector<const Linear*>& layers) {
+  if (!are_plain_products(x, layers)) return {};
+  return at::linear(x, join_weights(layers));
+}
+
+at::Tensor add_projected(at::Tensor residual, const Linear& layer, const at::Tensor& x) {
+  if (!are_plain_products(x, {&layer})) return add_residual(layer.forward(x), residual);
+  residual.flatten(0, -2).addmm_(x.reshape({-1, x.size(-1)}), layer.weight.t());
+  return residual;
 }
 
 at::Tensor add_residual(at::Tensor branch, const at::Tensor& x) {

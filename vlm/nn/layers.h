@@ -57,6 +57,8 @@ class Linear : public torch::nn::Module {
   // Uses `shared` [out_features, in_features] as the weight: one parameter under two names.
   void share_weight(const at::Tensor& shared);
 
+  // True for a weight that isn't quantized, without adapter or trained rows.
+  bool is_plain() const { return !lora_ && !tokens_ && weight.defined(); }
   // True for a bfloat16 weight without adapter or trained rows whose product with float32 inputs is
   // computed in `dtype`.
   bool is_plain_bfloat16(at::ScalarType dtype) const;
@@ -91,6 +93,15 @@ class Linear : public torch::nn::Module {
 // The result of each layer for the same x. Quicker than one by one where all layers store their
 // weights in the same few bits and no gradient is recorded.
 std::vector<at::Tensor> forward_each(const at::Tensor& x, const std::vector<const Linear*>& layers);
+
+// The results side by side, [..., sum of out_features], of one product on a GPU; undefined where
+// the layers are more than weights of x's dtype, on a CPU, and where gradients are recorded.
+// The weights are moved to one place in memory when it is called first. For inference.
+at::Tensor forward_joined(const at::Tensor& x, const std::vector<const Linear*>& layers);
+
+// residual + the layer's result for x, for inference; written into the memory of `residual` on a
+// GPU, and as add_residual does elsewhere.
+at::Tensor add_projected(at::Tensor residual, const Linear& layer, const at::Tensor& x);
 
 // Rows of the weight, in its dtype; with an adapter (embedding_branch.h) in float32.
 class Embedding : public torch::nn::Module {

@@ -43,6 +43,17 @@ at::Tensor rows_for_panels(const at::Tensor& x, const std::vector<const Linear*>
   return can_multiply_in_panels(rows) ? rows : at::Tensor();
 }
 
+// The whole MLP in bfloat16 panels or in 8 bits; undefined where it isn't stored so.
+at::Tensor quick_gated_mlp(const at::Tensor& x, const Linear& gate, const Linear& up,
+                           const Linear& down) {
+  if (are_int8({&gate, &up, &down})) {
+    return int8_gated_mlp(x, int8_map_of(gate), int8_map_of(up), int8_map_of(down));
+  }
+  const at::Tensor rows = rows_for_panels(x, {&gate, &up, &down});
+  if (!rows.defined()) return {};
+  return shaped_like(x, panel_gated_mlp(rows, map_of(gate), map_of(up), map_of(down)));
+}
+
 }  // namespace
 
 at::Tensor gelu_mlp(const at::Tensor& x, const Linear& fc1, const Linear& fc2) {
@@ -54,15 +65,18 @@ at::Tensor gelu_mlp(const at::Tensor& x, const Linear& fc1, const Linear& fc2) {
 
 at::Tensor gated_mlp(const at::Tensor& x, const Linear& gate, const Linear& up,
                      const Linear& down) {
-  if (are_int8({&gate, &up, &down})) {
-    return int8_gated_mlp(x, int8_map_of(gate), int8_map_of(up), int8_map_of(down));
-  }
-  const at::Tensor rows = rows_for_panels(x, {&gate, &up, &down});
-  if (rows.defined()) {
-    return shaped_like(x, panel_gated_mlp(rows, map_of(gate), map_of(up), map_of(down)));
-  }
+  const at::Tensor y = quick_gated_mlp(x, gate, up, down);
+  if (y.defined()) return y;
   const std::vector<at::Tensor> projected = forward_each(x, {&gate, &up});
   return down.forward(gated_silu(projected[0], projected[1], gate.product_dtype));
+}
+
+at::Tensor add_gated_mlp(const at::Tensor& residual, const at::Tensor& x, const Linear& gate,
+                         const Linear& up, const Linear& down) {
+  const at::Tensor joined = forward_joined(x, {&gate, &up});
+  if (!joined.defined()) return add_residual(gated_mlp(x, gate, up, down), residual);
+  const std::vector<at::Tensor> projected = joined.chunk(2, -1);
+  return add_projected(residual, down, gated_silu(projected[0], projected[1], gate.product_dtype));
 }
 
 }  // namespace vlm

@@ -29,7 +29,20 @@ VLM_CLONES void rotate_row(const float* q, const float* cos, const float* sin, s
   }
 }
 
+// On a GPU, in three operators.
+at::Tensor rotate_halves(const at::Tensor& q, const at::Tensor& cos, const at::Tensor& sin,
+                         float turn) {
+  const std::int64_t half = q.size(3) / 2;
+  const auto first = [&](const at::Tensor& t) { return t.narrow(3, 0, half); };
+  const auto second = [&](const at::Tensor& t) { return t.narrow(3, half, half); };
+  at::Tensor to = q * cos;
+  first(to).addcmul_(second(q), first(sin), -turn);
+  second(to).addcmul_(first(q), second(sin), turn);
+  return to;
+}
+
 at::Tensor rotate(const at::Tensor& q, const at::Tensor& cos, const at::Tensor& sin, float turn) {
+  if (!q.is_cpu()) return rotate_halves(q, cos, sin, turn);
   const at::Tensor from = q.stride(3) == 1 ? q : q.contiguous();
   at::Tensor to = at::empty_like(from);
   const std::int64_t heads = q.size(1), tokens = q.size(2), width = q.size(3);
@@ -67,11 +80,12 @@ class Rotate : public torch::autograd::Function<Rotate> {
   }
 };
 
-// The table as make_rotary_table leaves it, beside float32 on a CPU.
+// The table as make_rotary_table leaves it; float32 on a CPU.
 bool can_rotate(const at::Tensor& q, const RotaryTable& table) {
-  return q.is_cpu() && q.scalar_type() == at::kFloat && q.size(3) % 2 == 0 &&
-         table.cos.is_contiguous() && table.sin.is_contiguous() &&
-         table.cos.scalar_type() == at::kFloat && !table.cos.requires_grad();
+  if (!q.is_cpu()) return q.size(3) % 2 == 0 && !table.cos.requires_grad();
+  return q.scalar_type() == at::kFloat && q.size(3) % 2 == 0 && table.cos.is_contiguous() &&
+         table.sin.is_contiguous() && table.cos.scalar_type() == at::kFloat &&
+         !table.cos.requires_grad();
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ RotaryTable make_rotary_table(const at::Tensor& positions, std::int64_t head_dim
                               at::ScalarType dtype);
 
 // q · cos + rotate_half(q) · sin. In float32 on a CPU this takes one pass over q, forward and
-// backward.
+// backward; on a GPU three operators.
 at::Tensor apply_rotary(const at::Tensor& q, const RotaryTable& table);
 
 }  // namespace vlm
