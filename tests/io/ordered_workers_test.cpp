@@ -121,13 +121,13 @@ TEST_CASE("whatever a stage throws comes behind the values before it, again and 
       for (const int at : {1, 2, 11}) {
         IntWorkers::Work work{.open = count_up(40), .make = make_square};
         if (stage == 0) {
-          work.open = [&fail, at, open = count_up(40)] {
+          work.open = [&fail = fail, at, open = count_up(40)] {
             const auto job = open();
             if (job == at) fail();
             return job;
           };
         } else {
-          work.make = [&fail, at, stage](int job, auto& out) {
+          work.make = [&fail = fail, at, stage](int job, auto& out) {
             if (stage == 1 && job == at) fail();
             make_square(job, out);
             if (stage == 2 && job + 1 == at) fail();  // behind its value

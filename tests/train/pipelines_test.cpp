@@ -110,7 +110,7 @@ TEST_CASE("whatever reading a sample throws, the training loop gets in its step,
   for (const auto& [text, fail] : kThrows) {
     for (const std::int64_t workers : {1, 4}) {
       for (const std::int64_t bad : {0, 5, 10}) {
-        Scene scene({}, [&fail, bad](std::int64_t index) {
+        Scene scene({}, [&fail = fail, bad](std::int64_t index) {
           if (index == bad) fail();
         });
         scene.options.workers = workers;
@@ -237,7 +237,7 @@ TEST_CASE("the threads that read are one each, and leave the program's threads a
 TEST_CASE("whatever measuring a sample throws that is no error of the sample ends it") {
   for (const auto& [text, fail] : kThrows) {
     for (const std::int64_t threads : {1, 4}) {
-      Scene scene({}, [&fail](std::int64_t index) {
+      Scene scene({}, [&fail = fail](std::int64_t index) {
         if (index == 7) fail();
       });
       const data::MeasureOptions options{.threads = threads, .max_bad_samples = 100};
@@ -266,7 +266,7 @@ TEST_CASE("the first of too many bad samples is told, whatever the number of thr
 
 TEST_CASE("whatever looking at a sample throws ends a survey; no number of threads changes one") {
   for (const auto& [text, fail] : kThrows) {
-    Scene scene({}, [&fail](std::int64_t index) {
+    Scene scene({}, [&fail = fail](std::int64_t index) {
       if (index == 9) fail();
     });
     CHECK(thrown_by([&] { survey_dataset(*scene.datasets[0], scene.processor, {}, 3); }) == text);
