@@ -5,6 +5,7 @@
 #include <ATen/ops/baddbmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
@@ -28,12 +29,10 @@ at::Tensor grown(const at::Tensor& old, std::int64_t places, std::int64_t tokens
   return larger;
 }
 
-// scale · a b + `added` (undefined: nothing), of [n, K, …] each, in one operator.
-at::Tensor product(const at::Tensor& a, const at::Tensor& b, double scale = 1.0,
-                   const at::Tensor& added = {}) {
-  const at::Tensor start =
-      added.defined() ? added.flatten(0, 1) : at::empty({1, 1, 1}, a.options());
-  return at::baddbmm(start, a.flatten(0, 1), b.flatten(0, 1), added.defined() ? 1.0 : 0.0, scale)
+// scale · a b, of [n, K, …] each, in one operator.
+at::Tensor scaled_product(const at::Tensor& a, const at::Tensor& b, double scale) {
+  const at::Tensor unread = at::empty({1, 1, 1}, a.options());  // as beta is 0
+  return at::baddbmm(unread, a.flatten(0, 1), b.flatten(0, 1), 0.0, scale)
       .unflatten(0, {a.size(0), a.size(1)});
 }
 
@@ -225,20 +224,21 @@ at::Tensor KvCache::attend_grid(const CachedLayer& layer, const at::Tensor& q) c
   };
   const at::Tensor queries = q.reshape({n * r, kv, per_kv, d});
   const double scale = 1.0 / std::sqrt(static_cast<double>(d));
-  at::Tensor scores = at::cat(
-      {by_row(product(by_group(queries), prefix_of(layer.prefix_k).transpose(-1, -2), scale)),
-       product(queries, tail_of(layer.tail_k).transpose(-1, -2), scale)},
-      -1);  // [n·R, K, heads·T, P + T']
+  at::Tensor scores =
+      at::cat({by_row(scaled_product(by_group(queries), prefix_of(layer.prefix_k).transpose(-1, -2),
+                                     scale)),
+               scaled_product(queries, tail_of(layer.tail_k).transpose(-1, -2), scale)},
+              -1);  // [n·R, K, heads·T, P + T']
   if (pass_.is_hidden.defined()) {
     const at::Tensor hidden = pass_.is_hidden.reshape({n * r, 1, 1, tokens, scores.size(-1)});
     scores.view({n * r, kv, per_kv / tokens, tokens, -1}).masked_fill_(hidden, -1e30);
   }
   const at::Tensor weights = scores.softmax(-1);
-  const at::Tensor from_prefix = by_row(
-      product(by_group(weights.narrow(-1, 0, pass_.prefix_tokens)), prefix_of(layer.prefix_v)));
-  return product(weights.narrow(-1, pass_.prefix_tokens, pass_.tail_tokens), tail_of(layer.tail_v),
-                 1.0, from_prefix)
-      .reshape(q.sizes());
+  const at::Tensor prefix_weights = by_group(weights.narrow(-1, 0, pass_.prefix_tokens));
+  const at::Tensor tail_weights = weights.narrow(-1, pass_.prefix_tokens, pass_.tail_tokens);
+  at::Tensor attended = by_row(at::matmul(prefix_weights, prefix_of(layer.prefix_v))).contiguous();
+  attended.flatten(0, 1).baddbmm_(tail_weights.flatten(0, 1), tail_of(layer.tail_v).flatten(0, 1));
+  return attended.reshape(q.sizes());
 }
 
 void KvCache::end_pass() {
