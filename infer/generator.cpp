@@ -206,7 +206,11 @@ void Generator::start_pending() {
 
 // Takes the search one step further, and moves its rows' tails to where it goes on.
 void Generator::advance(ActiveRequest& one, const Logits& logits) {
-  SearchStep step = one.search->advance(logits);
+  feed(one, one.search->advance(logits));
+}
+
+// Does what the search has decided: the next pass feeds its tokens.
+void Generator::feed(ActiveRequest& one, SearchStep step) {
   const bool is_single = one.request.options.rows() == 1;
   if (one.request.on_token && !one.request.on_token(is_single ? step.chosen[0] : -1)) {
     one.search->interrupt();

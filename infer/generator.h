@@ -97,11 +97,13 @@ class Generator {
   void decode_rows();
 
   void advance(ActiveRequest& one, const Logits& logits);
+  void feed(ActiveRequest& one, SearchStep step);
   void finish(ActiveRequest& one);
   void end_late_requests();
   void remove_finished();
   std::unique_ptr<Search> start_search(const Request& request) const;
   Logits head(const at::Tensor& hidden);
+  std::vector<ChosenToken> find_likeliest(const at::Tensor& hidden);
   at::Tensor extend(const std::vector<std::int64_t>& rows,
                     const std::vector<std::vector<std::int64_t>>& ids);
 

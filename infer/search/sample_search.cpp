@@ -93,21 +93,36 @@ SearchStep SampleSearch::advance(const at::Tensor& logits) {
                             options);
   }
   scores = scores.contiguous();
+  std::vector<ChosenToken> chosen;
+  for (std::size_t row = 0; row < running_.size(); ++row) {
+    const std::int64_t begin = is_first ? 0 : static_cast<std::int64_t>(row) * vocab;
+    const std::int64_t id = choose(scores.const_data_ptr<float>() + begin, vocab, running_[row]);
+    chosen.push_back({.id = id, .logprob = own.const_data_ptr<float>()[begin + id]});
+  }
+  return append_tokens(chosen, is_first);
+}
 
+bool SampleSearch::takes_likeliest() const {
+  return !is_first_ && !context_.options.do_sample && !changes_logits(context_.options);
+}
+
+SearchStep SampleSearch::append(const std::vector<ChosenToken>& likeliest) {
+  return append_tokens(likeliest, /*is_first=*/false);
+}
+
+// One token for each running answer; at the first step all of them come from row 0.
+SearchStep SampleSearch::append_tokens(const std::vector<ChosenToken>& chosen, bool is_first) {
   SearchStep step;
   std::vector<std::size_t> left;
   for (std::size_t row = 0; row < running_.size(); ++row) {
-    const std::int64_t source = is_first ? 0 : static_cast<std::int64_t>(row);
     Hypothesis& answer = answers_[running_[row]];
-    const std::int64_t id =
-        choose(scores.const_data_ptr<float>() + source * vocab, vocab, running_[row]);
-    answer.ids.push_back(id);
-    answer.logprobs.push_back(own.const_data_ptr<float>()[source * vocab + id]);
-    step.chosen.push_back(id);
+    answer.ids.push_back(chosen[row].id);
+    answer.logprobs.push_back(chosen[row].logprob);
+    step.chosen.push_back(chosen[row].id);
     answer.finish_reason = finish_reason(answer);
     if (!answer.finish_reason.empty()) continue;
-    step.parents.push_back(source);
-    step.ids.push_back(id);
+    step.parents.push_back(is_first ? 0 : static_cast<std::int64_t>(row));
+    step.ids.push_back(chosen[row].id);
     left.push_back(running_[row]);
   }
   running_ = std::move(left);

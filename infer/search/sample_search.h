@@ -14,11 +14,14 @@ class SampleSearch : public Search {
 
   std::int64_t rows() const override { return static_cast<std::int64_t>(running_.size()); }
   SearchStep advance(const at::Tensor& logits) override;
+  bool takes_likeliest() const override;
+  SearchStep append(const std::vector<ChosenToken>& likeliest) override;
   void interrupt() override;
   std::vector<Hypothesis> hypotheses() const override { return answers_; }
 
  private:
   std::int64_t choose(const float* scores, std::int64_t vocab, std::size_t answer);
+  SearchStep append_tokens(const std::vector<ChosenToken>& chosen, bool is_first);
   std::string finish_reason(const Hypothesis& answer) const;
 
   SearchContext context_;

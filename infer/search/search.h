@@ -48,6 +48,12 @@ struct SearchContext {
   std::function<bool(std::span<const std::int64_t>)> is_stopped;
 };
 
+// A token and its log-probability under the model.
+struct ChosenToken {
+  std::int64_t id = 0;
+  float logprob = 0;
+};
+
 class Search {
  public:
   virtual ~Search() = default;
@@ -56,6 +62,10 @@ class Search {
   virtual std::int64_t rows() const = 0;
   // `logits` float32 on the CPU. A step without rows means that the search is done.
   virtual SearchStep advance(const at::Tensor& logits) = 0;
+  // True when the next step takes of each row's logits the likeliest token (the lowest id of
+  // several) and nothing else. Then append(likeliest) does what advance(logits) would.
+  virtual bool takes_likeliest() const { return false; }
+  virtual SearchStep append(const std::vector<ChosenToken>& likeliest);
   // Ends answers that are still running, with finish_reason "interrupted".
   virtual void interrupt() = 0;
   // The best first; num_return_sequences of them once the search is done.

@@ -198,10 +198,12 @@ TEST_CASE("devices that aren't there are refused") {
 
 // What a further token costs: of two answers of different lengths the difference.
 DeviceCounts cost_of_token(const Words& options) {
-  const auto run = [&](int tokens) {
-    const Words length = {"--min-new-tokens", std::to_string(tokens), "--max-new-tokens",
-                          std::to_string(tokens)};
-    return counts_of([&] { generate("cuda", kTinyModel, options + length); });
+  const auto run = [&](std::size_t tokens) {
+    const Words length = {"--max-new-tokens", std::to_string(tokens)};
+    return counts_of([&] {
+      const Json answer = generate("cuda", kTinyModel, options + length);
+      REQUIRE(answer["token_ids"].size() == tokens);
+    });
   };
   DeviceCounts cost = run(28) - run(12);
   for (std::int64_t* number : {&cost.operators, &cost.waits, &cost.uploads, &cost.downloads,
@@ -214,13 +216,20 @@ DeviceCounts cost_of_token(const Words& options) {
 
 // Bounds so that what was fused stays fused. The model has two layers.
 TEST_CASE("what a token costs on the GPU") {
-  const DeviceCounts greedy = cost_of_token({"--image", picture("square")});
-  CAPTURE(greedy.operators, greedy.waits, greedy.uploads, greedy.downloads, greedy.bytes_up,
-          greedy.bytes_down);
-  CHECK(greedy.operators <= 53);
+  const Words question = {"--image", picture("square")};
+  const DeviceCounts greedy = cost_of_token(question);
+  CAPTURE(greedy.operators, greedy.uploads, greedy.downloads, greedy.bytes_up);
+  CHECK(greedy.operators <= 59);
   CHECK(greedy.waits <= 1);
   CHECK(greedy.uploads <= 1);
   CHECK(greedy.pageable == 0);
+  CHECK(greedy.bytes_down == 16);  // an id and its log-probability
+
+  const DeviceCounts processed = cost_of_token(question + Words{"--min-new-tokens", "28"});
+  CAPTURE(processed.operators);
+  CHECK(processed.operators <= 53);
+  CHECK(processed.waits <= 1);
+  CHECK(processed.bytes_down > 1000);  // all logits
 }
 
 }  // namespace

@@ -47,6 +47,9 @@ void* operator new(std::size_t size) {
   if (found == nullptr) throw std::bad_alloc();
   return found;
 }
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  return finds_no_memory() ? nullptr : std::malloc(std::max<std::size_t>(size, 1));
+}
 void operator delete(void* memory) noexcept {
   std::free(memory);
 }

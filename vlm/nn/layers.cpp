@@ -8,6 +8,7 @@
 #include <ATen/ops/rms_norm.h>
 #include <ATen/ops/rsqrt.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 
@@ -254,6 +255,9 @@ at::Tensor join_weights(const std::vector<const Linear*>& layers) {
     weights.push_back(weight);
   }
   if (is_joined) return first.as_strided({rows, first.size(1)}, first.strides());
+  // A tensor made in inference mode could never be trained again.
+  const c10::InferenceMode normal(false);
+  const c10::NoGradGuard no_grad;
   const at::Tensor joined = at::cat(weights);
   std::int64_t begin = 0;
   for (at::Tensor& weight : weights) {
