@@ -1,7 +1,6 @@
 #include "data/video/video_file.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <numeric>
 #include <string_view>
@@ -12,7 +11,6 @@
 #include "data/video/frame_reader.h"
 #include "data/video/frame_table.h"
 #include "data/video/work_clock.h"
-#include "vlm/core/ascii.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
@@ -310,16 +308,6 @@ std::int64_t VideoFile::read_frames(const std::vector<std::int64_t>& indices,
 
 std::int64_t VideoFile::damaged_frames() const {
   return state_->damaged_frames();
-}
-
-bool has_video_suffix(const std::filesystem::path& path) {
-  const std::string suffix = ascii_lower(path.extension().string());
-  constexpr std::array kSuffixes = {".mp4",  ".m4v",  ".mov",  ".mkv",  ".webm", ".avi", ".mpg",
-                                    ".mpeg", ".ts",   ".m2ts", ".mts",  ".vob",  ".flv", ".f4v",
-                                    ".wmv",  ".asf",  ".ogv",  ".ogm",  ".3gp",  ".3g2", ".mxf",
-                                    ".rm",   ".rmvb", ".dv",   ".y4m",  ".ivf",  ".nut", ".h264",
-                                    ".h265", ".hevc", ".m2v",  ".divx", ".mjpeg"};
-  return std::find(kSuffixes.begin(), kSuffixes.end(), suffix) != kSuffixes.end();
 }
 
 }  // namespace vlm::data

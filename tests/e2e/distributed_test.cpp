@@ -1,4 +1,5 @@
 // Several processes of one job, started as torchrun starts them: by variables of the environment.
+#include <algorithm>
 #include <memory>
 
 #include "tests/support/child_process.h"
@@ -28,6 +29,26 @@ Ranks start_ranks(int count, const std::vector<std::string>& arguments, const fs
                                            {"LOCAL_WORLD_SIZE", size},
                                            {"MASTER_ADDR", "127.0.0.1"},
                                            {"MASTER_PORT", port}}));
+  }
+  return ranks;
+}
+
+// Two machines with a simulated GPU each.
+Ranks start_gpu_ranks(std::vector<std::string> arguments, const fs::path& logs) {
+  *(std::find(arguments.begin(), arguments.end(), "--device") + 1) = "cuda";
+  arguments.insert(arguments.end(), {"--dtype", "float32"});
+  const std::string port = std::to_string(find_free_port());
+  Ranks ranks;
+  for (const std::string rank : {"0", "1"}) {
+    const std::map<std::string, std::string> variables = {{"RANK", rank},
+                                                          {"WORLD_SIZE", "2"},
+                                                          {"LOCAL_RANK", "0"},
+                                                          {"LOCAL_WORLD_SIZE", "1"},
+                                                          {"MASTER_ADDR", "127.0.0.1"},
+                                                          {"MASTER_PORT", port},
+                                                          {"GLOO_SOCKET_IFNAME", "lo"}};
+    ranks.push_back(std::make_unique<ChildProcess>(arguments, logs / ("rank" + rank + ".log"),
+                                                   variables, VLM_SIMULATED));
   }
   return ranks;
 }
@@ -112,6 +133,36 @@ TEST_CASE("a killed process ends the job with an error that says so") {
   CHECK_THAT(read_file(folder.at("rank0.log")),
              Contains("error: rank 0 of 2: lost another process of the job: got ") &&
                  Contains("the same command goes on from the last checkpoint"));
+}
+
+TEST_CASE("processes on GPUs go the way of processes on CPUs") {
+  const ScratchFolder folder;
+  write_questions(folder.path() / "data.jsonl", 5);
+  const auto settings = with(kSteps, {"lora_dropout=0"});  // devices draw numbers of their own
+  run_ranks(2, training_arguments(folder.path(), "cpu", settings), folder.path());
+  Ranks ranks = start_gpu_ranks(training_arguments(folder.path(), "gpu", settings), folder.path());
+  CHECK(ranks[0]->wait() == 0);
+  CHECK(ranks[1]->wait() == 0);
+  const std::string log = read_file(folder.at("rank0.log"));
+  INFO(log);
+  CHECK_THAT(log, !Contains("gradients go through the CPU"));
+  check_same_course(folder.path() / "cpu", folder.path() / "gpu");
+}
+
+TEST_CASE("a process that is killed on its GPU doesn't leave the other waiting") {
+  const ScratchFolder folder;
+  write_questions(folder.path() / "data.jsonl", 4);
+  Ranks ranks = start_gpu_ranks(
+      training_arguments(folder.path(), "out", {"max_steps=100000", "save_steps=0"}),
+      folder.path());
+  while (repeatable_metrics(folder.path() / "out").size() < 2) {
+    REQUIRE(ranks[0]->is_running_after(milliseconds(10)));
+  }
+  ranks[1]->kill(SIGKILL);
+  CHECK(ranks[1]->wait() == 128 + SIGKILL);
+  CHECK(ranks[0]->wait() == 1);
+  CHECK_THAT(read_file(folder.at("rank0.log")),
+             Contains("error: rank 0 of 2: lost another process of the job"));
 }
 
 TEST_CASE("a signal to one process stops all of them at the same step") {

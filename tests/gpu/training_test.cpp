@@ -129,12 +129,16 @@ TEST_CASE("kept picture features are the same on the GPU") {
 }
 
 TEST_CASE("evaluation with answers on the GPU has the CPU's rows") {
-  const ScratchFolder folder;
-  const Words evaluated = {"eval_files=[\"" + folder.at("data.jsonl") + "\"]", "eval_steps=2",
-                           "eval_metrics=[\"anls\"]", "eval_max_new_tokens=5"};
-  train(folder, "cpu", "cpu", evaluated);
-  train(folder, "gpu", "cuda", evaluated);
-  check_same_run(folder.path() / "gpu", folder.path() / "cpu");
+  for (const std::string method : {"lora", "qlora", "full"}) {
+    INFO(method);
+    const ScratchFolder folder;
+    const Words evaluated = {"eval_files=[\"" + folder.at("data.jsonl") + "\"]", "eval_steps=2",
+                             "eval_metrics=[\"anls\"]", "eval_max_new_tokens=5",
+                             "method=" + method};
+    train(folder, "cpu", "cpu", evaluated);
+    train(folder, "gpu", "cuda", evaluated);
+    check_same_run(folder.path() / "gpu", folder.path() / "cpu");
+  }
 }
 
 TEST_CASE("a run on the GPU goes on from a checkpoint bit by bit, dropout and all") {

@@ -19,10 +19,11 @@ extern char** environ;
 
 class ChildProcess {
  public:
-  // Runs VLM_BINARY with the arguments; stdout and stderr go to the file `log`.
+  // Runs `program` with the arguments; stdout and stderr go to the file `log`.
   ChildProcess(const std::vector<std::string>& arguments, const std::filesystem::path& log,
-               const std::map<std::string, std::string>& variables = {}) {
-    std::vector<std::string> words = {VLM_BINARY};
+               const std::map<std::string, std::string>& variables = {},
+               const std::string& program = VLM_BINARY) {
+    std::vector<std::string> words = {program};
     words.insert(words.end(), arguments.begin(), arguments.end());
     std::vector<std::string> settings;
     for (char** entry = environ; *entry != nullptr; ++entry) {
@@ -34,7 +35,7 @@ class ChildProcess {
     posix_spawn_file_actions_init(&files);
     posix_spawn_file_actions_addopen(&files, 1, log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
     posix_spawn_file_actions_adddup2(&files, 1, 2);
-    const int code = ::posix_spawn(&id_, VLM_BINARY, &files, nullptr, pointers(words).data(),
+    const int code = ::posix_spawn(&id_, program.c_str(), &files, nullptr, pointers(words).data(),
                                    pointers(settings).data());
     posix_spawn_file_actions_destroy(&files);
     if (code != 0) id_ = -1;

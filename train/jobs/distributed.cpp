@@ -6,6 +6,7 @@
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
@@ -156,6 +157,12 @@ void Job::sum_gradients(const NamedTensors& parameters) const {
     bytes = 0;
   }
   if (!bucket.empty()) sum_bucket(bucket);
+  if (!group_->nccl) return;
+  try {
+    group_->nccl->wait(options_.timeout_s);
+  } catch (const std::exception& error) {
+    fail(error);
+  }
 }
 
 // In float32, whatever the gradients are: a sum of many loses less.
@@ -175,6 +182,7 @@ void Job::sum_bucket(const std::vector<at::Tensor>& gradients) const {
 
 void Job::sum_tensor(at::Tensor& tensor) const {
   try {
+    const c10::OptionalDeviceGuard device(at::device_of(tensor));
     if (tensor.is_cuda() && !group_->nccl) {
       group_->nccl = open_nccl({.rank = place_.rank, .size = place_.size},
                                [&](std::string id) { return broadcast(id); });

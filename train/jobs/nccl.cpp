@@ -1,8 +1,15 @@
 #include "train/jobs/nccl.h"
 
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
 
+#include <chrono>
 #include <cstring>
+#include <exception>
+#include <stdexcept>
+#include <thread>
+#include <utility>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -17,17 +24,24 @@ struct UniqueId {
 };
 using Communicator = struct Opaque*;
 constexpr int kSuccess = 0;
+constexpr int kInProgress = 7;
 constexpr int kFloat32 = 7;
 constexpr int kSum = 0;
+constexpr auto kPoll = std::chrono::microseconds(50);
 
 struct Library {
   int (*get_unique_id)(UniqueId*) = nullptr;
   int (*init_rank)(Communicator*, int, UniqueId, int) = nullptr;
   int (*all_reduce)(const void*, void*, std::size_t, int, int, Communicator, void*) = nullptr;
   int (*destroy)(Communicator) = nullptr;
+  int (*abort)(Communicator) = nullptr;
+  int (*async_error)(Communicator, int*) = nullptr;
   const char* (*error_text)(int) = nullptr;
 
-  bool is_open() const { return get_unique_id && init_rank && all_reduce && destroy && error_text; }
+  bool is_open() const {
+    return get_unique_id && init_rank && all_reduce && destroy && abort && async_error &&
+           error_text;
+  }
 };
 
 template <typename Function>
@@ -37,12 +51,15 @@ void find(void* library, const char* name, Function& function) {
 
 Library open_library() {
   Library library;
-  void* handle = ::dlopen("libnccl.so.2", RTLD_NOW);
-  if (handle == nullptr) return library;
+  const bool is_there = ::dlsym(RTLD_DEFAULT, "ncclAllReduce") != nullptr;
+  void* handle = is_there ? RTLD_DEFAULT : ::dlopen("libnccl.so.2", RTLD_NOW);
+  if (!is_there && handle == nullptr) return library;
   find(handle, "ncclGetUniqueId", library.get_unique_id);
   find(handle, "ncclCommInitRank", library.init_rank);
   find(handle, "ncclAllReduce", library.all_reduce);
   find(handle, "ncclCommDestroy", library.destroy);
+  find(handle, "ncclCommAbort", library.abort);
+  find(handle, "ncclCommGetAsyncError", library.async_error);
   find(handle, "ncclGetErrorString", library.error_text);
   return library;
 }
@@ -54,7 +71,12 @@ class OpenNccl : public Nccl {
                              static_cast<int>(place.rank)),
           "NCCL can't join the job's GPUs");
   }
-  ~OpenNccl() override { library_.destroy(communicator_); }
+  // Destroying waits for sums that a lost process never joins, so a failing run gives them up.
+  ~OpenNccl() override {
+    if (communicator_ == nullptr) return;
+    std::uncaught_exceptions() > 0 ? library_.abort(communicator_)
+                                   : library_.destroy(communicator_);
+  }
 
   bool is_open() const override { return true; }
 
@@ -66,7 +88,29 @@ class OpenNccl : public Nccl {
           "NCCL can't sum gradients");
   }
 
+  void wait(double timeout_s) override {
+    const c10::impl::VirtualGuardImpl devices(at::kCUDA);
+    c10::Event done(at::kCUDA);
+    done.record(devices.getStream(devices.getDevice()));
+    const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(timeout_s);
+    for (;;) {
+      int state = kSuccess;
+      const int code = library_.async_error(communicator_, &state);
+      if (code != kSuccess) give_up(library_.error_text(code));
+      if (state != kSuccess && state != kInProgress) give_up(library_.error_text(state));
+      if (done.query()) return;
+      if (std::chrono::steady_clock::now() > end)
+        give_up(concat("no sum within ", timeout_s, " s"));
+      std::this_thread::sleep_for(kPoll);
+    }
+  }
+
  private:
+  [[noreturn]] void give_up(const std::string& reason) {
+    library_.abort(std::exchange(communicator_, nullptr));
+    throw std::runtime_error("NCCL can't sum gradients: " + reason);
+  }
+
   void check(int code, const char* what) const {
     if (code != kSuccess) throw Error({.what = what, .got = library_.error_text(code)});
   }
@@ -79,6 +123,7 @@ class ClosedNccl : public Nccl {
  public:
   bool is_open() const override { return false; }
   void sum(at::Tensor& /*tensor*/) override {}
+  void wait(double /*timeout_s*/) override {}
 };
 
 }  // namespace

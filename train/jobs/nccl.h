@@ -1,8 +1,9 @@
 // Sums of tensors over the GPUs of a job by NCCL, opened at run time.
 //
 // The program links no CUDA library; NCCL comes with LibTorch's CUDA libraries, which are open
-// already when a tensor lies on a GPU. Work goes to the default stream, which the trainer uses too,
-// so that it is ordered with LibTorch's kernels. Reference: NCCL 2's C interface (nccl.h).
+// already when a tensor lies on a GPU (or it is in the program already, as in tests). Work goes to
+// the default stream, which the trainer uses too, so that it is ordered with LibTorch's kernels.
+// Reference: NCCL 2's C interface (nccl.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,8 +24,12 @@ class Nccl {
   virtual ~Nccl() = default;
   // False when the library isn't installed; then sum() must not be called.
   virtual bool is_open() const = 0;
-  // The sum over all ranks, in place: float32, contiguous, on the current GPU. Throws Error.
+  // Asks for the sum over all ranks, in place: float32, contiguous, on the current GPU. What the
+  // GPU is asked to do afterwards sees it. Throws Error.
   virtual void sum(at::Tensor& tensor) = 0;
+  // Waits until all sums are there. When another process is lost, or `timeout_s` have passed, the
+  // sums are given up, so that nothing waits for them for ever, and std::runtime_error is thrown.
+  virtual void wait(double timeout_s) = 0;
 };
 
 // Called by all ranks together. `broadcast` returns the text of rank 0 on every rank.
