@@ -73,10 +73,10 @@ std::string SampleSearch::finish_reason(const Hypothesis& answer) const {
 SearchStep SampleSearch::advance(const at::Tensor& logits) {
   const GenerationOptions& options = context_.options;
   const std::int64_t vocab = logits.size(1);
-  const at::Tensor own = logits.log_softmax(-1);  // the model's own log-probabilities
+  const at::Tensor model_logprobs = logits.log_softmax(-1);  // the model's own log-probabilities
   const bool is_first = std::exchange(is_first_, false);
   if (is_first) {
-    first_token_entropy_ = -(own.exp() * own).nansum().item<double>();
+    first_token_entropy_ = -(model_logprobs.exp() * model_logprobs).nansum().item<double>();
     running_.resize(answers_.size());
     for (std::size_t i = 0; i < running_.size(); ++i) running_[i] = i;
   }
@@ -102,7 +102,7 @@ SearchStep SampleSearch::advance(const at::Tensor& logits) {
     const std::int64_t id =
         choose(scores.const_data_ptr<float>() + source * vocab, vocab, running_[row]);
     answer.ids.push_back(id);
-    answer.logprobs.push_back(own.const_data_ptr<float>()[source * vocab + id]);
+    answer.logprobs.push_back(model_logprobs.const_data_ptr<float>()[source * vocab + id]);
     step.chosen.push_back(id);
     answer.finish_reason = finish_reason(answer);
     if (!answer.finish_reason.empty()) continue;
