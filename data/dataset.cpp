@@ -195,8 +195,8 @@ std::unique_ptr<Dataset> load_dataset(const fs::path& path, const DataOptions& o
 std::unique_ptr<Dataset> load_datasets(const Json& files, const DataOptions& options) {
   auto joined = std::make_unique<JoinedDataset>();
   for (const DataFile& file : parse_data_files(files, options, "files")) {
-    for (const DataFile& one : expand_data_file(file)) {
-      joined->add(load_dataset(one.path, one.options), one.weight);
+    for (const DataFile& expanded : expand_data_file(file)) {
+      joined->add(load_dataset(expanded.path, expanded.options), expanded.weight);
     }
   }
   return joined;

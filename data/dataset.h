@@ -3,11 +3,11 @@
 //   "train.jsonl", "hf://datasets/org/name", {"path": "b.json", "weight": 2} ─► load_datasets ─►
 //   Dataset: size(), at(i)
 //
-// Files are JSONL, JSON lists, CSV, tar shards (WebDataset) and picture folders with metadata.jsonl
-// or metadata.csv (formats/row_source.h); their rows are conversations in one of the formats of
-// conversations/row_format.h, told apart by their columns unless named. Opening a file indexes it;
-// rows are parsed when asked for, so memory holds the index and no text. Every error names file and
-// line.
+// Files are JSONL, JSON lists, CSV, Parquet, Arrow, tar shards (WebDataset) and picture folders
+// with metadata.jsonl or metadata.csv (formats/row_source.h). Their rows have one of the layouts of
+// conversations/row_format.h; which one is told by the columns, or by dataset_format. Opening a
+// file makes an index; a row is parsed when it is asked for, so memory holds the index and no text.
+// Every error names file and line.
 #pragma once
 
 #include <cstdint>
@@ -27,13 +27,13 @@ namespace vlm::data {
 class RowSource;
 
 struct DataFile {
-  std::string path;   // a pattern and a data set of the hub stand for several (expand_data_file)
-  double weight = 1;  // times that its samples are taken in an epoch
+  std::string path;   // also a pattern or a data set of the hub (expand_data_file)
+  double weight = 1;  // how often an epoch has each of its samples
   DataOptions options = {};
   std::string split = {}, config_name = {}, revision = {};  // of a data set of the hub
 };
 
-// A run of neighbouring samples, and how often an epoch takes them.
+// Samples that follow each other, and how often an epoch has each of them.
 struct DatasetPart {
   std::int64_t samples = 0;
   double weight = 1;
@@ -45,25 +45,27 @@ class Dataset {
   virtual std::int64_t size() const = 0;
   // Thread-safe. Throws Error for a malformed entry.
   virtual Sample at(std::int64_t index) const = 0;
-  // The place of an entry, also of one that `at` throws for: "train.jsonl:12".
+  // The place of a sample, also of one that can't be read: "train.jsonl:12".
   virtual std::string where(std::int64_t index) const = 0;
   virtual std::vector<DatasetPart> parts() const { return {{.samples = size()}}; }
-  // Neighbouring samples that are read as a whole, in order; empty where none are.
+  // Groups of samples that are read from the file together, in order; empty when each sample is
+  // read by itself.
   virtual std::vector<RowBlock> blocks() const { return {}; }
 };
 
-// Entries are paths, or objects with "path" and optional "weight", "dataset_format", "field_map",
-// "text_column", "prompt" and "image_folder", which replace `defaults`; "split", "config_name" and
-// "revision" for data sets of the hub. Throws Error naming the entry; opens nothing.
+// `files` is the value of train_files: a list of paths, or of objects with "path" and optionally
+// "weight", "dataset_format", "field_map", "text_column", "prompt" and "image_folder", which
+// replace `defaults`, and for data sets of the hub "split", "config_name" and "revision". Opens no
+// file. Throws Error naming the entry.
 std::vector<DataFile> parse_data_files(const Json& files, const DataOptions& defaults,
                                        const std::string& where);
 
-// The files that an entry stands for, with its options (formats/data_files.h): one for a plain
-// path.
+// The files that a pattern or a data set of the hub stands for (formats/data_files.h), each with
+// the options of `file`; for a plain path one.
 std::vector<DataFile> expand_data_file(const DataFile& file);
 
-// {"query": "question", …} with the names of column_names() for keys; null for a column that is
-// left out. Throws Error naming the key.
+// {"query": "question", …}: the keys are column_names(), the values columns of the file; null
+// leaves a column out. Throws Error naming the key.
 std::map<std::string, std::string> parse_field_map(const Json& map, const std::string& where);
 
 // Throws Error for a malformed row.
@@ -77,7 +79,7 @@ std::unique_ptr<RowSource> open_samples(const std::filesystem::path& path);
 std::unique_ptr<Dataset> load_dataset(const std::filesystem::path& path,
                                       const DataOptions& options);
 
-// Several in a row: entries of parse_data_files, or plain paths.
+// Several files as one data set, one after the other. `files`: see parse_data_files.
 std::unique_ptr<Dataset> load_datasets(const Json& files, const DataOptions& options);
 
 }  // namespace vlm::data

@@ -54,8 +54,9 @@ std::int64_t common_prefix(const Example& first, const Example& example,
   const std::int64_t prefix = std::min<std::int64_t>(
       {differs.first - first.ids.begin(), learned(first.labels) - 1, learned(example.labels) - 1});
   if (prefix <= 0) return 0;
-  for (const Example* one : {&first, &example}) {
-    if (std::find(one->ids.begin() + prefix, one->ids.end(), image_token_id) != one->ids.end()) {
+  for (const Example* candidate : {&first, &example}) {
+    if (std::find(candidate->ids.begin() + prefix, candidate->ids.end(), image_token_id) !=
+        candidate->ids.end()) {
       return 0;
     }
   }
@@ -120,7 +121,7 @@ class RowWriter {
     batch_.token_count = row.tokens;
     for (const Unit* unit : row.units) write_unit(*unit);
   }
-  Batch take() { return std::move(batch_); }
+  Batch finish() { return std::move(batch_); }
 
  private:
   void write_unit(const Unit& unit) {
@@ -162,7 +163,7 @@ class RowWriter {
 std::vector<Batch> pack(const std::vector<Example>& examples, const PackOptions& options) {
   const std::vector<Unit> units = make_units(examples, options);
   std::vector<Batch> batches;
-  for (const PackedRow& row : fill_rows(units, options)) batches.push_back(RowWriter(row).take());
+  for (const PackedRow& row : fill_rows(units, options)) batches.push_back(RowWriter(row).finish());
   return batches;
 }
 

@@ -24,9 +24,9 @@ std::size_t shared_prefix(const std::vector<Request>& requests) {
 
 bool can_share(const std::vector<Request>& requests, std::int64_t image_token_id) {
   const std::size_t shared = shared_prefix(requests);
-  return shared > 1 && std::none_of(requests.begin(), requests.end(), [&](const Request& one) {
-           const auto begin = one.prompt.begin() + static_cast<std::ptrdiff_t>(shared);
-           return std::find(begin, one.prompt.end(), image_token_id) != one.prompt.end();
+  return shared > 1 && std::none_of(requests.begin(), requests.end(), [&](const Request& request) {
+           const auto begin = request.prompt.begin() + static_cast<std::ptrdiff_t>(shared);
+           return std::find(begin, request.prompt.end(), image_token_id) != request.prompt.end();
          });
 }
 
@@ -76,9 +76,9 @@ std::vector<std::unique_ptr<ActiveGroup>> make_groups(RequestGroup group,
     return groups;
   }
   for (Request& request : group.requests) {
-    std::vector<Request> one;
-    one.push_back(std::move(request));
-    groups.push_back(make_group(std::move(one), group.pictures));
+    std::vector<Request> single;
+    single.push_back(std::move(request));
+    groups.push_back(make_group(std::move(single), group.pictures));
   }
   return groups;
 }

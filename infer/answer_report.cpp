@@ -48,11 +48,11 @@ OrderedJson report_segments(const std::vector<SegmentScore>& segments) {
   OrderedJson fields = {{"text", concat(to_clock(best.start_s), "-", to_clock(best.end_s))},
                         {"probability", shown(best.probability)}};
   fields["segments"] = OrderedJson::array();
-  for (const SegmentScore& one : segments) {
-    fields["segments"].push_back({{"start_s", shown(one.start_s)},
-                                  {"end_s", shown(one.end_s)},
-                                  {"probability", shown(one.probability)},
-                                  {"logprob", shown(one.logprob)}});
+  for (const SegmentScore& segment : segments) {
+    fields["segments"].push_back({{"start_s", shown(segment.start_s)},
+                                  {"end_s", shown(segment.end_s)},
+                                  {"probability", shown(segment.probability)},
+                                  {"logprob", shown(segment.logprob)}});
   }
   return fields;
 }

@@ -12,7 +12,6 @@
 #include <set>
 
 #include "data/media/media_ref.h"
-#include "data/media/thumbnail.h"
 #include "train/batches/step_loader.h"
 #include "train/config/effective_config.h"
 #include "train/evaluation/best_step.h"

@@ -8,7 +8,6 @@
 #include <torch/nn/module.h>
 
 #include "data/media/media_ref.h"
-#include "data/media/thumbnail.h"
 #include "train/evaluation/best_step.h"
 #include "train/plan/run_plan.h"
 #include "train/report/html_report.h"
@@ -206,24 +205,14 @@ RunRecord Trainer::load_record() const {
 
 void Trainer::write_report() const {
   if (!job_->is_writer() || !config_.evaluation.reports_to("html")) return;
-  const auto pictures = [this](std::int64_t index) {
-    constexpr std::int64_t kLongestSide = 440;
-    std::vector<std::string> uris;
+  const auto media = [this](std::int64_t index) -> std::vector<data::MediaRef> {
     // Answers that were written by hand may be about anything.
-    if (!data_.eval_dataset || index < 0 || index >= data_.eval_dataset->size()) return uris;
-    try {
-      for (const data::MediaRef& medium : data_.eval_dataset->at(index).media) {
-        if (medium.kind != data::MediaKind::kPicture) continue;
-        uris.push_back(data::make_thumbnail_uri(data::load_picture(medium), kLongestSide));
-      }
-    } catch (const Error& error) {
-      log_warning(concat("the report shows no picture of a sample: ", error.what()));
-    }
-    return uris;
+    if (!data_.eval_dataset || index < 0 || index >= data_.eval_dataset->size()) return {};
+    return data_.eval_dataset->at(index).media;
   };
-  save_text(report_path(config_),
-            make_report(load_record(),
-                        {.samples = config_.evaluation.report_samples, .pictures = pictures}));
+  save_text(
+      report_path(config_),
+      make_report(load_record(), {.samples = config_.evaluation.report_samples, .media = media}));
 }
 
 // In the middle of a run a report is worth less than the run.

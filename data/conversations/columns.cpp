@@ -187,15 +187,15 @@ const Json* Columns::find(const std::string& name) const {
   // All right answers beside the one to learn, and where a picture's file came from.
   const bool is_media = name == "images" || name == "videos";
   const Found& first = found.front();
-  for (const Found& one : found) {
-    read_.insert(one.column);
-    const bool is_list_of_it = name == "response" && is_answer_list(one.column);
-    if (one.value == first.value || is_list_of_it || is_media) continue;
-    if (essence(*one.value) == essence(*first.value)) continue;
+  for (const Found& candidate : found) {
+    read_.insert(candidate.column);
+    const bool is_list_of_it = name == "response" && is_answer_list(candidate.column);
+    if (candidate.value == first.value || is_list_of_it || is_media) continue;
+    if (essence(*candidate.value) == essence(*first.value)) continue;
     throw Error(
         {.what = concat("two columns for the ", name, " that differ"),
          .where = row_.where,
-         .got = concat("'", first.column, "' and '", one.column, "'"),
+         .got = concat("'", first.column, "' and '", candidate.column, "'"),
          .hint = concat("say which it is: field_map {\"", name, "\": \"", first.column, "\"}")});
   }
   return first.value;
@@ -240,9 +240,9 @@ void Columns::check_all_read(Use use) const {
     if (known.reason.empty() || options_.field_map.contains(known.name)) continue;
     const bool is_preference = known.name == "chosen" || known.name == "rejected";
     if (use == Use::kShown || (is_preference && !is_learned)) continue;
-    for (const Found& one : usual(known.name)) {
-      if (read_.contains(one.column) || says_nothing(*one.value)) continue;
-      fail_unread(one.column, *one.value, known.reason, known.name);
+    for (const Found& candidate : usual(known.name)) {
+      if (read_.contains(candidate.column) || says_nothing(*candidate.value)) continue;
+      fail_unread(candidate.column, *candidate.value, known.reason, known.name);
     }
   }
   for (const auto& [column, value] : row_.columns.items()) {

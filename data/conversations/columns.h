@@ -1,9 +1,9 @@
-// The columns of one row, by our names for them.
+// Access to one row's columns by our names: query, response, images and so on.
 //
-// Data sets of the ecosystem call the same thing by several names. Each of our names has a list of
-// theirs; field_map replaces it by one column, or by none. Nothing that belongs to what is asked or
-// answered is dropped because something else fits: two columns for one name that differ are an
-// error, and so is a column of the list that the row's format doesn't read (check_all_read).
+// Data sets use many names for the same column. Each of our names has a list of usual names;
+// field_map replaces the list by one column, or by none. No part of a question or answer is dropped
+// silently: two usual columns with different values are an error, and so is a usual column that the
+// row's format doesn't read (check_all_read).
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -18,7 +18,7 @@
 
 namespace vlm::data {
 
-// Our names of columns, which a field_map may point elsewhere.
+// Our names of columns: the keys of a field_map.
 const std::vector<std::string>& column_names();
 
 class Columns {
@@ -26,22 +26,23 @@ class Columns {
   // Both must outlive this.
   Columns(const Row& row, const DataOptions& options) : row_(row), options_(options) {}
 
-  // The column that field_map gives for `name` or, without one, the usual one that is there. Null
-  // for none; a null value counts as none, and an empty one when another column says something.
-  // Throws Error when a mapped column is missing, or two usual ones differ.
+  // The value of the column that field_map gives for `name`, else of the usual column in the row.
+  // Null for none; a null value counts as none, and so does an empty one beside a filled one.
+  // Throws Error when the mapped column is missing, or two usual columns differ.
   const Json* find(const std::string& name) const;
 
-  // True when `find` would give a column that isn't empty. Throws nothing, reads nothing.
+  // True when `find` would give a value that isn't empty. Never throws; doesn't mark as read.
   bool has(const std::string& name) const;
 
-  // The name of the column that `find` would give; "" for none. Throws nothing.
+  // The name of the column that `find` would use; "" for none. Never throws.
   std::string column(const std::string& name) const;
 
-  // The same as text: strings, numbers as written, or a list of one of these. None is "".
+  // The value of `find` as text: a string, a number as written, or a list of one of these; "" for
+  // none.
   std::string text(const std::string& name) const;
 
-  // Throws Error naming a column that wasn't read and says something: with kShown of what is shown,
-  // with kAsked also of what is asked, with kLearned also of what is learned.
+  // Throws Error naming a usual column that has a value and was not read. kShown checks columns of
+  // media, kAsked also those of questions, kLearned also those of answers.
   enum class Use { kShown, kAsked, kLearned };
   void check_all_read(Use use = Use::kLearned) const;
 

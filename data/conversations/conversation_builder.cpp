@@ -150,27 +150,27 @@ void ConversationBuilder::add_part_text(const std::string& text) {
 
 void ConversationBuilder::add_plain_text(const std::string& text) {
   has_plain_text_ = true;
-  std::string_view rest = text;
+  std::string_view tail = text;
   bool is_behind_marker = false;
   for (;;) {
     std::size_t at = std::string_view::npos;
     MediaKind kind = MediaKind::kPicture;
-    for (const MediaKind one : {MediaKind::kPicture, MediaKind::kVideo}) {
+    for (const MediaKind candidate : {MediaKind::kPicture, MediaKind::kVideo}) {
       const std::size_t found =
-          own_media(one).empty() ? std::string_view::npos : rest.find(marker_of(one));
+          media_of(candidate).empty() ? std::string_view::npos : tail.find(marker_of(candidate));
       if (found >= at) continue;
       at = found;
-      kind = one;
+      kind = candidate;
     }
     if (at == std::string_view::npos) break;
-    const auto before = without_breaks(rest.substr(0, at), is_behind_marker, true);
+    const auto before = without_breaks(tail.substr(0, at), is_behind_marker, true);
     if (!before.empty()) add_part_text(std::string(before));
     add_next(kind, /*is_whole=*/false);
-    rest.remove_prefix(at + marker_of(kind).size());
+    tail.remove_prefix(at + marker_of(kind).size());
     is_behind_marker = true;
   }
-  rest = without_breaks(rest, is_behind_marker, false);
-  if (!rest.empty() || !is_behind_marker) add_part_text(std::string(rest));
+  tail = without_breaks(tail, is_behind_marker, false);
+  if (!tail.empty() || !is_behind_marker) add_part_text(std::string(tail));
 }
 
 void ConversationBuilder::add_media_part(MediaKind kind, const Json& part, bool is_whole) {
@@ -184,10 +184,10 @@ void ConversationBuilder::add_media_part(MediaKind kind, const Json& part, bool 
 void ConversationBuilder::add_named(MediaRef medium) {
   if (!medium.archive.empty()) {
     std::size_t skipped = used(medium.kind);
-    const auto found = std::find_if(media_.begin(), media_.end(), [&](const MediaRef& one) {
-      if (one.kind != medium.kind) return false;
+    const auto found = std::find_if(media_.begin(), media_.end(), [&](const MediaRef& member) {
+      if (member.kind != medium.kind) return false;
       if (skipped > 0) return --skipped, false;  // taken already
-      return one.name == medium.name;
+      return member.name == medium.name;
     });
     if (found != media_.end()) media_.erase(found);
   }
@@ -195,16 +195,16 @@ void ConversationBuilder::add_named(MediaRef medium) {
 }
 
 void ConversationBuilder::add_next(MediaKind kind, bool is_whole) {
-  const std::vector<MediaRef> own = own_media(kind);
-  if (used(kind) < own.size()) {
-    MediaRef medium = own[used(kind)++];
+  const std::vector<MediaRef> row_media = media_of(kind);
+  if (used(kind) < row_media.size()) {
+    MediaRef medium = row_media[used(kind)++];
     medium.is_whole = is_whole;
     return add(std::move(medium));
   }
   throw Error(
       {.what = concat("more ", part_type(kind), " parts than entries of '", part_type(kind), "s'"),
        .where = row_,
-       .got = concat(own.size(), " entries")});
+       .got = concat(row_media.size(), " entries")});
 }
 
 void ConversationBuilder::add(MediaRef medium) {
@@ -215,13 +215,13 @@ void ConversationBuilder::add(MediaRef medium) {
 Sample ConversationBuilder::finish() {
   if (sample_.media.empty() && has_plain_text_) put_media_first();
   for (const MediaKind kind : {MediaKind::kPicture, MediaKind::kVideo}) {
-    const std::size_t own = own_media(kind).size();
-    if (used(kind) == own) continue;
+    const std::size_t row_media = media_of(kind).size();
+    if (used(kind) == row_media) continue;
     throw Error(
         {.what = concat(part_type(kind), " parts don't fit the '", part_type(kind), "s' column"),
          .where = row_,
          .got = concat(used(kind), " parts"),
-         .wanted = concat(own)});
+         .wanted = concat(row_media)});
   }
   if (!sample_.loss.empty()) sample_.loss.resize(sample_.messages.size());
   return std::move(sample_);
@@ -245,11 +245,11 @@ void ConversationBuilder::put_media_first() {
   }
 }
 
-std::vector<MediaRef> ConversationBuilder::own_media(MediaKind kind) const {
-  std::vector<MediaRef> own;
-  std::copy_if(media_.begin(), media_.end(), std::back_inserter(own),
+std::vector<MediaRef> ConversationBuilder::media_of(MediaKind kind) const {
+  std::vector<MediaRef> row_media;
+  std::copy_if(media_.begin(), media_.end(), std::back_inserter(row_media),
                [&](const MediaRef& medium) { return medium.kind == kind; });
-  return own;
+  return row_media;
 }
 
 }  // namespace vlm::data

@@ -1,9 +1,10 @@
-// Collects the messages of one row, and gives every place of a picture or clip its file.
+// Builds the conversation of one row and decides which picture or clip stands where.
 //
-// A place is an image or video part, or a marker ("<image>", "<video>") in plain text of a row with
-// such media. Places that name no file take the row's next one of their kind; all must be taken. A
-// row whose messages are plain text without places has its media in front of the first user turn,
-// as TRL does. Line breaks that touch a marker go away with it: LLaVA writes "<image>\nWhat?".
+// A place for a medium is an image or video part, or a marker ("<image>", "<video>") in plain text
+// of a row with such media. A place without a file name gets the row's next medium of its kind, and
+// every medium must get a place. If all messages are plain text without markers, the media stand
+// before the first user turn, as in TRL. Line breaks next to a marker are removed with it, since
+// LLaVA writes "<image>\nWhat?".
 #pragma once
 
 #include <array>
@@ -16,16 +17,16 @@
 
 namespace vlm::data {
 
-// Where a row's references to media lead.
+// Where the files are that a row refers to.
 struct MediaPlaces {
   MediaRoot root = {};
-  // Of a row in a tar: its pictures, which references then name.
+  // The pictures of a row in a tar. If there are any, references name these alone.
   std::vector<MediaRef> members = {};
 };
 
-// The medium that an entry of a column or a part names: a path or URI, bytes (of a table), or an
-// object with "base64", "bytes" (these, or base64), "path", the kind's own name or "url", the first
-// of these that says something. Throws Error naming `where`.
+// One medium, from a column or a part of a message. `entry` is a path or URI, bytes (in a table),
+// or an object, of which the first key with a value counts: "base64", "bytes" (bytes or base64),
+// "path", "image" or "video", "url". Throws Error naming `where`.
 MediaRef read_medium(MediaKind kind, const Json& entry, const MediaPlaces& places,
                      const std::string& where);
 
@@ -34,33 +35,33 @@ MediaRef read_medium(MediaKind kind, const Json& entry, const MediaPlaces& place
 std::vector<MediaRef> read_media(MediaKind kind, const Json& column, const MediaPlaces& places,
                                  const std::string& where);
 
-// What stands in a message or part and says nothing: null, and for lists, objects and texts being
-// empty.
+// True for null and for an empty list, object or text.
 bool is_blank(const Json& value);
 
 class ConversationBuilder {
  public:
-  // `media` are the row's own, in the order in which they are shown. `where` is for errors.
+  // `media` are those of the row's columns, in the order in which they are shown. Errors name
+  // `where`.
   ConversationBuilder(std::string where, MediaPlaces places, std::vector<MediaRef> media);
 
-  // Begins a message; what is added belongs to it. Roles are user, assistant, system, and names
-  // that files have for these. Throws Error for others.
+  // Begins a message, to which later calls add. Roles are user, assistant and system, and other
+  // names that data sets use for these. Throws Error for an unknown role.
   void open(const std::string& role);
   void set_loss(bool is_learned);
 
   void add_part_text(const std::string& text);   // as it is
   void add_plain_text(const std::string& text);  // with its markers
-  // The file that `part` names as read_medium says, or the row's next one. `is_whole`: see
+  // Adds the medium that `part` names (read_medium), else the row's next one. `is_whole`: see
   // MediaRef.
   void add_media_part(MediaKind kind, const Json& part, bool is_whole = false);
 
-  // Messages from here on are the completion.
+  // The messages after this call are the completion.
   void begin_completion() { sample_.completion = sample_.messages.size(); }
 
-  // Throws Error when media are left.
+  // The finished sample. Throws Error when a medium has no place.
   Sample finish();
 
-  // Of what is added next: `place` is behind the row's own.
+  // Errors about what is added next name `place` after the row.
   void set_place(const std::string& place);
   const std::string& where() const { return where_; }
   bool has_media() const { return !media_.empty(); }  // of the row
@@ -72,7 +73,7 @@ class ConversationBuilder {
   void add_next(MediaKind kind, bool is_whole);
   void put_media_first();
   std::size_t& used(MediaKind kind) { return used_[kind == MediaKind::kVideo ? 1 : 0]; }
-  std::vector<MediaRef> own_media(MediaKind kind) const;
+  std::vector<MediaRef> media_of(MediaKind kind) const;
 
   std::string row_, where_;
   MediaPlaces places_;

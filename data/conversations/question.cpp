@@ -16,7 +16,7 @@ constexpr std::size_t kMostChoices = 26;  // letters
 // The texts of an answer: VQAv2's objects hold one, SQuAD's a list.
 void add_answers(const Json& value, const std::string& where, std::vector<std::string>& answers) {
   if (value.is_array()) {
-    for (const Json& one : value) add_answers(one, where, answers);
+    for (const Json& answer : value) add_answers(answer, where, answers);
     return;
   }
   if (value.is_object()) {
@@ -55,8 +55,8 @@ std::vector<std::string> read_choices(const Columns& columns) {
   if (!value.is_array() || value.size() > kMostChoices) {
     columns.fail("no choices", value, concat("a list of up to ", kMostChoices, " texts"));
   }
-  for (const Json& one : value) {
-    choices.push_back(text_of(one, concat(columns.row().where, ": choices")));
+  for (const Json& choice : value) {
+    choices.push_back(text_of(choice, concat(columns.row().where, ": choices")));
   }
   return choices;
 }
@@ -88,19 +88,20 @@ Answers read_answers(const Columns& columns) {
   }
   const std::string where = columns.row().where + ": ";
   const std::vector<std::string> choices = read_choices(columns);
-  std::vector<std::string> own, all;
+  std::vector<std::string> row_answers, all;
   if (!choices.empty() && !response->is_structured()) {
-    own = {answer_of_choices(*response, choices, columns)};
+    row_answers = {answer_of_choices(*response, choices, columns)};
   } else {
-    add_answers(*response, where + "response", own);
+    add_answers(*response, where + "response", row_answers);
   }
-  if (own.empty()) columns.fail("no answer", *response, "at least one");
+  if (row_answers.empty()) columns.fail("no answer", *response, "at least one");
   const Json* list = columns.find("answers");
-  if (list == response || !list) return {own.front(), response->is_structured() ? own : all};
+  if (list == response || !list)
+    return {row_answers.front(), response->is_structured() ? row_answers : all};
   add_answers(*list, where + "answers", all);
-  const bool is_known = std::find(all.begin(), all.end(), own.front()) != all.end();
-  if (!all.empty() && !is_known) all.insert(all.begin(), own.front());
-  return {own.front(), all};
+  const bool is_known = std::find(all.begin(), all.end(), row_answers.front()) != all.end();
+  if (!all.empty() && !is_known) all.insert(all.begin(), row_answers.front());
+  return {row_answers.front(), all};
 }
 
 }  // namespace vlm::data

@@ -67,13 +67,13 @@ void add_system(ConversationBuilder& builder, const Columns& columns, const Json
   const Json first = turns && turns->is_array() && !turns->empty() ? turns->front() : Json();
   const bool is_message = first.is_object() && first.contains("role");
   if (first.is_object() && first.value(is_message ? "role" : "from", Json()) == "system") {
-    const Json own = first.value(is_message ? "content" : "value", Json());
-    if (own == system) return;
-    throw Error(
-        {.what = "two system messages that differ",
-         .where = columns.row().where,
-         .got = concat("the column's ", describe(system), " and the first turn's ", describe(own)),
-         .hint = "field_map {\"system\": null} leaves the column out"});
+    const Json first_content = first.value(is_message ? "content" : "value", Json());
+    if (first_content == system) return;
+    throw Error({.what = "two system messages that differ",
+                 .where = columns.row().where,
+                 .got = concat("the column's ", describe(system), " and the first turn's ",
+                               describe(first_content)),
+                 .hint = "field_map {\"system\": null} leaves the column out"});
   }
   builder.open("system");
   builder.add_part_text(system);
@@ -273,8 +273,8 @@ Sample parse_row(const Row& row, const DataOptions& options) {
   if (const Json* references = columns.find("references")) {
     if (!references->is_array()) columns.fail("wrong type", *references, "a list 'references'");
     sample.references.clear();
-    for (const Json& one : *references) {
-      sample.references.push_back(text_of(one, row.where + ": references"));
+    for (const Json& reference : *references) {
+      sample.references.push_back(text_of(reference, row.where + ": references"));
     }
   }
   return sample;
@@ -292,7 +292,7 @@ RowRequest parse_request(const Row& row, const DataOptions& options, bool clips_
   const Columns columns(row, options);
   const std::string format = request_format(columns);
   RowRequest request = format == "query_response" ? parse_question(columns, clips_first)
-                                               : parse_conversation(columns, format);
+                                                  : parse_conversation(columns, format);
   const bool asks = !request.sample.messages.empty();
   columns.check_all_read(asks ? Columns::Use::kAsked : Columns::Use::kShown);
   return request;

@@ -1,4 +1,4 @@
-// Rows → conversations: what the columns of the ecosystem's data sets mean.
+// Rows → conversations, for the layouts that data sets commonly have.
 //
 //   messages           "messages": Hugging Face's and OpenAI's (messages.h)
 //   prompt_completion  "prompt" and "completion": TRL's, texts or lists of messages
@@ -6,10 +6,10 @@
 //   texts              "texts": the Cauldron's {"user", "assistant"}
 //   query_response     a question (or DataOptions::prompt) and an answer, in columns (question.h)
 //
-// Pictures are the column "images" (or one of its other names), those that the parts name
-// themselves, or the members of a tar. A column that would change what is asked or learned and that
-// the format doesn't read is an Error (columns.h); others are ignored. docs/finetuning.md has a
-// table of them all.
+// Pictures come from the column "images" (or another usual name of it), from the parts of messages,
+// or from the tar that holds the row. A usual column that the format doesn't read and that would
+// change what is asked or learned is an Error (columns.h); unknown columns are ignored.
+// docs/finetuning.md lists all layouts.
 #pragma once
 
 #include <optional>
@@ -26,30 +26,29 @@ namespace vlm::data {
 // Values of dataset_format: "auto" and the formats.
 const std::vector<std::string>& row_formats();
 
-// Throws Error for a row that is no object.
+// Throws Error when the row is not an object.
 void check_row(const Row& row);
 
-// The row's format, by its columns. Throws Error for a row of none.
+// The row's format, as its columns tell. Throws Error when they fit no format.
 std::string detect_format(const Row& row, const DataOptions& options);
 
-// Throws Error naming the row for what is malformed.
+// Throws Error naming the row when it is malformed.
 Sample parse_row(const Row& row, const DataOptions& options);
 
-// Takes the last turn off, with what it shows.
+// Removes the last turn, with its media.
 void drop_last_turn(Sample& sample);
 
 // What a row asks, for a model to answer.
 struct RowRequest {
-  // Ends with a user's turn; no messages: the row asks nothing, and has media at most.
+  // Ends with a user turn. Without messages the row asks nothing and has at most media.
   Sample sample;
-  // The question in columns that the messages are made from; none: they are a conversation of the
-  // row's own.
+  // The question column that the messages were made from; none when the row has a conversation.
   std::optional<std::string> question = {};
 };
 
-// Reads the columns of parse_row, but no answer: that of conversations, texts and completions,
-// which have one at their end, is taken off. `clips_first`: a question in columns is asked about
-// clips and then pictures. Throws Error naming the row.
+// Reads the same columns as parse_row, without the answer: the last assistant turn of
+// conversations, texts and completions is removed. `clips_first`: the media of a question column
+// are shown in the order clips, pictures. Throws Error naming the row.
 RowRequest parse_request(const Row& row, const DataOptions& options, bool clips_first = false);
 
 }  // namespace vlm::data

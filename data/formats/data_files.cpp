@@ -102,7 +102,7 @@ std::vector<DataPath> find_hub_files(const DataName& data) {
   DatasetChoice choice{.config = data.config_name, .files = place.inside};
   if (!data.split.empty()) choice.split = data.split;
   try {
-    const HubDataset dataset = pull_dataset(place.name, choice, hub_options());
+    const HubDataset dataset = find_or_pull_dataset(place.name, choice, hub_options());
     std::vector<DataPath> files;
     for (const fs::path& path : readable(dataset)) {
       const fs::path name =

@@ -78,14 +78,14 @@ void ByteStream::refill() {
 
 void add_bytes(const FileBytes& file, ListDigest& digest) {
   for (ByteStream stream(file); !stream.at_end();) {
-    const std::string_view bytes = stream.rest();
+    const std::string_view bytes = stream.next_bytes();
     digest.add(bytes);
     stream.skip(bytes.size());
   }
 }
 
 void skip_mark(ByteStream& stream, const std::string& where) {
-  stream.skip(mark_size(stream.rest().substr(0, 4), where));
+  stream.skip(mark_size(stream.next_bytes().substr(0, 4), where));
 }
 
 }  // namespace vlm::data

@@ -1,8 +1,8 @@
 // A file of rows, read piece by piece.
 //
-// Nothing of it is mapped: a file that somebody cuts short while a run reads it is then an error
-// with its name, not a signal that ends the program. An index into many gigabytes costs the index
-// and one buffer.
+// The file is not memory-mapped: if it becomes shorter while a run reads it, that is an Error with
+// its name, and not a signal (SIGBUS) that ends the program. Memory holds one buffer, however large
+// the file is.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,7 @@ namespace vlm::data {
 
 class FileBytes {
  public:
-  // Throws Error naming what is no file that can be read at any place.
+  // Throws Error naming a path that can't be opened or is no regular file.
   explicit FileBytes(const std::string& path);
   ~FileBytes();
   FileBytes(const FileBytes&) = delete;
@@ -26,8 +26,8 @@ class FileBytes {
 
   const std::string& path() const { return path_; }
 
-  // Both are thread-safe and throw Error naming the file. Fewer bytes than `size`, which are there
-  // only when the file has become shorter, are an error of `read`.
+  // Both are thread-safe and throw Error naming the file. If the file has become shorter, `read`
+  // throws and `read_some` returns fewer bytes than `size`.
   std::string read(std::uint64_t begin, std::size_t size) const;
   std::size_t read_some(std::uint64_t begin, char* bytes, std::size_t size) const;
 
@@ -36,7 +36,7 @@ class FileBytes {
   int file_ = -1;
 };
 
-// Walks over a file, or a part of it that must be there, from front to back.
+// Reads a file, or a part of it, from front to back.
 class ByteStream {
  public:
   // The file must outlive this.
@@ -44,18 +44,18 @@ class ByteStream {
   ByteStream(const FileBytes& file, std::uint64_t begin, std::size_t size)
       : file_(file), left_(size), next_(begin) {}
 
-  // Bytes that come next: some, or none at the end. Valid until `skip`.
-  std::string_view rest() {
+  // The next bytes, as many as the buffer holds; none only at the end. Valid until `skip`.
+  std::string_view next_bytes() {
     if (begin_ == buffer_.size()) refill();
     return std::string_view(buffer_).substr(begin_);
   }
   void skip(std::size_t count) { begin_ += count; }
 
-  bool at_end() { return begin_ == buffer_.size() && rest().empty(); }
-  // Not at the end.
-  char peek() { return rest().front(); }
+  bool at_end() { return begin_ == buffer_.size() && next_bytes().empty(); }
+  // The next byte. Not to be called at the end.
+  char peek() { return next_bytes().front(); }
 
-  // Place of the next byte in the file.
+  // Offset of the next byte in the file.
   std::uint64_t at() const { return next_ - (buffer_.size() - begin_); }
 
  private:
@@ -64,13 +64,13 @@ class ByteStream {
   void refill();
 
   const FileBytes& file_;
-  std::uint64_t left_;      // bytes that may be read behind the buffer
-  std::uint64_t next_ = 0;  // place of the first of them
+  std::uint64_t left_;      // bytes that were not read into the buffer yet
+  std::uint64_t next_ = 0;  // offset of the first of them
   std::string buffer_;
   std::size_t begin_ = 0;
 };
 
-// All of the file's bytes.
+// Adds all bytes of the file.
 void add_bytes(const FileBytes& file, ListDigest& digest);
 
 // Skips a byte order mark at the front of a file. Throws Error for one of another encoding.

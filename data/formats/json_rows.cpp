@@ -2,8 +2,7 @@
 // them; an element is parsed, and checked, when it is asked for.
 #include <algorithm>
 
-#include "data/formats/file_bytes.h"
-#include "data/formats/row_source.h"
+#include "data/formats/json_text_rows.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
@@ -25,7 +24,7 @@ class ListScanner {
     skip_mark(stream_, path_);
     skip_space();
     peek();
-    take();  // the bracket that told the file for a list
+    next_char();  // the bracket that told the file for a list
     skip_space();
     if (peek() == ']') return finish();
     for (;;) {
@@ -40,7 +39,7 @@ class ListScanner {
       }
       elements_.push_back({begin, static_cast<std::uint32_t>(size), line});
       if (peek() == ']') return finish();
-      take();
+      next_char();
     }
   }
 
@@ -48,7 +47,7 @@ class ListScanner {
   static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
 
   std::vector<Element> finish() {
-    take();
+    next_char();
     skip_space();
     if (!stream_.at_end()) {
       throw Error({.what = "text behind the end of the list", .where = concat(path_, ":", line_)});
@@ -62,7 +61,7 @@ class ListScanner {
     throw Error({.what = "the list is not closed", .where = concat(path_, ":", line_)});
   }
 
-  char take() {
+  char next_char() {
     const char c = stream_.peek();
     stream_.skip(1);
     // A line ends with LF, CRLF or a lone CR.
@@ -72,7 +71,7 @@ class ListScanner {
   }
 
   void skip_space() {
-    while (!stream_.at_end() && is_space(stream_.peek())) take();
+    while (!stream_.at_end() && is_space(stream_.peek())) next_char();
   }
 
   // Up to the comma or bracket behind the element; `end_` is then where it ends.
@@ -80,7 +79,7 @@ class ListScanner {
     for (int depth = 0;;) {
       const char c = peek();
       if (depth == 0 && (c == ',' || c == ']' || c == '}')) return;
-      take();
+      next_char();
       if (c == '"') skip_string();
       if (c == '[' || c == '{') ++depth;
       if (c == ']' || c == '}') --depth;
@@ -92,15 +91,15 @@ class ListScanner {
   void skip_string() {
     for (;;) {
       peek();
-      const std::string_view rest = stream_.rest();
+      const std::string_view bytes = stream_.next_bytes();
       std::size_t end = 0;
-      while (end < rest.size() && rest[end] != '"' && rest[end] != '\\') ++end;
-      line_ += static_cast<std::uint32_t>(std::count(rest.begin(), rest.begin() + end, '\n'));
+      while (end < bytes.size() && bytes[end] != '"' && bytes[end] != '\\') ++end;
+      line_ += static_cast<std::uint32_t>(std::count(bytes.begin(), bytes.begin() + end, '\n'));
       stream_.skip(end);
-      if (end == rest.size()) continue;  // of the block
-      if (take() == '"') return;
+      if (end == bytes.size()) continue;  // of the block
+      if (next_char() == '"') return;
       peek();
-      take();
+      next_char();
     }
   }
 
@@ -112,13 +111,10 @@ class ListScanner {
   bool is_behind_return_ = false;
 };
 
-class JsonRows : public RowSource {
+class JsonRows : public JsonTextRows {
  public:
   explicit JsonRows(const std::filesystem::path& path)
-      : path_(path.string()),
-        folder_(path.parent_path()),
-        file_(path_),
-        elements_(ListScanner(file_).scan()) {}
+      : JsonTextRows(path), elements_(ListScanner(file_).scan()) {}
 
   std::int64_t size() const override { return static_cast<std::int64_t>(elements_.size()); }
 
@@ -126,26 +122,14 @@ class JsonRows : public RowSource {
     return concat(path_, ":", elements_.at(static_cast<std::size_t>(index)).line);
   }
 
-  Row at(std::int64_t index) const override {
-    const Element& element = elements_.at(static_cast<std::size_t>(index));
-    Row row{.columns = {}, .where = where(index), .folder = folder_};
-    row.columns =
-        parse_json(file_.read(element.begin, element.size), row.where, Numbers::kAsWritten);
-    return row;
-  }
-
-  OrderedJson outline(std::int64_t index) const override {
-    const Element& element = elements_.at(static_cast<std::size_t>(index));
-    return parse_ordered_json(file_.read(element.begin, element.size), where(index),
-                              Numbers::kAsWritten);
-  }
-
   void add_to(ListDigest& digest) const override { add_bytes(file_, digest); }
 
  private:
-  std::string path_;
-  std::filesystem::path folder_;
-  FileBytes file_;
+  std::string text(std::int64_t index) const override {
+    const Element& element = elements_.at(static_cast<std::size_t>(index));
+    return file_.read(element.begin, element.size);
+  }
+
   std::vector<Element> elements_;
 };
 

@@ -3,8 +3,7 @@
 // string.
 #include <algorithm>
 
-#include "data/formats/file_bytes.h"
-#include "data/formats/row_source.h"
+#include "data/formats/json_text_rows.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/io/list_digest.h"
@@ -22,10 +21,10 @@ std::size_t find_line_end(std::string_view text) {
 void read_line(ByteStream& stream, std::string& line) {
   line.clear();
   for (;;) {
-    const std::string_view rest = stream.rest();
-    const std::size_t end = find_line_end(rest);
-    line += rest.substr(0, end);
-    const bool is_ended = end < rest.size() || rest.empty();
+    const std::string_view bytes = stream.next_bytes();
+    const std::size_t end = find_line_end(bytes);
+    line += bytes.substr(0, end);
+    const bool is_ended = end < bytes.size() || bytes.empty();
     stream.skip(end);
     if (is_ended) break;
   }
@@ -35,10 +34,9 @@ void read_line(ByteStream& stream, std::string& line) {
   if (is_return && !stream.at_end() && stream.peek() == '\n') stream.skip(1);
 }
 
-class JsonlRows : public RowSource {
+class JsonlRows : public JsonTextRows {
  public:
-  explicit JsonlRows(const std::filesystem::path& path)
-      : path_(path.string()), folder_(path.parent_path()), file_(path_) {
+  explicit JsonlRows(const std::filesystem::path& path) : JsonTextRows(path) {
     ByteStream stream(file_);
     skip_mark(stream, path_);
     std::string line;
@@ -54,16 +52,6 @@ class JsonlRows : public RowSource {
 
   std::string where(std::int64_t index) const override {
     return concat(path_, ":", line_at(index).number);
-  }
-
-  Row at(std::int64_t index) const override {
-    Row row{.columns = {}, .where = where(index), .folder = folder_};
-    row.columns = parse_json(text(index), row.where, Numbers::kAsWritten);
-    return row;
-  }
-
-  OrderedJson outline(std::int64_t index) const override {
-    return parse_ordered_json(text(index), where(index), Numbers::kAsWritten);
   }
 
   void add_to(ListDigest& digest) const override {
@@ -82,7 +70,7 @@ class JsonlRows : public RowSource {
     return lines_.at(static_cast<std::size_t>(index));
   }
 
-  std::string text(std::int64_t index) const {
+  std::string text(std::int64_t index) const override {
     return file_.read(line_at(index).begin, line_at(index).size);
   }
 
@@ -96,9 +84,6 @@ class JsonlRows : public RowSource {
     lines_.push_back({begin, static_cast<std::uint32_t>(line.size()), number});
   }
 
-  std::string path_;
-  std::filesystem::path folder_;
-  FileBytes file_;
   std::vector<Line> lines_;
 };
 

@@ -146,7 +146,7 @@ std::int64_t ClipReader::for_each_frame(const FrameCallback& callback) {
   std::int64_t dropped = 0;
   Image shown;  // the last frame handed out, where duplicates are looked for
   std::size_t next = 0;
-  const auto take = [&](VideoFrame frame) {
+  const auto hand_out = [&](VideoFrame frame) {
     while (next < frames_.indices.size() && frames_.indices[next] < frame.index) ++next;
     if (next < frames_.indices.size()) frame.time_s = frames_.times_s[next];
     if (sampling_.drop_duplicates) {
@@ -158,7 +158,7 @@ std::int64_t ClipReader::for_each_frame(const FrameCallback& callback) {
     }
     return callback(std::move(frame));
   };
-  file_.read_frames(frames_.indices, take, sampling_.frame_size);
+  file_.read_frames(frames_.indices, hand_out, sampling_.frame_size);
   return dropped;
 }
 

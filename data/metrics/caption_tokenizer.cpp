@@ -75,7 +75,7 @@ class Scanner {
 
   bool starts_word() const { return at_ == 0 || !is_letter_or_digit(text_[at_ - 1]); }
 
-  void take(std::size_t length) {
+  void add_word(std::size_t length) {
     words_.push_back(text_.substr(at_, length));
     at_ += length;
   }
@@ -88,14 +88,14 @@ class Scanner {
     if (chunk[0] == '<') {
       const auto close = chunk.find('>');
       if (close == std::string_view::npos || close < 2 || chunk[1] == '>') return false;
-      take(close + 1);
+      add_word(close + 1);
       return true;
     }
     if ((chunk[0] == '#' || chunk[0] == '@') && chunk.size() > 1 && is_letter_or_digit(chunk[1]) &&
         !is_digit(chunk[1])) {
       std::size_t length = 1;
       while (is_letter_or_digit(peek(length)) || peek(length) == '_') ++length;
-      take(length);
+      add_word(length);
       return true;
     }
     const auto mail = chunk.find('@');
@@ -104,7 +104,7 @@ class Scanner {
     const bool is_web =
         chunk.starts_with("http://") || chunk.starts_with("https://") || chunk.starts_with("www.");
     if (!is_mail && !is_web) return false;
-    take(chunk.find_last_not_of(".,;:!?)\"'") + 1);
+    add_word(chunk.find_last_not_of(".,;:!?)\"'") + 1);
     return true;
   }
 
@@ -120,7 +120,7 @@ class Scanner {
     if (is_letter_or_digit(peek(length)) || peek(length) == '-' || peek(length) == '\'') {
       if (!has_sign) return take_word(length);
     }
-    take(length);
+    add_word(length);
     return true;
   }
 
@@ -152,7 +152,7 @@ class Scanner {
     std::size_t length = 0;
     while (peek(length) >= 'a' && peek(length) <= 'z' && peek(length + 1) == '.') length += 2;
     if (length < 4 || is_letter_or_digit(peek(length))) return false;
-    take(length);
+    add_word(length);
     return true;
   }
 
@@ -186,18 +186,18 @@ class Scanner {
   // What an apostrophe starts: 'tis, '90s, 'n'; else it is a quotation mark and is left out.
   bool take_quoted() {
     if (peek() != '\'') return false;
-    for (const std::string_view rest : {"is", "was"}) {
-      if (text_.compare(at_ + 1, 1, "t") == 0 && text_.compare(at_ + 2, rest.size(), rest) == 0 &&
-          !is_letter_or_digit(peek(2 + rest.size()))) {
-        words_.insert(words_.end(), {"'t", std::string(rest)});
-        at_ += 2 + rest.size();
+    for (const std::string_view verb : {"is", "was"}) {
+      if (text_.compare(at_ + 1, 1, "t") == 0 && text_.compare(at_ + 2, verb.size(), verb) == 0 &&
+          !is_letter_or_digit(peek(2 + verb.size()))) {
+        words_.insert(words_.end(), {"'t", std::string(verb)});
+        at_ += 2 + verb.size();
         return true;
       }
     }
     if (is_digit(peek(1)) && is_digit(peek(2)) && peek(3) == 's') {
-      take(4);
+      add_word(4);
     } else if (text_.compare(at_, 3, "'n'") == 0) {
-      take(3);
+      add_word(3);
     } else {
       ++at_;
     }

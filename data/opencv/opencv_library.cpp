@@ -104,7 +104,7 @@ SampleKind kind_of(const cv::Mat& picture) {
 }
 
 std::string decode(std::string_view bytes, bool is_gray,
-                   const std::function<void(const RawPicture&)>& take) {
+                   const std::function<void(const RawPicture&)>& use) {
   static const bool are_collected = collect_messages();
   Messages messages;
   const int flags = is_gray ? cv::IMREAD_GRAYSCALE | cv::IMREAD_ANYDEPTH : cv::IMREAD_UNCHANGED;
@@ -116,12 +116,12 @@ std::string decode(std::string_view bytes, bool is_gray,
                              : !said.empty()         ? said
                                                      : "data that OpenCV can't decode");
   }
-  take({.height = picture.rows,
-        .width = picture.cols,
-        .channels = picture.channels(),
-        .kind = kind_of(picture),
-        .samples = picture.data,
-        .stride = static_cast<std::int64_t>(picture.step[0])});
+  use({.height = picture.rows,
+       .width = picture.cols,
+       .channels = picture.channels(),
+       .kind = kind_of(picture),
+       .samples = picture.data,
+       .stride = static_cast<std::int64_t>(picture.step[0])});
   return said;
 }
 

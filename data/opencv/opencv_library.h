@@ -32,7 +32,7 @@ struct OpencvLibrary {
   // Thread-safe. Passes the picture to the callback and returns OpenCV's warnings, "" for none.
   // `is_gray`: decode to one channel; needed for grey with alpha.
   std::string (*decode)(std::string_view bytes, bool is_gray,
-                        const std::function<void(const RawPicture&)>& take);
+                        const std::function<void(const RawPicture&)>& use);
 };
 
 }  // namespace vlm::data

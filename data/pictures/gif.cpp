@@ -14,10 +14,10 @@ namespace vlm::data {
 namespace {
 
 int on_read(GifFileType* gif, GifByteType* out, int size) {
-  auto& rest = *static_cast<std::string_view*>(gif->UserData);
-  const auto count = std::min(rest.size(), static_cast<std::size_t>(size));
-  std::memcpy(out, rest.data(), count);
-  rest.remove_prefix(count);
+  auto& unread = *static_cast<std::string_view*>(gif->UserData);
+  const auto count = std::min(unread.size(), static_cast<std::size_t>(size));
+  std::memcpy(out, unread.data(), count);
+  unread.remove_prefix(count);
   return static_cast<int>(count);
 }
 

@@ -66,15 +66,15 @@ std::optional<int> exif_orientation(std::string_view exif) {
 std::optional<int> xmp_orientation(std::string_view xmp) {
   constexpr std::string_view kName = "tiff:Orientation";
   for (auto at = xmp.find(kName); at != xmp.npos; at = xmp.find(kName, at + 1)) {
-    std::string_view rest = xmp.substr(at + kName.size());
-    if (rest.substr(0, 2) == "=\"") {
-      rest.remove_prefix(2);
-    } else if (rest.substr(0, 1) == ">") {
-      rest.remove_prefix(1);
+    std::string_view tail = xmp.substr(at + kName.size());
+    if (tail.substr(0, 2) == "=\"") {
+      tail.remove_prefix(2);
+    } else if (tail.substr(0, 1) == ">") {
+      tail.remove_prefix(1);
     } else {
       continue;
     }
-    if (!rest.empty() && rest[0] >= '0' && rest[0] <= '9') return rest[0] - '0';
+    if (!tail.empty() && tail[0] >= '0' && tail[0] <= '9') return tail[0] - '0';
   }
   return std::nullopt;
 }

@@ -19,7 +19,7 @@ namespace {
 struct Session {
   png_structp png = nullptr;
   png_infop info = nullptr;
-  std::string_view rest;       // bytes not read yet
+  std::string_view unread;     // bytes not read yet
   bool ended = false;          // asked for bytes past the end
   bool ended_cleanly = false;  // … where a chunk would have started
   char message[128] = {};
@@ -37,13 +37,13 @@ void on_warning(png_structp, png_const_charp) {}
 void on_read(png_structp png, png_bytep out, std::size_t size) {
   constexpr std::size_t kChunkHeader = 8;
   auto& session = *static_cast<Session*>(png_get_io_ptr(png));
-  if (session.rest.size() < size) {
+  if (session.unread.size() < size) {
     session.ended = true;
     session.ended_cleanly = size == kChunkHeader;
     png_error(png, "truncated");
   }
-  std::memcpy(out, session.rest.data(), size);
-  session.rest.remove_prefix(size);
+  std::memcpy(out, session.unread.data(), size);
+  session.unread.remove_prefix(size);
 }
 
 void read_header(Session& session) {
@@ -75,21 +75,21 @@ void check_chunks(const PictureSource& source) {
   constexpr std::size_t kSignature = 8;
   constexpr std::size_t kHeader = 8;
   constexpr std::size_t kChecksum = 4;
-  std::string_view rest = source.bytes.substr(kSignature);
-  while (rest.size() >= kHeader && rest.substr(4, 4) != "IEND") {
+  std::string_view unread = source.bytes.substr(kSignature);
+  while (unread.size() >= kHeader && unread.substr(4, 4) != "IEND") {
     std::size_t length = 0;
-    for (const char byte : rest.substr(0, 4))
+    for (const char byte : unread.substr(0, 4))
       length = length << 8 | static_cast<std::uint8_t>(byte);
-    rest.remove_prefix(kHeader);
-    if (length > rest.size()) throw truncated(source, "PNG");
-    rest.remove_prefix(std::min(length + kChecksum, rest.size()));
+    unread.remove_prefix(kHeader);
+    if (length > unread.size()) throw truncated(source, "PNG");
+    unread.remove_prefix(std::min(length + kChecksum, unread.size()));
   }
 }
 
 class PngReader {
  public:
   explicit PngReader(const PictureSource& source) : source_(source) {
-    session_.rest = source.bytes;
+    session_.unread = source.bytes;
     session_.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &session_, on_error, on_warning);
     session_.info = png_create_info_struct(session_.png);
     if (!session_.info) throw std::bad_alloc();

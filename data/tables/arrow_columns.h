@@ -1,6 +1,6 @@
-// Values of Arrow arrays → JSON, as the `datasets` library means them.
+// Values of Arrow arrays → JSON, by the rules of the `datasets` library.
 //
-//   schema ─► Features: what the "huggingface" metadata says of the columns
+//   schema ─► read_features ─► Feature: the column types in the "huggingface" metadata
 //   array, i ─► to_json ─► text, number, list, object, bytes or null
 #pragma once
 
@@ -16,13 +16,13 @@ namespace vlm::data {
 
 // The feature of a column, with those of nested values.
 struct Feature {
-  std::vector<std::string> names;         // of a ClassLabel, by its number
-  std::map<std::string, Feature> fields;  // of a dictionary
-  std::shared_ptr<const Feature> items;   // of a list
+  std::vector<std::string> names;         // of a ClassLabel: the name of each number
+  std::map<std::string, Feature> fields;  // of a dictionary: its values
+  std::shared_ptr<const Feature> items;   // of a list: its items
 };
 
-// The features of all columns. Empty when the metadata is missing or can't be read; values are then
-// read as they are stored.
+// The features of all columns. Empty when the metadata is missing or can't be read; then values are
+// given as they are stored.
 Feature read_features(const arrow::Schema& schema);
 
 // `feature` may be null. Throws std::runtime_error for a type that JSON can't hold.

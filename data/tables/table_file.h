@@ -1,11 +1,14 @@
-// Tables on disk, as the program sees them. What reads them is a shared object of its own, opened
-// when the first such file is met: Apache Arrow costs start-up, and a build may be without it.
+// The interface between the program and the shared object vlm_arrow, which reads Parquet and Arrow
+// files. It is opened with the first such file, because loading Apache Arrow takes time and a build
+// may be without it.
 //
 //   .parquet, .arrow ─► TableFile: groups of rows ─► TableGroup: row i as a JSON object
 //
-// A group is a Parquet row group or an Arrow record batch: what is read and held as a whole. Bytes
-// stay bytes (Json::binary); names of a ClassLabel stand in for its numbers; a missing value is
-// null. Errors are std::runtime_error: this header is all that both sides share.
+// A group is a Parquet row group or an Arrow record batch. Opening a file reads its footer or, of
+// Arrow, the headers of its batches (in files and streams alike), and no rows. A group is read when
+// a row of it is asked for, and is the least that is held in memory.
+// Values: bytes are Json::binary; a ClassLabel is its name, not its number; a missing value is
+// null. Errors are std::runtime_error: the shared object knows no other part of the program.
 #pragma once
 
 #include <cstdint>
@@ -21,17 +24,17 @@ class TableGroup {
   virtual ~TableGroup() = default;
   // Thread-safe. `index` counts from the group's first row.
   virtual nlohmann::json row(std::int64_t index) const = 0;
-  // What the group holds in memory.
+  // The memory that the group takes.
   virtual std::int64_t bytes() const = 0;
 };
 
-// A group before it is read: `bytes` is about what it will hold in memory.
+// The size of a group that isn't read yet; `bytes` is about the memory that it will take.
 struct TableGroupSize {
   std::int64_t rows;
   std::int64_t bytes;
 };
 
-// Values that are bytes (pictures, mostly) make the most of many tables.
+// Whether columns of bytes are read: pictures are most of the size of many tables.
 enum class TableBytes { kRead, kLeftOut };
 
 class TableFile {
@@ -41,8 +44,8 @@ class TableFile {
   virtual const std::vector<std::string>& columns() const = 0;
   // Of every group, known from the file's footer or headers alone.
   virtual const std::vector<TableGroupSize>& groups() const = 0;
-  // Thread-safe. Reads the whole group. kLeftOut saves the reading of bytes where the file's layout
-  // allows it (Parquet's does); they may be there or not.
+  // Thread-safe. Reads the whole group. With kLeftOut columns of bytes are skipped in Parquet
+  // files; Arrow files are read with them.
   virtual std::shared_ptr<const TableGroup> read_group(std::size_t group,
                                                        TableBytes bytes) const = 0;
 };

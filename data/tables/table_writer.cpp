@@ -87,7 +87,7 @@ class Appender {
   void append_list(arrow::ListBuilder& builder, const ColumnType& element, const Value& value) {
     check(builder.Append());
     if (!value.is_array()) return append(*builder.value_builder(), element, &value);
-    for (const Value& one : value) append(*builder.value_builder(), element, &one);
+    for (const Value& item : value) append(*builder.value_builder(), element, &item);
   }
 
   void append_object(arrow::StructBuilder& builder, const ColumnType& type, const Value& value) {

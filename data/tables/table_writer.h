@@ -1,11 +1,10 @@
-// Rows → a Parquet file, as the program sees it. What writes is the shared object that also reads
-// tables (table_file.h).
+// Rows → a Parquet file. The interface to the shared object that also reads tables (table_file.h).
 //
 //   ColumnType of a row + rows as JSON objects ─► TableWriter ─► .parquet
 //
-// Every column may be null, and is where a row lacks it. Values fit their type or are made to: a
-// value that is no list becomes a list of one, and text stands for anything as JSON. Errors are
-// std::runtime_error: this header is all that both sides share.
+// A column is null where a row lacks it. Values of another type are converted: a single value for a
+// list column becomes a list of one, and any value for a text column becomes its JSON. Errors are
+// std::runtime_error: the shared object knows no other part of the program.
 #pragma once
 
 #include <map>
@@ -21,14 +20,14 @@ struct ColumnType {
   enum class Kind { kUnknown, kFlag, kInteger, kNumber, kText, kList, kObject };
 
   Kind kind = Kind::kUnknown;  // kUnknown is written as text
-  bool is_large = false;       // whole numbers, of which a double would round some
-  // Of an object its fields in their order; of a list one, without a name.
+  bool is_large = false;       // has whole numbers that a double can't hold exactly
+  // Of an object its fields in their order; of a list one part without a name, its items.
   std::vector<std::pair<std::string, ColumnType>> parts = {};
 
   bool operator==(const ColumnType&) const = default;
 };
 
-// Texts that are kept beside the rows, by name.
+// Texts in the file's metadata, by name.
 using TableNotes = std::map<std::string, std::string>;
 
 class TableWriter {
@@ -36,7 +35,7 @@ class TableWriter {
   virtual ~TableWriter() = default;
   // Fields that the type doesn't have are left out.
   virtual void add(const nlohmann::ordered_json& row) = 0;
-  // To be called once, when all rows are added; without it the file is none.
+  // To be called once, after the last row. Without it the file can't be read.
   virtual void finish() = 0;
 };
 

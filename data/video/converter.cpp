@@ -101,9 +101,9 @@ int Converter::orientation_of(const AVFrame& frame) const {
 // The shorter side is drawn longer, so that no pixel is lost.
 FrameShape Converter::square_size(const AVFrame& frame) const {
   const FrameShape stored{frame.width, frame.height};
-  const AVRational own = stream_aspect_.num > 0 ? stream_aspect_ : frame.sample_aspect_ratio;
-  if (own.num <= 0 || own.den <= 0) return stored;
-  const double aspect = av_q2d(own);
+  const AVRational ratio = stream_aspect_.num > 0 ? stream_aspect_ : frame.sample_aspect_ratio;
+  if (ratio.num <= 0 || ratio.den <= 0) return stored;
+  const double aspect = av_q2d(ratio);
   if (aspect > kMaxStretch || aspect < 1 / kMaxStretch) return stored;
   FrameShape shown = stored;
   if (aspect > 1) shown.width = std::llround(static_cast<double>(stored.width) * aspect);

@@ -44,7 +44,7 @@ class Answerer {
   bool has_open() const { return !open_.empty(); }
 
   void add(PreparedGroup group) {
-    for (const PreparedItem& one : group.items) sink_.expect(one.item.ordinal);
+    for (const PreparedItem& prepared : group.items) sink_.expect(prepared.item.ordinal);
     ask(std::move(group));
   }
 
@@ -66,13 +66,13 @@ class Answerer {
   // Asks about the next take of the oldest open group's media. A stop request may end it before.
   void feed() {
     OpenGroup& open = open_.front();
-    std::erase_if(open.items, [](const auto& one) { return one->has_failed(); });
+    std::erase_if(open.items, [](const auto& asked) { return asked->has_failed(); });
     if (open.items.empty()) return open_.pop_front();
     try {
       if (open.media.has_videos() && !generator_.read(open.media, options_.item_timeout_s)) return;
       submit(open);
     } catch (const std::exception& error) {
-      for (const auto& one : open.items) give_up(*one, error);
+      for (const auto& asked : open.items) give_up(*asked, error);
       return open_.pop_front();
     }
     if (!open.media.has_more()) open_.pop_front();
@@ -105,13 +105,13 @@ class Answerer {
 
   void ask(PreparedGroup group) {
     OpenGroup open{.media = std::move(group.media)};
-    for (PreparedItem& one : group.items) {
-      if (one.error.empty()) {
-        open.items.push_back(std::make_shared<AskedItem>(AskedItem{std::move(one)}));
-      } else if (one.is_out_of_memory && !is_alone_) {
-        retries_.push_back(one.item.ordinal);
+    for (PreparedItem& prepared : group.items) {
+      if (prepared.error.empty()) {
+        open.items.push_back(std::make_shared<AskedItem>(AskedItem{std::move(prepared)}));
+      } else if (prepared.is_out_of_memory && !is_alone_) {
+        retries_.push_back(prepared.item.ordinal);
       } else {
-        sink_.add(one.item, {.error = one.error});
+        sink_.add(prepared.item, {.error = prepared.error});
       }
     }
     if (!open.items.empty()) open_.push_back(std::move(open));
@@ -120,63 +120,63 @@ class Answerer {
   // The generator is left with nothing: whose fault the exception was isn't known.
   void drop_requests(const std::exception& error) {
     generator_.abandon();
-    std::unordered_map<std::uint64_t, Asked> asked;
-    asked.swap(asked_);
-    for (auto& [id, one] : asked) {
+    std::unordered_map<std::uint64_t, Asked> requests;
+    requests.swap(asked_);
+    for (auto& [id, asked] : requests) {
       if (is_alone_) {
-        fail(*one.item, failure_text(error));
+        fail(*asked.item, failure_text(error));
       } else {
-        try_alone(*one.item);
+        try_alone(*asked.item);
       }
     }
     // Videos that are being asked about piece by piece begin anew.
     for (OpenGroup& open : open_) {
-      std::erase_if(open.items, [](const auto& one) { return one->has_failed(); });
+      std::erase_if(open.items, [](const auto& asked) { return asked->has_failed(); });
     }
   }
 
-  void try_alone(AskedItem& one) {
-    if (one.has_failed()) return;
-    one.prepared.error = "tried alone";
-    retries_.push_back(one.prepared.item.ordinal);
+  void try_alone(AskedItem& asked) {
+    if (asked.has_failed()) return;
+    asked.prepared.error = "tried alone";
+    retries_.push_back(asked.prepared.item.ordinal);
   }
 
   // After an exception that was for this item, or for a group that it is in.
-  void give_up(AskedItem& one, const std::exception& error) {
-    if (is_out_of_memory(error) && !is_alone_) return try_alone(one);
-    fail(one, failure_text(error));
+  void give_up(AskedItem& asked, const std::exception& error) {
+    if (is_out_of_memory(error) && !is_alone_) return try_alone(asked);
+    fail(asked, failure_text(error));
   }
 
   // A request for every item that can still be answered.
   void submit(OpenGroup& open) {
     RequestGroup group{.pictures = open.media.features()};
-    for (const auto& one : open.items) {
-      PreparedItem& prepared = one->prepared;
+    for (const auto& asked : open.items) {
+      PreparedItem& prepared = asked->prepared;
       if (open.media.has_videos()) {
         show_videos(open.media, prepared);
         encode_prompt(prepared, generator_.processor(), open.media.processed());
       }
       if (prepared.error.empty()) add_request(prepared, group);
       if (!prepared.error.empty()) {
-        fail(*one, std::exchange(prepared.error, ""));
+        fail(*asked, std::exchange(prepared.error, ""));
         continue;
       }
-      one->is_last_asked = !open.media.has_more();
-      ++one->in_flight;
-      asked_.emplace(next_id_++, Asked{one, open.media.segment()});
+      asked->is_last_asked = !open.media.has_more();
+      ++asked->in_flight;
+      asked_.emplace(next_id_++, Asked{asked, open.media.segment()});
     }
     if (!group.requests.empty()) generator_.submit(std::move(group));
   }
 
   // What the row tells of the videos. A segment's frames stand in no row.
-  void show_videos(const ShownMedia& media, PreparedItem& one) const {
+  void show_videos(const ShownMedia& media, PreparedItem& prepared) const {
     OrderedJson columns = video_columns(media.seen(), options_.video.sampling.drop_duplicates);
     if (options_.video.segment_s) {
-      std::int64_t damaged = one.item.columns.value("damaged_frames", std::int64_t{0});
+      std::int64_t damaged = prepared.item.columns.value("damaged_frames", std::int64_t{0});
       for (const WatchedVideo& seen : media.seen()) damaged += seen.damaged_frames;
       columns = {{"duration_s", columns["duration_s"]}, {"damaged_frames", damaged}};
     }
-    one.item.columns.update(columns);
+    prepared.item.columns.update(columns);
   }
 
   // Adds the item's request to the group, or tells in its error why there is none.
@@ -194,25 +194,25 @@ class Answerer {
     }
   }
 
-  void record(AskedItem& one, const TimeSegment& segment, RequestAnswer answer) {
-    --one.in_flight;
-    if (one.has_failed()) return;  // its row is written
-    if (!answer.error.empty()) return fail(one, answer.error);
+  void record(AskedItem& asked, const TimeSegment& segment, RequestAnswer answer) {
+    --asked.in_flight;
+    if (asked.has_failed()) return;  // its row is written
+    if (!answer.error.empty()) return fail(asked, answer.error);
     if (options_.video.segment_s) {
-      one.answer.segments.push_back(score_segment(segment, answer.choices, options_.by_mean));
-      answer.segments = std::move(one.answer.segments);
+      asked.answer.segments.push_back(score_segment(segment, answer.choices, options_.by_mean));
+      answer.segments = std::move(asked.answer.segments);
     }
-    one.answer = std::move(answer);
-    if (!one.is_last_asked || one.in_flight > 0) return;
-    rank_segments(one.answer.segments);
-    sink_.add(one.prepared.item, std::move(one.answer));
+    asked.answer = std::move(answer);
+    if (!asked.is_last_asked || asked.in_flight > 0) return;
+    rank_segments(asked.answer.segments);
+    sink_.add(asked.prepared.item, std::move(asked.answer));
   }
 
   // Its row, once.
-  void fail(AskedItem& one, const std::string& error) {
-    if (one.has_failed()) return;
-    one.prepared.error = error;
-    sink_.add(one.prepared.item, {.error = error});
+  void fail(AskedItem& asked, const std::string& error) {
+    if (asked.has_failed()) return;
+    asked.prepared.error = error;
+    sink_.add(asked.prepared.item, {.error = error});
   }
 
   Generator& generator_;
@@ -301,8 +301,8 @@ class BatchRun {
   }
 
   void start(PreparedGroup group) {
-    for (const PreparedItem& one : group.items) {
-      taken_[static_cast<std::size_t>(one.item.ordinal)] = true;
+    for (const PreparedItem& prepared : group.items) {
+      taken_[static_cast<std::size_t>(prepared.item.ordinal)] = true;
     }
     answerer_.add(std::move(group));
   }

@@ -90,7 +90,7 @@ OrderedJson identify_folder(const std::string& name, const fs::path& folder) {
       pieces.push_back({&file, begin});
     }
   }
-  for (const std::uint64_t one : digest_pieces(pieces)) digest.add(one);
+  for (const std::uint64_t piece : digest_pieces(pieces)) digest.add(piece);
   return {{"name", name}, {"digest", digest.hex()}};
 }
 

@@ -1,4 +1,5 @@
-// What rows depend on, as option → value: kept in the journal, compared when a run goes on.
+// The values that rows depend on (model, adapter, options). They are stored in the journal and
+// compared when a run goes on, so that rows of two models never mix unnoticed.
 #pragma once
 
 #include <filesystem>
@@ -10,18 +11,18 @@
 
 namespace vlm::infer {
 
-// {"name", "digest"} of a model or adapter folder. The digest covers every byte of
-// weights, configuration and tokenizer (a sample would not tell a fine-tuned model from its base),
-// read on all threads; it doesn't depend on the folder's place or on file times.
+// {"name", "digest"} of a model or adapter folder. The digest covers every byte of weights,
+// configuration and tokenizer: part of them would not tell a fine-tuned model from its base. It is
+// computed on all threads and doesn't depend on the folder's path or on file times.
 OrderedJson identify_folder(const std::string& name, const std::filesystem::path& folder);
 
 struct OptionChange {
   std::vector<std::string> names;  // of the options that differ
-  std::string got, wanted;         // of the first of them: now and before
-  bool is_fatal = false;           // rows of before and rows of now can't stand in one output
+  std::string got, wanted;         // values of the first of them, now and before
+  bool is_fatal = false;           // old and new rows can't stand in one output
 };
 
-// Other inputs and another format are fatal. Of identify_folder's values only the digests count.
+// Changed inputs and a changed format are fatal. Of models only the digests are compared.
 OptionChange compare(const OrderedJson& before, const OrderedJson& now);
 
 }  // namespace vlm::infer

@@ -207,7 +207,7 @@ class Gatherer {
           {.ordinal = row.ordinal, .end = end, .digest = row.digest, .flags = row.flags});
     };
     if (preamble_) add(preamble_->row);
-    for (const ShardRow& one : rows_) add(one.row);
+    for (const ShardRow& found : rows_) add(found.row);
     rows.unbroken = rows.records.size();
     const RowMatch match = match_rows(rows, report_.items, before, line_end());
     if (match.foreign.empty()) return;
@@ -237,17 +237,17 @@ class Gatherer {
   // The preamble, too.
   void for_each_row(const std::function<void(const std::string& row)>& use) const {
     std::vector<RowReader> readers(files_.begin(), files_.end());
-    const auto read = [&](const ShardRow& one) {
-      const auto shard = static_cast<std::size_t>(one.shard);
-      const std::string row = read_row(readers[shard], one.row, line_end());
-      if (digest_of(row) != one.row.digest) {
+    const auto read = [&](const ShardRow& found) {
+      const auto shard = static_cast<std::size_t>(found.shard);
+      const std::string row = read_row(readers[shard], found.row, line_end());
+      if (digest_of(row) != found.row.digest) {
         throw Error({.what = "the rows of a shard were changed while they were read",
                      .where = files_[shard].path().string()});
       }
       use(row);
     };
     if (preamble_) read(*preamble_);
-    for (const ShardRow& one : rows_) read(one);
+    for (const ShardRow& found : rows_) read(found);
   }
 
   void write_rows(const fs::path& path) const {

@@ -3,9 +3,9 @@
 //   output.jsonl          row row row …
 //   output.jsonl.journal  one JSON line (JournalHeader), then RowRecords of 32 bytes
 //
-// A row is in the file before its record is, so whatever moment a run is killed at, the valid
-// records describe whole rows. Every record carries a digest (XXH3-64) of its row and one of
-// itself. A journal is never believed by itself: row_match.h compares it with the output.
+// A row is written before its record, so that after a kill at any moment every valid record
+// describes a whole row. A record has a digest (XXH3-64) of its row and a checksum of itself. A
+// journal alone proves nothing: row_match.h compares it with the output.
 #pragma once
 
 #include <cstdint>
@@ -29,18 +29,18 @@ struct JournalHeader {
   std::int64_t items = 0;        // of the whole input
   std::int64_t shard_items = 0;  // of this shard
   Shard shard = {};
-  OrderedJson options;  // option → value: everything that a row depends on
+  OrderedJson options;  // option → value, of everything that rows depend on (fingerprint.h)
 };
 
 struct RowRecord {
   enum Flag : std::uint32_t {
     kError = 1,     // the row holds an error
-    kPreamble = 2,  // no row but what stands in front of all rows
+    kPreamble = 2,  // not a row but the text before all rows, such as CSV's header
   };
 
   std::uint64_t ordinal = 0;
-  std::uint64_t end =
-      0;  // offset in the output behind the row; the row before it ends where it begins
+  std::uint64_t end = 0;  // offset in the output of the row's end; it begins at the end before
+
   std::uint64_t digest = 0;  // of the row's bytes
   std::uint32_t flags = 0;
   std::uint32_t check = 0;  // of the record itself, set by seal()
@@ -55,7 +55,7 @@ static_assert(sizeof(RowRecord) == 32);
 struct Journal {
   JournalHeader header;
   std::vector<RowRecord> records;  // valid ones
-  std::size_t unbroken = 0;        // of them from the start; between later ones some are lost
+  std::size_t unbroken = 0;        // records from the start without a gap between them
   std::uint64_t size = 0;          // bytes of header and unbroken records
 };
 
@@ -63,11 +63,11 @@ std::filesystem::path journal_path(const std::filesystem::path& output);
 
 std::string to_line(const JournalHeader& header);
 
-// Whether the file begins as a journal does, of whatever version.
+// True when the file begins like a journal, of any version.
 bool is_journal(const std::filesystem::path& path);
 
-// Reads header and valid records; nothing when there is no file, or one that was cut off before its
-// header was whole. Throws Error when it can't be read, is no journal, or one of another version.
+// Reads the header and the valid records. Returns nothing when the file is missing or ends inside
+// its header. Throws Error when it can't be read, is no journal, or has another version.
 std::optional<Journal> read_journal(const std::filesystem::path& path);
 
 }  // namespace vlm::infer

@@ -89,8 +89,9 @@ PreparedGroup MediaQueue::prepare(ItemGroup group) const {
 
 void MediaQueue::check_segments(const ItemGroup& group) const {
   if (!options_.video.segment_s) return;
-  const auto videos = std::count_if(group.media.begin(), group.media.end(),
-                                    [](const auto& one) { return one.kind == MediaKind::kVideo; });
+  const auto videos = std::count_if(group.media.begin(), group.media.end(), [](const auto& medium) {
+    return medium.kind == MediaKind::kVideo;
+  });
   if (videos == 1) return;
   throw Error({.what = "segments are of one video",
                .where = group.items.front().id,
@@ -98,12 +99,13 @@ void MediaQueue::check_segments(const ItemGroup& group) const {
                .wanted = "one in the item"});
 }
 
-void encode_prompt(PreparedItem& one, const Processor& processor, const ProcessedMedia& media) {
+void encode_prompt(PreparedItem& prepared, const Processor& processor,
+                   const ProcessedMedia& media) {
   try {
-    one.prompt = processor.encode_prompt(one.item.messages, media).ids;
+    prepared.prompt = processor.encode_prompt(prepared.item.messages, media).ids;
   } catch (const std::exception& error) {
-    one.error = failure_text(error);
-    one.is_out_of_memory = is_out_of_memory(error);
+    prepared.error = failure_text(error);
+    prepared.is_out_of_memory = is_out_of_memory(error);
   }
 }
 

@@ -1,12 +1,10 @@
-// Groups of a list of items, their media read ahead by threads, handed out in the order of the
-// list.
+// Reads pictures and videos ahead, in threads, and gives the groups out in the order of the list.
 //
 //   ItemList ─► (threads: read, decode, tile, encode the text) ─► PreparedGroup, in order
 //
-// The media of a group are read once, whatever the number of its questions. A video is handed out
-// while it is still being decoded (VideoStream), and what its prompts say isn't known before its
-// end: whoever takes the group encodes them. Items that are done, and groups of other shards, are
-// left out.
+// A group's media are read once for all its questions. A group with a video is given out while the
+// video is still being decoded (VideoStream). Its prompts depend on the frames, so the caller makes
+// them afterwards with encode_prompt. Items that are done and groups of other shards are left out.
 #pragma once
 
 #include <atomic>
@@ -23,12 +21,12 @@
 
 namespace vlm::infer {
 
-// An item ready for the model, or why it isn't.
+// An item with its prompt, or with the error that kept it from getting one.
 struct PreparedItem {
   BatchItem item;
-  std::vector<std::int64_t> prompt = {};  // ids; with videos, once they are read
+  std::vector<std::int64_t> prompt = {};  // token ids; with videos empty until encode_prompt
   std::string error = {};
-  bool is_out_of_memory = false;  // the error's reason
+  bool is_out_of_memory = false;  // the cause of the error
 };
 
 struct PreparedGroup {
@@ -36,26 +34,26 @@ struct PreparedGroup {
   std::vector<PreparedItem> items = {};
 };
 
-// Gives the item its prompt, or tells in its error why there is none.
-void encode_prompt(PreparedItem& one, const Processor& processor, const ProcessedMedia& media);
+// Sets the item's prompt or, when that fails, its error.
+void encode_prompt(PreparedItem& prepared, const Processor& processor, const ProcessedMedia& media);
 
 struct MediaQueueOptions {
   std::int64_t workers = 2;
-  std::int64_t ahead = 16;  // most items held ready, but at least a group a thread: bounds memory
+  std::int64_t ahead = 16;  // most items held in memory, but at least one group for each thread
   Shard shard = {};
   VideoStreamOptions video = {};
 };
 
 class MediaQueue {
  public:
-  // Generator and list must outlive the queue. Of the generator, processor and encoder are used.
-  // `done` says which items are left out.
+  // Generator and list must outlive the queue, which uses the generator's processor and encoder.
+  // `done` marks the items to leave out.
   MediaQueue(Generator& generator, const ItemList& items, std::vector<bool> done,
              const MediaQueueOptions& options);
-  // The next group's items that are not done; nothing at the end. Throws what a thread met that
-  // was no item's own fault.
+  // The next group, without its items that are done; nothing at the end. Rethrows an exception of a
+  // thread that belongs to no single item.
   std::optional<PreparedGroup> next();
-  // Whether next() would return at once.
+  // True when next() would return without waiting.
   bool is_ready() { return workers_.is_ready(); }
 
  private:
@@ -69,8 +67,8 @@ class MediaQueue {
   const ItemList& items_;
   const std::vector<bool> done_;
   const MediaQueueOptions options_;
-  std::int64_t next_group_;                    // the first that isn't opened yet
-  std::atomic<std::int64_t> items_ahead_ = 0;  // of the groups that are opened and not taken
+  std::int64_t next_group_;                    // the first group that no thread has begun
+  std::atomic<std::int64_t> items_ahead_ = 0;  // items in groups begun and not given out yet
   OrderedWorkers<std::int64_t, PreparedGroup> workers_;
 };
 

@@ -118,9 +118,9 @@ void RowFile::take_permissions_of(const RowFile& other) {
 }
 
 bool RowFile::is_at(const fs::path& path) const {
-  struct stat own = {}, there = {};
-  return ::fstat(file_, &own) == 0 && ::stat(path.c_str(), &there) == 0 &&
-         own.st_ino == there.st_ino && own.st_dev == there.st_dev;
+  struct stat opened = {}, there = {};
+  return ::fstat(file_, &opened) == 0 && ::stat(path.c_str(), &there) == 0 &&
+         opened.st_ino == there.st_ino && opened.st_dev == there.st_dev;
 }
 
 std::string_view RowReader::at(std::uint64_t begin, std::size_t count) {

@@ -1,4 +1,5 @@
-// Plain file operations that a journal can be built on: unbuffered, whole or an Error, locked.
+// The file operations that row_log.h needs: writes without a buffer, that succeed as a whole or
+// throw Error; locks; and whether a path still names the open file.
 #pragma once
 
 #include <cstdint>
@@ -14,38 +15,38 @@ namespace vlm::infer {
 class RowFile {
  public:
   enum class Open {
-    kMake,      // to read and write, made when it isn't there
-    kExisting,  // to read and write; not open when it isn't there
-    kRead,      // to read; not open when it isn't there
+    kMake,      // to read and write; a missing file is made
+    kExisting,  // to read and write; with a missing file, is_open() is false
+    kRead,      // to read; with a missing file, is_open() is false
   };
 
   RowFile() = default;
-  // Throws Error for what is no regular file, too.
+  // Throws Error also when the path is no regular file.
   explicit RowFile(const std::filesystem::path& path, Open how = Open::kMake);
   ~RowFile();
   RowFile(RowFile&& other) noexcept;
   RowFile& operator=(RowFile&& other) noexcept;
 
-  // At the end of what was written so far; handed to the kernel when it returns.
+  // Writes behind the last write. When it returns, the kernel has the bytes; see sync().
   void write(std::string_view bytes);
-  // Cuts the file here and goes on writing here.
+  // Cuts the file to this size; the next write goes to its end.
   void truncate(std::uint64_t size);
   void seek_end();
   void sync();
   // False when another process holds the lock. It lasts until the file is closed.
   bool lock();
 
-  // Bytes from `begin` on, fewer at the end of the file. Leaves the place of writing.
+  // Bytes from `begin` on, fewer at the end of the file. Doesn't move the place of the next write.
   std::string read(std::uint64_t begin, std::size_t count) const;
   std::uint64_t size() const;
-  // Of the same file: more than one when there are hard links.
+  // Number of names (hard links) of the file.
   std::uint64_t names() const;
   void take_permissions_of(const RowFile& other);
 
   // True when the path still names this file.
   bool is_at(const std::filesystem::path& path) const;
   bool is_open() const { return file_ >= 0; }
-  // Errors name the file by the name that it was given meanwhile.
+  // The file was renamed: errors use the new path from now on.
   void call(std::filesystem::path path) { path_ = std::move(path); }
   const std::filesystem::path& path() const { return path_; }
 
@@ -54,7 +55,7 @@ class RowFile {
   int file_ = -1;
 };
 
-// Reads forward through a file, a large piece at a time.
+// Reads a file from front to back, with large reads.
 class RowReader {
  public:
   explicit RowReader(const RowFile& file) : file_(file) {}

@@ -1,10 +1,10 @@
-// An answer → its row, in the formats of --output-format.
+// An answer → the text of its row, in the format of --output-format.
 //
 //   jsonl    one object a line: id, the item's columns, the answer's fields or "error"
-//   csv      RFC 4180, the same columns under a fixed header, lines end with CR LF
+//   csv      RFC 4180: the same columns below a header line, lines end with CR LF
 //   openai   result rows of OpenAI's batch format
-//   txt      rows as jsonl, and the answer alone in a .txt beside the picture
-//   parquet  rows as jsonl, from which the table is made at the end (infer/tables)
+//   txt      rows as jsonl, and each answer in a .txt file next to its picture
+//   parquet  rows as jsonl, which become the table at the end of the run (infer/tables)
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,8 @@ namespace vlm::infer {
 
 enum class OutputFormat { kJsonl, kCsv, kOpenAi, kTxt, kParquet };
 
-// By its name; an empty name is told by the output's suffix: .csv, .parquet, else jsonl. Throws
-// Error, also where the one is parquet and the other isn't.
+// The format of a name. With an empty name the output's suffix decides: .csv, .parquet, else jsonl.
+// Throws Error for an unknown name, and when only one of name and suffix is parquet.
 OutputFormat parse_output_format(const std::string& name, const std::filesystem::path& output);
 std::string to_string(OutputFormat format);
 
@@ -33,7 +33,7 @@ class RowFormat {
 
   OutputFormat format() const { return format_; }
   const AnswerReportOptions& report() const { return report_; }
-  std::string preamble() const;  // in front of all rows; mostly empty
+  std::string preamble() const;  // the text before all rows: CSV's header, else empty
   std::string row(const BatchItem& item, const RequestAnswer& answer) const;
 
  private:
@@ -41,18 +41,18 @@ class RowFormat {
 
   OutputFormat format_;
   AnswerReportOptions report_;
-  std::vector<std::string> columns_;  // all of a CSV row
+  std::vector<std::string> columns_;  // of a CSV row
 };
 
-// Why one item alone gets no .txt file, as opposed to a disk that is full.
+// An error of one item's .txt file. Others, such as a full disk, end the run.
 class TextFileError : public Error {
  public:
   using Error::Error;
 };
 
-// Writes the answer without surrounding space and with a line end to item.text_file. Throws
-// TextFileError when the item has no picture file to lie beside, or the file holds something else
-// and `overwrite` is false.
+// Writes the answer to item.text_file, without surrounding space and with a line end. Throws
+// TextFileError when the item has no text_file, shares it with another item, or the file exists
+// with other text and `overwrite` is false.
 void write_text_file(const BatchItem& item, const std::string& text, bool overwrite);
 
 }  // namespace vlm::infer

@@ -1,14 +1,14 @@
-// An output file and its journal: rows go in, each exactly once, whatever moment the run ends at.
+// An output file with its journal. Every item gets exactly one row, whenever the run ends.
 //
-// Opening only looks: it takes the locks of what is there, compares the options, and finds the rows
-// that the output really holds (row_match.h). begin() then makes what isn't there or mends what
-// differs: lines that are no rows of the run are moved to OUTPUT.set-aside, never deleted. Rows may
-// come in any order of items. Both files are synced to the disk every few seconds.
+// The constructor changes nothing: it locks the files, compares the options, and finds the rows
+// that the output really holds (row_match.h). begin() then makes missing files and mends damaged
+// ones; lines that are no rows of the run are moved to OUTPUT.set-aside, never deleted. Rows may
+// be added in any order of items. Both files are synced to the disk every few seconds.
 //
-// To begin, to take rows out (--retry-errors), to mend and to put in order, both files are written
-// anew beside the old ones (OUTPUT.journal.rows, OUTPUT.journal.tmp); the rename of the new journal
-// to ".journal.new" is the moment that decides, and the next opening completes what was left behind
-// it. So the file under the output's name is never cut, and other names of it (hard links) keep it.
+// To begin, mend, sort, or remove rows (--retry-errors), both files are written anew next to the
+// old ones (OUTPUT.journal.rows, OUTPUT.journal.tmp). The change counts from the rename of the new
+// journal to ".journal.new"; if the run is killed after it, the next start does what is left. So
+// the output itself is never cut, and its other hard links keep the old file.
 #pragma once
 
 #include <chrono>
@@ -28,15 +28,15 @@ namespace vlm::infer {
 struct RowLogOptions {
   std::filesystem::path output;
   JournalHeader header;
-  std::string preamble = {};   // stands in front of all rows
-  bool restart = false;        // rows that are there are deleted
+  std::string preamble = {};   // the text before all rows
+  bool restart = false;        // deletes the rows of earlier runs
   bool allow_changes = false;  // goes on although options have changed
-  bool retry_errors = false;   // rows with an error are taken out, their items are to be done again
+  bool retry_errors = false;   // removes rows with an error, so that their items are asked again
 };
 
 struct FinishedRow {
   std::int64_t ordinal = 0;
-  std::string text;  // ends as the preamble does, or with "\n"
+  std::string text;  // with its line end: the preamble's, else "\n"
   bool is_error = false;
 };
 
@@ -48,25 +48,25 @@ class RowLog {
 
   bool is_done(std::int64_t ordinal) const { return done_[static_cast<std::size_t>(ordinal)]; }
   const std::vector<bool>& done() const { return done_; }
-  std::int64_t rows() const { return rows_; }      // of this shard that are done
-  std::int64_t errors() const { return errors_; }  // of them with an error
+  std::int64_t rows() const { return rows_; }      // of this shard, written so far
+  std::int64_t errors() const { return errors_; }  // rows with an error, of those
   const JournalHeader& header() const { return options_.header; }
   const std::filesystem::path& output() const { return options_.output; }
 
-  // From here on the files are written; to be called when nothing else can be refused. What writes
-  // or reads rows calls it, too; again it does nothing.
+  // Makes or mends the files. Call it once everything that could be refused was checked; the
+  // functions below call it, too. A second call does nothing.
   void begin();
 
-  // Throws Error when the disk is full; what was appended before stays, and a later run goes on.
+  // Throws Error when the disk is full. Rows that were appended before stay.
   void append(const std::vector<FinishedRow>& rows);
 
-  // Calls `use` with each row that is there, in the order of the file.
+  // Calls `use` with each row of the output, in the order of the file.
   void for_each_row(const std::function<void(std::int64_t ordinal, const std::string& row)>& use);
 
-  // Rows in the order of items, when they are not.
+  // Puts the rows in the order of items.
   void sort();
 
-  // Everything is on the disk when it returns.
+  // Returns when everything is on the disk.
   void sync();
 
  private:

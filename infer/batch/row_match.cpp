@@ -84,9 +84,10 @@ class Matcher {
       add_foreign(at, at + line);
       at += line;
     }
-    match_.lost += static_cast<std::int64_t>(std::count_if(
-        wanted_.begin(), wanted_.end(),
-        [this](const auto& one) { return one.second->is_row() && use(*one.second); }));
+    match_.lost += static_cast<std::int64_t>(
+        std::count_if(wanted_.begin(), wanted_.end(), [this](const auto& candidate) {
+          return candidate.second->is_row() && use(*candidate.second);
+        }));
   }
 
   // Takes the row that begins with the text, when a record knows it. Rows of CSV may hold line
@@ -101,10 +102,10 @@ class Matcher {
       if (is_quoted && line_end_ == "\r\n") continue;
       const auto [from, to] =
           wanted_.equal_range(digest_of(with_line_end(text.substr(0, end), line_end_)));
-      for (auto one = from; one != to; ++one) {
-        if (!use(*one->second)) continue;
-        add(*one->second, at, end);
-        wanted_.erase(one);
+      for (auto candidate = from; candidate != to; ++candidate) {
+        if (!use(*candidate->second)) continue;
+        add(*candidate->second, at, end);
+        wanted_.erase(candidate);
         return end;
       }
       return 0;

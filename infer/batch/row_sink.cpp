@@ -47,8 +47,8 @@ void RowSink::write_text(const BatchItem& item, const std::string& text) const {
   std::error_code code;
   if (!item.text_file.empty() && fs::exists(item.text_file, code)) {
     const char* role = options_.used ? options_.used->role_of(item.text_file) : nullptr;
-    for (const fs::path& own : files_of_output(log_.output())) {
-      if (fs::equivalent(own, item.text_file, code)) role = "the output or its journal";
+    for (const fs::path& file : files_of_output(log_.output())) {
+      if (fs::equivalent(file, item.text_file, code)) role = "the output or its journal";
     }
     if (role) {
       throw TextFileError({.what = concat("the .txt would replace ", role),

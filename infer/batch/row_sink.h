@@ -1,4 +1,4 @@
-// Finished answers, in whatever order they come → rows of the log, in input or completion order.
+// Answers, in the order in which they are finished → rows of the log, in input or completion order.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,8 @@ namespace vlm::infer {
 
 struct RowSinkOptions {
   bool in_input_order = true;
-  bool overwrites_text = false;                     // .txt files that hold other text
-  std::shared_ptr<const UsedFiles> used = nullptr;  // that no .txt replaces
+  bool overwrites_text = false;                     // replaces .txt files that hold other text
+  std::shared_ptr<const UsedFiles> used = nullptr;  // files that no .txt may replace
 };
 
 class RowSink {
@@ -26,17 +26,17 @@ class RowSink {
   RowSink(RowLog& log, const RowFormat& format, const RowSinkOptions& options)
       : log_(log), format_(format), options_(options) {}
 
-  // Items are announced in the order of the input, before they are answered.
+  // Announces an item. To be called in the order of the input, before the item is answered.
   void expect(std::int64_t ordinal) { expected_.push_back(ordinal); }
 
-  // The row of an announced item. It is held until flush(), and in input order until the rows in
-  // front of it are there. An answer that can't be written becomes an error.
+  // Adds the row of an announced item. flush() writes it; in input order once all rows before it
+  // are there, too. An answer that can't be written becomes a row with an error.
   void add(const BatchItem& item, RequestAnswer answer);
 
-  // Writes the rows that can be written.
+  // Writes the rows that needn't wait for others.
   void flush();
 
-  // The .txt files of rows that are there, where they are missing: from the rows' text.
+  // Writes missing .txt files of rows that an earlier run wrote, from the rows' text.
   void restore_text_files(const ItemList& items);
 
  private:

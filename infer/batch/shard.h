@@ -1,7 +1,8 @@
-// Which part of a run this process does: from --shard, or by itself from torchrun or Slurm.
+// Which part of the items this process answers: as --shard says, or as torchrun or Slurm say in the
+// environment.
 //
 // Group g of the items (one picture with its questions) belongs to shard g mod count. Each shard
-// writes an output of its own; `vlm gather` joins them.
+// writes its own output file; `vlm gather` joins them.
 #pragma once
 
 #include <filesystem>

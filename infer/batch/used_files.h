@@ -1,5 +1,5 @@
-// Files that a run reads, so that nothing it writes replaces one of them: compared by device and
-// inode, so links and other spellings of a name are the same file.
+// The files that a run reads. No output may replace one of them. Files are compared by device and
+// inode, so a link and another spelling of a path count as the same file.
 #pragma once
 
 #include <sys/types.h>
@@ -14,17 +14,17 @@ namespace vlm::infer {
 
 class UsedFiles {
  public:
-  // What isn't there is nothing that could be replaced. `role` is what errors call it: "an input".
+  // A missing file is ignored. Errors call the file by its `role`: "an input".
   void add(const std::filesystem::path& file, const char* role);
-  // Every file below it.
+  // Adds every file in the folder and its subfolders.
   void add_folder(const std::filesystem::path& folder, const char* role);
-  // What standard input, output and error were redirected to, where those are files.
+  // Adds the files that standard input, output and error are redirected to.
   void add_standard_streams();
 
-  // The file's role; null when it is none of them, or not there.
+  // The role of a file that was added; null for any other and for a missing file.
   const char* role_of(const std::filesystem::path& file) const;
 
-  // Throws Error when an output of this name, or a file of its journal, is one of them.
+  // Throws Error when the output, or a file of its journal, is one of the added files.
   void check_output(const std::filesystem::path& output) const;
   // The same for one file.
   void check_file(const std::filesystem::path& file) const;

@@ -152,8 +152,8 @@ void check_segment_page(const std::string& path, const std::filesystem::path& ou
                         OutputFormat format, const UsedFiles& used) {
   if (path.empty()) return;
   used.check_file(path);
-  const auto own = files_of_output(resolve_output(output));
-  if (std::find(own.begin(), own.end(), resolve_output(path)) != own.end()) {
+  const auto files = files_of_output(resolve_output(output));
+  if (std::find(files.begin(), files.end(), resolve_output(path)) != files.end()) {
     throw Error({.what = "the page would replace the rows", .where = "--html", .got = path});
   }
   if (format == OutputFormat::kJsonl || format == OutputFormat::kParquet) return;
@@ -172,10 +172,10 @@ std::shared_ptr<const UsedFiles> check_output(const RowLogOptions& log, const It
   auto used = std::make_shared<UsedFiles>();
   const bool replaces_texts = options.output_format == "txt" && options.batch.sink.overwrites_text;
   const auto output = resolve_output(log.output);
-  auto own = files_of_output(output);
+  auto files = files_of_output(output);
   const auto table_files = table ? table->files() : std::vector<std::filesystem::path>{};
-  own.insert(own.end(), table_files.begin(), table_files.end());
-  const bool is_new = std::none_of(own.begin(), own.end(),
+  files.insert(files.end(), table_files.begin(), table_files.end());
+  const bool is_new = std::none_of(files.begin(), files.end(),
                                    [](const auto& file) { return std::filesystem::exists(file); });
   const bool goes_on = std::filesystem::exists(journal_path(output)) && !log.restart;
   const bool replaces_page = !options.html.empty() && std::filesystem::exists(options.html);

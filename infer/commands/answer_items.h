@@ -1,9 +1,9 @@
-// What the commands that write rows do alike: options checked, items answered, the run told about.
+// What the commands that write rows have in common: they check options, answer items and report.
 //
 //   ItemList + BatchCommandOptions ─► answer_items ─► rows and journal (infer/batch), exit code
 //
-// Nothing is made or changed before everything that could be refused is there: options, inputs,
-// outputs that replace no input, the journal's options, model and adapter.
+// No file is made or changed before options, inputs, outputs (none may replace an input), the
+// journal's options, model and adapter have all been checked.
 #pragma once
 
 #include <optional>
@@ -33,16 +33,16 @@ struct BatchCommandOptions {
   BatchOptions batch;
   VideoFlags video;
   RowFlags rows;
-  bool by_segment = false;  // the rest is of --ground
+  bool by_segment = false;  // --ground, with the options below
   double segment_s = 10;
   std::string answer = "yes";
   std::string html;  // a page of the segments; empty: none
 };
 
-// Of --shard, or of the environment.
+// The shard of --shard, else of the environment.
 Shard choose_shard(const BatchCommandOptions& options);
 
-// What the items' rows have beside the input's columns.
+// What is asked about the entries, and which columns the answers need.
 ItemListOptions list_options(const BatchCommandOptions& options, const EntrySource& source);
 
 // Answers the items that have no row yet and tells how it went; returns the exit code.

@@ -46,7 +46,8 @@ std::vector<data::DataFile> find_files(const BatchCommandOptions& options,
                               .split = rows.split,
                               .config_name = rows.config_name,
                               .revision = rows.revision};
-    for (data::DataFile& one : data::expand_data_file(file)) files.push_back(std::move(one));
+    for (data::DataFile& expanded : data::expand_data_file(file))
+      files.push_back(std::move(expanded));
   }
   return files;
 }

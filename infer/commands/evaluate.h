@@ -1,9 +1,9 @@
-// A data set's questions → how good the answers are, by the data set's own.
+// `vlm evaluate`: asks the questions of a data set and compares the answers with its answers.
 //
-//   rows ─► samples ─► entries (the last assistant turn taken off as the wanted answer) ─►
+//   rows ─► samples ─► entries (without the last assistant turn, which is the wanted answer) ─►
 //   run_batch ─► rows ─► scores (data/metrics)
 //
-// An answer counts as correct when it equals the wanted one but for case and surrounding space.
+// An answer is correct when it equals the wanted one; case and surrounding space don't count.
 #pragma once
 
 #include <filesystem>
@@ -17,9 +17,9 @@
 
 namespace vlm::infer {
 
-// One entry a row, called by its number, with the column "answer". A row that can't be read, or
-// doesn't end with an assistant turn, is an error of its own. Throws Error for a file that can't be
-// read, or holds nothing.
+// One entry for each row, with the row's number as its id and a column "answer". A row that can't
+// be read, or doesn't end with an assistant turn, becomes an entry with an error. Throws Error for
+// a file that can't be read or is empty.
 std::unique_ptr<EntrySource> open_evaluation_entries(const std::vector<data::DataFile>& files);
 
 // {"accuracy", "correct", "total", "errors"} over the rows of a file, and a value for each of

@@ -1,6 +1,6 @@
-// The options of the command line that say how answers are made, the same for every command.
+// Command-line options of generation (sampling, beams, length, choices), alike in every command.
 //
-// What isn't given comes from the checkpoint's generation_config.json. Names are those of
+// Options that aren't given come from the checkpoint's generation_config.json. Names are those of
 // transformers' GenerationConfig.
 #pragma once
 
@@ -36,11 +36,11 @@ struct GenerationFlags {
 
   // Declares --max-new-tokens and the rest.
   void declare(CLI::App& command);
-  // Refuses the options of generating beside one that scores given answers.
+  // Makes `scoring`, an option that scores given answers, refuse all options of generation.
   static void exclude_all(CLI::App& command, CLI::Option* scoring);
 
-  // The checkpoint's options with what was given in their place. A sampling option turns sampling
-  // on, unless --no-do-sample or temperature 0 turns it off. Throws Error for what is out of range.
+  // The checkpoint's options, replaced where an option was given. A sampling option turns sampling
+  // on, unless --no-do-sample or temperature 0 turns it off. Throws Error for a value out of range.
   GenerationOptions apply(GenerationOptions options, std::uint64_t seed,
                           const Tokenizer& tokenizer) const;
 
@@ -49,7 +49,7 @@ struct GenerationFlags {
   // Throws Error for --choice-score without choices.
   void check_score_is_used() const;
 
-  // What was given, for a run's journal.
+  // The options that were given, for a run's journal.
   OrderedJson describe() const;
 };
 

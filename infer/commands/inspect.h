@@ -1,5 +1,5 @@
-// A checkpoint's architecture, parameters by part and memory estimates, in MB (10⁶ bytes). Reads
-// headers only, no weights.
+// `vlm inspect`: a checkpoint's architecture, its parameters by part, and estimates of memory in MB
+// (10⁶ bytes). Reads headers, no weights.
 #pragma once
 
 #include <string>

@@ -1,4 +1,5 @@
-// Options of the command line that say how rows of data files are read: finetune's keys.
+// Command-line options for reading rows of data files. They mean what the keys of the same names
+// mean in a training config.
 #pragma once
 
 #include <string>
@@ -14,10 +15,10 @@ namespace vlm::infer {
 
 class RowFlags {
  public:
-  // `has_ids`: with --id-column.
+  // `has_ids`: also declares --id-column.
   void declare(CLI::App& command, bool has_ids);
 
-  // What was given.
+  // The options that were given.
   RowOptions options() const;
 
  private:

@@ -1,9 +1,9 @@
-// What `vlm video --ground` found as one HTML page that needs nothing beside it.
+// The result of `vlm video --ground` as one HTML page without other files.
 //
 //   rows (as report_answer makes them by segment) ─► SegmentPage ─► a time line a clip and question
 //
-// A bar stands where its segment lies, as high as the answer is likely there beside the likeliest.
-// The best segment, which may be chosen by another score, is dark.
+// Each segment is a bar at its time. Its height is the answer's probability in it, relative to the
+// highest. The best segment (ranked by --choice-score) is dark.
 #pragma once
 
 #include <string>

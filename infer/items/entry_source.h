@@ -1,15 +1,17 @@
-// Paths, globs, folders, lists and files of rows → entries: media with an id, columns and perhaps
-// their own question.
+// The inputs of a command → entries. An entry is what one question is asked about: pictures or
+// videos with an id, further columns and, where the input has one, a question.
 //
 //   arguments ─► open_entries ─► EntrySource: size(), at(i)
 //
-// Entries have a fixed order and are made when asked for, so that a hundred thousand of them cost a
-// path each, not a conversation each. What an argument is, is told by what it names: "-" is a list
-// of paths on stdin, a folder is searched recursively, names like *.jsonl and *.parquet, folders
-// with metadata.jsonl and data sets of the hub have rows (row_entries.h), a pattern with * ? [ is a
-// glob whose ** also crosses folders, and everything else is a picture or, for `vlm video`, a
-// video; folders are searched for those (path_search.h). A path that is there but can't be opened
-// is an error of its own entry.
+// Entries have a fixed order. Each is made when it is asked for, so a hundred thousand entries take
+// the memory of their paths. An argument can be:
+//   -                               a list of paths on stdin
+//   a pattern with * ? [            every file that matches; ** also matches across folders
+//   rows.jsonl, rows.parquet, …     one entry a row (row_entries.h); also folders with
+//                                   metadata.jsonl, and hf://datasets/org/name
+//   a folder                        all pictures (for `vlm video` videos) in it (path_search.h)
+//   any other path                  a picture, for `vlm video` a video
+// A path that exists and can't be opened becomes an entry with an error.
 #pragma once
 
 #include <cstdint>
@@ -31,32 +33,33 @@ struct Entry {
   std::string path = {};                        // shown in the row; empty: the media have none
   OrderedJson columns = OrderedJson::object();  // further fields, shown and usable in templates
   std::vector<MediaRef> media = {};
-  // What it asks by itself: a question of its own, or else a whole conversation.
+  // What the input asks: a question, or a whole conversation. Without both the command's is used.
   std::optional<std::string> question = {};
-  std::vector<Message> messages = {};  // with either
-  OrderedJson overrides = {};
-  std::string error = {};
+  std::vector<Message> messages = {};  // with a question: the conversation that it stands in
+  OrderedJson overrides = {};          // generation options of this entry alone
+  std::string error = {};              // why it can't be asked; empty: it can
 };
 
 class EntrySource {
  public:
   virtual ~EntrySource() = default;
   virtual std::int64_t size() const = 0;
-  // Thread-safe. What is wrong with one entry alone is its `error`.
+  // Thread-safe. A problem of one entry is in its `error`; nothing is thrown for it.
   virtual Entry at(std::int64_t index) const = 0;
-  // True when the entry may show the media of the one before it: they are worth comparing.
+  // True when the entry may show the same media as the entry before it, so that comparing the two
+  // is worth the time.
   virtual bool shares_media(std::int64_t) const { return false; }
-  // Names of all columns that entries may have, in the order in which they are met.
+  // Names of all columns that entries may have, in the order of their first entry.
   virtual std::vector<std::string> columns() const { return {}; }
-  // True when entries ask something of their own.
+  // True when some entries bring a question or conversation.
   virtual bool asks() const { return false; }
   // True when there may be videos among the media.
   virtual bool shows_videos() const { return false; }
-  // Files that hold entries: lists of rows, archives, not media of their own.
+  // Files that hold several entries: lists of rows and archives, not single pictures and videos.
   virtual std::vector<std::string> files() const { return {}; }
   // Pictures of kinds that can't be read, which have no entry.
   virtual data::KindCounts left_out() const { return {}; }
-  // Tells this list of entries from every other one.
+  // Adds all that tells this list of entries from another list.
   virtual void add_to(ListDigest& digest) const = 0;
 };
 
@@ -70,10 +73,10 @@ struct RowOptions {
   OrderedJson describe() const;
 };
 
-// Throws Error for a path that doesn't exist, a folder or pattern without media of the kind, a kind
-// of file that can't be read, for what is wrong with a whole file, and for `rows` that say
-// something where no argument has rows. `list` is what "-" reads: paths, one a line, or ended by
-// NUL bytes when there are any. `kind` is what plain files are.
+// `list` is what "-" reads: one path a line or, if there is a NUL byte, paths that end with one.
+// `kind` says whether plain files are pictures or videos. Throws Error for a path that doesn't
+// exist, a folder or pattern without files of this kind, a file of a kind that can't be read, a
+// file of rows that is broken as a whole, and options in `rows` when no argument has rows.
 std::unique_ptr<EntrySource> open_entries(const std::vector<std::string>& arguments,
                                           std::istream& list, MediaKind kind = MediaKind::kPicture,
                                           const RowOptions& rows = {});

@@ -10,7 +10,7 @@ std::vector<Message> make_conversation(const std::string& prompt,
     messages.push_back({.role = "system", .content = {{.type = "text", .text = system}}});
   }
   Message user{.role = "user"};
-  for (const MediaRef& one : media) user.content.push_back({.type = part_type(one.kind)});
+  for (const MediaRef& medium : media) user.content.push_back({.type = part_type(medium.kind)});
   user.content.push_back({.type = "text", .text = prompt});
   messages.push_back(std::move(user));
   return messages;

@@ -1,10 +1,11 @@
-// What a batch run asks: items, and the groups of them that show the same media.
+// What a batch run asks. An item is one question about one set of media; a group is the items that
+// follow each other and show the same media.
 //
 //   EntrySource (files) × questions ─► ItemList ─► ItemGroup ─► MediaQueue ─► answers ─► rows
 //
-// Items are numbered 0, 1, 2, … through the whole input; that ordinal is what the journal, shards
-// and gather know an item by. Media (pictures and videos) are only named here; data/media/media_ref
-// opens a picture, infer/media a video.
+// Items are numbered 0, 1, 2, … over the whole input. Journal, shards and gather use this ordinal
+// to name an item. Media (pictures and videos) are references here and not opened:
+// data/media/media_ref opens a picture, infer/media a video.
 #pragma once
 
 #include <cstdint>
@@ -27,12 +28,12 @@ struct BatchItem {
   OrderedJson columns = OrderedJson::object();  // shown in the row behind the id
   std::vector<Message> messages = {};           // what the model is asked
   OrderedJson overrides = {};                   // generation options of this item alone, or null
-  std::string text_file = {};                   // where a .txt answer lies; empty: no place for one
-  bool shares_text_file = false;                // another item's would lie there, too
+  std::string text_file = {};                   // path of its .txt answer; empty: none is possible
+  bool shares_text_file = false;                // another item has the same text_file
   std::string error = {};                       // why it can't be asked; empty: it can
 };
 
-// Neighbours that show the same media: read, processed and encoded once for all of them.
+// Items that follow each other and show the same media, which are read and encoded once.
 struct ItemGroup {
   std::vector<MediaRef> media;  // of the image and video parts, in their order
   std::vector<BatchItem> items;

@@ -1,5 +1,5 @@
-// What one item's exception says in its row. Whatever is thrown while an item is read, asked or
-// written costs that row and nothing else.
+// Exceptions → the text of a row's "error". Whatever is thrown while one item is read, asked or
+// written ends up in that item's row; the run goes on.
 #pragma once
 
 #include <exception>
@@ -10,7 +10,7 @@ namespace vlm::infer {
 // One line, without the backtrace that LibTorch's errors carry.
 std::string failure_text(const std::exception& error);
 
-// Memory was lacking, on the processor or on a GPU: it may work when nothing else is held.
+// True when memory ran out, on the CPU or on a GPU. The item may succeed when it is tried alone.
 bool is_out_of_memory(const std::exception& error);
 
 }  // namespace vlm::infer

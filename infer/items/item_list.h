@@ -1,9 +1,9 @@
 // Entries × questions → numbered items, in groups that show the same media.
 //
-// With questions, every entry is a group of one item a question. Without, every entry asks its own
-// (or the default prompt), and entries that follow each other with the same media are a group of at
-// most kMostShared. Items are made when their group is asked for, so memory doesn't grow with
-// their number.
+// With questions of the command line, each entry becomes a group with one item for each question.
+// Without them, each entry is one item, with the question of its row or the default prompt; entries
+// that follow each other with the same media share a group, kMostShared at most. Items are made
+// when their group is asked for, so memory doesn't grow with their number.
 #pragma once
 
 #include <cstdint>
@@ -20,13 +20,13 @@
 namespace vlm::infer {
 
 struct ItemListOptions {
-  std::vector<Question> questions = {};  // put to every entry, in place of its own
+  std::vector<Question> questions = {};  // asked about every entry, in place of the row's question
   std::string prompt = {};               // for entries that ask nothing; empty: an error of the row
-  std::string system = {};               // in front of every conversation but whole ones
+  std::string system = {};               // first message, except where a row has a conversation
   bool shows_question = true;            // false: rows have no column "question"
-  std::vector<std::string> reserved = {};       // names of columns that the answer takes
-  std::vector<std::string> media_columns = {};  // that rows get once their media are read; reserved
-  bool has_text_files = false;                  // items get a text_file of their own
+  std::vector<std::string> reserved = {};       // names of the answer's columns
+  std::vector<std::string> media_columns = {};  // columns filled in when media are read; reserved
+  bool has_text_files = false;                  // fills in BatchItem::text_file
 };
 
 class ItemList {
@@ -41,19 +41,19 @@ class ItemList {
   // Ordinal of the group's first item; for groups(), the number of items.
   std::int64_t first_item(std::int64_t group) const;
 
-  // The group's items, in order. Mostly one ItemGroup; several where neighbours that might have
-  // shown the same media show others. Thread-safe.
+  // The group's items, in order. Usually one ItemGroup; several when reading the rows showed that
+  // their media differ. Thread-safe.
   std::vector<ItemGroup> group(std::int64_t index) const;
 
-  // Names of the columns that rows may have behind the id. A column of the input that would
-  // collide with one of ours is called "input_…".
+  // Names of the columns that rows may have after the id. An input column with a name that output
+  // rows use for something else is renamed to "input_…".
   std::vector<std::string> columns() const;
 
-  // Calls `use` with every file that items come from: first those that hold entries, then, where
-  // they are asked for, the media as far as they are known without reading them.
+  // Calls `use` with every file that items come from: first the files that hold entries, then, with
+  // `with_media`, the pictures and videos that are known without reading rows.
   void for_each_file(bool with_media, const std::function<void(const std::string&)>& use) const;
 
-  // Tells this list of items from every other one.
+  // A digest that differs for every other list of items.
   std::string digest() const;
 
  private:

@@ -33,8 +33,8 @@ void check_number(const std::string& key, const OrderedJson& value, double least
 
 OrderedJson to_stop_list(const OrderedJson& value) {
   const OrderedJson list = value.is_array() ? value : OrderedJson::array({value});
-  for (const OrderedJson& one : list) {
-    if (!one.is_string() || one.get_ref<const std::string&>().empty() || list.size() > 4) {
+  for (const OrderedJson& text : list) {
+    if (!text.is_string() || text.get_ref<const std::string&>().empty() || list.size() > 4) {
       throw bad_value("stop", value, "a string or up to four of them");
     }
   }

@@ -1,9 +1,9 @@
-// Folders and globs → paths of media, in order, with what is wrong with some of them.
+// Folders and patterns → paths of pictures or videos, sorted.
 //
-// Never throws for a single odd path: a folder that can't be read, a link that leads nowhere or in
-// a circle and a name that is no file are found with an error of their own. Hidden names and what
-// operating systems and editors leave (data/media/file_kinds.h) are passed over below the folder
-// that was named, and so are links to folders, which may lead in circles.
+// A path that can't be used (a folder without permission, a broken or circular link, a device) does
+// not throw: it is in the result with an error. Skipped inside a folder: hidden names, files that
+// operating systems and editors leave behind (data/media/file_kinds.h), and links to folders, which
+// may be circular.
 #pragma once
 
 #include <string>
@@ -16,7 +16,7 @@ namespace vlm::infer {
 
 struct FoundPath {
   std::string path;
-  std::string error = {};  // why it can't be opened; empty: nothing is known against it
+  std::string error = {};  // why it can't be opened; empty: no problem is known
 };
 
 struct FolderSearch {
@@ -25,12 +25,12 @@ struct FolderSearch {
   std::int64_t links = 0;        // to folders, not followed
 };
 
-// Everything below the folder whose name ends like a picture's or a video's.
+// All files in the folder and its subfolders with a name that ends like a picture's or a video's.
 FolderSearch search_folder(const std::string& folder, MediaKind kind);
 
-// Files and folders that match, sorted. "*" and "?" don't cross a "/", "**" as a whole part of the
-// pattern stands for any number of folders. A folder on the way that can't be read is among them.
-// Throws Error when there are none.
+// Files and folders that match, sorted. "*" and "?" don't match "/"; "**" as a whole part of the
+// pattern matches any number of folders. A folder that can't be searched is in the result, too.
+// Throws Error when nothing matches.
 std::vector<std::string> expand_glob(const std::string& pattern);
 
 }  // namespace vlm::infer

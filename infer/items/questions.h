@@ -1,8 +1,10 @@
-// Questions put to every entry: templates whose {fields} are the entry's own.
+// Questions that are asked about every entry: templates with {fields} that each entry fills in.
 //
-// A field is {path}, {name} (of the file, without its folder), {stem} (without its suffix), {id} or
-// a column of the entry; "{{" and "}}" stand for braces. The same rules hold for --prompt,
-// --question and the lines of --questions, which are {"id"?, "question"}.
+//   "Is {name} a cat?" + an entry of /data/cat.png ─► "Is cat.png a cat?"
+//
+// Fields are {path}, {name} (file name), {stem} (file name without suffix), {id}, and the entry's
+// columns; "{{" and "}}" are braces. --prompt, --question and the lines of --questions
+// ({"id", "question"}, the id optional) use these templates.
 #pragma once
 
 #include <string>
@@ -15,7 +17,7 @@ namespace vlm::infer {
 
 class PromptTemplate {
  public:
-  // Throws Error for an unmatched brace, and for a field that is not in `known`; it names those.
+  // Throws Error for an unmatched brace and for a field that is not in `known`, which it lists.
   PromptTemplate(const std::string& text, const std::vector<std::string>& known);
 
   // Throws Error when the entry has no value for a field. Values that are not text are their JSON.
@@ -34,8 +36,8 @@ struct Question {
   std::string text;
 };
 
-// Questions of the command line, called "1", "2", …, and behind them those of a file, called by
-// their "id" or their place in the whole list. Throws Error naming the line.
+// Questions of the command line, then those of a file. Their id is the file's "id" or, without one,
+// their number in the whole list: "1", "2", …. Throws Error naming the line.
 std::vector<Question> load_questions(const std::vector<std::string>& texts,
                                      const std::string& file);
 

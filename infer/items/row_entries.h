@@ -1,8 +1,8 @@
 // The rows of data files as entries: all kinds that finetune reads (data/formats/row_source.h).
 //
-// Opening a file reads its rows once, for their ids, columns and what they say of their media; of a
-// table it reads no bytes of pictures, if the file's layout allows it. A row is parsed again when
-// it is asked for. Rows without an id are called by their place: "rows.jsonl:12".
+// Opening a file reads all rows once, for their ids, columns and references to media; from a table
+// without the bytes of pictures, where the file's layout allows it. A row is parsed again when its
+// entry is asked for. The id of a row without one is its place: "rows.jsonl:12".
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@
 
 namespace vlm::infer {
 
-// Finds ids that are given twice, over all files of a run.
+// Finds ids that occur twice in the files of a run.
 class IdCheck {
  public:
   void add(const std::string& id, const data::RowSource& rows, std::int64_t index);
@@ -32,8 +32,8 @@ class IdCheck {
   std::vector<Place> places_;
 };
 
-// A row that can't be read is an error of its own. `shown` stands for the path in names of rows.
-// Throws Error for what is wrong with the whole file, and when no row can be read.
+// A row that can't be read becomes an entry with an error. `shown` replaces the path in ids made
+// from places. Throws Error when the file is broken as a whole or no row can be read.
 std::unique_ptr<EntrySource> open_row_entries(const std::string& path, const std::string& shown,
                                               const RowOptions& options, IdCheck& ids);
 

@@ -25,7 +25,7 @@ bool has(const AnyJson& row, const std::string& key) {
 }
 
 bool holds(const auto& names, const std::string& name) {
-  return std::any_of(names.begin(), names.end(), [&](const char* one) { return name == one; });
+  return std::any_of(names.begin(), names.end(), [&](const char* known) { return name == known; });
 }
 
 // The column that names the row; "": none does.

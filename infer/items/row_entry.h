@@ -15,27 +15,26 @@
 
 namespace vlm::infer {
 
-// The row's own id; "" when it has none. Throws Error naming the column for what can't be an id,
-// and for a column that was asked for and isn't there.
+// The id in the row; "" when there is none. Throws Error naming the column for a value that can't
+// be an id, and when the column of --id-column is missing.
 std::string read_row_id(const data::Row& row, const RowOptions& options);
 
-// Throws Error naming the row for what is malformed, and for a row of nothing. The entry's id is
-// left open.
+// Leaves the entry's id empty. Throws Error naming the row when it is malformed, or has neither
+// media nor a question.
 Entry read_row(const data::Row& row, const OrderedJson& outline, const RowOptions& options);
 
-// Rows of a table that are read together to see whether they show the same pictures, whose bytes
-// nobody reads before.
+// Pictures in a table are compared only when their bytes are read, for this many rows at a time.
 inline constexpr std::int64_t kComparedRows = 8;
 
 // The row without the bytes of pictures.
 data::Row outline_row(const data::RowSource& rows, std::int64_t index);
 
-// What rows are told by before they are read.
+// What is known of a row without reading its pictures.
 struct RowMention {
-  std::uint64_t media = 0;  // a digest of what they say of their media, which need not be there
+  std::uint64_t media = 0;  // digest of the references to media; the files needn't exist
   bool has_video = false;
   bool asks = false;
-  std::vector<std::string> columns = {};  // that its entry has
+  std::vector<std::string> columns = {};  // of its entry
 };
 
 RowMention mention_of(const data::Row& row, const RowOptions& options);

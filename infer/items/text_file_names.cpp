@@ -23,8 +23,8 @@ TextFileNames::TextFileNames(
     std::uint64_t name, short_name;
   };
   // A name that got longer may be another item's: until nothing changes any more.
-  for (std::size_t before = 1; before != long_ones_.size();) {
-    before = long_ones_.size();
+  for (std::size_t before = 1; before != long_names_.size();) {
+    before = long_names_.size();
     std::vector<Named> names;
     visit([&](const TextFilePlace& place) {
       if (place.medium.empty()) return;
@@ -36,7 +36,7 @@ TextFileNames::TextFileNames(
     for (std::size_t i = 1; i < names.size(); ++i) {
       if (names[i].name != names[i - 1].name) continue;
       shared_.insert(names[i].name);
-      for (const Named& one : {names[i - 1], names[i]}) long_ones_.insert(one.short_name);
+      for (const Named& named : {names[i - 1], names[i]}) long_names_.insert(named.short_name);
     }
   }
 }
@@ -44,7 +44,7 @@ TextFileNames::TextFileNames(
 std::string TextFileNames::name(const TextFilePlace& place) const {
   if (place.medium.empty()) return "";
   const std::string name = make_name(place, false);
-  return long_ones_.count(digest_of(name)) > 0 ? make_name(place, true) : name;
+  return long_names_.count(digest_of(name)) > 0 ? make_name(place, true) : name;
 }
 
 bool TextFileNames::is_shared(const std::string& name) const {

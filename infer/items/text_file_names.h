@@ -1,9 +1,9 @@
-// Where the .txt with an item's answer lies: beside its picture or video.
+// The path of the .txt file with an item's answer: next to its picture or video.
 //
-//   a.jpg ─► a.txt          with several questions a.QUESTION.txt
-//   a.jpg, a.png ─► a.jpg.txt, a.png.txt: names that two items would have take the suffix, too
+//   a.jpg ─► a.txt, with several questions a.QUESTION.txt
+//   a.jpg and a.png ─► a.jpg.txt and a.png.txt: two items can't both have a.txt
 //
-// Items that still have one name (rows about one picture) share it; neither may be written.
+// Where two items still get one name (rows about the same picture), neither file is written.
 #pragma once
 
 #include <cstdint>
@@ -13,10 +13,10 @@
 
 namespace vlm::infer {
 
-// What a name is made from. An empty medium: the item has no file to lie beside.
+// What a name is made from. Empty medium: the item has no picture or video file.
 struct TextFilePlace {
   std::string medium;
-  std::string question;  // its id; empty: there is one only
+  std::string question;  // its id; empty: there is only one question
 };
 
 class TextFileNames {
@@ -30,7 +30,8 @@ class TextFileNames {
   bool is_shared(const std::string& name) const;
 
  private:
-  std::unordered_set<std::uint64_t> long_ones_, shared_;  // digests of short names, of names
+  std::unordered_set<std::uint64_t> long_names_,
+      shared_;  // digests of names without the suffix, of all names
 };
 
 }  // namespace vlm::infer

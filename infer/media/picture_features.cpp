@@ -41,19 +41,19 @@ void PictureEncoder::encode(const std::vector<std::shared_ptr<PictureFeatures>>&
   std::vector<PictureFeatures*> missing;
   std::vector<std::string> keys;
   std::vector<at::Tensor> tiles;
-  for (const auto& one : pictures) {
-    if (!one || one->features.defined() || !one->pixel_values.defined()) continue;
-    std::string key = cache_ ? make_key(digest_tensor(one->pixel_values)) : "";
+  for (const auto& picture : pictures) {
+    if (!picture || picture->features.defined() || !picture->pixel_values.defined()) continue;
+    std::string key = cache_ ? make_key(digest_tensor(picture->pixel_values)) : "";
     if (cache_) {
       if (const auto found = cache_->find(key)) {
-        one->features = found->to(model_->device());
-        one->pixel_values.reset();
+        picture->features = found->to(model_->device());
+        picture->pixel_values.reset();
         continue;
       }
     }
-    missing.push_back(one.get());
+    missing.push_back(picture.get());
     keys.push_back(std::move(key));
-    tiles.push_back(one->pixel_values);
+    tiles.push_back(picture->pixel_values);
   }
   if (missing.empty()) return;
   const at::Tensor features =

@@ -33,13 +33,13 @@ OrderedJson video_columns(const std::vector<WatchedVideo>& seen, bool has_droppe
   for (const std::string& name : video_column_names(has_dropped)) {
     columns[name] = OrderedJson::array();
   }
-  for (const WatchedVideo& one : seen) {
+  for (const WatchedVideo& video : seen) {
     OrderedJson times = OrderedJson::array();
-    for (const double time : one.times_s) times.push_back(shown(time));
-    columns["duration_s"].push_back(shown(one.duration_s));
+    for (const double time : video.times_s) times.push_back(shown(time));
+    columns["duration_s"].push_back(shown(video.duration_s));
     columns["frames"].push_back(std::move(times));
-    columns["damaged_frames"].push_back(one.damaged_frames);
-    if (has_dropped) columns["dropped_duplicates"].push_back(one.dropped_duplicates);
+    columns["damaged_frames"].push_back(video.damaged_frames);
+    if (has_dropped) columns["dropped_duplicates"].push_back(video.dropped_duplicates);
   }
   if (seen.size() != 1) return columns;
   for (auto& [name, value] : columns.items()) value = OrderedJson(value[0]);

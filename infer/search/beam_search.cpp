@@ -40,8 +40,8 @@ std::int64_t BeamSearch::rows() const {
 }
 
 // Processed log-probabilities of every continuation on top of its beam's own, [num_beams · V].
-at::Tensor BeamSearch::accumulate(const at::Tensor& own) {
-  at::Tensor scores = own;
+at::Tensor BeamSearch::accumulate(const at::Tensor& model_logprobs) {
+  at::Tensor scores = model_logprobs;
   if (changes_logits(context_.options)) {
     std::vector<std::vector<std::int64_t>> sequences;
     for (const Beam& beam : running_) {
@@ -49,8 +49,8 @@ at::Tensor BeamSearch::accumulate(const at::Tensor& own) {
       sequences.back().insert(sequences.back().end(), beam.answer.ids.begin(),
                               beam.answer.ids.end());
     }
-    scores = process_logits(own, sequences, static_cast<std::int64_t>(context_.prompt.size()),
-                            context_.options);
+    scores = process_logits(model_logprobs, sequences,
+                            static_cast<std::int64_t>(context_.prompt.size()), context_.options);
   }
   std::vector<float> before;
   for (const Beam& beam : running_) before.push_back(beam.score);
@@ -70,11 +70,11 @@ at::Tensor BeamSearch::choose_candidates(const at::Tensor& accumulated, std::int
 }
 
 std::vector<BeamSearch::Candidate> BeamSearch::best_candidates(const at::Tensor& accumulated,
-                                                               const at::Tensor& own) {
+                                                               const at::Tensor& model_logprobs) {
   const GenerationOptions& options = context_.options;
   const auto ends = static_cast<std::int64_t>(options.eos_token_ids.size());
   const std::int64_t count = std::max<std::int64_t>(2, 1 + ends) * options.num_beams;
-  const std::int64_t vocab = own.size(1);
+  const std::int64_t vocab = model_logprobs.size(1);
   const at::Tensor best = choose_candidates(accumulated, std::min(count, accumulated.numel()));
   std::vector<Candidate> candidates;
   for (std::int64_t i = 0; i < best.numel(); ++i) {
@@ -83,7 +83,7 @@ std::vector<BeamSearch::Candidate> BeamSearch::best_candidates(const at::Tensor&
     candidate.beam.answer = running_[static_cast<std::size_t>(candidate.parent)].answer;
     Hypothesis& answer = candidate.beam.answer;
     answer.ids.push_back(candidate.id);
-    answer.logprobs.push_back(own.const_data_ptr<float>()[index]);
+    answer.logprobs.push_back(model_logprobs.const_data_ptr<float>()[index]);
     candidate.beam.score = accumulated.const_data_ptr<float>()[index];
 
     const auto& eos = options.eos_token_ids;
@@ -143,26 +143,27 @@ bool BeamSearch::can_improve() const {
 
 SearchStep BeamSearch::advance(const at::Tensor& logits) {
   const GenerationOptions& options = context_.options;
-  at::Tensor own = logits.log_softmax(-1);
+  at::Tensor model_logprobs = logits.log_softmax(-1);
   const bool is_first = steps_ == 0;
   if (is_first) {
-    first_token_entropy_ = -(own.exp() * own).nansum().item<double>();
-    own = own.expand({options.num_beams, -1});
+    first_token_entropy_ = -(model_logprobs.exp() * model_logprobs).nansum().item<double>();
+    model_logprobs = model_logprobs.expand({options.num_beams, -1});
   }
-  own = own.contiguous();
-  const std::vector<Candidate> candidates = best_candidates(accumulate(own), own);
+  model_logprobs = model_logprobs.contiguous();
+  const std::vector<Candidate> candidates =
+      best_candidates(accumulate(model_logprobs), model_logprobs);
 
   std::vector<float> scores;
-  for (const Candidate& one : candidates) {
-    scores.push_back(one.beam.score + (one.is_ended ? kHopeless : 0));
+  for (const Candidate& candidate : candidates) {
+    scores.push_back(candidate.beam.score + (candidate.is_ended ? kHopeless : 0));
   }
   SearchStep step;
   std::vector<Beam> next;
   for (const std::int64_t index : top_indexes(scores, options.num_beams)) {
-    const Candidate& one = candidates[static_cast<std::size_t>(index)];
-    step.parents.push_back(is_first ? 0 : one.parent);
-    step.ids.push_back(one.id);
-    next.push_back(one.beam);
+    const Candidate& candidate = candidates[static_cast<std::size_t>(index)];
+    step.parents.push_back(is_first ? 0 : candidate.parent);
+    step.ids.push_back(candidate.id);
+    next.push_back(candidate.beam);
     next.back().score = scores[static_cast<std::size_t>(index)];
   }
   running_ = std::move(next);
@@ -172,8 +173,9 @@ SearchStep BeamSearch::advance(const at::Tensor& logits) {
   is_improvable_ = is_improvable_ && can_improve();
   const bool is_full =
       std::all_of(finished_.begin(), finished_.end(), [](const Beam& b) { return b.is_finished; });
-  const bool is_any_running = std::any_of(candidates.begin(), candidates.end(),
-                                          [](const Candidate& one) { return !one.is_ended; });
+  const bool is_any_running =
+      std::any_of(candidates.begin(), candidates.end(),
+                  [](const Candidate& candidate) { return !candidate.is_ended; });
   is_done_ = !is_improvable_ || (is_full && options.early_stopping == "true") || !is_any_running;
   return is_done_ ? SearchStep{} : step;
 }

@@ -30,8 +30,9 @@ class BeamSearch : public Search {
     bool is_ended = false;  // by an end id, a stop string or the length
   };
 
-  at::Tensor accumulate(const at::Tensor& own);
-  std::vector<Candidate> best_candidates(const at::Tensor& accumulated, const at::Tensor& own);
+  at::Tensor accumulate(const at::Tensor& model_logprobs);
+  std::vector<Candidate> best_candidates(const at::Tensor& accumulated,
+                                         const at::Tensor& model_logprobs);
   at::Tensor choose_candidates(const at::Tensor& accumulated, std::int64_t count);
   void keep_finished(const std::vector<Candidate>& candidates);
   bool can_improve() const;

@@ -18,14 +18,14 @@ std::vector<std::string> load_choices(const std::filesystem::path& path) {
   std::vector<std::string> choices;
   const std::size_t first = text.find_first_not_of(" \t\r\n");
   if (first != std::string::npos && text[first] == '[') {
-    for (const Json& one : parse_json(text, where, Numbers::kAsWritten)) {
-      if (!one.is_string() && !is_any_number(one)) {
+    for (const Json& entry : parse_json(text, where, Numbers::kAsWritten)) {
+      if (!entry.is_string() && !is_any_number(entry)) {
         throw Error({.what = "wrong type",
                      .where = where,
-                     .got = vlm::describe(one),
+                     .got = vlm::describe(entry),
                      .wanted = "an array of strings"});
       }
-      choices.push_back(one.is_string() ? one.get<std::string>() : number_text(one));
+      choices.push_back(entry.is_string() ? entry.get<std::string>() : number_text(entry));
     }
     return choices;
   }

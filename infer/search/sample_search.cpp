@@ -73,10 +73,10 @@ std::string SampleSearch::finish_reason(const Hypothesis& answer) const {
 SearchStep SampleSearch::advance(const at::Tensor& logits) {
   const GenerationOptions& options = context_.options;
   const std::int64_t vocab = logits.size(1);
-  const at::Tensor own = logits.log_softmax(-1);  // the model's own log-probabilities
+  const at::Tensor model_logprobs = logits.log_softmax(-1);  // the model's own log-probabilities
   const bool is_first = std::exchange(is_first_, false);
   if (is_first) {
-    first_token_entropy_ = -(own.exp() * own).nansum().item<double>();
+    first_token_entropy_ = -(model_logprobs.exp() * model_logprobs).nansum().item<double>();
     running_.resize(answers_.size());
     for (std::size_t i = 0; i < running_.size(); ++i) running_[i] = i;
   }
@@ -97,7 +97,7 @@ SearchStep SampleSearch::advance(const at::Tensor& logits) {
   for (std::size_t row = 0; row < running_.size(); ++row) {
     const std::int64_t begin = is_first ? 0 : static_cast<std::int64_t>(row) * vocab;
     const std::int64_t id = choose(scores.const_data_ptr<float>() + begin, vocab, running_[row]);
-    chosen.push_back({.id = id, .logprob = own.const_data_ptr<float>()[begin + id]});
+    chosen.push_back({.id = id, .logprob = model_logprobs.const_data_ptr<float>()[begin + id]});
   }
   return append_tokens(chosen, is_first);
 }

@@ -68,7 +68,7 @@ void widen_list(ColumnType& type, const OrderedJson& list, int level) {
 std::size_t find_part(const ColumnType& type, const std::string& name, std::size_t hint) {
   if (hint < type.parts.size() && type.parts[hint].first == name) return hint;
   const auto part = std::find_if(type.parts.begin(), type.parts.end(),
-                                 [&](const auto& one) { return one.first == name; });
+                                 [&](const auto& field) { return field.first == name; });
   return static_cast<std::size_t>(part - type.parts.begin());
 }
 

@@ -38,6 +38,18 @@ TEST_CASE("inspect-data writes a page, and fails on data that can't be trained o
   CHECK(run_vlm("inspect-data configs/format_openai.json -n 3 --html " + page).code == 0);
   CHECK_THAT(read_file(page), Contains("data:image/jpeg;base64,") && Contains("class=\"learned\""));
 
+  // A row whose clip can't be read is told, and the rows around it are shown.
+  const std::string clips = std::string(VLM_SOURCE_DIR) + "/examples/clips/";
+  const std::string row = R"({"video": ")",
+                    end_of_row = R"(", "question": "Where?", "answer": "up"})";
+  const std::string videos =
+      scratch.write("v.jsonl", row + clips + "up.mp4" + end_of_row + "\n" + row +
+                                   scratch.at("gone.mp4") + end_of_row + "\n");
+  run_vlm("inspect-data configs/format_openai.json -n 2 --html " + page +
+          " --set model_name_or_path=models/motion --set 'train_files=[\"" + videos + "\"]'");
+  CHECK_THAT(read_file(page), Contains("<figure class=\"clip\">") && Contains("up.mp4, 0.3 s") &&
+                                  Contains("up.mp4, 2.6 s") && Contains("gone.mp4: "));
+
   const std::string file =
       scratch.write("t.jsonl", "{\"messages\":[{\"role\":\"user\",\"content\":\"only asks\"}]}\n");
   const ProgramResult nothing =

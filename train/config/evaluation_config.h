@@ -1,6 +1,5 @@
-// Keys of the config about evaluation, choosing the best step, reports, and several processes.
-// TrainConfig lists them among its own; names are those of transformers' TrainingArguments where it
-// has them.
+// The config's keys for evaluation, the best step, reports and several processes. They are part of
+// TrainConfig. Where transformers' TrainingArguments has such a key, the name is the same.
 #pragma once
 
 #include <cstdint>
@@ -30,14 +29,15 @@ struct EvaluationConfig {
   std::int64_t ddp_timeout = 1800;
 
   Fields fields();
-  // Throws Error naming the key. `has_eval_files`: whether there is anything to evaluate on.
+  // Throws Error naming a key that is out of range, or needs eval_files when there are none.
   void check(bool has_eval_files) const;
-  // Throws Error for a key that has nothing to act on in a run of so many evaluations.
+  // Throws Error for a key that has no effect in a run with so many evaluations.
   void check_use(std::int64_t evaluations) const;
 
-  // The row's key that decides which step is best ("eval_loss", "eval_anls"); empty: none does.
+  // The number that decides which step is best ("eval_loss", "eval_anls"); empty: no step is
+  // chosen.
   std::string best_key() const;
-  // Whether more of best_key() is better: greater_is_better, or all but a loss.
+  // True when a higher best_key() is better: as greater_is_better says, else for all but a loss.
   bool more_is_better() const;
   bool reports_to(const std::string& target) const;
 };

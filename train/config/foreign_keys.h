@@ -1,4 +1,4 @@
-// Names that other trainers' configs have for our keys.
+// Config keys of other trainers → an error that names our key.
 //
 //   "micro_batch_size" (axolotl) ─► Error: it is per_device_train_batch_size here
 #pragma once
@@ -7,8 +7,8 @@
 
 namespace vlm::train {
 
-// Throws Error for a top-level key that another trainer (axolotl, LLaMA-Factory, ms-swift, TRL,
-// Unsloth) has for one of ours, and names ours. Other keys are not looked at.
+// Throws Error for a top-level key that axolotl, LLaMA-Factory, ms-swift, TRL or Unsloth use for
+// one of our keys. Other keys are ignored here.
 void refuse_foreign_keys(const OrderedJson& config);
 
 }  // namespace vlm::train

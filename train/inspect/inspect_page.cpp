@@ -4,12 +4,12 @@
 
 #include "data/media/thumbnail.h"
 #include "vlm/core/concat.h"
-#include "vlm/core/error.h"
 
 namespace vlm::train {
 namespace {
 
 constexpr std::int64_t kThumbnailSide = 256;  // pixels
+constexpr std::int64_t kFrameSide = 160;      // of a clip, several of which stand side by side
 constexpr std::int64_t kBars = 20;
 
 constexpr const char* kStyle = R"(
@@ -24,7 +24,7 @@ section { border-top: 1px solid #ddd; padding: .5rem 0 1rem; }
 .tokens .medium { background: #d6e4fb; }
 .tokens .cut { color: #999; text-decoration: line-through; }
 figure { display: inline-block; margin: .25rem .5rem .25rem 0; vertical-align: top;
-         max-width: 256px; } figcaption { color: #666; font-size: 12px; }
+         max-width: 256px; } figure.clip { max-width: 100%; } figcaption { color: #666; font-size: 12px; }
 .picture { position: relative; display: inline-block; border: 1px solid #ddd; }
 .picture img { display: block; max-width: 256px; }
 .picture svg { position: absolute; inset: 0; width: 100%; height: 100%; }
@@ -86,20 +86,24 @@ std::string tile_grid(const MediumText& text) {
                 "#000\" stroke-width=\"1\"/></svg>");
 }
 
-// With the tiles that the processor cuts, where the sample became something.
-std::string picture_of(const data::MediaRef& medium, const MediumText* text, std::int64_t number) {
-  if (medium.kind == data::MediaKind::kVideo) return concat("<p>", escaped(medium.name), "</p>\n");
-  try {
-    const std::string name = escaped(medium.name);
-    return concat("<figure><span class=\"picture\"><img src=\"",
-                  data::make_thumbnail_uri(data::load_picture(medium), kThumbnailSide), "\" alt=\"",
-                  name, "\" title=\"", name, "\">", text ? tile_grid(*text) : "",
-                  "</span><figcaption>",
-                  text ? describe_medium(*text, number) : concat("picture ", number),
-                  "</figcaption></figure>\n");
-  } catch (const Error& error) {
-    return concat("<p class=\"error\">", escaped(error.what()), "</p>\n");
+// A picture with the tiles that the processor cuts, or frames of a clip; the caption says what the
+// medium became, where the sample became something.
+std::string figure_of(const data::MediaRef& medium, const MediumText* text, std::int64_t number) {
+  const bool is_clip = medium.kind == data::MediaKind::kVideo;
+  const std::int64_t side = is_clip ? kFrameSide : kThumbnailSide;
+  const data::MediumThumbnails made = data::make_thumbnails(medium, {.max_side = side});
+  if (!made.error.empty()) return concat("<p class=\"error\">", escaped(made.error), "</p>\n");
+  std::string images;
+  for (const data::Thumbnail& picture : made.pictures) {
+    const std::string title = escaped(picture.title);
+    images +=
+        concat("<span class=\"picture\"><img src=\"", picture.uri, "\" alt=\"", title,
+               "\" title=\"", title, "\">", text && !is_clip ? tile_grid(*text) : "", "</span>");
   }
+  return concat(
+      "<figure", is_clip ? " class=\"clip\"" : "", ">", images, "<figcaption>",
+      text ? describe_medium(*text, number) : concat(is_clip ? "clip " : "picture ", number),
+      is_clip ? ": " + escaped(medium.name) : "", "</figcaption></figure>\n");
 }
 
 std::string sample_of(const ShownSample& sample, std::size_t number) {
@@ -109,7 +113,7 @@ std::string sample_of(const ShownSample& sample, std::size_t number) {
                             escaped(headline(preview)), "</p>\n");
   for (std::size_t i = 0; i < preview.sample.media.size(); ++i) {
     const MediumText* text = i < preview.texts.size() ? &preview.texts[i] : nullptr;
-    html += picture_of(preview.sample.media[i], text, static_cast<std::int64_t>(i) + 1);
+    html += figure_of(preview.sample.media[i], text, static_cast<std::int64_t>(i) + 1);
   }
   html += "<div class=\"tokens\">";
   for (const TokenView& token : sample.tokens) {

@@ -10,8 +10,9 @@ namespace {
 constexpr std::size_t kMostListed = 10;
 constexpr std::int64_t kHistogramRows = 12;
 
-std::string plural(std::int64_t count, const std::string& one, const std::string& many) {
-  return concat(count, " ", count == 1 ? one : many);
+std::string plural(std::int64_t count, const std::string& singular_noun,
+                   const std::string& plural_noun) {
+  return concat(count, " ", count == 1 ? singular_noun : plural_noun);
 }
 
 std::string percent(std::int64_t part, std::int64_t whole) {

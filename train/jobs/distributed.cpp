@@ -203,9 +203,9 @@ void Job::broadcast(const NamedTensors& tensors) const {
   const c10::NoGradGuard no_grad;
   try {
     for (const auto& [name, tensor] : tensors) {
-      std::vector<at::Tensor> one = {tensor.detach().cpu().contiguous()};
-      group_->gloo->broadcast(one)->wait();
-      if (place_.rank != 0) at::Tensor(tensor).detach().copy_(one[0]);
+      std::vector<at::Tensor> copies = {tensor.detach().cpu().contiguous()};
+      group_->gloo->broadcast(copies)->wait();
+      if (place_.rank != 0) at::Tensor(tensor).detach().copy_(copies[0]);
     }
   } catch (const std::exception& error) {
     fail(error);
@@ -223,13 +223,13 @@ std::vector<std::string> Job::gather(const std::string& text) const {
   sizes[static_cast<std::size_t>(place_.rank)] = static_cast<double>(text.size());
   sizes = sum(std::move(sizes));
   std::string all;
-  std::size_t own = 0;
+  std::size_t own_begin = 0;
   for (std::size_t rank = 0; rank < sizes.size(); ++rank) {
-    if (rank == static_cast<std::size_t>(place_.rank)) own = all.size();
+    if (rank == static_cast<std::size_t>(place_.rank)) own_begin = all.size();
     all.resize(all.size() + static_cast<std::size_t>(sizes[rank]));
   }
   if (all.empty()) return std::vector<std::string>(sizes.size());
-  all.replace(own, text.size(), text);
+  all.replace(own_begin, text.size(), text);
   at::Tensor bytes = at::from_blob(all.data(), {static_cast<std::int64_t>(all.size())},
                                    at::TensorOptions(at::kByte));
   sum_tensor(bytes);
@@ -282,7 +282,7 @@ at::Device choose_local_device(at::Device device, const std::string& asked) {
   if (!device.is_cuda() || place.local_size == 1 || asked.find(':') != std::string::npos) {
     return device;
   }
-  const at::Device own(at::kCUDA, static_cast<at::DeviceIndex>(place.local_rank));
+  const at::Device cuda(at::kCUDA, static_cast<at::DeviceIndex>(place.local_rank));
   const c10::impl::VirtualGuardImpl devices(at::kCUDA);
   if (place.local_rank >= devices.deviceCount()) {
     throw Error({.what = "more processes than GPUs on this machine",
@@ -290,8 +290,8 @@ at::Device choose_local_device(at::Device device, const std::string& asked) {
                  .got = concat(devices.deviceCount(), " GPUs"),
                  .hint = "a lower --nproc-per-node, or --device cpu"});
   }
-  devices.setDevice(own);
-  return own;
+  devices.setDevice(cuda);
+  return cuda;
 }
 
 }  // namespace vlm::train

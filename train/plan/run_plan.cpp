@@ -234,10 +234,10 @@ class Planner {
     }
     const std::int64_t rows = config_.per_device_train_batch_size;
     if (!config_.packing && rows > 1) {
-      const double one = slots / static_cast<double>(rows);
+      const double slots_per_row = slots / static_cast<double>(rows);
       add_advice(concat("--set per_device_train_batch_size=1 --set gradient_accumulation_steps=",
                         rows * config_.gradient_accumulation_steps),
-                 other_bytes + cost.gradient_bytes + batch_bytes(cost, one));
+                 other_bytes + cost.gradient_bytes + batch_bytes(cost, slots_per_row));
     }
     if (config_.packing) {
       const double half = slots / 2;

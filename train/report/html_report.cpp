@@ -4,13 +4,19 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "data/media/thumbnail.h"
 #include "data/metrics/metric.h"
 #include "train/report/svg_chart.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/error.h"
+#include "vlm/core/log.h"
 #include "vlm/core/run/progress.h"
 
 namespace vlm::train {
 namespace {
+
+constexpr std::int64_t kThumbnailSide = 440;  // twice what is shown, for dense screens
+constexpr std::int64_t kMostThumbnails = 12;  // of an item, with which its card is complete enough
 
 constexpr const char* kStyle = R"(
 body{font:15px/1.5 system-ui,sans-serif;color:#1f2937;background:#f3f4f6;margin:0}
@@ -31,7 +37,8 @@ svg{width:100%;height:auto}.title{font-size:13px;font-weight:600}
 .samples{display:flex;flex-wrap:wrap;gap:12px}
 .sample{flex:0 0 222px;border:1px solid #e5e7eb;border-radius:6px;padding:8px;
 overflow-wrap:anywhere}.sample th{width:1%}
-.sample img{width:100%;height:160px;object-fit:contain;display:block;margin-bottom:6px}
+.media{display:grid;gap:2px;margin-bottom:6px}.media.many{grid-template-columns:1fr 1fr}
+.media img{width:100%;height:160px;object-fit:contain;display:block}.media.many img{height:80px}
 .muted{color:#6b7280}td.value,code{font-family:ui-monospace,monospace}
 td.value{overflow-wrap:anywhere}
 )";
@@ -100,6 +107,42 @@ std::string show_result(const RunRecord& record) {
   return concat("<div class=\"results\">", changes, "</div>\n<p class=\"muted\">", note, "</p>\n");
 }
 
+std::string tell_missing(const std::string& error) {
+  log_warning("the report shows no picture of a sample: " + error);
+  return concat("<p class=\"fall\">not shown: ", escape_html(error), "</p>\n");
+}
+
+// One picture in full width, several in two columns; frames of clips stand among them.
+std::string show_media(const ReportOptions& options, std::int64_t index) {
+  if (!options.media) return "";
+  std::vector<data::Thumbnail> pictures;
+  std::string problems;
+  std::int64_t media = 0, shown = 0;
+  try {
+    for (const data::MediaRef& medium : options.media(index)) {
+      ++media;
+      if (std::ssize(pictures) >= kMostThumbnails) continue;
+      ++shown;
+      const auto made = data::make_thumbnails(medium, {.max_side = kThumbnailSide});
+      pictures.insert(pictures.end(), made.pictures.begin(), made.pictures.end());
+      if (!made.error.empty()) problems += tell_missing(made.error);
+    }
+  } catch (const Error& error) {
+    problems += tell_missing(error.what());
+  }
+  std::string images;
+  for (const data::Thumbnail& picture : pictures) {
+    const std::string title = escape_html(picture.title);
+    images += concat("<img alt=\"", title, "\" title=\"", title, "\" src=\"", picture.uri, "\">");
+  }
+  if (!images.empty()) {
+    images =
+        concat("<div class=\"media", pictures.size() > 1 ? " many" : "", "\">", images, "</div>\n");
+  }
+  if (media > shown) images += concat("<p class=\"muted\">and ", media - shown, " more</p>\n");
+  return images + problems;
+}
+
 // Samples from all over the evaluation set: pictures, question, and the answers.
 std::string show_samples(const RunRecord& record, const ReportOptions& options) {
   std::string samples;
@@ -107,20 +150,14 @@ std::string show_samples(const RunRecord& record, const ReportOptions& options) 
   for (std::int64_t i = 0; i < count; ++i) {
     const auto place = static_cast<std::size_t>(i * std::ssize(record.after) / count);
     const HeldOutAnswer& item = record.after[place];
-    std::string pictures;
-    if (options.pictures) {
-      for (const std::string& uri : options.pictures(item.index)) {
-        pictures += concat("<img alt=\"\" src=\"", uri, "\">");
-      }
-    }
     std::string rows;
     if (place < record.before.size() && record.before[place].index == item.index) {
       rows += table_row("before", record.before[place].answer);
     }
     rows += table_row("after", item.answer) + table_row("wanted", join(item.references, " | "));
-    samples +=
-        concat("<div class=\"sample\">", pictures, "<b>", escape_html(item.question), "</b><table>",
-               rows, "</table><span class=\"muted\">", escape_html(item.where), "</span></div>\n");
+    samples += concat("<div class=\"sample\">", show_media(options, item.index), "<b>",
+                      escape_html(item.question), "</b><table>", rows,
+                      "</table><span class=\"muted\">", escape_html(item.where), "</span></div>\n");
   }
   return samples.empty() ? "" : "<div class=\"samples\">" + samples + "</div>\n";
 }

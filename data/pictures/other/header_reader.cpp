@@ -21,7 +21,7 @@ void HeaderReader::go_to(std::size_t at) {
   at_ = at;
 }
 
-std::string_view HeaderReader::take(std::size_t size) {
+std::string_view HeaderReader::read_bytes(std::size_t size) {
   if (source_.bytes.size() - at_ < size) throw truncated(source_, format_);
   at_ += size;
   return source_.bytes.substr(at_ - size, size);
@@ -29,7 +29,7 @@ std::string_view HeaderReader::take(std::size_t size) {
 
 std::uint32_t HeaderReader::big_endian(int bytes) {
   std::uint32_t value = 0;
-  for (const char c : take(static_cast<std::size_t>(bytes))) {
+  for (const char c : read_bytes(static_cast<std::size_t>(bytes))) {
     value = value << 8 | static_cast<std::uint8_t>(c);
   }
   return value;
@@ -38,7 +38,7 @@ std::uint32_t HeaderReader::big_endian(int bytes) {
 std::uint32_t HeaderReader::little_endian(int bytes) {
   std::uint32_t value = 0;
   int shift = 0;
-  for (const char c : take(static_cast<std::size_t>(bytes))) {
+  for (const char c : read_bytes(static_cast<std::size_t>(bytes))) {
     value |= std::uint32_t{static_cast<std::uint8_t>(c)} << shift;
     shift += 8;
   }
@@ -48,7 +48,7 @@ std::uint32_t HeaderReader::little_endian(int bytes) {
 std::string_view HeaderReader::until(char end) {
   const std::size_t found = source_.bytes.find(end, at_);
   if (found == std::string_view::npos) throw truncated(source_, format_);
-  const std::string_view text = take(found - at_);
+  const std::string_view text = read_bytes(found - at_);
   ++at_;
   return text;
 }
@@ -66,12 +66,12 @@ std::string_view HeaderReader::word() {
   std::size_t end = at_;
   while (end < bytes.size() && !is_space(bytes[end]) && bytes[end] != '#') ++end;
   if (end == at_) throw truncated(source_, format_);
-  return take(end - at_);
+  return read_bytes(end - at_);
 }
 
 std::int64_t HeaderReader::digit() {
   skip_space();
-  return number(take(1));
+  return number(read_bytes(1));
 }
 
 std::int64_t HeaderReader::number(std::string_view text) const {

@@ -21,7 +21,7 @@ class HeaderReader {
 
   std::size_t at() const { return at_; }
   void go_to(std::size_t at);
-  std::string_view take(std::size_t size);
+  std::string_view read_bytes(std::size_t size);
 
   std::uint32_t big_endian(int bytes);
   std::uint32_t little_endian(int bytes);

@@ -34,7 +34,7 @@ std::size_t find_codestream(const PictureSource& source) {
   for (;;) {
     const std::size_t begin = reader.at();
     std::uint64_t length = reader.big_endian(4);
-    const std::string_view type = reader.take(4);
+    const std::string_view type = reader.read_bytes(4);
     if (length == 1) {
       length = std::uint64_t{reader.big_endian(4)} << 32;
       length |= reader.big_endian(4);
@@ -43,7 +43,7 @@ std::size_t find_codestream(const PictureSource& source) {
     const std::size_t read = reader.at() - begin;
     if (length < read) throw corrupt(source, kJpeg2000, "no codestream");
     if (length > source.bytes.size() - begin) throw truncated(source, kJpeg2000);
-    const std::string_view content = reader.take(length - read);
+    const std::string_view content = reader.read_bytes(length - read);
     if (type == "jp2h") check_colors(source, content);
   }
 }
@@ -69,15 +69,15 @@ int read_component(const PictureSource& source, HeaderReader& reader) {
 Jpeg2000Header read_jpeg2000_header(const PictureSource& source) {
   HeaderReader reader(source, kJpeg2000);
   reader.go_to(find_codestream(source));
-  if (reader.take(4) != kCodestream) throw corrupt(source, kJpeg2000, "no codestream");
-  reader.take(4);         // length and capabilities
+  if (reader.read_bytes(4) != kCodestream) throw corrupt(source, kJpeg2000, "no codestream");
+  reader.read_bytes(4);   // length and capabilities
   std::int64_t edges[4];  // right, bottom, left, top
   for (std::int64_t& edge : edges) edge = reader.big_endian(4);
   Jpeg2000Header header;
   header.picture.width = edges[0] - edges[2];
   header.picture.height = edges[1] - edges[3];
   check_size(source, header.picture.height, header.picture.width);
-  reader.take(16);  // tiles
+  reader.read_bytes(16);  // tiles
   const std::uint32_t components = reader.big_endian(2);
   if (components < 1 || components > kMostComponents) {
     throw unsupported(source, kJpeg2000, concat(components, " components"));

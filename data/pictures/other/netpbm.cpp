@@ -35,7 +35,7 @@ NetpbmHeader read_pnm_header(const PictureSource& source, HeaderReader& reader) 
   header.width = reader.number(reader.word());
   header.height = reader.number(reader.word());
   if (!header.is_bitmap) header.largest = reader.number(reader.word());
-  reader.take(1);  // one white space
+  reader.read_bytes(1);  // one white space
   return header;
 }
 
@@ -112,7 +112,7 @@ class BinarySamples {
  public:
   BinarySamples(const NetpbmHeader& header, HeaderReader& reader)
       : size_(header.largest > 255 ? 2 : 1),
-        bytes_(reader.take(
+        bytes_(reader.read_bytes(
             static_cast<std::size_t>(header.height * header.width * header.channels * size_))) {}
 
   std::size_t next() {
@@ -132,7 +132,9 @@ class BitSamples {
  public:
   BitSamples(const NetpbmHeader& header, HeaderReader& reader)
       : width_(header.width),
-        bytes_(reader.take(static_cast<std::size_t>(header.height * ((header.width + 7) / 8)))) {}
+        bytes_(
+            reader.read_bytes(static_cast<std::size_t>(header.height * ((header.width + 7) / 8)))) {
+  }
 
   std::size_t next() {
     const std::size_t bit = 7 - static_cast<std::size_t>(column_ % 8);

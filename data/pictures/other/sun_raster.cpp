@@ -26,7 +26,7 @@ SunHeader read_sun_header(const PictureSource& source, HeaderReader& reader) {
   header.width = reader.big_endian(4);
   header.height = reader.big_endian(4);
   header.depth = reader.big_endian(4);
-  reader.take(4);  // length of the pixels, 0 in old files
+  reader.read_bytes(4);  // length of the pixels, 0 in old files
   header.type = reader.big_endian(4);
   const std::uint32_t palette_type = reader.big_endian(4);
   const std::uint32_t palette_size = reader.big_endian(4);
@@ -39,7 +39,7 @@ SunHeader read_sun_header(const PictureSource& source, HeaderReader& reader) {
     throw unsupported(source, kSunRaster,
                       concat("palette of type ", palette_type, " and ", palette_size, " bytes"));
   }
-  header.palette = reader.take(palette_size);
+  header.palette = reader.read_bytes(palette_size);
   return header;
 }
 
@@ -47,10 +47,10 @@ SunHeader read_sun_header(const PictureSource& source, HeaderReader& reader) {
 std::string unpack(const PictureSource& source, HeaderReader& reader, std::size_t size) {
   std::string bytes;
   while (bytes.size() < size) {
-    const std::string_view byte = reader.take(1);
+    const std::string_view byte = reader.read_bytes(1);
     std::size_t count = 1;
     if (byte == "\x80" && (count = reader.big_endian(1) + 1) > 1) {
-      bytes.append(count, reader.take(1)[0]);
+      bytes.append(count, reader.read_bytes(1)[0]);
     } else {
       bytes += byte;
     }
@@ -98,7 +98,7 @@ DecodedPicture decode_sun_raster(const PictureSource& source) {
   const auto size = static_cast<std::size_t>(stride * header.height);
   std::string unpacked;
   if (header.type == kRunLengths) unpacked = unpack(source, reader, size);
-  const std::string_view bytes = header.type == kRunLengths ? unpacked : reader.take(size);
+  const std::string_view bytes = header.type == kRunLengths ? unpacked : reader.read_bytes(size);
   const Palette palette = make_palette(header);
   Image image = make_canvas(header.height, header.width);
   for (std::int64_t y = 0; y < header.height; ++y) {

@@ -1,13 +1,11 @@
 // Formats beside the common ones: Netpbm and Sun raster, and what OpenCV reads.
-#include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
 
-#include <cstdio>
 #include <filesystem>
 
 #include "data/media/media.h"
 #include "tests/support/picture_golden.h"
+#include "tests/support/printed_text.h"
 #include "vlm/core/error.h"
 
 namespace vlm::data {
@@ -124,12 +122,7 @@ TEST_CASE("EXR is read only where OpenCV's variable says so") {
 
 // What OpenCV says goes to its errors, not to the streams.
 TEST_CASE("damaged files beside the common formats end in errors, and nothing is printed") {
-  const fs::path log = fs::temp_directory_path() / "vlm_other_pictures_test_output";
-  const int file = ::open(log.c_str(), O_CREAT | O_TRUNC | O_WRONLY, 0600);
-  const int kept_out = ::dup(STDOUT_FILENO), kept_error = ::dup(STDERR_FILENO);
-  std::fflush(stdout);
-  ::dup2(file, STDOUT_FILENO);
-  ::dup2(file, STDERR_FILENO);
+  PrintedText printed;
   int failures = 0;
   const PictureGolden golden("other/other");
   for (const Json& expected : golden.cases()) {
@@ -139,13 +132,8 @@ TEST_CASE("damaged files beside the common formats end in errors, and nothing is
       failures += !other_error(bytes, {.max_pixels = 10'000}).empty();
     }
   }
-  std::fflush(stdout);
-  ::dup2(kept_out, STDOUT_FILENO);
-  ::dup2(kept_error, STDERR_FILENO);
-  for (const int descriptor : {kept_out, kept_error, file}) ::close(descriptor);
+  CHECK(printed.finish().empty());
   CHECK(failures > 100);
-  CHECK(fs::file_size(log) == 0);
-  fs::remove(log);
 }
 
 }  // namespace

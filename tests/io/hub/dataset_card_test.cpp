@@ -77,6 +77,15 @@ TEST_CASE("without a header the names of the files tell") {
   CHECK_THAT(card_error("", {"a.csv"}, {.config = "x"}), Contains("its card names none"));
 }
 
+TEST_CASE("a config whose files are gone isn't replaced by other files") {
+  const std::string card =
+      "---\nconfigs:\n- config_name: old\n  data_files: old/*.csv\n- config_name: new\n"
+      "  data_files: new/*.csv\n---\n";
+  CHECK_THAT(card_error(card, {"README.md", "new/train.csv"}, {.config = "old"}),
+             Contains("no files of config 'old' in the repository") &&
+                 Contains("wanted files that match old/*.csv"));
+}
+
 TEST_CASE("patterns of paths") {
   CHECK(matches_glob("a/b.parquet", "a/*.parquet"));
   CHECK_FALSE(matches_glob("a/b/c.parquet", "a/*.parquet"));
@@ -113,12 +122,44 @@ TEST_CASE("a data set is pulled once, and found offline") {
   HubOptions offline = fixture.options();
   offline.is_offline = true;
   server.forget_requests();
-  CHECK(pull_dataset(*name, {}, offline).files == pulled.files);
+  CHECK(find_or_pull_dataset(*name, {}, offline).files == pulled.files);
   CHECK(server.requests().empty());
-  CHECK_THROWS_WITH(pull_dataset(*name, {.split = "test"}, offline), Contains("no split 'test'"));
+  CHECK_THROWS_WITH(find_or_pull_dataset(*name, {.split = "test"}, offline),
+                    Contains("no split 'test'") && Contains("HF_HUB_OFFLINE is set"));
+  CHECK_THROWS_WITH(pull_dataset(*name, {}, offline), Contains("nothing is pulled offline"));
   std::filesystem::remove(pulled.folder / kListed[2]);
-  CHECK_THROWS_WITH(pull_dataset(*name, {}, offline),
+  CHECK_THROWS_WITH(find_or_pull_dataset(*name, {}, offline),
                     Contains("not whole") && Contains("no " + kListed[2]));
+}
+
+TEST_CASE("a hub that gives no answer: the cache with a warning, without one its error") {
+  PullFixture fixture;
+  HubServer& server = fixture.server;
+  server.is_dataset = true;
+  server.files = {{"train.csv", {.content = "question\nRed?\n"}},
+                  {"test.csv", {.content = "question\nBlue?\n"}}};
+  auto name = parse_hub_name(server.model);
+  REQUIRE(name);
+  name->type = HubType::kDataset;
+  const HubDataset pulled = find_or_pull_dataset(*name, {}, fixture.options());
+  server.hook = [](const HubRequest&) { return HubReply{.status = 503}; };
+  fixture.told.clear();
+  const HubDataset cached = find_or_pull_dataset(*name, {}, fixture.options());
+  CHECK(cached.files == pulled.files);
+  CHECK(cached.folder == pulled.folder);
+  REQUIRE_FALSE(fixture.told.empty());
+  CHECK_THAT(fixture.told.back(), Contains("org/tiny@main: no whole answer from http://127") &&
+                                      Contains("HTTP 503") &&
+                                      Contains("; the data set is read from the cache: "));
+  CHECK_THROWS_WITH(pull_dataset(*name, {}, fixture.options()), Contains("no whole answer from"));
+  // What was never pulled isn't made up from what was.
+  CHECK_THROWS_WITH(find_or_pull_dataset(*name, {.split = "test"}, fixture.options()),
+                    Contains("no whole answer from") && !Contains("HF_HUB_OFFLINE"));
+  // What the hub refuses is no lack of an answer.
+  server.hook = {};
+  name->revision = "v9";
+  CHECK_THROWS_WITH(find_or_pull_dataset(*name, {}, fixture.options()),
+                    Contains("no revision 'v9' on the hub"));
 }
 
 }  // namespace

@@ -1,16 +1,22 @@
 // TensorBoard files, charts, the report page and the model card.
+#include <sys/stat.h>
+
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "tests/support/catch.h"
 #include "tests/support/scratch_folder.h"
+#include "tests/support/warnings.h"
 #include "train/report/html_report.h"
 #include "train/report/metrics_log.h"
 #include "train/report/model_card.h"
 #include "train/report/run_record.h"
 #include "train/report/svg_chart.h"
 #include "train/report/tensorboard_log.h"
+#include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 
@@ -133,6 +139,113 @@ TEST_CASE("a chart draws finite points and breaks its line at others") {
   CHECK(draw_chart({.title = "none", .series = {{"x", {{0, nan}}}}}).empty());
 }
 
+const OrderedJson kConfig = {{"model_name_or_path", "org/base"},
+                             {"method", "lora"},
+                             {"r", 8},
+                             {"eval_metrics", {"exact_match"}},
+                             {"train_files", {"train.jsonl"}}};
+
+std::string example(const std::string& name) {
+  return std::string(VLM_SOURCE_DIR) + "/examples/" + name;
+}
+
+std::size_t count_of(const std::string& text, const std::string& part) {
+  std::size_t count = 0;
+  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) {
+    ++count;
+  }
+  return count;
+}
+
+// The held-out samples of a page about two items, of which the first shows these media.
+std::string show_held_out(const std::function<std::vector<data::MediaRef>()>& media) {
+  RunRecord record{.config = kConfig};
+  record.after = {{.index = 0, .where = "e:1", .question = "Where?", .references = {"left"}},
+                  {.index = 1, .where = "e:2", .question = "Last?", .references = {"right"}}};
+  const std::string page =
+      make_report(record, {.media = [&](std::int64_t index) {
+                    return index == 0 ? media() : std::vector<data::MediaRef>{};
+                  }});
+  return page.substr(page.find("<h2>Held-out samples</h2>"));
+}
+
+TEST_CASE("the report shows frames of clips in the order of time") {
+  const Warnings warnings;
+  const std::string clip = example("clips/left.mp4");
+  const std::string page = show_held_out([&] {
+    return std::vector<data::MediaRef>{{data::MediaKind::kVideo, clip}};
+  });
+  CHECK(warnings.text.empty());
+  CHECK(count_of(page, "src=\"data:image/jpeg;base64,/9j/") == 4);
+  // Four frames spread evenly over 3 seconds, in the order of time, each with a picture of its own.
+  std::size_t at = page.find("<div class=\"media many\">");
+  std::set<std::string> uris;
+  for (const char* time : {"0.3", "1.1", "1.8", "2.6"}) {
+    INFO(time);
+    const std::string title = concat("title=\"", clip, ", ", time, " s\" src=\"");
+    at = page.find(title, at);
+    REQUIRE(at != std::string::npos);
+    at += title.size();
+    uris.insert(page.substr(at, page.find('"', at) - at));
+  }
+  CHECK(uris.size() == 4);
+}
+
+TEST_CASE("an item of several media shows a picture of each") {
+  const std::string page = show_held_out([] {
+    return std::vector<data::MediaRef>{
+        {data::MediaKind::kPicture, example("pictures/shape_038.png")},
+        {data::MediaKind::kVideo, example("clips/up.mp4")},
+        {data::MediaKind::kPicture, example("pictures/shape_049.png")}};
+  });
+  CHECK(count_of(page, "<img ") == 6);
+  const std::size_t first = page.find("shape_038.png"), second = page.find("up.mp4"),
+                    third = page.find("shape_049.png");
+  REQUIRE(third != std::string::npos);
+  CHECK((first < second && second < third));
+  CHECK_THAT(page, !Contains(" more</p>"));
+  const std::string many = show_held_out([] {
+    return std::vector<data::MediaRef>(
+        30, {data::MediaKind::kPicture, example("pictures/shape_038.png")});
+  });
+  CHECK(count_of(many, "<img ") == 12);
+  CHECK_THAT(many, Contains("and 18 more</p>"));
+  CHECK_THAT(show_held_out([] {
+               return std::vector<data::MediaRef>{
+                   {data::MediaKind::kPicture, example("pictures/shape_038.png")}};
+             }),
+             Contains("<div class=\"media\"><img "));
+}
+
+TEST_CASE("a broken clip is told in its place, and the report goes on") {
+  const ScratchFolder folder;
+  const std::string broken = folder.write("broken.mp4", "this is no clip");
+  const std::string pipe = folder.at("pipe.mp4");
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  const Warnings warnings;
+  const std::string page = show_held_out([&] {
+    return std::vector<data::MediaRef>{{data::MediaKind::kVideo, broken},
+                                       {data::MediaKind::kVideo, pipe},
+                                       {data::MediaKind::kVideo, folder.at("gone.mp4")},
+                                       {data::MediaKind::kVideo, example("clips/up.mp4")}};
+  });
+  CHECK_THAT(page, Contains("not shown: " + broken) && Contains("gone.mp4: ") &&
+                       Contains(pipe + ": a clip from a pipe can't be read again") &&
+                       Contains("<b>Last?</b>"));
+  CHECK(count_of(page, "<img ") == 4);
+  CHECK_THAT(warnings.text, Contains("the report shows no picture of a sample: " + broken));
+  CHECK(count_of(warnings.text, "the report shows no picture") == 3);
+}
+
+TEST_CASE("an item whose row can't be read any more is told, too") {
+  const Warnings warnings;
+  const std::string page = show_held_out([]() -> std::vector<data::MediaRef> {
+    throw Error({.what = "row is gone", .where = "eval.jsonl:1"});
+  });
+  CHECK_THAT(page, Contains("not shown: eval.jsonl:1: row is gone") && Contains("<b>Last?</b>"));
+  CHECK_THAT(warnings.text, Contains("eval.jsonl:1: row is gone"));
+}
+
 // A folder as a finished run leaves it.
 void write_run(const ScratchFolder& folder) {
   folder.write("metrics.jsonl",
@@ -152,18 +265,14 @@ void write_run(const ScratchFolder& folder) {
   save_answers(answers_path(folder.path()), {one, two});
 }
 
-const OrderedJson kConfig = {{"model_name_or_path", "org/base"},
-                             {"method", "lora"},
-                             {"r", 8},
-                             {"eval_metrics", {"exact_match"}},
-                             {"train_files", {"train.jsonl"}}};
-
 TEST_CASE("the report is one page: result, samples, curves, course and the folded configuration") {
   const ScratchFolder folder;
   write_run(folder);
   const std::string page =
-      make_report(load_run_record(folder.path(), kConfig), {.pictures = [](std::int64_t index) {
-                    return std::vector<std::string>{"data:x," + std::to_string(index)};
+      make_report(load_run_record(folder.path(), kConfig), {.media = [](std::int64_t index) {
+                    const char* name = index == 3 ? "shape_038.png" : "shape_049.png";
+                    return std::vector<data::MediaRef>{
+                        {data::MediaKind::kPicture, example(concat("pictures/", name))}};
                   }});
   CHECK_THAT(page, Contains("<title>LoRA fine-tuning of org/base</title>"));
   CHECK_THAT(page, Contains("<title>loss</title>") && Contains("<title>learning_rate</title>") &&
@@ -176,14 +285,15 @@ TEST_CASE("the report is one page: result, samples, curves, course and the folde
   CHECK_THAT(page,
              Contains("<div>evaluation loss</div><div class=\"figure\"><span class=\"before\">"
                       "3</span> → <b>1.5</b></div><div class=\"muted\">since step 0</div>"));
-  CHECK_THAT(page, Contains("<img alt=\"\" src=\"data:x,3\"><b>&lt;What?&gt;</b>") &&
+  CHECK_THAT(page, Contains("shape_038.png\" src=\"data:image/jpeg") &&
+                       Contains("\"></div>\n<b>&lt;What?&gt;</b>") &&
                        Contains("<th>before</th><td class=\"\">hat</td></tr>\n"
                                 "<tr><th>after</th><td class=\"\">cat</td></tr>\n"
                                 "<tr><th>wanted</th><td class=\"\">cat</td></tr>"));
   CHECK_THAT(page, Contains("<th>r</th><td class=\"value\">8</td>"));
   std::size_t at = 0;
   for (const char* part : {"<h2>Result</h2>", "exact_match", "<h2>Held-out samples</h2>",
-                           "data:x,3", "<h2>Curves</h2>", "<svg", "<h2>Course of the run</h2>",
+                           "shape_038.png", "<h2>Curves</h2>", "<svg", "<h2>Course of the run</h2>",
                            "<details><summary>Configuration</summary>", "org/base", "</details>"}) {
     INFO(part);
     at = page.find(part, at);

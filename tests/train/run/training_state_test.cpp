@@ -10,6 +10,7 @@
 
 #include "tests/support/catch.h"
 #include "tests/support/scratch_folder.h"
+#include "tests/support/warnings.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 
@@ -34,18 +35,6 @@ void save_steps(const CheckpointWriter& writer, std::int64_t last, std::int64_t 
     writer.save(state, make_adam(static_cast<double>(step)));
   }
 }
-
-// Collects warnings while it lives.
-class Warnings {
- public:
-  Warnings() {
-    set_log_sink([this](LogLevel level, const std::string& message) {
-      if (level == LogLevel::kWarning) text += message + "\n";
-    });
-  }
-  ~Warnings() { set_log_sink({}); }
-  std::string text;
-};
 
 TEST_CASE("a checkpoint holds state, weights and optimizer, and old ones go") {
   const ScratchFolder folder;

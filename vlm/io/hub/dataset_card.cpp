@@ -238,6 +238,16 @@ Names choose_data_files(const std::string& card, const Names& listed, const Data
         if (is_match && file != kDatasetCard) splits[split].push_back(file);
       }
     }
+    // Files that the names alone would choose are of another config, or of none.
+    if (splits.empty() && !config.patterns.empty()) {
+      Names patterns;
+      for (const auto& [split, globs] : config.patterns) {
+        patterns.insert(patterns.end(), globs.begin(), globs.end());
+      }
+      throw Error({.what = concat("no files of config '", config.name, "' in the repository"),
+                   .where = where,
+                   .wanted = concat("files that match ", join(patterns))});
+    }
   } else if (!choice.config.empty() && choice.config != "default") {
     throw Error({.what = concat("no config '", choice.config, "' in the data set"),
                  .where = where,

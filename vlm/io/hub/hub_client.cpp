@@ -193,10 +193,10 @@ void HubClient::refuse(const HttpReply& reply, const HubName& name, const std::s
                                ? "set HF_TOKEN to a token of an account that may read it"
                                : "the token in HF_TOKEN, or of `hf auth login`, may not read it";
   if (!reply.failure.empty() || reply.status >= 500 || reply.status == 429 || reply.status == 408) {
-    throw Error({.what = concat("no whole answer from ", options_.endpoint),
-                 .where = where,
-                 .got = got,
-                 .hint = "started again, a pull goes on where it stopped"});
+    throw NoAnswerError({.what = concat("no whole answer from ", options_.endpoint),
+                         .where = where,
+                         .got = got,
+                         .hint = "started again, a pull goes on where it stopped"});
   }
   if (code == "RevisionNotFound") {
     throw Error({.what = concat("no revision '", name.revision, "' on the hub"),

@@ -17,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "vlm/core/error.h"
 #include "vlm/io/hub/http.h"
 #include "vlm/io/hub/hub_cache.h"
 #include "vlm/io/hub/hub_options.h"
@@ -43,12 +44,18 @@ class HubSink {
   virtual void append(std::string_view bytes) = 0;
 };
 
+// The hub gave no whole answer: no connection, or a server at fault. It may give one later.
+class NoAnswerError : public Error {
+ public:
+  using Error::Error;
+};
+
 class HubClient {
  public:
   explicit HubClient(HubOptions options);
 
-  // Throws Error: no such model or revision, no access, no connection, or a reply that no hub would
-  // send.
+  // Throws Error: no such model or revision, no access, or a reply that no hub would send; of these
+  // NoAnswerError when the tries were used up without a whole answer.
   HubListing list(const HubName& name);
   HubFile describe(const HubName& name, const std::string& commit, const std::string& file);
 

@@ -292,8 +292,15 @@ HubDataset find_dataset(const HubName& name, const DatasetChoice& choice,
   const std::vector<std::string> listed = files_below(*snapshot);
   const std::string card =
       is_listed(listed, kDatasetCard) ? load_text(*snapshot / kDatasetCard) : "";
-  HubDataset found{.folder = *snapshot,
-                   .files = choose_data_files(card, listed, choice, name.repository())};
+  HubDataset found{.folder = *snapshot};
+  try {
+    found.files = choose_data_files(card, listed, choice, name.repository());
+  } catch (const Error& error) {
+    ErrorParts parts = error.parts();
+    parts.hint = concat("in the cache; HF_HUB_OFFLINE is set, and the hub may have more: ",
+                        "`vlm pull --repo-type dataset` fetches it");
+    throw Error(parts);
+  }
   check_shards(found.files, *snapshot);
   return found;
 }
@@ -340,7 +347,11 @@ fs::path find_or_pull_model(const std::string& model) {
 
 HubDataset pull_dataset(const HubName& name, const DatasetChoice& choice,
                         const HubOptions& options) {
-  if (options.is_offline) return find_dataset(name, choice, options);
+  if (options.is_offline) {
+    throw Error({.what = "nothing is pulled offline",
+                 .where = name.repository(),
+                 .hint = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set"});
+  }
   HubDataset pulled;
   pulled.folder =
       pull(name, options, [&](const std::vector<std::string>& listed, const ReadFile& read) {
@@ -352,6 +363,24 @@ HubDataset pull_dataset(const HubName& name, const DatasetChoice& choice,
         return wanted;
       });
   return pulled;
+}
+
+HubDataset find_or_pull_dataset(const HubName& name, const DatasetChoice& choice,
+                                const HubOptions& options) {
+  if (options.is_offline) return find_dataset(name, choice, options);
+  try {
+    return pull_dataset(name, choice, options);
+  } catch (const NoAnswerError& error) {
+    std::optional<HubDataset> found;
+    try {
+      found = find_dataset(name, choice, options);
+    } catch (const Error&) {
+      throw error;  // nothing to read instead; this one says why
+    }
+    log_warning(
+        concat(error.what(), "; the data set is read from the cache: ", found->folder.string()));
+    return *found;
+  }
 }
 
 }  // namespace vlm

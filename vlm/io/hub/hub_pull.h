@@ -33,10 +33,16 @@ struct HubDataset {
   std::vector<std::string> files;  // names below the folder, sorted
 };
 
-// Fetches what the cache lacks of the files of one config and split (dataset_card.h). Offline, the
-// snapshot in the cache is taken as it is; then shards that its names promise must be there. Throws
-// Error as pull_model, and for a config or split that the data set doesn't have.
+// Fetches what the cache lacks of the files of one config and split (dataset_card.h). Asks the hub
+// for the revision's commit each time. Throws Error as pull_model, and for a config or split that
+// the data set doesn't have.
 HubDataset pull_dataset(const HubName& name, const DatasetChoice& choice,
                         const HubOptions& options);
+
+// The files of a data set for reading: as pull_dataset. With HF_HUB_OFFLINE, or with a warning when
+// the hub gives no answer, what the cache has is taken as it is; then shards that its names promise
+// must be there. A file without such a name that was never pulled is not missed.
+HubDataset find_or_pull_dataset(const HubName& name, const DatasetChoice& choice,
+                                const HubOptions& options);
 
 }  // namespace vlm
