@@ -1,6 +1,7 @@
 #include "vlm/nn/rotary.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/addcmul.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
@@ -67,6 +68,33 @@ class Rotate : public torch::autograd::Function<Rotate> {
   }
 };
 
+// The same in three operators, on any device.
+at::Tensor rotate_halves(const at::Tensor& q, const at::Tensor& cos, const at::Tensor& sin,
+                         double turn) {
+  const std::int64_t half = q.size(-1) / 2;
+  const auto first = [&](const at::Tensor& t) { return t.narrow(-1, 0, half); };
+  const auto second = [&](const at::Tensor& t) { return t.narrow(-1, half, half); };
+  const at::Tensor turned = q * cos;
+  first(turned).addcmul_(second(q), first(sin), -turn);
+  second(turned).addcmul_(first(q), second(sin), turn);
+  return turned;
+}
+
+class RotateHalves : public torch::autograd::Function<RotateHalves> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& q,
+                            const at::Tensor& cos, const at::Tensor& sin) {
+    context->save_for_backward({cos, sin});
+    return rotate_halves(q, cos, sin, 1.0);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    return {rotate_halves(grads[0], saved[0], saved[1], -1.0), at::Tensor(), at::Tensor()};
+  }
+};
+
 // The table as make_rotary_table leaves it, beside float32 on a CPU.
 bool can_rotate(const at::Tensor& q, const RotaryTable& table) {
   return q.is_cpu() && q.scalar_type() == at::kFloat && q.size(3) % 2 == 0 &&
@@ -92,6 +120,11 @@ at::Tensor apply_rotary(const at::Tensor& q, const RotaryTable& table) {
   if (can_rotate(q, table)) {
     return c10::GradMode::is_enabled() ? Rotate::apply(q, table.cos, table.sin)
                                        : rotate(q, table.cos, table.sin, 1.0F);
+  }
+  // A table is the same for both halves, which the gradient counts on.
+  if (!q.is_cpu() && q.scalar_type() == table.cos.scalar_type()) {
+    return c10::GradMode::is_enabled() ? RotateHalves::apply(q, table.cos, table.sin)
+                                       : rotate_halves(q, table.cos, table.sin, 1.0);
   }
   const std::int64_t half = q.size(-1) / 2;
   const at::Tensor rotated = at::cat({-q.narrow(-1, half, half), q.narrow(-1, 0, half)}, -1);
