@@ -96,9 +96,9 @@ class Generator {
   void score_choices(const std::vector<ActiveRequest*>& requests);
   void decode_rows();
 
-  void advance(ActiveRequest& one, const Logits& logits);
-  void feed(ActiveRequest& one, SearchStep step);
-  void finish(ActiveRequest& one);
+  void advance(ActiveRequest& request, const Logits& logits);
+  void feed(ActiveRequest& request, SearchStep step);
+  void finish(ActiveRequest& request);
   void end_late_requests();
   void remove_finished();
   std::unique_ptr<Search> start_search(const Request& request) const;

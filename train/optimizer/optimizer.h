@@ -89,11 +89,26 @@ class AdamW8bit : public Optimizer {
     BlockwiseCodes first, second;
     at::Tensor steps;
   };
+  // Of several parameters, the moments behind each other; theirs are parts of it.
+  struct Chunk {
+    std::vector<std::size_t> members;  // of large_
+    std::int64_t size = 0;
+    BlockwiseCodes first, second;
+  };
 
+  void join_chunks();
+  bool is_joint(const Chunk& chunk) const;
+  void update_joint(Chunk& chunk, double learning_rate);
   void update(Moments& moments, double learning_rate);
+  at::Tensor move_moments(const BlockwiseCodes& first_codes, const BlockwiseCodes& second_codes,
+                          const at::Tensor& grad, double steps) const;
+  double decay_of(const Moments& moments) const;
+  const at::Tensor& zeros_of(const at::Tensor& parameter);
 
   OptimizerOptions options_;
   std::vector<Moments> large_;
+  std::vector<Chunk> chunks_;
+  at::Tensor zeros_;
   std::unique_ptr<AdamW> small_;
 };
 

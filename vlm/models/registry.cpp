@@ -115,7 +115,7 @@ bool is_trained(const VisionLanguageModel& model, const LoadOptions& options,
                 const std::string& parameter) {
   if (!options.is_trained) return false;
   const auto asks = [&](const std::string& name) {
-    return options.is_trained(name.substr(0, name.rfind('.')));
+    return options.is_trained(name) || options.is_trained(name.substr(0, name.rfind('.')));
   };
   if (asks(parameter)) return true;
   for (const auto& [name, source] : model.tied_weights()) {
@@ -133,6 +133,14 @@ void mix_while_loading(const VisionLanguageModel& model, const LoadOptions& opti
                 [&](const std::string& name) { return is_trained(model, options, name); });
   rules.dtype = at::kFloat;
   (compute == at::kBFloat16 ? rules.narrowed : rules.kept_bfloat16) = std::move(matrices);
+}
+
+// Makes the rules leave what is trained in float32 beside a bfloat16 base.
+void widen_trained(const VisionLanguageModel& model, const LoadOptions& options, LoadRules& rules) {
+  for (const auto& item : model.module().named_parameters()) {
+    if (!is_trained(model, options, item.key())) rules.narrowed.insert(item.key());
+  }
+  rules.dtype = at::kFloat;
 }
 
 // Has frozen narrow matrices multiplied in bfloat16.
@@ -232,6 +240,9 @@ ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {
   const bool is_mixed = options.mixed_precision && options.device.is_cpu();
   const at::ScalarType compute = choose_compute_dtype(config, options);
   if (is_mixed) mix_while_loading(*model, options, compute, rules);
+  if (options.is_trained && !is_mixed && !options.device.is_cpu() && rules.dtype == at::kBFloat16) {
+    widen_trained(*model, options, rules);
+  }
   if (options.quantize_nf4) store_nf4_while_loading(*model, options, rules);
   if (options.dtype == "int8") {
     TORCH_CHECK(is_mixed, "8 bits are for running models on a CPU");

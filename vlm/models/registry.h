@@ -26,8 +26,8 @@ struct LoadOptions {
   bool mixed_precision = false;
   // For training adapters on a frozen base: linear layers except the output head are converted to
   // NF4 one by one while they are read, so that the unconverted model is never in memory as a
-  // whole; the other matrices become bfloat16. Modules for which `is_trained` returns true (null:
-  // none) are not converted.
+  // whole; the other matrices become bfloat16. Modules and parameters for whose names `is_trained`
+  // returns true (null: none) are not converted; on a GPU they are float32 beside a bfloat16 base.
   bool quantize_nf4 = false;
   std::function<bool(const std::string& module)> is_trained = {};
 };

@@ -38,7 +38,10 @@ class PatchEmbedding : public torch::nn::Module {
   // [N, 3, S, S] → [N, P, C]; pixels beyond the last whole patch are dropped.
   at::Tensor forward(const at::Tensor& pixel_values) {
     const std::vector<std::int64_t> stride = {patch_size_, patch_size_};
-    return at::conv2d(pixel_values, weight, bias, stride).flatten(2).transpose(1, 2);
+    const auto dtype = pixel_values.scalar_type();
+    return at::conv2d(pixel_values, weight.to(dtype), bias.to(dtype), stride)
+        .flatten(2)
+        .transpose(1, 2);
   }
 
   at::Tensor weight, bias;

@@ -64,6 +64,16 @@ std::int64_t count_tiles(const SiglipConfig& config, std::int64_t bytes) {
 
 }  // namespace
 
+namespace {
+
+// On a GPU weights may be float32 and what flows between them bfloat16: full fine-tuning.
+at::ScalarType activation_dtype(const VisionLanguageModel& model) {
+  return model.device().is_cpu() || model.product_dtype == at::kFloat ? model.dtype()
+                                                                      : model.product_dtype;
+}
+
+}  // namespace
+
 SmolVlm::SmolVlm(const SmolVlmConfig& config) : config_(config) {
   max_tiles_per_chunk = count_tiles(config.vision_config, kChunkBytes);
   model_ = register_module("model", std::make_shared<SmolVlmModelBody>(config));
@@ -73,7 +83,7 @@ SmolVlm::SmolVlm(const SmolVlmConfig& config) : config_(config) {
 }
 
 at::Tensor SmolVlm::encode_patches(const at::Tensor& pixel_values, const at::Tensor& tile_mask) {
-  return model_->vision_model->forward(upload(pixel_values.to(dtype()), device()),
+  return model_->vision_model->forward(upload(pixel_values.to(activation_dtype(*this)), device()),
                                        tile_mask.defined() ? tile_mask.to(device()) : tile_mask,
                                        gradient_checkpointing && is_training());
 }
@@ -94,7 +104,9 @@ at::Tensor SmolVlm::encode_images(const at::Tensor& pixel_values, const at::Tens
 }
 
 at::Tensor SmolVlm::embed_tokens(const at::Tensor& input_ids) {
-  return model_->text_model->embed_tokens()->forward(upload(input_ids, device())).to(dtype());
+  return model_->text_model->embed_tokens()
+      ->forward(upload(input_ids, device()))
+      .to(activation_dtype(*this));
 }
 
 at::Tensor SmolVlm::embed(const at::Tensor& input_ids, const at::Tensor& image_features) {

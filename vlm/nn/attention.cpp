@@ -26,6 +26,12 @@ at::Tensor grouped_attention(const at::Tensor& q, const at::Tensor& k, const at:
                           can_attend_in_bfloat16(q);
   if (is_rounded) return bfloat16_attention(q, k, v, is_causal);
   const std::int64_t groups = q.size(1) / k.size(1);
+  // Flash attention reads grouped heads as they are.
+  const bool is_flash = !q.is_cpu() && !mask.defined() && q.scalar_type() != at::kFloat;
+  if (is_flash) {
+    return at::scaled_dot_product_attention(q, k, v, std::nullopt, 0.0, is_causal, std::nullopt,
+                                            /*enable_gqa=*/groups > 1);
+  }
   return at::scaled_dot_product_attention(q, repeat_heads(k, groups), repeat_heads(v, groups),
                                           mask.defined() ? std::optional(mask) : std::nullopt, 0.0,
                                           is_causal);

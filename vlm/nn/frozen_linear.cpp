@@ -56,7 +56,7 @@ at::Tensor nf4_linear(const at::Tensor& x, const std::shared_ptr<const Nf4Weight
     return grad.to(product_dtype).matmul(wide).to(grad.scalar_type());
   };
   const at::Tensor y = FrozenFunction::apply(x, map);
-  return bias.defined() ? y + bias : y;
+  return bias.defined() ? y + bias.to(y.scalar_type()) : y;
 }
 
 namespace {
@@ -90,7 +90,7 @@ at::Tensor frozen_bfloat16_linear(const at::Tensor& x, const at::Tensor& weight,
     return times_transpose(grad, weight, product_dtype);
   };
   const at::Tensor y = FrozenFunction::apply(x, map);
-  return bias.defined() ? y + bias : y;
+  return bias.defined() ? y + bias.to(y.scalar_type()) : y;
 }
 
 }  // namespace vlm

@@ -30,7 +30,7 @@ at::Tensor grown(const at::Tensor& old, std::int64_t places, std::int64_t tokens
 }
 
 // scale · a b, of [n, K, …] each, in one operator.
-at::Tensor scaled_product(const at::Tensor& a, const at::Tensor& b, double scale) {
+at::Tensor scaled_scores(const at::Tensor& a, const at::Tensor& b, double scale) {
   const at::Tensor unread = at::empty({1, 1, 1}, a.options());  // as beta is 0
   return at::baddbmm(unread, a.flatten(0, 1), b.flatten(0, 1), 0.0, scale)
       .unflatten(0, {a.size(0), a.size(1)});
@@ -225,9 +225,9 @@ at::Tensor KvCache::attend_grid(const CachedLayer& layer, const at::Tensor& q) c
   const at::Tensor queries = q.reshape({n * r, kv, per_kv, d});
   const double scale = 1.0 / std::sqrt(static_cast<double>(d));
   at::Tensor scores =
-      at::cat({by_row(scaled_product(by_group(queries), prefix_of(layer.prefix_k).transpose(-1, -2),
+      at::cat({by_row(scaled_scores(by_group(queries), prefix_of(layer.prefix_k).transpose(-1, -2),
                                      scale)),
-               scaled_product(queries, tail_of(layer.tail_k).transpose(-1, -2), scale)},
+               scaled_scores(queries, tail_of(layer.tail_k).transpose(-1, -2), scale)},
               -1);  // [n·R, K, heads·T, P + T']
   if (pass_.is_hidden.defined()) {
     const at::Tensor hidden = pass_.is_hidden.reshape({n * r, 1, 1, tokens, scores.size(-1)});

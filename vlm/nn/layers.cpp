@@ -1,11 +1,11 @@
 #include "vlm/nn/layers.h"
 
+#include <ATen/ops/_fused_rms_norm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
-#include <ATen/ops/rms_norm.h>
 #include <ATen/ops/rsqrt.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
@@ -28,6 +28,11 @@ namespace {
 constexpr const char* kMagnitude = "lora_magnitude_vector";
 constexpr const char* kQuantized = "quantized";
 constexpr const char* kTokens = "token_adapter";
+
+// On a GPU what is trained is stored in float32 and follows the dtype of what it meets.
+at::Tensor beside(const at::Tensor& parameter, const at::Tensor& x) {
+  return parameter.defined() && !x.is_cpu() ? parameter.to(x.scalar_type()) : parameter;
+}
 
 }  // namespace
 
@@ -59,7 +64,8 @@ at::Tensor Linear::multiply(const at::Tensor& x, const at::Tensor& added) const 
                                         (added.defined() && added.requires_grad())));
   const bool is_onednn =
       is_plain && weight.scalar_type() == at::kFloat && prefers_onednn(x, x.numel() / in_features_);
-  return is_onednn ? onednn_linear(x, weight, added) : at::linear(x, weight, added);
+  return is_onednn ? onednn_linear(x, weight, added)
+                   : at::linear(x, beside(weight, x), beside(added, x));
 }
 
 bool Linear::is_plain_bfloat16(at::ScalarType dtype) const {
@@ -212,7 +218,7 @@ LayerNorm::LayerNorm(std::int64_t features, double eps) : eps_(eps) {
 }
 
 at::Tensor LayerNorm::forward(const at::Tensor& x) const {
-  return at::layer_norm(x, {x.size(-1)}, weight, bias, eps_);
+  return at::layer_norm(x, {x.size(-1)}, beside(weight, x), beside(bias, x), eps_);
 }
 
 RmsNorm::RmsNorm(std::int64_t features, double eps) : eps_(eps) {
@@ -221,8 +227,8 @@ RmsNorm::RmsNorm(std::int64_t features, double eps) : eps_(eps) {
 
 at::Tensor RmsNorm::forward(const at::Tensor& x) const {
   if (can_normalize_rows(x, weight)) return normalize_rows(x, weight, eps_);
-  if (!x.is_cpu() && x.scalar_type() == weight.scalar_type()) {
-    return at::rms_norm(x, {x.size(-1)}, weight, eps_);  // one operator
+  if (!x.is_cpu()) {
+    return std::get<0>(at::_fused_rms_norm(x, {x.size(-1)}, beside(weight, x), eps_));
   }
   const at::Tensor wide = x.to(at::kFloat);
   const at::Tensor scale = at::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps_);

@@ -9,7 +9,9 @@
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/linspace.h>
+#include <ATen/ops/mul.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -28,6 +30,9 @@ namespace vlm {
 namespace {
 
 constexpr std::int64_t kPieceValues = 1 << 20;  // quantized or expanded at a time on a CPU
+// On a GPU a piece is a sixteenth, six bytes a value beside the result's two; but not less than
+// 24 MB, which a GPU needs to be busy.
+constexpr std::int64_t kPieces = 16, kLeastPiece = 1 << 22;
 constexpr std::int64_t kLastingBytes = 64 << 10;
 constexpr double kLeastScale = 1e-38;  // keeps a block of zeros from dividing by zero
 
@@ -156,12 +161,41 @@ at::Tensor make_nf4_pairs() {
   return at::stack({levels.repeat_interleave(16), levels.repeat({16})}, 1);
 }
 
+// In pieces, whose indices and unscaled values are the only memory besides the result's.
 at::Tensor expand_with_operators(const at::Tensor& codes, const at::Tensor& scales,
-                                 std::int64_t count) {
+                                 std::int64_t count, at::ScalarType dtype) {
   static auto& pairs_table = *new DeviceTable(make_nf4_pairs());
   const at::Tensor pairs = pairs_table.on(codes.device());
-  const at::Tensor units = at::embedding(pairs, codes.to(at::kInt)).view({-1});
-  return (to_blocks(units, kNf4Block) * scales.unsqueeze(1)).view({-1}).narrow(0, 0, count);
+  const std::int64_t blocks = ceil_divide(count, kNf4Block);
+  const at::Tensor out = at::empty({blocks, kNf4Block}, codes.options().dtype(dtype));
+  const std::int64_t share = ceil_divide(blocks, kPieces);
+  const std::int64_t step = std::max(share, kLeastPiece / kNf4Block);
+  for (std::int64_t begin = 0; begin < blocks; begin += step) {
+    const std::int64_t size = std::min(step, blocks - begin);
+    const std::int64_t first = begin * kNf4Block / 2;
+    const std::int64_t bytes = std::min(size * kNf4Block / 2, codes.numel() - first);
+    at::Tensor units = at::embedding(pairs, codes.narrow(0, first, bytes).to(at::kInt));
+    at::Tensor piece = out.narrow(0, begin, size);
+    at::mul_out(piece, to_blocks(units.view({-1}), kNf4Block),
+                scales.narrow(0, begin, size).unsqueeze(1));
+  }
+  return out.view({-1}).narrow(0, 0, count);
+}
+
+// Scales of an NF4 weight's blocks.
+at::Tensor expand_scales(const Nf4Weight& stored) {
+  const at::Tensor levels = dynamic_levels(true, stored.codes.device());
+  // By operators, as a loop of ours could contract the product and the sum into one rounding.
+  if (stored.codes.is_cpu())
+    return dequantize_blockwise(stored.absmax, levels) + stored.absmax_mean;
+  const std::int64_t count = stored.absmax.codes.numel(), blocks = stored.absmax.scales.numel();
+  at::Tensor scales = at::empty({blocks * kBlockwiseBlock}, levels.options());
+  at::Tensor found = scales.narrow(0, 0, count);  // behind them lies what nobody reads
+  at::index_select_out(found, levels, 0, stored.absmax.codes.to(at::kInt));
+  scales.view({blocks, kBlockwiseBlock})
+      .mul_(stored.absmax.scales.unsqueeze(1))
+      .add_(stored.absmax_mean);
+  return found;
 }
 
 std::int64_t count_values(const std::vector<std::int64_t>& shape) {
@@ -235,13 +269,10 @@ Nf4Weight quantize_nf4(const at::Tensor& weight) {
 at::Tensor dequantize_nf4(const Nf4Weight& stored, at::ScalarType dtype) {
   const c10::NoGradGuard no_grad;
   const std::int64_t count = count_values(stored.shape);
-  // By operators, as a loop of ours could contract the product and the sum into one rounding.
-  const at::Tensor scales =
-      dequantize_blockwise(stored.absmax, dynamic_levels(true, stored.codes.device())) +
-      stored.absmax_mean;
+  const at::Tensor scales = expand_scales(stored);
   const at::Tensor values = stored.codes.is_cpu()
                                 ? expand_on_cpu(stored.codes, scales, count)
-                                : expand_with_operators(stored.codes, scales, count);
+                                : expand_with_operators(stored.codes, scales, count, dtype);
   return values.to(dtype).view(stored.shape);
 }
 

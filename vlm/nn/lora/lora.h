@@ -72,6 +72,7 @@ class LoraBranch {
   at::Tensor initial_a, initial_b;
 
  private:
+  at::Tensor forward_fused(const Linear& base, const at::Tensor& x) const;
   at::Tensor forward_dora(const Linear& base, const at::Tensor& x, const at::Tensor& dropped) const;
 
   std::shared_ptr<Linear> a_, b_;

@@ -1,12 +1,88 @@
 // Arithmetic of one adapted layer.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <optional>
 
 #include "vlm/nn/lora/embedding_branch.h"
 #include "vlm/nn/lora/lora.h"
+#include "vlm/nn/quantize.h"
 
 namespace vlm {
+namespace {
+
+// The frozen layer travels to backward as an opaque value; the model outlives the step.
+struct AdaptedLayer : torch::CustomClassHolder {
+  const Linear* base = nullptr;
+  double scaling = 1;
+
+  at::Tensor weight(at::ScalarType dtype) const {
+    return base->nf4() ? dequantize_nf4(*base->nf4(), dtype) : base->weight.to(dtype);
+  }
+};
+
+// scale · a b as one operator: what is added to is not read.
+at::Tensor scaled_product(const at::Tensor& a, const at::Tensor& b, double scale) {
+  return at::addmm(b.select(0, 0), a, b, /*beta=*/0, scale);
+}
+
+// x Wᵀ + bias + scaling · (dropped Aᵀ) Bᵀ on rows, in x's dtype, which A and B are cast to: eight
+// products in all, where autograd makes twice the operators and keeps x in A's dtype. `dropped` is
+// x behind dropout, nothing where it is x. Used on GPUs, where each operator costs a launch.
+class AdaptedProduct : public torch::autograd::Function<AdaptedProduct> {
+ public:
+  using Given = std::optional<at::Tensor>;
+
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
+                            const Given& dropped, const Given& bias, const at::Tensor& a,
+                            const at::Tensor& b, const c10::intrusive_ptr<AdaptedLayer>& layer) {
+    const at::Tensor in = dropped.value_or(x);
+    const at::Tensor down = a.to(x.scalar_type()), up = b.to(x.scalar_type());
+    at::Tensor y = layer->base->multiply(x, bias.value_or(at::Tensor()));  // [rows, out]
+    const at::Tensor low = in.mm(down.t());                                // [rows, r]
+    y.addmm_(low, up.t(), 1, layer->scaling);
+    context->save_for_backward({in, low, down, up});
+    context->saved_data["layer"] = c10::IValue::make_capsule(layer);
+    context->saved_data["passes"] = x.requires_grad();
+    context->saved_data["drops"] = dropped.has_value();
+    context->saved_data["has_bias"] = bias && bias->requires_grad();
+    return y;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list grads) {
+    const auto layer =
+        c10::static_intrusive_pointer_cast<AdaptedLayer>(context->saved_data["layer"].toCapsule());
+    const auto saved = context->get_saved_variables();
+    const at::Tensor &in = saved[0], &low = saved[1], &down = saved[2], &up = saved[3];
+    const at::Tensor& grad = grads[0];
+    const at::Tensor grad_low = scaled_product(grad, up, layer->scaling);  // [rows, r]
+    const at::Tensor grad_a = grad_low.t().mm(in);
+    const at::Tensor grad_b = scaled_product(grad.t(), low, layer->scaling);
+    at::Tensor grad_x, grad_dropped, grad_bias;
+    if (context->saved_data["passes"].toBool()) {
+      grad_x = grad.mm(layer->weight(grad.scalar_type()));
+      if (context->saved_data["drops"].toBool()) {
+        grad_dropped = grad_low.mm(down);
+      } else {
+        grad_x.addmm_(grad_low, down);
+      }
+    }
+    if (context->saved_data["has_bias"].toBool()) grad_bias = grad.sum(0).to(at::kFloat);
+    return {grad_x,      grad_dropped, grad_bias, grad_a.to(at::kFloat), grad_b.to(at::kFloat),
+            at::Tensor()};
+  }
+};
+
+bool is_base_trained(const Linear& base) {
+  return base.weight.defined() && base.weight.requires_grad();
+}
+
+}  // namespace
 
 LoraBranch::LoraBranch(const Linear& base, const BranchOptions& options)
     : a_(std::make_shared<Linear>(base.in_features(), options.r, false)),
@@ -19,6 +95,9 @@ LoraBranch::LoraBranch(const Linear& base, const BranchOptions& options)
 }
 
 at::Tensor LoraBranch::forward(const Linear& base, const at::Tensor& x) const {
+  const bool is_fused =
+      !x.is_cpu() && !magnitude.defined() && c10::GradMode::is_enabled() && !is_base_trained(base);
+  if (is_fused) return forward_fused(base, x);
   const at::Tensor input = x.to(a_->weight.scalar_type());
   const at::Tensor dropped =
       dropout_ > 0 && a_->is_training() ? at::dropout(input, dropout_, true) : input;
@@ -32,6 +111,19 @@ at::Tensor LoraBranch::forward(const Linear& base, const at::Tensor& x) const {
   }
   // Scaled and added by the product itself: the layer's widest tensor is passed over once.
   return at::Tensor(y).addmm_(low, b_->weight.t(), 1, scaling_).view(shape);
+}
+
+at::Tensor LoraBranch::forward_fused(const Linear& base, const at::Tensor& x) const {
+  auto layer = c10::make_intrusive<AdaptedLayer>();
+  layer->base = &base;
+  layer->scaling = scaling_;
+  const at::Tensor rows = x.reshape({-1, x.size(-1)});
+  AdaptedProduct::Given dropped, bias;
+  if (base.bias.defined()) bias = base.bias;
+  if (dropout_ > 0 && a_->is_training()) dropped = at::dropout(rows, dropout_, true);
+  std::vector<std::int64_t> shape = x.sizes().vec();
+  shape.back() = base.out_features();
+  return AdaptedProduct::apply(rows, dropped, bias, a_->weight, b_->weight, layer).view(shape);
 }
 
 at::Tensor LoraBranch::forward_dora(const Linear& base, const at::Tensor& x,
