@@ -3,6 +3,8 @@
 //   StepFigures of each step ─► StepLog::add ─► a row every logging_steps
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <chrono>
 #include <cstdint>
 
@@ -27,8 +29,9 @@ class StepLog {
  public:
   // `state` and `metrics` must outlive the log; sums since the last row are kept in `state`, so
   // that a resumed run has them.
-  StepLog(TrainingState& state, MetricsLog& metrics, std::int64_t logging_steps)
-      : state_(state), metrics_(metrics), logging_steps_(logging_steps) {}
+  StepLog(TrainingState& state, MetricsLog& metrics, std::int64_t logging_steps,
+          at::Device device = at::kCPU)
+      : state_(state), metrics_(metrics), logging_steps_(logging_steps), device_(device) {}
 
   // Counts a step; state.step is its number, from 1. Writes the row when it is due or `is_last`.
   void add(const StepFigures& figures, bool is_last);
@@ -37,6 +40,7 @@ class StepLog {
   TrainingState& state_;
   MetricsLog& metrics_;
   std::int64_t logging_steps_;
+  at::Device device_;
   std::chrono::steady_clock::time_point last_step_ = std::chrono::steady_clock::now();
 };
 

@@ -1,10 +1,13 @@
 #include "train/trainer.h"
 
 #include <ATen/Context.h>
+#include <ATen/DeviceAccelerator.h>
 #include <ATen/ops/stack.h>
 #include <c10/core/GradMode.h>
+#include <c10/util/Exception.h>
 #include <torch/nn/module.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -12,6 +15,7 @@
 #include <set>
 
 #include "data/media/media_ref.h"
+#include "train/batches/split_batch.h"
 #include "train/batches/step_loader.h"
 #include "train/config/effective_config.h"
 #include "train/evaluation/best_step.h"
@@ -233,7 +237,7 @@ TrainResult Trainer::train() {
                     state_.step);
   std::optional<Progress> progress;
   if (job_->is_writer()) progress.emplace("steps", total, state_.step);
-  StepLog log(state_, *metrics_, config_.logging_steps);
+  StepLog log(state_, *metrics_, config_.logging_steps, device_);
   begin_training(trained_);
   while (state_.step < total && !state_.has_stopped_early) {
     release_tower();
@@ -272,9 +276,11 @@ bool Trainer::next_step(StepLoader& loader, StepData& data, StepFigures& figures
   return sums[4] == 0;
 }
 
-double Trainer::train_step(const StepData& data, double labels, double& grad_norm) {
+at::Tensor Trainer::run_batches(const StepData& data, double labels) {
   const std::uint64_t seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kDropoutStream,
                                       static_cast<std::uint64_t>(state_.step));
+  const PictureTokens tokens{.image_token_id = trained_.model->image_token_id(),
+                             .per_tile = trained_.processor->tokens_per_tile()};
   auto number = static_cast<std::uint64_t>(job_->rank());  // of the batch, among all processes'
   at::Tensor total;  // stays on the device, so that no batch waits for the one before
   for (const data::Batch& batch : data.batches) {
@@ -282,12 +288,57 @@ double Trainer::train_step(const StepData& data, double labels, double& grad_nor
     // run exact, and several processes draw what one would.
     at::manual_seed(mix_seed(seed, number));
     number += static_cast<std::uint64_t>(job_->size());
-    const at::Tensor part = loss_sum(*trained_.model, batch, pictures_.get()) / labels;
-    // A batch of text gives nothing to a run that trains only what pictures pass through.
-    if (part.requires_grad()) part.backward();
-    const at::Tensor wide = part.detach().to(at::kDouble);
-    total = total.defined() ? total + wide : wide;
+    for (const data::Batch& piece : split_batch(batch, tokens, halvings_)) {
+      const at::Tensor part = loss_sum(*trained_.model, piece, pictures_.get()) / labels;
+      // A batch of text gives nothing to a run that trains only what pictures pass through.
+      if (part.requires_grad()) part.backward();
+      const at::Tensor wide = part.detach().to(at::kDouble);
+      total = total.defined() ? total + wide : wide;
+    }
   }
+  return total;
+}
+
+// The step's loss; where the device lacks memory, in halves of the batches from then on.
+at::Tensor Trainer::run_fitting(const StepData& data, double labels) {
+  std::string reason;
+  try {
+    return run_batches(data, labels);
+  } catch (const c10::OutOfMemoryError& error) {
+    reason = error.what_without_backtrace();
+  }
+  optimizer_->zero_grad();  // what a part of the batches gave
+  at::accelerator::emptyCache();
+  if (!halve(data)) {
+    throw Error({.what = "out of memory in a training step",
+                 .where = concat("step ", state_.step + 1),
+                 .got = reason.substr(0, reason.find('\n')),
+                 .hint = concat("a batch can't be made smaller; gradient_checkpointing, method "
+                                "qlora, fewer tiles or tokens a sample",
+                                config_.packing ? " and max_tokens_per_batch" : "",
+                                " take less: vlm plan says how much")});
+  }
+  return run_fitting(data, labels);
+}
+
+// Has batches cut in two once more; false where none of them can be.
+bool Trainer::halve(const StepData& data) {
+  const PictureTokens tokens{.image_token_id = trained_.model->image_token_id(),
+                             .per_tile = trained_.processor->tokens_per_tile()};
+  const bool can_be = std::any_of(data.batches.begin(), data.batches.end(), [&](const auto& batch) {
+    return split_batch(batch, tokens, halvings_ + 1).size() >
+           split_batch(batch, tokens, halvings_).size();
+  });
+  if (!can_be) return false;
+  ++halvings_;
+  log_warning(concat("out of memory in step ", state_.step + 1,
+                     ": from here on a batch is taken in ", 1 << halvings_,
+                     " parts, with the same result"));
+  return true;
+}
+
+double Trainer::train_step(const StepData& data, double labels, double& grad_norm) {
+  const at::Tensor total = run_fitting(data, labels);
   job_->sum_gradients(optimizer_->parameters());
   const auto [own_loss, norm] = read_together(total, norm_of_gradients(optimizer_->parameters()));
   const double loss = job_->sum({own_loss})[0];

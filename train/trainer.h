@@ -68,6 +68,10 @@ class Trainer {
   // One step on this process's batches; `labels` is the number over all processes. Returns the
   // loss; sets `grad_norm`.
   double train_step(const StepData& data, double labels, double& grad_norm);
+  // Forward and backward of the batches; the loss, on the device.
+  at::Tensor run_batches(const StepData& data, double labels);
+  at::Tensor run_fitting(const StepData& data, double labels);
+  bool halve(const StepData& data);
   // Saves the checkpoint and the result and evaluates, each when it is due; false when told to
   // stop.
   bool end_step();
@@ -106,6 +110,7 @@ class Trainer {
   std::unique_ptr<data::SkippedSamples> skipped_;
   std::unique_ptr<Evaluator> evaluator_;  // null without eval_files
   TrainingState state_;
+  int halvings_ = 0;               // of each batch, as the device's memory asked for
   std::int64_t saved_step_ = 0;    // of the newest checkpoint
   std::int64_t written_step_ = 0;  // whose weights are the result in output_dir
   // True while the weights are those after state_.step, and finite.

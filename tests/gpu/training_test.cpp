@@ -16,16 +16,26 @@ namespace fs = std::filesystem;
 using Words = std::vector<std::string>;
 using simulated_cuda::DeviceCounts;
 
-// `vlm finetune` into folder/output; stderr.
-std::string train(const ScratchFolder& folder, const std::string& output, const std::string& device,
-                  const Words& settings, const std::string& dtype = "float32") {
+// `vlm finetune` into folder/output.
+ProgramResult try_training(const ScratchFolder& folder, const std::string& output,
+                           const std::string& device, const Words& settings,
+                           const std::string& dtype = "float32") {
   if (!fs::exists(folder.path() / "data.jsonl")) write_questions(folder.path() / "data.jsonl", 4);
   Words more = {"lora_dropout=0", "max_steps=4", "save_steps=0", "feature_cache=off"};
   more.insert(more.end(), settings.begin(), settings.end());
   Words words = training_arguments(folder.path(), output, more);
   *(std::find(words.begin(), words.end(), "--device") + 1) = device;
   words.insert(words.end(), {"--dtype", dtype});
-  return output_of(words);
+  return run_here(words);
+}
+
+// The same, which must succeed; stderr.
+std::string train(const ScratchFolder& folder, const std::string& output, const std::string& device,
+                  const Words& settings, const std::string& dtype = "float32") {
+  const ProgramResult result = try_training(folder, output, device, settings, dtype);
+  CAPTURE(settings, result.err);
+  REQUIRE(result.code == 0);
+  return result.err;
 }
 
 fs::path result_file(const fs::path& output) {
@@ -270,6 +280,64 @@ TEST_CASE("a run that doesn't fit the GPU's memory ends with an error") {
   simulated_cuda::limit_bytes(simulated_cuda::kCapacity);
   CHECK(result.code == 1);
   CHECK_THAT(result.err, Contains("out of memory"));
+}
+
+// Memory for a batch of one picture, not for one of four.
+TEST_CASE("a batch that doesn't fit the GPU's memory is taken in parts, with the same result") {
+  const ScratchFolder folder;
+  write_questions(folder.path() / "data.jsonl", 4);
+  for (const Words& batches :
+       {Words{"per_device_train_batch_size=4"},
+        Words{"packing=true", "per_device_train_batch_size=4", "share_pictures=false"},
+        Words{"packing=true", "per_device_train_batch_size=4"}}) {
+    INFO(batches.front());
+    fs::remove_all(folder.path() / "small");
+    fs::remove_all(folder.path() / "large");
+    Words settings = batches;
+    settings.insert(settings.end(), {"target_modules=all-linear", "optim=sgd"});
+    const std::int64_t before = simulated_cuda::current_bytes();
+    simulated_cuda::reset_peak();
+    train(folder, "large", "cuda", settings);
+    const std::int64_t peak = simulated_cuda::peak_bytes() - before;
+    simulated_cuda::limit_bytes(simulated_cuda::current_bytes() + peak * 9 / 10);
+    const std::string said = train(folder, "small", "cuda", settings);
+    simulated_cuda::limit_bytes(simulated_cuda::kCapacity);
+    CHECK_THAT(said, Contains("out of memory in step 1: from here on a batch is taken in 2 parts"));
+    check_same_run(folder.path() / "small", folder.path() / "large");
+    std::ifstream in(folder.path() / "small/metrics.jsonl");
+    std::string row;
+    std::getline(in, row);
+    CHECK(Json::parse(row)["peak_device_mb"].get<double>() > 0.1);
+  }
+}
+
+TEST_CASE("one sample that doesn't fit the GPU's memory ends the run and keeps what was learned") {
+  const ScratchFolder folder;
+  const Words settings = {"shuffle=false", "max_steps=3"};
+  write_questions(folder.path() / "data.jsonl", 3);
+  // The third sample is much longer than those before.
+  std::ifstream in(folder.path() / "data.jsonl");
+  std::vector<Json> rows;
+  for (std::string line; std::getline(in, line);) rows.push_back(Json::parse(line));
+  std::string words;
+  for (int i = 0; i < 60; ++i) words += "two dogs ";
+  rows.at(2)["messages"][1]["content"][0]["text"] = words;
+  std::ofstream out(folder.path() / "data.jsonl");
+  for (const Json& row : rows) out << row.dump() << "\n";
+  out.close();
+  const std::int64_t before = simulated_cuda::current_bytes();
+  simulated_cuda::reset_peak();
+  train(folder, "whole", "cuda", settings);
+  const std::int64_t peak = simulated_cuda::peak_bytes() - before;
+  simulated_cuda::limit_bytes(simulated_cuda::current_bytes() + peak - 100'000);
+  const ProgramResult result = try_training(folder, "cut", "cuda", settings);
+  simulated_cuda::limit_bytes(simulated_cuda::kCapacity);
+  CHECK(result.code == 1);
+  CHECK_THAT(result.err, Contains("step 3: out of memory in a training step"));
+  CHECK_THAT(result.err, Contains("gradient_checkpointing"));
+  CHECK(fs::exists(folder.path() / "cut/checkpoint-2"));
+  train(folder, "cut", "cuda", settings);
+  check_same_run(folder.path() / "cut", folder.path() / "whole");
 }
 
 Json plan_on(const std::string& device, const ScratchFolder& folder, const Words& settings) {

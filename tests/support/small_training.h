@@ -60,7 +60,7 @@ inline std::vector<Json> repeatable_metrics(const std::filesystem::path& output)
   for (std::string line; std::getline(in, line);) {
     Json row = Json::parse(line);
     for (const char* key : {"samples_per_second", "tokens_per_second", "data_wait_s", "seconds",
-                            "peak_rss_mb", "predicted_mb"}) {
+                            "peak_rss_mb", "peak_device_mb", "predicted_mb"}) {
       row.erase(key);
     }
     rows.push_back(std::move(row));

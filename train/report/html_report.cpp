@@ -178,7 +178,8 @@ std::string draw_curves(const RunRecord& record) {
   add("loss", {"loss", "eval_loss"}, Scale::kLogWhereWide);
   for (const std::string& key : record.keys()) {
     const bool is_drawn_elsewhere = key == "loss" || key == "eval_loss" || key == "epoch" ||
-                                    key == "seconds" || key == "peak_rss_mb";
+                                    key == "seconds" || key == "peak_rss_mb" ||
+                                    key == "peak_device_mb";
     if (!is_drawn_elsewhere) add(key, {key});
   }
   return charts.empty() ? "" : "<div class=\"charts\">" + charts + "</div>\n";
