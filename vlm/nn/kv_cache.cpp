@@ -29,11 +29,21 @@ at::Tensor grown(const at::Tensor& old, std::int64_t places, std::int64_t tokens
   return larger;
 }
 
-// scale · a b, of [n, K, …] each, in one operator.
+// scale · a b, of [n, K, …] each: on a GPU one operator. On a CPU two, because there the one's
+// rounding depends on how many rows are asked together.
 at::Tensor scaled_scores(const at::Tensor& a, const at::Tensor& b, double scale) {
+  if (a.is_cpu()) return at::matmul(a * scale, b);
   const at::Tensor unread = at::empty({1, 1, 1}, a.options());  // as beta is 0
   return at::baddbmm(unread, a.flatten(0, 1), b.flatten(0, 1), 0.0, scale)
       .unflatten(0, {a.size(0), a.size(1)});
+}
+
+// start + a b, with the same difference. The memory of `start` may be written to.
+at::Tensor add_product(const at::Tensor& start, const at::Tensor& a, const at::Tensor& b) {
+  if (a.is_cpu()) return start + at::matmul(a, b);
+  const at::Tensor sum = start.contiguous();
+  sum.flatten(0, 1).baddbmm_(a.flatten(0, 1), b.flatten(0, 1));
+  return sum;
 }
 
 std::vector<std::int64_t> list_of(const at::Tensor& ids) {
@@ -224,11 +234,10 @@ at::Tensor KvCache::attend_grid(const CachedLayer& layer, const at::Tensor& q) c
   };
   const at::Tensor queries = q.reshape({n * r, kv, per_kv, d});
   const double scale = 1.0 / std::sqrt(static_cast<double>(d));
-  at::Tensor scores =
-      at::cat({by_row(scaled_scores(by_group(queries), prefix_of(layer.prefix_k).transpose(-1, -2),
-                                     scale)),
-               scaled_scores(queries, tail_of(layer.tail_k).transpose(-1, -2), scale)},
-              -1);  // [n·R, K, heads·T, P + T']
+  at::Tensor scores = at::cat(
+      {by_row(scaled_scores(by_group(queries), prefix_of(layer.prefix_k).transpose(-1, -2), scale)),
+       scaled_scores(queries, tail_of(layer.tail_k).transpose(-1, -2), scale)},
+      -1);  // [n·R, K, heads·T, P + T']
   if (pass_.is_hidden.defined()) {
     const at::Tensor hidden = pass_.is_hidden.reshape({n * r, 1, 1, tokens, scores.size(-1)});
     scores.view({n * r, kv, per_kv / tokens, tokens, -1}).masked_fill_(hidden, -1e30);
@@ -236,9 +245,8 @@ at::Tensor KvCache::attend_grid(const CachedLayer& layer, const at::Tensor& q) c
   const at::Tensor weights = scores.softmax(-1);
   const at::Tensor prefix_weights = by_group(weights.narrow(-1, 0, pass_.prefix_tokens));
   const at::Tensor tail_weights = weights.narrow(-1, pass_.prefix_tokens, pass_.tail_tokens);
-  at::Tensor attended = by_row(at::matmul(prefix_weights, prefix_of(layer.prefix_v))).contiguous();
-  attended.flatten(0, 1).baddbmm_(tail_weights.flatten(0, 1), tail_of(layer.tail_v).flatten(0, 1));
-  return attended.reshape(q.sizes());
+  const at::Tensor from_prefix = by_row(at::matmul(prefix_weights, prefix_of(layer.prefix_v)));
+  return add_product(from_prefix, tail_weights, tail_of(layer.tail_v)).reshape(q.sizes());
 }
 
 void KvCache::end_pass() {
