@@ -29,8 +29,8 @@ at::Tensor grown(const at::Tensor& old, std::int64_t places, std::int64_t tokens
   return larger;
 }
 
-// scale · a b, of [n, K, …] each: on a GPU one operator. On a CPU two, because there the one's
-// rounding depends on how many rows are asked together.
+// scale · a b, of [n, K, …] each: on a GPU by one operator. On a CPU by two: that one would round
+// differently for different numbers of rows, and an answer depend on what is asked beside it.
 at::Tensor scaled_scores(const at::Tensor& a, const at::Tensor& b, double scale) {
   if (a.is_cpu()) return at::matmul(a * scale, b);
   const at::Tensor unread = at::empty({1, 1, 1}, a.options());  // as beta is 0
@@ -38,7 +38,7 @@ at::Tensor scaled_scores(const at::Tensor& a, const at::Tensor& b, double scale)
       .unflatten(0, {a.size(0), a.size(1)});
 }
 
-// start + a b, with the same difference. The memory of `start` may be written to.
+// start + a b, with the same difference. On a GPU the memory of `start` may be written to.
 at::Tensor add_product(const at::Tensor& start, const at::Tensor& a, const at::Tensor& b) {
   if (a.is_cpu()) return start + at::matmul(a, b);
   const at::Tensor sum = start.contiguous();
