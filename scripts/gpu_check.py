@@ -4,7 +4,7 @@
 
 First every method on tiny models: the GPU's answers, losses and merged weights are the CPU's, but for rounding. Then, on
 random weights of published shapes, seconds and memory (gpu_check_speed.py). Writes gpu_check.json and gpu_check.md into the
-folder; exit code 1: something differs. Needs nothing but Python, and torch where the program's LibTorch isn't found.
+folder; exit code 1: something differs. Measuring needs a Python with torch, and a bundle takes torch's libraries.
 """
 import argparse
 import json
@@ -158,7 +158,7 @@ class Correctness:
 def write_report(folder, report):
     (folder / "gpu_check.json").write_text(json.dumps(report, indent=1) + "\n")
     checks = report["checks"]
-    lines = [f"# vlm on {report['device_name']}", "",
+    lines = [f"# vlm on {report['device']}", "",
              f"{sum(check['alike'] for check in checks)} of {len(checks)} checks are alike on CPU and GPU.", ""]
     for check in checks:
         if not check["alike"]:
@@ -167,6 +167,18 @@ def write_report(folder, report):
         keys = [key for key in table if key != "what"]
         lines += ["", f"## {table['what']}", "", "| | |", "| --- | --- |", *(f"| {key} | {table[key]} |" for key in keys)]
     (folder / "gpu_check.md").write_text("\n".join(lines) + "\n")
+
+
+def load_speed(shapes):
+    """The part that measures, which needs torch."""
+    try:
+        import gpu_check_speed
+    except ImportError:
+        sys.exit("gpu_check: measuring needs a Python with torch; --skip-speed checks the methods alone")
+    unknown = set(shapes) - set(gpu_check_speed.SHAPES)
+    if unknown:
+        sys.exit(f"gpu_check: --shapes: got {', '.join(sorted(unknown))}, wanted {', '.join(gpu_check_speed.SHAPES)}")
+    return gpu_check_speed
 
 
 def main():
@@ -179,6 +191,7 @@ def main():
                         help="one more folder with libraries of the program")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("gpu_check_results"))
     options = parser.parse_args()
+    speed = None if options.skip_speed else load_speed(options.shapes)
     if not options.program.exists():
         sys.exit(f"gpu_check: no program at {options.program}; scripts/build makes it, --program names another")
     options.output.mkdir(parents=True, exist_ok=True)
@@ -188,14 +201,11 @@ def main():
     program = Program(options.program.resolve(), options.library_folder)
     try:  # without a GPU, with an old driver, in a hidden one: the program's own words
         program.run("generate", "--model", MODELS / TINY, *QUESTION, "--max-new-tokens", "1", "--device", options.device)
-    except RuntimeError as error:
+    except (RuntimeError, subprocess.SubprocessError) as error:
         sys.exit(f"gpu_check: {error}")
-    report = {"device_name": "the simulated GPU", "checks": Correctness(program, options.device, work.resolve()).all(),
-              "speed": []}
-    if not options.skip_speed:
-        import gpu_check_speed
-        report["device_name"] = gpu_check_speed.device_name()
-        report["speed"] = gpu_check_speed.measure(program, options.shapes, work.resolve(), MODELS / TINY, PICTURES)
+    report = {"device": speed.device_name() if speed else options.device,
+              "checks": Correctness(program, options.device, work.resolve()).all(),
+              "speed": speed.measure(program, options.shapes, work.resolve(), MODELS / TINY, PICTURES) if speed else []}
     write_report(options.output, report)
     print((options.output / "gpu_check.md").read_text())
     sys.exit(0 if all(check["alike"] for check in report["checks"]) else 1)

@@ -5,16 +5,12 @@ import json
 import re
 import shutil
 import struct
+import subprocess
 import time
 
 import torch
+from benchmarks.shapes import HEAD_DIM, MAX_POSITIONS, SHAPES, VOCAB
 
-SHAPES = {
-    "256m": dict(scale=4, image=512, patch=16, vision=(768, 3072, 12, 12), text=(576, 1536, 30, 9, 3)),
-    "500m": dict(scale=4, image=512, patch=16, vision=(768, 3072, 12, 12), text=(960, 2560, 32, 15, 5)),
-    "2.2b": dict(scale=3, image=384, patch=14, vision=(1152, 4304, 27, 16), text=(2048, 8192, 24, 32, 32)),
-}
-VOCAB, HEAD_DIM = 49280, 64
 TOKENS = 128          # of an answer
 STEPS, UNCOUNTED = 12, 4
 PICTURES = 32         # of a folder
@@ -27,10 +23,11 @@ def device_name():
 
 def tensor_shapes(shape):
     """Name → shape of every weight of a SmolVLM."""
-    width, inner, layers, _ = shape["vision"]
-    shapes = {"model.vision_model.embeddings.patch_embedding.weight": (width, 3, shape["patch"], shape["patch"]),
+    vision, text = shape["vision"], shape["text"]
+    width, patch = vision["hidden_size"], vision["patch_size"]
+    shapes = {"model.vision_model.embeddings.patch_embedding.weight": (width, 3, patch, patch),
               "model.vision_model.embeddings.patch_embedding.bias": (width,),
-              "model.vision_model.embeddings.position_embedding.weight": ((shape["image"] // shape["patch"]) ** 2, width)}
+              "model.vision_model.embeddings.position_embedding.weight": ((vision["image_size"] // patch) ** 2, width)}
 
     def norm(name, size, has_bias):
         shapes[f"{name}.weight"] = (size,)
@@ -42,7 +39,8 @@ def tensor_shapes(shape):
         if has_bias:
             shapes[f"{name}.bias"] = (rows,)
 
-    for i in range(layers):
+    inner = vision["intermediate_size"]
+    for i in range(vision["num_hidden_layers"]):
         block = f"model.vision_model.encoder.layers.{i}"
         norm(f"{block}.layer_norm1", width, True)
         norm(f"{block}.layer_norm2", width, True)
@@ -51,10 +49,11 @@ def tensor_shapes(shape):
         linear(f"{block}.mlp.fc1", inner, width, True)
         linear(f"{block}.mlp.fc2", width, inner, True)
     norm("model.vision_model.post_layernorm", width, True)
-    hidden, inner, layers, heads, kv_heads = shape["text"]
-    linear("model.connector.modality_projection.proj", hidden, width * shape["scale"] ** 2, False)
+    hidden, inner = text["hidden_size"], text["intermediate_size"]
+    heads, kv_heads = text["num_attention_heads"], text["num_key_value_heads"]
+    linear("model.connector.modality_projection.proj", hidden, width * shape["scale_factor"] ** 2, False)
     shapes["model.text_model.embed_tokens.weight"] = (VOCAB, hidden)
-    for i in range(layers):
+    for i in range(text["num_hidden_layers"]):
         block = f"model.text_model.layers.{i}"
         norm(f"{block}.input_layernorm", hidden, False)
         norm(f"{block}.post_attention_layernorm", hidden, False)
@@ -93,19 +92,15 @@ def make_checkpoint(folder, shape, tiny):
     """A model of this shape with the tokenizer of the tiny one; a picture is one tile."""
     shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("*.safetensors", "adapters", "golden*"))
     config = json.loads((folder / "config.json").read_text())
-    width, inner, layers, heads = shape["vision"]
-    config["vision_config"].update(hidden_size=width, intermediate_size=inner, num_hidden_layers=layers,
-                                   num_attention_heads=heads, image_size=shape["image"], patch_size=shape["patch"])
-    hidden, inner, layers, heads, kv_heads = shape["text"]
-    config["text_config"].update(hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, vocab_size=VOCAB,
-                                 num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=HEAD_DIM,
-                                 max_position_embeddings=8192)
-    config.update(scale_factor=shape["scale"], dtype="bfloat16")
+    config["vision_config"].update(shape["vision"])
+    config["text_config"].update(shape["text"], vocab_size=VOCAB, head_dim=HEAD_DIM, max_position_embeddings=MAX_POSITIONS)
+    config.update(scale_factor=shape["scale_factor"], dtype="bfloat16")
     (folder / "config.json").write_text(json.dumps(config))
-    tokens = (shape["image"] // shape["patch"] // shape["scale"]) ** 2
+    side = shape["vision"]["image_size"]
+    tokens = (side // shape["vision"]["patch_size"] // shape["scale_factor"]) ** 2
     for name, change in (("processor_config.json", {"image_seq_len": tokens}),
-                         ("preprocessor_config.json", {"do_image_splitting": False, "size": {"longest_edge": shape["image"]},
-                                                       "max_image_size": {"longest_edge": shape["image"]}})):
+                         ("preprocessor_config.json", {"do_image_splitting": False, "size": {"longest_edge": side},
+                                                       "max_image_size": {"longest_edge": side}})):
         text = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps({**text, **change}))
     write_weights(folder / "model.safetensors", tensor_shapes(shape))
@@ -245,7 +240,7 @@ def measure(program, shapes, folder, tiny, pictures):
                      lambda: speed.training("qlora", 1), speed.transformers):
             try:
                 table |= part()
-            except RuntimeError as error:  # one lacking figure doesn't cost the others
+            except (RuntimeError, subprocess.SubprocessError) as error:  # one lacking figure doesn't cost the others
                 table[f"failed: {len(table)}"] = re.sub(r"\s+", " ", str(error))[-300:]
             print(table, flush=True)
         tables.append(table)

@@ -276,11 +276,16 @@ bool Trainer::next_step(StepLoader& loader, StepData& data, StepFigures& figures
   return sums[4] == 0;
 }
 
+std::vector<data::Batch> Trainer::split(const data::Batch& batch, int halvings) const {
+  return split_batch(batch,
+                     {.image_token_id = trained_.model->image_token_id(),
+                      .per_tile = trained_.processor->tokens_per_tile()},
+                     halvings);
+}
+
 at::Tensor Trainer::run_batches(const StepData& data, double labels) {
   const std::uint64_t seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kDropoutStream,
                                       static_cast<std::uint64_t>(state_.step));
-  const PictureTokens tokens{.image_token_id = trained_.model->image_token_id(),
-                             .per_tile = trained_.processor->tokens_per_tile()};
   auto number = static_cast<std::uint64_t>(job_->rank());  // of the batch, among all processes'
   at::Tensor total;  // stays on the device, so that no batch waits for the one before
   for (const data::Batch& batch : data.batches) {
@@ -288,7 +293,7 @@ at::Tensor Trainer::run_batches(const StepData& data, double labels) {
     // run exact, and several processes draw what one would.
     at::manual_seed(mix_seed(seed, number));
     number += static_cast<std::uint64_t>(job_->size());
-    for (const data::Batch& piece : split_batch(batch, tokens, halvings_)) {
+    for (const data::Batch& piece : split(batch, halvings_)) {
       const at::Tensor part = loss_sum(*trained_.model, piece, pictures_.get()) / labels;
       // A batch of text gives nothing to a run that trains only what pictures pass through.
       if (part.requires_grad()) part.backward();
@@ -323,17 +328,14 @@ at::Tensor Trainer::run_fitting(const StepData& data, double labels) {
 
 // Has batches cut in two once more; false where none of them can be.
 bool Trainer::halve(const StepData& data) {
-  const PictureTokens tokens{.image_token_id = trained_.model->image_token_id(),
-                             .per_tile = trained_.processor->tokens_per_tile()};
   const bool can_be = std::any_of(data.batches.begin(), data.batches.end(), [&](const auto& batch) {
-    return split_batch(batch, tokens, halvings_ + 1).size() >
-           split_batch(batch, tokens, halvings_).size();
+    return split(batch, halvings_ + 1).size() > split(batch, halvings_).size();
   });
   if (!can_be) return false;
   ++halvings_;
   log_warning(concat("out of memory in step ", state_.step + 1,
                      ": from here on a batch is taken in ", 1 << halvings_,
-                     " parts, with the same result"));
+                     " parts; rounding and dropout's draws differ, nothing else"));
   return true;
 }
 

@@ -70,6 +70,7 @@ class Trainer {
   double train_step(const StepData& data, double labels, double& grad_norm);
   // Forward and backward of the batches; the loss, on the device.
   at::Tensor run_batches(const StepData& data, double labels);
+  std::vector<data::Batch> split(const data::Batch& batch, int halvings) const;
   at::Tensor run_fitting(const StepData& data, double labels);
   bool halve(const StepData& data);
   // Saves the checkpoint and the result and evaluates, each when it is due; false when told to

@@ -10,36 +10,16 @@ import json
 import random
 
 import torch
+from benchmarks.shapes import HEAD_DIM, MAX_POSITIONS, SHAPES, VOCAB
 from oracle.text import CHAT_TEMPLATE, CORPUS, special, write_json
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
 
-BASE_VOCAB, VOCAB = 49152, 49280
+BASE_VOCAB = 49152
 IMAGE_ID, EOS_ID, PAD_ID = 49190, 49279, 2
 GRID = 6
 SHARD_BYTES = 5_000_000_000
-
-SHAPES = {
-    "256m": dict(
-        scale_factor=4, longest_edge=2048,
-        vision=dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
-                    num_attention_heads=12, image_size=512, patch_size=16),
-        text=dict(hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
-                  num_attention_heads=9, num_key_value_heads=3, rope_theta=100000.0)),
-    "500m": dict(
-        scale_factor=4, longest_edge=2048,
-        vision=dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
-                    num_attention_heads=12, image_size=512, patch_size=16),
-        text=dict(hidden_size=960, intermediate_size=2560, num_hidden_layers=32,
-                  num_attention_heads=15, num_key_value_heads=5, rope_theta=100000.0)),
-    "2.2b": dict(
-        scale_factor=3, longest_edge=1536,
-        vision=dict(hidden_size=1152, intermediate_size=4304, num_hidden_layers=27,
-                    num_attention_heads=16, image_size=384, patch_size=14),
-        text=dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=24,
-                  num_attention_heads=32, num_key_value_heads=32, rope_theta=130000.0)),
-}
 
 
 def make_config(name, dtype):
@@ -47,8 +27,8 @@ def make_config(name, dtype):
     return SmolVLMConfig(
         image_token_id=IMAGE_ID, scale_factor=shape["scale_factor"], pad_token_id=PAD_ID,
         tie_word_embeddings=False, dtype=dtype, vision_config=shape["vision"],
-        text_config=dict(model_type="llama", vocab_size=VOCAB, head_dim=64,
-                         max_position_embeddings=8192, rms_norm_eps=1e-5, pad_token_id=PAD_ID,
+        text_config=dict(model_type="llama", vocab_size=VOCAB, head_dim=HEAD_DIM,
+                         max_position_embeddings=MAX_POSITIONS, rms_norm_eps=1e-5, pad_token_id=PAD_ID,
                          bos_token_id=1, eos_token_id=2, **shape["text"]))
 
 

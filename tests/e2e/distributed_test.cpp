@@ -62,6 +62,18 @@ void run_ranks(int count, const std::vector<std::string>& arguments, const fs::p
   }
 }
 
+// A training into folder/out that ends only when it is ended.
+std::vector<std::string> endless_training(const ScratchFolder& folder) {
+  write_questions(folder.path() / "data.jsonl", 4);
+  return training_arguments(folder.path(), "out", {"max_steps=100000", "save_steps=0"});
+}
+
+void wait_for_steps(ChildProcess& rank, const ScratchFolder& folder, std::size_t steps) {
+  while (repeatable_metrics(folder.path() / "out").size() < steps) {
+    REQUIRE(rank.is_running_after(milliseconds(10)));
+  }
+}
+
 void check_same_course(const fs::path& one, const fs::path& other) {
   const auto wanted = repeatable_metrics(one), got = repeatable_metrics(other);
   REQUIRE(got.size() == wanted.size());
@@ -120,13 +132,8 @@ TEST_CASE("two processes go the way of one with twice the accumulation, and any 
 
 TEST_CASE("a killed process ends the job with an error that says so") {
   const ScratchFolder folder;
-  write_questions(folder.path() / "data.jsonl", 4);
-  Ranks ranks =
-      start_ranks(2, training_arguments(folder.path(), "out", {"max_steps=100000", "save_steps=0"}),
-                  folder.path());
-  while (repeatable_metrics(folder.path() / "out").size() < 3) {
-    REQUIRE(ranks[0]->is_running_after(milliseconds(10)));
-  }
+  Ranks ranks = start_ranks(2, endless_training(folder), folder.path());
+  wait_for_steps(*ranks[0], folder, 3);
   ranks[1]->kill(SIGKILL);
   CHECK(ranks[1]->wait() == 128 + SIGKILL);
   CHECK(ranks[0]->wait() == 1);
@@ -151,13 +158,8 @@ TEST_CASE("processes on GPUs go the way of processes on CPUs") {
 
 TEST_CASE("a process that is killed on its GPU doesn't leave the other waiting") {
   const ScratchFolder folder;
-  write_questions(folder.path() / "data.jsonl", 4);
-  Ranks ranks = start_gpu_ranks(
-      training_arguments(folder.path(), "out", {"max_steps=100000", "save_steps=0"}),
-      folder.path());
-  while (repeatable_metrics(folder.path() / "out").size() < 2) {
-    REQUIRE(ranks[0]->is_running_after(milliseconds(10)));
-  }
+  Ranks ranks = start_gpu_ranks(endless_training(folder), folder.path());
+  wait_for_steps(*ranks[0], folder, 2);
   ranks[1]->kill(SIGKILL);
   CHECK(ranks[1]->wait() == 128 + SIGKILL);
   CHECK(ranks[0]->wait() == 1);
@@ -167,13 +169,8 @@ TEST_CASE("a process that is killed on its GPU doesn't leave the other waiting")
 
 TEST_CASE("a signal to one process stops all of them at the same step") {
   const ScratchFolder folder;
-  write_questions(folder.path() / "data.jsonl", 4);
-  Ranks ranks =
-      start_ranks(2, training_arguments(folder.path(), "out", {"max_steps=100000", "save_steps=0"}),
-                  folder.path());
-  while (repeatable_metrics(folder.path() / "out").size() < 3) {
-    REQUIRE(ranks[0]->is_running_after(milliseconds(10)));
-  }
+  Ranks ranks = start_ranks(2, endless_training(folder), folder.path());
+  wait_for_steps(*ranks[0], folder, 3);
   ranks[1]->kill(SIGTERM);
   CHECK(ranks[1]->wait() == 143);
   CHECK(ranks[0]->wait() == 143);
@@ -182,14 +179,10 @@ TEST_CASE("a signal to one process stops all of them at the same step") {
 
 TEST_CASE("a job has its folder for itself, and a second one ends with all its processes") {
   const ScratchFolder folder;
-  write_questions(folder.path() / "data.jsonl", 4);
-  const auto command =
-      training_arguments(folder.path(), "out", {"max_steps=100000", "save_steps=0"});
+  const auto command = endless_training(folder);
   fs::create_directory(folder.path() / "second");
   Ranks first = start_ranks(2, command, folder.path());
-  while (repeatable_metrics(folder.path() / "out").size() < 2) {
-    REQUIRE(first[0]->is_running_after(milliseconds(10)));
-  }
+  wait_for_steps(*first[0], folder, 2);
   Ranks second = start_ranks(2, command, folder.path() / "second");
   CHECK(second[0]->wait() == 1);
   CHECK(second[1]->wait() == 1);

@@ -2,40 +2,18 @@
 // memory can be looked at, and models on the CPU and on the GPU come one after the other.
 #pragma once
 
-#include <fcntl.h>
 #include <unistd.h>
 
-#include <cstdio>
 #include <string>
 #include <vector>
 
 #include "tests/support/catch.h"
+#include "tests/support/redirection.h"
 #include "tests/support/run_program.h"
 
 int vlm_main(int argc, char** argv);  // of main.cpp
 
 namespace vlm {
-
-// Sends a stream of this process to a file while it lives.
-class Redirection {
- public:
-  Redirection(int stream, const std::string& file) : stream_(stream), before_(::dup(stream)) {
-    std::fflush(nullptr);
-    const int to = ::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    ::dup2(to, stream_);
-    ::close(to);
-  }
-  ~Redirection() {
-    std::fflush(nullptr);
-    ::dup2(before_, stream_);
-    ::close(before_);
-  }
-  Redirection(const Redirection&) = delete;
-  Redirection& operator=(const Redirection&) = delete;
-
- private:
-  int stream_, before_;
-};
 
 inline ProgramResult run_here(const std::vector<std::string>& arguments) {
   const ScratchFolder logs;

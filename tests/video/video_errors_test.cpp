@@ -4,9 +4,10 @@
 #include <thread>
 
 #include "data/video/video_file.h"
+#include "tests/support/logged_lines.h"
+#include "tests/support/printed_text.h"
 #include "tests/video/clips.h"
 #include "vlm/core/error.h"
-#include "vlm/core/log.h"
 
 namespace vlm::data {
 namespace {
@@ -24,21 +25,6 @@ std::string error_of(const fs::path& path, const VideoLimits& limits = {}) {
   }
   return "";
 }
-
-// Warnings of the log while it lives.
-class CollectedWarnings {
- public:
-  CollectedWarnings() {
-    set_log_sink([this](LogLevel level, const std::string& text) {
-      if (level == LogLevel::kWarning) text_ += text + "\n";
-    });
-  }
-  ~CollectedWarnings() { set_log_sink({}); }
-  const std::string& text() const { return text_; }
-
- private:
-  std::string text_;
-};
 
 std::string clip_bytes(const ScratchFolder& scratch, const std::string& options,
                        const std::string& file) {
@@ -121,10 +107,10 @@ TEST_CASE("truncated files are read up to the cut, and say so") {
     const std::string bytes = clip_bytes(scratch, options, name);
     const ClipFrames whole = decode_all(scratch.path() / name);
     const std::string cut = scratch.write("cut_" + name, bytes.substr(0, bytes.size() / 2));
-    const CollectedWarnings warnings;
+    const LoggedLines warnings(LogLevel::kWarning);
     VideoFile file(cut);
     CHECK(file.info().truncated);
-    CHECK_THAT(warnings.text(), Contains(cut + ": the file is truncated; it is read up to "));
+    CHECK_THAT(warnings.text, Contains(cut + ": the file is truncated; it is read up to "));
     CHECK(file.info().frame_count > 20);
     CHECK(file.info().frame_count < 70);
     std::int64_t count = 0;
@@ -252,21 +238,15 @@ TEST_CASE("nothing is printed") {
   std::string bytes = clip_bytes(scratch, "-c:v libx264 -g 24", "a.mkv");
   for (std::size_t at = 3000; at < bytes.size(); at += 301) bytes[at] ^= 0x40;
   const std::string damaged = scratch.write("damaged.mkv", bytes);
-  const CollectedWarnings warnings;
-  const std::string log = scratch.at("stderr");
-  const int kept = ::dup(STDERR_FILENO);
-  const int file = ::open(log.c_str(), O_CREAT | O_TRUNC | O_WRONLY, 0600);
-  ::dup2(file, STDERR_FILENO);
+  const LoggedLines warnings(LogLevel::kWarning);
+  PrintedText printed;
   const std::string error = error_of(damaged);
   try {
     VideoFile video(damaged);
     video.read_frames({0, video.info().frame_count / 2}, [](const VideoFrame&) { return true; });
   } catch (const Error&) {
   }
-  ::dup2(kept, STDERR_FILENO);
-  ::close(kept);
-  ::close(file);
-  CHECK(fs::file_size(log) == 0);
+  CHECK(printed.finish().empty());
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
+#include <optional>
+#include <utility>
 
 namespace vlm::train {
 namespace {
@@ -20,9 +22,10 @@ std::int64_t find_cut(const std::vector<Segment>& segments) {
   std::int64_t best = 0;
   for (std::size_t i = 1; i < segments.size(); ++i) {
     const std::int64_t cut = segments[i].begin;
-    const bool is_free = std::all_of(
-        segments.begin() + static_cast<std::ptrdiff_t>(i), segments.end(),
-        [&](const Segment& one) { return one.prefix_length == 0 || one.prefix_begin >= cut; });
+    const bool is_free = std::all_of(segments.begin() + static_cast<std::ptrdiff_t>(i),
+                                     segments.end(), [&](const Segment& later) {
+                                       return later.prefix_length == 0 || later.prefix_begin >= cut;
+                                     });
     if (is_free && (best == 0 || distance(cut) < distance(best))) best = cut;
   }
   return best;
@@ -77,10 +80,8 @@ data::Batch take_part(const data::Batch& batch, const PictureTokens& tokens, std
   return part;
 }
 
-}  // namespace
-
-std::optional<std::pair<data::Batch, data::Batch>> split_batch(const data::Batch& batch,
-                                                               const PictureTokens& tokens) {
+std::optional<std::pair<data::Batch, data::Batch>> halve(const data::Batch& batch,
+                                                         const PictureTokens& tokens) {
   const std::int64_t dim = batch.segments.empty() ? 0 : 1;
   const std::int64_t size = batch.inputs.input_ids.size(dim);
   const std::int64_t cut = dim == 0 ? size / 2 : find_cut(batch.segments);
@@ -89,13 +90,15 @@ std::optional<std::pair<data::Batch, data::Batch>> split_batch(const data::Batch
                    take_part(batch, tokens, dim, {cut, size}));
 }
 
+}  // namespace
+
 std::vector<data::Batch> split_batch(const data::Batch& batch, const PictureTokens& tokens,
                                      int halvings) {
   std::vector<data::Batch> parts = {batch};
   for (; halvings > 0; --halvings) {
     std::vector<data::Batch> smaller;
     for (const data::Batch& part : parts) {
-      const auto halves = split_batch(part, tokens);
+      const auto halves = halve(part, tokens);
       if (!halves) {
         smaller.push_back(part);
         continue;

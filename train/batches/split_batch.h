@@ -1,14 +1,12 @@
-// Halves of a batch, for a device that can't hold all of it at once.
+// Parts of a batch, for a device that can't hold all of it at once.
 //
-//   Batch of several samples ─► two Batches, whose losses' sums add up to the whole one's
+//   Batch of several samples ─► Batches, whose losses' sums add up to the whole one's
 //
 // Padded rows are cut between rows, a packed row between segments, never between a prefix and who
-// sees it. Tensors are views of the batch's; a picture that both halves show is in both.
+// sees it. Tensors are views of the batch's; a picture that several parts show is in each.
 #pragma once
 
 #include <cstdint>
-#include <optional>
-#include <utility>
 #include <vector>
 
 #include "data/batch.h"
@@ -20,11 +18,8 @@ struct PictureTokens {
   std::int64_t per_tile = 0;
 };
 
-// Nothing where the batch is one sample, or one prefix with all that see it.
-std::optional<std::pair<data::Batch, data::Batch>> split_batch(const data::Batch& batch,
-                                                               const PictureTokens& tokens);
-
-// The batch cut in two `halvings` times, as far as it can be cut.
+// The batch cut in two `halvings` times, as far as it can be cut: one sample can't, nor one prefix
+// with all that see it.
 std::vector<data::Batch> split_batch(const data::Batch& batch, const PictureTokens& tokens,
                                      int halvings);
 

@@ -100,8 +100,11 @@ class AdamW8bit : public Optimizer {
   bool is_joint(const Chunk& chunk) const;
   void update_joint(Chunk& chunk, double learning_rate);
   void update(Moments& moments, double learning_rate);
-  at::Tensor move_moments(const BlockwiseCodes& first_codes, const BlockwiseCodes& second_codes,
-                          const at::Tensor& grad, double steps) const;
+  struct Move {
+    at::Tensor first, size;  // the new first moment; the root of the second, corrected
+  };
+  Move move_moments(const BlockwiseCodes& first_codes, const BlockwiseCodes& second_codes,
+                    const at::Tensor& grad, double steps) const;
   double decay_of(const Moments& moments) const;
   const at::Tensor& zeros_of(const at::Tensor& parameter);
 

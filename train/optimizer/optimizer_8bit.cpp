@@ -1,5 +1,5 @@
 // AdamW with moments in a byte a value.
-#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_addcdiv.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
@@ -130,7 +130,7 @@ bool AdamW8bit::is_joint(const Chunk& chunk) const {
 }
 
 void AdamW8bit::update_joint(Chunk& chunk, double learning_rate) {
-  std::vector<at::Tensor> grads, parameters, changes;
+  std::vector<at::Tensor> grads, parameters, firsts, sizes;
   double steps = 0;
   for (const std::size_t i : chunk.members) {
     const at::Tensor& parameter = parameters_[large_[i].index].second;
@@ -142,14 +142,19 @@ void AdamW8bit::update_joint(Chunk& chunk, double learning_rate) {
   }
   const Moments& any = large_[chunk.members[0]];
   const double rate = learning_rate * rate_factors_[any.index];
-  const at::Tensor change = move_moments(chunk.first, chunk.second, at::cat(grads), steps);
+  const Move move = move_moments(chunk.first, chunk.second, at::cat(grads), steps);
   std::int64_t begin = 0;
   for (const at::Tensor& parameter : parameters) {
-    changes.push_back(change.narrow(0, begin, parameter.numel()).view(parameter.sizes()));
+    const auto part = [&](const at::Tensor& all) {
+      return all.narrow(0, begin, parameter.numel()).view(parameter.sizes());
+    };
+    firsts.push_back(part(move.first));
+    sizes.push_back(part(move.size));
     begin += count_blocks(parameter.numel()) * kBlockwiseBlock;
   }
   if (decay_of(any) > 0) at::_foreach_mul_(parameters, 1 - rate * decay_of(any));
-  at::_foreach_add_(parameters, changes, -rate);
+  const double first_correction = 1 - std::pow(options_.beta1, steps);
+  at::_foreach_addcdiv_(parameters, firsts, sizes, -rate / first_correction);
 }
 
 const at::Tensor& AdamW8bit::zeros_of(const at::Tensor& parameter) {
@@ -159,52 +164,40 @@ const at::Tensor& AdamW8bit::zeros_of(const at::Tensor& parameter) {
   return zeros_;
 }
 
-// Takes a gradient into stored moments; what the parameters move by at a rate of −1.
-at::Tensor AdamW8bit::move_moments(const BlockwiseCodes& first_codes,
-                                   const BlockwiseCodes& second_codes, const at::Tensor& grad,
-                                   double steps) const {
+// Takes a gradient into stored moments. A parameter then moves by −rate · first / size.
+AdamW8bit::Move AdamW8bit::move_moments(const BlockwiseCodes& first_codes,
+                                        const BlockwiseCodes& second_codes, const at::Tensor& grad,
+                                        double steps) const {
   const at::Tensor signed_levels = dynamic_levels(true, grad.device());
   const at::Tensor levels = dynamic_levels(false, grad.device());
-  const double second_correction = std::sqrt(1 - std::pow(options_.beta2, steps));
   at::Tensor first = dequantize_blockwise(first_codes, signed_levels);
   first.mul_(options_.beta1).add_(grad, 1 - options_.beta1);
   store(first_codes, first, signed_levels);
   at::Tensor second = dequantize_blockwise(second_codes, levels);
   second.mul_(options_.beta2).addcmul_(grad, grad, 1 - options_.beta2);
   store(second_codes, second, levels);
-  second.sqrt_().div_(second_correction).add_(options_.epsilon);
-  second.mul_(1 - std::pow(options_.beta1, steps));
-  return first.div_(second);
+  const double correction = std::sqrt(1 - std::pow(options_.beta2, steps));
+  return {first, second.sqrt_().div_(correction).add_(options_.epsilon)};
 }
 
 void AdamW8bit::update(Moments& moments, double learning_rate) {
   const at::Tensor& parameter = parameters_[moments.index].second;
-  const at::Tensor signed_levels = dynamic_levels(true, parameter.device());
-  const at::Tensor levels = dynamic_levels(false, parameter.device());
   const double steps = moments.steps.add_(1).item<double>();
   const double first_correction = 1 - std::pow(options_.beta1, steps);
-  const double second_correction = std::sqrt(1 - std::pow(options_.beta2, steps));
   const double decay = decay_of(moments);
   const at::Tensor values = in_memory_order(parameter, parameter).view({-1});
   const at::Tensor grads = in_memory_order(parameter.grad(), parameter).reshape({-1});
   const std::int64_t piece = parameter.is_cpu() ? kPieceValues : kChunkValues;
   for (std::int64_t begin = 0; begin < values.numel(); begin += piece) {
     const std::int64_t count = std::min(piece, values.numel() - begin);
-    const BlockwiseCodes first_codes = slice(moments.first, begin, count);
-    const BlockwiseCodes second_codes = slice(moments.second, begin, count);
-    const at::Tensor grad = grads.narrow(0, begin, count).to(at::kFloat);
-    at::Tensor first = dequantize_blockwise(first_codes, signed_levels);
-    at::Tensor second = dequantize_blockwise(second_codes, levels);
-    first.mul_(options_.beta1).add_(grad, 1 - options_.beta1);
-    second.mul_(options_.beta2).addcmul_(grad, grad, 1 - options_.beta2);
+    const Move move =
+        move_moments(slice(moments.first, begin, count), slice(moments.second, begin, count),
+                     grads.narrow(0, begin, count).to(at::kFloat), steps);
     at::Tensor own = values.narrow(0, begin, count);
     at::Tensor wide = own.to(at::kFloat);  // the parameter's own memory when it is float32
     if (decay > 0) wide.mul_(1 - learning_rate * decay);
-    const at::Tensor size = second.sqrt().div_(second_correction).add_(options_.epsilon);
-    wide.addcdiv_(first, size, -learning_rate / first_correction);
+    wide.addcdiv_(move.first, move.size, -learning_rate / first_correction);
     if (!wide.is_same(own)) own.copy_(wide);
-    store(first_codes, first, signed_levels);
-    store(second_codes, second, levels);
   }
 }
 

@@ -14,7 +14,9 @@ class MemoryMeter::Reporter : public c10::MemoryReportingInfoBase {
  public:
   void reportMemoryUsage(void*, std::int64_t size, std::size_t, std::size_t, c10::Device) override {
     const std::int64_t now = held += size;
-    if (now > peak) peak = now;  // one thread allocates
+    std::int64_t most = peak;
+    while (now > most && !peak.compare_exchange_weak(most, now)) {
+    }
   }
   bool memoryProfilingEnabled() const override { return true; }
 

@@ -3,8 +3,9 @@
 //   MemoryMeter meter; …; meter.peak_bytes() of tensors allocated since, by any device
 //   reset_peak_rss(); …; peak_rss_since_reset_mb()
 //
-// LibTorch's allocators report to an object that is registered for the thread; on a CPU backward
-// runs in the calling thread, so it is counted. Use one meter at a time, and not together with
+// LibTorch's allocators report to an object that is registered for the thread; backward is counted,
+// on a CPU in the calling thread and on a GPU in a thread of that device, which may free what it
+// used a moment after backward has returned. Use one meter at a time, and not together with
 // LibTorch's profiler.
 #pragma once
 

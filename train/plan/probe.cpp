@@ -39,7 +39,7 @@ data::Batch make_batch(const VisionLanguageModel& model, std::int64_t tokens, st
 }
 
 struct Pass {
-  double forward = 0, peak = 0, held = 0, seconds = 0;
+  double forward = 0, peak = 0, gradients = 0, seconds = 0;
 };
 
 Pass run_pass(VisionLanguageModel& model, const Optimizer& optimizer, const data::Batch& batch,
@@ -58,8 +58,11 @@ Pass run_pass(VisionLanguageModel& model, const Optimizer& optimizer, const data
     if (loss.requires_grad()) loss.backward();  // text may meet nothing that is trained
   }
   pass.peak = static_cast<double>(meter.peak_bytes());
-  pass.held = static_cast<double>(meter.held_bytes());
   pass.seconds = since(start);
+  for (const auto& [name, parameter] : optimizer.parameters()) {
+    if (parameter.grad().defined())
+      pass.gradients += static_cast<double>(parameter.grad().nbytes());
+  }
   return pass;
 }
 
@@ -125,7 +128,7 @@ StepCost probe(TrainedModel& trained, Optimizer& optimizer, const ProbeOptions& 
   cost.forward_bytes = line_through(x0, half.forward, x1, whole.forward);
   cost.peak_bytes = line_through(x0, half.peak, x1, whole.peak);
   cost.seconds = line_through(x0, half.seconds, x1, whole.seconds);
-  cost.gradient_bytes = whole.held;
+  cost.gradient_bytes = whole.gradients;
   const auto start = Clock::now();
   optimizer.step(0);
   cost.optimizer_seconds = since(start);

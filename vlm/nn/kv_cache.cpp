@@ -148,9 +148,13 @@ at::Tensor KvCache::lay_out_grid(const std::vector<std::int64_t>& begins, const 
       {rows, grid_rows, begins, offsets, prefixes, tails, list_of(ids)}, options_.device());
   pass_.index = there[0];
   pass_.grid_index = there[1];
-  pass_.offsets = there[3];
   pass_.positions = there[2].unsqueeze(1);
-  if (pass_.tokens > 1) pass_.positions = pass_.positions + at::arange(pass_.tokens, longs());
+  pass_.offsets = there[3].unsqueeze(1);
+  if (pass_.tokens > 1) {
+    const at::Tensor later = at::arange(pass_.tokens, longs());
+    pass_.positions = pass_.positions + later;
+    pass_.offsets = pass_.offsets + later;
+  }
   const bool sees_all =
       pass_.tokens == 1 && pass_.is_whole_grid && pass_.offset >= 0 && is_same(prefixes);
   if (!sees_all) make_extend_mask(there[4], there[5]);
@@ -205,10 +209,8 @@ void KvCache::store_tails(CachedLayer& layer, const at::Tensor& k, const at::Ten
   }
   // [rows, K, T, D] seen as [rows, T, K, D], of which each row gets its tokens at its offset.
   const at::Tensor at_rows = pass_.index.unsqueeze(1);
-  at::Tensor at_tokens = pass_.offsets.unsqueeze(1);
-  if (pass_.tokens > 1) at_tokens = at_tokens + at::arange(pass_.tokens, longs());
-  layer.tail_k.transpose(1, 2).index_put_({at_rows, at_tokens}, k.transpose(1, 2));
-  layer.tail_v.transpose(1, 2).index_put_({at_rows, at_tokens}, v.transpose(1, 2));
+  layer.tail_k.transpose(1, 2).index_put_({at_rows, pass_.offsets}, k.transpose(1, 2));
+  layer.tail_v.transpose(1, 2).index_put_({at_rows, pass_.offsets}, v.transpose(1, 2));
 }
 
 // Softmax over prefix and tail together. The prefix is read once for all rows of its group.

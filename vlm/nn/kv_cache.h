@@ -86,7 +86,7 @@ class KvCache {
     std::int64_t first_group = 0, groups = 0;
     std::int64_t prefix_tokens = 0, tail_tokens = 0;  // longest prefix and (new) tail of the grid
     std::int64_t offset = -1;    // where the tokens go in every tail; -1: not the same in all
-    at::Tensor offsets;          // [B] the same of each row
+    at::Tensor offsets;          // [B, T] where each token goes in its row's tail
     bool is_whole_grid = false;  // the pass has every row of the grid
     at::Tensor grid_index;       // [B] of the grid's rows
     at::Tensor is_hidden;        // [n, R, T, prefix_tokens + tail_tokens] bool; undefined: all seen

@@ -8,8 +8,8 @@
 #include <set>
 
 #include "tests/support/catch.h"
+#include "tests/support/logged_lines.h"
 #include "tests/support/scratch_folder.h"
-#include "tests/support/warnings.h"
 #include "train/report/html_report.h"
 #include "train/report/metrics_log.h"
 #include "train/report/model_card.h"
@@ -170,7 +170,7 @@ std::string show_held_out(const std::function<std::vector<data::MediaRef>()>& me
 }
 
 TEST_CASE("the report shows frames of clips in the order of time") {
-  const Warnings warnings;
+  const LoggedLines warnings(LogLevel::kWarning);
   const std::string clip = example("clips/left.mp4");
   const std::string page = show_held_out([&] {
     return std::vector<data::MediaRef>{{data::MediaKind::kVideo, clip}};
@@ -222,7 +222,7 @@ TEST_CASE("a broken clip is told in its place, and the report goes on") {
   const std::string broken = folder.write("broken.mp4", "this is no clip");
   const std::string pipe = folder.at("pipe.mp4");
   REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
-  const Warnings warnings;
+  const LoggedLines warnings(LogLevel::kWarning);
   const std::string page = show_held_out([&] {
     return std::vector<data::MediaRef>{{data::MediaKind::kVideo, broken},
                                        {data::MediaKind::kVideo, pipe},
@@ -238,7 +238,7 @@ TEST_CASE("a broken clip is told in its place, and the report goes on") {
 }
 
 TEST_CASE("an item whose row can't be read any more is told, too") {
-  const Warnings warnings;
+  const LoggedLines warnings(LogLevel::kWarning);
   const std::string page = show_held_out([]() -> std::vector<data::MediaRef> {
     throw Error({.what = "row is gone", .where = "eval.jsonl:1"});
   });

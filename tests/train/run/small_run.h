@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/logged_lines.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/small_training.h"
 #include "train/trainer.h"
-#include "vlm/core/log.h"
 
 namespace vlm::train {
 
@@ -48,15 +48,5 @@ inline std::string run_error(const TrainConfig& config, const TrainOptions& opti
     return error.what();
   }
 }
-
-// What is logged while it lives, warnings and others.
-class LoggedLines {
- public:
-  LoggedLines() {
-    set_log_sink([this](LogLevel, const std::string& message) { text += message + "\n"; });
-  }
-  ~LoggedLines() { set_log_sink({}); }
-  std::string text;
-};
 
 }  // namespace vlm::train

@@ -9,8 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/support/catch.h"
+#include "tests/support/logged_lines.h"
 #include "tests/support/scratch_folder.h"
-#include "tests/support/warnings.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 
@@ -102,7 +102,7 @@ TEST_CASE("a damaged checkpoint is named and the one before it is used") {
     if (kind == "cut") fs::resize_file(newest / "trained.safetensors", 60);
     if (kind == "empty") fs::resize_file(newest / "trainer_state.json", 0);
     if (kind == "missing") fs::remove(newest / "trained.safetensors");
-    const Warnings warnings;
+    const LoggedLines warnings(LogLevel::kWarning);
     CHECK(find_checkpoint(folder.path()) == folder.path() / "checkpoint-1");
     return warnings.text;
   };
@@ -113,7 +113,7 @@ TEST_CASE("a damaged checkpoint is named and the one before it is used") {
   CHECK_THAT(damage("missing"), Contains(named) && Contains("can't open the file"));
 
   fs::remove(folder.path() / "checkpoint-1/trained.safetensors");
-  const Warnings warnings;
+  const LoggedLines warnings(LogLevel::kWarning);
   CHECK_THROWS_WITH(find_checkpoint(folder.path()),
                     Contains("none of the checkpoints is whole: got checkpoint-2: ") &&
                         Contains("(--restart begins anew)"));
