@@ -1,6 +1,5 @@
 #include "data/batch.h"
 
-#include <ATen/ops/cat.h>
 #include <ATen/ops/full.h>
 
 #include <algorithm>
@@ -15,10 +14,9 @@ namespace vlm::data {
 namespace {
 
 // Takes away what stands behind the bound: text, never a part of a picture.
-void truncate(Example& example, const std::vector<std::int64_t>& medium, const Sample& sample,
-              const LengthBound& bound) {
+void truncate(Example& example, const Sample& sample, const LengthBound& bound) {
   const auto length = static_cast<std::ptrdiff_t>(bound.tokens);
-  if (std::any_of(medium.begin() + length, medium.end(), [](auto number) { return number >= 0; })) {
+  if (example.layout.media_end() > length) {
     throw LongSampleError({.what = "sample is too long, and cutting it would cut a picture",
                            .where = sample.where,
                            .got = concat(example.ids.size(), " tokens"),
@@ -27,6 +25,7 @@ void truncate(Example& example, const std::vector<std::int64_t>& medium, const S
   example.cut_tokens = static_cast<std::int64_t>(example.ids.size()) - bound.tokens;
   example.ids.resize(static_cast<std::size_t>(length));
   example.labels.resize(static_cast<std::size_t>(length));
+  example.layout.cut(length);
 }
 
 void check_length(const Example& example, const Sample& sample, const LengthBound& bound) {
@@ -74,14 +73,16 @@ struct MediaLoader {
   // Frame by frame: sixty-four frames of a large clip are gigabytes, their tiles are not.
   ProcessedMedium load_video(const std::filesystem::path& path, std::uint64_t seed) const {
     ClipReader reader(path, options.video, processor.frame_sampling());
-    std::vector<at::Tensor> tiles;
-    std::vector<double> times_s;
-    reader.for_each_frame([&](VideoFrame frame) {
-      tiles.push_back(processor.process_frames({std::move(frame.image)}, change(seed)));
-      times_s.push_back(frame.time_s);
+    std::vector<Pixels> parts;
+    ClipShape shape{.duration_s = reader.duration_s()};
+    const auto process = [&](const std::vector<Image>& frames) {
+      parts.push_back(processor.process_frames(frames, reader.frame_count(), change(seed)));
+      shape.height = frames[0].height;
+      shape.width = frames[0].width;
       return true;
-    });
-    return {at::cat(tiles), processor.video_text(times_s, reader.duration_s())};
+    };
+    reader.for_each_group(processor.frames_at_once(), shape.times_s, process);
+    return {join_pixels(parts), processor.video_text(shape)};
   }
 
   // Of the files' content, in their order, and of what else clips' frames depend on. Empty where
@@ -124,16 +125,18 @@ struct MediaLoader {
     }
     ProcessedMedia joined = join_media(media);
     pictures.texts = std::move(joined.texts);
-    pictures.pixel_values = joined.pixel_values;
+    pictures.pixels = std::move(joined.pixels);
     return pictures;
   }
 };
 
 }  // namespace
 
-std::int64_t SamplePictures::tiles() const {
-  if (features.defined()) return features.size(0);
-  return pixel_values.defined() ? pixel_values.size(0) : 0;
+std::int64_t SamplePictures::units() const {
+  if (!features.defined()) return pixels.units();
+  std::int64_t sum = 0;
+  for (const MediumText& text : texts) sum += text.units;
+  return sum;
 }
 
 double Batch::padding() const {
@@ -154,14 +157,14 @@ void add_pictures(const SamplePictures& pictures, Batch& batch) {
 Example make_example(EncodedConversation encoded, const Sample& sample,
                      const EncodeOptions& options, std::int64_t max_positions) {
   const LengthBound bound = options.bound(max_positions);
-  Example example{.ids = std::move(encoded.ids)};
+  Example example{.ids = std::move(encoded.ids), .layout = std::move(encoded.layout)};
   for (std::size_t t = 0; t < example.ids.size(); ++t) {
     example.labels.push_back(encoded.is_trained[t] ? example.ids[t] : kIgnoredLabel);
   }
   const auto length = static_cast<std::int64_t>(example.ids.size());
   const bool is_long = bound.tokens > 0 && length > bound.tokens;
   if (is_long && options.length_policy == LengthPolicy::kTruncate) {
-    truncate(example, encoded.medium, sample, bound);
+    truncate(example, sample, bound);
   }
   check_length(example, sample, bound);
   check_labels(example, sample, bound);
@@ -222,8 +225,10 @@ Batch collate(const std::vector<Example>& examples, std::int64_t pad_id) {
   Batch batch;
   batch.inputs.input_ids = at::full(size, pad_id, at::kLong);
   batch.labels = at::full(size, kIgnoredLabel, at::kLong);
+  std::vector<RowPositions> positions;
   for (std::size_t b = 0; b < examples.size(); ++b) {
     const Example& example = examples[b];
+    positions.push_back({example.layout.positions, std::ssize(example.ids)});
     std::int64_t* ids = batch.inputs.input_ids.data_ptr<std::int64_t>() + b * length;
     std::int64_t* labels = batch.labels.data_ptr<std::int64_t>() + b * length;
     std::copy(example.ids.begin(), example.ids.end(), ids);
@@ -233,6 +238,7 @@ Batch collate(const std::vector<Example>& examples, std::int64_t pad_id) {
     batch.token_count += static_cast<std::int64_t>(example.ids.size());
     add_pictures(example.pictures, batch);
   }
+  batch.inputs.positions = stack_positions(positions);
   return batch;
 }
 

@@ -1,10 +1,10 @@
-// Samples → one padded batch of ids, labels and tiles for the trainer.
+// Samples → one padded batch of ids, labels and pixels for the trainer.
 //
 //   Sample ─► encode_example (pictures and clips opened, augmented, processed) ─► Example ─►
 //   collate ─► Batch [B, T]
 //
-// A batch may mix samples with pictures, with clips, with both and with text alone. Tiles and
-// frames are in one tensor, in the order of their image tokens in the rows.
+// A batch may mix samples with pictures, with clips, with both and with text alone. Their features
+// go into the rows in the order of the tokens that stand for them.
 #pragma once
 
 #include <cstdint>
@@ -18,27 +18,30 @@
 #include "data/media/picture_lookup.h"
 #include "data/skipped_samples.h"
 #include "vlm/core/error.h"
-#include "vlm/models/model.h"
-#include "vlm/models/processor.h"
+#include "vlm/models/interface/model.h"
+#include "vlm/models/interface/processor.h"
 
 namespace vlm::data {
 
 // Positions that carry no loss.
 inline constexpr std::int64_t kIgnoredLabel = -100;
 
-// All pictures and clips of a sample: as tiles, or as features of the vision encoder.
+// All pictures and clips of a sample: as pixels, or as features of the vision encoder.
 struct SamplePictures {
   std::string key;                // of the files' content; empty: not known, or augmented
   std::vector<MediumText> texts;  // the text of each in the prompt
-  at::Tensor pixel_values;        // [N, 3, S, S]; undefined when there are none, or features
-  at::Tensor features;            // [N, L, C] on the CPU; undefined: not known
-  bool empty() const { return !pixel_values.defined() && !features.defined(); }
-  std::int64_t tiles() const;
+  Pixels pixels;                  // empty when there are none, or features
+  at::Tensor features;            // [ΣL, W] on the CPU; undefined: not known
+  bool empty() const { return pixels.empty() && !features.defined(); }
+  std::int64_t tokens() const { return features.defined() ? features.size(0) : pixels.tokens; }
+  // Of the encoder's work (Pixels::units), also where it is done.
+  std::int64_t units() const;
 };
 
 struct Example {
   std::vector<std::int64_t> ids;     // [T]
   std::vector<std::int64_t> labels;  // [T], not shifted; kIgnoredLabel where nothing is learned
+  PromptLayout layout;
   SamplePictures pictures;
   std::int64_t cut_tokens = 0;  // that length_policy truncate took away
 };

@@ -7,14 +7,14 @@
 //   all             every token of text, openings of turns included
 //
 // A message's own flag ("loss": true or false) overrides the rule. Tokens of pictures and clips are
-// never learned (vlm/models/processor.h).
+// never learned (vlm/models/interface/processor.h).
 #pragma once
 
 #include <string>
 #include <vector>
 
 #include "data/conversations/sample.h"
-#include "vlm/models/turn_spans.h"
+#include "vlm/models/interface/turn_spans.h"
 
 namespace vlm::data {
 

@@ -1,5 +1,7 @@
 #include "data/packing.h"
 
+#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -28,22 +30,21 @@ struct Unit {
 struct PackedRow {
   std::vector<const Unit*> units;
   std::int64_t tokens = 0;
-  std::int64_t tiles = 0;
+  std::int64_t units_of_pictures = 0;
 
   bool shows(const SamplePictures& pictures) const {
     return !pictures.key.empty() && std::any_of(units.begin(), units.end(), [&](const Unit* unit) {
       return unit->pictures().key == pictures.key;
     });
   }
-  std::int64_t new_tiles(const Unit& unit) const {
-    return shows(unit.pictures()) ? 0 : unit.pictures().tiles();
+  std::int64_t new_units(const Unit& unit) const {
+    return shows(unit.pictures()) ? 0 : unit.pictures().units();
   }
 };
 
 // Tokens that `example` has in common with `first` and that may stand in a prefix: the token that
 // is predicted first must come after it. 0 when a picture would be cut.
-std::int64_t common_prefix(const Example& first, const Example& example,
-                           std::int64_t image_token_id) {
+std::int64_t common_prefix(const Example& first, const Example& example) {
   const auto learned = [](const std::vector<std::int64_t>& labels) {
     return std::find_if(labels.begin(), labels.end(),
                         [](std::int64_t label) { return label != kIgnoredLabel; }) -
@@ -53,20 +54,14 @@ std::int64_t common_prefix(const Example& first, const Example& example,
       std::mismatch(first.ids.begin(), first.ids.end(), example.ids.begin(), example.ids.end());
   const std::int64_t prefix = std::min<std::int64_t>(
       {differs.first - first.ids.begin(), learned(first.labels) - 1, learned(example.labels) - 1});
-  if (prefix <= 0) return 0;
-  for (const Example* candidate : {&first, &example}) {
-    if (std::find(candidate->ids.begin() + prefix, candidate->ids.end(), image_token_id) !=
-        candidate->ids.end()) {
-      return 0;
-    }
-  }
-  return prefix;
+  const bool can_share =
+      prefix > 0 && first.layout.can_share(prefix) && example.layout.can_share(prefix);
+  return can_share ? prefix : 0;
 }
 
 // Puts `example` behind the unit's prefix where that fits the budget.
 bool join(Unit& unit, const Example& example, const PackOptions& options) {
-  const std::int64_t common =
-      common_prefix(*unit.examples.front(), example, options.image_token_id);
+  const std::int64_t common = common_prefix(*unit.examples.front(), example);
   if (common == 0) return false;
   Unit joined = unit;
   joined.prefix = unit.examples.size() == 1 ? common : std::min(common, unit.prefix);
@@ -101,11 +96,12 @@ std::vector<PackedRow> fill_rows(const std::vector<Unit>& units, const PackOptio
     const Unit& unit = units[i];
     const auto fits = [&](const PackedRow& row) {
       return row.tokens + unit.tokens() <= options.max_tokens &&
-             (options.max_tiles == 0 || row.tiles + row.new_tiles(unit) <= options.max_tiles);
+             (options.max_units == 0 ||
+              row.units_of_pictures + row.new_units(unit) <= options.max_units);
     };
     auto row = std::find_if(rows.begin(), rows.end(), fits);
     if (row == rows.end()) row = rows.insert(rows.end(), PackedRow{});
-    row->tiles += row->new_tiles(unit);
+    row->units_of_pictures += row->new_units(unit);
     row->tokens += unit.tokens();
     row->units.push_back(&unit);
   }
@@ -121,7 +117,10 @@ class RowWriter {
     batch_.token_count = row.tokens;
     for (const Unit* unit : row.units) write_unit(*unit);
   }
-  Batch finish() { return std::move(batch_); }
+  Batch finish() {
+    if (has_positions_) batch_.inputs.positions = at::cat(positions_, 1).unsqueeze(1);
+    return std::move(batch_);
+  }
 
  private:
   void write_unit(const Unit& unit) {
@@ -145,6 +144,7 @@ class RowWriter {
                                .length = tokens.end - tokens.begin,
                                .prefix_begin = prefix.second > 0 ? prefix.first : 0,
                                .prefix_length = prefix.second});
+    add_positions(example, tokens);
     const std::int64_t last = Unit::length(example) - 1;
     for (std::int64_t t = tokens.begin; t < tokens.end; ++t, ++place_) {
       const std::int64_t label = t < last ? example.labels[t + 1] : kIgnoredLabel;
@@ -154,7 +154,17 @@ class RowWriter {
     }
   }
 
+  void add_positions(const Example& example, Range tokens) {
+    const at::Tensor& given = example.layout.positions;
+    has_positions_ = has_positions_ || given.defined();
+    const std::int64_t count = tokens.end - tokens.begin;
+    positions_.push_back(given.defined() ? given.narrow(1, tokens.begin, count)
+                                         : at::arange(tokens.begin, tokens.end).expand({3, count}));
+  }
+
   Batch batch_;
+  std::vector<at::Tensor> positions_;  // [3, tokens] of each segment
+  bool has_positions_ = false;
   std::int64_t place_ = 0;
 };
 

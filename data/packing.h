@@ -1,6 +1,6 @@
 // Examples of one optimizer step → packed rows without padding, under two budgets.
 //
-//   Examples ─► pack ─► Batches of one row [1, T], T ≤ max_tokens, tiles ≤ max_tiles, with the
+//   Examples ─► pack ─► Batches of one row [1, T], T ≤ max_tokens, pictures ≤ max_units, with the
 //   segments that say who sees whom
 //
 // Loss and gradients equal those of the same examples unpacked: positions begin anew in each
@@ -20,9 +20,8 @@ namespace vlm::data {
 
 struct PackOptions {
   std::int64_t max_tokens = 2048;  // of a row; a longer example gets a row for itself
-  std::int64_t max_tiles = 0;      // of a row's pictures, each counted once; 0: no bound
+  std::int64_t max_units = 0;      // of a row's pictures (Pixels::units), each once; 0: no bound
   bool share_pictures = false;
-  std::int64_t image_token_id = -1;
 };
 
 std::vector<Batch> pack(const std::vector<Example>& examples, const PackOptions& options);

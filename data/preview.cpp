@@ -16,7 +16,7 @@ void encode(Preview& preview, const Processor& processor, const EncodeOptions& o
             MediaTexts& texts) {
   for (const MediaRef& medium : preview.sample.media) {
     preview.texts.push_back(texts.text_of(medium));
-    preview.tiles += texts.count_tiles(preview.texts.back());
+    preview.tiles += preview.texts.back().units;
   }
   preview.encoded =
       processor.encode_conversation(preview.sample.messages, {.texts = preview.texts},

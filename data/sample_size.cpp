@@ -55,7 +55,8 @@ class Measurer {
     SampleSize size;
     for (const MediaRef& medium : sample.media) {
       media.texts.push_back(texts_.text_of(medium));
-      size.tiles += texts_.count_tiles(media.texts.back());
+      size.tiles += media.texts.back().units;
+      size.picture_tokens += media.texts.back().tokens;
     }
     const Example example =
         make_example(processor_.encode_conversation(

@@ -1,4 +1,4 @@
-// Sizes of samples in tokens, tiles and labels, without making the tiles.
+// Sizes of samples in tokens, pictures and labels, without making the pixels.
 //
 //   Dataset ─► measure_samples ─► SampleSize of each
 //
@@ -11,13 +11,14 @@
 
 #include "data/dataset.h"
 #include "data/encode_options.h"
-#include "vlm/models/processor.h"
+#include "vlm/models/interface/processor.h"
 
 namespace vlm::data {
 
 struct SampleSize {
   std::int64_t tokens = 0;
-  std::int64_t tiles = 0;
+  std::int64_t tiles = 0;           // or patches: what the encoder's work is counted in
+  std::int64_t picture_tokens = 0;  // tokens in whose places features stand
   std::int64_t labels = 0;
 };
 

@@ -22,11 +22,10 @@ std::size_t shared_prefix(const std::vector<Request>& requests) {
   return shared;
 }
 
-bool can_share(const std::vector<Request>& requests, std::int64_t image_token_id) {
+bool can_share(const std::vector<Request>& requests) {
   const std::size_t shared = shared_prefix(requests);
-  return shared > 1 && std::none_of(requests.begin(), requests.end(), [&](const Request& request) {
-           const auto begin = request.prompt.begin() + static_cast<std::ptrdiff_t>(shared);
-           return std::find(begin, request.prompt.end(), image_token_id) != request.prompt.end();
+  return shared > 1 && std::ranges::all_of(requests, [&](const Request& request) {
+           return request.layout.can_share(static_cast<std::int64_t>(shared));
          });
 }
 
@@ -42,6 +41,10 @@ std::unique_ptr<ActiveGroup> make_group(std::vector<Request> requests,
   }
   const auto& first = requests[0].prompt;
   group->prefix.assign(first.begin(), first.begin() + static_cast<std::ptrdiff_t>(shared));
+  const PromptLayout& layout = requests[0].layout;
+  const auto length = static_cast<std::int64_t>(shared);
+  if (layout.positions.defined()) group->positions = layout.positions.narrow(1, 0, length);
+  group->next_position = layout.position_of(length, std::ssize(first));
   for (Request& request : requests) {
     ActiveRequest active{.group = group.get()};
     active.suffix.assign(request.prompt.begin() + static_cast<std::ptrdiff_t>(shared),
@@ -68,10 +71,9 @@ std::int64_t ActiveGroup::rows_needed() const {
   return widest * std::min<std::int64_t>(std::ssize(pending), kMostRequests);
 }
 
-std::vector<std::unique_ptr<ActiveGroup>> make_groups(RequestGroup group,
-                                                      std::int64_t image_token_id) {
+std::vector<std::unique_ptr<ActiveGroup>> make_groups(RequestGroup group) {
   std::vector<std::unique_ptr<ActiveGroup>> groups;
-  if (can_share(group.requests, image_token_id)) {
+  if (can_share(group.requests)) {
     groups.push_back(make_group(std::move(group.requests), std::move(group.pictures)));
     return groups;
   }

@@ -3,7 +3,7 @@
 //   RequestGroup ─► make_groups ─► ActiveGroup: the shared prefix, and the suffix of each request
 //
 // Requests about the same pictures form one group if all pictures lie in the part that their
-// prompts share, else a group each.
+// prompts share and their layouts allow it, else a group each.
 #pragma once
 
 #include <chrono>
@@ -39,6 +39,8 @@ struct ActiveRequest {
 struct ActiveGroup {
   std::int64_t index = 0;  // of the cache
   std::vector<std::int64_t> prefix;
+  at::Tensor positions;            // [3, prefix] of its tokens; undefined: counted
+  std::int64_t next_position = 0;  // of the token behind it
   std::shared_ptr<PictureFeatures> pictures;
   std::deque<ActiveRequest> pending;
   std::vector<std::unique_ptr<ActiveRequest>> requests;  // at work
@@ -49,7 +51,6 @@ struct ActiveGroup {
 };
 
 // Groups in which every request is pending; their searches are not made yet.
-std::vector<std::unique_ptr<ActiveGroup>> make_groups(RequestGroup group,
-                                                      std::int64_t image_token_id);
+std::vector<std::unique_ptr<ActiveGroup>> make_groups(RequestGroup group);
 
 }  // namespace vlm::infer

@@ -77,7 +77,7 @@ bool Generator::reject_if_impossible(const Request& request) {
 void Generator::submit(RequestGroup group) {
   std::erase_if(group.requests, [this](const Request& one) { return reject_if_impossible(one); });
   if (group.requests.empty()) return;
-  for (auto& made : make_groups(std::move(group), model_->image_token_id())) {
+  for (auto& made : make_groups(std::move(group))) {
     for (ActiveRequest& one : made->pending) {
       if (one.request.choices.empty()) one.search = start_search(one.request);
     }
@@ -125,20 +125,20 @@ std::vector<std::unique_ptr<ActiveGroup>> Generator::pop_waiting_groups() {
   return newcomers;
 }
 
-// Encodes the newcomers' pictures and, to fill the last chunk of tiles, some of those that wait.
+// Encodes the newcomers' pictures and, to fill the encoder's last chunk, some of those that wait.
 void Generator::encode_pictures(const std::vector<std::unique_ptr<ActiveGroup>>& newcomers) {
   const Stopwatch watch(timing_.vision_s);
   std::vector<std::shared_ptr<PictureFeatures>> pictures;
-  std::int64_t tiles = 0;
+  std::int64_t units = 0;
   const auto add = [&](const ActiveGroup& group) {
-    if (!group.pictures || !group.pictures->pixel_values.defined()) return;
-    tiles += group.pictures->pixel_values.size(0);
+    if (!group.pictures || group.pictures->pixels.empty()) return;
+    units += group.pictures->pixels.units();
     pictures.push_back(group.pictures);
   };
   for (const auto& group : newcomers) add(*group);
-  const std::int64_t at_once = encoder_->tiles_at_once();
-  const std::int64_t wanted = (tiles + at_once - 1) / at_once * at_once;
-  for (std::int64_t i = 0; i < std::min(kMostLookahead, waiting()) && tiles < wanted; ++i) {
+  const std::int64_t at_once = encoder_->units_at_once();
+  const std::int64_t wanted = (units + at_once - 1) / at_once * at_once;
+  for (std::int64_t i = 0; i < std::min(kMostLookahead, waiting()) && units < wanted; ++i) {
     add(*waiting_[static_cast<std::size_t>(i)]);
   }
   encoder_->encode(pictures);
@@ -282,11 +282,11 @@ bool Generator::read(ShownMedia& media, double time_limit_s) {
   return media.read(time_limit_s);
 }
 
-RequestAnswer Generator::answer(Request request, const at::Tensor& pixel_values) {
+RequestAnswer Generator::answer(Request request, const Pixels& pixels) {
   RequestGroup group;
   group.requests.push_back(std::move(request));
-  if (pixel_values.defined()) {
-    group.pictures = std::make_shared<PictureFeatures>(PictureFeatures{pixel_values});
+  if (!pixels.empty()) {
+    group.pictures = std::make_shared<PictureFeatures>(PictureFeatures{pixels});
   }
   return answer(std::move(group));
 }
@@ -327,14 +327,18 @@ std::vector<RequestAnswer> Generator::generate(
     const std::function<bool(std::size_t, std::int64_t)>& on_token) {
   const OwnRequests own(*this, std::max<std::int64_t>(1, std::ssize(prompts)));
   for (std::size_t i = 0; i < prompts.size(); ++i) {
-    Request request{.id = i, .prompt = prompts[i].ids, .options = options, .stream = i};
+    Request request{.id = i,
+                    .prompt = prompts[i].ids,
+                    .layout = prompts[i].layout,
+                    .options = options,
+                    .stream = i};
     if (on_token) {
       request.on_token = [&on_token, i](std::int64_t id) { return on_token(i, id); };
     }
     RequestGroup group;
     group.requests.push_back(std::move(request));
-    if (prompts[i].pixel_values.defined()) {
-      group.pictures = std::make_shared<PictureFeatures>(PictureFeatures{prompts[i].pixel_values});
+    if (!prompts[i].pixels.empty()) {
+      group.pictures = std::make_shared<PictureFeatures>(PictureFeatures{prompts[i].pixels});
     }
     submit(std::move(group));
   }

@@ -20,8 +20,8 @@
 #include "infer/active_group.h"
 #include "infer/media/picture_features.h"
 #include "infer/request.h"
-#include "vlm/models/model.h"
-#include "vlm/models/processor.h"
+#include "vlm/models/interface/model.h"
+#include "vlm/models/interface/processor.h"
 #include "vlm/nn/kv_cache.h"
 
 namespace vlm::infer {
@@ -67,7 +67,7 @@ class Generator {
 
   // The answer to one request, or to a group of one request. Throws Error when it can't be
   // answered.
-  RequestAnswer answer(Request request, const at::Tensor& pixel_values);
+  RequestAnswer answer(Request request, const Pixels& pixels);
   RequestAnswer answer(RequestGroup group);
   // One answer for each prompt, with the prompt's own pictures; decoded together. Throws Error for
   // a prompt that can't be answered. If these functions throw, also an exception of a callback,

@@ -42,20 +42,22 @@ at::Tensor select_positions(const at::Tensor& hidden, const Ids& positions) {
 
 void Generator::prefill(const std::vector<ActiveGroup*>& groups) {
   std::vector<Ids> prompts;
-  Ids slots, lengths;
+  Ids slots, lengths, next;
+  std::vector<RowPositions> positions;
   std::vector<at::Tensor> features;
   for (ActiveGroup* group : groups) {
     prompts.push_back(group->prefix);
     slots.push_back(group->index);
     lengths.push_back(std::ssize(group->prefix));
+    positions.push_back({group->positions, lengths.back()});
+    next.push_back(group->next_position);
     if (group->pictures && group->pictures->features.defined()) {
       features.push_back(group->pictures->features);
     }
   }
-  const std::int64_t pad = model_->image_token_id() == 0 ? 1 : 0;
-  const at::Tensor embeddings =
-      model_->embed(pad_right(prompts, pad), features.empty() ? at::Tensor() : at::cat(features));
-  cache_->begin_prefill(slots, lengths);
+  const at::Tensor embeddings = model_->embed(pad_right(prompts, model_->filler_id()),
+                                              features.empty() ? at::Tensor() : at::cat(features));
+  cache_->begin_prefill(slots, lengths, {.positions = stack_positions(positions), .next = next});
   const at::Tensor hidden = model_->decode(embeddings, {}, &*cache_);  // [n, T, C]
 
   std::vector<ActiveRequest*> ready;

@@ -14,6 +14,7 @@
 #include "infer/search/choices.h"
 #include "infer/search/generation_options.h"
 #include "infer/search/search.h"
+#include "vlm/models/interface/prompt_layout.h"
 
 namespace vlm::infer {
 
@@ -32,6 +33,7 @@ using TokenCallback = std::function<bool(std::int64_t)>;
 struct Request {
   std::uint64_t id = 0;              // comes back in the RequestAnswer
   std::vector<std::int64_t> prompt;  // ids
+  PromptLayout layout = {};          // of the prompt
   GenerationOptions options;
   std::uint64_t stream = 0;  // with options.seed, the source of every random draw
   TokenCallback on_token = {};

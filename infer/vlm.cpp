@@ -141,13 +141,17 @@ infer::RequestAnswer Model::Loaded::answer(const Conversation& conversation, inf
     message.content.push_back({.type = "text", .text = turn.text});
     messages.push_back(std::move(message));
   }
-  if (!media.has_videos())
-    request.prompt = processor().encode_prompt(messages, media.processed()).ids;
+  const auto set_prompt = [&] {
+    EncodedConversation prompt = processor().encode_prompt(messages, media.processed());
+    request.prompt = std::move(prompt.ids);
+    request.layout = std::move(prompt.layout);
+  };
+  if (!media.has_videos()) set_prompt();
   const std::lock_guard lock(mutex);
   try {
     if (media.has_videos()) {
       if (!generator.read(media)) throw Error({.what = "stopped while a video was read"});
-      request.prompt = processor().encode_prompt(messages, media.processed()).ids;
+      set_prompt();
     }
     infer::RequestGroup group{.pictures = media.features()};
     group.requests.push_back(std::move(request));

@@ -210,9 +210,8 @@ LoaderOptions Trainer::loader_options() const {
   options.encode.lookup = pictures_.get();
   if (config_.packing) {
     options.packing = {.max_tokens = config_.max_tokens_per_batch,
-                       .max_tiles = config_.max_tiles_per_batch,
-                       .share_pictures = config_.share_pictures,
-                       .image_token_id = trained_.model->image_token_id()};
+                       .max_units = config_.max_tiles_per_batch,
+                       .share_pictures = config_.share_pictures};
   }
   return options;
 }
@@ -277,10 +276,7 @@ bool Trainer::next_step(StepLoader& loader, StepData& data, StepFigures& figures
 }
 
 std::vector<data::Batch> Trainer::split(const data::Batch& batch, int halvings) const {
-  return split_batch(batch,
-                     {.image_token_id = trained_.model->image_token_id(),
-                      .per_tile = trained_.processor->tokens_per_tile()},
-                     halvings);
+  return split_batch(batch, trained_.model->media_token_ids(), halvings);
 }
 
 at::Tensor Trainer::run_batches(const StepData& data, double labels) {

@@ -8,16 +8,6 @@ MediumText MediaTexts::text_of(const MediaRef& medium) {
   return medium.kind == MediaKind::kVideo ? video_text(medium) : picture_text(medium);
 }
 
-std::int64_t MediaTexts::count_tiles(const MediumText& text) const {
-  constexpr std::string_view kImage = "<image>";
-  std::int64_t places = 0;
-  for (auto at = text.text.find(kImage); at != std::string::npos;
-       at = text.text.find(kImage, at + kImage.size())) {
-    ++places;
-  }
-  return places / processor_.tokens_per_tile();
-}
-
 MediumText MediaTexts::picture_text(const MediaRef& picture) {
   // A picture that came with its sample has no name of its own.
   if (!picture.bytes) {
@@ -37,15 +27,19 @@ MediumText MediaTexts::picture_text(const MediaRef& picture) {
 
 MediumText MediaTexts::video_text(const MediaRef& clip) const {
   ClipReader reader(clip.name, video_, processor_.frame_sampling());
-  std::vector<double> times_s = reader.frames().times_s;
+  const FrameShape size = reader.frame_shape();
+  ClipShape shape{.times_s = reader.frames().times_s,
+                  .duration_s = reader.duration_s(),
+                  .height = size.height,
+                  .width = size.width};
   if (video_.drop_duplicates) {
-    times_s.clear();
+    shape.times_s.clear();
     reader.for_each_frame([&](const VideoFrame& frame) {
-      times_s.push_back(frame.time_s);
+      shape.times_s.push_back(frame.time_s);
       return true;
     });
   }
-  return processor_.video_text(times_s, reader.duration_s());
+  return processor_.video_text(shape);
 }
 
 }  // namespace vlm::data

@@ -1,4 +1,4 @@
-// Texts of pictures and clips in a prompt, without making their tiles.
+// Texts of pictures and clips in a prompt, without making their pixels.
 //
 // Each picture is decoded once for its size, which is kept; of clips only the frame table is read.
 // Thread-safe.
@@ -12,7 +12,7 @@
 
 #include "data/media/media_ref.h"
 #include "data/media/video_clip.h"
-#include "vlm/models/processor.h"
+#include "vlm/models/interface/processor.h"
 
 namespace vlm::data {
 
@@ -24,9 +24,6 @@ class MediaTexts {
 
   // Throws Error naming the medium when it can't be read.
   MediumText text_of(const MediaRef& medium);
-
-  // Number of tiles of the picture or clip with this text.
-  std::int64_t count_tiles(const MediumText& text) const;
 
  private:
   MediumText picture_text(const MediaRef& picture);

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "vlm/models/processor.h"
+#include "vlm/models/interface/processor.h"
 
 namespace vlm::data {
 

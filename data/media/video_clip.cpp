@@ -162,6 +162,29 @@ std::int64_t ClipReader::for_each_frame(const FrameCallback& callback) {
   return dropped;
 }
 
+std::int64_t ClipReader::for_each_group(
+    std::int64_t count, std::vector<double>& times_s,
+    const std::function<bool(const std::vector<Image>&)>& callback) {
+  std::vector<Image> group;
+  bool is_wanted = true;
+  const auto hand_out = [&] {
+    is_wanted = callback(group);
+    group.clear();
+    return is_wanted;
+  };
+  const std::int64_t dropped = for_each_frame([&](VideoFrame frame) {
+    times_s.push_back(frame.time_s);
+    group.push_back(std::move(frame.image));
+    return std::ssize(group) < count || hand_out();
+  });
+  if (is_wanted && !group.empty()) hand_out();
+  return dropped;
+}
+
+FrameShape ClipReader::frame_shape() const {
+  return shrink({.width = info().width, .height = info().height}, sampling_.frame_size);
+}
+
 Clip load_clip(const std::filesystem::path& path, const VideoSampling& sampling,
                const FrameSampling& defaults, const VideoLimits& limits) {
   ClipReader reader(path, sampling, defaults, limits);

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "data/video/frame_shape.h"
 #include "data/video/video_file.h"
 #include "vlm/core/config/fields.h"
 #include "vlm/core/json.h"
@@ -73,11 +74,18 @@ class ClipReader {
   const SampledFrames& frames() const { return frames_; }
   double duration_s() const { return duration_s_; }
   const VideoInfo& info() const { return file_.info(); }
+  // Of the frames that are handed out.
+  FrameShape frame_shape() const;
+  std::int64_t frame_count() const { return static_cast<std::int64_t>(frames_.indices.size()); }
 
   // Decodes the chosen frames and calls the callback with each, in order, with its time; duplicates
   // are left out if drop_duplicates is set. The callback returns false to end it. Returns the
   // number of duplicates left out.
   std::int64_t for_each_frame(const FrameCallback& callback);
+
+  // As for_each_frame, `count` frames at a time, fewer at the end. `times_s` gets the time of each.
+  std::int64_t for_each_group(std::int64_t count, std::vector<double>& times_s,
+                              const std::function<bool(const std::vector<Image>&)>& callback);
 
   // How many of these frames are damaged (VideoFile::damaged_frames).
   std::int64_t damaged_frames() const { return file_.damaged_frames(); }

@@ -70,16 +70,6 @@ bool has_full_range(const AVFrame& frame) {
   return name && std::strncmp(name, "yuvj", 4) == 0;
 }
 
-FrameShape shrink(FrameShape shape, std::int64_t long_edge) {
-  const std::int64_t longest = std::max(shape.width, shape.height);
-  if (long_edge < 1 || longest <= long_edge) return shape;
-  const double factor = static_cast<double>(long_edge) / static_cast<double>(longest);
-  const auto scaled = [&](std::int64_t side) {
-    return std::max<std::int64_t>(1, std::llround(static_cast<double>(side) * factor));
-  };
-  return {scaled(shape.width), scaled(shape.height)};
-}
-
 }  // namespace
 
 Converter::Converter(AVStream& stream, std::int64_t max_pixels, std::string where)

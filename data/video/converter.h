@@ -12,14 +12,10 @@
 #include <string>
 
 #include "data/video/av.h"
+#include "data/video/frame_shape.h"
 #include "vlm/image/image.h"
 
 namespace vlm::data {
-
-struct FrameShape {
-  std::int64_t width = 0;  // as shown
-  std::int64_t height = 0;
-};
 
 class Converter {
  public:

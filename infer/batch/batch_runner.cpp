@@ -185,6 +185,7 @@ class Answerer {
       group.requests.push_back(
           {.id = next_id_,
            .prompt = std::move(prepared.prompt),
+           .layout = std::move(prepared.layout),
            .options = apply_overrides(options_.generation, prepared.item.overrides),
            .stream = static_cast<std::uint64_t>(prepared.item.ordinal),
            .choices = options_.choices,

@@ -102,7 +102,9 @@ void MediaQueue::check_segments(const ItemGroup& group) const {
 void encode_prompt(PreparedItem& prepared, const Processor& processor,
                    const ProcessedMedia& media) {
   try {
-    prepared.prompt = processor.encode_prompt(prepared.item.messages, media).ids;
+    EncodedConversation prompt = processor.encode_prompt(prepared.item.messages, media);
+    prepared.prompt = std::move(prompt.ids);
+    prepared.layout = std::move(prompt.layout);
   } catch (const std::exception& error) {
     prepared.error = failure_text(error);
     prepared.is_out_of_memory = is_out_of_memory(error);

@@ -25,6 +25,7 @@ namespace vlm::infer {
 struct PreparedItem {
   BatchItem item;
   std::vector<std::int64_t> prompt = {};  // token ids; with videos empty until encode_prompt
+  PromptLayout layout = {};
   std::string error = {};
   bool is_out_of_memory = false;  // the cause of the error
 };

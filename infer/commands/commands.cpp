@@ -106,7 +106,7 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   const bool streams = as_text && generation.rows() == 1 && report.choices.texts.empty() &&
                        !options.generation.abstain_below;
   AnswerStream stream(processor.tokenizer());
-  Request request{.prompt = prompt.ids, .options = generation};
+  Request request{.prompt = prompt.ids, .layout = prompt.layout, .options = generation};
   request.choices = encode_choices(processor, report.choices.texts);
   request.on_token = [&](std::int64_t id) {
     if (streams) print_result(stream.add(id));

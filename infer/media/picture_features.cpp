@@ -1,13 +1,10 @@
 #include "infer/media/picture_features.h"
 
-#include <ATen/ops/cat.h>
-
 #include <utility>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/sha256.h"
 #include "vlm/io/convert.h"
-#include "vlm/io/tensor_digest.h"
 #include "vlm/nn/runtime.h"
 
 namespace vlm::infer {
@@ -26,9 +23,9 @@ void PictureEncoder::store(const std::string& key, const at::Tensor& features,
   if (cache_ && !key.empty()) cache_->store(key, features, note);
 }
 
-at::Tensor PictureEncoder::encode_tiles(const at::Tensor& tiles) {
+at::Tensor PictureEncoder::encode(const Pixels& pixels) {
   has_encoded_ = true;
-  return model_->encode_images(tiles, {});
+  return model_->encode(pixels);
 }
 
 void PictureEncoder::release_memory() {
@@ -40,29 +37,28 @@ void PictureEncoder::release_memory() {
 void PictureEncoder::encode(const std::vector<std::shared_ptr<PictureFeatures>>& pictures) {
   std::vector<PictureFeatures*> missing;
   std::vector<std::string> keys;
-  std::vector<at::Tensor> tiles;
+  std::vector<Pixels> pixels;
   for (const auto& picture : pictures) {
-    if (!picture || picture->features.defined() || !picture->pixel_values.defined()) continue;
-    std::string key = cache_ ? make_key(digest_tensor(picture->pixel_values)) : "";
+    if (!picture || picture->features.defined() || picture->pixels.empty()) continue;
+    std::string key = cache_ ? make_key(concat("pixels 2 ", picture->pixels.digest())) : "";
     if (cache_) {
       if (const auto found = cache_->find(key)) {
         picture->features = found->to(model_->device());
-        picture->pixel_values.reset();
+        picture->pixels = {};
         continue;
       }
     }
     missing.push_back(picture.get());
     keys.push_back(std::move(key));
-    tiles.push_back(picture->pixel_values);
+    pixels.push_back(picture->pixels);
   }
   if (missing.empty()) return;
-  const at::Tensor features =
-      encode_tiles(tiles.size() == 1 ? tiles[0] : at::cat(tiles));  // [ΣN, L, C]
+  const at::Tensor features = encode(join_pixels(pixels));  // [ΣL, W]
   std::int64_t begin = 0;
   for (std::size_t i = 0; i < missing.size(); ++i) {
-    const std::int64_t count = tiles[i].size(0);
+    const std::int64_t count = pixels[i].tokens;
     missing[i]->features = features.narrow(0, begin, count).clone();
-    missing[i]->pixel_values.reset();
+    missing[i]->pixels = {};
     if (cache_) cache_->store(keys[i], missing[i]->features.cpu());
     begin += count;
   }

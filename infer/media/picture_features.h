@@ -1,11 +1,10 @@
-// Tiles of the pictures of one prompt, and their features from the vision encoder.
+// Pixels of the pictures of one prompt, and their features from the vision encoder.
 //
-//   tiles [N, 3, S, S] ─► encode_pictures ─► features [N, L, C]
+//   Pixels ─► PictureEncoder ─► features [ΣL, W]
 //
 // Requests about the same pictures share one PictureFeatures. Features come from the cache on disk
-// if it has them, else from the encoder, which takes tiles of several pictures together. Tiles are
-// freed once their features are there. A video's frames are encoded as pictures of one tile
-// (shown_media.h).
+// if it has them, else from the encoder, which takes several pictures together. Pixels are freed
+// once their features are there. A video's frames are encoded a few at a time (shown_media.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,14 +17,14 @@
 #include <vector>
 
 #include "vlm/io/feature_cache.h"
-#include "vlm/models/model.h"
+#include "vlm/models/interface/model.h"
 #include "vlm/models/picture_cache.h"
 
 namespace vlm::infer {
 
 struct PictureFeatures {
-  at::Tensor pixel_values;  // [N, 3, S, S]; undefined once there are features
-  at::Tensor features;      // [N, L, C] on the model's device; undefined: not yet
+  Pixels pixels;        // empty once there are features
+  at::Tensor features;  // [ΣL, W] on the model's device; undefined: not yet
 };
 
 class PictureEncoder {
@@ -38,11 +37,11 @@ class PictureEncoder {
   // Computes, or reads from the cache, the features of those that have none.
   void encode(const std::vector<std::shared_ptr<PictureFeatures>>& pictures);
 
-  // Number of tiles that the encoder takes at once; pass that many together.
-  std::int64_t tiles_at_once() const { return model_->max_tiles_per_chunk; }
+  // Units (Pixels::units) that the encoder takes at once; pass that many together.
+  std::int64_t units_at_once() const { return model_->units_at_once; }
 
-  // tiles [n, 3, S, S] → features [n, L, C], without the cache.
-  at::Tensor encode_tiles(const at::Tensor& tiles);
+  // → features [pixels.tokens, W], without the cache.
+  at::Tensor encode(const Pixels& pixels);
 
   // Gives memory that only encoding needs back to the system, when no picture waits: freed
   // activations, and unchanged pages of mapped vision weights, which are read from the file again

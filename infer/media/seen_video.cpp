@@ -16,7 +16,9 @@ std::string to_note(const WatchedVideo& seen) {
   const OrderedJson note = {{"duration_s", seen.duration_s},
                             {"times_s", seen.times_s},
                             {"dropped_duplicates", seen.dropped_duplicates},
-                            {"damaged_frames", seen.damaged_frames}};
+                            {"damaged_frames", seen.damaged_frames},
+                            {"height", seen.height},
+                            {"width", seen.width}};
   return note.dump();
 }
 
@@ -25,7 +27,9 @@ WatchedVideo parse_note(const std::string& note) {
   return {.duration_s = fields.at("duration_s").get<double>(),
           .times_s = fields.at("times_s").get<std::vector<double>>(),
           .dropped_duplicates = fields.at("dropped_duplicates").get<std::int64_t>(),
-          .damaged_frames = fields.at("damaged_frames").get<std::int64_t>()};
+          .damaged_frames = fields.at("damaged_frames").get<std::int64_t>(),
+          .height = fields.at("height").get<std::int64_t>(),
+          .width = fields.at("width").get<std::int64_t>()};
 }
 
 OrderedJson video_columns(const std::vector<WatchedVideo>& seen, bool has_dropped) {

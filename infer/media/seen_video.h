@@ -7,6 +7,7 @@
 
 #include "data/media/video_clip.h"
 #include "vlm/core/json.h"
+#include "vlm/models/interface/processor.h"
 
 namespace vlm::infer {
 
@@ -15,6 +16,11 @@ struct WatchedVideo {
   std::vector<double> times_s;          // of the frames shown
   std::int64_t dropped_duplicates = 0;  // frames left out because they looked like the one before
   std::int64_t damaged_frames = 0;      // left out, or shown in doubt (VideoFile::damaged_frames)
+  std::int64_t height = 0, width = 0;   // of a frame shown, in pixels
+
+  ClipShape shape() const {
+    return {.times_s = times_s, .duration_s = duration_s, .height = height, .width = width};
+  }
 };
 
 // As text for the cache, and back; the numbers keep every bit.

@@ -37,8 +37,8 @@ bool ShownMedia::read(double time_limit_s) {
     if (part.video) {
       if (!read_video(part, time_limit_s)) return false;
     } else if (!part.features.defined()) {
-      const auto picture = std::make_shared<PictureFeatures>(
-          PictureFeatures{std::exchange(part.medium.pixel_values, {})});
+      const auto picture =
+          std::make_shared<PictureFeatures>(PictureFeatures{std::exchange(part.medium.pixels, {})});
       encoder_->encode({picture});
       part.features = picture->features;
     }
@@ -59,18 +59,18 @@ bool ShownMedia::read_video(Part& part, double time_limit_s) {
     }
     VideoStream::Piece piece = part.video->next();
     if (std::holds_alternative<VideoStream::Stopped>(piece)) return false;
-    if (const auto* tiles = std::get_if<VideoStream::Tiles>(&piece)) {
-      features.push_back(encoder_->encode_tiles(*tiles));
+    if (const auto* pixels = std::get_if<Pixels>(&piece)) {
+      features.push_back(encoder_->encode(*pixels));
       continue;
     }
     auto& end = std::get<EndOfTake>(piece);
     if (end.features.defined()) {
       part.features = encoder_->to_device(end.features);
     } else {
-      part.features = features.size() == 1 ? features[0] : at::cat(features);  // [F, L, C]
+      part.features = features.size() == 1 ? features[0] : at::cat(features);  // [ΣL, W]
       encoder_->store(end.key, part.features, to_note(end.seen));
     }
-    part.medium.text = processor_->video_text(end.seen.times_s, end.seen.duration_s);
+    part.medium.text = processor_->video_text(end.seen.shape());
     has_more_ = has_more_ || !end.is_last;
     segment_ = end.segment;
     seen_.push_back(std::move(end.seen));
@@ -85,7 +85,7 @@ void ShownMedia::join() {
     std::vector<ProcessedMedium> media;
     for (Part& part : parts_) media.push_back(std::move(part.medium));
     processed_ = join_media(media);
-    features_->pixel_values = std::exchange(processed_.pixel_values, {});
+    features_->pixels = std::exchange(processed_.pixels, {});
     return;
   }
   processed_.texts.clear();
@@ -94,7 +94,7 @@ void ShownMedia::join() {
     processed_.texts.push_back(part.medium.text);
     features.push_back(part.features);
   }
-  features_->features = features.size() == 1 ? features[0] : at::cat(features);  // [ΣN, L, C]
+  features_->features = features.size() == 1 ? features[0] : at::cat(features);  // [ΣL, W]
 }
 
 const ProcessedMedia& ShownMedia::processed() {

@@ -2,9 +2,9 @@
 //
 //   pictures, videos ─► ShownMedia ─► read (on the model's thread) ─► texts, PictureFeatures
 //
-// Pictures of a prompt without video stay tiles, which the generator encodes together with those of
-// other prompts. With a video all features are made here: frames are encoded while later ones are
-// being decoded. With segments, each read() reads the next segment of the video.
+// Pictures of a prompt without video stay pixels, which the generator encodes together with those
+// of other prompts. With a video all features are made here: frames are encoded while later ones
+// are being decoded. With segments, each read() reads the next segment of the video.
 #pragma once
 
 #include <memory>
@@ -48,7 +48,7 @@ class ShownMedia {
 
  private:
   struct Part {
-    ProcessedMedium medium;  // a video's tiles are never kept
+    ProcessedMedium medium;  // a video's pixels are never kept
     at::Tensor features;
     std::unique_ptr<VideoStream> video;  // null: a picture
   };

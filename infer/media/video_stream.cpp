@@ -1,6 +1,5 @@
 #include "infer/media/video_stream.h"
 
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -21,8 +20,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t kMostAtOnce = 16;  // frames; their tiles are 50 MB for sides of 512
-constexpr std::size_t kAhead = 4;         // frames decoded while those at once are encoded
+constexpr std::int64_t kMostAtOnce = 16;  // parts of a clip; 50 MB for tiles with sides of 512
+constexpr std::int64_t kAhead = 4;        // parts decoded while those at once are encoded
 
 }  // namespace
 
@@ -72,13 +71,14 @@ class VideoStream::Takes {
     reader.choose(sampling, stream_.processor_.frame_sampling());
     end.seen.duration_s = reader.duration_s();
     bool is_wanted = true;
-    end.seen.dropped_duplicates = reader.for_each_frame([&](data::VideoFrame frame) {
-      end.seen.times_s.push_back(frame.time_s);
-      std::vector<Image> images(1);
-      images[0] = std::move(frame.image);
-      is_wanted = output_.put(stream_.processor_.process_frames(images));  // [1, 3, S, S]
-      return is_wanted;
-    });
+    const Processor& processor = stream_.processor_;
+    end.seen.dropped_duplicates = reader.for_each_group(
+        processor.frames_at_once(), end.seen.times_s, [&](const std::vector<Image>& frames) {
+          end.seen.height = frames[0].height;
+          end.seen.width = frames[0].width;
+          is_wanted = output_.put(processor.process_frames(frames, reader.frame_count()));
+          return is_wanted;
+        });
     if (!is_wanted) return false;
     end.seen.damaged_frames = reader.damaged_frames();
     if (end.seen.times_s.empty()) throw Error({.what = "no frame could be read"});
@@ -112,7 +112,7 @@ class VideoStream::Takes {
 
   std::string make_key(const std::string& what) const {
     return content_.empty() ? ""
-                            : stream_.encoder_.make_key(concat("video 2 ", content_, " ", what));
+                            : stream_.encoder_.make_key(concat("video 3 ", content_, " ", what));
   }
 
   std::optional<CachedFeatures> find(const std::string& key) const {
@@ -132,9 +132,8 @@ VideoStream::VideoStream(VideoRequest request, const Processor& processor, Pictu
     : request_(std::move(request)),
       processor_(processor),
       encoder_(encoder),
-      at_once_(static_cast<std::size_t>(
-          std::clamp<std::int64_t>(encoder.tiles_at_once(), 1, kMostAtOnce))),
-      pieces_({.name = "vlm video", .values = static_cast<std::int64_t>(at_once_ + kAhead)},
+      at_once_(std::clamp<std::int64_t>(encoder.units_at_once(), 1, kMostAtOnce)),
+      pieces_({.name = "vlm video", .values = at_once_ + kAhead},
               {.open = [has_begun = false]() mutable -> std::optional<Start> {
                  if (std::exchange(has_begun, true)) return std::nullopt;
                  return Start{};
@@ -158,22 +157,24 @@ VideoStream::Piece VideoStream::next() {
     end_.reset();
     return end;
   }
-  std::vector<at::Tensor> tiles;
-  while (tiles.size() < at_once_) {
+  std::vector<Pixels> parts;
+  std::int64_t units = 0;
+  while (std::ssize(parts) < at_once_ && units < encoder_.units_at_once()) {
     do {
       if (stop_requested()) return Stopped{};
     } while (!pieces_.is_ready(std::chrono::milliseconds(100)));
     std::optional<Piece> piece = pieces_.next();
     if (!piece) throw Error({.what = "the video has no take left", .where = request_.path});
-    if (std::holds_alternative<Tiles>(*piece)) {
-      tiles.push_back(std::get<Tiles>(std::move(*piece)));
+    if (std::holds_alternative<Pixels>(*piece)) {
+      parts.push_back(std::get<Pixels>(std::move(*piece)));
+      units += parts.back().units();
       continue;
     }
-    if (tiles.empty()) return std::move(*piece);
+    if (parts.empty()) return std::move(*piece);
     end_ = std::get<EndOfTake>(std::move(*piece));
     break;
   }
-  return tiles.size() == 1 ? tiles[0] : at::cat(tiles);  // [n, 3, S, S]
+  return join_pixels(parts);
 }
 
 }  // namespace vlm::infer

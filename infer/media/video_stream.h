@@ -1,8 +1,7 @@
 // A video's frames, decoded and processed in a separate thread, a bounded number of frames ahead of
 // the encoder.
 //
-//   path, VideoSampling ─► (thread: cache, else decode, process) ─► tiles [n, 3, S, S] … ─►
-//   EndOfTake
+//   path, VideoSampling ─► (thread: cache, else decode, process) ─► Pixels … ─► EndOfTake
 //
 // A take is the part of the video that one prompt shows: all of it, or a segment. If the features
 // of a take are in the cache, only its EndOfTake comes, and the file is read for its digest only.
@@ -22,7 +21,7 @@
 #include "infer/media/seen_video.h"
 #include "infer/media/segments.h"
 #include "vlm/io/ordered_workers.h"
-#include "vlm/models/processor.h"
+#include "vlm/models/interface/processor.h"
 
 namespace vlm::infer {
 
@@ -39,35 +38,34 @@ struct VideoRequest {
 struct EndOfTake {
   WatchedVideo seen;
   TimeSegment segment;  // of takes by segment
-  at::Tensor features;  // [F, L, C] out of the cache; undefined: the tiles before are to be encoded
+  at::Tensor features;  // [ΣL, W] out of the cache; undefined: the pixels before are to be encoded
   std::string key;      // for storing these features; empty: they can't be stored
   bool is_last = false;
 };
 
 class VideoStream {
  public:
-  using Tiles = at::Tensor;
   using Stopped = std::monostate;  // a stop request (Ctrl-C) came
-  using Piece = std::variant<Stopped, Tiles, EndOfTake>;
+  using Piece = std::variant<Stopped, Pixels, EndOfTake>;
 
   // Processor and encoder must outlive the stream.
   VideoStream(VideoRequest request, const Processor& processor, PictureEncoder& encoder);
-  // Tiles of the current take, as many as the encoder takes at once, or its end. Don't call it
+  // Pixels of the current take, as many as the encoder takes at once, or its end. Don't call it
   // after the end of the last take. Throws Error naming the file when it can't be read.
   Piece next();
 
  private:
   class Takes;
   struct Start {};                              // one job: the video
-  using Pieces = OrderedWorkers<Start, Piece>;  // tiles of one frame each, and ends
+  using Pieces = OrderedWorkers<Start, Piece>;  // pixels of a few frames each, and ends
 
   void run(Pieces::Output& output);
 
   const VideoRequest request_;
   const Processor& processor_;
   PictureEncoder& encoder_;
-  const std::size_t at_once_;
-  std::optional<EndOfTake> end_;  // of the take whose last tiles were returned
+  const std::int64_t at_once_;
+  std::optional<EndOfTake> end_;  // of the take whose last pixels were returned
   Pieces pieces_;
 };
 

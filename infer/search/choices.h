@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "vlm/core/json.h"
-#include "vlm/models/processor.h"
+#include "vlm/models/interface/processor.h"
 
 namespace vlm::infer {
 

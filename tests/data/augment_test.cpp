@@ -15,12 +15,12 @@
 namespace vlm::data {
 namespace {
 
-using Pixels = std::vector<std::uint8_t>;
+using Bytes8 = std::vector<std::uint8_t>;
 
 // The picture whose pixel (row, col) is the one of `image` that `source` names.
 template <typename Source>
-Pixels rearranged(const Image& image, const Source& source) {
-  Pixels out;
+Bytes8 rearranged(const Image& image, const Source& source) {
+  Bytes8 out;
   for (std::int64_t row = 0; row < image.height; ++row) {
     for (std::int64_t col = 0; col < image.width; ++col) {
       const auto [from_row, from_col] = source(row, col);
@@ -33,13 +33,13 @@ Pixels rearranged(const Image& image, const Source& source) {
 
 using Place = std::pair<std::int64_t, std::int64_t>;
 
-Pixels mirrored(const Image& image) {
+Bytes8 mirrored(const Image& image) {
   return rearranged(image, [&](auto r, auto c) { return Place(r, image.width - 1 - c); });
 }
 
 // A dark picture with a soft bright dot at (row, col), far from the border.
 Image dot_at(std::int64_t size, double row, double col) {
-  Image image{size, size, Pixels(static_cast<std::size_t>(size * size * 3))};
+  Image image{size, size, Bytes8(static_cast<std::size_t>(size * size * 3))};
   for (std::int64_t i = 0; i < size * size * 3; ++i) {
     const std::int64_t pixel = i / 3;
     const std::int64_t at_row = pixel / size, at_col = pixel % size;
@@ -84,7 +84,7 @@ TEST_CASE("the same seed gives the same picture, another one another") {
                                 .saturation = 0.3,
                                 .hue = 0.1};
   CHECK_FALSE(config.is_off());
-  std::set<Pixels> seen;
+  std::set<Bytes8> seen;
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
     const Image once = augment(image, config, seed);
     CHECK(once.height == 20);
@@ -96,7 +96,7 @@ TEST_CASE("the same seed gives the same picture, another one another") {
 }
 
 TEST_CASE("a picture changes alike before and after it was made smaller") {
-  Image large{240, 320, Pixels(240 * 320 * 3)};
+  Image large{240, 320, Bytes8(240 * 320 * 3)};
   for (std::size_t i = 0; i < large.pixels.size(); ++i) {
     const double x = double(i / 3 % 320) / 320, y = double(i / 3 / 320) / 240;
     large.pixels[i] =
@@ -112,12 +112,12 @@ TEST_CASE("a picture changes alike before and after it was made smaller") {
   for (std::uint64_t seed = 0; seed < 10; ++seed) {
     INFO(seed);
     const auto small = [](const Image& image) { return resize(image, 60, 80, Filter::kLanczos); };
-    const Pixels late = augment(small(large), config, seed).pixels;
-    const Pixels early = small(augment(large, config, seed)).pixels;
+    const Bytes8 late = augment(small(large), config, seed).pixels;
+    const Bytes8 early = small(augment(large, config, seed)).pixels;
     double difference = 0;
     for (std::size_t i = 0; i < late.size(); ++i) difference += std::abs(late[i] - early[i]);
     CHECK(difference / double(late.size()) < 3);
-    const Pixels other = augment(small(large), config, seed + 100).pixels;
+    const Bytes8 other = augment(small(large), config, seed + 100).pixels;
     double between = 0;
     for (std::size_t i = 0; i < late.size(); ++i) between += std::abs(late[i] - other[i]);
     CHECK(between / double(late.size()) > 10);
@@ -143,7 +143,7 @@ TEST_CASE("quarter turns of a square picture are exact, and all four come") {
   for (const std::int64_t size : {6, 7}) {
     const Image image = noise(size, size, 4);
     const std::int64_t last = size - 1;
-    const std::vector<Pixels> turns = {
+    const std::vector<Bytes8> turns = {
         image.pixels, rearranged(image, [&](auto r, auto c) { return Place(c, last - r); }),
         rearranged(image, [&](auto r, auto c) { return Place(last - r, last - c); }),
         rearranged(image, [&](auto r, auto c) { return Place(last - c, r); })};
@@ -238,18 +238,18 @@ TEST_CASE("a stretch changes the ratio of the sides, not the size") {
 }
 
 TEST_CASE("corners left empty take the border's colour") {
-  Image image{8, 8, Pixels(8 * 8 * 3, 200)};
+  Image image{8, 8, Bytes8(8 * 8 * 3, 200)};
   for (std::uint64_t seed = 0; seed < 10; ++seed) {
     CHECK(augment(image, {.shift = 0.9, .scale = 0.9}, seed).pixels == image.pixels);
   }
 }
 
 TEST_CASE("brightness and contrast stay in bounds and treat every pixel alike") {
-  const Image grey{2, 2, Pixels(12, 100)};
+  const Image grey{2, 2, Bytes8(12, 100)};
   int darkest = 255, brightest = 0;
   for (std::uint64_t seed = 0; seed < 100; ++seed) {
     const Image out = augment(grey, {.brightness = 0.2}, seed);
-    CHECK(out.pixels == Pixels(12, out.pixels[0]));
+    CHECK(out.pixels == Bytes8(12, out.pixels[0]));
     darkest = std::min<int>(darkest, out.pixels[0]);
     brightest = std::max<int>(brightest, out.pixels[0]);
   }
@@ -260,15 +260,15 @@ TEST_CASE("brightness and contrast stay in bounds and treat every pixel alike") 
 
   const Image ends{1, 2, {0, 0, 0, 255, 255, 255}};
   for (std::uint64_t seed = 0; seed < 50; ++seed) {
-    const Pixels out = augment(ends, {.contrast = 0.4}, seed).pixels;
+    const Bytes8 out = augment(ends, {.contrast = 0.4}, seed).pixels;
     CHECK(out[0] + out[3] == 255);  // about mid-grey
     CHECK(out[0] <= 51);            // 127.5 − 0.6 · 127.5
-    const Pixels wild = augment(ends, {.brightness = 0.99, .contrast = 0.99}, seed).pixels;
+    const Bytes8 wild = augment(ends, {.brightness = 0.99, .contrast = 0.99}, seed).pixels;
     CHECK(wild[3] >= wild[0]);  // clamped, never wrapped around
   }
 }
 
-double luminance(const Pixels& pixel) {
+double luminance(const Bytes8& pixel) {
   return 0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2];
 }
 
@@ -278,12 +278,12 @@ TEST_CASE("saturation and hue change colours, not grey and not luminance") {
   std::set<bool> greener;
   for (std::uint64_t seed = 0; seed < 100; ++seed) {
     CHECK(augment(grey, {.saturation = 0.9, .hue = 0.4}, seed).pixels == grey.pixels);
-    const Pixels strong = augment(color, {.saturation = 0.5}, seed).pixels;
+    const Bytes8 strong = augment(color, {.saturation = 0.5}, seed).pixels;
     CHECK(std::abs(luminance(strong) - luminance(color.pixels)) < 1);
     const int spread = strong[0] - strong[1];  // 50 before
     least = std::min(least, spread);
     most = std::max(most, spread);
-    const Pixels turned = augment(color, {.hue = 0.1}, seed).pixels;
+    const Bytes8 turned = augment(color, {.hue = 0.1}, seed).pixels;
     CHECK(std::abs(luminance(turned) - luminance(color.pixels)) < 1);
     greener.insert(turned[1] > turned[2]);  // towards yellow, or towards violet
   }

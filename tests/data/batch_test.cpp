@@ -93,7 +93,7 @@ TEST_CASE("labels of a conversation with pictures and two answers, token by toke
   const Ids second_turn = {301, 308, 110, 299, 327, 101, 399};  // not the newline at 108
   std::copy(second_turn.begin(), second_turn.end(), labels.begin() + 101);
   CHECK(example.labels == labels);
-  CHECK(example.pictures.pixel_values.sizes() == at::IntArrayRef({3 + 5, 3, 32, 32}));
+  CHECK(example.pictures.pixels.values.sizes() == at::IntArrayRef({3 + 5, 3, 32, 32}));
 }
 
 TEST_CASE("neither system nor user are learned, nor pictures in an answer") {
@@ -103,7 +103,7 @@ TEST_CASE("neither system nor user are learned, nor pictures in an answer") {
       processor(), {});
   CHECK(learned_turns(talk) ==
         std::vector<std::string>{" a<end_of_utterance>", " <end_of_utterance>"});
-  CHECK_FALSE(talk.pictures.pixel_values.defined());
+  CHECK(talk.pictures.pixels.empty());
 
   // Nothing that stands for a picture is learned, its markers and the breaks between its rows
   // included.
@@ -124,11 +124,11 @@ TEST_CASE("neither system nor user are learned, nor pictures in an answer") {
 TEST_CASE("a batch is padded on the right, and labels are shifted to what comes next") {
   const at::Tensor one = at::full({1, 3, 2, 2}, 1.0F), two = at::full({2, 3, 2, 2}, 2.0F);
   const std::vector<Example> examples = {
-      {.ids = {5, 6, 7}, .labels = {-100, 6, 7}, .pictures = {.pixel_values = one}},
+      {.ids = {5, 6, 7}, .labels = {-100, 6, 7}, .pictures = {.pixels = {.values = one}}},
       {.ids = {8, 9}, .labels = {8, 9}},
       {.ids = {1, 2, 3, 4, 5},
        .labels = {-100, -100, 3, -100, 5},
-       .pictures = {.pixel_values = two}}};
+       .pictures = {.pixels = {.values = two}}}};
   const Batch batch = collate(examples, 77);
   CHECK(batch.inputs.input_ids.equal(
       at::tensor(Ids{5, 6, 7, 77, 77, 8, 9, 77, 77, 77, 1, 2, 3, 4, 5}).view({3, 5})));
@@ -138,13 +138,13 @@ TEST_CASE("a batch is padded on the right, and labels are shifted to what comes 
                                .view({3, 5})));
   CHECK(batch.label_count == 2 + 1 + 2);
   REQUIRE(batch.pictures.size() == 2);
-  CHECK(batch.pictures[0].pixel_values.equal(one));
-  CHECK(batch.pictures[1].pixel_values.equal(two));
+  CHECK(batch.pictures[0].pixels.values.equal(one));
+  CHECK(batch.pictures[1].pixels.values.equal(two));
   CHECK(batch.picture_order == Ids{0, 1});
   CHECK(batch.token_count == 10);
   CHECK(batch.padding() == Approx(5.0 / 15));
   CHECK_FALSE(batch.inputs.attention_mask.defined());
-  CHECK_FALSE(batch.inputs.tile_mask.defined());
+  CHECK_FALSE(batch.inputs.positions.defined());
   CHECK(collate({examples[1]}, 77).pictures.empty());
 }
 
@@ -214,7 +214,7 @@ TEST_CASE("a sample that is too long is cut behind its pictures, or refused") {
   const Example just = encode_example(
       seen, processor(), {.max_length = end + 1, .length_policy = LengthPolicy::kTruncate});
   CHECK(just.ids.size() == static_cast<std::size_t>(end + 1));
-  CHECK(just.pictures.pixel_values.equal(full.pictures.pixel_values));
+  CHECK(just.pictures.pixels.values.equal(full.pictures.pixels.values));
   CHECK(sample_error(seen, {.max_length = end - 1, .length_policy = LengthPolicy::kTruncate}) ==
         "t.jsonl:3: sample is too long, and cutting it would cut a picture: got " +
             std::to_string(full.ids.size()) +
@@ -322,18 +322,18 @@ TEST_CASE("augmentation changes the tiles by the seed alone, and never the text"
   const Sample seen =
       sample({picture_and("user", "?"), text("assistant", "A cat.")}, {picture("square")});
   const Example plain = encode_example(seen, processor(), {.seed = 1});
-  CHECK(plain.pictures.pixel_values.equal(
-      encode_example(seen, processor(), {.seed = 2}).pictures.pixel_values));
+  CHECK(plain.pictures.pixels.values.equal(
+      encode_example(seen, processor(), {.seed = 2}).pictures.pixels.values));
   const EncodeOptions moved = {.augmentation = {.shift = 0.4}, .seed = 1};
   const Example once = encode_example(seen, processor(), moved);
   CHECK(once.ids == plain.ids);
   CHECK(once.labels == plain.labels);
-  CHECK_FALSE(once.pictures.pixel_values.equal(plain.pictures.pixel_values));
-  CHECK(once.pictures.pixel_values.equal(
-      encode_example(seen, processor(), moved).pictures.pixel_values));
-  CHECK_FALSE(once.pictures.pixel_values.equal(
+  CHECK_FALSE(once.pictures.pixels.values.equal(plain.pictures.pixels.values));
+  CHECK(once.pictures.pixels.values.equal(
+      encode_example(seen, processor(), moved).pictures.pixels.values));
+  CHECK_FALSE(once.pictures.pixels.values.equal(
       encode_example(seen, processor(), {.augmentation = {.shift = 0.4}, .seed = 2})
-          .pictures.pixel_values));
+          .pictures.pixels.values));
 }
 
 }  // namespace

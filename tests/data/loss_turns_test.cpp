@@ -195,9 +195,9 @@ TEST_CASE("random conversations: every token carries a loss exactly where its by
       INFO("token " << t << " at byte " << at << ", marks " << marks);
       REQUIRE(marks == std::string(bytes, marks[0]));
       REQUIRE(encoded.is_trained[t] == (marks[0] == 'x'));
-      REQUIRE((encoded.medium[t] >= 0) == (marks[0] == 'p'));
+      REQUIRE((encoded.layout.medium_at(static_cast<std::int64_t>(t)) >= 0) == (marks[0] == 'p'));
       const std::int64_t before = t > 0 ? last_medium : -1;
-      last_medium = std::max(before, encoded.medium[t]);
+      last_medium = std::max(before, encoded.layout.medium_at(static_cast<std::int64_t>(t)));
       REQUIRE(last_medium <= before + 1);
       learned_tokens += encoded.is_trained[t] ? 1 : 0;
       at += bytes;

@@ -11,7 +11,7 @@
 #include "vlm/core/config/fields.h"
 #include "vlm/core/error.h"
 #include "vlm/image/image_processor.h"
-#include "vlm/models/smolvlm.h"
+#include "vlm/models/smolvlm/smolvlm.h"
 
 namespace {
 

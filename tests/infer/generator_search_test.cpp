@@ -25,8 +25,8 @@ std::vector<RequestAnswer> run(Generator& generator) {
 
 RequestGroup make_group(const EncodedConversation& prompt, std::vector<Request> requests) {
   RequestGroup group{.requests = std::move(requests)};
-  if (prompt.pixel_values.defined()) {
-    group.pictures = std::make_shared<PictureFeatures>(PictureFeatures{prompt.pixel_values});
+  if (!prompt.pixels.empty()) {
+    group.pictures = std::make_shared<PictureFeatures>(PictureFeatures{prompt.pixels});
   }
   return group;
 }
@@ -119,7 +119,7 @@ TEST_CASE("groups enter and leave while others go on, and nothing changes") {
   std::vector<RequestAnswer> alone;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     alone.push_back(session.generator->answer(
-        {.prompt = prompts[i].ids, .options = options[i], .stream = i}, prompts[i].pixel_values));
+        {.prompt = prompts[i].ids, .options = options[i], .stream = i}, prompts[i].pixels));
   }
   for (const std::int64_t batch_size : {2, 5, 16}) {
     session.generator->set_batch_size(batch_size);
@@ -142,9 +142,8 @@ double score_directly(const Session& session, const EncodedConversation& prompt,
   const c10::NoGradGuard no_grad;
   std::vector<std::int64_t> ids = prompt.ids;
   ids.insert(ids.end(), choice.begin(), choice.end());
-  const at::Tensor embeddings =
-      session.model->embed(at::tensor(ids, at::kLong).unsqueeze(0),
-                           session.model->encode_images(prompt.pixel_values, {}));
+  const at::Tensor embeddings = session.model->embed(at::tensor(ids, at::kLong).unsqueeze(0),
+                                                     session.model->encode(prompt.pixels));
   const at::Tensor logprobs =
       session.model->logits(session.model->decode(embeddings, {}, nullptr))[0].log_softmax(-1);
   double sum = 0;

@@ -8,8 +8,8 @@
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/image/video_processor.h"
-#include "vlm/models/smolvlm_processor.h"
-#include "vlm/models/smolvlm_video_prompt.h"
+#include "vlm/models/smolvlm/smolvlm_processor.h"
+#include "vlm/models/smolvlm/smolvlm_video_prompt.h"
 
 namespace vlm {
 namespace {
@@ -93,10 +93,10 @@ TEST_CASE("pictures and clips mix in one prompt, each with the text it has alone
   const Image picture{32, 32, std::vector<std::uint8_t>(32 * 32 * 3, 40)};
   const VideoClip clip = grey_clip(30, 10);
   const ProcessedMedia media = processor().process_media({picture, clip, picture});
-  REQUIRE(media.pixel_values.size(0) == 5 + 3 + 5);
-  const at::Tensor tiles = processor().process_picture(picture).pixel_values;
-  const at::Tensor frames = processor().process_video(clip).pixel_values;
-  CHECK(media.pixel_values.equal(at::cat({tiles, frames, tiles})));
+  REQUIRE(media.pixels.units() == 5 + 3 + 5);
+  const at::Tensor tiles = processor().process_picture(picture).pixels.values;
+  const at::Tensor frames = processor().process_video(clip).pixels.values;
+  CHECK(media.pixels.values.equal(at::cat({tiles, frames, tiles})));
 
   const std::string image = processor().process_picture(picture).text.text;
   const std::string video = processor().process_video(clip).text.text;

@@ -6,7 +6,7 @@
 #include "tests/support/messages.h"
 #include "tests/support/scratch_folder.h"
 #include "vlm/core/json.h"
-#include "vlm/models/smolvlm_processor.h"
+#include "vlm/models/smolvlm/smolvlm_processor.h"
 
 namespace vlm {
 namespace {
@@ -58,13 +58,13 @@ TEST_CASE("a whole picture is what a checkpoint that doesn't split makes of it")
     const Image image = picture(name);
     const ProcessedMedium whole = splits.process_picture(image, /*is_whole=*/true);
     const ProcessedMedium wanted = keeps.process_picture(image);
-    CHECK(whole.pixel_values.size(0) == 1);
-    CHECK(whole.pixel_values.equal(wanted.pixel_values));
+    CHECK(whole.pixels.units() == 1);
+    CHECK(whole.pixels.values.equal(wanted.pixels.values));
     CHECK(whole.text.text == wanted.text.text);
     CHECK(whole.text.text == image_prompt(0, 0, splits.tokens_per_tile()));
     CHECK(splits.picture_text(image.height, image.width, true).text == wanted.text.text);
   }
-  CHECK(splits.process_picture(picture("wide")).pixel_values.size(0) > 1);
+  CHECK(splits.process_picture(picture("wide")).pixels.units() > 1);
 }
 
 TEST_CASE("assistant turns are trained up to the end of the utterance and no further") {

@@ -9,7 +9,7 @@
 #include "vlm/core/json.h"
 #include "vlm/io/checkpoint.h"
 #include "vlm/models/picture_cache.h"
-#include "vlm/models/smolvlm.h"
+#include "vlm/models/smolvlm/smolvlm.h"
 #include "vlm/nn/cpu/bfloat16/bfloat16_linear.h"
 #include "vlm/nn/cpu/int8/int8_weight.h"
 #include "vlm/nn/layers.h"
@@ -90,7 +90,7 @@ TEST_CASE("matrices kept in bfloat16 compute as in float32; what isn't stored so
   CHECK(others == std::set{at::kFloat});
 
   const at::Tensor ids = at::arange(20, 40).unsqueeze(0);
-  const at::Tensor pixels = at::rand({2, 3, 32, 32}) * 2 - 1;
+  const Pixels pixels{.values = at::rand({2, 3, 32, 32}) * 2 - 1, .tokens = 2 * 4};
   const auto logits_of = [&](VisionLanguageModel& model) {
     return model.logits(model.decode(model.embed(ids, {}), {}, nullptr));
   };
@@ -99,7 +99,7 @@ TEST_CASE("matrices kept in bfloat16 compute as in float32; what isn't stored so
     return ((a - b).abs().max() / b.abs().max()).item<double>();
   };
   CHECK(error(logits_of(*kept), logits_of(*wide)) < 1e-5);
-  CHECK(error(kept->encode_images(pixels, {}), wide->encode_images(pixels, {})) < 1e-5);
+  CHECK(error(kept->encode(pixels), wide->encode(pixels)) < 1e-5);
 
   const ModelPtr stored_wide = load_model(fixture("smolvlm_tiny"), {.mixed_precision = true});
   for (const auto& item : stored_wide->module().named_parameters()) {
@@ -139,7 +139,7 @@ TEST_CASE("a model in 8 bits: linear layers but the head, near float32, without 
     return load_model(fixture(folder), {.dtype = dtype, .mixed_precision = true});
   };
   const at::Tensor ids = at::arange(20, 120).unsqueeze(0);
-  const at::Tensor pixels = at::rand({2, 3, 32, 32}) * 2 - 1;
+  const Pixels pixels{.values = at::rand({2, 3, 32, 32}) * 2 - 1, .tokens = 2 * 4};
   for (const char* folder : {"smolvlm_tiny", "idefics3_tiny"}) {
     INFO(folder);
     const ModelPtr wide = load(folder, "float32"), narrow = load(folder, "int8");
@@ -163,7 +163,7 @@ TEST_CASE("a model in 8 bits: linear layers but the head, near float32, without 
       return model.logits(model.decode(model.embed(ids, {}), {}, nullptr));
     };
     check_close(run(*narrow), run(*wide), 0.1);
-    check_close(narrow->encode_images(pixels, {}), wide->encode_images(pixels, {}), 0.1);
+    check_close(narrow->encode(pixels), wide->encode(pixels), 0.1);
     // Features of one don't pass for the other's.
     CHECK(digest_picture_side(*narrow) != digest_picture_side(*wide));
 

@@ -4,7 +4,7 @@
 #include "tests/support/catch.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
-#include "vlm/models/smolvlm.h"
+#include "vlm/models/smolvlm/smolvlm.h"
 
 namespace vlm {
 namespace {

@@ -1,5 +1,5 @@
 // The graph against transformers' on tiny random checkpoints, stage by stage.
-#include "vlm/models/smolvlm.h"
+#include "vlm/models/smolvlm/smolvlm.h"
 
 #include "tests/support/tensors.h"
 #include "vlm/models/registry.h"
@@ -15,6 +15,10 @@ std::shared_ptr<SmolVlm> load(const std::string& name) {
 // left.
 struct KeptTiles {
   at::Tensor pixel_values, tile_mask;
+
+  at::Tensor features(SmolVlm& model) const {  // [ΣL, C]
+    return model.encode_tiles(pixel_values, tile_mask).flatten(0, 1);
+  }
 
   explicit KeptTiles(const Golden& golden) {
     const at::Tensor pixels = golden["pixel_values"].flatten(0, 1);
@@ -40,9 +44,9 @@ TEST_CASE("every stage of the graph equals transformers'") {
               .equal(golden["position_ids"]));
     check_close(model->encode_patches(tiles.pixel_values, tiles.tile_mask),
                 golden["vision_output"]);
-    const at::Tensor features = model->encode_images(tiles.pixel_values, tiles.tile_mask);
+    const at::Tensor features = model->encode_tiles(tiles.pixel_values, tiles.tile_mask);
     check_close(features, golden["connector_output"]);
-    const at::Tensor embeddings = model->embed(golden["input_ids"], features);
+    const at::Tensor embeddings = model->embed(golden["input_ids"], features.flatten(0, 1));
     check_close(embeddings, golden["inputs_embeds"]);
     const at::Tensor real = golden["attention_mask"].to(at::kBool);
     const at::Tensor logits = model->logits(model->decode(embeddings, real, nullptr));
@@ -77,8 +81,7 @@ TEST_CASE("greedy decoding with the cache gives transformers' ids and log-probab
       rows.push_back(at::constant_pad_nd(at::tensor(ids, at::kLong), {0, width - lengths.back()}));
     }
     KvCache cache(model->cache_shape(), 1, at::kFloat);
-    at::Tensor embeddings =
-        model->embed(at::stack(rows), model->encode_images(tiles.pixel_values, tiles.tile_mask));
+    at::Tensor embeddings = model->embed(at::stack(rows), tiles.features(*model));
     at::Tensor last = at::tensor(lengths, at::kLong) - 1;
     cache.begin_prefill(groups, lengths);
     std::vector<at::Tensor> logprobs;
@@ -101,9 +104,8 @@ TEST_CASE("chunks of tiles, left padding and gradients change nothing") {
   const Golden golden("smolvlm_tiny/golden.safetensors");
   const auto model = load("smolvlm_tiny");
   const KeptTiles tiles(golden);
-  model->max_tiles_per_chunk = 1;
-  check_close(model->encode_images(tiles.pixel_values, tiles.tile_mask),
-              golden["connector_output"]);
+  model->units_at_once = 1;
+  check_close(model->encode_tiles(tiles.pixel_values, tiles.tile_mask), golden["connector_output"]);
 
   const at::NoGradGuard no_grad;
   const at::Tensor ids = at::randint(10, 100, {1, 7}, at::kLong);
@@ -122,8 +124,7 @@ TEST_CASE("gradients of the loss equal transformers', with and without checkpoin
     model->gradient_checkpointing = checkpointing;
     const KeptTiles tiles(golden);
     const at::Tensor hidden =
-        model->decode(model->embed(golden["input_ids"],
-                                   model->encode_images(tiles.pixel_values, tiles.tile_mask)),
+        model->decode(model->embed(golden["input_ids"], tiles.features(*model)),
                       golden["attention_mask"].to(at::kBool), nullptr);
     const at::Tensor labels = golden["labels"].narrow(1, 1, hidden.size(1) - 1).flatten();
     const at::Tensor logits = model->logits(hidden.narrow(1, 0, hidden.size(1) - 1)).flatten(0, 1);
@@ -140,7 +141,7 @@ TEST_CASE("gradients of the loss equal transformers', with and without checkpoin
 
 TEST_CASE("a prompt whose image tokens don't fit its pictures is refused") {
   const auto model = load("smolvlm_tiny");
-  const at::Tensor ids = at::full({1, 3}, model->image_token_id(), at::kLong);
+  const at::Tensor ids = at::full({1, 3}, model->media_token_ids().front(), at::kLong);
   CHECK_THROWS_WITH(
       model->embed(ids, {}),
       "image tokens in the prompt don't fit the pictures: got 3 image tokens, wanted 0");

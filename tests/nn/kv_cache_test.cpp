@@ -114,6 +114,41 @@ TEST_CASE("positions count the real tokens before each one") {
   CHECK(cache.positions().equal(at::tensor({4, 5, 2, 3}, at::kLong).view({2, 2})));
 }
 
+TEST_CASE("given positions are counted on behind the prompt, and move with their group") {
+  KvCache cache({.layers = 1, .kv_heads = kKvHeads, .head_dim = kWide}, 2, at::kFloat);
+  const PaddedPass prefill({Sequence(4, kWide), Sequence(3, kWide)});
+  // Time, row and column; the second prompt is text.
+  const at::Tensor given = at::tensor(std::vector<std::int64_t>{0, 1, 1, 1, 0, 1, 2, 0,  //
+                                                                0, 1, 1, 2, 0, 1, 2, 0,  //
+                                                                0, 1, 2, 1, 0, 1, 2, 0},
+                                      at::kLong)
+                               .view({3, 2, 4});
+  cache.begin_prefill({0, 1}, prefill.counts, {.positions = given, .next = {3, 3}});
+  CHECK(cache.positions().equal(given));
+  run_pass(cache, prefill);
+  const auto extend = [&](const std::vector<std::int64_t>& rows) {
+    std::vector<Sequence> more;
+    for (std::size_t i = 0; i < rows.size(); ++i) more.emplace_back(2, kWide);
+    const PaddedPass pass(more);
+    cache.begin_extend(rows, pass.counts);
+    const at::Tensor positions = cache.positions();
+    run_pass(cache, pass);
+    return positions;
+  };
+  const auto pair = [](std::int64_t first) {
+    return at::tensor(std::vector<std::int64_t>{first, first + 1}, at::kLong);
+  };
+  CHECK(extend({0, 1, 2}).equal(at::stack({pair(3), pair(3), pair(3)})));
+  CHECK(extend({1, 2}).equal(at::stack({pair(5), pair(5)})));
+  cache.copy_tails({1, 1}, {0, 1});
+  CHECK(extend({0}).equal(at::stack({pair(7)})));
+
+  cache.begin_prefill({1}, {1}, {.next = {9}});  // a shorter prompt, whose positions go on at 9
+  run_pass(cache, PaddedPass({Sequence(1, kWide)}));
+  cache.move_group(1, 0);
+  CHECK(extend({0}).equal(at::stack({pair(9)})));
+}
+
 TEST_CASE("tails follow their beams, and groups may move") {
   const std::int64_t width = GENERATE(kWide, kNarrow);
   at::manual_seed(2);

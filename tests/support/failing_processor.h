@@ -5,7 +5,7 @@
 #include <memory>
 #include <utility>
 
-#include "vlm/models/processor.h"
+#include "vlm/models/interface/processor.h"
 
 namespace vlm {
 
@@ -30,14 +30,13 @@ class FailingProcessor : public Processor {
   MediumText picture_text(std::int64_t height, std::int64_t width, bool is_whole) const override {
     return inner_->picture_text(height, width, is_whole);
   }
-  at::Tensor process_frames(const std::vector<Image>& frames,
-                            const PictureChange& change) const override {
+  Pixels process_frames(const std::vector<Image>& frames, std::int64_t clip_frames,
+                        const PictureChange& change) const override {
     hooks_.on_frames();
-    return inner_->process_frames(frames, change);
+    return inner_->process_frames(frames, clip_frames, change);
   }
-  MediumText video_text(const std::vector<double>& times_s, double duration_s) const override {
-    return inner_->video_text(times_s, duration_s);
-  }
+  MediumText video_text(const ClipShape& clip) const override { return inner_->video_text(clip); }
+  std::int64_t frames_at_once() const override { return inner_->frames_at_once(); }
   std::string frame_settings() const override { return inner_->frame_settings(); }
   const FrameSampling& frame_sampling() const override { return inner_->frame_sampling(); }
   EncodedConversation encode_prompt(const std::vector<Message>& messages,
@@ -55,7 +54,6 @@ class FailingProcessor : public Processor {
   std::string picture_settings() const override { return inner_->picture_settings(); }
   const Tokenizer& tokenizer() const override { return inner_->tokenizer(); }
   std::int64_t max_positions() const override { return inner_->max_positions(); }
-  std::int64_t tokens_per_tile() const override { return inner_->tokens_per_tile(); }
 
  private:
   std::unique_ptr<Processor> inner_;

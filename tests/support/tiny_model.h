@@ -5,8 +5,14 @@
 
 #include "tests/support/tensors.h"
 #include "vlm/models/registry.h"
+#include "vlm/models/smolvlm/smolvlm.h"
 
 namespace vlm {
+
+// Tiles [N, 3, S, S], each of `tokens` tokens.
+inline Pixels tiles_of(const at::Tensor& values, std::int64_t tokens) {
+  return {.values = values, .tokens = values.size(0) * tokens};
+}
 
 inline ModelPtr load_tiny_model() {
   return load_model(fixture(kTinyModel), {});
@@ -14,8 +20,10 @@ inline ModelPtr load_tiny_model() {
 
 inline at::Tensor logits_of(VisionLanguageModel& model, const Golden& golden) {
   const at::Tensor features =
-      model.encode_images(golden["pixel_values"].flatten(0, 1),
-                          golden["pixel_attention_mask"].flatten(0, 1).to(at::kBool));
+      dynamic_cast<SmolVlm&>(model)
+          .encode_tiles(golden["pixel_values"].flatten(0, 1),
+                        golden["pixel_attention_mask"].flatten(0, 1).to(at::kBool))
+          .flatten(0, 1);
   return model.logits(model.decode(model.embed(golden["input_ids"], features), {}, nullptr));
 }
 

@@ -15,7 +15,9 @@ inline data::Batch golden_batch(const Golden& golden, int number) {
   const std::string prefix = "batch" + std::to_string(number) + ".";
   data::Batch batch;
   batch.inputs.input_ids = golden[prefix + "input_ids"];
-  data::add_pictures({.pixel_values = golden[prefix + "pixel_values"].flatten(0, 1)}, batch);
+  constexpr std::int64_t kTokens = 4;  // of a tile of the tiny model
+  const at::Tensor tiles = golden[prefix + "pixel_values"].flatten(0, 1);
+  data::add_pictures({.pixels = {.values = tiles, .tokens = tiles.size(0) * kTokens}}, batch);
   const at::Tensor labels = golden[prefix + "labels"];
   batch.labels = at::full_like(labels, data::kIgnoredLabel);
   const std::int64_t last = labels.size(1) - 1;

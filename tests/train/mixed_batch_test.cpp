@@ -76,13 +76,12 @@ TEST_CASE("a batch of text, pictures and clips has the gradients of its samples"
   for (const Sample& one : samples()) {
     examples.push_back(data::encode_example(one, *processor, {.video = {.max_frames = 3}}));
     singles.push_back(data::collate({examples.back()}, 2));
-    const at::Tensor pixels = examples.back().pictures.pixel_values;
-    tiles += pixels.defined() ? pixels.size(0) : 0;
+    tiles += examples.back().pictures.pixels.units();
   }
   const data::Batch mixed = data::collate(examples, 2);
   CHECK(tiles == 3 + (3 + 3 + 3) + 3);
   std::int64_t mixed_tiles = 0;
-  for (const auto& pictures : mixed.pictures) mixed_tiles += pictures.tiles();
+  for (const auto& pictures : mixed.pictures) mixed_tiles += pictures.units();
   CHECK(mixed_tiles == tiles);
   const Outcome together = run(*model, {mixed});
   const Outcome apart = run(*model, singles);
@@ -115,13 +114,14 @@ TEST_CASE("features of clips come from the cache, as long as the same frames are
   {
     PictureStore store(cache, *model, *processor);
     first = encode(store, 3);
-    CHECK(first.pictures.pixel_values.defined());
+    CHECK_FALSE(first.pictures.pixels.empty());
     features = store.features_of(*model, data::collate({first}, 2));
     CHECK(store.encoded() == 1);
   }  // what is kept has been written
   PictureStore store(cache, *model, *processor);
   const data::Example again = encode(store, 3);
-  CHECK_FALSE(again.pictures.pixel_values.defined());
+  CHECK(again.pictures.pixels.empty());
+  CHECK(again.pictures.units() == first.pictures.units());
   CHECK(again.ids == first.ids);
   REQUIRE(again.pictures.texts.size() == 3);
   CHECK(again.pictures.texts[0].kind == MediumText::Kind::kVideo);

@@ -61,7 +61,7 @@ std::vector<Example> examples() {
 
 data::PackOptions options(std::int64_t tokens, bool share) {
   const ModelPtr model = load_model(fixture(kTinyModel), {});
-  return {.max_tokens = tokens, .share_pictures = share, .image_token_id = model->image_token_id()};
+  return {.max_tokens = tokens, .share_pictures = share};
 }
 
 struct Result {
@@ -166,10 +166,10 @@ TEST_CASE("what a packed row holds") {
     }
   }
   data::PackOptions few_tiles = options(10000, false);
-  few_tiles.max_tiles = 5;
+  few_tiles.max_units = 5;
   for (const Batch& batch : data::pack(samples, few_tiles)) {
     std::int64_t tiles = 0;
-    for (const auto& pictures : batch.pictures) tiles += pictures.tiles();
+    for (const auto& pictures : batch.pictures) tiles += pictures.units();
     CHECK((tiles <= 5 || batch.segments.size() == 1));
   }
 }
@@ -231,7 +231,7 @@ TEST_CASE("pictures are encoded once, kept, and read by the next run") {
       .media = {{.name = fixture("pictures/square.png").string()}},
       .where = "here"};
   const Example known = data::encode_example(sample, processor(), with_store);
-  CHECK_FALSE(known.pictures.pixel_values.defined());  // not even decoded
+  CHECK(known.pictures.pixels.empty());  // not even decoded
   CHECK(known.ids == data::encode_example(sample, processor(), {}).ids);
   const Batch again = data::collate({known}, 0);
   const at::Tensor first = store.features_of(*model, again);
@@ -260,8 +260,10 @@ TEST_CASE("pictures are encoded once, kept, and read by the next run") {
 
 TEST_CASE("an entry that isn't one of pictures is none") {
   const auto kind = MediumText::Kind::kPicture;
-  const data::KnownPictures pictures{.texts = {{kind, "<a>", 2, 3}, {kind, "b"}},
-                                     .features = at::randn({2, 3, 4})};
+  const data::KnownPictures pictures{
+      .texts = {{.kind = kind, .text = "<a>", .rows = 2, .cols = 3, .tokens = 4, .units = 7},
+                {.kind = kind, .text = "b", .grids = {{1, 4, 6}, {2, 8, 2}}}},
+      .features = at::randn({6, 4})};
   const at::Tensor entry = to_entry(pictures);
   const auto read = from_entry(entry);
   REQUIRE(read);
@@ -270,6 +272,9 @@ TEST_CASE("an entry that isn't one of pictures is none") {
     CHECK(read->texts[i].text == pictures.texts[i].text);
     CHECK(read->texts[i].rows == pictures.texts[i].rows);
     CHECK(read->texts[i].cols == pictures.texts[i].cols);
+    CHECK(read->texts[i].tokens == pictures.texts[i].tokens);
+    CHECK(read->texts[i].units == pictures.texts[i].units);
+    CHECK((read->texts[i].grids == pictures.texts[i].grids));
   }
   CHECK(read->features.equal(pictures.features));
   CHECK_FALSE(from_entry(entry.narrow(0, 0, entry.numel() - 1)));
@@ -288,35 +293,43 @@ at::Tensor entry_of(const std::string& head, std::size_t count) {
 }
 
 TEST_CASE("an entry of the feature cache that isn't one of ours is none, and asks for no memory") {
-  const std::string text = R"([["a", 1, 1, false]])";
+  const auto text_with = [](const std::string& numbers, const std::string& grids,
+                            const std::string& is_video = "false") {
+    return R"([{"text":"a","is_video":)" + is_video + R"(,"numbers":)" + numbers + R"(,"grids":)" +
+           grids + R"(,"grid_s":0.5}])";
+  };
+  const std::string text = text_with("[1, 1, 2, 1]", "[[1, 2, 3]]");
   const auto read = [&](const std::string& texts, const std::string& shape,
                         const std::string& dtype, std::size_t count) {
     return from_entry(entry_of(
         R"({"texts":)" + texts + R"(,"shape":)" + shape + R"(,"dtype":)" + dtype + "}", count));
   };
-  const auto good = read(text, "[1, 2, 3]", "6", 24);
+  const auto good = read(text, "[2, 3]", "6", 24);
   REQUIRE(good);
-  CHECK(good->features.equal(at::zeros({1, 2, 3})));
-  CHECK(read(text, "[1, 2, 3]", "15", 12)->features.scalar_type() == at::kBFloat16);
+  CHECK(good->features.equal(at::zeros({2, 3})));
+  CHECK(read(text, "[2, 3]", "15", 12)->features.scalar_type() == at::kBFloat16);
   CHECK_FALSE(from_entry(entry_of("{}", 0)));
   CHECK_FALSE(from_entry(entry_of("[]", 0)));
-  for (const char* texts :
-       {"3", "null", "{}", "[3]", "[[]]", R"([["a", 1, 1]])", R"([["a", 1, 1, 0]])",
-        R"([[1, 1, 1, false]])", R"([["a", 1.5, 1, false]])"}) {
+  for (const std::string& texts :
+       {std::string("3"), std::string("null"), std::string("{}"), std::string("[3]"),
+        std::string("[[]]"), std::string("[{}]"), std::string(R"([["a", 1, 1, false]])"),
+        text_with("[1, 1, 2]", "[]"), text_with("[1, 1, 2, 1.5]", "[]"), text_with("3", "[]"),
+        text_with("[1, 1, 2, 1]", "[[1, 2]]"), text_with("[1, 1, 2, 1]", "{}"),
+        text_with("[1, 1, 2, 1]", "[]", "0")}) {
     INFO(texts);
-    CHECK_FALSE(read(texts, "[1, 2, 3]", "6", 24));
+    CHECK_FALSE(read(texts, "[2, 3]", "6", 24));
   }
   for (const char* shape :
-       {"3", "null", "[]", "[1, 2]", "[1, 2, \"3\"]", "[1, 2, -3]", "[-1, -2, 3]", "[1, 2, 0]",
-        "[1, 2, 4]", "[4294967296, 4294967296, 6]", "[1, 2, 9223372036854775807]", "[1, 2, 3.0]"}) {
+       {"3", "null", "[]", "[1, 2, 3]", "[2, \"3\"]", "[2, -3]", "[-2, -3]", "[2, 0]", "[2, 4]",
+        "[4294967296, 4294967296]", "[2, 9223372036854775807]", "[2, 3.0]"}) {
     INFO(shape);
     CHECK_FALSE(read(text, shape, "6", 24));
   }
   for (const char* dtype : {"\"6\"", "null", "-1", "7", "99", "4294967302", "6.0", "true"}) {
     INFO(dtype);
-    CHECK_FALSE(read(text, "[1, 2, 3]", dtype, 24));
+    CHECK_FALSE(read(text, "[2, 3]", dtype, 24));
   }
-  CHECK_FALSE(read(text, "[1, 2, 3]", "6", 25));
+  CHECK_FALSE(read(text, "[2, 3]", "6", 25));
 }
 
 }  // namespace

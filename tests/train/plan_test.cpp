@@ -93,7 +93,7 @@ TEST_CASE("sizes of samples and batches are those that the loader makes") {
       for (const std::int64_t i : data.plan->at(step).samples) {
         samples.push_back({.size = sizes[static_cast<std::size_t>(i)]});
       }
-      const auto found = batch_sizes(samples, config, processor->tokens_per_tile());
+      const auto found = batch_sizes(samples, config);
       const auto& made = steps[static_cast<std::size_t>(step)].batches;
       REQUIRE(found.size() == made.size());
       for (std::size_t b = 0; b < made.size(); ++b) {
@@ -101,7 +101,7 @@ TEST_CASE("sizes of samples and batches are those that the loader makes") {
         CHECK(found[b].slots == made[b].labels.numel());
         CHECK(found[b].labels == made[b].label_count);
         std::int64_t tiles = 0;
-        for (const auto& pictures : made[b].pictures) tiles += pictures.tiles();
+        for (const auto& pictures : made[b].pictures) tiles += pictures.units();
         CHECK(found[b].tiles == tiles);
       }
     }

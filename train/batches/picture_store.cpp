@@ -54,21 +54,21 @@ bool trains_pictures(const VisionLanguageModel& model) {
 at::Tensor encode_pictures(VisionLanguageModel& model, const data::Batch& batch) {
   if (batch.pictures.empty()) return {};
   const c10::AutoGradMode recording(c10::GradMode::is_enabled() && trains_pictures(model));
-  std::vector<at::Tensor> tiles, features;
+  std::vector<at::Tensor> features;
+  std::vector<Pixels> pixels;
   for (const auto& pictures : batch.pictures) {
-    if (pictures.pixel_values.defined()) tiles.push_back(pictures.pixel_values);
+    if (!pictures.features.defined()) pixels.push_back(pictures.pixels);
   }
   at::Tensor encoded;
-  if (!tiles.empty())
-    encoded = model.encode_images(tiles.size() == 1 ? tiles[0] : at::cat(tiles), {});
+  if (!pixels.empty()) encoded = model.encode(join_pixels(pixels));
   std::int64_t begin = 0;
   for (const auto& pictures : batch.pictures) {
     if (pictures.features.defined()) {
       features.push_back(upload(pictures.features, model.device()));
       continue;
     }
-    features.push_back(encoded.narrow(0, begin, pictures.tiles()));
-    begin += pictures.tiles();
+    features.push_back(encoded.narrow(0, begin, pictures.tokens()));
+    begin += pictures.tokens();
   }
   return in_order(features, batch);
 }
@@ -78,7 +78,15 @@ at::Tensor to_entry(const data::KnownPictures& pictures) {
   const at::Tensor features = pictures.features.detach().cpu().contiguous();
   Json texts = Json::array();
   for (const MediumText& text : pictures.texts) {
-    texts.push_back({text.text, text.rows, text.cols, text.kind == MediumText::Kind::kVideo});
+    Json grids = Json::array();
+    for (const PatchGrid& grid : text.grids) {
+      grids.push_back({grid.frames, grid.height, grid.width});
+    }
+    texts.push_back({{"text", text.text},
+                     {"is_video", text.kind == MediumText::Kind::kVideo},
+                     {"numbers", {text.rows, text.cols, text.tokens, text.units}},
+                     {"grids", grids},
+                     {"grid_s", text.grid_s}});
   }
   const Json head = {{"texts", texts},
                      {"shape", features.sizes().vec()},
@@ -96,21 +104,50 @@ at::Tensor to_entry(const data::KnownPictures& pictures) {
 
 namespace {
 
-// The head's parts, or nothing where it isn't one that to_entry writes.
+// `count` whole numbers, or nothing.
+std::optional<std::vector<std::int64_t>> parse_numbers(const Json& json, std::size_t count) {
+  if (!json.is_array() || json.size() != count) return std::nullopt;
+  std::vector<std::int64_t> numbers;
+  for (const Json& number : json) {
+    if (!number.is_number_integer()) return std::nullopt;
+    numbers.push_back(number.get<std::int64_t>());
+  }
+  return numbers;
+}
+
+std::optional<MediumText> parse_text(const Json& json) {
+  const bool is_text = json.is_object() && json.contains("text") && json["text"].is_string() &&
+                       json.contains("is_video") && json["is_video"].is_boolean() &&
+                       json.contains("grids") && json["grids"].is_array() &&
+                       json.contains("numbers") && json.contains("grid_s") &&
+                       json["grid_s"].is_number();
+  const auto numbers = is_text ? parse_numbers(json["numbers"], 4) : std::nullopt;
+  if (!numbers) return std::nullopt;
+  MediumText text{
+      .kind = json["is_video"].get<bool>() ? MediumText::Kind::kVideo : MediumText::Kind::kPicture,
+      .text = json["text"].get<std::string>(),
+      .rows = (*numbers)[0],
+      .cols = (*numbers)[1],
+      .tokens = (*numbers)[2],
+      .units = (*numbers)[3],
+      .grid_s = json["grid_s"].get<double>()};
+  for (const Json& grid : json["grids"]) {
+    const auto sides = parse_numbers(grid, 3);
+    if (!sides) return std::nullopt;
+    text.grids.push_back({.frames = (*sides)[0], .height = (*sides)[1], .width = (*sides)[2]});
+  }
+  return text;
+}
+
+// The texts that to_entry writes into the head, or nothing.
 std::optional<std::vector<MediumText>> parse_texts(const Json& head) {
   const auto texts = head.find("texts");
   if (texts == head.end() || !texts->is_array()) return std::nullopt;
   std::vector<MediumText> parsed;
-  for (const Json& text : *texts) {
-    const bool fits = text.is_array() && text.size() == 4 && text[0].is_string() &&
-                      text[1].is_number_integer() && text[2].is_number_integer() &&
-                      text[3].is_boolean();
-    if (!fits) return std::nullopt;
-    parsed.push_back(
-        {.kind = text[3].get<bool>() ? MediumText::Kind::kVideo : MediumText::Kind::kPicture,
-         .text = text[0].get<std::string>(),
-         .rows = text[1].get<std::int64_t>(),
-         .cols = text[2].get<std::int64_t>()});
+  for (const Json& json : *texts) {
+    auto text = parse_text(json);
+    if (!text) return std::nullopt;
+    parsed.push_back(std::move(*text));
   }
   return parsed;
 }
@@ -118,7 +155,7 @@ std::optional<std::vector<MediumText>> parse_texts(const Json& head) {
 // Features of that shape out of exactly these bytes.
 at::Tensor parse_features(const Json& head, const char* bytes, std::size_t count) {
   const auto shape = head.find("shape"), dtype = head.find("dtype");
-  if (shape == head.end() || dtype == head.end() || !shape->is_array() || shape->size() != 3 ||
+  if (shape == head.end() || dtype == head.end() || !shape->is_array() || shape->size() != 2 ||
       !dtype->is_number_integer()) {
     return {};
   }
@@ -163,7 +200,7 @@ PictureStore::PictureStore(std::shared_ptr<FeatureCache> cache, const VisionLang
                            const Processor& processor)
     : cache_(std::move(cache)) {
   if (!cache_) return;
-  settings_ = concat("training 4 ", processor.picture_settings(), " ", digest_picture_side(model));
+  settings_ = concat("training 5 ", processor.picture_settings(), " ", digest_picture_side(model));
   writer_ = std::thread([this] { write_entries(); });
 }
 
@@ -206,7 +243,7 @@ at::Tensor PictureStore::features_of(VisionLanguageModel& model,
   is_needed_ = is_needed_ || is_released();
   restore_tower(model);
   const c10::NoGradGuard no_grad;
-  const at::Tensor features = model.encode_images(pictures.pixel_values, {});
+  const at::Tensor features = model.encode(pictures.pixels);
   ++encoded_;
   store_features(pictures, features);
   return features;

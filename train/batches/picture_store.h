@@ -1,8 +1,8 @@
 // Features of the training pictures: encoded once, then read from the cache on disk.
 //
 //   worker threads: content key ─► find ─► features, so that the picture isn't even decoded
-//   training loop:  Batch ─► features_of ─► [ΣN, L, C] in the order of the image tokens of the
-//   batch
+//   training loop:  Batch ─► features_of ─► [ΣL, W] in the order of the tokens that stand for
+//   pictures in the batch
 //
 // The key of an entry is made of the files' content, the processor's settings, and the vision
 // weights and settings of the model. A separate thread writes entries; the cache is bounded, shared
@@ -28,8 +28,8 @@
 
 #include "data/batch.h"
 #include "vlm/io/feature_cache.h"
-#include "vlm/models/model.h"
-#include "vlm/models/processor.h"
+#include "vlm/models/interface/model.h"
+#include "vlm/models/interface/processor.h"
 
 namespace vlm::train {
 

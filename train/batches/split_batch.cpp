@@ -42,9 +42,10 @@ std::vector<Segment> segments_in(const std::vector<Segment>& segments, Range ran
   return found;
 }
 
+using Ids = std::vector<std::int64_t>;
+
 // Takes over the pictures whose tokens lie in a range of all image tokens.
-void take_pictures(const data::Batch& batch, Range image_tokens, std::int64_t per_tile,
-                   data::Batch& part) {
+void take_pictures(const data::Batch& batch, Range image_tokens, data::Batch& part) {
   std::map<std::int64_t, std::int64_t> taken;
   std::int64_t begin = 0;
   for (const std::int64_t i : batch.picture_order) {
@@ -55,50 +56,55 @@ void take_pictures(const data::Batch& batch, Range image_tokens, std::int64_t pe
       if (is_new) part.pictures.push_back(pictures);
       part.picture_order.push_back(found->second);
     }
-    begin += pictures.tiles() * per_tile;
+    begin += pictures.tokens();
   }
 }
 
 // `dim`: 0 for rows, 1 for the tokens of a packed row.
-data::Batch take_part(const data::Batch& batch, const PictureTokens& tokens, std::int64_t dim,
+data::Batch take_part(const data::Batch& batch, const Ids& media_ids, std::int64_t dim,
                       Range range) {
   data::Batch part;
   const auto cut = [&](const at::Tensor& t) {
     return t.narrow(dim, range.begin, range.end - range.begin).contiguous();
   };
   const auto count_images = [&](const at::Tensor& ids) {
-    return ids.eq(tokens.image_token_id).sum().item<std::int64_t>();
+    std::int64_t count = 0;
+    for (const std::int64_t id : media_ids) count += ids.eq(id).sum().item<std::int64_t>();
+    return count;
   };
   part.inputs.input_ids = cut(batch.inputs.input_ids);
+  if (batch.inputs.positions.defined()) {  // [3, B, T]
+    part.inputs.positions =
+        batch.inputs.positions.narrow(dim + 1, range.begin, range.end - range.begin).contiguous();
+  }
   part.labels = cut(batch.labels);
   part.label_count = part.labels.ne(data::kIgnoredLabel).sum().item<std::int64_t>();
   part.token_count = part.inputs.input_ids.numel();
   part.segments = segments_in(batch.segments, range);
   const std::int64_t before = count_images(batch.inputs.input_ids.narrow(dim, 0, range.begin));
   const Range images{before, before + count_images(part.inputs.input_ids)};
-  take_pictures(batch, images, tokens.per_tile, part);
+  take_pictures(batch, images, part);
   return part;
 }
 
 std::optional<std::pair<data::Batch, data::Batch>> halve(const data::Batch& batch,
-                                                         const PictureTokens& tokens) {
+                                                         const Ids& media_ids) {
   const std::int64_t dim = batch.segments.empty() ? 0 : 1;
   const std::int64_t size = batch.inputs.input_ids.size(dim);
   const std::int64_t cut = dim == 0 ? size / 2 : find_cut(batch.segments);
   if (cut == 0) return std::nullopt;
-  return std::pair(take_part(batch, tokens, dim, {0, cut}),
-                   take_part(batch, tokens, dim, {cut, size}));
+  return std::pair(take_part(batch, media_ids, dim, {0, cut}),
+                   take_part(batch, media_ids, dim, {cut, size}));
 }
 
 }  // namespace
 
-std::vector<data::Batch> split_batch(const data::Batch& batch, const PictureTokens& tokens,
-                                     int halvings) {
+std::vector<data::Batch> split_batch(const data::Batch& batch, const Ids& media_ids, int halvings) {
   std::vector<data::Batch> parts = {batch};
   for (; halvings > 0; --halvings) {
     std::vector<data::Batch> smaller;
     for (const data::Batch& part : parts) {
-      const auto halves = halve(part, tokens);
+      const auto halves = halve(part, media_ids);
       if (!halves) {
         smaller.push_back(part);
         continue;

@@ -13,14 +13,9 @@
 
 namespace vlm::train {
 
-struct PictureTokens {
-  std::int64_t image_token_id = 0;
-  std::int64_t per_tile = 0;
-};
-
 // The batch cut in two `halvings` times, as far as it can be cut: one sample can't, nor one prefix
-// with all that see it.
-std::vector<data::Batch> split_batch(const data::Batch& batch, const PictureTokens& tokens,
-                                     int halvings);
+// with all that see it. `media_ids`: ids that stand for pictures.
+std::vector<data::Batch> split_batch(const data::Batch& batch,
+                                     const std::vector<std::int64_t>& media_ids, int halvings);
 
 }  // namespace vlm::train

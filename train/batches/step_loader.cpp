@@ -12,12 +12,14 @@ constexpr std::int64_t kStepsAhead = 2;
 constexpr std::int64_t kManyBytes = 256 << 20;
 
 std::int64_t picture_bytes(const data::Batch& batch) {
-  std::size_t bytes = 0;
+  std::int64_t bytes = 0;
   for (const auto& pictures : batch.pictures) {
-    if (pictures.pixel_values.defined()) bytes += pictures.pixel_values.nbytes();
-    if (pictures.features.defined()) bytes += pictures.features.nbytes();
+    bytes += pictures.pixels.bytes();
+    if (pictures.features.defined()) {
+      bytes += static_cast<std::int64_t>(pictures.features.nbytes());
+    }
   }
-  return static_cast<std::int64_t>(bytes);
+  return bytes;
 }
 
 std::vector<data::Batch> make_batches(const std::vector<data::Example>& examples,
@@ -126,7 +128,7 @@ void StepLoader::make_step(std::int64_t step, Steps::Output& output) {
     data.label_count += batch.label_count;
     data.token_count += batch.token_count;
     data.slot_count += batch.labels.numel();
-    for (const auto& pictures : batch.pictures) data.tile_count += pictures.tiles();
+    for (const auto& pictures : batch.pictures) data.tile_count += pictures.units();
     step_bytes_ += picture_bytes(batch);
   }
   allow_samples(step);

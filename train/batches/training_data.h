@@ -12,7 +12,7 @@
 #include "data/dataset.h"
 #include "train/batches/data_plan.h"
 #include "train/config/train_config.h"
-#include "vlm/models/processor.h"
+#include "vlm/models/interface/processor.h"
 
 namespace vlm::train {
 

@@ -14,8 +14,8 @@
 #include "data/conversations/sample.h"
 #include "data/media/video_clip.h"
 #include "vlm/core/error.h"
-#include "vlm/models/model.h"
-#include "vlm/models/processor.h"
+#include "vlm/models/interface/model.h"
+#include "vlm/models/interface/processor.h"
 
 namespace vlm::train {
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "data/batch.h"
-#include "vlm/models/model.h"
+#include "vlm/models/interface/model.h"
 
 namespace vlm::train {
 

@@ -12,7 +12,7 @@
 
 #include "data/dataset.h"
 #include "data/encode_options.h"
-#include "vlm/models/processor.h"
+#include "vlm/models/interface/processor.h"
 
 namespace vlm::train {
 

@@ -85,7 +85,7 @@ std::vector<TokenView> view_tokens(const data::Preview& preview, const Tokenizer
   StreamDecoder decoder(tokenizer, /*skip_special_tokens=*/false);
   std::int64_t places = 0;  // tokens of the medium at hand
   for (std::size_t t = 0; t < encoded.ids.size(); ++t) {
-    const std::int64_t medium = encoded.medium[t];
+    const std::int64_t medium = encoded.layout.medium_at(static_cast<std::int64_t>(t));
     std::string text = decoder.add(encoded.ids[t]);
     if (medium >= 0) {
       if (views.empty() || views.back().medium != medium) {

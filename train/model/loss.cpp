@@ -106,9 +106,11 @@ at::Tensor loss_sum(VisionLanguageModel& model, const data::Batch& batch, Pictur
 at::Tensor loss_sum(VisionLanguageModel& model, const data::Batch& batch,
                     const at::Tensor& features) {
   const at::Tensor embeddings = model.embed(batch.inputs.input_ids, features);
-  const at::Tensor hidden = batch.segments.empty()
-                                ? model.decode(embeddings, batch.inputs.attention_mask, nullptr)
-                                : model.decode_packed(embeddings, batch.segments);
+  const ModelInputs& inputs = batch.inputs;
+  const at::Tensor hidden =
+      batch.segments.empty()
+          ? model.decode(embeddings, inputs.attention_mask, nullptr, inputs.positions)
+          : model.decode_packed(embeddings, batch.segments, inputs.positions);
   // Found on the CPU, so that a GPU is not waited for.
   const at::Tensor labels = batch.labels.flatten();
   const at::Tensor places = labels.ne(data::kIgnoredLabel).nonzero().flatten();

@@ -14,7 +14,7 @@
 #include <cstdint>
 
 #include "data/batch.h"
-#include "vlm/models/model.h"
+#include "vlm/models/interface/model.h"
 
 namespace vlm::train {
 
@@ -29,7 +29,7 @@ inline constexpr std::int64_t kHeadChunk = 256;
 at::Tensor loss_sum(VisionLanguageModel& model, const data::Batch& batch,
                     PictureStore* pictures = nullptr);
 
-// The same with given features [N, L, C] of the pictures; undefined for a batch of text.
+// The same with given features [ΣL, W] of the pictures; undefined for a batch of text.
 at::Tensor loss_sum(VisionLanguageModel& model, const data::Batch& batch,
                     const at::Tensor& features);
 

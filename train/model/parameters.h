@@ -13,7 +13,7 @@
 
 #include "train/config/train_config.h"
 #include "vlm/io/safetensors.h"
-#include "vlm/models/model.h"
+#include "vlm/models/interface/model.h"
 
 namespace vlm::train {
 

@@ -15,8 +15,8 @@
 #include "train/config/train_config.h"
 #include "train/model/parameters.h"
 #include "train/optimizer/optimizer.h"
-#include "vlm/models/model.h"
-#include "vlm/models/processor.h"
+#include "vlm/models/interface/model.h"
+#include "vlm/models/interface/processor.h"
 #include "vlm/models/registry.h"
 #include "vlm/nn/runtime.h"
 

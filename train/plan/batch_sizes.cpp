@@ -32,12 +32,11 @@ std::vector<BatchSize> padded(const Samples& samples, std::int64_t rows) {
 }
 
 // Samples behind one copy of their pictures, as far as a row holds them.
-std::vector<BatchSize> join_groups(const Samples& samples, std::int64_t max_tokens,
-                                   std::int64_t tokens_per_tile) {
+std::vector<BatchSize> join_groups(const Samples& samples, std::int64_t max_tokens) {
   std::vector<BatchSize> units;
   std::map<std::int64_t, std::size_t> open;
   for (const StepSample& sample : samples) {
-    const std::int64_t shared = sample.size.tiles * tokens_per_tile;
+    const std::int64_t shared = sample.size.picture_tokens;
     const bool may_share = sample.group >= 0 && shared > 0;
     const auto found = open.find(sample.group);
     if (may_share && found != open.end()) {
@@ -78,14 +77,13 @@ std::vector<BatchSize> packed(std::vector<BatchSize> units, const TrainConfig& c
 
 }  // namespace
 
-std::vector<BatchSize> batch_sizes(const Samples& samples, const TrainConfig& config,
-                                   std::int64_t tokens_per_tile) {
+std::vector<BatchSize> batch_sizes(const Samples& samples, const TrainConfig& config) {
   if (!config.packing) return padded(samples, config.per_device_train_batch_size);
   Samples separate = samples;
   if (!config.share_pictures) {
     for (StepSample& sample : separate) sample.group = -1;
   }
-  return packed(join_groups(separate, config.max_tokens_per_batch, tokens_per_tile), config);
+  return packed(join_groups(separate, config.max_tokens_per_batch), config);
 }
 
 }  // namespace vlm::train

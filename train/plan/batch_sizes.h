@@ -27,6 +27,6 @@ struct StepSample {
 // Follows data::collate and data::pack. Samples that share pictures are assumed to share only the
 // tokens of the pictures.
 std::vector<BatchSize> batch_sizes(const std::vector<StepSample>& samples,
-                                   const TrainConfig& config, std::int64_t tokens_per_tile);
+                                   const TrainConfig& config);
 
 }  // namespace vlm::train

@@ -1,7 +1,6 @@
 #include "train/plan/probe.h"
 
 #include <ATen/ops/full.h>
-#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <torch/nn/module.h>
 
@@ -27,10 +26,10 @@ double since(Clock::time_point start) {
 data::Batch make_batch(const VisionLanguageModel& model, std::int64_t tokens, std::int64_t labels,
                        const at::Tensor& features) {
   data::Batch batch;
-  const std::int64_t id = model.image_token_id() == 0 ? 1 : 0;
+  const std::int64_t id = model.filler_id();
   batch.inputs.input_ids = at::full({1, tokens}, id, at::kLong);
   if (features.requires_grad()) {
-    batch.inputs.input_ids.narrow(1, 0, features.size(1)).fill_(model.image_token_id());
+    batch.inputs.input_ids.narrow(1, 0, features.size(0)).fill_(model.media_token_ids().at(0));
   }
   batch.labels = at::full({1, tokens}, data::kIgnoredLabel, at::kLong);
   batch.labels.narrow(1, tokens - labels, labels).fill_(id);
@@ -72,8 +71,8 @@ Line line_through(double x0, double y0, double x1, double y1) {
 }
 
 // Returns the features of a picture, which require gradients where pictures are trained.
-at::Tensor probe_tiles(VisionLanguageModel& model, std::int64_t side, StepCost& cost) {
-  const at::Tensor tile = at::zeros({1, 3, side, side});
+at::Tensor probe_picture(VisionLanguageModel& model, const Pixels& picture, StepCost& cost) {
+  const auto units = static_cast<double>(picture.units());
   cost.keeps_tiles = trains_pictures(model);
   const c10::AutoGradMode recording(cost.keeps_tiles);
   at::Tensor found;
@@ -81,10 +80,10 @@ at::Tensor probe_tiles(VisionLanguageModel& model, std::int64_t side, StepCost& 
     throw_if_stopped();
     const auto start = Clock::now();
     const MemoryMeter meter;
-    const at::Tensor features = model.encode_images(tile, {});
-    cost.tile_bytes = static_cast<double>(meter.peak_bytes());
+    const at::Tensor features = model.encode(picture);
+    cost.tile_bytes = static_cast<double>(meter.peak_bytes()) / (cost.keeps_tiles ? units : 1);
     if (cost.keeps_tiles) features.sum().backward();
-    cost.tile_seconds = since(start);
+    cost.tile_seconds = since(start) / units;
     found = features.detach();
   }
   return found.requires_grad_(cost.keeps_tiles);
@@ -111,9 +110,9 @@ StepCost probe(TrainedModel& trained, Optimizer& optimizer, const ProbeOptions& 
   const std::int64_t most = options.tokens, fewer = options.tokens / 2;
   cost.labels = fewer / 2;
   at::Tensor features;
-  if (options.has_pictures) {
-    features = probe_tiles(model, options.tile_side, cost);
-    features = features.narrow(1, 0, std::min(features.size(1), fewer - cost.labels));
+  if (!options.picture.empty()) {
+    features = probe_picture(model, options.picture, cost);
+    features = features.narrow(0, 0, std::min(features.size(0), fewer - cost.labels));
   }
   cost.probe_tokens = static_cast<double>(most);
   cost.bytes_per_label = static_cast<double>(model.vocab_size()) * 4;

@@ -25,10 +25,10 @@ struct StepCost {
   double bytes_per_label = 0;      // for more labels, up to a chunk of the head
   std::int64_t labels = 0;
   double gradient_bytes = 0;
-  double tile_bytes = 0;     // at the peak of encoding one
+  double tile_bytes = 0;     // at the peak of encoding one picture; if it is kept, of one unit
   bool keeps_tiles = false;  // pictures are trained: every tile's activations stay until backward
   Line seconds;              // of a batch's forward and backward, by tokens
-  double tile_seconds = 0;
+  double tile_seconds = 0;   // of a unit (Pixels::units)
   double optimizer_seconds = 0;
   double process_mb = 0;  // peak of the process while `probe_tokens` were probed
   double probe_tokens = 0;
@@ -39,8 +39,7 @@ struct StepCost {
 
 struct ProbeOptions {
   std::int64_t tokens = 128;  // of the longer pass; the shorter one has half
-  bool has_pictures = true;
-  std::int64_t tile_side = 0;  // pixels
+  Pixels picture = {};        // empty: pictures aren't looked at
 };
 
 StepCost probe(TrainedModel& trained, Optimizer& optimizer, const ProbeOptions& options);

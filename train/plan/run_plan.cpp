@@ -79,7 +79,7 @@ Layout lay_out(const TrainingData& data, const Processor& processor, const Train
       samples.push_back(
           {.size = sizes[stage][place], .group = has_group ? data.groups[stage][place] : -1});
     }
-    const auto batches = batch_sizes(samples, config, processor.tokens_per_tile());
+    const auto batches = batch_sizes(samples, config);
     double tiles = 0;
     for (const BatchSize& batch : batches) {
       layout.largest.slots = std::max(layout.largest.slots, batch.slots);
@@ -136,8 +136,9 @@ class Planner {
     layout_ = lay_out(data_, *processor, config_);
     trained_ = load_trained_model(config_, options_.runtime, device_);
     optimizer_ = make_optimizer(config_, trained_);
-    const auto picture = trained_.processor->process_pictures({blank()});
-    tile_side_ = picture.pixel_values.size(-1);
+    if (layout_.largest.tiles > 0) {
+      picture_ = trained_.processor->process_picture(blank(), /*is_whole=*/true).pixels;
+    }
   }
 
   RunPlan plan() {
@@ -152,15 +153,15 @@ class Planner {
 
  private:
   static Image blank() {
-    return {.height = 32, .width = 32, .pixels = std::vector<std::uint8_t>(32 * 32 * 3)};
+    constexpr std::int64_t kSide = 448;
+    return {
+        .height = kSide, .width = kSide, .pixels = std::vector<std::uint8_t>(kSide * kSide * 3)};
   }
 
   StepCost run_probe() {
     const std::int64_t tokens =
         options_.probe_tokens > 0 ? options_.probe_tokens : choose_tokens(*trained_.model);
-    return probe(
-        trained_, *optimizer_,
-        {.tokens = tokens, .has_pictures = layout_.largest.tiles > 0, .tile_side = tile_side_});
+    return probe(trained_, *optimizer_, {.tokens = tokens, .picture = picture_});
   }
 
   double batch_bytes(const StepCost& cost, double tokens) const {
@@ -171,8 +172,10 @@ class Planner {
 
   // Steps read ahead, the one at work, and one that is being made.
   double ahead_bytes() const {
-    const double tile = 3.0 * static_cast<double>(tile_side_ * tile_side_) * 4;
-    const double step = layout_.most_tiles_a_step * tile;
+    if (picture_.empty()) return 0;
+    const double unit =
+        static_cast<double>(picture_.bytes()) / static_cast<double>(picture_.units());
+    const double step = layout_.most_tiles_a_step * unit;
     return step * (step > 256e6 ? 2 : 3);
   }
 
@@ -254,7 +257,7 @@ class Planner {
   Layout layout_;
   TrainedModel trained_;
   std::unique_ptr<Optimizer> optimizer_;
-  std::int64_t tile_side_ = 0;
+  Pixels picture_;  // one that the encoder is measured with; empty where there are none
 };
 
 // Of what the memory of a run follows from.

@@ -16,8 +16,24 @@ void require_frames(std::int64_t count) {
   if (count < 1) throw Error({.what = "clip has no frames"});
 }
 
+// The same for the rules that know how many `frames` there are.
+std::int64_t wanted_of(double duration_s, std::int64_t frames, const FrameSampling& sampling) {
+  const std::int64_t multiple = sampling.multiple;
+  const std::int64_t most = std::min(sampling.max_frames, frames) / multiple * multiple;
+  double wanted = std::isfinite(duration_s) ? duration_s * sampling.fps : 0;
+  if (sampling.rule == FrameSampling::Rule::kEnds) wanted = std::floor(wanted);
+  wanted = std::max(wanted, static_cast<double>(sampling.min_frames));
+  wanted = std::min({wanted, static_cast<double>(most), static_cast<double>(frames)});
+  // A clip of fewer frames than the multiple is taken whole.
+  const auto whole = static_cast<std::int64_t>(wanted) / multiple * multiple;
+  return whole > 0 ? whole : std::min(frames, sampling.max_frames);
+}
+
 // How many frames the rule wants of `duration_s`; halves go to the even number, as in Python.
-std::int64_t wanted_frames(double duration_s, const FrameSampling& sampling) {
+std::int64_t wanted_frames(double duration_s, std::int64_t frames, const FrameSampling& sampling) {
+  if (sampling.rule != FrameSampling::Rule::kSmolVlm) {
+    return wanted_of(duration_s, frames, sampling);
+  }
   const double estimate = std::nearbyint(sampling.fps * duration_s);
   if (!(estimate >= 1)) return 1;  // also for NaN
   const auto most = static_cast<double>(sampling.max_frames);
@@ -26,7 +42,7 @@ std::int64_t wanted_frames(double duration_s, const FrameSampling& sampling) {
 
 // The reference compares a duration with max_frames · fps, not max_frames / fps.
 bool skips_ends(double duration_s, const FrameSampling& sampling) {
-  return sampling.skip_s > 0 &&
+  return sampling.rule == FrameSampling::Rule::kSmolVlm && sampling.skip_s > 0 &&
          duration_s - 2 * sampling.skip_s > static_cast<double>(sampling.max_frames) * sampling.fps;
 }
 
@@ -65,9 +81,24 @@ std::string show(const TimeWindow& window) {
 }
 
 // The model's rule on frames `first` to `last`, without their times.
-std::vector<std::int64_t> spread_indices(std::int64_t first, std::int64_t last,
-                                         std::int64_t count) {
+std::vector<std::int64_t> spread_indices(std::int64_t first, std::int64_t last, std::int64_t count,
+                                         FrameSampling::Rule rule) {
   std::vector<std::int64_t> indices;
+  if (rule == FrameSampling::Rule::kParts) {
+    const double step = static_cast<double>(last - first + 1) / static_cast<double>(count);
+    for (std::int64_t i = 0; i < count; ++i) {  // rounded to float32, as torch.arange does
+      indices.push_back(
+          first + static_cast<std::int64_t>(static_cast<float>(static_cast<double>(i) * step)));
+    }
+    return indices;
+  }
+  if (rule == FrameSampling::Rule::kEnds) {
+    for (const double value :
+         spread(static_cast<double>(first), static_cast<double>(last), count)) {
+      indices.push_back(static_cast<std::int64_t>(std::nearbyint(value)));
+    }
+    return indices;
+  }
   for (const double value : spread(static_cast<double>(first), static_cast<double>(last), count)) {
     indices.push_back(static_cast<std::int64_t>(value));
   }
@@ -130,7 +161,8 @@ SampledFrames sample_frames(const FrameRate& clip, const FrameSampling& sampling
       last = clip.frame_count - 1;
     }
   }
-  SampledFrames sampled{.indices = spread_indices(first, last, wanted_frames(duration, sampling))};
+  const std::int64_t wanted = wanted_frames(duration, last - first + 1, sampling);
+  SampledFrames sampled{.indices = spread_indices(first, last, wanted, sampling.rule)};
   auto& indices = sampled.indices;
   indices.erase(std::unique(indices.begin(), indices.end()), indices.end());
   for (const std::int64_t index : indices) {
@@ -156,7 +188,12 @@ SampledFrames sample_frames_by_time(const std::vector<double>& frame_times, doub
     first += sampling.skip_s;
   }
   std::vector<std::int64_t> indices;
-  for (const double time : spread(first, last, wanted_frames(duration, sampling))) {
+  const std::int64_t wanted = wanted_frames(duration, range.last - range.first + 1, sampling);
+  const bool in_parts = sampling.rule == FrameSampling::Rule::kParts;
+  const double end =
+      in_parts ? first + duration * static_cast<double>(wanted - 1) / static_cast<double>(wanted)
+               : last;
+  for (const double time : spread(first, end, wanted)) {
     indices.push_back(frame_at(frame_times, time));
   }
   return with_times(std::move(indices), frame_times);

@@ -4,10 +4,12 @@
 //   distinct, and their times in seconds
 //
 // sample_frames() gives what transformers' SmolVLMVideoProcessor.sample_frames (5.23) gives, index
-// for index: its rounding, its skips at both ends, its limits. sample_frames_by_time() is the same
-// for files whose frames don't come at a constant rate, where an index doesn't give a time: it
-// takes the frames on display at the times of the rule. All functions are pure; times are seconds
-// from the first frame. Choosing frames by scene changes is in data/video/scene_frames.h.
+// for index: its rounding, its skips at both ends, its limits; with the other rules what
+// Qwen2VLVideoProcessor (kParts) and Qwen3VLVideoProcessor (kEnds) give for `fps`.
+// sample_frames_by_time() is the same for files whose frames don't come at a constant rate, where
+// an index doesn't give a time: it takes the frames on display at the times of the rule. All
+// functions are pure; times are seconds from the first frame. Choosing frames by scene changes is
+// in data/video/scene_frames.h.
 #pragma once
 
 #include <cstdint>
@@ -24,9 +26,13 @@ struct FrameRate {
 };
 
 struct FrameSampling {
+  // kEnds: evenly from the first frame to the last one. kParts: the first frame of equal parts.
+  enum class Rule { kSmolVlm, kEnds, kParts } rule = Rule::kSmolVlm;
   double fps = 1;                // frames wanted a second, more than 0
   std::int64_t max_frames = 64;  // most frames, at least 1
   double skip_s = 1;             // left out at both ends of a clip longer than the budget covers
+  std::int64_t min_frames = 1;   // least, if the clip has so many; not for kSmolVlm
+  std::int64_t multiple = 1;     // of which the number of frames is one; not for kSmolVlm
 };
 
 // A part of a clip; its frames are those on display in [start_s, end_s). Unset: the clip's own end.

@@ -53,21 +53,12 @@ PixelSize whole_tiles(const PixelSize& size, std::int64_t tile) {
   return {round_up(scaled.height, tile), round_up(scaled.width, tile)};
 }
 
-PixelTable make_table(const ImageProcessorConfig& config) {
-  PixelTable table;
-  for (std::size_t channel = 0; channel < table.size(); ++channel) {
-    const auto mean = static_cast<float>(config.image_mean[channel]);
-    const auto std = static_cast<float>(config.image_std[channel]);
-    for (std::size_t byte = 0; byte < 256; ++byte) {
-      auto value = static_cast<float>(byte);
-      if (config.do_rescale) {
-        value = static_cast<float>(static_cast<double>(byte) * config.rescale_factor);
-      }
-      if (config.do_normalize) value = (value - mean) / std;
-      table[channel][byte] = value;
-    }
-  }
-  return table;
+PixelScale scale_of(const ImageProcessorConfig& config) {
+  return {.do_rescale = config.do_rescale,
+          .do_normalize = config.do_normalize,
+          .rescale_factor = config.rescale_factor,
+          .mean = config.image_mean,
+          .std = config.image_std};
 }
 
 // `image` itself where it has the size already, otherwise resized into `storage`.
@@ -107,7 +98,7 @@ TilePlan plan_tiles(const ImageProcessorConfig& config, const PixelSize& picture
 }
 
 ImageProcessor::ImageProcessor(ImageProcessorConfig config)
-    : config_(std::move(config)), table_(make_table(config_)) {}
+    : config_(std::move(config)), table_(make_table_in_steps(scale_of(config_))) {}
 
 TilePlan ImageProcessor::plan(const PixelSize& picture, bool is_whole) const {
   if (!is_whole) return plan_tiles(config_, picture);

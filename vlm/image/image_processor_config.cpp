@@ -10,31 +10,6 @@
 namespace vlm {
 namespace {
 
-namespace fs = std::filesystem;
-
-// An object of the checkpoint's files and the words that say where it is.
-struct Source {
-  Json object;
-  std::string where;
-};
-
-Source find_source(const fs::path& folder) {
-  const fs::path combined = folder / "processor_config.json";
-  std::error_code ignored;
-  if (fs::exists(combined, ignored)) {
-    Json whole = load_json(combined);
-    if (whole.is_object() && whole.contains("image_processor")) {
-      return {std::move(whole["image_processor"]), combined.string() + ": image_processor"};
-    }
-  }
-  const fs::path single = folder / "preprocessor_config.json";
-  if (fs::exists(single, ignored)) return {load_json(single), single.string()};
-  throw Error(
-      {.what = "no image processor config",
-       .where = folder.string(),
-       .wanted = "preprocessor_config.json, or processor_config.json with image_processor"});
-}
-
 // Other families' processors have the same keys and other arithmetic.
 void check_type(const std::string& type, const std::string& where) {
   for (const std::string family : {"SmolVLMImageProcessor", "Idefics3ImageProcessor"}) {
@@ -51,7 +26,7 @@ void check_type(const std::string& type, const std::string& where) {
 }  // namespace
 
 ImageProcessorConfig ImageProcessorConfig::load(const std::filesystem::path& folder) {
-  const auto [object, where] = find_source(folder);
+  const auto [object, where] = find_image_processor(folder);
   return parse(object, where);
 }
 

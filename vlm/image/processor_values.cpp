@@ -89,4 +89,49 @@ void check_std(const std::vector<double>& std, const std::string& where) {
   }
 }
 
+namespace {
+
+// The object under `key` of processor_config.json; null where there is none.
+Json find_in_combined(const std::filesystem::path& folder, const char* key) {
+  const std::filesystem::path combined = folder / "processor_config.json";
+  std::error_code ignored;
+  if (!std::filesystem::exists(combined, ignored)) return {};
+  Json whole = load_json(combined);
+  return whole.is_object() && whole.contains(key) ? std::move(whole[key]) : Json();
+}
+
+std::string where_in_combined(const std::filesystem::path& folder, const char* key) {
+  return concat((folder / "processor_config.json").string(), ": ", key);
+}
+
+}  // namespace
+
+ProcessorFile find_image_processor(const std::filesystem::path& folder) {
+  Json part = find_in_combined(folder, "image_processor");
+  if (!part.is_null()) return {std::move(part), where_in_combined(folder, "image_processor")};
+  const std::filesystem::path single = folder / "preprocessor_config.json";
+  std::error_code ignored;
+  if (std::filesystem::exists(single, ignored)) return {load_json(single), single.string()};
+  throw Error(
+      {.what = "no image processor config",
+       .where = folder.string(),
+       .wanted = "preprocessor_config.json, or processor_config.json with image_processor"});
+}
+
+ProcessorFile find_video_processor(const std::filesystem::path& folder) {
+  Json part = find_in_combined(folder, "video_processor");
+  if (!part.is_null()) return {std::move(part), where_in_combined(folder, "video_processor")};
+  for (const char* name : {"video_preprocessor_config.json", "preprocessor_config.json"}) {
+    const std::filesystem::path single = folder / name;
+    std::error_code ignored;
+    if (std::filesystem::exists(single, ignored)) return {load_json(single), single.string()};
+  }
+  part = find_in_combined(folder, "image_processor");
+  if (!part.is_null()) return {std::move(part), where_in_combined(folder, "image_processor")};
+  throw Error({.what = "no video processor config",
+               .where = folder.string(),
+               .wanted = "video_preprocessor_config.json, preprocessor_config.json, or "
+                         "processor_config.json with video_processor"});
+}
+
 }  // namespace vlm

@@ -5,12 +5,26 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "vlm/core/json.h"
 
 namespace vlm {
+
+// An object of the checkpoint's files, and the words that say where it is.
+struct ProcessorFile {
+  Json object;
+  std::string where;
+};
+
+// processor_config.json's "image_processor" where it has one (what transformers 5 saves), else
+// preprocessor_config.json. Throws Error when there is none.
+ProcessorFile find_image_processor(const std::filesystem::path& folder);
+// processor_config.json's "video_processor" where it has one, else video_preprocessor_config.json,
+// else preprocessor_config.json, else "image_processor", as transformers does.
+ProcessorFile find_video_processor(const std::filesystem::path& folder);
 
 // {"longest_edge": n}, or {"height": n, "width": m}; the first wins, as in the reference.
 struct SizeValue {

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <vector>
 
 #include "vlm/image/image.h"
 
@@ -15,6 +16,21 @@ namespace vlm {
 
 // [channel][byte] → model input.
 using PixelTable = std::array<std::array<float, 256>, 3>;
+
+// What a config says of a byte's way to model input.
+struct PixelScale {
+  bool do_rescale = true;
+  bool do_normalize = true;
+  double rescale_factor = 1.0 / 255.0;
+  std::vector<double> mean = {0.5, 0.5, 0.5};
+  std::vector<double> std = {0.5, 0.5, 0.5};
+};
+
+// One step after the other, as the processors on Pillow do.
+PixelTable make_table_in_steps(const PixelScale& scale);
+// mean and std are scaled up to bytes first, in float32: so the processors on torchvision fuse the
+// two steps.
+PixelTable make_fused_table(const PixelScale& scale);
 
 // A square part of a picture, in pixels.
 struct Window {

@@ -20,28 +20,12 @@ namespace {
 
 constexpr std::int64_t kMaxFrameEdge = 4096;  // the reference's MAX_IMAGE_SIZE
 
-// mean and std are scaled up to bytes first, in float32: so the reference fuses the two steps.
-PixelTable make_table(const VideoProcessorConfig& config) {
-  const auto up = static_cast<float>(1.0 / config.rescale_factor);
-  PixelTable table;
-  for (std::size_t channel = 0; channel < table.size(); ++channel) {
-    auto mean = static_cast<float>(config.image_mean[channel]);
-    auto std = static_cast<float>(config.image_std[channel]);
-    if (config.do_rescale) {
-      mean *= up;
-      std *= up;
-    }
-    for (std::size_t byte = 0; byte < 256; ++byte) {
-      auto value = static_cast<float>(byte);
-      if (config.do_normalize) {
-        value = (value - mean) / std;
-      } else if (config.do_rescale) {
-        value *= static_cast<float>(config.rescale_factor);
-      }
-      table[channel][byte] = value;
-    }
-  }
-  return table;
+PixelScale video_scale_of(const VideoProcessorConfig& config) {
+  return {.do_rescale = config.do_rescale,
+          .do_normalize = config.do_normalize,
+          .rescale_factor = config.rescale_factor,
+          .mean = config.image_mean,
+          .std = config.image_std};
 }
 
 // The short edge is made even by rounding up; nothing caps it afterwards.
@@ -116,8 +100,13 @@ void check_size(const at::Tensor& frame, std::int64_t side) {
 
 }  // namespace
 
+Image resize_frame(const Image& frame, std::int64_t height, std::int64_t width, Filter filter) {
+  check_video_filter(filter);
+  return to_image(resized(to_tensor(frame), {height, width}, filter));
+}
+
 VideoProcessor::VideoProcessor(VideoProcessorConfig config)
-    : config_(std::move(config)), table_(make_table(config_)) {}
+    : config_(std::move(config)), table_(make_fused_table(video_scale_of(config_))) {}
 
 at::Tensor VideoProcessor::process(const std::vector<Image>& frames,
                                    const PictureChange& change) const {

@@ -19,6 +19,7 @@
 #include "vlm/core/json.h"
 #include "vlm/image/frame_sampling.h"
 #include "vlm/image/image.h"
+#include "vlm/image/resample.h"
 #include "vlm/image/transform.h"
 
 namespace vlm {
@@ -52,6 +53,9 @@ struct VideoProcessorConfig {
   // Every value that a frame's tile depends on, as text. For the keys of caches.
   std::string describe() const;
 };
+
+// A frame resized as torchvision resizes bytes: nearest, bilinear or bicubic with antialiasing.
+Image resize_frame(const Image& frame, std::int64_t height, std::int64_t width, Filter filter);
 
 class VideoProcessor {
  public:

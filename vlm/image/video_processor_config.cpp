@@ -10,8 +10,6 @@
 namespace vlm {
 namespace {
 
-namespace fs = std::filesystem;
-
 // A size may be one number too, which is a square.
 Json square(const Json& size) {
   return size.is_number() ? Json{{"height", size}, {"width", size}} : size;
@@ -66,25 +64,9 @@ void check_sampling(const FrameSampling& sampling, const std::string& where) {
 
 }  // namespace
 
-VideoProcessorConfig VideoProcessorConfig::load(const fs::path& folder) {
-  std::error_code ignored;
-  const fs::path combined = folder / "processor_config.json";
-  const Json whole = fs::exists(combined, ignored) ? load_json(combined) : Json::object();
-  const auto part = [&](const char* key) { return whole.is_object() && whole.contains(key); };
-  if (part("video_processor")) {
-    return parse(whole["video_processor"], combined.string() + ": video_processor");
-  }
-  for (const char* name : {"video_preprocessor_config.json", "preprocessor_config.json"}) {
-    const fs::path single = folder / name;
-    if (fs::exists(single, ignored)) return parse(load_json(single), single.string());
-  }
-  if (part("image_processor")) {
-    return parse(whole["image_processor"], combined.string() + ": image_processor");
-  }
-  throw Error({.what = "no video processor config",
-               .where = folder.string(),
-               .wanted = "video_preprocessor_config.json, preprocessor_config.json, or "
-                         "processor_config.json with video_processor"});
+VideoProcessorConfig VideoProcessorConfig::load(const std::filesystem::path& folder) {
+  const auto [object, where] = find_video_processor(folder);
+  return parse(object, where);
 }
 
 VideoProcessorConfig VideoProcessorConfig::parse(const Json& object, const std::string& where) {

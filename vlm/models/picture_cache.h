@@ -7,7 +7,7 @@
 #include <string>
 
 #include "vlm/io/feature_cache.h"
-#include "vlm/models/model.h"
+#include "vlm/models/interface/model.h"
 
 namespace vlm {
 

@@ -13,8 +13,8 @@
 #include "vlm/io/checkpoint.h"
 #include "vlm/io/convert.h"
 #include "vlm/models/model_files.h"
-#include "vlm/models/smolvlm.h"
-#include "vlm/models/smolvlm_processor.h"
+#include "vlm/models/smolvlm/smolvlm.h"
+#include "vlm/models/smolvlm/smolvlm_processor.h"
 #include "vlm/nn/cpu/bfloat16/bfloat16_linear.h"
 #include "vlm/nn/cpu/int8/int8_weight.h"
 #include "vlm/nn/layers.h"
@@ -277,7 +277,9 @@ at::ScalarType compute_dtype(const fs::path& folder, const LoadOptions& options)
 // config.json comes last, so that a save that was cut off is no checkpoint.
 void save_model(const VisionLanguageModel& model, const fs::path& source, const fs::path& folder) {
   make_folders(folder);
-  save_weights(folder, model.weights());
+  NamedTensors weights = model.weights();
+  for (auto& [name, weight] : weights) name = model.published_key(name);
+  save_weights(folder, weights);
   if (!fs::equivalent(source, folder)) {
     for (const auto& entry : fs::directory_iterator(source)) {
       const bool is_copied = entry.is_regular_file() && is_side_file(entry.path()) &&

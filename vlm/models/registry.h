@@ -6,8 +6,8 @@
 #include <functional>
 #include <string>
 
-#include "vlm/models/model.h"
-#include "vlm/models/processor.h"
+#include "vlm/models/interface/model.h"
+#include "vlm/models/interface/processor.h"
 
 namespace vlm {
 

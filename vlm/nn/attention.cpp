@@ -1,5 +1,6 @@
 #include "vlm/nn/attention.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <c10/core/GradMode.h>
 
@@ -35,6 +36,30 @@ at::Tensor grouped_attention(const at::Tensor& q, const at::Tensor& k, const at:
   return at::scaled_dot_product_attention(q, repeat_heads(k, groups), repeat_heads(v, groups),
                                           mask.defined() ? std::optional(mask) : std::nullopt, 0.0,
                                           is_causal);
+}
+
+at::Tensor segment_attention(const SegmentedRows& rows, const std::vector<std::int64_t>& lengths,
+                             at::ScalarType product_dtype) {
+  std::vector<at::Tensor> parts;
+  std::int64_t begin = 0;
+  for (std::size_t i = 0; i < lengths.size();) {
+    std::size_t end = i;
+    while (end < lengths.size() && lengths[end] == lengths[i]) ++end;
+    const auto count = static_cast<std::int64_t>(end - i), length = lengths[i];
+    const auto stacked = [&](const at::Tensor& t) {  // [count, H, length, D]
+      return t.squeeze(0)
+          .narrow(1, begin, count * length)
+          .unflatten(1, {count, length})
+          .transpose(0, 1);
+    };
+    const at::Tensor part = grouped_attention(stacked(rows.q), stacked(rows.k), stacked(rows.v), {},
+                                              /*is_causal=*/false, product_dtype);
+    parts.push_back(part.transpose(0, 1).flatten(1, 2));
+    begin += count * length;
+    i = end;
+  }
+  TORCH_CHECK(begin == rows.q.size(2), "segments of ", begin, " rows for ", rows.q.size(2));
+  return (parts.size() == 1 ? parts[0] : at::cat(parts, 1)).unsqueeze(0);
 }
 
 }  // namespace vlm

@@ -9,6 +9,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <vector>
 
 namespace vlm {
 
@@ -20,6 +21,16 @@ at::Tensor repeat_heads(const at::Tensor& t, std::int64_t groups);
 // computed in bfloat16 where that is quicker and no gradient is recorded.
 at::Tensor grouped_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const at::Tensor& mask, bool is_causal,
+                             at::ScalarType product_dtype = at::kFloat);
+
+// Queries, keys and values of rows of several segments, one behind the other.
+struct SegmentedRows {
+  at::Tensor q, k, v;  // [1, H, P, D]
+};
+
+// Each segment sees all of itself and nothing else; `lengths` of the segments add up to P. Those of
+// one length that follow each other are one call. → [1, H, P, D]
+at::Tensor segment_attention(const SegmentedRows& rows, const std::vector<std::int64_t>& lengths,
                              at::ScalarType product_dtype = at::kFloat);
 
 }  // namespace vlm

@@ -84,15 +84,19 @@ void KvCache::reserve(std::int64_t groups, std::int64_t prefix_tokens, std::int6
     layer.tail_v = grown(layer.tail_v, groups * rows_per_group_, tail_capacity_);
   }
   prefix_lengths_.resize(static_cast<std::size_t>(groups), 0);
+  next_positions_.resize(static_cast<std::size_t>(groups), 0);
   tail_lengths_.resize(static_cast<std::size_t>(groups * rows_per_group_), 0);
 }
 
 void KvCache::begin_prefill(const std::vector<std::int64_t>& groups,
-                            const std::vector<std::int64_t>& lengths) {
+                            const std::vector<std::int64_t>& lengths,
+                            const PromptPositions& positions) {
   pass_ = {.is_prefill = true, .places = groups, .counts = lengths, .tokens = largest(lengths)};
+  pass_.next = positions.next.empty() ? lengths : positions.next;
   reserve(largest(groups) + 1, pass_.tokens, 0);
   pass_.index = upload(at::tensor(groups, at::kLong), options_.device());
-  pass_.positions = at::arange(pass_.tokens, longs()).unsqueeze(0);
+  pass_.positions = positions.positions.defined() ? upload(positions.positions, options_.device())
+                                                  : at::arange(pass_.tokens, longs()).unsqueeze(0);
 }
 
 at::Tensor KvCache::begin_extend(const std::vector<std::int64_t>& rows,
@@ -100,7 +104,8 @@ at::Tensor KvCache::begin_extend(const std::vector<std::int64_t>& rows,
   pass_ = {.places = rows, .counts = counts, .tokens = largest(counts)};
   std::vector<std::int64_t> begins;
   for (const std::int64_t row : rows) {
-    begins.push_back(prefix_length(row / rows_per_group_) + tail_length(row));
+    begins.push_back(next_positions_[static_cast<std::size_t>(row / rows_per_group_)] +
+                     tail_length(row));
     pass_.tail_tokens = std::max(pass_.tail_tokens, tail_length(row) + pass_.tokens);
   }
   reserve(0, 0, pass_.tail_tokens);
@@ -259,6 +264,7 @@ void KvCache::end_pass() {
       continue;
     }
     prefix_lengths_[place] = pass_.counts[i];
+    next_positions_[place] = pass_.next[i];
     for (std::int64_t r = 0; r < rows_per_group_; ++r) {
       clear_tail(pass_.places[i] * rows_per_group_ + r);
     }
@@ -299,6 +305,8 @@ void KvCache::move_group(std::int64_t from, std::int64_t to) {
     tail = std::max(tail, length);
   }
   prefix_lengths_.at(static_cast<std::size_t>(to)) = prefix;
+  next_positions_.at(static_cast<std::size_t>(to)) =
+      next_positions_.at(static_cast<std::size_t>(from));
   const auto move = [](at::Tensor& t, std::int64_t source, std::int64_t target, std::int64_t count,
                        std::int64_t tokens) {
     if (tokens == 0) return;

@@ -27,15 +27,26 @@ struct KvCacheShape {
   std::int64_t head_dim = 0;  // D
 };
 
+// Positions of several prompts' tokens.
+struct PromptPositions {
+  at::Tensor positions;            // [3, B, T] int64 by time, row and column; undefined: 0, 1, …
+  std::vector<std::int64_t> next;  // of each prompt, that of the token behind it; empty: its length
+};
+
 class KvCache {
  public:
   // `options` give dtype and device.
   KvCache(const KvCacheShape& shape, std::int64_t rows_per_group, const at::TensorOptions& options);
 
   // The next pass brings new prompts [B, T, C], padded on the right: prompt i, lengths[i] tokens
-  // long, becomes the prefix of groups[i], whose rows are emptied.
+  // long, becomes the prefix of groups[i], whose rows are emptied. `positions` are those of the
+  // prompts' tokens, where they aren't counted.
   void begin_prefill(const std::vector<std::int64_t>& groups,
-                     const std::vector<std::int64_t>& lengths);
+                     const std::vector<std::int64_t>& lengths, const PromptPositions& positions);
+  void begin_prefill(const std::vector<std::int64_t>& groups,
+                     const std::vector<std::int64_t>& lengths) {
+    begin_prefill(groups, lengths, {});
+  }
 
   // The next pass adds counts[i] tokens at the end of rows[i], padded on the right to the longest,
   // T. `rows` is ascending. `ids` [B, T] int64 of a CPU come back on the cache's device: a GPU gets
@@ -43,7 +54,8 @@ class KvCache {
   at::Tensor begin_extend(const std::vector<std::int64_t>& rows,
                           const std::vector<std::int64_t>& counts, const at::Tensor& ids = {});
 
-  // Positions of the pass's tokens, [B, T] int64: real tokens before them in their sequence.
+  // Positions of the pass's tokens, [B, T] int64: what is given for their prompt, and counted on
+  // from there. [3, B, T] where a prompt's are given.
   const at::Tensor& positions() const { return pass_.positions; }
 
   // Stores k and v [B, K, T, D] of the pass's tokens, and computes the attention of q [B, H, T, D]
@@ -76,6 +88,7 @@ class KvCache {
     bool is_prefill = false;
     std::vector<std::int64_t> places;  // groups of a prefill, rows of an extension
     std::vector<std::int64_t> counts;  // tokens of each
+    std::vector<std::int64_t> next;    // of a prefill, the positions behind the prompts
     std::int64_t tokens = 0;           // T, the largest count
     at::Tensor positions;              // [B, T]
     at::Tensor index;                  // [B] places
@@ -107,6 +120,7 @@ class KvCache {
   at::TensorOptions options_;
   std::vector<CachedLayer> layers_;           // zeros where nothing was stored
   std::vector<std::int64_t> prefix_lengths_;  // [G]
+  std::vector<std::int64_t> next_positions_;  // [G] behind the prefix
   std::vector<std::int64_t> tail_lengths_;    // [G·R]
   std::int64_t prefix_capacity_ = 0, tail_capacity_ = 0;
   Pass pass_;

@@ -24,13 +24,11 @@ class WatchedModel : public VisionLanguageModel {
  public:
   WatchedModel(ModelPtr inner, std::function<void(const at::Tensor&)> watch)
       : inner_(std::move(inner)), watch_(std::move(watch)) {
-    max_tiles_per_chunk = inner_->max_tiles_per_chunk;
+    units_at_once = inner_->units_at_once;
   }
   torch::nn::Module& module() override { return inner_->module(); }
   const torch::nn::Module& module() const override { return inner_->module(); }
-  at::Tensor encode_images(const at::Tensor& tiles, const at::Tensor& mask) override {
-    return inner_->encode_images(tiles, mask);
-  }
+  at::Tensor encode(const vlm::Pixels& pixels) override { return inner_->encode(pixels); }
   at::Tensor embed(const at::Tensor& ids, const at::Tensor& features) override {
     watch_(ids);
     return inner_->embed(ids, features);
@@ -39,15 +37,17 @@ class WatchedModel : public VisionLanguageModel {
     watch_(ids);
     return inner_->embed_tokens(ids);
   }
-  at::Tensor decode(const at::Tensor& x, const at::Tensor& mask, KvCache* cache) override {
-    return inner_->decode(x, mask, cache);
+  at::Tensor decode(const at::Tensor& x, const at::Tensor& mask, KvCache* cache,
+                    const at::Tensor& positions) override {
+    return inner_->decode(x, mask, cache, positions);
   }
-  at::Tensor decode_packed(const at::Tensor& x, const std::vector<vlm::Segment>& all) override {
-    return inner_->decode_packed(x, all);
+  at::Tensor decode_packed(const at::Tensor& x, const std::vector<vlm::Segment>& all,
+                           const at::Tensor& positions) override {
+    return inner_->decode_packed(x, all, positions);
   }
   at::Tensor logits(const at::Tensor& hidden) override { return inner_->logits(hidden); }
   const torch::nn::Module& output_head() const override { return inner_->output_head(); }
-  std::int64_t image_token_id() const override { return inner_->image_token_id(); }
+  std::vector<std::int64_t> media_token_ids() const override { return inner_->media_token_ids(); }
   std::int64_t vocab_size() const override { return inner_->vocab_size(); }
   std::int64_t max_positions() const override { return inner_->max_positions(); }
   KvCacheShape cache_shape() const override { return inner_->cache_shape(); }

@@ -66,23 +66,23 @@ ProcessedMedium process(const Session& session, const std::string& path,
   return processor.process_video(data::load_clip(path, sampling, processor.frame_sampling()));
 }
 
-at::Tensor encode(const Session& session, const at::Tensor& tiles) {
+at::Tensor encode(const Session& session, const Pixels& pixels) {
   const c10::InferenceMode inference;
-  return session.model->encode_images(tiles, {});
+  return session.model->encode(pixels);
 }
 
 TEST_CASE("a video in pieces has the features and the text of one in a whole") {
   Session session = open_with_cache();
   for (const std::int64_t at_once : {1, 3, 64}) {
     INFO(at_once << " frames at once");
-    session.model->max_tiles_per_chunk = at_once;
+    session.model->units_at_once = at_once;
     const data::VideoSampling sampling{.fps = 4};
     const Shown shown = show(session, clip("left.mp4"), sampling);
     const ProcessedMedium whole = process(session, clip("left.mp4"), sampling);
     CHECK(shown.seen.times_s.size() == 12);
     CHECK(shown.seen.duration_s == 3);
     CHECK(shown.text == whole.text.text);
-    check_close(shown.features, encode(session, whole.pixel_values), 1e-5);
+    check_close(shown.features, encode(session, whole.pixels), 1e-5);
   }
 }
 
@@ -99,7 +99,7 @@ TEST_CASE("pictures and videos keep their order, whatever it is") {
                                               processor.process_picture(picture()),
                                               process(session, clip("down.mp4"))};
   const ProcessedMedia whole = join_media(parts);
-  check_close(media.features()->features, encode(session, whole.pixel_values), 1e-5);
+  check_close(media.features()->features, encode(session, whole.pixels), 1e-5);
   const std::vector<Message> messages = {{.role = "user",
                                           .content = {{.type = "video"},
                                                       {.type = "image"},
@@ -154,7 +154,7 @@ TEST_CASE("the segments of a video are what asking for each part gives") {
           process(session, clip("left.mp4"),
                   {.fps = 5, .start_s = segments.back().start_s, .end_s = segments.back().end_s});
       CHECK(media.processed().texts.at(0).text == part.text.text);
-      check_close(media.features()->features, encode(session, part.pixel_values), 1e-5);
+      check_close(media.features()->features, encode(session, part.pixels), 1e-5);
     } while (media.has_more());
     REQUIRE(segments.size() == 3);
     CHECK(segments[2].start_s == 2);

@@ -1,12 +1,14 @@
 // What every vision-language model offers to the trainer and the generator; families implement it.
 //
-//   tiles [N, 3, S, S] ─► encode_images ─► [N, L, C] ─┐
-//   ids [B, T] ─────────────────────────► embed ◄─────┘ ─► decode ⇄ KvCache ─► hidden [B, T, C] ─►
-//   logits [.., V]
+//   Pixels ─► encode ─► features [ΣL, W] ─┐
+//   ids [B, T] ───────────────► embed ◄───┘ ─► decode ⇄ KvCache ─► hidden [B, T, C] ─► logits [..,
+//   V]
 //
 // The steps are separate functions so that callers choose: the trainer computes logits only at
 // labelled positions, the generator only at the last one, and both use the features of an image
-// more than once.
+// more than once. A picture's features are some rows of W numbers; a family whose decoder takes
+// more than one vector a row holds them side by side, and what embed gives decode then is W wide
+// too.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,6 +20,7 @@
 #include <vector>
 
 #include "vlm/io/safetensors.h"
+#include "vlm/models/interface/pixels.h"
 #include "vlm/nn/kv_cache.h"
 #include "vlm/nn/packed_attention.h"
 
@@ -31,9 +34,7 @@ namespace vlm {
 struct ModelInputs {
   at::Tensor input_ids;       // [B, T] int64
   at::Tensor attention_mask;  // [B, T] bool, true = a real token; undefined: all real
-  at::Tensor
-      pixel_values;      // [N, 3, S, S] float32, tiles of all rows in order; undefined: no pictures
-  at::Tensor tile_mask;  // [N, S, S] bool, true = a real pixel; undefined: all real
+  at::Tensor positions;       // [3, B, T] int64 (prompt_layout.h); undefined: real tokens counted
 };
 
 class VisionLanguageModel {
@@ -45,42 +46,47 @@ class VisionLanguageModel {
   virtual torch::nn::Module& module() = 0;
   virtual const torch::nn::Module& module() const = 0;
 
-  // Picture features; tiles go through the encoder in chunks of at most max_tiles_per_chunk.
-  virtual at::Tensor encode_images(const at::Tensor& pixel_values, const at::Tensor& tile_mask) = 0;
+  // Features of media, [pixels.tokens, W], in chunks of at most units_at_once.
+  virtual at::Tensor encode(const Pixels& pixels) = 0;
 
-  // Token embeddings with the rows of image tokens replaced, in order, by image_features [N, L, C]
+  // Token embeddings with the rows of media_token_ids replaced, in order, by features [ΣL, W]
   // (undefined: none). Throws Error when their numbers differ.
-  virtual at::Tensor embed(const at::Tensor& input_ids, const at::Tensor& image_features) = 0;
+  virtual at::Tensor embed(const at::Tensor& input_ids, const at::Tensor& features) = 0;
 
   // Token embeddings without image features. For generated ids, among which an image token is an
   // ordinary token.
   virtual at::Tensor embed_tokens(const at::Tensor& input_ids) = 0;
 
-  // Hidden states after the final norm. `attention_mask` [B, T] (undefined: all real); positions
-  // count real tokens. With a cache the mask is undefined; the caller has called begin_prefill or
-  // begin_extend on the cache, which then knows positions and what each token sees.
+  // Hidden states after the final norm. `attention_mask` [B, T] (undefined: all real); `positions`
+  // [3, B, T] (undefined: real tokens are counted). With a cache both are undefined; the caller has
+  // called begin_prefill or begin_extend on the cache, which then knows positions and what each
+  // token sees. Masks of blocks that see themselves, and of layers with windows, will stand here.
   virtual at::Tensor decode(const at::Tensor& embeddings, const at::Tensor& attention_mask,
-                            KvCache* cache) = 0;
+                            KvCache* cache, const at::Tensor& positions = {}) = 0;
 
   // The same for one packed row [1, T, C] of several samples, for training: each sees the tokens
-  // that its segment names.
+  // that its segment names. `positions` [3, 1, T]; undefined: counted in each segment.
   virtual at::Tensor decode_packed(const at::Tensor& embeddings,
-                                   const std::vector<Segment>& segments) = 0;
+                                   const std::vector<Segment>& segments,
+                                   const at::Tensor& positions = {}) = 0;
 
   // [..., C] → [..., V], in the model's dtype.
   virtual at::Tensor logits(const at::Tensor& hidden) = 0;
   // The layer that computes the logits.
   virtual const torch::nn::Module& output_head() const = 0;
 
-  virtual std::int64_t image_token_id() const = 0;
+  // Ids in whose places features stand, in ascending order; empty for a model of text alone.
+  virtual std::vector<std::int64_t> media_token_ids() const = 0;
+  // An id that stands for no medium, to fill rows with.
+  std::int64_t filler_id() const;
   virtual std::int64_t vocab_size() const = 0;
   virtual std::int64_t max_positions() const = 0;
   virtual KvCacheShape cache_shape() const = 0;
 
   // Parameters under their published names, adapters' branches left out, a tied head once.
   virtual NamedTensors weights() const = 0;
-  // What picture features depend on besides the tiles and the dtype: the weights that compute them,
-  // and other settings as text. For the keys of caches.
+  // What picture features depend on besides the pixels and the dtype: the weights that compute
+  // them, and other settings as text. For the keys of caches.
   virtual NamedTensors picture_weights() const = 0;
   virtual std::string picture_settings() const = 0;
   // Parameter → the parameter that it shares its weight with; before tie_weights is called as the
@@ -93,6 +99,8 @@ class VisionLanguageModel {
   virtual double initializer_range() const = 0;
   // The parameter's name for a key of a checkpoint file: older prefixes are replaced.
   virtual std::string canonical_key(const std::string& key) const = 0;
+  // The key of a parameter in published files, where it isn't its name.
+  virtual std::string published_key(const std::string& name) const { return name; }
 
   // Where the model runs, and the dtype that it computes in; weights of projections and embeddings
   // may be stored in fewer bits. Called in every step, so they must be quick.
@@ -103,11 +111,15 @@ class VisionLanguageModel {
   at::ScalarType product_dtype = at::kFloat;
   // Recompute activations in backward, block by block.
   bool gradient_checkpointing = false;
-  // Tiles that go through the vision encoder together; families choose it by the memory of one
-  // tile's activations.
-  std::int64_t max_tiles_per_chunk = 1;
+  // Units (Pixels::units) that go through the vision encoder together; families choose it by the
+  // memory of one unit's activations.
+  std::int64_t units_at_once = 1;
 };
 
 using ModelPtr = std::shared_ptr<VisionLanguageModel>;
+
+// The dtype of what flows between layers. On a GPU weights may be float32 and this bfloat16: full
+// fine-tuning.
+at::ScalarType activation_dtype(const VisionLanguageModel& model);
 
 }  // namespace vlm

@@ -10,10 +10,16 @@
 #include <torch/nn/module.h>
 
 #include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
 
-#include "vlm/models/llama.h"
-#include "vlm/models/model.h"
-#include "vlm/models/siglip.h"
+#include "vlm/models/interface/model.h"
+#include "vlm/models/parts/llama.h"
+#include "vlm/models/parts/siglip.h"
+#include "vlm/models/parts/tied_head.h"
 
 namespace vlm {
 
@@ -40,45 +46,45 @@ class SmolVlm : public VisionLanguageModel, public torch::nn::Module {
   torch::nn::Module& module() override { return *this; }
   const torch::nn::Module& module() const override { return *this; }
 
-  at::Tensor encode_images(const at::Tensor& pixel_values, const at::Tensor& tile_mask) override;
-  at::Tensor embed(const at::Tensor& input_ids, const at::Tensor& image_features) override;
+  at::Tensor encode(const Pixels& pixels) override;
+  at::Tensor embed(const at::Tensor& input_ids, const at::Tensor& features) override;
   at::Tensor embed_tokens(const at::Tensor& input_ids) override;
-  at::Tensor decode(const at::Tensor& embeddings, const at::Tensor& attention_mask,
-                    KvCache* cache) override;
-  at::Tensor decode_packed(const at::Tensor& embeddings,
-                           const std::vector<Segment>& segments) override;
+  at::Tensor decode(const at::Tensor& embeddings, const at::Tensor& attention_mask, KvCache* cache,
+                    const at::Tensor& positions = {}) override;
+  at::Tensor decode_packed(const at::Tensor& embeddings, const std::vector<Segment>& segments,
+                           const at::Tensor& positions = {}) override;
   at::Tensor logits(const at::Tensor& hidden) override;
   const torch::nn::Module& output_head() const override { return *lm_head_; }
 
+  // Tiles [N, 3, S, S] → their features [N, L, C]. `tile_mask` [N, S, S] bool, true = a real pixel;
+  // undefined: all real.
+  at::Tensor encode_tiles(const at::Tensor& pixel_values, const at::Tensor& tile_mask);
   // The vision encoder alone: [N, 3, S, S] → [N, P, C].
   at::Tensor encode_patches(const at::Tensor& pixel_values, const at::Tensor& tile_mask);
 
   at::Device device() const override;
   at::ScalarType dtype() const override;
-  std::int64_t image_token_id() const override { return config_.image_token_id; }
+  std::vector<std::int64_t> media_token_ids() const override { return {config_.image_token_id}; }
   std::int64_t vocab_size() const override { return config_.text_config.vocab_size; }
   std::int64_t max_positions() const override {
     return config_.text_config.max_position_embeddings;
   }
   KvCacheShape cache_shape() const override;
-  NamedTensors weights() const override;
+  NamedTensors weights() const override { return tie_->weights(*this); }
   NamedTensors picture_weights() const override;
   std::string picture_settings() const override;
-  std::map<std::string, std::string> tied_weights() const override;
-  void tie_weights() override;
+  std::map<std::string, std::string> tied_weights() const override { return tie_->tied_weights(); }
+  void tie_weights() override { tie_->tie_weights(); }
   double initializer_range() const override { return config_.text_config.initializer_range; }
   std::string canonical_key(const std::string& key) const override;
 
   const SmolVlmConfig& config() const { return config_; }
 
  private:
-  // Whether head and embeddings share one weight, or will after loading.
-  bool is_tied() const;
-
   SmolVlmConfig config_;
-  bool is_filled_ = false;  // tie_weights was called
   std::shared_ptr<SmolVlmModelBody> model_;
   std::shared_ptr<Linear> lm_head_;
+  std::optional<TiedHead> tie_;
 };
 
 // [N, G·G, C] → [N, (G/s)², C·s²]: each s × s neighbourhood becomes one token.

@@ -1,6 +1,7 @@
-// A conversation with its pictures and clips → ids and tiles; what every family's processor offers.
+// A conversation with its pictures and clips → ids and pixels; what every family's processor
+// offers.
 //
-//   messages + media ─► Processor ─► ids [T], tiles [N, 3, S, S], and for training which ids are
+//   messages + media ─► Processor ─► ids [T], their layout, Pixels, and for training which ids are
 //   learned
 //
 // Text goes through the checkpoint's own chat template and tokenizer, pictures through its image
@@ -9,8 +10,6 @@
 // transformers takes one kind a call; here each part of a mixed prompt has the text that
 // transformers gives for it alone.
 #pragma once
-
-#include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <filesystem>
@@ -21,7 +20,9 @@
 
 #include "vlm/image/frame_sampling.h"
 #include "vlm/image/image.h"
-#include "vlm/models/turn_spans.h"
+#include "vlm/models/interface/pixels.h"
+#include "vlm/models/interface/prompt_layout.h"
+#include "vlm/models/interface/turn_spans.h"
 #include "vlm/text/chat_template.h"
 #include "vlm/text/tokenizer.h"
 
@@ -30,28 +31,38 @@ namespace vlm {
 struct EncodedConversation {
   std::vector<std::int64_t> ids;  // [T]
   std::vector<bool> is_trained;   // [T], true for learned tokens; empty for a prompt
-  // [T], the number of the medium that a token stands for, -1 for text; empty for a prompt.
-  std::vector<std::int64_t> medium;
-  at::Tensor pixel_values;  // [N, 3, S, S] float32; undefined without media
+  PromptLayout layout;
+  Pixels pixels;  // of all media
 };
 
 using Medium = std::variant<Image, VideoClip>;
 
-// The text that represents a picture or a video in the prompt.
+// What represents a picture or a video in the prompt.
 struct MediumText {
   enum class Kind { kPicture, kVideo } kind = Kind::kPicture;
   std::string text;
-  std::int64_t rows = 0, cols = 0;  // tiles of a split picture, without the global one; else 0
+  std::int64_t rows = 0, cols = 0;    // tiles of a split picture, without the global one; else 0
+  std::int64_t tokens = 0;            // of the text, those in whose places features stand
+  std::int64_t units = 0;             // Pixels::units
+  std::vector<PatchGrid> grids = {};  // Pixels::grids
+  double grid_s = 0;                  // of a clip, from one of a grid's frames to the next
+};
+
+// The frames that are shown of a clip.
+struct ClipShape {
+  std::vector<double> times_s;
+  double duration_s = 0;               // of the whole file
+  std::int64_t height = 0, width = 0;  // of a frame, in pixels
 };
 
 struct ProcessedMedium {
-  at::Tensor pixel_values;  // [N, 3, S, S] float32: a picture's tiles, or one tile a frame
+  Pixels pixels;
   MediumText text;
 };
 
 // Processed media, which any number of prompts may show.
 struct ProcessedMedia {
-  at::Tensor pixel_values;        // [N, 3, S, S] float32, of all media; undefined for none
+  Pixels pixels;
   std::vector<MediumText> texts;  // one a medium
 };
 
@@ -73,20 +84,22 @@ class Processor {
                                   bool is_whole = false) const = 0;
 
   // A clip is processed in two calls, so that its first frames can be encoded while later ones are
-  // being decoded: process_frames gives the tiles of some frames [F, 3, S, S], video_text the text
-  // of the whole clip. `change` is applied to each frame as to a picture.
-  virtual at::Tensor process_frames(const std::vector<Image>& frames,
-                                    const PictureChange& change = {}) const = 0;
-  virtual MediumText video_text(const std::vector<double>& times_s, double duration_s) const = 0;
+  // being decoded: process_frames takes some frames, of a clip of `clip_frames`, video_text gives
+  // the text of the whole clip. `change` is applied to each frame as to a picture. Calls but the
+  // last bring a multiple of frames_at_once.
+  virtual Pixels process_frames(const std::vector<Image>& frames, std::int64_t clip_frames,
+                                const PictureChange& change = {}) const = 0;
+  virtual MediumText video_text(const ClipShape& clip) const = 0;
+  virtual std::int64_t frames_at_once() const { return 1; }
 
-  // The settings that a frame's tile depends on, as text. For the keys of caches.
+  // The settings that a frame's pixels depend on, as text. For the keys of caches.
   virtual std::string frame_settings() const = 0;
 
   // How the checkpoint wants clips to be sampled.
   virtual const FrameSampling& frame_sampling() const = 0;
 
   // The prompt that asks for an answer. The media belong to the image and video parts in their
-  // order; the result shares their pixel_values. Throws Error when numbers or kinds differ.
+  // order; the result shares their pixels. Throws Error when numbers or kinds differ.
   virtual EncodedConversation encode_prompt(const std::vector<Message>& messages,
                                             const ProcessedMedia& media) const = 0;
 
@@ -95,12 +108,10 @@ class Processor {
                                                   const ProcessedMedia& media,
                                                   const LossTurns& turns) const = 0;
 
-  // The settings that tiles and texts of pictures depend on, as text. For the keys of caches.
+  // The settings that pixels and texts of pictures depend on, as text. For the keys of caches.
   virtual std::string picture_settings() const = 0;
 
   virtual const Tokenizer& tokenizer() const = 0;
-  // Number of tokens of a tile.
-  virtual std::int64_t tokens_per_tile() const = 0;
   // Longest prompt with its answer, in tokens.
   virtual std::int64_t max_positions() const = 0;
 

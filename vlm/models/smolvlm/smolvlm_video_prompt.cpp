@@ -1,4 +1,4 @@
-#include "vlm/models/smolvlm_video_prompt.h"
+#include "vlm/models/smolvlm/smolvlm_video_prompt.h"
 
 #include <c10/util/Exception.h>
 

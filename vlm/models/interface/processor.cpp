@@ -1,22 +1,25 @@
-#include "vlm/models/processor.h"
-
-#include <ATen/ops/cat.h>
+#include "vlm/models/interface/processor.h"
 
 namespace vlm {
 
 ProcessedMedia join_media(const std::vector<ProcessedMedium>& media) {
   ProcessedMedia joined;
-  std::vector<at::Tensor> tiles;
+  std::vector<Pixels> parts;
   for (const ProcessedMedium& medium : media) {
     joined.texts.push_back(medium.text);
-    tiles.push_back(medium.pixel_values);
+    parts.push_back(medium.pixels);
   }
-  if (!tiles.empty()) joined.pixel_values = tiles.size() == 1 ? tiles[0] : at::cat(tiles);
+  joined.pixels = join_pixels(parts);
   return joined;
 }
 
 ProcessedMedium Processor::process_video(const VideoClip& clip) const {
-  return {process_frames(clip.frames), video_text(clip.times_s, clip.duration_s)};
+  ClipShape shape{.times_s = clip.times_s, .duration_s = clip.duration_s};
+  if (!clip.frames.empty()) {
+    shape.height = clip.frames[0].height;
+    shape.width = clip.frames[0].width;
+  }
+  return {process_frames(clip.frames, std::ssize(clip.frames)), video_text(shape)};
 }
 
 ProcessedMedia Processor::process_media(const std::vector<Medium>& media) const {

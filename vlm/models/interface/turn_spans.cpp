@@ -1,4 +1,4 @@
-#include "vlm/models/turn_spans.h"
+#include "vlm/models/interface/turn_spans.h"
 
 #include <algorithm>
 

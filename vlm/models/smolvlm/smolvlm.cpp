@@ -1,4 +1,4 @@
-#include "vlm/models/smolvlm.h"
+#include "vlm/models/smolvlm/smolvlm.h"
 
 #include <ATen/ops/cat.h>
 #include <c10/core/GradMode.h>
@@ -6,9 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/concat.h"
-#include "vlm/core/error.h"
-#include "vlm/core/log.h"
-#include "vlm/nn/lora/lora.h"
+#include "vlm/models/parts/feature_rows.h"
 #include "vlm/nn/upload.h"
 
 namespace vlm {
@@ -62,24 +60,20 @@ std::int64_t count_tiles(const SiglipConfig& config, std::int64_t bytes) {
   return std::clamp<std::int64_t>(bytes / (patches * floats * 4), 1, 1024);
 }
 
-}  // namespace
-
-namespace {
-
-// On a GPU weights may be float32 and what flows between them bfloat16: full fine-tuning.
-at::ScalarType activation_dtype(const VisionLanguageModel& model) {
-  return model.device().is_cpu() || model.product_dtype == at::kFloat ? model.dtype()
-                                                                      : model.product_dtype;
+void check_counted(const at::Tensor& positions) {
+  TORCH_CHECK(!positions.defined(), "this family counts its positions");
 }
 
 }  // namespace
 
 SmolVlm::SmolVlm(const SmolVlmConfig& config) : config_(config) {
-  max_tiles_per_chunk = count_tiles(config.vision_config, kChunkBytes);
+  units_at_once = count_tiles(config.vision_config, kChunkBytes);
   model_ = register_module("model", std::make_shared<SmolVlmModelBody>(config));
   lm_head_ =
       register_module("lm_head", std::make_shared<Linear>(config.text_config.hidden_size,
                                                           config.text_config.vocab_size, false));
+  tie_.emplace(lm_head_, model_->text_model->embed_tokens(), "model.text_model.embed_tokens.weight",
+               config.tie_word_embeddings);
 }
 
 at::Tensor SmolVlm::encode_patches(const at::Tensor& pixel_values, const at::Tensor& tile_mask) {
@@ -88,8 +82,12 @@ at::Tensor SmolVlm::encode_patches(const at::Tensor& pixel_values, const at::Ten
                                        gradient_checkpointing && is_training());
 }
 
-at::Tensor SmolVlm::encode_images(const at::Tensor& pixel_values, const at::Tensor& tile_mask) {
-  std::int64_t chunk = max_tiles_per_chunk;
+at::Tensor SmolVlm::encode(const Pixels& pixels) {
+  return encode_tiles(pixels.values, {}).flatten(0, 1);
+}
+
+at::Tensor SmolVlm::encode_tiles(const at::Tensor& pixel_values, const at::Tensor& tile_mask) {
+  std::int64_t chunk = units_at_once;
   if (device().is_cpu()) {
     chunk = std::min(chunk, count_tiles(config_.vision_config, kCpuChunkBytes));
   }
@@ -109,32 +107,21 @@ at::Tensor SmolVlm::embed_tokens(const at::Tensor& input_ids) {
       .to(activation_dtype(*this));
 }
 
-at::Tensor SmolVlm::embed(const at::Tensor& input_ids, const at::Tensor& image_features) {
-  const at::Tensor embedded = embed_tokens(input_ids);
-  // Found where the ids lie: the trainer's are on the CPU, and no GPU is waited for.
-  const at::Tensor places = input_ids.eq(config_.image_token_id).flatten().nonzero().flatten();
-  const std::int64_t given =
-      image_features.defined() ? image_features.size(0) * image_features.size(1) : 0;
-  if (places.numel() != given) {
-    throw Error({.what = "image tokens in the prompt don't fit the pictures",
-                 .got = concat(places.numel(), " image tokens"),
-                 .wanted = concat(given)});
-  }
-  if (given == 0) return embedded;
-  return embedded.flatten(0, 1)
-      .index_copy(0, upload(places, device()),
-                  image_features.flatten(0, 1).to(embedded.scalar_type()))
-      .view(embedded.sizes());
+at::Tensor SmolVlm::embed(const at::Tensor& input_ids, const at::Tensor& features) {
+  return put_features(embed_tokens(input_ids), input_ids, features, media_token_ids());
 }
 
 at::Tensor SmolVlm::decode(const at::Tensor& embeddings, const at::Tensor& attention_mask,
-                           KvCache* cache) {
+                           KvCache* cache, const at::Tensor& positions) {
+  check_counted(positions);
   return model_->text_model->forward(embeddings, attention_mask, cache,
                                      gradient_checkpointing && is_training() && !cache);
 }
 
 at::Tensor SmolVlm::decode_packed(const at::Tensor& embeddings,
-                                  const std::vector<Segment>& segments) {
+                                  const std::vector<Segment>& segments,
+                                  const at::Tensor& positions) {
+  check_counted(positions);
   return model_->text_model->forward_packed(embeddings, segments,
                                             gradient_checkpointing && is_training());
 }
@@ -157,55 +144,13 @@ KvCacheShape SmolVlm::cache_shape() const {
       .layers = text.num_hidden_layers, .kv_heads = text.kv_heads(), .head_dim = text.head_size()};
 }
 
-bool SmolVlm::is_tied() const {
-  return config_.tie_word_embeddings &&
-         (!is_filled_ || lm_head_->weight.is_same(model_->text_model->embed_tokens()->weight));
-}
-
-NamedTensors SmolVlm::weights() const {
-  NamedTensors weights;
-  const bool has_separate_head = !is_tied();
-  for (const auto& item : named_parameters()) {
-    const bool is_separate = has_separate_head || item.key() != "lm_head.weight";
-    if (is_separate && !is_lora_parameter(item.key()))
-      weights.emplace_back(item.key(), item.value());
-  }
-  return weights;
-}
-
 NamedTensors SmolVlm::picture_weights() const {
-  NamedTensors weights;
-  const auto add = [&](const auto& item) {
-    const bool is_seen =
-        item.key().starts_with("model.vision_model.") || item.key().starts_with("model.connector.");
-    if (is_seen) weights.emplace_back(item.key(), item.value());
-  };
-  for (const auto& item : named_parameters()) add(item);
-  for (const auto& item : named_buffers()) add(item);  // weights in other forms than numbers
-  return weights;
+  return tensors_under(*this, {"model.vision_model.", "model.connector."});
 }
 
 std::string SmolVlm::picture_settings() const {
   SiglipConfig vision = config_.vision_config;
   return concat(write_fields(vision.fields()).dump(), " scale_factor ", config_.scale_factor);
-}
-
-std::map<std::string, std::string> SmolVlm::tied_weights() const {
-  if (!is_tied()) return {};
-  return {{"lm_head.weight", "model.text_model.embed_tokens.weight"}};
-}
-
-void SmolVlm::tie_weights() {
-  is_filled_ = true;
-  if (!config_.tie_word_embeddings) return;
-  const at::Tensor& embedding = model_->text_model->embed_tokens()->weight;
-  if (lm_head_->weight.is_same(embedding)) return;
-  if (!lm_head_->weight.is_alias_of(embedding) && !lm_head_->weight.equal(embedding)) {
-    log_warning("the config ties lm_head to the embeddings but the weights differ: kept apart");
-    config_.tie_word_embeddings = false;
-    return;
-  }
-  lm_head_->share_weight(embedding);
 }
 
 std::string SmolVlm::canonical_key(const std::string& key) const {

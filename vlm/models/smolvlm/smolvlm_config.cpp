@@ -4,7 +4,7 @@
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
-#include "vlm/models/smolvlm.h"
+#include "vlm/models/smolvlm/smolvlm.h"
 
 namespace vlm {
 namespace {

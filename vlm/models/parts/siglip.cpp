@@ -1,4 +1,4 @@
-#include "vlm/models/siglip.h"
+#include "vlm/models/parts/siglip.h"
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/bucketize.h>

@@ -11,10 +11,12 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "vlm/image/image_processor.h"
 #include "vlm/image/video_processor.h"
-#include "vlm/models/processor.h"
+#include "vlm/models/interface/processor.h"
+#include "vlm/models/parts/prompt_expansion.h"
 
 namespace vlm {
 
@@ -30,9 +32,9 @@ class SmolVlmProcessor : public Processor {
                                   const PictureChange& change = {}) const override;
   MediumText picture_text(std::int64_t height, std::int64_t width,
                           bool is_whole = false) const override;
-  at::Tensor process_frames(const std::vector<Image>& frames,
-                            const PictureChange& change = {}) const override;
-  MediumText video_text(const std::vector<double>& times_s, double duration_s) const override;
+  Pixels process_frames(const std::vector<Image>& frames, std::int64_t clip_frames,
+                        const PictureChange& change = {}) const override;
+  MediumText video_text(const ClipShape& clip) const override;
   std::string frame_settings() const override { return video_processor_.config().describe(); }
   const FrameSampling& frame_sampling() const override {
     return video_processor_.config().sampling;
@@ -44,20 +46,23 @@ class SmolVlmProcessor : public Processor {
                                           const LossTurns& turns) const override;
   std::string picture_settings() const override;
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
-  std::int64_t tokens_per_tile() const override { return image_seq_len_; }
   std::int64_t max_positions() const override { return max_positions_; }
+
+  // Tokens of a tile.
+  std::int64_t tokens_per_tile() const { return image_seq_len_; }
 
   // The prompt string with the tokens of all media spelled out. For tests and inspection.
   std::string expand_prompt(const std::vector<Message>& messages, const ProcessedMedia& media,
                             bool add_generation_prompt) const;
 
  private:
-  class Expansion;
-
+  ConversationCodec codec() const;
+  Pixels to_pixels(const at::Tensor& tiles) const;
   const ChatTemplate& template_for(const std::vector<Message>& messages) const;
 
   std::string folder_;
   std::unique_ptr<Tokenizer> tokenizer_;
+  std::vector<std::int64_t> media_ids_;
   ChatTemplate chat_template_;
   ChatTemplate video_template_;  // for messages with a video part
   ImageProcessor image_processor_;

@@ -1,4 +1,4 @@
-#include "vlm/models/llama.h"
+#include "vlm/models/parts/llama.h"
 
 #include <ATen/ops/arange.h>
 #include <c10/core/GradMode.h>
