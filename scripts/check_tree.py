@@ -38,6 +38,7 @@ ORDER = {
     "vlm/text": ["vlm/text/unicode", "vlm/text/bpe", "vlm/text/jinja", "vlm/text"],
     # A layer holds its adapters, and adapters are made of layers.
     "vlm/nn": ["vlm/nn/cpu", "vlm/nn/cpu/bfloat16", "vlm/nn/cpu/int8", ("vlm/nn", "vlm/nn/lora")],
+    "vlm/models": ["vlm/models/decoder", ("vlm/models", "vlm/models/text")],
     "data": ["data/opencv", "data/pictures", "data/pictures/other", "data/video", "data/video/absent", "data/media", "data/tables", "data/formats",
              "data/conversations", "data/metrics", "data"],
     "train": ["train/optimizer", "train/config", "train/run", "train/batches", "train/model", "train/jobs",

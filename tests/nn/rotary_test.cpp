@@ -19,7 +19,7 @@ TEST_CASE("rotary: values and gradients of the plain formula, for any strides an
   const at::Tensor shared = at::arange(3, 10).unsqueeze(0);               // for all rows
   const at::Tensor own = at::stack({at::arange(7), at::arange(40, 47)});  // row by row
   for (const at::Tensor& positions : {shared, own}) {
-    const RotaryTable table = make_rotary_table(positions, 12, 10000.0, at::kFloat);
+    const RotaryTable table = Rotary({.dims = 12}).make_table(positions, at::kFloat);
     const at::Tensor projected = at::randn({2, 7, 3, 12});
     for (const at::Tensor& values : {projected.transpose(1, 2), at::randn({2, 3, 7, 12}),
                                      at::randn({2, 3, 12, 7}).transpose(2, 3)}) {
@@ -43,7 +43,7 @@ TEST_CASE("rotary: values and gradients of the plain formula, for any strides an
 TEST_CASE("rotary: bfloat16 as ever") {
   at::manual_seed(2);
   const RotaryTable table =
-      make_rotary_table(at::arange(5).unsqueeze(0), 8, 10000.0, at::kBFloat16);
+      Rotary({.dims = 8}).make_table(at::arange(5).unsqueeze(0), at::kBFloat16);
   const at::Tensor q = at::randn({1, 2, 5, 8}).to(at::kBFloat16);
   CHECK(apply_rotary(q, table).equal(rotate_plainly(q, table)));
 }

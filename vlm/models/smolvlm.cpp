@@ -39,12 +39,12 @@ class SmolVlmModelBody : public torch::nn::Module {
     vision_model =
         register_module("vision_model", std::make_shared<SiglipVisionModel>(config.vision_config));
     connector = register_module("connector", std::make_shared<SmolVlmConnector>(config));
-    text_model = register_module("text_model", std::make_shared<LlamaModel>(config.text_config));
+    text_model = register_module("text_model", std::make_shared<Decoder>(config.text_config));
   }
 
   std::shared_ptr<SiglipVisionModel> vision_model;
   std::shared_ptr<SmolVlmConnector> connector;
-  std::shared_ptr<LlamaModel> text_model;
+  std::shared_ptr<Decoder> text_model;
 };
 
 namespace {
@@ -152,9 +152,7 @@ at::ScalarType SmolVlm::dtype() const {
 }
 
 KvCacheShape SmolVlm::cache_shape() const {
-  const LlamaConfig& text = config_.text_config;
-  return {
-      .layers = text.num_hidden_layers, .kv_heads = text.kv_heads(), .head_dim = text.head_size()};
+  return model_->text_model->cache_shape();
 }
 
 bool SmolVlm::is_tied() const {

@@ -1,4 +1,4 @@
-// SmolVLM2, the first SmolVLM and Idefics3: SigLIP encoder, pixel-shuffle connector, Llama decoder,
+// SmolVLM2, the first SmolVLM and Idefics3: SigLIP encoder, pixel-shuffle connector, decoder,
 // output head.
 //
 // The three have the same graph; their files differ in names of classes, defaults and processors.
@@ -11,7 +11,7 @@
 
 #include <filesystem>
 
-#include "vlm/models/llama.h"
+#include "vlm/models/decoder/decoder.h"
 #include "vlm/models/model.h"
 #include "vlm/models/siglip.h"
 
@@ -22,7 +22,7 @@ struct SmolVlmConfig {
   std::int64_t scale_factor = 2;
   bool tie_word_embeddings = false;
   SiglipConfig vision_config;
-  LlamaConfig text_config;
+  DecoderConfig text_config;
 
   // From a parsed config.json. Throws Error naming `where` and the key for values that can't work.
   static SmolVlmConfig parse(const Json& json, const std::string& where);
