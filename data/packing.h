@@ -23,6 +23,8 @@ struct PackOptions {
   std::int64_t max_tiles = 0;      // of a row's pictures, each counted once; 0: no bound
   bool share_pictures = false;
   std::int64_t image_token_id = -1;
+  // Examples up to this length share no prefix with longer ones (VisionLanguageModel); 0: no bound.
+  std::int64_t switch_length = 0;
 };
 
 std::vector<Batch> pack(const std::vector<Example>& examples, const PackOptions& options);

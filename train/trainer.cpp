@@ -212,7 +212,8 @@ LoaderOptions Trainer::loader_options() const {
     options.packing = {.max_tokens = config_.max_tokens_per_batch,
                        .max_tiles = config_.max_tiles_per_batch,
                        .share_pictures = config_.share_pictures,
-                       .image_token_id = trained_.model->image_token_id()};
+                       .image_token_id = trained_.model->image_token_id(),
+                       .switch_length = trained_.model->switch_length()};
   }
   return options;
 }

@@ -72,9 +72,16 @@ class VisionLanguageModel {
   // The layer that computes the logits.
   virtual const torch::nn::Module& output_head() const = 0;
 
+  // -1 for a model of text alone, whose encode_images throws Error.
   virtual std::int64_t image_token_id() const = 0;
+  // The model's parts (vision_model, connector, text_model, lm_head) → the name of their modules;
+  // without those that it doesn't have.
+  virtual std::map<std::string, std::string> parts() const = 0;
   virtual std::int64_t vocab_size() const = 0;
   virtual std::int64_t max_positions() const = 0;
+  // The length beyond which all tokens of a sequence get other keys (LongRoPE); 0: there is none.
+  // A cache sees to it itself; samples of a packed row share no prefix with one beyond it.
+  virtual std::int64_t switch_length() const { return 0; }
   virtual KvCacheShape cache_shape() const = 0;
 
   // Parameters under their published names, adapters' branches left out, a tied head once.

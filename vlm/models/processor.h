@@ -99,6 +99,8 @@ class Processor {
   virtual std::string picture_settings() const = 0;
 
   virtual const Tokenizer& tokenizer() const = 0;
+  // False for a model of text alone; everything about pictures and clips then throws Error.
+  virtual bool takes_media() const { return true; }
   // Number of tokens of a tile.
   virtual std::int64_t tokens_per_tile() const = 0;
   // Longest prompt with its answer, in tokens.

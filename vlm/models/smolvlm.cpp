@@ -39,12 +39,12 @@ class SmolVlmModelBody : public torch::nn::Module {
     vision_model =
         register_module("vision_model", std::make_shared<SiglipVisionModel>(config.vision_config));
     connector = register_module("connector", std::make_shared<SmolVlmConnector>(config));
-    text_model = register_module("text_model", std::make_shared<Decoder>(config.text_config));
+    text_model = register_module("text_model", std::make_shared<TextDecoder>(config.text_config));
   }
 
   std::shared_ptr<SiglipVisionModel> vision_model;
   std::shared_ptr<SmolVlmConnector> connector;
-  std::shared_ptr<Decoder> text_model;
+  std::shared_ptr<TextDecoder> text_model;
 };
 
 namespace {
@@ -149,6 +149,10 @@ at::Device SmolVlm::device() const {
 
 at::ScalarType SmolVlm::dtype() const {
   return c10::typeMetaToScalarType(model_->text_model->options().dtype());
+}
+
+std::int64_t SmolVlm::switch_length() const {
+  return model_->text_model->switch_length();
 }
 
 KvCacheShape SmolVlm::cache_shape() const {

@@ -56,10 +56,17 @@ class SmolVlm : public VisionLanguageModel, public torch::nn::Module {
   at::Device device() const override;
   at::ScalarType dtype() const override;
   std::int64_t image_token_id() const override { return config_.image_token_id; }
+  std::map<std::string, std::string> parts() const override {
+    return {{"vision_model", "model.vision_model"},
+            {"connector", "model.connector"},
+            {"text_model", "model.text_model"},
+            {"lm_head", "lm_head"}};
+  }
   std::int64_t vocab_size() const override { return config_.text_config.vocab_size; }
   std::int64_t max_positions() const override {
     return config_.text_config.max_position_embeddings;
   }
+  std::int64_t switch_length() const override;
   KvCacheShape cache_shape() const override;
   NamedTensors weights() const override;
   NamedTensors picture_weights() const override;

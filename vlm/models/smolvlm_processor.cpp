@@ -150,10 +150,11 @@ class SmolVlmProcessor::Expansion {
   std::size_t used_ = 0;
 };
 
-SmolVlmProcessor::SmolVlmProcessor(const std::filesystem::path& folder)
+SmolVlmProcessor::SmolVlmProcessor(const std::filesystem::path& folder,
+                                   const TemplateOptions& options)
     : folder_(folder.string()),
       tokenizer_(load_tokenizer(folder)),
-      chat_template_(load_chat_template(folder)),
+      chat_template_(load_chat_template(folder, options)),
       video_template_(kVideoTemplate, "built-in chat template for videos"),
       image_processor_(ImageProcessorConfig::load(folder)),
       video_processor_(VideoProcessorConfig::load(folder)),

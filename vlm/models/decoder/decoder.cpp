@@ -86,7 +86,7 @@ at::Tensor find_long_tokens(std::int64_t switch_length, const std::vector<Segmen
 
 }  // namespace
 
-Decoder::Decoder(const DecoderConfig& config) : config_(config), rotary_(config.rope) {
+TextDecoder::TextDecoder(const DecoderConfig& config) : config_(config), rotary_(config.rope) {
   embed_tokens_ = register_module(
       "embed_tokens", std::make_shared<Embedding>(config.vocab_size, config.hidden_size));
   auto list = register_module("layers", std::make_shared<torch::nn::Module>());
@@ -97,14 +97,14 @@ Decoder::Decoder(const DecoderConfig& config) : config_(config), rotary_(config.
       register_module("norm", std::make_shared<RmsNorm>(config.hidden_size, config.rms_norm_eps));
 }
 
-KvCacheShape Decoder::cache_shape() const {
+KvCacheShape TextDecoder::cache_shape() const {
   return {.layers = config_.num_hidden_layers,
           .kv_heads = config_.kv_heads(),
           .head_dim = config_.head_size(),
           .input_width = switch_length() > 0 ? config_.hidden_size : 0};
 }
 
-at::Tensor Decoder::forward(const at::Tensor& embeddings, const at::Tensor& attention_mask,
+at::Tensor TextDecoder::forward(const at::Tensor& embeddings, const at::Tensor& attention_mask,
                             KvCache* cache, bool checkpointing, const at::Tensor& positions) {
   TORCH_CHECK(!cache || !attention_mask.defined(), "the cache knows which tokens are real");
   if (cache && switch_length() > 0) return extend_across_switch(embeddings, *cache);
@@ -117,7 +117,7 @@ at::Tensor Decoder::forward(const at::Tensor& embeddings, const at::Tensor& atte
   return run_layers(embeddings, pass, checkpointing);
 }
 
-at::Tensor Decoder::forward_cached(const at::Tensor& embeddings, KvCache& cache,
+at::Tensor TextDecoder::forward_cached(const at::Tensor& embeddings, KvCache& cache,
                                    const at::Tensor& positions) {
   ForwardPass pass{.cache = &cache};
   pass.rotary = rotary_.make_table(
@@ -130,7 +130,7 @@ at::Tensor Decoder::forward_cached(const at::Tensor& embeddings, KvCache& cache,
 
 // A pass after which some sequences may be longer than the switch. What the cache holds of them was
 // turned otherwise, and layer upon layer was computed from that: it is thrown away.
-at::Tensor Decoder::extend_across_switch(const at::Tensor& embeddings, KvCache& cache) {
+at::Tensor TextDecoder::extend_across_switch(const at::Tensor& embeddings, KvCache& cache) {
   const std::vector<std::int64_t> places = cache.pass_places(), counts = cache.pass_counts();
   const std::vector<std::int64_t> after = lengths_after(cache);
   std::vector<std::int64_t> crossing, staying, staying_rows, staying_counts;
@@ -169,7 +169,7 @@ at::Tensor Decoder::extend_across_switch(const at::Tensor& embeddings, KvCache& 
 }
 
 // Fills an emptied row of the cache with a sequence of embedded tokens [S, C] → hidden [S, C]
-at::Tensor Decoder::compute_again(const at::Tensor& inputs, KvCache& cache, std::int64_t row) {
+at::Tensor TextDecoder::compute_again(const at::Tensor& inputs, KvCache& cache, std::int64_t row) {
   cache.begin_again(row);
   std::vector<at::Tensor> hidden;
   for (std::int64_t begin = 0; begin < inputs.size(0); begin += kTokensAgain) {
@@ -186,7 +186,7 @@ at::Tensor Decoder::compute_again(const at::Tensor& inputs, KvCache& cache, std:
   return at::cat(hidden);
 }
 
-at::Tensor Decoder::forward_packed(const at::Tensor& embeddings,
+at::Tensor TextDecoder::forward_packed(const at::Tensor& embeddings,
                                    const std::vector<Segment>& segments, bool checkpointing,
                                    const at::Tensor& positions) {
   ForwardPass pass{.segments = std::make_shared<const std::vector<Segment>>(segments)};
@@ -196,7 +196,7 @@ at::Tensor Decoder::forward_packed(const at::Tensor& embeddings,
   return run_layers(embeddings, pass, checkpointing);
 }
 
-at::Tensor Decoder::run_layers(at::Tensor x, const ForwardPass& pass, bool checkpointing) {
+at::Tensor TextDecoder::run_layers(at::Tensor x, const ForwardPass& pass, bool checkpointing) {
   if (pass.cache && !x.is_cpu()) x = x.clone();  // the layers write into it
   for (const auto& layer : layers_) {
     const auto block = [&layer, pass](const at::Tensor& in) { return layer->forward(in, pass); };

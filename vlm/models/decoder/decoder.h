@@ -24,9 +24,9 @@ namespace vlm {
 class DecoderLayer;
 struct ForwardPass;
 
-class Decoder : public torch::nn::Module {
+class TextDecoder : public torch::nn::Module {
  public:
-  explicit Decoder(const DecoderConfig& config);
+  explicit TextDecoder(const DecoderConfig& config);
 
   // `attention_mask` [B, T] bool, true = a real token; undefined when all are real or a cache is
   // given. With a cache, begin_prefill or begin_extend was called on it. `positions` [B, T], or [3,

@@ -4,9 +4,12 @@
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/text/jinja/jinja_clock.h"
 
 namespace vlm {
 namespace {
+
+constexpr const char* kClockFunction = "strftime_now";
 
 using Kind = JinjaExpression::Kind;
 using List = JinjaValue::List;
@@ -93,7 +96,10 @@ JinjaValue make_loop(const List& items, std::size_t index) {
 
 }  // namespace
 
-JinjaEvaluator::JinjaEvaluator(Variables variables, const std::string& where) : where_(where) {
+JinjaEvaluator::JinjaEvaluator(Variables variables, const std::string& where,
+                               std::optional<std::tm> clock)
+    : where_(where), clock_(clock) {
+  if (clock_) variables.emplace(kClockFunction, JinjaValue::Dict{});  // so that it is defined
   scopes_.push_back(std::move(variables));
 }
 
@@ -308,6 +314,10 @@ JinjaValue JinjaEvaluator::call_function(const std::string& name, const JinjaArg
   if (name == "raise_exception") {
     const JinjaValue message = arguments.positional.empty() ? "" : arguments.positional[0];
     place.fail("chat template refuses the conversation", jinja_text(message, place));
+  }
+  if (name == kClockFunction && clock_ && arguments.positional.size() == 1 &&
+      arguments.named.empty()) {
+    return format_time(jinja_text(arguments.positional[0], place), *clock_, place);
   }
   if (name == "namespace" && arguments.positional.empty()) {
     JinjaValue::Dict space{.entries = arguments.named, .is_namespace = true};
