@@ -67,7 +67,7 @@ OrderedJson describe_run(const std::string& command, const ItemList& items,
   }
   run["--question"] = questions;
   run["--system"] = options.system;
-  run.update(describe(options.choice.chat));
+  run.update(describe_chat(options.choice.chat));
   run.update(options.rows.options().describe());
   run.update(options.generation.describe());
   run.update(options.video.describe());

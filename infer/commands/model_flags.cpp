@@ -30,7 +30,7 @@ void declare_model(CLI::App& command, ModelChoice& choice) {
       ->check(not_empty());
 }
 
-OrderedJson describe(const TemplateOptions& options) {
+OrderedJson describe_chat(const TemplateOptions& options) {
   OrderedJson given = OrderedJson::object();
   for (const auto& [name, value] : options.arguments) given["--template-arg"][name] = value;
   if (options.day) given["--date"] = *options.day;

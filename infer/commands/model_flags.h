@@ -14,6 +14,6 @@ namespace vlm::infer {
 void declare_model(CLI::App& command, ModelChoice& choice);
 
 // What was given for the chat template, for a run's journal.
-OrderedJson describe(const TemplateOptions& options);
+OrderedJson describe_chat(const TemplateOptions& options);
 
 }  // namespace vlm::infer

@@ -17,7 +17,7 @@ from parity_checks import answers, finetuning
 from parity_checks.program import MAX_NEW_TOKENS, PRECISION, Case
 from parity_checks.report import largest
 
-SIZES = dict(hidden_size=40, intermediate_size=56, num_hidden_layers=4)
+SIZES = dict(intermediate_size=56, num_hidden_layers=4)  # the hidden size goes with the heads
 QUESTIONS = ["How many dogs are there?", "  naïve café 日本語 12345 ", "What colour is it? " * 12]
 ROWS = [("Say red", "It is red."), ("Say 3", "3 dogs, no cats."), ("Which is wide?", "the second one"), ("Be brief", "yes")]
 MERGE_ERROR = 1e-6

@@ -63,14 +63,16 @@ TEST_CASE("text processor: answers are learned with their end, in every turn") {
                                          {.role = "assistant", .plain_content = "yes"},
                                          {.role = "user", .plain_content = "no"},
                                          {.role = "assistant", .plain_content = "left"}};
-  const auto learned = [&](const std::string& name) {
-    const TextProcessor processor(fixture(name));
+  const auto learned = [&](const std::string& name, const TemplateOptions& options = {}) {
+    const TextProcessor processor(fixture(name), options);
     return learned_text(processor, processor.encode_conversation(messages, ProcessedMedia{}));
   };
   CHECK(learned("llama_tiny") == "yes<|eot_id|>left<|eot_id|>");
   CHECK(learned("phi3_tiny") == "yes<|end|>left<|end|>");
   // The template writes an empty thought into the last answer.
   CHECK(learned("qwen3_tiny") == "yes<|im_end|><think>\n\n</think>\n\nleft<|im_end|>");
+  // Here what asks for an answer closes the thought, so that of the last answer is given.
+  CHECK(learned("qwen3_tiny", arguments_for("qwen3_tiny")) == "yes<|im_end|>left<|im_end|>");
   // No template: text, and the end token behind each answer.
   CHECK(learned("qwen2_tiny") == "yes<|endoftext|>left<|endoftext|>");
 }

@@ -33,7 +33,7 @@ class TurnFinder {
 
   // Where the content of message `i` begins: behind the opening.
   std::size_t find_content(std::size_t i) const {
-    if (messages_[i].role == "assistant") return template_.render(first(i), true).size();
+    if (messages_[i].role == "assistant") return find_answer(i);
     // Other openings no template names: they end where different contents begin to differ.
     std::vector<Message> contents;
     if (messages_[i].plain_content) {
@@ -66,6 +66,30 @@ class TurnFinder {
   }
 
  private:
+  // Behind what asks for the answer. Where the whole has another opening (templates that write
+  // something into an answer to come, like an empty thought) the answer itself is looked for.
+  std::size_t find_answer(std::size_t i) const {
+    const std::string asked = template_.render(first(i), true);
+    if (text_.starts_with(asked)) return asked.size();
+    const auto same = static_cast<std::size_t>(
+        std::mismatch(asked.begin(), asked.end(), text_.begin(), text_.end()).first -
+        asked.begin());
+    const std::size_t found = text_.rfind(bare_text(messages_[i]), same);
+    if (found == std::string::npos || found < text_before(i).size()) fail(i);
+    return found;
+  }
+
+  // Without the white space around it, which some templates take away.
+  static std::string bare_text(const Message& message) {
+    constexpr const char* kSpace = " \t\r\n";
+    std::string text = message.plain_content.value_or("");
+    for (const ContentPart& part : message.content) text += part.text;
+    const std::size_t begin = text.find_first_not_of(kSpace);
+    return begin == std::string::npos
+               ? ""
+               : text.substr(begin, text.find_last_not_of(kSpace) + 1 - begin);
+  }
+
   std::vector<Message> first(std::size_t count) const {
     return {messages_.begin(), messages_.begin() + static_cast<std::ptrdiff_t>(count)};
   }
