@@ -61,6 +61,10 @@ std::int64_t common_prefix(const Example& first, const Example& example) {
 
 // Puts `example` behind the unit's prefix where that fits the budget.
 bool join(Unit& unit, const Example& example, const PackOptions& options) {
+  const auto is_long = [&](const Example& one) {
+    return options.switch_length > 0 && std::ssize(one.ids) > options.switch_length;
+  };
+  if (is_long(*unit.examples.front()) != is_long(example)) return false;
   const std::int64_t common = common_prefix(*unit.examples.front(), example);
   if (common == 0) return false;
   Unit joined = unit;

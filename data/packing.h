@@ -22,6 +22,8 @@ struct PackOptions {
   std::int64_t max_tokens = 2048;  // of a row; a longer example gets a row for itself
   std::int64_t max_units = 0;      // of a row's pictures (Pixels::units), each once; 0: no bound
   bool share_pictures = false;
+  // Examples up to this length share no prefix with longer ones (VisionLanguageModel); 0: no bound.
+  std::int64_t switch_length = 0;
 };
 
 std::vector<Batch> pack(const std::vector<Example>& examples, const PackOptions& options);

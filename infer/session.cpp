@@ -15,7 +15,7 @@ Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime) {
   const auto folder = find_or_pull_model(choice.model);
   // A vocabulary takes as long to read as the weights of a small model to map. Where the system has
   // no thread left it is read later.
-  auto processor = std::async([&] { return load_processor(folder); });
+  auto processor = std::async([&] { return load_processor(folder, choice.chat); });
   const bool is_merged = !choice.adapter.empty();
   const bool is_int8 = runtime.dtype == "int8";
   // An adapter is added to weights as wide as they are multiplied, or before they become 8 bits.

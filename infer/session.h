@@ -6,12 +6,14 @@
 
 #include "infer/generator.h"
 #include "vlm/nn/runtime.h"
+#include "vlm/text/chat_template.h"
 
 namespace vlm::infer {
 
 struct ModelChoice {
   std::string model;    // folder, or org/name (in the Hugging Face cache, or pulled into it)
   std::string adapter;  // PEFT adapter folder; empty: none
+  TemplateOptions chat = {};
 };
 
 struct Session {

@@ -23,7 +23,7 @@ from peft import PeftModel  # noqa: E402
 import transformers  # noqa: E402
 
 from oracle import (  # noqa: E402
-    adapters, decoding, forward, models, pictures, prompts, store, training, videos)
+    adapters, decoding, forward, models, pictures, prompts, qwen_vl, rotary, store, text_models, training, videos)
 from oracle.text import write_json  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -210,6 +210,28 @@ def make_idefics3():
     store.save_tensors(folder / "golden.safetensors", golden)
 
 
+def make_text_models():
+    """Decoders without pictures, each with its tokenizer, an adapter and what transformers gives."""
+    for spec in text_models.SPECS:
+        folder = text_models.save(spec, FIXTURES / spec.name)
+        store.save_tensors(folder / "golden.safetensors", text_models.golden(spec, folder))
+        write_json(folder / "golden.json", text_models.chat_golden(spec, folder))
+
+
+def make_rotary():
+    """cos and sin of every kind of rotary positions."""
+    folder = FIXTURES / "rotary"
+    folder.mkdir(exist_ok=True)
+    store.save_tensors(folder / "golden.safetensors", rotary.golden())
+
+
+def make_qwen_vl():
+    """Qwen2-VL, Qwen2.5-VL and Qwen3-VL: pictures of two sizes, a clip, whole tensors of every stage."""
+    for spec in qwen_vl.SPECS:
+        folder = qwen_vl.save(spec, FIXTURES / spec.name)
+        store.save_tensors(folder / "golden.safetensors", qwen_vl.golden(spec, folder))
+
+
 PARTS = {
     "pictures": make_pictures,
     "smolvlm_tiny": make_tiny,
@@ -221,6 +243,9 @@ PARTS = {
     "methods": make_methods,
     "tied": make_tied,
     "optimizers": make_optimizers,
+    "text_models": make_text_models,
+    "rotary": make_rotary,
+    "qwen_vl": make_qwen_vl,
 }
 
 

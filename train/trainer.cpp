@@ -211,7 +211,8 @@ LoaderOptions Trainer::loader_options() const {
   if (config_.packing) {
     options.packing = {.max_tokens = config_.max_tokens_per_batch,
                        .max_units = config_.max_tiles_per_batch,
-                       .share_pictures = config_.share_pictures};
+                       .share_pictures = config_.share_pictures,
+                       .switch_length = trained_.model->switch_length()};
   }
   return options;
 }

@@ -9,6 +9,7 @@
 #include "infer/batch/fingerprint.h"
 #include "infer/batch/shard.h"
 #include "infer/batch/used_files.h"
+#include "infer/commands/model_flags.h"
 #include "infer/commands/segment_page.h"
 #include "infer/media/seen_video.h"
 #include "infer/tables/parquet_output.h"
@@ -66,6 +67,7 @@ OrderedJson describe_run(const std::string& command, const ItemList& items,
   }
   run["--question"] = questions;
   run["--system"] = options.system;
+  run.update(describe_chat(options.choice.chat));
   run.update(options.rows.options().describe());
   run.update(options.generation.describe());
   run.update(options.video.describe());
@@ -265,6 +267,13 @@ int answer_items(const std::string& command, const ItemList& items,
   // Loaded before anything is made: a model that doesn't load leaves no trace of the run.
   std::optional<Session> session;
   if (!is_done) session = open_session(options.choice, runtime);
+  const bool shows_media = command == "caption" || command == "video";
+  if (session && shows_media && !session->generator->processor().takes_media()) {
+    throw Error({.what = "the model takes no pictures and no videos",
+                 .where = model.string(),
+                 .got = command,
+                 .hint = "it is a model of text alone: vlm generate, or vlm evaluate"});
+  }
   BatchOptions batch;
   if (session) {
     batch = batch_options(options, runtime, *session, format.report());

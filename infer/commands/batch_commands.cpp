@@ -14,6 +14,7 @@
 #include "infer/batch/shard.h"
 #include "infer/commands/answer_items.h"
 #include "infer/commands/evaluate.h"
+#include "infer/commands/model_flags.h"
 #include "infer/tables/parquet_output.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/config/bounds.h"
@@ -109,13 +110,7 @@ int run_gather(const GatherOptions& options) {
 
 // What every command that writes rows has.
 void add_batch_options(CLI::App& command, BatchCommandOptions& options) {
-  command
-      .add_option("--model", options.choice.model,
-                  "Model folder, or org/name (in the Hugging Face cache, or pulled into it)")
-      ->required()
-      ->check(not_empty());
-  command.add_option("--adapter", options.choice.adapter, "PEFT adapter folder (default: none)")
-      ->check(not_empty());
+  declare_model(command, options.choice);
   command
       .add_option("--output", options.log.output,
                   "File for the rows; FILE.journal beside it knows which are done. FILE.parquet is "

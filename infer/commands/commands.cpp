@@ -13,6 +13,7 @@
 #include "infer/commands/batch_commands.h"
 #include "infer/commands/generation_flags.h"
 #include "infer/commands/inspect.h"
+#include "infer/commands/model_flags.h"
 #include "infer/commands/pull_command.h"
 #include "infer/items/item.h"
 #include "infer/media/inspect_video.h"
@@ -132,16 +133,6 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   return is_interrupted ? stop_exit_code() : 0;
 }
 
-void add_model_options(CLI::App& command, ModelChoice& choice) {
-  command
-      .add_option("--model", choice.model,
-                  "Model folder, or org/name (in the Hugging Face cache, or pulled into it)")
-      ->required()
-      ->check(not_empty());
-  command.add_option("--adapter", choice.adapter, "PEFT adapter folder (default: none)")
-      ->check(not_empty());
-}
-
 // --format text or json, and --json for short.
 void add_format(CLI::App& command, std::string& format, const std::string& meaning) {
   CLI::Option* option = command.add_option("--format", format, meaning)
@@ -154,7 +145,7 @@ std::function<int()> add_generate(CLI::App& app, const RuntimeOptions& runtime) 
   auto options = std::make_shared<GenerateOptions>();
   CLI::App* command =
       app.add_subcommand("generate", "Answer one prompt, about pictures, videos or nothing");
-  add_model_options(*command, options->choice);
+  declare_model(*command, options->choice);
   command->add_option("--image", options->images, "Picture, put before the text; may be repeated")
       ->allow_extra_args(false)
       ->check(not_empty());

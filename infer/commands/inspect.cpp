@@ -18,9 +18,11 @@ double megabytes(double bytes) {
 }
 
 // "model.text_model.layers.0.…" → "text_model"
-std::string part_of(const std::string& parameter) {
-  std::string name = parameter.starts_with("model.") ? parameter.substr(6) : parameter;
-  return name.substr(0, name.find('.'));
+std::string part_of(const VisionLanguageModel& model, const std::string& parameter) {
+  for (const auto& [part, place] : model.parts()) {
+    if (parameter.starts_with(place + ".")) return part;
+  }
+  return parameter.substr(0, parameter.find('.'));
 }
 
 OrderedJson shape_of(const Json& config) {
@@ -45,11 +47,12 @@ OrderedJson inspect_model(const std::string& model_name) {
   for (const char* part : {"vision_config", "text_config"}) {
     if (config.contains(part)) report[part] = shape_of(config[part]);
   }
+  if (!config.contains("text_config")) report["text_config"] = shape_of(config);
 
   std::map<std::string, std::int64_t> parts, dtypes;
   std::int64_t total = 0;
   for (const auto& [name, parameter] : model->weights()) {
-    parts[part_of(name)] += parameter.numel();
+    parts[part_of(*model, name)] += parameter.numel();
     total += parameter.numel();
   }
   for (const std::string& key : checkpoint.keys()) {

@@ -7,6 +7,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
+#include "vlm/text/chat_template.h"
 
 namespace vlm::infer {
 namespace {
@@ -73,6 +74,30 @@ std::vector<std::int64_t> config_ids(const Json& config, const char* key,
     ids = read_ids(config["text_config"], key, where + ": text_config");
   }
   return ids;
+}
+
+// The token that tokenizer_config.json calls the end of a sequence, for files that name no ids.
+std::vector<std::int64_t> tokenizer_end(const std::filesystem::path& folder) {
+  const auto tokens = load_special_tokens(folder);
+  const auto end = tokens.find("eos_token");
+  const auto path = folder / "tokenizer.json";
+  if (end == tokens.end() || !std::filesystem::exists(path)) return {};
+  const Json json = load_json(path);
+  const auto added = json.is_object() ? json.find("added_tokens") : json.end();
+  if (!json.is_object() || added == json.end() || !added->is_array()) return {};
+  for (const Json& token : *added) {
+    const bool is_end = token.is_object() && token.value("content", Json()) == end->second &&
+                        token.value("id", Json()).is_number_integer();
+    if (is_end) return {token["id"].get<std::int64_t>()};
+  }
+  return {};
+}
+
+// Of config.json or, where it has none, the tokenizer's.
+std::vector<std::int64_t> other_ends(const std::filesystem::path& folder) {
+  const auto config = folder / "config.json";
+  const auto ids = config_ids(load_json(config), "eos_token_id", config.string());
+  return ids.empty() ? tokenizer_end(folder) : ids;
 }
 
 // Settings of GenerationConfig that would change answers, with the values that change nothing.
@@ -200,8 +225,7 @@ GenerationOptions load_generation_options(const std::filesystem::path& folder) {
   GenerationOptions options;
   const auto path = folder / "generation_config.json";
   if (!std::filesystem::exists(path)) {
-    const auto config = folder / "config.json";
-    options.eos_token_ids = config_ids(load_json(config), "eos_token_id", config.string());
+    options.eos_token_ids = other_ends(folder);
     return options;
   }
   const std::string where = path.string();
@@ -222,6 +246,9 @@ GenerationOptions load_generation_options(const std::filesystem::path& folder) {
                          {"num_return_sequences", &options.num_return_sequences}};
   read_fields(json, fields, UnknownKeys::kIgnore, where);
   options.eos_token_ids = read_ids(json, "eos_token_id", where);
+  if (options.eos_token_ids.empty() && std::filesystem::exists(folder / "config.json")) {
+    options.eos_token_ids = other_ends(folder);
+  }
   options.stop_strings = read_strings(json, "stop_strings", where);
   options.bad_words_ids = read_id_lists(json, "bad_words_ids", where);
   options.early_stopping = read_early_stopping(json, where);

@@ -45,7 +45,8 @@ struct GenerationOptions {
   void validate(const std::string& where) const;
 };
 
-// Reads generation_config.json; without it, the end-of-sequence ids of config.json. Accepts what
+// Reads generation_config.json. Where it is missing or names no end-of-sequence ids, they are those
+// of config.json or else tokenizer_config.json's eos_token. Accepts what
 // transformers accepts: null, unknown keys, settings of a search that isn't used. Warns once about
 // settings that would change answers and are not supported. Throws Error naming file and key.
 GenerationOptions load_generation_options(const std::filesystem::path& folder);

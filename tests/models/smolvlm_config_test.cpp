@@ -55,7 +55,7 @@ TEST_CASE("a published config with the older key names") {
         R"({"hidden_size":768,"intermediate_size":3072,"num_hidden_layers":12,)"
         R"("num_attention_heads":12,"num_channels":3,"image_size":512,"patch_size":16,)"
         R"("hidden_act":"gelu_pytorch_tanh","layer_norm_eps":1e-06,"initializer_range":0.02})");
-  LlamaConfig text = config.text_config;
+  DecoderConfig text = config.text_config;
   CHECK(write_fields(text.fields()).dump() ==
         R"({"vocab_size":49280,"hidden_size":576,"intermediate_size":1536,)"
         R"("num_hidden_layers":30,"num_attention_heads":9,"num_key_value_heads":3,"head_dim":64,)"
@@ -89,7 +89,7 @@ TEST_CASE("what a file leaves out has the defaults of transformers' classes") {
         R"({"hidden_size":1152,"intermediate_size":3072,"num_hidden_layers":12,)"
         R"("num_attention_heads":16,"num_channels":3,"image_size":224,"patch_size":32,)"
         R"("hidden_act":"gelu_pytorch_tanh","layer_norm_eps":1e-06,"initializer_range":0.02})");
-  LlamaConfig text = config.text_config;
+  DecoderConfig text = config.text_config;
   CHECK(write_fields(text.fields()).dump() ==
         R"({"vocab_size":32000,"hidden_size":4096,"intermediate_size":11008,)"
         R"("num_hidden_layers":32,"num_attention_heads":32,"num_key_value_heads":null,)"
@@ -121,13 +121,14 @@ TEST_CASE("values of the wrong type are refused") {
         "c: vision_config: hidden_act: unknown value: got 'quick_gelu', wanted gelu_pytorch_tanh");
 }
 
-TEST_CASE("rotary positions other than the plain ones are refused, in both spellings") {
-  CHECK(error_of(R"({"text_config": {"rope_parameters": {"rope_type": "llama3"}}})") ==
-        "c: text_config: rope_parameters: rope_type: unknown value: got 'llama3', wanted default");
+TEST_CASE("rotary positions of an unknown kind are refused, in both spellings") {
+  const std::string kinds = "wanted default, linear, dynamic, llama3, longrope, su, mrope";
+  CHECK(error_of(R"({"text_config": {"rope_parameters": {"rope_type": "yarn"}}})") ==
+        "c: text_config: rope_parameters: rope_type: unknown value: got 'yarn', " + kinds);
   CHECK(error_of(R"({"text_config": {"rope_scaling": {"rope_type": "yarn"}}})") ==
-        "c: text_config: rope_scaling: rope_type: unknown value: got 'yarn', wanted default");
-  CHECK(error_of(R"({"text_config": {"rope_scaling": {"type": "linear", "factor": 2.0}}})") ==
-        "c: text_config: rope_scaling: type: unknown value: got 'linear', wanted default");
+        "c: text_config: rope_scaling: rope_type: unknown value: got 'yarn', " + kinds);
+  CHECK(error_of(R"({"text_config": {"rope_scaling": {"type": "ntk", "factor": 2.0}}})") ==
+        "c: text_config: rope_scaling: type: unknown value: got 'ntk', " + kinds);
   CHECK(error_of(R"({"text_config": {"rope_theta": 0}})") ==
         "c: text_config: rope_theta: value out of range: got 0, wanted a positive number");
   CHECK(error_of(R"({"text_config": {"rope_parameters": {"rope_theta": -1}}})") ==

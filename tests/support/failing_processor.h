@@ -53,6 +53,7 @@ class FailingProcessor : public Processor {
   }
   std::string picture_settings() const override { return inner_->picture_settings(); }
   const Tokenizer& tokenizer() const override { return inner_->tokenizer(); }
+  bool takes_media() const override { return inner_->takes_media(); }
   std::int64_t max_positions() const override { return inner_->max_positions(); }
 
  private:

@@ -10,6 +10,7 @@ using vlm::ChatTemplate;
 using vlm::Error;
 using vlm::Json;
 using vlm::Message;
+using vlm::TemplateOptions;
 namespace fs = std::filesystem;
 
 namespace {
@@ -86,16 +87,58 @@ TEST_CASE("what the language lacks here is named with its line") {
         "t:1: \"encode\" is not a method that is supported: got a string");
   CHECK(error_of("{{ [].append(1) }}") ==
         "t:1: \"append\" is not a method that is supported: got list");
-  CHECK(error_of("{{ strftime_now('%d') }}") ==
-        "t:1: function is not supported: got \"strftime_now\"");
   CHECK(error_of("{{ (1)(2) }}") == "t:1: call is not supported: got an expression");
   CHECK(error_of("{{ 1 / 2 }}") == "t:1: operator is not supported: got \"/\"");
   CHECK(error_of("{{ 1.5 }}") == "t:1: number is not supported: got 1");
   CHECK(error_of("{{ '\\N{dash}' }}") == "t:1: string escape is not supported: got \\N");
-  CHECK(error_of("{{ 'a'[::2] }}") == "t:1: slice with a step is not supported: got \":\"");
+  CHECK(error_of("{{ 'a'[::0] }}") == "t:1: slice with a step of zero: got 0");
   CHECK(error_of("{{ [1] }}") == "t:1: printing this value is not supported: got list");
   CHECK(error_of("{{ 'a' | trim('a', 'b') }}") ==
         "t:1: \"trim\" has an argument that is not supported: got 2 arguments");
+}
+
+TEST_CASE("slices with a step are Python's") {
+  CHECK(render("{{ 'abcdef'[::2] }} {{ 'abcdef'[::-1] }} {{ 'abcdef'[4:1:-2] }} "
+               "{{ 'abcdef'[-2::-3] }} {{ 'abcdef'[1:100:3] }} {{ 'abcdef'[1:4:-1] }}|",
+               {}) == "ace fedcba ec eb be |");
+  CHECK(render("{% for m in messages[::-1] %}{{ m.role }} {% endfor %}",
+               {{.role = "user"}, {.role = "assistant"}}) == "assistant user ");
+}
+
+TEST_CASE("the clock of a template: a day that was chosen, now, or none") {
+  const auto at = [](const std::string& format, const TemplateOptions& options) {
+    return ChatTemplate("{{ strftime_now('" + format + "') }}", "t", {}, options).render({}, false);
+  };
+  const TemplateOptions day{.day = "2024-02-09"};
+  CHECK(at("%d %b %Y", day) == "09 Feb 2024");
+  CHECK(at("%A %a %B %-d %e %m %y %j %H:%M:%S %I %p %%", day) ==
+        "Friday Fri February 9  9 02 24 040 00:00:00 12 AM %");
+  CHECK(at("%Y", {}).size() == 4);
+  CHECK_THROWS_WITH(at("%d", {.has_clock = false}),
+                    "t:1: function is not supported: got \"strftime_now\"");
+  CHECK_THROWS_WITH(at("%Q", day), "t:1: strftime_now: format is not supported: got \"%Q\"");
+  CHECK(ChatTemplate("{{ strftime_now is defined }}", "t").render({}, false) == "True");
+  CHECK(ChatTemplate("{{ strftime_now is defined }}", "t", {}, {.has_clock = false})
+            .render({}, false) == "False");
+}
+
+TEST_CASE("arguments for a template: JSON or bare text, and none that it doesn't use") {
+  TemplateOptions options;
+  for (const char* one : {"flag=false", "name=a b", "count=3", "list=[\"x\", null]"}) {
+    options.add_argument(one);
+  }
+  CHECK(ChatTemplate("{{ flag }} {{ name }} {{ count + 1 }} {{ list[0] }} {{ list | length }}", "t",
+                     {}, options)
+            .render({}, false) == "False a b 4 x 2");
+  CHECK_THROWS_WITH(ChatTemplate("{{ flag }}", "t", {}, options),
+                    "argument count: the chat template doesn't use it: got t");
+  TemplateOptions number;
+  number.add_argument("x=1.5");
+  CHECK_THROWS_WITH(ChatTemplate("{{ x }}", "t", {}, number),
+                    "argument x: not a value for a chat template: got number 1.5, wanted text, an "
+                    "integer, true, false, null, or lists and objects of them");
+  CHECK_THROWS_WITH(options.add_argument("=3"),
+                    "not an argument for a chat template: got '=3', wanted NAME=VALUE");
 }
 
 TEST_CASE("mistakes in a template are named with their line") {

@@ -138,6 +138,12 @@ void check(const TrainConfig& config) {
         {.what = "random weights need method full", .where = "init_weights", .got = config.method});
   }
   check_parts(config.freeze, "freeze");
+  if (!config.chat_template_kwargs.is_null() && !config.chat_template_kwargs.is_object()) {
+    throw Error({.what = "wrong type",
+                 .where = "chat_template_kwargs",
+                 .got = describe(Json(config.chat_template_kwargs)),
+                 .wanted = "an object of names and values"});
+  }
   check_parts(config.target_parts, "target_parts");
   check_data(config);
   check_numbers(config);
@@ -203,6 +209,14 @@ data::DataOptions TrainConfig::data_options() const {
           .text_column = text_column,
           .prompt = prompt,
           .image_folder = image_folder};
+}
+
+// Without a clock: the prompts of a run that goes on another day must be the same.
+TemplateOptions TrainConfig::template_options() const {
+  TemplateOptions options{.day = template_date, .has_clock = false};
+  for (const auto& [name, value] : chat_template_kwargs.items())
+    options.arguments[name] = value.dump();
+  return options;
 }
 
 data::EncodeOptions TrainConfig::encode_options() const {

@@ -96,6 +96,10 @@ struct TrainConfig {
   OrderedJson trainable_token_indices;  // a list of integers, or {layer: list}
   bool ensure_weight_tying = false;
 
+  // Chat template
+  OrderedJson chat_template_kwargs;
+  std::optional<std::string> template_date;
+
   // Optimization
   double num_train_epochs = 3;
   std::int64_t max_steps = -1;
@@ -132,6 +136,7 @@ struct TrainConfig {
   std::vector<Stage> parse_stages() const;
   // True for lora, qlora and dora.
   bool trains_adapter() const { return method != "full"; }
+  TemplateOptions template_options() const;
   data::DataOptions data_options() const;
   // The seed, which differs for each sample, is not set.
   data::EncodeOptions encode_options() const;

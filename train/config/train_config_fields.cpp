@@ -35,6 +35,11 @@ Fields TrainConfig::fields() {
       {"image_folder", &image_folder,
        "Folder that pictures' paths begin at; empty: the folder of the data file"},
       {"train_on", &train_on, "Turns that are learned", data::train_on_names()},
+      {"chat_template_kwargs", &chat_template_kwargs,
+       "Variables for the chat template: {enable_thinking: false}"},
+      {"template_date", &template_date,
+       "Day that a chat template takes for today (YYYY-MM-DD); null: it has none, and writes what "
+       "it has for that case"},
       {"max_length", &max_length,
        "Longest sample in tokens; 0: what the model has positions for (max_position_embeddings), "
        "which bounds it in any case"},

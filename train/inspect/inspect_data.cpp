@@ -38,7 +38,8 @@ std::vector<ShownSample> show_samples(const TrainingData& data, const Processor&
 }  // namespace
 
 Inspection inspect_data(const TrainConfig& config, const InspectOptions& options) {
-  const auto processor = load_processor(find_or_pull_model(config.model_name_or_path));
+  const auto processor =
+      load_processor(find_or_pull_model(config.model_name_or_path), config.template_options());
   const TrainingData data = load_training_data(config, *processor);
   data::EncodeOptions encode = config.encode_options();
   encode.augmentation = {};

@@ -28,12 +28,21 @@ std::vector<PartRate> part_rates(const TrainConfig& config) {
           {"text_lr", config.text_lr, {"text_model", "lm_head"}}};
 }
 
-double rate_factor(const std::string& name, const at::Tensor& value, const TrainConfig& config,
+// True for a parameter of `part`; for none, where the model doesn't have that part.
+bool is_in_part(const VisionLanguageModel& model, const std::string& name,
+                const std::string& part) {
+  const auto parts = model.parts();
+  const auto found = parts.find(part);
+  return found != parts.end() && name.starts_with(found->second + ".");
+}
+
+double rate_factor(const VisionLanguageModel& model, const std::string& name,
+                   const at::Tensor& value, const TrainConfig& config,
                    std::vector<PartRate>& rates) {
   double factor = 1;
   for (PartRate& one : rates) {
     for (const std::string& part : one.parts) {
-      if (!one.rate || !is_in_part(name, part)) continue;
+      if (!one.rate || !is_in_part(model, name, part)) continue;
       factor = *one.rate / config.learning_rate;
       one.is_used = true;
     }
@@ -58,16 +67,16 @@ std::int64_t count_quantized(const torch::nn::Module& model) {
 
 }  // namespace
 
-bool is_in_part(const std::string& name, const std::string& part) {
-  return name.starts_with(part + ".") || name.find("." + part + ".") != std::string::npos;
-}
-
 TrainedParameters choose_parameters(VisionLanguageModel& model, const TrainConfig& config,
                                     const LoraConfig& lora) {
   std::set<std::string> owned;
   if (config.method != "full") {
     for (const AdapterTensor& tensor : adapter_tensors(model.module(), lora))
       owned.insert(tensor.name);
+  }
+  for (const std::string& part : config.freeze) {
+    if (model.parts().count(part)) continue;
+    throw Error({.what = "the model has no such part", .where = "freeze", .got = part});
   }
   TrainedParameters chosen;
   std::vector<PartRate> rates = part_rates(config);
@@ -77,7 +86,7 @@ TrainedParameters choose_parameters(VisionLanguageModel& model, const TrainConfi
     const std::string& name = item.key();
     bool is_trained = config.method == "full" || owned.count(name) > 0;
     for (const std::string& part : config.freeze) {
-      is_trained = is_trained && !is_in_part(name, part);
+      is_trained = is_trained && !is_in_part(model, name, part);
     }
     if (!seen.insert(item.value().unsafeGetTensorImpl()).second) continue;
     item.value().set_requires_grad(is_trained);
@@ -85,7 +94,7 @@ TrainedParameters choose_parameters(VisionLanguageModel& model, const TrainConfi
     if (!is_trained) continue;
     count += item.value().numel();
     chosen.parameters.emplace_back(name, item.value());
-    chosen.rate_factors.push_back(rate_factor(name, item.value(), config, rates));
+    chosen.rate_factors.push_back(rate_factor(model, name, item.value(), config, rates));
   }
   if (chosen.parameters.empty()) {
     throw Error({.what = "nothing is left to train", .where = "freeze"});

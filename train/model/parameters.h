@@ -28,7 +28,4 @@ struct TrainedParameters {
 TrainedParameters choose_parameters(VisionLanguageModel& model, const TrainConfig& config,
                                     const LoraConfig& lora);
 
-// True for a parameter or module of `part`: vision_model, connector, text_model, lm_head.
-bool is_in_part(const std::string& name, const std::string& part);
-
 }  // namespace vlm::train

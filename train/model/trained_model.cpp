@@ -27,6 +27,17 @@ LoraConfig choose_adapter(const TrainConfig& config) {
                .wanted = config.method});
 }
 
+// The parts of the model in which a list of target_modules applies. In a model of text alone that
+// is the whole of it: only the head, which has to be named, lies beside the text part.
+void narrow_to_parts(LoraConfig& lora, const VisionLanguageModel& model) {
+  const auto parts = model.parts();
+  for (const std::string& part : lora.target_parts) {
+    if (parts.count(part)) continue;
+    throw Error({.what = "the model has no such part", .where = "target_parts", .got = part});
+  }
+  if (!parts.count("vision_model")) lora.target_parts.clear();
+}
+
 // Weights in `dtype` on the device; on a GPU what is trained is float32, as load_model leaves it.
 void place(VisionLanguageModel& model, const LoadOptions& options, at::ScalarType dtype) {
   auto parameters = model.module().named_parameters();
@@ -112,9 +123,10 @@ TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions&
   if (config.adapter) {
     load_adapter(trained.model->module(), *config.adapter);
   } else if (config.trains_adapter()) {
+    narrow_to_parts(trained.lora, *trained.model);
     attach_lora(trained.model->module(), trained.lora, generator);
   }
-  trained.processor = load_processor(trained.folder);
+  trained.processor = load_processor(trained.folder, config.template_options());
   trained.trained = choose_parameters(*trained.model, config, trained.lora);
   trained.model->gradient_checkpointing = config.gradient_checkpointing;
   return trained;

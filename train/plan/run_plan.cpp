@@ -131,7 +131,7 @@ class Planner {
     if (options_.runtime.seed) config_.seed = *options_.runtime.seed;
     device_ = prepare_runtime(options_.runtime);
     const auto folder = find_or_pull_model(config_.model_name_or_path);
-    const auto processor = load_processor(folder);
+    const auto processor = load_processor(folder, config_.template_options());
     data_ = load_training_data(config_, *processor);
     layout_ = lay_out(data_, *processor, config_);
     trained_ = load_trained_model(config_, options_.runtime, device_);

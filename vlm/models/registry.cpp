@@ -13,8 +13,12 @@
 #include "vlm/io/checkpoint.h"
 #include "vlm/io/convert.h"
 #include "vlm/models/model_files.h"
+#include "vlm/models/qwen_vl/qwen_vl.h"
+#include "vlm/models/qwen_vl/qwen_vl_processor.h"
 #include "vlm/models/smolvlm/smolvlm.h"
 #include "vlm/models/smolvlm/smolvlm_processor.h"
+#include "vlm/models/text/text_model.h"
+#include "vlm/models/text/text_processor.h"
 #include "vlm/nn/cpu/bfloat16/bfloat16_linear.h"
 #include "vlm/nn/cpu/int8/int8_weight.h"
 #include "vlm/nn/layers.h"
@@ -27,20 +31,47 @@ namespace fs = std::filesystem;
 struct Family {
   const char* model_type;
   ModelPtr (*make)(const Json& config, const std::string& where);
-  std::unique_ptr<Processor> (*make_processor)(const fs::path& folder);
+  std::unique_ptr<Processor> (*make_processor)(const fs::path& folder,
+                                               const TemplateOptions& options);
 };
 
 ModelPtr make_smolvlm(const Json& config, const std::string& where) {
   return std::make_shared<SmolVlm>(SmolVlmConfig::parse(config, where));
 }
 
-std::unique_ptr<Processor> make_smolvlm_processor(const fs::path& folder) {
-  return std::make_unique<SmolVlmProcessor>(folder);
+std::unique_ptr<Processor> make_smolvlm_processor(const fs::path& folder,
+                                                  const TemplateOptions& options) {
+  return std::make_unique<SmolVlmProcessor>(folder, options);
 }
 
-constexpr std::array<Family, 2> kFamilies = {{
+ModelPtr make_text_model(const Json& config, const std::string& where) {
+  return std::make_shared<TextModel>(TextModelConfig::parse(config, where));
+}
+
+std::unique_ptr<Processor> make_text_processor(const fs::path& folder,
+                                               const TemplateOptions& options) {
+  return std::make_unique<TextProcessor>(folder, options);
+}
+
+ModelPtr make_qwen_vl(const Json& config, const std::string& where) {
+  return std::make_shared<QwenVl>(QwenVlConfig::parse(config, where));
+}
+
+std::unique_ptr<Processor> make_qwen_vl_processor(const fs::path& folder,
+                                                  const TemplateOptions& options) {
+  return std::make_unique<QwenVlProcessor>(folder, options);
+}
+
+constexpr std::array<Family, 9> kFamilies = {{
     {"smolvlm", make_smolvlm, make_smolvlm_processor},
     {"idefics3", make_smolvlm, make_smolvlm_processor},
+    {"llama", make_text_model, make_text_processor},
+    {"qwen2", make_text_model, make_text_processor},
+    {"qwen3", make_text_model, make_text_processor},
+    {"phi3", make_text_model, make_text_processor},
+    {"qwen2_vl", make_qwen_vl, make_qwen_vl_processor},
+    {"qwen2_5_vl", make_qwen_vl, make_qwen_vl_processor},
+    {"qwen3_vl", make_qwen_vl, make_qwen_vl_processor},
 }};
 
 std::string string_at(const Json& json, const char* key) {
@@ -221,9 +252,9 @@ ModelPtr make_model(const fs::path& folder) {
   return find_family(config, path).make(config, path.string());
 }
 
-std::unique_ptr<Processor> load_processor(const fs::path& folder) {
+std::unique_ptr<Processor> load_processor(const fs::path& folder, const TemplateOptions& options) {
   const fs::path path = folder / "config.json";
-  return find_family(load_json(path), path).make_processor(folder);
+  return find_family(load_json(path), path).make_processor(folder, options);
 }
 
 ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {

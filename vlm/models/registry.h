@@ -48,7 +48,8 @@ void store_int8(VisionLanguageModel& model);
 at::ScalarType compute_dtype(const std::filesystem::path& folder, const LoadOptions& options);
 
 // The processor that belongs to the model.
-std::unique_ptr<Processor> load_processor(const std::filesystem::path& folder);
+std::unique_ptr<Processor> load_processor(const std::filesystem::path& folder,
+                                          const TemplateOptions& options = {});
 
 // Writes the weights, and copies every side file (config, tokenizer, …) of `source`. config.json's
 // dtype is updated.

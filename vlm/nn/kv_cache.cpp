@@ -63,6 +63,10 @@ KvCache::KvCache(const KvCacheShape& shape, std::int64_t rows_per_group,
     : shape_(shape), rows_per_group_(rows_per_group), options_(options) {
   const at::Tensor empty = at::zeros({0, shape.kv_heads, 0, shape.head_dim}, options);
   layers_.assign(static_cast<std::size_t>(shape.layers), CachedLayer{empty, empty, empty, empty});
+  if (shape.input_width == 0) return;
+  const at::Tensor inputs = at::zeros({0, 1, 0, shape.input_width}, options);
+  const at::Tensor none = at::zeros({0, 1, 0, 0}, options);
+  layers_.push_back({.prefix_k = inputs, .prefix_v = none, .tail_k = inputs, .tail_v = none});
 }
 
 void KvCache::reserve(std::int64_t groups, std::int64_t prefix_tokens, std::int64_t tail_tokens) {
@@ -86,6 +90,7 @@ void KvCache::reserve(std::int64_t groups, std::int64_t prefix_tokens, std::int6
   prefix_lengths_.resize(static_cast<std::size_t>(groups), 0);
   next_positions_.resize(static_cast<std::size_t>(groups), 0);
   tail_lengths_.resize(static_cast<std::size_t>(groups * rows_per_group_), 0);
+  is_alone_.resize(static_cast<std::size_t>(groups * rows_per_group_), false);
 }
 
 void KvCache::begin_prefill(const std::vector<std::int64_t>& groups,
@@ -104,8 +109,7 @@ at::Tensor KvCache::begin_extend(const std::vector<std::int64_t>& rows,
   pass_ = {.places = rows, .counts = counts, .tokens = largest(counts)};
   std::vector<std::int64_t> begins;
   for (const std::int64_t row : rows) {
-    begins.push_back(next_positions_[static_cast<std::size_t>(row / rows_per_group_)] +
-                     tail_length(row));
+    begins.push_back(next_position(row));
     pass_.tail_tokens = std::max(pass_.tail_tokens, tail_length(row) + pass_.tokens);
   }
   reserve(0, 0, pass_.tail_tokens);
@@ -117,7 +121,7 @@ at::Tensor KvCache::begin_extend(const std::vector<std::int64_t>& rows,
     const std::int64_t group = rows[i] / rows_per_group_;
     pass_.new_tokens.push_back({.group = group,
                                 .row = rows[i],
-                                .prefix = prefix_length(group),
+                                .prefix = seen_prefix(rows[i]),
                                 .tail = tail_length(rows[i]),
                                 .count = counts[i]});
   }
@@ -140,10 +144,10 @@ at::Tensor KvCache::lay_out_grid(const std::vector<std::int64_t>& begins, const 
     offsets.push_back(tail_length(row));
     tails[static_cast<std::size_t>(row - first_row)] = tail_length(row);
   }
-  for (std::int64_t g = 0; g < pass_.groups; ++g) {
-    prefixes.push_back(prefix_length(pass_.first_group + g));
+  for (std::int64_t row = first_row; row < first_row + grid_size; ++row) {
+    prefixes.push_back(seen_prefix(row));
   }
-  pass_.prefix_tokens = largest(prefixes);
+  pass_.prefix_tokens = std::max<std::int64_t>(largest(prefixes), 1);
   const auto is_same = [](const std::vector<std::int64_t>& values) {
     return std::ranges::adjacent_find(values, std::not_equal_to()) == values.end();
   };
@@ -160,18 +164,18 @@ at::Tensor KvCache::lay_out_grid(const std::vector<std::int64_t>& begins, const 
     pass_.positions = pass_.positions + later;
     pass_.offsets = pass_.offsets + later;
   }
-  const bool sees_all =
-      pass_.tokens == 1 && pass_.is_whole_grid && pass_.offset >= 0 && is_same(prefixes);
+  const bool sees_all = pass_.tokens == 1 && pass_.is_whole_grid && pass_.offset >= 0 &&
+                        prefixes.front() == pass_.prefix_tokens && is_same(prefixes);
   if (!sees_all) make_extend_mask(there[4], there[5]);
   return ids.defined() ? there[6].view(ids.sizes()) : ids;
 }
 
-// Which keys a query may not see: what lies behind its group's prefix [n], and tokens of its tail
-// [n·R] that come after it. Rows of the grid that take no part see nothing real and are never read.
+// Which keys a query may not see: what lies behind the prefix that it sees [n·R], and tokens of its
+// tail [n·R] that come after it. Rows of the grid that take no part see nothing real and are never
+// read.
 void KvCache::make_extend_mask(const at::Tensor& prefixes, const at::Tensor& tails) {
   const std::vector<std::int64_t> grid = {pass_.groups, rows_per_group_, 1, 1};
-  const at::Tensor in_prefix =
-      at::arange(pass_.prefix_tokens, longs()).ge(prefixes.view({-1, 1, 1, 1}));
+  const at::Tensor in_prefix = at::arange(pass_.prefix_tokens, longs()).ge(prefixes.view(grid));
   at::Tensor query = tails.view(grid);
   if (pass_.tokens > 1) query = query + at::arange(pass_.tokens, longs()).view({1, 1, -1, 1});
   const at::Tensor in_tail = at::arange(pass_.tail_tokens, longs()).gt(query);
@@ -256,6 +260,32 @@ at::Tensor KvCache::attend_grid(const CachedLayer& layer, const at::Tensor& q) c
   return add_product(from_prefix, tail_weights, tail_of(layer.tail_v)).reshape(q.sizes());
 }
 
+void KvCache::store_inputs(const at::Tensor& embeddings) {
+  CachedLayer& inputs = layers_.back();
+  const at::Tensor given = embeddings.unsqueeze(1);  // [B, 1, T, C]
+  if (pass_.is_prefill) {
+    inputs.prefix_k.narrow(2, 0, pass_.tokens).index_copy_(0, pass_.index, given);
+    return;
+  }
+  for (std::size_t i = 0; i < pass_.places.size(); ++i) {
+    const std::int64_t row = pass_.places[i], count = pass_.counts[i];
+    inputs.tail_k[row]
+        .narrow(1, tail_length(row), count)
+        .copy_(given[static_cast<std::int64_t>(i)].narrow(1, 0, count));
+  }
+}
+
+at::Tensor KvCache::stored_inputs(std::int64_t row) const {
+  const CachedLayer& inputs = layers_.back();
+  return at::cat({inputs.prefix_k[row / rows_per_group_][0].narrow(0, 0, seen_prefix(row)),
+                  inputs.tail_k[row][0].narrow(0, 0, tail_length(row))});
+}
+
+void KvCache::begin_again(std::int64_t row) {
+  clear_tail(row);
+  is_alone_.at(static_cast<std::size_t>(row)) = true;
+}
+
 void KvCache::end_pass() {
   for (std::size_t i = 0; i < pass_.places.size(); ++i) {
     const auto place = static_cast<std::size_t>(pass_.places[i]);
@@ -275,8 +305,10 @@ void KvCache::copy_tails(const std::vector<std::int64_t>& from,
                          const std::vector<std::int64_t>& to) {
   std::int64_t tokens = 0;
   std::vector<std::int64_t> sources, targets, lengths;
+  std::vector<bool> alone;
   for (std::size_t i = 0; i < from.size(); ++i) {
     lengths.push_back(tail_length(from[i]));
+    alone.push_back(is_alone_.at(static_cast<std::size_t>(from[i])));
     if (from[i] == to[i]) continue;
     sources.push_back(from[i]);
     targets.push_back(to[i]);
@@ -284,6 +316,7 @@ void KvCache::copy_tails(const std::vector<std::int64_t>& from,
   }
   for (std::size_t i = 0; i < to.size(); ++i) {
     tail_lengths_.at(static_cast<std::size_t>(to[i])) = lengths[i];
+    is_alone_.at(static_cast<std::size_t>(to[i])) = alone[i];
   }
   if (tokens == 0) return;
   const at::Tensor source = upload(at::tensor(sources, at::kLong), options_.device());
@@ -300,9 +333,11 @@ void KvCache::move_group(std::int64_t from, std::int64_t to) {
   const std::int64_t prefix = prefix_length(from);
   std::int64_t tail = 0;
   for (std::int64_t r = 0; r < rows_per_group_; ++r) {
-    const std::int64_t length = tail_length(from * rows_per_group_ + r);
-    tail_lengths_.at(static_cast<std::size_t>(to * rows_per_group_ + r)) = length;
-    tail = std::max(tail, length);
+    const std::int64_t source = from * rows_per_group_ + r;
+    const auto target = static_cast<std::size_t>(to * rows_per_group_ + r);
+    tail_lengths_.at(target) = tail_length(source);
+    is_alone_.at(target) = is_alone_.at(static_cast<std::size_t>(source));
+    tail = std::max(tail, tail_length(source));
   }
   prefix_lengths_.at(static_cast<std::size_t>(to)) = prefix;
   next_positions_.at(static_cast<std::size_t>(to)) =

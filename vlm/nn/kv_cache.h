@@ -10,6 +10,9 @@
 // begin_extend (more tokens for some rows); then each layer calls attend, which stores the new keys
 // and values and computes the attention; then end_pass adds the new tokens to the lengths. Buffers
 // grow when a pass needs more.
+//
+// A row may stop seeing its group's prefix (begin_again) and hold its whole sequence in its tail:
+// for models whose keys all change when a sequence grows beyond a length.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -25,6 +28,9 @@ struct KvCacheShape {
   std::int64_t layers = 0;
   std::int64_t kv_heads = 0;  // K
   std::int64_t head_dim = 0;  // D
+  // Numbers of an embedded token, for models that may have to compute a sequence again:
+  // store_inputs keeps them. 0: nothing is kept.
+  std::int64_t input_width = 0;
 };
 
 // Positions of several prompts' tokens.
@@ -66,9 +72,26 @@ class KvCache {
 
   void end_pass();
 
+  // What the pass brings, as begin_extend was told: rows (of a prefill: groups), and tokens of
+  // each.
+  const std::vector<std::int64_t>& pass_places() const { return pass_.places; }
+  const std::vector<std::int64_t>& pass_counts() const { return pass_.counts; }
+  bool is_prefill() const { return pass_.is_prefill; }
+  // Tokens of a row's sequence so far, without those of the pass.
+  std::int64_t length(std::int64_t row) const { return seen_prefix(row) + tail_length(row); }
+
+  // Keeps the embedded tokens [B, T, C] of the pass, and gives all that were kept of a row [S, C].
+  void store_inputs(const at::Tensor& embeddings);
+  at::Tensor stored_inputs(std::int64_t row) const;
+  // Empties a row and hides its group's prefix from it, until its tail is cleared.
+  void begin_again(std::int64_t row);
+
   // Row to[i] gets the tail that row from[i] had before the call. All rows belong to one group.
   void copy_tails(const std::vector<std::int64_t>& from, const std::vector<std::int64_t>& to);
-  void clear_tail(std::int64_t row) { tail_lengths_.at(static_cast<std::size_t>(row)) = 0; }
+  void clear_tail(std::int64_t row) {
+    tail_lengths_.at(static_cast<std::size_t>(row)) = 0;
+    is_alone_.at(static_cast<std::size_t>(row)) = false;
+  }
   // Group `to` becomes what group `from` is.
   void move_group(std::int64_t from, std::int64_t to);
 
@@ -105,6 +128,15 @@ class KvCache {
     at::Tensor is_hidden;        // [n, R, T, prefix_tokens + tail_tokens] bool; undefined: all seen
   };
 
+  // Of the row's next token.
+  std::int64_t next_position(std::int64_t row) const {
+    const bool is_alone = is_alone_.at(static_cast<std::size_t>(row));
+    const auto group = static_cast<std::size_t>(row / rows_per_group_);
+    return (is_alone ? 0 : next_positions_.at(group)) + tail_length(row);
+  }
+  std::int64_t seen_prefix(std::int64_t row) const {
+    return is_alone_.at(static_cast<std::size_t>(row)) ? 0 : prefix_length(row / rows_per_group_);
+  }
   void reserve(std::int64_t groups, std::int64_t prefix_tokens, std::int64_t tail_tokens);
   at::Tensor lay_out_grid(const std::vector<std::int64_t>& begins, const at::Tensor& ids);
   void make_extend_mask(const at::Tensor& prefixes, const at::Tensor& tails);
@@ -118,10 +150,11 @@ class KvCache {
   KvCacheShape shape_;
   std::int64_t rows_per_group_;  // R
   at::TensorOptions options_;
-  std::vector<CachedLayer> layers_;           // zeros where nothing was stored
+  std::vector<CachedLayer> layers_;           // zeros where nothing was stored; inputs come last
   std::vector<std::int64_t> prefix_lengths_;  // [G]
   std::vector<std::int64_t> next_positions_;  // [G] behind the prefix
   std::vector<std::int64_t> tail_lengths_;    // [G·R]
+  std::vector<bool> is_alone_;                // [G·R] rows that don't see their prefix
   std::int64_t prefix_capacity_ = 0, tail_capacity_ = 0;
   Pass pass_;
 };

@@ -237,38 +237,41 @@ at::Tensor RmsNorm::forward(const at::Tensor& x) const {
 
 namespace {
 
-// Whether layers are nothing but a product with a weight of x's dtype on a GPU.
+// Whether layers are nothing but a product with a weight of x's dtype on a GPU, and perhaps a bias:
+// all or none of them.
 bool are_plain_products(const at::Tensor& x, const std::vector<const Linear*>& layers) {
   if (x.is_cpu() || c10::GradMode::is_enabled()) return false;
   return std::ranges::all_of(layers, [&](const Linear* layer) {
-    return layer->is_plain() && !layer->bias.defined() &&
-           layer->weight.scalar_type() == x.scalar_type();
+    return layer->is_plain() && layer->weight.scalar_type() == x.scalar_type() &&
+           layer->bias.defined() == layers[0]->bias.defined() &&
+           (!layer->bias.defined() || layer->bias.scalar_type() == x.scalar_type());
   });
 }
 
-// The layers' weights one below the other [rows, in]. They come to lie so in memory, each weight
-// a part of the whole.
-at::Tensor join_weights(const std::vector<const Linear*>& layers) {
-  const at::Tensor& first = layers[0]->weight;
+// Tensors one below the other. They come to lie so in memory, each a part of the whole.
+at::Tensor join_rows(std::vector<at::Tensor> parts) {
+  const at::Tensor& first = parts[0];
+  const std::int64_t width = first.numel() / first.size(0);
   std::int64_t rows = 0;
   bool is_joined = true;
-  std::vector<at::Tensor> weights;
-  for (const Linear* layer : layers) {
-    const at::Tensor& weight = layer->weight;
-    is_joined = is_joined && weight.is_alias_of(first) && weight.is_contiguous() &&
-                weight.storage_offset() == first.storage_offset() + rows * first.size(1);
-    rows += weight.size(0);
-    weights.push_back(weight);
+  for (const at::Tensor& part : parts) {
+    is_joined = is_joined && part.is_alias_of(first) && part.is_contiguous() &&
+                part.storage_offset() == first.storage_offset() + rows * width;
+    rows += part.size(0);
   }
-  if (is_joined) return first.as_strided({rows, first.size(1)}, first.strides());
+  if (is_joined) {
+    std::vector<std::int64_t> sizes = first.sizes().vec();
+    sizes[0] = rows;
+    return first.as_strided(sizes, first.strides());
+  }
   // A tensor made in inference mode could never be trained again.
   const c10::InferenceMode normal(false);
   const c10::NoGradGuard no_grad;
-  const at::Tensor joined = at::cat(weights);
+  const at::Tensor joined = at::cat(parts);
   std::int64_t begin = 0;
-  for (at::Tensor& weight : weights) {
-    const std::int64_t count = weight.size(0);
-    weight.set_data(joined.narrow(0, begin, count));
+  for (at::Tensor& part : parts) {
+    const std::int64_t count = part.size(0);
+    part.set_data(joined.narrow(0, begin, count));
     begin += count;
   }
   return joined;
@@ -278,11 +281,19 @@ at::Tensor join_weights(const std::vector<const Linear*>& layers) {
 
 at::Tensor forward_joined(const at::Tensor& x, const std::vector<const Linear*>& layers) {
   if (!are_plain_products(x, layers)) return {};
-  return at::linear(x, join_weights(layers));
+  std::vector<at::Tensor> weights, biases;
+  for (const Linear* layer : layers) {
+    weights.push_back(layer->weight);
+    if (layer->bias.defined()) biases.push_back(layer->bias);
+  }
+  return at::linear(x, join_rows(std::move(weights)),
+                    biases.empty() ? at::Tensor() : join_rows(std::move(biases)));
 }
 
 at::Tensor add_projected(at::Tensor residual, const Linear& layer, const at::Tensor& x) {
-  if (!are_plain_products(x, {&layer})) return add_residual(layer.forward(x), residual);
+  if (layer.bias.defined() || !are_plain_products(x, {&layer})) {
+    return add_residual(layer.forward(x), residual);
+  }
   residual.flatten(0, -2).addmm_(x.reshape({-1, x.size(-1)}), layer.weight.t());
   return residual;
 }

@@ -71,6 +71,21 @@ at::Tensor gated_mlp(const at::Tensor& x, const Linear& gate, const Linear& up,
   return down.forward(gated_silu(projected[0], projected[1], gate.product_dtype));
 }
 
+at::Tensor fused_gated_mlp(const at::Tensor& x, const Linear& gate_up, const Linear& down) {
+  const at::Tensor rows = rows_for_panels(x, {&gate_up, &down});
+  if (rows.defined()) {
+    const WeightAndBias both = map_of(gate_up);
+    const auto half = [&](std::int64_t i) -> WeightAndBias {
+      const std::int64_t size = gate_up.out_features() / 2;
+      return {both.weight.narrow(0, i * size, size),
+              both.bias.defined() ? both.bias.narrow(0, i * size, size) : at::Tensor()};
+    };
+    return shaped_like(x, panel_gated_mlp(rows, half(0), half(1), map_of(down)));
+  }
+  const std::vector<at::Tensor> halves = gate_up.forward(x).chunk(2, -1);
+  return down.forward(gated_silu(halves[0], halves[1], gate_up.product_dtype));
+}
+
 at::Tensor add_gated_mlp(const at::Tensor& residual, const at::Tensor& x, const Linear& gate,
                          const Linear& up, const Linear& down) {
   const at::Tensor joined = forward_joined(x, {&gate, &up});

@@ -18,6 +18,9 @@ at::Tensor gelu_mlp(const at::Tensor& x, const Linear& fc1, const Linear& fc2);
 // down(silu(gate(x)) · up(x)): SwiGLU
 at::Tensor gated_mlp(const at::Tensor& x, const Linear& gate, const Linear& up, const Linear& down);
 
+// The same with gate and up as one layer, whose rows are gate's and then up's.
+at::Tensor fused_gated_mlp(const at::Tensor& x, const Linear& gate_up, const Linear& down);
+
 // residual + gated_mlp(x), for inference: the memory of `residual` may be written to, and on a GPU
 // gate and up come to lie in one place (forward_joined).
 at::Tensor add_gated_mlp(const at::Tensor& residual, const at::Tensor& x, const Linear& gate,

@@ -1,5 +1,8 @@
 #include "vlm/text/chat_template.h"
 
+#include <algorithm>
+#include <array>
+#include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/concat.h"
@@ -7,6 +10,7 @@
 #include "vlm/core/json.h"
 #include "vlm/core/json_access.h"
 #include "vlm/core/text_file.h"
+#include "vlm/text/jinja/jinja_clock.h"
 #include "vlm/text/jinja/jinja_evaluator.h"
 #include "vlm/text/jinja/jinja_parser.h"
 #include "vlm/text/unicode/unicode.h"
@@ -32,6 +36,29 @@ JinjaValue to_value(const Message& message) {
   const JinjaValue content =
       message.plain_content ? to_value(*message.plain_content) : JinjaValue(std::move(parts));
   return JinjaValue::Dict{.entries = {{"role", to_value(message.role)}, {"content", content}}};
+}
+
+JinjaValue to_value(const Json& json, const std::string& where) {
+  if (json.is_null()) return JinjaValue::None{};
+  if (json.is_boolean()) return json.get<bool>();
+  if (json.is_number_integer()) return json.get<std::int64_t>();
+  if (json.is_string()) return to_value(json.get<std::string>());
+  if (json.is_array()) {
+    JinjaValue::List items;
+    for (const Json& item : json) items.push_back(to_value(item, where));
+    return items;
+  }
+  if (json.is_object()) {
+    JinjaValue::Dict dict;
+    for (const auto& [key, value] : json.items()) {
+      dict.entries.emplace_back(key, to_value(value, where));
+    }
+    return dict;
+  }
+  throw Error({.what = "not a value for a chat template",
+               .where = where,
+               .got = describe(json),
+               .wanted = "text, an integer, true, false, null, or lists and objects of them"});
 }
 
 JinjaBody parse_template(const std::string& source, const std::string& where) {
@@ -65,6 +92,29 @@ void add_special_tokens(const Json& json, const std::string& where,
   }
 }
 
+constexpr std::array<const char*, 3> kJsonFiles = {"chat_template.json", "processor_config.json",
+                                                   "tokenizer_config.json"};
+
+void require_use(const std::string& source, const std::string& name, const std::string& option,
+                 const std::string& where) {
+  if (source.find(name) != std::string::npos) return;
+  throw Error({.what = "the chat template doesn't use it", .where = option, .got = where});
+}
+
+}  // namespace
+
+void TemplateOptions::add_argument(const std::string& assignment) {
+  const std::size_t sign = assignment.find('=');
+  if (sign == std::string::npos || sign == 0) {
+    throw Error({.what = "not an argument for a chat template",
+                 .got = concat("'", assignment, "'"),
+                 .wanted = "NAME=VALUE"});
+  }
+  const std::string value = assignment.substr(sign + 1);
+  const Json json = Json::parse(value, nullptr, /*allow_exceptions=*/false);
+  arguments[assignment.substr(0, sign)] = json.is_discarded() ? Json(value).dump() : value;
+}
+
 ChatTemplate::Variables load_special_tokens(const fs::path& folder) {
   ChatTemplate::Variables variables;
   bool complete = false;
@@ -79,17 +129,29 @@ ChatTemplate::Variables load_special_tokens(const fs::path& folder) {
   return variables;
 }
 
-}  // namespace
-
 struct ChatTemplate::Program {
   JinjaBody body;
   std::string where;
-  Variables variables;
+  JinjaEvaluator::Variables variables;
+  std::optional<std::tm> clock;
 };
 
-ChatTemplate::ChatTemplate(const std::string& source, const std::string& where, Variables variables)
+ChatTemplate::ChatTemplate(const std::string& source, const std::string& where, Variables variables,
+                           const TemplateOptions& options)
     : program_(std::make_unique<Program>(
-          Program{parse_template(source, where), where, std::move(variables)})) {}
+          Program{.body = parse_template(source, where), .where = where})) {
+  for (const auto& [name, text] : variables) program_->variables[name] = to_value(text);
+  for (const auto& [name, value] : options.arguments) {
+    require_use(source, name, "argument " + name, where);
+    program_->variables[name] = to_value(parse_json(value, "argument " + name), "argument " + name);
+  }
+  if (options.day) {
+    require_use(source, "strftime_now", "date", where);
+    program_->clock = parse_day(*options.day, "date");
+  } else if (options.has_clock) {
+    program_->clock = local_time();
+  }
+}
 
 ChatTemplate::~ChatTemplate() = default;
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
@@ -97,26 +159,31 @@ ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
 std::string ChatTemplate::render(const std::vector<Message>& messages,
                                  bool add_generation_prompt) const {
-  JinjaEvaluator::Variables variables;
-  for (const auto& [name, text] : program_->variables) variables[name] = to_value(text);
+  JinjaEvaluator::Variables variables = program_->variables;
   JinjaValue::List list;
   for (const Message& message : messages) list.push_back(to_value(message));
   variables["messages"] = std::move(list);
   variables["add_generation_prompt"] = add_generation_prompt;
   variables["tools"] = JinjaValue::None{};
   variables["documents"] = JinjaValue::None{};
-  return JinjaEvaluator(std::move(variables), program_->where).run(program_->body);
+  return JinjaEvaluator(std::move(variables), program_->where, program_->clock).run(program_->body);
 }
 
-ChatTemplate load_chat_template(const fs::path& folder) {
+bool has_chat_template(const fs::path& folder) {
+  return fs::exists(folder / "chat_template.jinja") ||
+         std::any_of(kJsonFiles.begin(), kJsonFiles.end(),
+                     [&](const char* name) { return read_template(folder / name).has_value(); });
+}
+
+ChatTemplate load_chat_template(const fs::path& folder, const TemplateOptions& options) {
   const fs::path jinja = folder / "chat_template.jinja";
   if (fs::exists(jinja)) {
-    return ChatTemplate(load_plain_text(jinja), jinja.string(), load_special_tokens(folder));
+    return ChatTemplate(load_plain_text(jinja), jinja.string(), load_special_tokens(folder),
+                        options);
   }
-  for (const char* name :
-       {"chat_template.json", "processor_config.json", "tokenizer_config.json"}) {
+  for (const char* name : kJsonFiles) {
     if (const auto source = read_template(folder / name)) {
-      return ChatTemplate(*source, (folder / name).string(), load_special_tokens(folder));
+      return ChatTemplate(*source, (folder / name).string(), load_special_tokens(folder), options);
     }
   }
   throw Error({.what = "no chat template found",

@@ -48,8 +48,10 @@ class WatchedModel : public VisionLanguageModel {
   at::Tensor logits(const at::Tensor& hidden) override { return inner_->logits(hidden); }
   const torch::nn::Module& output_head() const override { return inner_->output_head(); }
   std::vector<std::int64_t> media_token_ids() const override { return inner_->media_token_ids(); }
+  std::map<std::string, std::string> parts() const override { return inner_->parts(); }
   std::int64_t vocab_size() const override { return inner_->vocab_size(); }
   std::int64_t max_positions() const override { return inner_->max_positions(); }
+  std::int64_t switch_length() const override { return inner_->switch_length(); }
   KvCacheShape cache_shape() const override { return inner_->cache_shape(); }
   NamedTensors weights() const override { return inner_->weights(); }
   NamedTensors picture_weights() const override { return inner_->picture_weights(); }

@@ -75,12 +75,19 @@ class VisionLanguageModel {
   // The layer that computes the logits.
   virtual const torch::nn::Module& output_head() const = 0;
 
-  // Ids in whose places features stand, in ascending order; empty for a model of text alone.
+  // Ids in whose places features stand, in ascending order; empty for a model of text alone, whose
+  // encode throws Error.
   virtual std::vector<std::int64_t> media_token_ids() const = 0;
   // An id that stands for no medium, to fill rows with.
   std::int64_t filler_id() const;
+  // The model's parts (vision_model, connector, text_model, lm_head) → the name of their modules;
+  // without those that it doesn't have.
+  virtual std::map<std::string, std::string> parts() const = 0;
   virtual std::int64_t vocab_size() const = 0;
   virtual std::int64_t max_positions() const = 0;
+  // The length beyond which all tokens of a sequence get other keys (LongRoPE); 0: there is none.
+  // A cache sees to it itself; samples of a packed row share no prefix with one beyond it.
+  virtual std::int64_t switch_length() const { return 0; }
   virtual KvCacheShape cache_shape() const = 0;
 
   // Parameters under their published names, adapters' branches left out, a tied head once.
@@ -121,5 +128,8 @@ using ModelPtr = std::shared_ptr<VisionLanguageModel>;
 // The dtype of what flows between layers. On a GPU weights may be float32 and this bfloat16: full
 // fine-tuning.
 at::ScalarType activation_dtype(const VisionLanguageModel& model);
+
+// For families whose positions are counted: refuses others.
+void check_counted(const at::Tensor& positions);
 
 }  // namespace vlm

@@ -112,6 +112,8 @@ class Processor {
   virtual std::string picture_settings() const = 0;
 
   virtual const Tokenizer& tokenizer() const = 0;
+  // False for a model of text alone; everything about pictures and clips then throws Error.
+  virtual bool takes_media() const { return true; }
   // Longest prompt with its answer, in tokens.
   virtual std::int64_t max_positions() const = 0;
 

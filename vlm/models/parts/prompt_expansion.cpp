@@ -51,12 +51,15 @@ void PromptExpansion::check_all_used() const {
 // says around its marks is text like other text.
 void PromptExpansion::add_medium(std::vector<PromptPiece>& pieces, const std::string& text,
                                  std::int64_t number) const {
-  const std::size_t first = text.find(places_.mark), last = text.rfind(places_.mark);
+  const bool is_video =
+      text.empty() || texts_[static_cast<std::size_t>(number)].kind == MediumText::Kind::kVideo;
+  const std::string& mark = is_video ? places_.video_mark : places_.picture_mark;
+  const std::size_t first = text.find(mark), last = text.rfind(mark);
   if (first == std::string::npos) {
     pieces.back().text += text;
     return;
   }
-  const std::size_t end = last + places_.mark.size();
+  const std::size_t end = last + mark.size();
   pieces.back().text += text.substr(0, first);
   pieces.push_back({text.substr(first, end - first), number});
   pieces.push_back({text.substr(end), -1});

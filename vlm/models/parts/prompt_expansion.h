@@ -16,7 +16,7 @@ struct MediaMarks {
   // Only looked for where there are clips: without them it is text that somebody wrote, and stays.
   std::string video;
   // A medium's tokens go from the first to behind the last of these in its text.
-  std::string mark;
+  std::string picture_mark, video_mark;
 };
 
 // A stretch of the prompt: text (medium -1), or what stands for one medium.

@@ -37,12 +37,12 @@ class SmolVlmModelBody : public torch::nn::Module {
     vision_model =
         register_module("vision_model", std::make_shared<SiglipVisionModel>(config.vision_config));
     connector = register_module("connector", std::make_shared<SmolVlmConnector>(config));
-    text_model = register_module("text_model", std::make_shared<LlamaModel>(config.text_config));
+    text_model = register_module("text_model", std::make_shared<TextDecoder>(config.text_config));
   }
 
   std::shared_ptr<SiglipVisionModel> vision_model;
   std::shared_ptr<SmolVlmConnector> connector;
-  std::shared_ptr<LlamaModel> text_model;
+  std::shared_ptr<TextDecoder> text_model;
 };
 
 namespace {
@@ -58,10 +58,6 @@ std::int64_t count_tiles(const SiglipConfig& config, std::int64_t bytes) {
   const std::int64_t patches = config.grid_side() * config.grid_side();
   const std::int64_t floats = 8 * config.hidden_size + 2 * config.intermediate_size;
   return std::clamp<std::int64_t>(bytes / (patches * floats * 4), 1, 1024);
-}
-
-void check_counted(const at::Tensor& positions) {
-  TORCH_CHECK(!positions.defined(), "this family counts its positions");
 }
 
 }  // namespace
@@ -138,10 +134,12 @@ at::ScalarType SmolVlm::dtype() const {
   return c10::typeMetaToScalarType(model_->text_model->options().dtype());
 }
 
+std::int64_t SmolVlm::switch_length() const {
+  return model_->text_model->switch_length();
+}
+
 KvCacheShape SmolVlm::cache_shape() const {
-  const LlamaConfig& text = config_.text_config;
-  return {
-      .layers = text.num_hidden_layers, .kv_heads = text.kv_heads(), .head_dim = text.head_size()};
+  return model_->text_model->cache_shape();
 }
 
 NamedTensors SmolVlm::picture_weights() const {

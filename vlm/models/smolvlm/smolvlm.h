@@ -1,4 +1,4 @@
-// SmolVLM2, the first SmolVLM and Idefics3: SigLIP encoder, pixel-shuffle connector, Llama decoder,
+// SmolVLM2, the first SmolVLM and Idefics3: SigLIP encoder, pixel-shuffle connector, decoder,
 // output head.
 //
 // The three have the same graph; their files differ in names of classes, defaults and processors.
@@ -16,8 +16,8 @@
 #include <string>
 #include <vector>
 
+#include "vlm/models/decoder/decoder.h"
 #include "vlm/models/interface/model.h"
-#include "vlm/models/parts/llama.h"
 #include "vlm/models/parts/siglip.h"
 #include "vlm/models/parts/tied_head.h"
 
@@ -28,7 +28,7 @@ struct SmolVlmConfig {
   std::int64_t scale_factor = 2;
   bool tie_word_embeddings = false;
   SiglipConfig vision_config;
-  LlamaConfig text_config;
+  DecoderConfig text_config;
 
   // From a parsed config.json. Throws Error naming `where` and the key for values that can't work.
   static SmolVlmConfig parse(const Json& json, const std::string& where);
@@ -65,10 +65,17 @@ class SmolVlm : public VisionLanguageModel, public torch::nn::Module {
   at::Device device() const override;
   at::ScalarType dtype() const override;
   std::vector<std::int64_t> media_token_ids() const override { return {config_.image_token_id}; }
+  std::map<std::string, std::string> parts() const override {
+    return {{"vision_model", "model.vision_model"},
+            {"connector", "model.connector"},
+            {"text_model", "model.text_model"},
+            {"lm_head", "lm_head"}};
+  }
   std::int64_t vocab_size() const override { return config_.text_config.vocab_size; }
   std::int64_t max_positions() const override {
     return config_.text_config.max_position_embeddings;
   }
+  std::int64_t switch_length() const override;
   KvCacheShape cache_shape() const override;
   NamedTensors weights() const override { return tie_->weights(*this); }
   NamedTensors picture_weights() const override;

@@ -69,11 +69,12 @@ std::string image_prompt(std::int64_t rows, std::int64_t cols, std::int64_t imag
   return text + concat(kFake, kGlobal, tokens, kFake);
 }
 
-SmolVlmProcessor::SmolVlmProcessor(const std::filesystem::path& folder)
+SmolVlmProcessor::SmolVlmProcessor(const std::filesystem::path& folder,
+                                   const TemplateOptions& options)
     : folder_(folder.string()),
       tokenizer_(load_tokenizer(folder)),
       media_ids_({load_config(folder).image_token_id}),
-      chat_template_(load_chat_template(folder)),
+      chat_template_(load_chat_template(folder, options)),
       video_template_(kVideoTemplate, "built-in chat template for videos"),
       image_processor_(ImageProcessorConfig::load(folder)),
       video_processor_(VideoProcessorConfig::load(folder)),
@@ -125,7 +126,8 @@ MediumText SmolVlmProcessor::video_text(const ClipShape& clip) const {
 }
 
 ConversationCodec SmolVlmProcessor::codec() const {
-  static const MediaMarks places = {.picture = kImage, .video = kVideo, .mark = kFake};
+  static const MediaMarks places = {
+      .picture = kImage, .video = kVideo, .picture_mark = kFake, .video_mark = kFake};
   return {.tokenizer = *tokenizer_, .places = places, .media_ids = media_ids_, .where = folder_};
 }
 

@@ -24,7 +24,8 @@ class SmolVlmProcessor : public Processor {
  public:
   // Reads tokenizer, chat template, preprocessor_config.json, processor_config.json and, for the
   // model's positions, config.json of a checkpoint folder.
-  explicit SmolVlmProcessor(const std::filesystem::path& folder);
+  explicit SmolVlmProcessor(const std::filesystem::path& folder,
+                            const TemplateOptions& options = {});
 
   using Processor::encode_conversation;
   using Processor::encode_prompt;

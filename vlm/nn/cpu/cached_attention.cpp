@@ -185,7 +185,10 @@ class CachedAttention {
   void list_pieces() {
     for (std::size_t begin = 0, end = 0; begin < tokens_.size(); begin = end) {
       const CachedTokens& first = tokens_[begin];
-      while (end < tokens_.size() && tokens_[end].group == first.group) ++end;
+      while (end < tokens_.size() && tokens_[end].group == first.group &&
+             tokens_[end].prefix == first.prefix) {
+        ++end;
+      }
       add_pieces({.begin = begin, .end = end, .is_tail = false, .slot = 0}, first.prefix);
       for (std::size_t b = begin; b < end; ++b) {
         add_pieces({.begin = b, .end = b + 1, .is_tail = true, .slot = chunks_of(first.prefix)},

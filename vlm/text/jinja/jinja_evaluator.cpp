@@ -1,12 +1,16 @@
 #include "vlm/text/jinja/jinja_evaluator.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/text/jinja/jinja_clock.h"
 
 namespace vlm {
 namespace {
+
+constexpr const char* kClockFunction = "strftime_now";
 
 using Kind = JinjaExpression::Kind;
 using List = JinjaValue::List;
@@ -93,7 +97,10 @@ JinjaValue make_loop(const List& items, std::size_t index) {
 
 }  // namespace
 
-JinjaEvaluator::JinjaEvaluator(Variables variables, const std::string& where) : where_(where) {
+JinjaEvaluator::JinjaEvaluator(Variables variables, const std::string& where,
+                               std::optional<std::tm> clock)
+    : where_(where), clock_(clock) {
+  if (clock_) variables.emplace(kClockFunction, JinjaValue::Dict{});  // so that it is defined
   scopes_.push_back(std::move(variables));
 }
 
@@ -262,17 +269,33 @@ JinjaValue JinjaEvaluator::evaluate_slice(const Expression& expression) {
   if (!length || object.dict() != nullptr) {
     place.fail("slice wants a list or a string", object.type_name());
   }
-  const auto bound = [&](const JinjaExpressionPtr& operand, std::int64_t missing) {
+  const auto number = [&](const JinjaExpressionPtr& operand, std::int64_t missing) {
     if (!operand) return missing;
     const JinjaValue value = evaluate(*operand);
     const auto index = value.integer();
     if (!index) place.fail("slice wants integers", value.type_name());
-    return std::clamp<std::int64_t>(*index < 0 ? *index + *length : *index, 0, *length);
+    return *index;
   };
-  const std::int64_t begin = bound(expression.operands[1], 0);
-  const std::int64_t end = std::max(begin, bound(expression.operands[2], *length));
+  const std::int64_t step = number(expression.operands[3], 1);
+  if (step == 0) place.fail("slice with a step of zero", "0");
+  // Backwards, the places go from the last to before the first, -1.
+  const std::int64_t first = step > 0 ? 0 : *length - 1, last = step > 0 ? *length : -1;
+  const auto bound = [&](const JinjaExpressionPtr& operand, std::int64_t missing) {
+    if (!operand) return missing;
+    const std::int64_t index = number(operand, 0);
+    return std::clamp<std::int64_t>(index < 0 ? index + *length : index, std::min(first, last),
+                                    std::max(first, last));
+  };
+  const std::int64_t begin = bound(expression.operands[1], first);
+  const std::int64_t end = bound(expression.operands[2], last);
   const List items = *object.items();
-  const List part(items.begin() + begin, items.begin() + end);
+  List part;
+  for (std::int64_t i = begin; step > 0 ? i < end : i > end;) {
+    part.push_back(items[static_cast<std::size_t>(i)]);
+    const std::int64_t left = step > 0 ? end - i : i - end;
+    if (std::abs(static_cast<double>(step)) >= static_cast<double>(left)) break;
+    i += step;
+  }
   if (object.string() == nullptr) return part;
   std::string text;
   for (const JinjaValue& character : part) text += *character.string();
@@ -308,6 +331,10 @@ JinjaValue JinjaEvaluator::call_function(const std::string& name, const JinjaArg
   if (name == "raise_exception") {
     const JinjaValue message = arguments.positional.empty() ? "" : arguments.positional[0];
     place.fail("chat template refuses the conversation", jinja_text(message, place));
+  }
+  if (name == kClockFunction && clock_ && arguments.positional.size() == 1 &&
+      arguments.named.empty()) {
+    return format_time(jinja_text(arguments.positional[0], place), *clock_, place);
   }
   if (name == "namespace" && arguments.positional.empty()) {
     JinjaValue::Dict space{.entries = arguments.named, .is_namespace = true};

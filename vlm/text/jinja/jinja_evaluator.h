@@ -5,7 +5,9 @@
 // template is a stranger's program.
 #pragma once
 
+#include <ctime>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,8 +20,10 @@ class JinjaEvaluator {
  public:
   using Variables = std::map<std::string, JinjaValue>;
 
-  // `where` names the template's file in errors and outlives the evaluator.
-  JinjaEvaluator(Variables variables, const std::string& where);
+  // `where` names the template's file in errors and outlives the evaluator. With a `clock` the
+  // template has the function strftime_now.
+  JinjaEvaluator(Variables variables, const std::string& where,
+                 std::optional<std::tm> clock = std::nullopt);
 
   // Throws Error for what can't be done, with the line, and for raise_exception.
   std::string run(const JinjaBody& body);
@@ -51,6 +55,7 @@ class JinjaEvaluator {
   void count_steps(std::size_t count, int line);
 
   const std::string& where_;
+  std::optional<std::tm> clock_;
   std::vector<Variables> scopes_;  // outermost first
   std::string output_;
   std::size_t steps_ = 0;

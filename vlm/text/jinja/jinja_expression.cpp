@@ -259,7 +259,8 @@ class ExpressionParser {
     attach(*slice, std::move(first));
     attach(*slice,
            cursor_.is_operator("]") || cursor_.is_operator(":") ? nullptr : parse_condition());
-    if (cursor_.accept_operator(":")) cursor_.fail("slice with a step is not supported", "\":\"");
+    const bool has_step = cursor_.accept_operator(":") && !cursor_.is_operator("]");
+    attach(*slice, has_step ? parse_condition() : nullptr);
     cursor_.expect_operator("]");
     return slice;
   }

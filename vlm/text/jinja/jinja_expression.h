@@ -30,7 +30,7 @@ struct JinjaExpression {
     kList,       // operands
     kDict,       // arguments: key text → value
     kItem,       // operands: object, key
-    kSlice,      // operands: object, begin or null, end or null
+    kSlice,      // operands: object, begin, end and step, each may be null
     kAttribute,  // operands: object; name
     kCall,       // operands: callee; arguments
     kFilter,     // operands: value; name, arguments
