@@ -287,6 +287,7 @@ at::Tensor Trainer::run_batches(const StepData& data, double labels) {
   const std::uint64_t seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kDropoutStream,
                                       static_cast<std::uint64_t>(state_.step));
   auto number = static_cast<std::uint64_t>(job_->rank());  // of the batch, among all processes'
+  if (trained_.narrow_adapters) trained_.narrow_adapters->refresh();
   at::Tensor total;  // stays on the device, so that no batch waits for the one before
   for (const data::Batch& batch : data.batches) {
     // Dropout draws from the default generators; seeding them by step and batch makes a resumed
@@ -313,6 +314,7 @@ at::Tensor Trainer::run_fitting(const StepData& data, double labels) {
     reason = error.what_without_backtrace();
   }
   optimizer_->zero_grad();  // what a part of the batches gave
+  trained_.release();
   at::accelerator::emptyCache();
   if (!halve(data)) {
     throw Error({.what = "out of memory in a training step",

@@ -55,13 +55,14 @@ TEST_CASE("segments see themselves and their prefix, in value and gradient") {
           grouped_attention(in.q, in.k, in.v, dense_mask(segments, 70), false);
       wanted.backward(dy);
       const auto wanted_grads = in.take_grads();
-      const at::Tensor found = packed_attention(in.q, in.k, in.v, segments);
+      const auto row = std::make_shared<const PackedRow>(segments);
+      const at::Tensor found = packed_attention(in.q, in.k, in.v, row);
       check_close(found, wanted, 2e-6);
       found.backward(dy);
       const auto grads = in.take_grads();
       for (std::size_t i = 0; i < 3; ++i) check_close(grads[i], wanted_grads[i], 5e-6);
       const c10::NoGradGuard no_grad;  // the path of devices other than a CPU
-      check_close(packed_attention(in.q, in.k, in.v, segments), wanted, 2e-6);
+      check_close(packed_attention(in.q, in.k, in.v, row), wanted, 2e-6);
     }
   }
 }

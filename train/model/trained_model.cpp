@@ -114,10 +114,19 @@ TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions&
   } else if (config.trains_adapter()) {
     attach_lora(trained.model->module(), trained.lora, generator);
   }
+  if (!device.is_cpu()) {
+    torch::nn::Module& module = trained.model->module();
+    trained.wide_block = join_nf4_blocks(module);
+    trained.narrow_adapters = std::make_shared<NarrowAdapters>(module, trained.model->dtype());
+  }
   trained.processor = load_processor(trained.folder);
   trained.trained = choose_parameters(*trained.model, config, trained.lora);
   trained.model->gradient_checkpointing = config.gradient_checkpointing;
   return trained;
+}
+
+void TrainedModel::release() const {
+  if (wide_block) wide_block->release();
 }
 
 void begin_training(const TrainedModel& trained) {

@@ -42,9 +42,10 @@ struct Pass {
   double forward = 0, peak = 0, gradients = 0, seconds = 0;
 };
 
-Pass run_pass(VisionLanguageModel& model, const Optimizer& optimizer, const data::Batch& batch,
+Pass run_pass(const TrainedModel& trained, const Optimizer& optimizer, const data::Batch& batch,
               const at::Tensor& features) {
   throw_if_stopped();
+  trained.release();  // what is made again is counted
   for (const auto& [name, parameter] : optimizer.parameters()) {
     parameter.mutable_grad() = at::Tensor();
   }
@@ -53,7 +54,7 @@ Pass run_pass(VisionLanguageModel& model, const Optimizer& optimizer, const data
   Pass pass;
   {
     const at::Tensor loss =
-        loss_sum(model, batch, features.requires_grad() ? features : at::Tensor());
+        loss_sum(*trained.model, batch, features.requires_grad() ? features : at::Tensor());
     pass.forward = static_cast<double>(meter.peak_bytes());
     if (loss.requires_grad()) loss.backward();  // text may meet nothing that is trained
   }
@@ -72,13 +73,15 @@ Line line_through(double x0, double y0, double x1, double y1) {
 }
 
 // Returns the features of a picture, which require gradients where pictures are trained.
-at::Tensor probe_tiles(VisionLanguageModel& model, std::int64_t side, StepCost& cost) {
+at::Tensor probe_tiles(const TrainedModel& trained, std::int64_t side, StepCost& cost) {
+  VisionLanguageModel& model = *trained.model;
   const at::Tensor tile = at::zeros({1, 3, side, side});
   cost.keeps_tiles = trains_pictures(model);
   const c10::AutoGradMode recording(cost.keeps_tiles);
   at::Tensor found;
   for (int turn = 0; turn < 2; ++turn) {  // the first is cold
     throw_if_stopped();
+    trained.release();
     const auto start = Clock::now();
     const MemoryMeter meter;
     const at::Tensor features = model.encode_images(tile, {});
@@ -108,21 +111,22 @@ StepCost probe(TrainedModel& trained, Optimizer& optimizer, const ProbeOptions& 
   VisionLanguageModel& model = *trained.model;
   StepCost cost;
   model.module().train();
+  if (trained.narrow_adapters) trained.narrow_adapters->refresh();
   const std::int64_t most = options.tokens, fewer = options.tokens / 2;
   cost.labels = fewer / 2;
   at::Tensor features;
   if (options.has_pictures) {
-    features = probe_tiles(model, options.tile_side, cost);
+    features = probe_tiles(trained, options.tile_side, cost);
     features = features.narrow(1, 0, std::min(features.size(1), fewer - cost.labels));
   }
   cost.probe_tokens = static_cast<double>(most);
   cost.bytes_per_label = static_cast<double>(model.vocab_size()) * 4;
-  run_pass(model, optimizer, make_batch(model, fewer, cost.labels, features), features);  // cold
+  run_pass(trained, optimizer, make_batch(model, fewer, cost.labels, features), features);  // cold
   const Pass half =
-      run_pass(model, optimizer, make_batch(model, fewer, cost.labels, features), features);
+      run_pass(trained, optimizer, make_batch(model, fewer, cost.labels, features), features);
   reset_peak_rss();
   const Pass whole =
-      run_pass(model, optimizer, make_batch(model, most, cost.labels, features), features);
+      run_pass(trained, optimizer, make_batch(model, most, cost.labels, features), features);
   cost.process_mb = peak_rss_since_reset_mb();
   const auto x0 = static_cast<double>(fewer), x1 = static_cast<double>(most);
   cost.forward_bytes = line_through(x0, half.forward, x1, whole.forward);

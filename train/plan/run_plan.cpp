@@ -179,6 +179,8 @@ class Planner {
   void fill_memory(const StepCost& cost, RunPlan& plan) const {
     const double weights = bytes_of(*trained_.model);
     const double trainable = bytes_of(trained_.trained.parameters);
+    const double copies =
+        trained_.narrow_adapters ? static_cast<double>(trained_.narrow_adapters->nbytes()) : 0;
     const double adapters = config_.method == "full" ? 0 : trainable;
     const double state = bytes_of(optimizer_->state());
     const double batch = batch_bytes(cost, static_cast<double>(layout_.largest.slots));
@@ -186,7 +188,7 @@ class Planner {
     const double gradients = std::min(cost.gradient_bytes, batch);
     const double known = (weights + state + probed) / 1e6;
     plan.memory_mb = {{"weights", (weights - adapters) / 1e6},
-                      {"adapters", adapters / 1e6},
+                      {"adapters", (adapters + copies) / 1e6},
                       {"optimizer", state / 1e6},
                       {"gradients", gradients / 1e6},
                       {"activations", (batch - gradients) / 1e6},

@@ -33,9 +33,9 @@ Fields LlamaConfig::fields() {
 // What every layer of one forward pass shares.
 struct ForwardPass {
   RotaryTable rotary;
-  at::Tensor mask;                                       // [B, 1, T, T] bool; undefined: causal
-  KvCache* cache;                                        // may be null
-  std::shared_ptr<const std::vector<Segment>> segments;  // of a packed row; may be null
+  at::Tensor mask;                          // [B, 1, T, T] bool; undefined: causal
+  KvCache* cache;                           // may be null
+  std::shared_ptr<const PackedRow> packed;  // may be null
 };
 
 namespace {
@@ -43,7 +43,7 @@ namespace {
 at::Tensor attend(const ForwardPass& pass, std::int64_t layer, const at::Tensor& q,
                   const at::Tensor& k, const at::Tensor& v, at::ScalarType product_dtype) {
   if (pass.cache) return pass.cache->attend(layer, q, k, v, product_dtype);
-  if (pass.segments) return packed_attention(q, k, v, *pass.segments);
+  if (pass.packed) return packed_attention(q, k, v, pass.packed);
   if (pass.mask.defined()) return grouped_attention(q, k, v, pass.mask, /*is_causal=*/false);
   return causal_attention(q, k, v, product_dtype);
 }
@@ -206,8 +206,7 @@ at::Tensor LlamaModel::forward(const at::Tensor& embeddings, const at::Tensor& a
 
 at::Tensor LlamaModel::forward_packed(const at::Tensor& embeddings,
                                       const std::vector<Segment>& segments, bool checkpointing) {
-  ForwardPass pass{.cache = nullptr,
-                   .segments = std::make_shared<const std::vector<Segment>>(segments)};
+  ForwardPass pass{.cache = nullptr, .packed = std::make_shared<const PackedRow>(segments)};
   pass.rotary =
       make_rotary_table(upload(packed_positions(segments), embeddings.device()),
                         config_.head_size(), config_.rope_theta, embeddings.scalar_type());
