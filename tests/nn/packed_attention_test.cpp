@@ -67,6 +67,18 @@ TEST_CASE("segments see themselves and their prefix, in value and gradient") {
   }
 }
 
+TEST_CASE("a row's masks are made once, for all layers of a pass") {
+  const PackedRow row({{0, 20}, {20, 7, 0, 20}, {27, 10}});
+  const at::TensorOptions options(at::kFloat);
+  CHECK_FALSE(row.mask(0, options).defined());
+  CHECK_FALSE(row.mask(2, options).defined());
+  const at::Tensor mask = row.mask(1, options);
+  CHECK(mask.sizes() == at::IntArrayRef({1, 1, 7, 27}));
+  CHECK(mask.eq(0).equal(dense_mask(row.segments(), 37).narrow(2, 20, 7).narrow(3, 0, 27)));
+  CHECK(row.mask(1, options).is_same(mask));
+  CHECK(row.mask(1, options.dtype(at::kDouble)).scalar_type() == at::kDouble);
+}
+
 TEST_CASE("rows of a padded batch are causal") {
   at::manual_seed(4);
   const at::Tensor q = at::randn({3, 4, 9, 8}).requires_grad_();

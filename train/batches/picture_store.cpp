@@ -58,6 +58,10 @@ at::Tensor encode_pictures(VisionLanguageModel& model, const data::Batch& batch)
   for (const auto& pictures : batch.pictures) {
     if (pictures.pixel_values.defined()) tiles.push_back(pictures.pixel_values);
   }
+  // On a GPU they are joined there: the host's copies are pinned, one by one.
+  if (tiles.size() > 1) {
+    for (at::Tensor& one : tiles) one = upload(one, model.device());
+  }
   at::Tensor encoded;
   if (!tiles.empty())
     encoded = model.encode_images(tiles.size() == 1 ? tiles[0] : at::cat(tiles), {});

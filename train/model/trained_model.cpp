@@ -125,6 +125,11 @@ TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions&
   return trained;
 }
 
+at::ScalarType TrainedModel::activation_dtype() const {
+  const bool is_narrowed = !model->device().is_cpu() && model->product_dtype != at::kFloat;
+  return is_narrowed ? model->product_dtype : model->dtype();
+}
+
 void TrainedModel::release() const {
   if (wide_block) wide_block->release();
 }

@@ -1,5 +1,6 @@
 #include "train/plan/probe.h"
 
+#include <ATen/DeviceAccelerator.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
@@ -18,7 +19,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double since(Clock::time_point start) {
+// Seconds until all is done that a device was asked for.
+double since(Clock::time_point start, at::Device device) {
+  if (!device.is_cpu()) at::accelerator::synchronizeDevice(device.index());
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
@@ -50,7 +53,7 @@ Pass run_pass(const TrainedModel& trained, const Optimizer& optimizer, const dat
     parameter.mutable_grad() = at::Tensor();
   }
   const auto start = Clock::now();
-  const MemoryMeter meter;
+  const MemoryMeter meter(trained.model->device().type());
   Pass pass;
   {
     const at::Tensor loss =
@@ -59,7 +62,7 @@ Pass run_pass(const TrainedModel& trained, const Optimizer& optimizer, const dat
     if (loss.requires_grad()) loss.backward();  // text may meet nothing that is trained
   }
   pass.peak = static_cast<double>(meter.peak_bytes());
-  pass.seconds = since(start);
+  pass.seconds = since(start, trained.model->device());
   for (const auto& [name, parameter] : optimizer.parameters()) {
     if (parameter.grad().defined())
       pass.gradients += static_cast<double>(parameter.grad().nbytes());
@@ -83,11 +86,11 @@ at::Tensor probe_tiles(const TrainedModel& trained, std::int64_t side, StepCost&
     throw_if_stopped();
     trained.release();
     const auto start = Clock::now();
-    const MemoryMeter meter;
+    const MemoryMeter meter(trained.model->device().type());
     const at::Tensor features = model.encode_images(tile, {});
     cost.tile_bytes = static_cast<double>(meter.peak_bytes());
     if (cost.keeps_tiles) features.sum().backward();
-    cost.tile_seconds = since(start);
+    cost.tile_seconds = since(start, model.device());
     found = features.detach();
   }
   return found.requires_grad_(cost.keeps_tiles);
@@ -135,7 +138,7 @@ StepCost probe(TrainedModel& trained, Optimizer& optimizer, const ProbeOptions& 
   cost.gradient_bytes = whole.gradients;
   const auto start = Clock::now();
   optimizer.step(0);
-  cost.optimizer_seconds = since(start);
+  cost.optimizer_seconds = since(start, model.device());
   optimizer.zero_grad();
   return cost;
 }
