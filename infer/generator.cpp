@@ -1,5 +1,6 @@
 #include "infer/generator.h"
 
+#include <ATen/DeviceAccelerator.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/util/Exception.h>
 
@@ -22,6 +23,12 @@ using Ids = std::vector<std::int64_t>;
 
 constexpr std::int64_t kMostPrefillTokens = 4096;  // of one pass, padding included
 constexpr std::int64_t kMostLookahead = 64;        // waiting groups whose pictures may be encoded
+
+// Until a GPU has encoded what it was asked to, so that the time is that of the work. Prefill and
+// decoding end with a token, which is waited for anyway.
+void wait_for(at::Device device) {
+  if (!device.is_cpu()) at::accelerator::synchronizeDevice(device.index());
+}
 
 }  // namespace
 
@@ -142,6 +149,7 @@ void Generator::encode_pictures(const std::vector<std::unique_ptr<ActiveGroup>>&
     add(*waiting_[static_cast<std::size_t>(i)]);
   }
   encoder_->encode(pictures);
+  if (!pictures.empty()) wait_for(model_->device());
 }
 
 void Generator::admit() {
@@ -279,7 +287,9 @@ void Generator::remove_finished() {
 
 bool Generator::read(ShownMedia& media, double time_limit_s) {
   const Stopwatch watch(timing_.vision_s);
-  return media.read(time_limit_s);
+  const bool is_whole = media.read(time_limit_s);
+  wait_for(model_->device());
+  return is_whole;
 }
 
 RequestAnswer Generator::answer(Request request, const Pixels& pixels) {

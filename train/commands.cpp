@@ -90,12 +90,14 @@ int run_finetune(const FinetuneOptions& options, const RuntimeOptions& runtime,
 struct PlanCommand {
   ConfigChoice config;
   double memory_gb = 0;
+  std::int64_t processes = 1;
   std::string format = "text";
 };
 
 int run_plan(const PlanCommand& options, const RuntimeOptions& runtime) {
   const TrainConfig config = options.config.load();
-  const RunPlan plan = make_plan(config, {.runtime = runtime, .memory_gb = options.memory_gb});
+  const RunPlan plan = make_plan(
+      config, {.runtime = runtime, .memory_gb = options.memory_gb, .processes = options.processes});
   const OrderedJson json = plan.to_json();
   print_result(options.format == "json" ? json.dump() + "\n" : plan.to_text());
   save_plan(plan, config.output_dir, effective_config(config));
@@ -220,9 +222,14 @@ std::function<int()> add_plan(CLI::App& app, const RuntimeOptions& runtime) {
   add_config_options(*command, options->config, "Config file (YAML or JSON) of finetune");
   command
       ->add_option("--memory-gb", options->memory_gb,
-                   "What the run may take; where it is less than the peak, what to change is said "
-                   "and the exit code is 1 (0: no bound)")
+                   "What each process may take, on a GPU of its memory; where it is less than the "
+                   "peak, what to change is said and the exit code is 1 (0: no bound)")
       ->check(at_least(0))
+      ->capture_default_str();
+  command
+      ->add_option("--processes", options->processes,
+                   "Processes that torchrun will start; memory is that of each")
+      ->check(at_least(1))
       ->capture_default_str();
   CLI::Option* format = command->add_option("--format", options->format, "What is printed")
                             ->check(CLI::IsMember({"text", "json"}))

@@ -8,19 +8,16 @@
 #include "vlm/nn/runtime.h"
 
 namespace vlm::train {
-namespace {
 
-// Of tensors on a GPU, since the program began, MB.
 double peak_device_mb(at::Device device) {
   constexpr auto kAll = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
   const auto stats = at::accelerator::getDeviceStats(device.index());
   return static_cast<double>(stats.allocated_bytes[kAll].peak) / 1e6;
 }
 
-}  // namespace
-
 void StepLog::add(const StepFigures& figures, bool is_last) {
-  const auto now = std::chrono::steady_clock::now();
+  // What a GPU was asked to do since is done in the next step's time.
+  const auto now = device_.is_cpu() ? std::chrono::steady_clock::now() : figures.read_at;
   const double passed = std::chrono::duration<double>(now - last_step_).count();
   last_step_ = now;
   state_.seconds += passed;

@@ -23,7 +23,12 @@ struct StepFigures {
   std::int64_t tokens = 0;  // without padding
   std::int64_t slots = 0;   // with padding
   double data_wait_s = 0;   // that the loop waited for data
+  // When loss and norm were there: a GPU had done all before, and no wait is needed to know it.
+  std::chrono::steady_clock::time_point read_at = {};
 };
+
+// Of tensors on a GPU, since the program began, MB.
+double peak_device_mb(at::Device device);
 
 class StepLog {
  public:

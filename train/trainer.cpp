@@ -75,16 +75,21 @@ Trainer::Trainer(TrainConfig config, const TrainOptions& options)
     : config_(std::move(config)), options_(options) {
   if (options_.runtime.seed) config_.seed = *options_.runtime.seed;
   // First the others, so that they notice what ends this process.
-  job_ = join_job({.timeout_s = static_cast<double>(config_.evaluation.ddp_timeout),
-                   .bucket_mb = config_.evaluation.ddp_bucket_cap_mb});
+  job_ = join_job({.timeout_s = static_cast<double>(config_.evaluation.ddp_timeout)});
   if (job_->is_writer()) folder_ = std::make_unique<RunFolder>(config_.output_dir);
-  if (config_.memory_gb > 0) plan_ = make_fit(config_, options_.runtime);
+  if (config_.memory_gb > 0) {
+    plan_ = make_fit(config_, options_.runtime, job_->size());
+    // Each process has measured for itself.
+    config_.gradient_checkpointing = job_->sum({config_.gradient_checkpointing ? 1.0 : 0.0})[0] > 0;
+  }
   effective_config_ = effective_config(config_);
   find_start();
   const at::Device device =
       choose_local_device(prepare_runtime(options_.runtime), options_.runtime.device);
   trained_ = load_trained_model(config_, options_.runtime, device);
   optimizer_ = make_optimizer(config_, trained_);
+  sums_ = std::make_unique<GradientSums>(*job_, optimizer_->parameters(),
+                                         config_.evaluation.ddp_bucket_cap_mb * 1'000'000);
   data_ = load_training_data(config_, *trained_.processor, job_->size());
   open_pictures(device);
   const std::int64_t total = data_.plan->total_steps();
@@ -207,6 +212,7 @@ LoaderOptions Trainer::loader_options() const {
                         .skipped = skipped_.get(),
                         .rank = job_->rank(),
                         .ranks = job_->size()};
+  if (!device_.is_cpu()) options.pinned_dtype = trained_.activation_dtype();
   options.encode.lookup = pictures_.get();
   if (config_.packing) {
     options.packing = {.max_tokens = config_.max_tokens_per_batch,
@@ -245,7 +251,7 @@ TrainResult Trainer::train() {
     StepFigures figures;
     double labels = 0;
     if (!next_step(loader, step, figures, labels)) return stop();
-    figures.loss = train_step(step, labels, figures.grad_norm);
+    train_step(step, labels, figures);
     log.add(figures, state_.step == total);
     if (!end_step()) return stop();
     if (progress) progress->update(state_.step, concat("loss ", figures.loss));
@@ -284,15 +290,19 @@ at::Tensor Trainer::run_batches(const StepData& data, double labels) {
   const std::uint64_t seed = mix_seed(static_cast<std::uint64_t>(config_.seed), kDropoutStream,
                                       static_cast<std::uint64_t>(state_.step));
   auto number = static_cast<std::uint64_t>(job_->rank());  // of the batch, among all processes'
+  if (trained_.narrow_adapters) trained_.narrow_adapters->refresh();
   at::Tensor total;  // stays on the device, so that no batch waits for the one before
   for (const data::Batch& batch : data.batches) {
     // Dropout draws from the default generators; seeding them by step and batch makes a resumed
     // run exact, and several processes draw what one would.
     at::manual_seed(mix_seed(seed, number));
     number += static_cast<std::uint64_t>(job_->size());
-    for (const data::Batch& piece : split(batch, halvings_)) {
+    const std::vector<data::Batch> pieces = split(batch, halvings_);
+    for (const data::Batch& piece : pieces) {
+      const bool is_last = &batch == &data.batches.back() && &piece == &pieces.back();
       const at::Tensor part = loss_sum(*trained_.model, piece, pictures_.get()) / labels;
       // A batch of text gives nothing to a run that trains only what pictures pass through.
+      if (is_last) sums_->begin_last();
       if (part.requires_grad()) part.backward();
       const at::Tensor wide = part.detach().to(at::kDouble);
       total = total.defined() ? total + wide : wide;
@@ -310,6 +320,8 @@ at::Tensor Trainer::run_fitting(const StepData& data, double labels) {
     reason = error.what_without_backtrace();
   }
   optimizer_->zero_grad();  // what a part of the batches gave
+  sums_->restart();
+  trained_.release();
   at::accelerator::emptyCache();
   if (!halve(data)) {
     throw Error({.what = "out of memory in a training step",
@@ -336,21 +348,21 @@ bool Trainer::halve(const StepData& data) {
   return true;
 }
 
-double Trainer::train_step(const StepData& data, double labels, double& grad_norm) {
+void Trainer::train_step(const StepData& data, double labels, StepFigures& figures) {
   const at::Tensor total = run_fitting(data, labels);
-  job_->sum_gradients(optimizer_->parameters());
+  sums_->finish();
   const auto [own_loss, norm] = read_together(total, norm_of_gradients(optimizer_->parameters()));
-  const double loss = job_->sum({own_loss})[0];
-  check_number(loss, "loss");
+  figures.read_at = std::chrono::steady_clock::now();
+  figures.loss = job_->sum({own_loss})[0];
+  figures.grad_norm = norm;
+  check_number(figures.loss, "loss");
   check_number(norm, "norm of the gradients");
-  grad_norm = norm;
   clip_gradients(optimizer_->parameters(), norm, config_.max_grad_norm);
   is_sound_ = false;
   optimizer_->step(schedule_.at(state_.step));
   ++state_.step;
   is_sound_ = true;
   optimizer_->zero_grad();
-  return loss;
 }
 
 }  // namespace vlm::train

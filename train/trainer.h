@@ -23,6 +23,7 @@
 #include "train/evaluation/answer_function.h"
 #include "train/evaluation/evaluator.h"
 #include "train/jobs/distributed.h"
+#include "train/jobs/gradient_sums.h"
 #include "train/model/trained_model.h"
 #include "train/optimizer/optimizer.h"
 #include "train/optimizer/schedule.h"
@@ -65,9 +66,9 @@ class Trainer {
   // Gets the next step's data; false when all processes are to stop. Sums over all processes go
   // into `figures` and `labels`.
   bool next_step(StepLoader& loader, StepData& data, StepFigures& figures, double& labels);
-  // One step on this process's batches; `labels` is the number over all processes. Returns the
-  // loss; sets `grad_norm`.
-  double train_step(const StepData& data, double labels, double& grad_norm);
+  // One step on this process's batches; `labels` is the number over all processes. Sets loss,
+  // grad_norm and read_at.
+  void train_step(const StepData& data, double labels, StepFigures& figures);
   // Forward and backward of the batches; the loss, on the device.
   at::Tensor run_batches(const StepData& data, double labels);
   std::vector<data::Batch> split(const data::Batch& batch, int halvings) const;
@@ -107,6 +108,7 @@ class Trainer {
   std::unique_ptr<PictureStore> pictures_;
   Schedule schedule_;
   std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<GradientSums> sums_;
   std::unique_ptr<MetricsLog> metrics_;
   std::unique_ptr<data::SkippedSamples> skipped_;
   std::unique_ptr<Evaluator> evaluator_;  // null without eval_files

@@ -165,8 +165,10 @@ TrainResult Trainer::finish() {
   if (!restore_best()) return stop();
   if (!job_->is_writer()) return TrainResult::kFinished;
   if (const double planned = planned_peak_mb(config_.output_dir, effective_config_); planned > 0) {
-    log_info(concat("peak memory: ", std::llround(peak_rss_mb()), " MB measured, ",
-                    std::llround(planned), " MB planned"));
+    const double measured = device_.is_cpu() ? peak_rss_mb() : peak_device_mb(device_);
+    log_info(concat(
+        device_.is_cpu() ? "peak memory: " : "peak memory of the GPU: ", std::llround(measured),
+        " MB measured, ", std::llround(planned), " MB planned"));
   }
   save_text(fs::path(config_.output_dir) / "README.md", make_model_card(load_record()));
   write_report();

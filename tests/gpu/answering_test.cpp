@@ -214,6 +214,14 @@ DeviceCounts cost_of_token(const Words& options) {
   return cost;
 }
 
+TEST_CASE("encoding pictures is waited for once, so that its time is that of the work") {
+  const auto waits = [](const Words& options) {
+    const Words length = {"--max-new-tokens", "4"};
+    return counts_of([&] { generate("cuda", kTinyModel, options + length); }).waits;
+  };
+  CHECK(waits({"--image", picture("square")}) == waits({}) + 1);
+}
+
 // Bounds so that what was fused stays fused. The model has two layers.
 TEST_CASE("what a token costs on the GPU") {
   const Words question = {"--image", picture("square")};

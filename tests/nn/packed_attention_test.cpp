@@ -55,15 +55,28 @@ TEST_CASE("segments see themselves and their prefix, in value and gradient") {
           grouped_attention(in.q, in.k, in.v, dense_mask(segments, 70), false);
       wanted.backward(dy);
       const auto wanted_grads = in.take_grads();
-      const at::Tensor found = packed_attention(in.q, in.k, in.v, segments);
+      const auto row = std::make_shared<const PackedRow>(segments);
+      const at::Tensor found = packed_attention(in.q, in.k, in.v, row);
       check_close(found, wanted, 2e-6);
       found.backward(dy);
       const auto grads = in.take_grads();
       for (std::size_t i = 0; i < 3; ++i) check_close(grads[i], wanted_grads[i], 5e-6);
       const c10::NoGradGuard no_grad;  // the path of devices other than a CPU
-      check_close(packed_attention(in.q, in.k, in.v, segments), wanted, 2e-6);
+      check_close(packed_attention(in.q, in.k, in.v, row), wanted, 2e-6);
     }
   }
+}
+
+TEST_CASE("a row's masks are made once, for all layers of a pass") {
+  const PackedRow row({{0, 20}, {20, 7, 0, 20}, {27, 10}});
+  const at::TensorOptions options(at::kFloat);
+  CHECK_FALSE(row.mask(0, options).defined());
+  CHECK_FALSE(row.mask(2, options).defined());
+  const at::Tensor mask = row.mask(1, options);
+  CHECK(mask.sizes() == at::IntArrayRef({1, 1, 7, 27}));
+  CHECK(mask.eq(0).equal(dense_mask(row.segments(), 37).narrow(2, 20, 7).narrow(3, 0, 27)));
+  CHECK(row.mask(1, options).is_same(mask));
+  CHECK(row.mask(1, options.dtype(at::kDouble)).scalar_type() == at::kDouble);
 }
 
 TEST_CASE("rows of a padded batch are causal") {

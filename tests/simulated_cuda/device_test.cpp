@@ -183,6 +183,24 @@ TEST_CASE("lists are one kernel when they are alike") {
   const std::vector<at::Tensor> mixed = {x.clone(), x.to(at::kHalf)};
   CHECK(counts_of([&] { at::_foreach_norm(mixed); }).operators == 2);
   CHECK(at::_foreach_norm(alike)[0].item<float>() == Approx(std::sqrt(20.0)));
+  // A copy may change the type, of all tensors alike.
+  const at::Tensor half = x.to(at::kHalf);
+  const std::vector<at::Tensor> halves = {half.clone(), half.clone(), half.clone()};
+  CHECK(counts_of([&] { at::_foreach_copy_(halves, alike); }).operators == 1);
+  CHECK(halves[1].sum().item<float>() == 10);
+  CHECK(counts_of([&] { at::_foreach_copy_(mixed, {x, x}); }).operators == 2);
+}
+
+TEST_CASE("a product may be wider than its factors, and only than half types") {
+  const at::Tensor a = at::randn({3, 5}).to(at::kBFloat16), b = at::randn({5, 4}).to(at::kBFloat16);
+  const at::Tensor there_a = a.to(kGpu), there_b = b.to(kGpu);
+  at::Tensor wide;
+  CHECK(counts_of([&] { wide = at::mm(there_a, there_b, at::kFloat); }).operators == 1);
+  CHECK(wide.cpu().equal(a.to(at::kFloat).mm(b.to(at::kFloat))));
+  CHECK_THAT(thrown_by([&] { at::mm(there_a, there_b, at::kHalf); }),
+             Contains("out_dtype must be"));
+  CHECK_THAT(thrown_by([&] { at::mm(there_a, there_b.to(at::kFloat), at::kFloat); }),
+             Contains("input dtypes must be the same"));
 }
 
 TEST_CASE("random numbers come from the device's own stream, and states are restored") {

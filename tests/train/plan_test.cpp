@@ -156,6 +156,32 @@ TEST_CASE("a plan counts the run's steps, tokens and memory") {
   CHECK_FALSE(std::filesystem::exists(config.output_dir));
 }
 
+TEST_CASE("the plan of several processes is of each, and of the whole run's steps") {
+  const ScratchFolder folder;
+  TrainConfig config = make_config(folder.path());
+  config.per_device_train_batch_size = 2;
+  config.gradient_accumulation_steps = 2;
+  const RuntimeOptions runtime{.device = "cpu", .threads = 1};
+  const RunPlan one = make_plan(config, {.runtime = runtime});
+  config.gradient_accumulation_steps = 1;
+  const RunPlan two = make_plan(config, {.runtime = runtime, .processes = 2});
+  CHECK(two.processes == 2);
+  CHECK(two.steps == one.steps);
+  CHECK(two.tokens_per_epoch == Approx(one.tokens_per_epoch));
+  CHECK(two.largest_tokens == one.largest_tokens);
+  const auto part = [](const RunPlan& plan, const std::string& wanted) {
+    for (const auto& [name, megabytes] : plan.memory_mb) {
+      if (name == wanted) return megabytes;
+    }
+    return -1.0;
+  };
+  // Half of a step's pictures is read by each.
+  CHECK(part(two, "pictures read ahead") < 0.8 * part(one, "pictures read ahead"));
+  CHECK(part(two, "weights") == part(one, "weights"));
+  CHECK_THAT(two.to_text(), Contains("memory of each of 2 processes, MB\n"));
+  CHECK(two.to_json()["processes"] == 2);
+}
+
 TEST_CASE("what doesn't fit is told with what to change, before anything is trained") {
   const ScratchFolder folder;
   TrainConfig config = make_config(folder.path());

@@ -35,17 +35,25 @@ std::vector<data::Batch> make_batches(const std::vector<data::Example>& examples
   return batches;
 }
 
-// Leaves the samples of this process.
-void keep_share(const LoaderOptions& options, std::vector<std::int64_t>& samples) {
-  std::vector<std::int64_t> share;
-  for (std::int64_t i = 0; i < std::ssize(samples); ++i) {
-    const bool is_in_share = i / options.batch_size % options.ranks == options.rank;
-    if (is_in_share) share.push_back(samples[static_cast<std::size_t>(i)]);
+void pin(data::Batch& batch, at::ScalarType dtype) {
+  batch.inputs.input_ids = batch.inputs.input_ids.pin_memory();
+  for (data::SamplePictures& pictures : batch.pictures) {
+    at::Tensor &pixels = pictures.pixels.values, &features = pictures.features;
+    if (pixels.defined()) pixels = pixels.to(dtype).pin_memory();
+    if (features.defined()) features = features.pin_memory();
   }
-  samples = std::move(share);
 }
 
 }  // namespace
+
+std::vector<std::int64_t> share_of(const std::vector<std::int64_t>& samples,
+                                   std::int64_t batch_size, std::int64_t rank, std::int64_t ranks) {
+  std::vector<std::int64_t> share;
+  for (std::int64_t i = 0; i < std::ssize(samples); ++i) {
+    if (i / batch_size % ranks == rank) share.push_back(samples[static_cast<std::size_t>(i)]);
+  }
+  return share;
+}
 
 StepLoader::StepLoader(const DataPlan& plan,
                        const std::vector<std::unique_ptr<data::Dataset>>& datasets,
@@ -80,7 +88,7 @@ std::optional<StepLoader::Job> StepLoader::open_sample() {
     if (next_to_open_ >= plan_.total_steps()) return std::nullopt;
     StepPlan plan = plan_.at(next_to_open_);
     const std::int64_t sample_count = std::ssize(plan.samples);
-    keep_share(options_, plan.samples);
+    plan.samples = share_of(plan.samples, options_.batch_size, options_.rank, options_.ranks);
     next_job_ = {.plan = std::make_shared<StepPlan>(std::move(plan)), .sample_count = sample_count};
   }
   const Job job = next_job_;
@@ -124,7 +132,8 @@ void StepLoader::make_step(std::int64_t step, Steps::Output& output) {
   }
   data.batches = make_batches(examples, options_);
   step_bytes_ = 0;
-  for (const data::Batch& batch : data.batches) {
+  for (data::Batch& batch : data.batches) {
+    if (options_.pinned_dtype) pin(batch, *options_.pinned_dtype);
     data.label_count += batch.label_count;
     data.token_count += batch.token_count;
     data.slot_count += batch.labels.numel();

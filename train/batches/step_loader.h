@@ -39,9 +39,16 @@ struct LoaderOptions {
   std::int64_t workers = 1;
   data::SkippedSamples* skipped = nullptr;
   std::optional<data::PackOptions> packing;  // in place of rows of batch_size samples
+  // For a GPU: what is copied to it lies in memory from which it copies while the host goes on, the
+  // pictures in this dtype.
+  std::optional<at::ScalarType> pinned_dtype;
   // Of each step, process `rank` uses every `ranks`-th group of batch_size samples.
   std::int64_t rank = 0, ranks = 1;
 };
+
+// Of a step's samples those of process `rank`: every `ranks`-th group of `batch_size`.
+std::vector<std::int64_t> share_of(const std::vector<std::int64_t>& samples,
+                                   std::int64_t batch_size, std::int64_t rank, std::int64_t ranks);
 
 class StepLoader {
  public:

@@ -1,11 +1,9 @@
 #include "train/jobs/distributed.h"
 
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
@@ -89,7 +87,8 @@ std::string first_line(const std::string& text) {
 struct Job::Group {
   c10::intrusive_ptr<c10d::Store> store;
   c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo;
-  std::unique_ptr<Nccl> nccl;  // made with the first gradients on a GPU
+  std::unique_ptr<Nccl> nccl;                        // made with the first gradients on a GPU
+  std::vector<c10::intrusive_ptr<c10d::Work>> sums;  // that were begun, of tensors on the CPU
 };
 
 JobPlace find_job_place() {
@@ -135,49 +134,32 @@ std::vector<double> Job::sum(std::vector<double> values) const {
   return values;
 }
 
-void Job::sum_gradients(const NamedTensors& parameters) const {
-  if (!group_) return;
-  const c10::NoGradGuard no_grad;
-  std::vector<double> has_gradient;
-  for (const auto& [name, parameter] : parameters) {
-    has_gradient.push_back(parameter.grad().defined() ? 1 : 0);
+void Job::begin_sum(const at::Tensor& tensor) const {
+  TORCH_CHECK(group_ && tensor.is_contiguous() && tensor.scalar_type() == at::kFloat);
+  if (!tensor.is_cpu()) {
+    at::Tensor sums = tensor;
+    return sum_tensor(sums);
   }
-  has_gradient = sum(std::move(has_gradient));
-  const std::int64_t most = options_.bucket_mb * 1'000'000;
-  std::vector<at::Tensor> bucket;
-  std::int64_t bytes = 0;
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
-    if (has_gradient[i] == 0) continue;
-    const at::Tensor& parameter = parameters[i].second;
-    if (!parameter.grad().defined()) parameter.mutable_grad() = at::zeros_like(parameter);
-    bucket.push_back(parameter.grad());
-    bytes += parameter.numel() * 4;
-    if (bytes < most) continue;
-    sum_bucket(std::exchange(bucket, {}));
-    bytes = 0;
-  }
-  if (!bucket.empty()) sum_bucket(bucket);
-  if (!group_->nccl) return;
   try {
-    group_->nccl->wait(options_.timeout_s);
+    std::vector<at::Tensor> tensors = {tensor};
+    group_->sums.push_back(group_->gloo->allreduce(tensors));
   } catch (const std::exception& error) {
     fail(error);
   }
 }
 
-// In float32, whatever the gradients are: a sum of many loses less.
-void Job::sum_bucket(const std::vector<at::Tensor>& gradients) const {
-  std::vector<at::Tensor> flat;
-  for (const at::Tensor& gradient : gradients) {
-    flat.push_back(gradient.reshape({-1}).to(at::kFloat));
+void Job::end_sums() const {
+  if (!group_) return;
+  try {
+    for (const auto& sum : std::exchange(group_->sums, {})) sum->wait();
+    if (group_->nccl) group_->nccl->wait(options_.timeout_s);
+  } catch (const std::exception& error) {
+    fail(error);
   }
-  at::Tensor sums = at::cat(flat);
-  sum_tensor(sums);
-  std::int64_t begin = 0;
-  for (const at::Tensor& gradient : gradients) {
-    gradient.copy_(sums.narrow(0, begin, gradient.numel()).view(gradient.sizes()));
-    begin += gradient.numel();
-  }
+}
+
+bool Job::sums_in_background(at::Device device) const {
+  return group_ && (device.is_cpu() || (group_->nccl && group_->nccl->is_open()));
 }
 
 void Job::sum_tensor(at::Tensor& tensor) const {

@@ -3,11 +3,11 @@
 //   torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, …) ─► join_job ─► Job
 //
 // Every process ("rank") holds the whole model and takes its share of a step's batches; gradients
-// are summed in buckets, and rank 0 alone writes. Numbers and text go over Gloo on the CPU;
-// gradients on a GPU over NCCL if it is installed, else over Gloo too. A single process is a job of
-// size 1, in which these functions do nothing. Reference: torch 2.11's c10d and its env://
-// rendezvous. Every call is made by all ranks in the same order; when another process ended or
-// doesn't answer in time, it throws Error.
+// are summed in buckets (gradient_sums.h), and rank 0 alone writes. Numbers and text go over Gloo
+// on the CPU; gradients on a GPU over NCCL if it is installed, else over Gloo too. A single process
+// is a job of size 1, in which these functions do nothing. Reference: torch 2.11's c10d and its
+// env:// rendezvous. Every call is made by all ranks in the same order; when another process ended
+// or doesn't answer in time, it throws Error.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -23,8 +23,7 @@
 namespace vlm::train {
 
 struct JobOptions {
-  double timeout_s = 1800;      // to wait for other processes
-  std::int64_t bucket_mb = 25;  // size of a bucket of gradients
+  double timeout_s = 1800;  // to wait for other processes
 };
 
 // The place of this process in the job, from the environment.
@@ -49,9 +48,13 @@ class Job {
 
   // The sums over all ranks.
   std::vector<double> sum(std::vector<double> values) const;
-  // Sums the parameters' gradients over all ranks, in place. A parameter without gradient counts as
-  // 0; a parameter without gradient on every rank gets none.
-  void sum_gradients(const NamedTensors& parameters) const;
+  // Asks for the sum of a float32 tensor over all ranks, in place; `end_sums` waits for all that
+  // was asked for.
+  void begin_sum(const at::Tensor& tensor) const;
+  void end_sums() const;
+  // Whether begin_sum returns at once, so that this process goes on meanwhile. On a GPU it does
+  // once NCCL was opened, by the first sum.
+  bool sums_in_background(at::Device device) const;
   // Copies the values of rank 0 to all ranks, in place.
   void broadcast(const NamedTensors& tensors) const;
   std::string broadcast(const std::string& text) const;
@@ -64,7 +67,6 @@ class Job {
  private:
   struct Group;
 
-  void sum_bucket(const std::vector<at::Tensor>& gradients) const;
   void sum_tensor(at::Tensor& tensor) const;
   [[noreturn]] void fail(const std::exception& error) const;
 

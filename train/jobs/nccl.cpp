@@ -66,7 +66,8 @@ Library open_library() {
 
 class OpenNccl : public Nccl {
  public:
-  OpenNccl(const Library& library, const NcclPlace& place, const UniqueId& id) : library_(library) {
+  OpenNccl(const Library& library, const NcclPlace& place, const UniqueId& id)
+      : library_(library), stream_(devices_.getNewStream(devices_.getDevice())) {
     check(library_.init_rank(&communicator_, static_cast<int>(place.size), id,
                              static_cast<int>(place.rank)),
           "NCCL can't join the job's GPUs");
@@ -82,16 +83,18 @@ class OpenNccl : public Nccl {
 
   void sum(at::Tensor& tensor) override {
     TORCH_CHECK(tensor.is_cuda() && tensor.is_contiguous() && tensor.scalar_type() == at::kFloat);
+    c10::Event made(at::kCUDA);
+    made.record(devices_.getStream(devices_.getDevice()));
+    made.block(stream_);
     void* data = tensor.data_ptr();
     check(library_.all_reduce(data, data, static_cast<std::size_t>(tensor.numel()), kFloat32, kSum,
-                              communicator_, /*stream=*/nullptr),
+                              communicator_, devices_.getStreamNativeHandle(stream_)),
           "NCCL can't sum gradients");
   }
 
   void wait(double timeout_s) override {
-    const c10::impl::VirtualGuardImpl devices(at::kCUDA);
     c10::Event done(at::kCUDA);
-    done.record(devices.getStream(devices.getDevice()));
+    done.record(stream_);
     const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(timeout_s);
     for (;;) {
       int state = kSuccess;
@@ -116,6 +119,8 @@ class OpenNccl : public Nccl {
   }
 
   Library library_;
+  c10::impl::VirtualGuardImpl devices_{at::kCUDA};
+  c10::Stream stream_;
   Communicator communicator_ = nullptr;
 };
 

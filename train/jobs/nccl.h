@@ -2,7 +2,7 @@
 //
 // The program links no CUDA library; NCCL comes with LibTorch's CUDA libraries, which are open
 // already when a tensor lies on a GPU (or it is in the program already, as in tests). Work goes to
-// the default stream, which the trainer uses too, so that it is ordered with LibTorch's kernels.
+// a stream of its own, so that backward's kernels and the network are busy together.
 // Reference: NCCL 2's C interface (nccl.h).
 #pragma once
 
@@ -24,11 +24,12 @@ class Nccl {
   virtual ~Nccl() = default;
   // False when the library isn't installed; then sum() must not be called.
   virtual bool is_open() const = 0;
-  // Asks for the sum over all ranks, in place: float32, contiguous, on the current GPU. What the
-  // GPU is asked to do afterwards sees it. Throws Error.
+  // Asks for the sum over all ranks, in place: float32, contiguous, on the current GPU. It begins
+  // behind what the GPU was asked to do before. Throws Error.
   virtual void sum(at::Tensor& tensor) = 0;
-  // Waits until all sums are there. When another process is lost, or `timeout_s` have passed, the
-  // sums are given up, so that nothing waits for them for ever, and std::runtime_error is thrown.
+  // Waits until all sums are there; before, the tensors may not be used. When another process is
+  // lost, or `timeout_s` have passed, the sums are given up, so that nothing waits for them for
+  // ever, and std::runtime_error is thrown.
   virtual void wait(double timeout_s) = 0;
 };
 

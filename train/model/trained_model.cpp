@@ -126,10 +126,24 @@ TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions&
     narrow_to_parts(trained.lora, *trained.model);
     attach_lora(trained.model->module(), trained.lora, generator);
   }
+  if (!device.is_cpu()) {
+    torch::nn::Module& module = trained.model->module();
+    trained.wide_block = join_nf4_blocks(module);
+    trained.narrow_adapters = std::make_shared<NarrowAdapters>(module, trained.model->dtype());
+  }
   trained.processor = load_processor(trained.folder, config.template_options());
   trained.trained = choose_parameters(*trained.model, config, trained.lora);
   trained.model->gradient_checkpointing = config.gradient_checkpointing;
   return trained;
+}
+
+at::ScalarType TrainedModel::activation_dtype() const {
+  const bool is_narrowed = !model->device().is_cpu() && model->product_dtype != at::kFloat;
+  return is_narrowed ? model->product_dtype : model->dtype();
+}
+
+void TrainedModel::release() const {
+  if (wide_block) wide_block->release();
 }
 
 void begin_training(const TrainedModel& trained) {

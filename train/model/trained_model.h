@@ -18,6 +18,8 @@
 #include "vlm/models/interface/model.h"
 #include "vlm/models/interface/processor.h"
 #include "vlm/models/registry.h"
+#include "vlm/nn/frozen_linear.h"
+#include "vlm/nn/lora/narrow_adapters.h"
 #include "vlm/nn/runtime.h"
 
 namespace vlm::train {
@@ -28,6 +30,15 @@ struct TrainedModel {
   std::unique_ptr<Processor> processor;
   LoraConfig lora;            // unless every weight is trained
   TrainedParameters trained;  // parameters that require gradients; a tied one once
+  // On a GPU: the adapters' copies, to be refreshed before each step, and the block of an NF4 base
+  // that was expanded last; else null.
+  std::shared_ptr<NarrowAdapters> narrow_adapters = {};
+  std::shared_ptr<WideBlock> wide_block = {};
+
+  // Of what flows between the layers.
+  at::ScalarType activation_dtype() const;
+  // Frees what can be made again.
+  void release() const;
 };
 
 // Options for loading the base: dtype, quantization.

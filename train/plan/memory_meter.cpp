@@ -12,7 +12,10 @@ namespace vlm::train {
 
 class MemoryMeter::Reporter : public c10::MemoryReportingInfoBase {
  public:
-  void reportMemoryUsage(void*, std::int64_t size, std::size_t, std::size_t, c10::Device) override {
+  explicit Reporter(c10::DeviceType device) : device_(device) {}
+  void reportMemoryUsage(void*, std::int64_t size, std::size_t, std::size_t,
+                         c10::Device device) override {
+    if (device.type() != device_) return;
     const std::int64_t now = held += size;
     std::int64_t most = peak;
     while (now > most && !peak.compare_exchange_weak(most, now)) {
@@ -21,10 +24,13 @@ class MemoryMeter::Reporter : public c10::MemoryReportingInfoBase {
   bool memoryProfilingEnabled() const override { return true; }
 
   std::atomic<std::int64_t> held{0}, peak{0};
+
+ private:
+  c10::DeviceType device_;
 };
 
-MemoryMeter::MemoryMeter()
-    : reporter_(std::make_shared<Reporter>()),
+MemoryMeter::MemoryMeter(c10::DeviceType device)
+    : reporter_(std::make_shared<Reporter>(device)),
       guard_(std::make_unique<c10::DebugInfoGuard>(c10::DebugInfoKind::PROFILER_STATE, reporter_)) {
 }
 

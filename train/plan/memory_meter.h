@@ -1,6 +1,6 @@
 // Measures the peak memory of a piece of code: of its tensors, and of the process.
 //
-//   MemoryMeter meter; …; meter.peak_bytes() of tensors allocated since, by any device
+//   MemoryMeter meter(device); …; meter.peak_bytes() of that device's tensors allocated since
 //   reset_peak_rss(); …; peak_rss_since_reset_mb()
 //
 // LibTorch's allocators report to an object that is registered for the thread; backward is counted,
@@ -8,6 +8,8 @@
 // used a moment after backward has returned. Use one meter at a time, and not together with
 // LibTorch's profiler.
 #pragma once
+
+#include <c10/core/DeviceType.h>
 
 #include <cstdint>
 #include <memory>
@@ -20,7 +22,7 @@ namespace vlm::train {
 
 class MemoryMeter {
  public:
-  MemoryMeter();
+  explicit MemoryMeter(c10::DeviceType device = c10::DeviceType::CPU);
   ~MemoryMeter();
   MemoryMeter(const MemoryMeter&) = delete;
   MemoryMeter& operator=(const MemoryMeter&) = delete;

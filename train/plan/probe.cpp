@@ -1,5 +1,6 @@
 #include "train/plan/probe.h"
 
+#include <ATen/DeviceAccelerator.h>
 #include <ATen/ops/full.h>
 #include <c10/core/GradMode.h>
 #include <torch/nn/module.h>
@@ -17,7 +18,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double since(Clock::time_point start) {
+// Seconds until all is done that a device was asked for.
+double since(Clock::time_point start, at::Device device) {
+  if (!device.is_cpu()) at::accelerator::synchronizeDevice(device.index());
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
@@ -41,23 +44,24 @@ struct Pass {
   double forward = 0, peak = 0, gradients = 0, seconds = 0;
 };
 
-Pass run_pass(VisionLanguageModel& model, const Optimizer& optimizer, const data::Batch& batch,
+Pass run_pass(const TrainedModel& trained, const Optimizer& optimizer, const data::Batch& batch,
               const at::Tensor& features) {
   throw_if_stopped();
+  trained.release();  // what is made again is counted
   for (const auto& [name, parameter] : optimizer.parameters()) {
     parameter.mutable_grad() = at::Tensor();
   }
   const auto start = Clock::now();
-  const MemoryMeter meter;
+  const MemoryMeter meter(trained.model->device().type());
   Pass pass;
   {
     const at::Tensor loss =
-        loss_sum(model, batch, features.requires_grad() ? features : at::Tensor());
+        loss_sum(*trained.model, batch, features.requires_grad() ? features : at::Tensor());
     pass.forward = static_cast<double>(meter.peak_bytes());
     if (loss.requires_grad()) loss.backward();  // text may meet nothing that is trained
   }
   pass.peak = static_cast<double>(meter.peak_bytes());
-  pass.seconds = since(start);
+  pass.seconds = since(start, trained.model->device());
   for (const auto& [name, parameter] : optimizer.parameters()) {
     if (parameter.grad().defined())
       pass.gradients += static_cast<double>(parameter.grad().nbytes());
@@ -71,19 +75,21 @@ Line line_through(double x0, double y0, double x1, double y1) {
 }
 
 // Returns the features of a picture, which require gradients where pictures are trained.
-at::Tensor probe_picture(VisionLanguageModel& model, const Pixels& picture, StepCost& cost) {
+at::Tensor probe_picture(const TrainedModel& trained, const Pixels& picture, StepCost& cost) {
+  VisionLanguageModel& model = *trained.model;
   const auto units = static_cast<double>(picture.units());
   cost.keeps_tiles = trains_pictures(model);
   const c10::AutoGradMode recording(cost.keeps_tiles);
   at::Tensor found;
   for (int turn = 0; turn < 2; ++turn) {  // the first is cold
     throw_if_stopped();
+    trained.release();
     const auto start = Clock::now();
-    const MemoryMeter meter;
+    const MemoryMeter meter(model.device().type());
     const at::Tensor features = model.encode(picture);
     cost.tile_bytes = static_cast<double>(meter.peak_bytes()) / (cost.keeps_tiles ? units : 1);
     if (cost.keeps_tiles) features.sum().backward();
-    cost.tile_seconds = since(start) / units;
+    cost.tile_seconds = since(start, model.device()) / units;
     found = features.detach();
   }
   return found.requires_grad_(cost.keeps_tiles);
@@ -107,21 +113,22 @@ StepCost probe(TrainedModel& trained, Optimizer& optimizer, const ProbeOptions& 
   VisionLanguageModel& model = *trained.model;
   StepCost cost;
   model.module().train();
+  if (trained.narrow_adapters) trained.narrow_adapters->refresh();
   const std::int64_t most = options.tokens, fewer = options.tokens / 2;
   cost.labels = fewer / 2;
   at::Tensor features;
   if (!options.picture.empty()) {
-    features = probe_picture(model, options.picture, cost);
+    features = probe_picture(trained, options.picture, cost);
     features = features.narrow(0, 0, std::min(features.size(0), fewer - cost.labels));
   }
   cost.probe_tokens = static_cast<double>(most);
   cost.bytes_per_label = static_cast<double>(model.vocab_size()) * 4;
-  run_pass(model, optimizer, make_batch(model, fewer, cost.labels, features), features);  // cold
+  run_pass(trained, optimizer, make_batch(model, fewer, cost.labels, features), features);  // cold
   const Pass half =
-      run_pass(model, optimizer, make_batch(model, fewer, cost.labels, features), features);
+      run_pass(trained, optimizer, make_batch(model, fewer, cost.labels, features), features);
   reset_peak_rss();
   const Pass whole =
-      run_pass(model, optimizer, make_batch(model, most, cost.labels, features), features);
+      run_pass(trained, optimizer, make_batch(model, most, cost.labels, features), features);
   cost.process_mb = peak_rss_since_reset_mb();
   const auto x0 = static_cast<double>(fewer), x1 = static_cast<double>(most);
   cost.forward_bytes = line_through(x0, half.forward, x1, whole.forward);
@@ -130,7 +137,7 @@ StepCost probe(TrainedModel& trained, Optimizer& optimizer, const ProbeOptions& 
   cost.gradient_bytes = whole.gradients;
   const auto start = Clock::now();
   optimizer.step(0);
-  cost.optimizer_seconds = since(start);
+  cost.optimizer_seconds = since(start, model.device());
   optimizer.zero_grad();
   return cost;
 }

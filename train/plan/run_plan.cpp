@@ -12,7 +12,9 @@
 
 #include "data/sample_size.h"
 #include "train/batches/picture_store.h"
+#include "train/batches/step_loader.h"
 #include "train/batches/training_data.h"
+#include "train/jobs/distributed.h"
 #include "train/model/loss.h"
 #include "train/plan/batch_sizes.h"
 #include "train/plan/memory_meter.h"
@@ -38,9 +40,26 @@ constexpr std::int64_t kMostSteps = 4096;    // of a stage whose batches are lai
 // The batches of a run, or of as many steps of it as are looked at.
 struct Layout {
   BatchSize largest;                                     // each figure's own largest
-  double slots = 0, tokens = 0, tiles = 0, batches = 0;  // a step, on average
-  double most_tiles_a_step = 0;
-  std::int64_t most_batches = 1;  // of a step
+  double slots = 0, tokens = 0, tiles = 0, batches = 0;  // a step of all processes, on average
+  double most_tiles_a_step = 0;                          // of a process
+  std::int64_t most_batches = 1;                         // of a step of a process
+
+  // One process's part of a step.
+  void add(const std::vector<BatchSize>& part) {
+    double part_tiles = 0;
+    for (const BatchSize& batch : part) {
+      largest.slots = std::max(largest.slots, batch.slots);
+      largest.labels = std::max(largest.labels, batch.labels);
+      largest.tiles = std::max(largest.tiles, batch.tiles);
+      slots += static_cast<double>(batch.slots);
+      tokens += static_cast<double>(batch.tokens);
+      part_tiles += static_cast<double>(batch.tiles);
+    }
+    tiles += part_tiles;
+    batches += static_cast<double>(part.size());
+    most_tiles_a_step = std::max(most_tiles_a_step, part_tiles);
+    most_batches = std::max(most_batches, std::ssize(part));
+  }
 };
 
 // Sizes of all samples of a stage; where there are too many, those between are taken to be like
@@ -59,7 +78,8 @@ std::vector<data::SampleSize> measure_stage(const data::Dataset& dataset,
   return sizes;
 }
 
-Layout lay_out(const TrainingData& data, const Processor& processor, const TrainConfig& config) {
+Layout lay_out(const TrainingData& data, const Processor& processor, const TrainConfig& config,
+               std::int64_t processes) {
   std::vector<std::vector<data::SampleSize>> sizes;
   for (const auto& dataset : data.datasets) {
     sizes.push_back(measure_stage(*dataset, processor, config.measure_options()));
@@ -72,27 +92,17 @@ Layout lay_out(const TrainingData& data, const Processor& processor, const Train
     throw_if_stopped();
     const StepPlan plan = data.plan->at(step);
     const auto stage = static_cast<std::size_t>(plan.stage);
-    std::vector<StepSample> samples;
-    for (const std::int64_t i : plan.samples) {
-      const auto place = static_cast<std::size_t>(i);
-      const bool has_group = place < data.groups[stage].size();
-      samples.push_back(
-          {.size = sizes[stage][place], .group = has_group ? data.groups[stage][place] : -1});
+    for (std::int64_t rank = 0; rank < processes; ++rank) {
+      std::vector<StepSample> samples;
+      const std::int64_t group_size = config.per_device_train_batch_size;
+      for (const std::int64_t i : share_of(plan.samples, group_size, rank, processes)) {
+        const auto place = static_cast<std::size_t>(i);
+        const bool has_group = place < data.groups[stage].size();
+        samples.push_back(
+            {.size = sizes[stage][place], .group = has_group ? data.groups[stage][place] : -1});
+      }
+      layout.add(batch_sizes(samples, config));
     }
-    const auto batches = batch_sizes(samples, config);
-    double tiles = 0;
-    for (const BatchSize& batch : batches) {
-      layout.largest.slots = std::max(layout.largest.slots, batch.slots);
-      layout.largest.labels = std::max(layout.largest.labels, batch.labels);
-      layout.largest.tiles = std::max(layout.largest.tiles, batch.tiles);
-      layout.slots += static_cast<double>(batch.slots);
-      layout.tokens += static_cast<double>(batch.tokens);
-      tiles += static_cast<double>(batch.tiles);
-    }
-    layout.tiles += tiles;
-    layout.batches += static_cast<double>(batches.size());
-    layout.most_tiles_a_step = std::max(layout.most_tiles_a_step, tiles);
-    layout.most_batches = std::max(layout.most_batches, static_cast<std::int64_t>(batches.size()));
   }
   for (double* sum : {&layout.slots, &layout.tokens, &layout.tiles, &layout.batches}) {
     *sum /= std::max(steps, 1.0);
@@ -129,11 +139,11 @@ class Planner {
   Planner(TrainConfig config, const PlanOptions& options)
       : config_(std::move(config)), options_(options) {
     if (options_.runtime.seed) config_.seed = *options_.runtime.seed;
-    device_ = prepare_runtime(options_.runtime);
+    device_ = choose_local_device(prepare_runtime(options_.runtime), options_.runtime.device);
     const auto folder = find_or_pull_model(config_.model_name_or_path);
     const auto processor = load_processor(folder, config_.template_options());
-    data_ = load_training_data(config_, *processor);
-    layout_ = lay_out(data_, *processor, config_);
+    data_ = load_training_data(config_, *processor, options_.processes);
+    layout_ = lay_out(data_, *processor, config_, options_.processes);
     trained_ = load_trained_model(config_, options_.runtime, device_);
     optimizer_ = make_optimizer(config_, trained_);
     if (layout_.largest.tiles > 0) {
@@ -144,6 +154,8 @@ class Planner {
   RunPlan plan() {
     const StepCost cost = run_probe();
     RunPlan plan;
+    plan.device = device_.is_cpu() ? "cpu" : device_.str();
+    plan.processes = options_.processes;
     plan.memory_gb = options_.memory_gb;
     fill_memory(cost, plan);
     fill_time(cost, plan);
@@ -173,8 +185,8 @@ class Planner {
   // Steps read ahead, the one at work, and one that is being made.
   double ahead_bytes() const {
     if (picture_.empty()) return 0;
-    const double unit =
-        static_cast<double>(picture_.bytes()) / static_cast<double>(picture_.units());
+    const double unit = static_cast<double>(picture_.values.numel() / picture_.units()) *
+                        (device_.is_cpu() ? 4.0 : c10::elementSize(trained_.activation_dtype()));
     const double step = layout_.most_tiles_a_step * unit;
     return step * (step > 256e6 ? 2 : 3);
   }
@@ -182,20 +194,24 @@ class Planner {
   void fill_memory(const StepCost& cost, RunPlan& plan) const {
     const double weights = bytes_of(*trained_.model);
     const double trainable = bytes_of(trained_.trained.parameters);
+    const double copies =
+        trained_.narrow_adapters ? static_cast<double>(trained_.narrow_adapters->nbytes()) : 0;
     const double adapters = config_.method == "full" ? 0 : trainable;
     const double state = bytes_of(optimizer_->state());
     const double batch = batch_bytes(cost, static_cast<double>(layout_.largest.slots));
     const double probed = cost.batch_bytes(cost.probe_tokens, static_cast<double>(cost.labels), 0);
     const double gradients = std::min(cost.gradient_bytes, batch);
-    const double known = (weights + state + probed) / 1e6;
+    const double known = device_.is_cpu() ? (weights + state + probed) / 1e6 : 0;  // of the host
     plan.memory_mb = {{"weights", (weights - adapters) / 1e6},
-                      {"adapters", adapters / 1e6},
+                      {"adapters", (adapters + copies) / 1e6},
                       {"optimizer", state / 1e6},
                       {"gradients", gradients / 1e6},
-                      {"activations", (batch - gradients) / 1e6},
-                      {"pictures read ahead", ahead_bytes() / 1e6},
-                      {"program", std::max(cost.process_mb - known, 0.0)}};
+                      {"activations", (batch - gradients) / 1e6}};
+    RunPlan::Parts& host = device_.is_cpu() ? plan.memory_mb : plan.host_mb;
+    host.emplace_back("pictures read ahead", ahead_bytes() / 1e6);
+    host.emplace_back("program", std::max(cost.process_mb - known, 0.0));
     for (const auto& [name, megabytes] : plan.memory_mb) plan.peak_mb += megabytes;
+    for (const auto& [name, megabytes] : plan.host_mb) plan.host_peak_mb += megabytes;
     plan.largest_tokens = layout_.largest.slots;
     plan.largest_tiles = layout_.largest.tiles;
   }
@@ -212,9 +228,10 @@ class Planner {
     plan.tokens_per_epoch = layout_.tokens * steps_per_epoch;
     plan.tiles_per_epoch = layout_.tiles * steps_per_epoch;
     plan.padding = 1 - layout_.tokens / std::max(layout_.slots, 1.0);
-    plan.later_step_s = std::max(cost.seconds.at_zero, 0.0) * layout_.batches +
-                        cost.seconds.slope * layout_.slots + cost.optimizer_seconds;
-    plan.first_step_s = plan.later_step_s + cost.tile_seconds * layout_.tiles;
+    const auto share = 1.0 / static_cast<double>(options_.processes);  // that a process takes
+    plan.later_step_s = std::max(cost.seconds.at_zero, 0.0) * layout_.batches * share +
+                        cost.seconds.slope * layout_.slots * share + cost.optimizer_seconds;
+    plan.first_step_s = plan.later_step_s + cost.tile_seconds * layout_.tiles * share;
     if (!has_cache) plan.later_step_s = plan.first_step_s;
     const double first = std::min(steps, steps_per_epoch);
     plan.hours = (first * plan.first_step_s + (steps - first) * plan.later_step_s) / 3600;
@@ -278,8 +295,9 @@ RunPlan make_plan(TrainConfig config, const PlanOptions& options) {
   return Planner(std::move(config), options).plan();
 }
 
-RunPlan make_fit(TrainConfig& config, const RuntimeOptions& runtime) {
-  const PlanOptions options{.runtime = runtime, .memory_gb = config.memory_gb};
+RunPlan make_fit(TrainConfig& config, const RuntimeOptions& runtime, std::int64_t processes) {
+  const PlanOptions options{
+      .runtime = runtime, .memory_gb = config.memory_gb, .processes = processes};
   RunPlan plan = make_plan(config, options);
   if (!plan.fits() && !config.gradient_checkpointing) {
     TrainConfig spared = config;
@@ -298,11 +316,12 @@ RunPlan make_fit(TrainConfig& config, const RuntimeOptions& runtime) {
 
 void check_fits(const RunPlan& plan) {
   if (plan.fits()) return;
-  throw Error({.what = "the run doesn't fit the memory",
-               .where = "memory_gb",
-               .got = concat("a peak of ", std::llround(plan.peak_mb), " MB"),
-               .wanted = concat("at most ", std::llround(plan.memory_gb * 1000), " MB"),
-               .hint = join(plan.advice, "; ")});
+  throw Error(
+      {.what = concat("the run doesn't fit the ", plan.is_of_gpu() ? "GPU's " : "", "memory"),
+       .where = "memory_gb",
+       .got = concat("a peak of ", std::llround(plan.peak_mb), " MB"),
+       .wanted = concat("at most ", std::llround(plan.memory_gb * 1000), " MB"),
+       .hint = join(plan.advice, "; ")});
 }
 
 void save_plan(const RunPlan& plan, const std::string& output_dir, const OrderedJson& config) {
@@ -324,10 +343,17 @@ double planned_peak_mb(const std::string& output_dir, const OrderedJson& config)
 }
 
 OrderedJson RunPlan::to_json() const {
-  OrderedJson json, parts;
-  for (const auto& [name, megabytes] : memory_mb) parts[name] = rounded(megabytes, 0.1);
-  json["peak_mb"] = rounded(peak_mb, 0.1);
-  json["memory_mb"] = parts;
+  OrderedJson json;
+  const auto add = [&](const std::string& prefix, const Parts& parts, double sum) {
+    OrderedJson list;
+    for (const auto& [name, megabytes] : parts) list[name] = rounded(megabytes, 0.1);
+    json[prefix + "peak_mb"] = rounded(sum, 0.1);
+    json[prefix + "memory_mb"] = list;
+  };
+  json["device"] = device;
+  json["processes"] = processes;
+  add("", memory_mb, peak_mb);
+  if (is_of_gpu()) add("host_", host_mb, host_peak_mb);
   json["fits"] = fits();
   json["samples"] = samples;
   json["steps"] = steps;
@@ -346,13 +372,18 @@ OrderedJson RunPlan::to_json() const {
 std::string RunPlan::to_text() const {
   PlainStream out;
   out << std::fixed << std::setprecision(0);
-  out << "memory, MB\n";
-  for (const auto& [name, megabytes] : memory_mb) {
-    out << "  " << std::left << std::setw(22) << name << std::right << std::setw(8) << megabytes
-        << "\n";
-  }
-  out << "  " << std::left << std::setw(22) << "peak" << std::right << std::setw(8) << peak_mb;
+  const auto line = [&](const std::string& name, double megabytes) {
+    out << "\n  " << std::left << std::setw(22) << name << std::right << std::setw(8) << megabytes;
+  };
+  const auto list = [&](const std::string& title, const Parts& parts, double sum) {
+    out << title << (processes > 1 ? concat(" of each of ", processes, " processes") : "")
+        << ", MB";
+    for (const auto& [name, megabytes] : parts) line(name, megabytes);
+    line("peak", sum);
+  };
+  list(is_of_gpu() ? concat("memory of the GPU (", device, ")") : "memory", memory_mb, peak_mb);
   if (memory_gb > 0) out << (fits() ? "  fits " : "  more than ") << memory_gb * 1000;
+  if (is_of_gpu()) list("\nmemory of the host", host_mb, host_peak_mb);
   out << "\nlargest batch: " << largest_tokens << " tokens, " << largest_tiles << " tiles\n"
       << samples << " samples, " << steps << " steps; an epoch is " << tokens_per_epoch
       << " tokens and " << tiles_per_epoch << " tiles; padding " << std::setprecision(1)

@@ -11,6 +11,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <string>
 
 #include "vlm/nn/cpu/bfloat16/bfloat16_linear.h"
 #include "vlm/nn/cpu/int8/int8_linear.h"
@@ -115,7 +116,11 @@ void Linear::set_quantized(const std::vector<std::pair<const char*, at::Tensor>>
 void Linear::store_nf4(const at::Tensor& value) {
   check_shape(value);
   int8_ = nullptr;
-  nf4_ = std::make_shared<Nf4Weight>(quantize_nf4(value));
+  set_nf4(std::make_shared<Nf4Weight>(quantize_nf4(value)));
+}
+
+void Linear::set_nf4(std::shared_ptr<const Nf4Weight> stored) {
+  nf4_ = std::move(stored);
   set_quantized({{"codes", nf4_->codes},
                  {"absmax", nf4_->absmax.codes},
                  {"absmax_scales", nf4_->absmax.scales},
@@ -288,6 +293,62 @@ at::Tensor forward_joined(const at::Tensor& x, const std::vector<const Linear*>&
   }
   return at::linear(x, join_rows(std::move(weights)),
                     biases.empty() ? at::Tensor() : join_rows(std::move(biases)));
+}
+
+namespace {
+
+constexpr std::int64_t kMostJoined = 1 << 27;  // values; 256 MB in bfloat16
+
+// The layers of a block that are expanded together.
+struct JointLayers {
+  std::string block;
+  std::int64_t values = 0;
+  std::vector<Linear*> layers;
+};
+
+// Of a module's name what ends with its last number; nothing where there is none.
+std::string block_of(const std::string& name) {
+  std::size_t end = 0, begin = 0;
+  while (begin < name.size()) {
+    const std::size_t dot = std::min(name.find('.', begin), name.size());
+    const std::string part = name.substr(begin, dot - begin);
+    if (part.find_first_not_of("0123456789") == std::string::npos) end = dot;
+    begin = dot + 1;
+  }
+  return name.substr(0, end);
+}
+
+std::vector<JointLayers> find_joint_layers(const torch::nn::Module& model) {
+  std::vector<JointLayers> found;
+  for (const auto& item : model.named_modules()) {
+    auto* linear = dynamic_cast<Linear*>(item.value().get());
+    if (!linear || !linear->nf4() || linear->device().is_cpu()) continue;
+    const std::string block = block_of(item.key());
+    const std::int64_t values = linear->in_features() * linear->out_features();
+    const bool goes_on = !found.empty() && !block.empty() && found.back().block == block &&
+                         found.back().values + values <= kMostJoined;
+    if (!goes_on) found.push_back({.block = block});
+    found.back().values += values;
+    found.back().layers.push_back(linear);
+  }
+  return found;
+}
+
+}  // namespace
+
+std::shared_ptr<WideBlock> join_nf4_blocks(const torch::nn::Module& model) {
+  const std::vector<JointLayers> found = find_joint_layers(model);
+  if (found.empty()) return nullptr;
+  auto last = std::make_shared<WideBlock>();
+  for (const JointLayers& joint : found) {
+    std::vector<const Nf4Weight*> weights;
+    for (const Linear* layer : joint.layers) weights.push_back(layer->nf4());
+    std::vector<Nf4Weight> parts = join_nf4(weights, last);
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      joint.layers[i]->set_nf4(std::make_shared<Nf4Weight>(std::move(parts[i])));
+    }
+  }
+  return last;
 }
 
 at::Tensor add_projected(at::Tensor residual, const Linear& layer, const at::Tensor& x) {

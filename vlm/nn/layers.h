@@ -22,6 +22,7 @@ class LoraBranch;
 class TokenRows;
 struct Int8Weight;
 struct Nf4Weight;
+struct WideBlock;
 
 // y = x Wᵀ + b, plus the adapter's branch when one is attached. The weight may be stored in fewer
 // bits than the inputs: bfloat16 with float32 inputs, NF4 (quantize.h), or 8 bits
@@ -82,6 +83,8 @@ class Linear : public torch::nn::Module {
  private:
   void check_shape(const at::Tensor& value) const;
   void set_quantized(const std::vector<std::pair<const char*, at::Tensor>>& buffers);
+  void set_nf4(std::shared_ptr<const Nf4Weight> stored);
+  friend std::shared_ptr<WideBlock> join_nf4_blocks(const torch::nn::Module& model);
 
   std::int64_t in_features_, out_features_;
   std::shared_ptr<LoraBranch> lora_;
@@ -98,6 +101,11 @@ std::vector<at::Tensor> forward_each(const at::Tensor& x, const std::vector<cons
 // the layers are more than weights of x's dtype, on a CPU, and where gradients are recorded.
 // The weights are moved to one place in memory when it is called first. For inference.
 at::Tensor forward_joined(const at::Tensor& x, const std::vector<const Linear*>& layers);
+
+// Has the NF4 weights of each of a model's blocks ("….layers.3") lie in one place and be expanded
+// together (frozen_linear.h), on a GPU. Returns what holds the block expanded last, null where no
+// weight was moved.
+std::shared_ptr<WideBlock> join_nf4_blocks(const torch::nn::Module& model);
 
 // residual + the layer's result for x, for inference; written into the memory of `residual` on a
 // GPU, and as add_residual does elsewhere.

@@ -26,10 +26,14 @@ at::Tensor sum_heads(const at::Tensor& t, std::int64_t groups) {
   return groups == 1 ? t : t.unflatten(1, {t.size(1) / groups, groups}).sum(2);
 }
 
-// Queries behind a prefix: 0 where they may look, [1, 1, length, prefix + length].
+constexpr std::int64_t kMaskStep = 8;  // of a mask's rows in memory, as GPUs ask for
+
 at::Tensor make_mask(const Segment& segment, const at::TensorOptions& options) {
   const std::int64_t prefix = segment.prefix_length, length = segment.length;
-  at::Tensor mask = at::zeros({1, 1, length, prefix + length}, options);
+  const std::int64_t width = prefix + length;
+  const std::int64_t stride =
+      options.device().is_cpu() ? width : (width + kMaskStep - 1) / kMaskStep * kMaskStep;
+  at::Tensor mask = at::zeros({1, 1, length, stride}, options).narrow(-1, 0, width);
   mask.narrow(-1, prefix, length)
       .copy_(at::full({length, length}, -std::numeric_limits<double>::infinity(), options).triu(1));
   return mask;
@@ -42,13 +46,10 @@ at::Tensor seen_by(const Segment& segment, const at::Tensor& t) {
   return at::cat({t.narrow(2, segment.prefix_begin, segment.prefix_length), own}, 2);
 }
 
-at::Tensor attend_segment(const Segment& segment, const at::Tensor& q, const at::Tensor& k,
-                          const at::Tensor& v) {
-  const bool has_prefix = segment.prefix_length > 0;
-  at::Tensor mask;
-  if (has_prefix) mask = make_mask(segment, q.options()).eq(0);
+at::Tensor attend_segment(const Segment& segment, const at::Tensor& mask, const at::Tensor& q,
+                          const at::Tensor& k, const at::Tensor& v) {
   return grouped_attention(q.narrow(2, segment.begin, segment.length), seen_by(segment, k),
-                           seen_by(segment, v), mask, !has_prefix && segment.length > 1);
+                           seen_by(segment, v), mask, !mask.defined() && segment.length > 1);
 }
 
 void add_gradient(const Segment& segment, const at::Tensor& grad, at::Tensor& total) {
@@ -59,16 +60,16 @@ void add_gradient(const Segment& segment, const at::Tensor& grad, at::Tensor& to
   }
 }
 
-// The segments travel to backward as an opaque value.
-struct SegmentsHolder : torch::CustomClassHolder {
-  Segments segments;
+// The row travels to backward as an opaque value.
+struct RowHolder : torch::CustomClassHolder {
+  std::shared_ptr<const PackedRow> row;
 };
 
 class CpuAttention : public torch::autograd::Function<CpuAttention> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& q,
                             const at::Tensor& k, const at::Tensor& v,
-                            const c10::intrusive_ptr<SegmentsHolder>& holder) {
+                            const c10::intrusive_ptr<RowHolder>& holder) {
     const std::int64_t groups = q.size(1) / k.size(1);
     // In memory [B, T, H, D], as the next projection reads it.
     at::Tensor out =
@@ -76,35 +77,39 @@ class CpuAttention : public torch::autograd::Function<CpuAttention> {
     // The logarithms of the sums are wide whatever the queries are.
     at::Tensor sums = at::empty({q.size(0), q.size(1), q.size(2)},
                                 q.options().dtype(at::toOpMathType(q.scalar_type())));
-    for (const Segment& segment : holder->segments) {
+    const Segments& segments = holder->row->segments();
+    for (std::size_t i = 0; i < segments.size(); ++i) {
+      const Segment& segment = segments[i];
       const auto [part, sum] = at::_scaled_dot_product_flash_attention_for_cpu(
           q.narrow(2, segment.begin, segment.length), repeat_heads(seen_by(segment, k), groups),
           repeat_heads(seen_by(segment, v), groups), 0.0, segment.prefix_length == 0,
-          mask_of(segment, q));
+          mask_of(holder, i, q));
       out.narrow(2, segment.begin, segment.length).copy_(part);
       sums.narrow(2, segment.begin, segment.length).copy_(sum);
     }
     context->save_for_backward({q, k, v, out, sums});
-    context->saved_data["segments"] = c10::IValue::make_capsule(holder);
+    context->saved_data["row"] = c10::IValue::make_capsule(holder);
     return out;
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list grads) {
-    const auto holder = c10::static_intrusive_pointer_cast<SegmentsHolder>(
-        context->saved_data["segments"].toCapsule());
+    const auto holder =
+        c10::static_intrusive_pointer_cast<RowHolder>(context->saved_data["row"].toCapsule());
     const auto saved = context->get_saved_variables();
     const at::Tensor &q = saved[0], &k = saved[1], &v = saved[2], &out = saved[3];
     const std::int64_t groups = q.size(1) / k.size(1);
     at::Tensor grad_q = at::empty_like(q), grad_k = at::zeros_like(k), grad_v = at::zeros_like(v);
-    for (const Segment& segment : holder->segments) {
+    const Segments& segments = holder->row->segments();
+    for (std::size_t i = 0; i < segments.size(); ++i) {
+      const Segment& segment = segments[i];
       const auto own = [&](const at::Tensor& t) {
         return t.narrow(2, segment.begin, segment.length);
       };
       const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
           own(grads[0]), own(q), repeat_heads(seen_by(segment, k), groups),
           repeat_heads(seen_by(segment, v), groups), own(out), own(saved[4]), 0.0,
-          segment.prefix_length == 0, mask_of(segment, q));
+          segment.prefix_length == 0, mask_of(holder, i, q));
       own(grad_q).copy_(dq);
       add_gradient(segment, sum_heads(dk, groups), grad_k);
       add_gradient(segment, sum_heads(dv, groups), grad_v);
@@ -113,9 +118,10 @@ class CpuAttention : public torch::autograd::Function<CpuAttention> {
   }
 
  private:
-  static std::optional<at::Tensor> mask_of(const Segment& segment, const at::Tensor& q) {
-    if (segment.prefix_length == 0) return std::nullopt;
-    return make_mask(segment, q.options());
+  static std::optional<at::Tensor> mask_of(const c10::intrusive_ptr<RowHolder>& holder,
+                                           std::size_t segment, const at::Tensor& q) {
+    const at::Tensor& mask = holder->row->mask(segment, q.options());
+    return mask.defined() ? std::optional(mask) : std::nullopt;
   }
 };
 
@@ -125,18 +131,28 @@ bool is_by_hand(const at::Tensor& q) {
 
 }  // namespace
 
+const at::Tensor& PackedRow::mask(std::size_t i, const at::TensorOptions& options) const {
+  at::Tensor& mask = masks_[i];
+  const bool is_made = mask.defined() && mask.scalar_type() == options.dtype().toScalarType();
+  if (segments_[i].prefix_length > 0 && !is_made) mask = make_mask(segments_[i], options);
+  return mask;
+}
+
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const Segments& segments) {
+                            const std::shared_ptr<const PackedRow>& row) {
+  const Segments& segments = row->segments();
   TORCH_CHECK(q.size(0) == 1 && !segments.empty() &&
                   segments.back().begin + segments.back().length == q.size(2),
               "packed_attention: segments don't cover the row of ", q.size(2), " tokens");
   if (is_by_hand(q)) {
-    auto holder = c10::make_intrusive<SegmentsHolder>();
-    holder->segments = segments;
+    auto holder = c10::make_intrusive<RowHolder>();
+    holder->row = row;
     return CpuAttention::apply(q, k, v, holder);
   }
   std::vector<at::Tensor> parts;
-  for (const Segment& segment : segments) parts.push_back(attend_segment(segment, q, k, v));
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    parts.push_back(attend_segment(segments[i], row->mask(i, q.options()), q, k, v));
+  }
   return parts.size() == 1 ? parts[0] : at::cat(parts, 2);
 }
 
@@ -145,8 +161,8 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
   if (!is_by_hand(q)) {
     return grouped_attention(q, k, v, {}, /*is_causal=*/q.size(2) > 1, product_dtype);
   }
-  auto holder = c10::make_intrusive<SegmentsHolder>();
-  holder->segments = {{.begin = 0, .length = q.size(2)}};
+  auto holder = c10::make_intrusive<RowHolder>();
+  holder->row = std::make_shared<PackedRow>(Segments{{.begin = 0, .length = q.size(2)}});
   return CpuAttention::apply(q, k, v, holder);
 }
 

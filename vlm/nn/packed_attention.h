@@ -1,7 +1,7 @@
 // Attention of several samples packed into one row, for training: each sample sees itself, and
 // perhaps a prefix in the same row that it shares with other samples.
 //
-//   q [1, H, T, D], k and v [1, K, T, D], segments that cover 0 … T ─► [1, H, T, D]
+//   q [1, H, T, D], k and v [1, K, T, D], a row of segments that cover 0 … T ─► [1, H, T, D]
 //
 // One call of flash attention a segment, so neither time nor memory grows with T². A segment is
 // causal within itself and sees all of its prefix, an earlier segment: so several questions about
@@ -14,6 +14,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace vlm {
@@ -26,8 +27,24 @@ struct Segment {
   std::int64_t prefix_length = 0;  // 0: sees only itself
 };
 
+// The segments of a row, and their masks, which all layers of a pass share.
+class PackedRow {
+ public:
+  explicit PackedRow(std::vector<Segment> segments)
+      : segments_(std::move(segments)), masks_(segments_.size()) {}
+
+  const std::vector<Segment>& segments() const { return segments_; }
+  // What is added to the scores of the i-th segment's queries: 0 where they may look, else -∞,
+  // [1, 1, length, prefix + length]. Undefined without a prefix. Made when it is first asked for.
+  const at::Tensor& mask(std::size_t i, const at::TensorOptions& options) const;
+
+ private:
+  std::vector<Segment> segments_;
+  mutable std::vector<at::Tensor> masks_;
+};
+
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            const std::vector<Segment>& segments);
+                            const std::shared_ptr<const PackedRow>& row);
 
 // Rows of equal length, causal, as grouped_attention computes them: q [B, H, T, D].
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

@@ -30,9 +30,9 @@ namespace vlm {
 namespace {
 
 constexpr std::int64_t kPieceValues = 1 << 20;  // quantized or expanded at a time on a CPU
-// On a GPU a piece is a sixteenth, six bytes a value beside the result's two; but not less than
-// 24 MB, which a GPU needs to be busy.
-constexpr std::int64_t kPieces = 16, kLeastPiece = 1 << 22;
+// The same on a GPU. It takes 22 MB, six bytes a value, beside the result: enough to be busy, and a
+// sixth of what a block of a 2B model is expanded to.
+constexpr std::int64_t kGpuPiece = 7 << 19;
 constexpr std::int64_t kLastingBytes = 64 << 10;
 constexpr double kLeastScale = 1e-38;  // keeps a block of zeros from dividing by zero
 
@@ -168,8 +168,7 @@ at::Tensor expand_with_operators(const at::Tensor& codes, const at::Tensor& scal
   const at::Tensor pairs = pairs_table.on(codes.device());
   const std::int64_t blocks = ceil_divide(count, kNf4Block);
   const at::Tensor out = at::empty({blocks, kNf4Block}, codes.options().dtype(dtype));
-  const std::int64_t share = ceil_divide(blocks, kPieces);
-  const std::int64_t step = std::max(share, kLeastPiece / kNf4Block);
+  const std::int64_t step = kGpuPiece / kNf4Block;
   for (std::int64_t begin = 0; begin < blocks; begin += step) {
     const std::int64_t size = std::min(step, blocks - begin);
     const std::int64_t first = begin * kNf4Block / 2;
@@ -186,8 +185,10 @@ at::Tensor expand_with_operators(const at::Tensor& codes, const at::Tensor& scal
 at::Tensor expand_scales(const Nf4Weight& stored) {
   const at::Tensor levels = dynamic_levels(true, stored.codes.device());
   // By operators, as a loop of ours could contract the product and the sum into one rounding.
-  if (stored.codes.is_cpu())
+  if (stored.codes.is_cpu()) {
+    TORCH_CHECK(stored.absmax_mean.dim() == 0, "joined NF4 weights are for GPUs");
     return dequantize_blockwise(stored.absmax, levels) + stored.absmax_mean;
+  }
   const std::int64_t count = stored.absmax.codes.numel(), blocks = stored.absmax.scales.numel();
   at::Tensor scales = at::empty({blocks * kBlockwiseBlock}, levels.options());
   at::Tensor found = scales.narrow(0, 0, count);  // behind them lies what nobody reads

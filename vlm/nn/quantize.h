@@ -15,6 +15,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 namespace vlm {
@@ -35,11 +36,16 @@ struct BlockwiseCodes {
 BlockwiseCodes quantize_blockwise(const at::Tensor& values, const at::Tensor& levels);
 at::Tensor dequantize_blockwise(const BlockwiseCodes& stored, const at::Tensor& levels);  // [n]
 
+class Nf4Block;
+
 struct Nf4Weight {
   at::Tensor codes;        // [ceil(n / 2)] uint8, the even value in the high half
   BlockwiseCodes absmax;   // scales of the blocks, minus their mean
-  at::Tensor absmax_mean;  // [] float32
+  at::Tensor absmax_mean;  // float32, []; [blocks of 256, 1] where they differ
   std::vector<std::int64_t> shape;
+  // Where the weight lies between others (frozen_linear.h), and the place of its first value there.
+  std::shared_ptr<Nf4Block> block = nullptr;
+  std::int64_t place = 0;
 
   std::int64_t nbytes() const;
 };

@@ -95,6 +95,19 @@ at::Tensor& set_empty(at::Tensor& self) {
 
 void record_stream(at::Tensor&, at::Stream) {}
 
+// A product whose result is wider than its factors.
+at::Tensor mm_wide(const at::Tensor& a, const at::Tensor& b, at::ScalarType dtype) {
+  const bool is_half = a.scalar_type() == at::kHalf || a.scalar_type() == at::kBFloat16;
+  TORCH_CHECK(a.scalar_type() == b.scalar_type(), "input dtypes must be the same");
+  TORCH_CHECK(dtype == a.scalar_type() || (dtype == at::kFloat && is_half),
+              "out_dtype must be the same as input dtype or fp32 for fp16/bf16 inputs");
+  check_one_device({a, b});
+  count_operator("mm.dtype");
+  const at::AutoDispatchBelowADInplaceOrView no_autograd;
+  HostSide side;
+  return side.device(side.host(a).to(dtype).mm(side.host(b).to(dtype)));
+}
+
 std::tuple<at::Tensor, at::Tensor> dropout(const at::Tensor& input, double p,
                                            std::optional<bool> is_training) {
   count_operator("native_dropout");
@@ -152,6 +165,7 @@ TORCH_LIBRARY_IMPL(aten, CUDA, library) {
   library.impl("copy_", TORCH_FN(copy));
   library.impl("_local_scalar_dense", TORCH_FN(read_value));
   library.impl("record_stream", TORCH_FN(record_stream));
+  library.impl("mm.dtype", TORCH_FN(mm_wide));
   library.impl("native_dropout", TORCH_FN(dropout));
   library.impl("_fused_rms_norm_backward", TORCH_FN(rms_norm_backward));
 }

@@ -167,6 +167,14 @@ std::int64_t launches_of(const Call& call) {
   std::vector<at::TensorList> alike(lists.begin(), lists.end());
   if (lists.empty() || lists[0].empty() || at::native::check_fast_path_restrictions(alike))
     return 1;
+  // A copy may change the type, of all alike.
+  const auto is_alike = [](at::TensorList list) {
+    return at::native::check_fast_path_restrictions({list});
+  };
+  if (call.name == "_foreach_copy_" && std::ranges::all_of(alike, is_alike) &&
+      at::native::_check_tensors_share_sizes_and_strides(alike)) {
+    return 1;
+  }
   return static_cast<std::int64_t>(lists[0].size());
 }
 

@@ -189,7 +189,7 @@ at::Tensor TextDecoder::compute_again(const at::Tensor& inputs, KvCache& cache, 
 at::Tensor TextDecoder::forward_packed(const at::Tensor& embeddings,
                                        const std::vector<Segment>& segments, bool checkpointing,
                                        const at::Tensor& positions) {
-  ForwardPass pass{.segments = std::make_shared<const std::vector<Segment>>(segments)};
+  ForwardPass pass{.packed = std::make_shared<const PackedRow>(segments)};
   pass.rotary = rotary_.make_table(
       positions.defined() ? positions : upload(packed_positions(segments), embeddings.device()),
       embeddings.scalar_type(), find_long_tokens(switch_length(), segments, embeddings.device()));

@@ -9,7 +9,7 @@ namespace {
 at::Tensor attend(const ForwardPass& pass, std::int64_t layer, const at::Tensor& q,
                   const at::Tensor& k, const at::Tensor& v, at::ScalarType product_dtype) {
   if (pass.cache) return pass.cache->attend(layer, q, k, v, product_dtype);
-  if (pass.segments) return packed_attention(q, k, v, *pass.segments);
+  if (pass.packed) return packed_attention(q, k, v, pass.packed);
   if (pass.mask.defined()) return grouped_attention(q, k, v, pass.mask, /*is_causal=*/false);
   return causal_attention(q, k, v, product_dtype);
 }

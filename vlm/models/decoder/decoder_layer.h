@@ -24,9 +24,9 @@ namespace vlm {
 // What every layer of one forward pass shares.
 struct ForwardPass {
   RotaryTable rotary;
-  at::Tensor mask;                                       // [B, 1, T, T] bool; undefined: causal
-  KvCache* cache = nullptr;                              // may be null
-  std::shared_ptr<const std::vector<Segment>> segments;  // of a packed row; may be null
+  at::Tensor mask;                          // [B, 1, T, T] bool; undefined: causal
+  KvCache* cache = nullptr;                 // may be null
+  std::shared_ptr<const PackedRow> packed;  // may be null
 };
 
 class DecoderAttention : public torch::nn::Module {

@@ -65,6 +65,16 @@ class LoraBranch {
   const std::shared_ptr<Linear>& a() const { return a_; }  // weight [r, in_features]
   const std::shared_ptr<Linear>& b() const { return b_; }  // weight [out_features, r]
   double scaling() const { return scaling_; }
+  // Another number after each change of A or B.
+  std::uint32_t version() const;
+
+  // A and B in the dtype in which a GPU multiplies them, and the version that they are copies of;
+  // undefined without copies (narrow_adapters.h).
+  struct Copies {
+    at::Tensor a, b;
+    std::uint32_t version = 0;
+  };
+  Copies narrow;
 
   at::Tensor magnitude;  // [out_features] float32; undefined without DoRA
   // PiSSA: the first values of A and B, whose product was subtracted from the base; undefined

@@ -3,11 +3,13 @@
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <optional>
 
+#include "vlm/nn/frozen_linear.h"
 #include "vlm/nn/lora/embedding_branch.h"
 #include "vlm/nn/lora/lora.h"
 #include "vlm/nn/quantize.h"
@@ -19,9 +21,10 @@ namespace {
 struct AdaptedLayer : torch::CustomClassHolder {
   const Linear* base = nullptr;
   double scaling = 1;
+  at::Tensor down, up;  // A and B in the dtype of x, where there are such copies
 
   at::Tensor weight(at::ScalarType dtype) const {
-    return base->nf4() ? dequantize_nf4(*base->nf4(), dtype) : base->weight.to(dtype);
+    return base->nf4() ? widen_nf4(*base->nf4(), dtype) : base->weight.to(dtype);
   }
 };
 
@@ -30,9 +33,15 @@ at::Tensor scaled_product(const at::Tensor& a, const at::Tensor& b, double scale
   return at::addmm(b.select(0, 0), a, b, /*beta=*/0, scale);
 }
 
+// The product in float32, whatever a and b are; only GPUs have it as one operator.
+at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b) {
+  return a.scalar_type() == at::kFloat ? a.mm(b) : at::mm(a, b, at::kFloat);
+}
+
 // x Wᵀ + bias + scaling · (dropped Aᵀ) Bᵀ on rows, in x's dtype, which A and B are cast to: eight
 // products in all, where autograd makes twice the operators and keeps x in A's dtype. `dropped` is
-// x behind dropout, nothing where it is x. Used on GPUs, where each operator costs a launch.
+// x behind dropout, nothing where it is x. The gradients of A and B are float32, as A and B are.
+// Used on GPUs, where each operator costs a launch.
 class AdaptedProduct : public torch::autograd::Function<AdaptedProduct> {
  public:
   using Given = std::optional<at::Tensor>;
@@ -41,10 +50,12 @@ class AdaptedProduct : public torch::autograd::Function<AdaptedProduct> {
                             const Given& dropped, const Given& bias, const at::Tensor& a,
                             const at::Tensor& b, const c10::intrusive_ptr<AdaptedLayer>& layer) {
     const at::Tensor in = dropped.value_or(x);
-    const at::Tensor down = a.to(x.scalar_type()), up = b.to(x.scalar_type());
+    const bool has_copies = layer->down.defined();
+    const at::Tensor down = has_copies ? layer->down : a.to(x.scalar_type());
+    const at::Tensor up = has_copies ? layer->up : b.to(x.scalar_type());
     at::Tensor y = layer->base->multiply(x, bias.value_or(at::Tensor()));  // [rows, out]
-    const at::Tensor low = in.mm(down.t());                                // [rows, r]
-    y.addmm_(low, up.t(), 1, layer->scaling);
+    const at::Tensor low = scaled_product(in, down.t(), layer->scaling);   // [rows, r]
+    y.addmm_(low, up.t());
     context->save_for_backward({in, low, down, up});
     context->saved_data["layer"] = c10::IValue::make_capsule(layer);
     context->saved_data["passes"] = x.requires_grad();
@@ -61,8 +72,8 @@ class AdaptedProduct : public torch::autograd::Function<AdaptedProduct> {
     const at::Tensor &in = saved[0], &low = saved[1], &down = saved[2], &up = saved[3];
     const at::Tensor& grad = grads[0];
     const at::Tensor grad_low = scaled_product(grad, up, layer->scaling);  // [rows, r]
-    const at::Tensor grad_a = grad_low.t().mm(in);
-    const at::Tensor grad_b = scaled_product(grad.t(), low, layer->scaling);
+    const at::Tensor grad_a = wide_product(grad_low.t(), in);
+    const at::Tensor grad_b = wide_product(grad.t(), low);
     at::Tensor grad_x, grad_dropped, grad_bias;
     if (context->saved_data["passes"].toBool()) {
       grad_x = grad.mm(layer->weight(grad.scalar_type()));
@@ -73,8 +84,7 @@ class AdaptedProduct : public torch::autograd::Function<AdaptedProduct> {
       }
     }
     if (context->saved_data["has_bias"].toBool()) grad_bias = grad.sum(0).to(at::kFloat);
-    return {grad_x,      grad_dropped, grad_bias, grad_a.to(at::kFloat), grad_b.to(at::kFloat),
-            at::Tensor()};
+    return {grad_x, grad_dropped, grad_bias, grad_a, grad_b, at::Tensor()};
   }
 };
 
@@ -117,6 +127,11 @@ at::Tensor LoraBranch::forward_fused(const Linear& base, const at::Tensor& x) co
   auto layer = c10::make_intrusive<AdaptedLayer>();
   layer->base = &base;
   layer->scaling = scaling_;
+  if (narrow.a.defined() && narrow.a.scalar_type() == x.scalar_type()) {
+    TORCH_CHECK(narrow.version == version(), "an adapter has changed, and its copies haven't");
+    layer->down = narrow.a;
+    layer->up = narrow.b;
+  }
   const at::Tensor rows = x.reshape({-1, x.size(-1)});
   AdaptedProduct::Given dropped, bias;
   if (base.bias.defined()) bias = base.bias;
@@ -139,6 +154,10 @@ at::Tensor LoraBranch::forward_dora(const Linear& base, const at::Tensor& x,
   const at::Tensor y = base.multiply(x, {});
   const at::Tensor scaled = (y + added) * factor;
   return (base.bias.defined() ? scaled + base.bias : scaled).to(y.scalar_type());
+}
+
+std::uint32_t LoraBranch::version() const {
+  return a_->weight._version() + b_->weight._version();
 }
 
 void LoraBranch::share(const EmbeddingBranch& embedding) {
