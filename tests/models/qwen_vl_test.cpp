@@ -306,57 +306,5 @@ TEST_CASE("older and newer keys are read, and published ones written") {
   CHECK(third->published_key("model.visual.pos_embed.weight") == "model.visual.pos_embed.weight");
 }
 
-TEST_CASE("positions follow the numbers of the reference") {
-  PromptLayout layout;
-  // Two tokens of text, a picture of 1 × 2 × 3 tokens, two of text.
-  std::vector<bool> medium(10, false);
-  std::fill_n(medium.begin() + 2, 6, true);
-  place_grids(medium, {{.grid = {1, 2, 3}}}, layout);
-  const auto row = [](const Ids& ids) { return at::tensor(ids, at::kLong); };
-  CHECK(layout.positions.equal(
-      at::stack({row({0, 1, 2, 2, 2, 2, 2, 2, 5, 6}), row({0, 1, 2, 2, 2, 3, 3, 3, 5, 6}),
-                 row({0, 1, 2, 3, 4, 2, 3, 4, 5, 6})})));
-  CHECK(layout.next_position == 7);
-  // A clip of three frames of 2 × 2: time doesn't count behind it.
-  std::vector<bool> clip(14, true);
-  clip.front() = clip.back() = false;
-  place_grids(clip, {{.grid = {3, 2, 2}}}, layout);
-  CHECK(layout.positions.select(1, 12).equal(row({3, 2, 2})));
-  CHECK(layout.positions.select(1, 13).equal(row({3, 3, 3})));
-  CHECK(layout.next_position == 4);
-}
-
-TEST_CASE("pictures are resized to the sizes of the reference") {
-  const auto size = [](std::int64_t height, std::int64_t width, std::int64_t most) {
-    const QwenPixelConfig config{.min_pixels = 3136, .max_pixels = most};
-    const PixelSize fitted = fit_pixels(config, {height, width});
-    return std::pair(fitted.height, fitted.width);
-  };
-  using Size = std::pair<std::int64_t, std::int64_t>;
-  CHECK(size(480, 640, 12845056) == Size{476, 644});
-  CHECK(size(768, 1024, 12845056) == Size{756, 1036});
-  CHECK(size(1080, 1920, 12845056) == Size{1092, 1932});
-  CHECK(size(30, 500, 12845056) == Size{28, 504});
-  CHECK(size(14, 14, 12845056) == Size{56, 56});
-  CHECK(size(42, 70, 12845056) == Size{56, 56});
-  CHECK(size(3000, 4000, 12845056) == Size{2996, 4004});
-  CHECK(size(1080, 1920, 1003520) == Size{728, 1316});
-  CHECK(size(3000, 4000, 1003520) == Size{840, 1148});
-  CHECK_THROWS_WITH(size(10, 2010, 1003520),
-                    "picture is too long for its width: got 10 × 2010 pixels, wanted a ratio of at "
-                    "most 200");
-}
-
-TEST_CASE("windows cover each frame once, the smaller ones at its borders") {
-  const QwenVisionConfig config{
-      .generation = QwenGeneration::k25, .patch_size = 4, .window_size = 16};
-  const QwenWindows windows = find_windows(config, {{2, 6, 10}});  // 3 × 5 tokens, windows of 2 × 2
-  CHECK(windows.patches == Ids{16, 16, 8, 8, 8, 4, 16, 16, 8, 8, 8, 4});
-  CHECK(Ids(windows.order.begin(), windows.order.begin() + 8) == Ids{0, 1, 5, 6, 2, 3, 7, 8});
-  Ids sorted = windows.order;
-  std::sort(sorted.begin(), sorted.end());
-  for (std::int64_t i = 0; i < 30; ++i) CHECK(sorted[std::size_t(i)] == i);
-}
-
 }  // namespace
 }  // namespace vlm
