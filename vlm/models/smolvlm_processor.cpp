@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/config/fields.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
+#include "vlm/core/json_access.h"
 #include "vlm/models/smolvlm.h"
 #include "vlm/models/smolvlm_video_prompt.h"
 
@@ -49,9 +51,25 @@ std::int64_t load_image_seq_len(const std::filesystem::path& folder) {
   return image_seq_len;
 }
 
-std::int64_t load_max_positions(const std::filesystem::path& folder) {
+LlamaConfig load_text_config(const std::filesystem::path& folder) {
   const auto path = folder / "config.json";
-  return SmolVlmConfig::parse(load_json(path), path.string()).text_config.max_position_embeddings;
+  return SmolVlmConfig::parse(load_json(path), path.string()).text_config;
+}
+
+// What closes a turn: <end_of_utterance>, or where the model has no embedding for it (as
+// Granite-Docling, whose processor adds it all the same) the tokenizer's end of text.
+std::string load_end_mark(const std::filesystem::path& folder, const Tokenizer& tokenizer,
+                          std::int64_t vocab_size) {
+  const std::string usual(kEndOfUtterance);
+  const std::vector<std::int64_t> ids = tokenizer.encode(usual);
+  if (ids.size() == 1 && ids[0] < vocab_size) return usual;
+  const auto path = folder / "tokenizer_config.json";
+  if (!std::filesystem::exists(path)) return usual;
+  const Json json = load_json(path);
+  const Json* token = find_member(json, "eos_token", path.string());
+  if (token && token->is_string()) return token->get<std::string>();
+  if (token && token->is_object()) return get_string(*token, "content", path.string());
+  return usual;
 }
 
 }  // namespace
@@ -158,7 +176,9 @@ SmolVlmProcessor::SmolVlmProcessor(const std::filesystem::path& folder)
       image_processor_(ImageProcessorConfig::load(folder)),
       video_processor_(VideoProcessorConfig::load(folder)),
       image_seq_len_(load_image_seq_len(folder)),
-      max_positions_(load_max_positions(folder)) {}
+      max_positions_(load_text_config(folder).max_position_embeddings),
+      vocab_size_(load_text_config(folder).vocab_size),
+      end_mark_(load_end_mark(folder, *tokenizer_, vocab_size_)) {}
 
 const ChatTemplate& SmolVlmProcessor::template_for(const std::vector<Message>& messages) const {
   for (const Message& message : messages) {
@@ -203,10 +223,21 @@ std::string SmolVlmProcessor::expand_prompt(const std::vector<Message>& messages
   return text;
 }
 
+std::vector<std::int64_t> SmolVlmProcessor::encode(const std::string& prompt) const {
+  std::vector<std::int64_t> ids = tokenizer_->encode(prompt);
+  for (const std::int64_t& id : ids) {
+    if (id < vocab_size_) continue;
+    throw Error({.what = "the prompt has a token that the model has no embedding for",
+                 .where = folder_,
+                 .got = concat(tokenizer_->decode(std::span(&id, 1), false), ", id ", id),
+                 .wanted = concat("ids below ", vocab_size_)});
+  }
+  return ids;
+}
+
 EncodedConversation SmolVlmProcessor::encode_prompt(const std::vector<Message>& messages,
                                                     const ProcessedMedia& media) const {
-  return {.ids = tokenizer_->encode(expand_prompt(messages, media, true)),
-          .pixel_values = media.pixel_values};
+  return {.ids = encode(expand_prompt(messages, media, true)), .pixel_values = media.pixel_values};
 }
 
 std::string SmolVlmProcessor::picture_settings() const {
@@ -220,8 +251,7 @@ std::string SmolVlmProcessor::picture_settings() const {
 EncodedConversation SmolVlmProcessor::encode_conversation(const std::vector<Message>& messages,
                                                           const ProcessedMedia& media,
                                                           const LossTurns& turns) const {
-  const TurnSpans split =
-      split_turns(template_for(messages), messages, turns, std::string(kEndOfUtterance), folder_);
+  const TurnSpans split = split_turns(template_for(messages), messages, turns, end_mark_, folder_);
   Expansion expansion(media.texts);
   EncodedConversation encoded{.pixel_values = media.pixel_values};
   std::string whole;
@@ -238,7 +268,7 @@ EncodedConversation SmolVlmProcessor::encode_conversation(const std::vector<Mess
   }
   expansion.check_all_used();
   // Training must see the ids that generation will: encoding in pieces may change nothing.
-  if (tokenizer_->encode(whole) != encoded.ids) {
+  if (encode(whole) != encoded.ids) {
     throw Error(
         {.what = "the tokenizer merges text across the border of a turn", .where = folder_});
   }

@@ -55,6 +55,8 @@ class SmolVlmProcessor : public Processor {
   class Expansion;
 
   const ChatTemplate& template_for(const std::vector<Message>& messages) const;
+  // The tokens of a prompt. Throws Error for one that the model has no embedding for.
+  std::vector<std::int64_t> encode(const std::string& prompt) const;
 
   std::string folder_;
   std::unique_ptr<Tokenizer> tokenizer_;
@@ -64,6 +66,8 @@ class SmolVlmProcessor : public Processor {
   VideoProcessor video_processor_;
   std::int64_t image_seq_len_;
   std::int64_t max_positions_;
+  std::int64_t vocab_size_;  // rows of the embedding; tokenizers may have more
+  std::string end_mark_;     // of a turn
 };
 
 // The text of one picture of rows × cols tiles (0 × 0: not split), each of image_seq_len tokens.
