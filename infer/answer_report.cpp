@@ -58,9 +58,10 @@ OrderedJson report_segments(const std::vector<SegmentScore>& segments) {
 }
 
 OrderedJson report_generation(const Generation& generation, const AnswerReportOptions& options) {
-  OrderedJson fields = {{"text", generation.text},
-                        {"mean_logprob", shown(generation.mean_logprob())},
-                        {"min_logprob", shown(generation.min_logprob())}};
+  OrderedJson fields = {{"text", convert_answer(generation.text, options.format)}};
+  if (converts(options.format)) fields["doctags"] = generation.text;
+  fields["mean_logprob"] = shown(generation.mean_logprob());
+  fields["min_logprob"] = shown(generation.min_logprob());
   if (options.has_scores) fields["score"] = shown(generation.score);
   fields["finish_reason"] = generation.finish_reason;
   return fields;
@@ -101,6 +102,7 @@ OrderedJson report_answer(const RequestAnswer& answer, const AnswerReportOptions
   fields["abstained"] = abstains;
   fields["withheld_text"] = nullptr;
   if (abstains) std::swap(fields["text"], fields["withheld_text"]);
+  if (abstains && fields.contains("doctags")) fields["doctags"] = nullptr;
   return fields;
 }
 
@@ -115,7 +117,7 @@ OrderedJson example_report(const AnswerReportOptions& options) {
   answer.choices.resize(options.choices.texts.size());
   for (ChoiceScore& score : answer.choices) score.tokens = 1;
   OrderedJson fields = report_answer(answer, options);
-  for (const char* name : {"text", "withheld_text"}) {
+  for (const char* name : {"text", "doctags", "withheld_text"}) {
     if (fields.contains(name)) fields[name] = "";
   }
   return fields;
@@ -129,8 +131,10 @@ std::vector<std::string> report_columns(const AnswerReportOptions& options) {
 }
 
 std::vector<std::string> reserved_columns() {
-  std::vector<std::string> names =
-      report_columns({.abstain_below = 0, .has_alternatives = true, .has_scores = true});
+  std::vector<std::string> names = report_columns({.abstain_below = 0,
+                                                   .has_alternatives = true,
+                                                   .has_scores = true,
+                                                   .format = AnswerFormat::kMarkdown});
   for (const std::string& name : report_columns({.choices = {.texts = {"yes", "no"}}})) {
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
   }

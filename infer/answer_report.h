@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "infer/doctags/answer_format.h"
 #include "infer/generator.h"
 #include "infer/search/choices.h"
 #include "vlm/core/json.h"
@@ -18,10 +19,12 @@ struct AnswerReportOptions {
   std::optional<double> abstain_below;  // confidence under which the text is withheld
   bool has_alternatives = false;        // several answers a prompt
   bool has_scores = false;              // of beam search
-  bool by_segment = false;              // which part of a video the first choice fits best
+  AnswerFormat format = AnswerFormat::kText;
+  bool by_segment = false;  // which part of a video the first choice fits best
 };
 
-// text, mean_logprob, min_logprob, first_token_entropy, finish_reason; of beam search also score;
+// text (in the format; what the model wrote is then under doctags), mean_logprob, min_logprob,
+// first_token_entropy, finish_reason; of beam search also score;
 // with several answers also alternatives. With choices: text (the likeliest), probability,
 // probabilities and logprobs by choice. By segment: text (the best segment's times), its
 // probability, segments (of all, the best first: start_s, end_s, probability, logprob). With

@@ -244,7 +244,7 @@ void Generator::finish(ActiveRequest& one) {
     answer.first_token_entropy = one.search->first_token_entropy();
     for (Hypothesis& hypothesis : one.search->hypotheses()) {
       Generation generation{std::move(hypothesis)};
-      generation.text = without_leading_space(processor_->tokenizer().decode(generation.ids, true));
+      generation.text = answer_text(processor_->tokenizer(), generation.ids, one.request.options);
       answer.generations.push_back(std::move(generation));
     }
   }

@@ -19,7 +19,7 @@
 namespace vlm::infer {
 
 struct Generation : Hypothesis {
-  std::string text;  // without special tokens and leading space
+  std::string text;  // without leading space, and special tokens but as options say
 
   double mean_logprob() const;
   double min_logprob() const;

@@ -62,6 +62,7 @@ infer::GenerationOptions merge(infer::GenerationOptions generation, const AskOpt
   if (options.min_p) generation.min_p = options.min_p;
   set(generation.typical_p, options.typical_p);
   generation.seed = options.seed;
+  generation.keep_special_tokens = options.keep_special_tokens;
   set(generation.repetition_penalty, options.repetition_penalty);
   set(generation.no_repeat_ngram_size, options.no_repeat_ngram_size);
   set(generation.num_beams, options.num_beams);
@@ -98,8 +99,9 @@ data::VideoSampling to_sampling(const VideoOptions& options) {
 // Pieces of text out of ids, for a callback.
 class TextStream {
  public:
-  TextStream(const Tokenizer& tokenizer, const std::function<bool(std::string_view)>& on_text)
-      : decoder_(tokenizer), on_text_(on_text) {}
+  TextStream(const Tokenizer& tokenizer, const infer::GenerationOptions& options,
+             const std::function<bool(std::string_view)>& on_text)
+      : decoder_(tokenizer, options), on_text_(on_text) {}
 
   bool add(std::int64_t id) { return pass_on(decoder_.add(id)); }
   void finish() { pass_on(decoder_.finish()); }
@@ -260,7 +262,8 @@ Answer Model::ask(const Conversation& conversation, const AskOptions& options) c
 std::vector<Answer> Model::ask_many(const Conversation& conversation,
                                     const AskOptions& options) const {
   infer::Request request{.options = merge(loaded_->session.generation, options)};
-  TextStream stream(loaded_->processor().tokenizer(), options.on_text);
+  const infer::GenerationOptions generation = request.options;
+  TextStream stream(loaded_->processor().tokenizer(), generation, options.on_text);
   const bool is_streamed = options.on_text && request.options.rows() == 1;
   if (is_streamed) request.on_token = [&](std::int64_t id) { return stream.add(id); };
   std::vector<SeenVideo> videos;

@@ -23,7 +23,7 @@ from peft import PeftModel  # noqa: E402
 import transformers  # noqa: E402
 
 from oracle import (  # noqa: E402
-    adapters, decoding, forward, models, pictures, prompts, qwen_vl, rotary, store, text_models, training, videos)
+    adapters, decoding, forward, models, pictures, prompts, qwen_vl, rotary, store, text, text_models, training, videos)
 from oracle.text import write_json  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +53,14 @@ IDEFICS3 = models.Spec(
                 num_attention_heads=2, image_size=32, patch_size=4),
     text=dict(hidden_size=48, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
               num_key_value_heads=1, head_dim=12, rope_theta=273768.0))
+# Granite-Docling: its tokens and template, a tied head, an end of utterance outside of the embedding.
+GRANITE = models.Spec(
+    "granite_tiny", seed=47, scale_factor=4, longest_edge=64, family="idefics3", tied=True,
+    granite=True, vocab_size=text.VOCAB - 1, published_config=True, jinja_template=True,
+    vision=dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+                num_attention_heads=2, image_size=32, patch_size=4),
+    text=dict(hidden_size=36, intermediate_size=40, num_hidden_layers=3, num_attention_heads=3,
+              num_key_value_heads=1, head_dim=12, rope_theta=100000.0))
 
 
 def model_fixture(spec):
@@ -232,11 +240,22 @@ def make_qwen_vl():
         store.save_tensors(folder / "golden.safetensors", qwen_vl.golden(spec, folder))
 
 
+def make_granite():
+    """No tensors of the graph, which is that of idefics3_tiny: prompts and answers with kept special tokens."""
+    folder = models.save(GRANITE, FIXTURES / GRANITE.name)
+    assert "lm_head.weight" not in models.stored_shapes(folder)
+    processor = prompts.make_processor(GRANITE, folder)
+    write_json(folder / "golden.json", {
+        "conversations": prompts.conversation_golden(processor, FIXTURES / "pictures"),
+        "generate": prompts.generate_golden(models.load(folder), processor, FIXTURES / "pictures", 24, True)})
+
+
 PARTS = {
     "pictures": make_pictures,
     "smolvlm_tiny": make_tiny,
     "smolvlm_odd": make_odd,
     "idefics3_tiny": make_idefics3,
+    "granite_tiny": make_granite,
     "prompts": make_prompts,
     "decoding": make_decoding,
     "videos": make_videos,

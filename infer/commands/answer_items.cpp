@@ -91,7 +91,8 @@ AnswerReportOptions make_report(const BatchCommandOptions& options,
   return {.choices = flags.choice_list(),
           .abstain_below = flags.abstain_below,
           .has_alternatives = answers > 1,
-          .has_scores = flags.num_beams.value_or(defaults.num_beams) > 1};
+          .has_scores = flags.num_beams.value_or(defaults.num_beams) > 1,
+          .format = flags.format()};
 }
 
 // Columns that rows get from their videos.

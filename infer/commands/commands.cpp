@@ -77,7 +77,7 @@ std::string to_text(const RequestAnswer& answer, const AnswerReportOptions& repo
   const auto text = shown_text(answer, report);
   std::string lines = text.value_or("(withheld)") + "\n";
   for (std::size_t i = 1; i < answer.generations.size(); ++i) {
-    lines += answer.generations[i].text + "\n";
+    lines += convert_answer(answer.generations[i].text, report.format) + "\n";
   }
   return lines;
 }
@@ -92,7 +92,8 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   const AnswerReportOptions report{.choices = options.generation.choice_list(),
                                    .abstain_below = options.generation.abstain_below,
                                    .has_alternatives = generation.num_return_sequences > 1,
-                                   .has_scores = generation.num_beams > 1};
+                                   .has_scores = generation.num_beams > 1,
+                                   .format = options.generation.format()};
   if (!options.videos.empty()) {
     generator.set_feature_cache(open_feature_cache(options.features, *session.model));
   }
@@ -105,8 +106,8 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   // Streamed is what can't change or be withheld any more.
   const bool as_text = options.format == "text";
   const bool streams = as_text && generation.rows() == 1 && report.choices.texts.empty() &&
-                       !options.generation.abstain_below;
-  AnswerStream stream(processor.tokenizer());
+                       !options.generation.abstain_below && !converts(report.format);
+  AnswerStream stream(processor.tokenizer(), generation);
   Request request{.prompt = prompt.ids, .layout = prompt.layout, .options = generation};
   request.choices = encode_choices(processor, report.choices.texts);
   request.on_token = [&](std::int64_t id) {

@@ -14,6 +14,8 @@ constexpr std::int64_t kMostNewTokens = 1 << 20;
 // Options that change nothing where given answers are scored. (A longest answer does no harm.)
 constexpr const char* kGenerating[] = {"--min-new-tokens",
                                        "--stop",
+                                       "--keep-special-tokens",
+                                       "--answer-format",
                                        "--do-sample",
                                        "--no-do-sample",
                                        "--temperature",
@@ -59,6 +61,16 @@ void GenerationFlags::declare(CLI::App& command) {
   command.add_option("--min-new-tokens", min_new_tokens, "Shortest answer in tokens (default: 0)");
   command.add_option("--stop", stop, "Text that ends the answer; may be repeated (default: none)")
       ->allow_extra_args(false);
+
+  command.add_flag(
+      "--keep-special-tokens", keep_special_tokens,
+      "Leave special tokens in the answers, as DocTags are; not the one that ends one");
+  command
+      .add_option("--answer-format", answer_format,
+                  "Show answers of document models as they are (doctags), as markdown or as html; "
+                  "all three keep special tokens")
+      ->check(CLI::IsMember({"text", "doctags", "markdown", "html"}))
+      ->capture_default_str();
 
   auto* sample = command.add_flag(
       "--do-sample", do_sample,
@@ -118,6 +130,7 @@ GenerationOptions GenerationFlags::apply(GenerationOptions options, std::uint64_
                                          const Tokenizer& tokenizer) const {
   options.max_new_tokens = max_new_tokens;
   options.seed = seed;
+  options.keep_special_tokens = keep_special_tokens || format() != AnswerFormat::kText;
   override_with(options.min_new_tokens, min_new_tokens);
   override_with(options.no_repeat_ngram_size, no_repeat_ngram_size);
   override_with(options.num_beams, num_beams);
@@ -144,6 +157,10 @@ GenerationOptions GenerationFlags::apply(GenerationOptions options, std::uint64_
   }
   options.validate("the command line");
   return options;
+}
+
+AnswerFormat GenerationFlags::format() const {
+  return parse_answer_format(answer_format);
 }
 
 ChoiceList GenerationFlags::choice_list() const {
@@ -180,6 +197,8 @@ OrderedJson GenerationFlags::describe() const {
   add("--length-penalty", length_penalty);
   if (!early_stopping.empty()) given["--early-stopping"] = early_stopping;
   add("--num-return-sequences", num_return_sequences);
+  if (keep_special_tokens) given["--keep-special-tokens"] = true;
+  if (format() != AnswerFormat::kText) given["--answer-format"] = answer_format;
   if (!stop.empty()) given["--stop"] = stop;
   if (!bad_words.empty()) given["--bad-words"] = bad_words;
   const ChoiceList list = choice_list();

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "infer/doctags/answer_format.h"
 #include "infer/search/choices.h"
 #include "infer/search/generation_options.h"
 #include "vlm/core/json.h"
@@ -33,6 +34,8 @@ struct GenerationFlags {
   std::string choices_file;
   std::string choice_score;  // empty: sum
   std::optional<double> abstain_below;
+  bool keep_special_tokens = false;
+  std::string answer_format = "text";
 
   // Declares --max-new-tokens and the rest.
   void declare(CLI::App& command);
@@ -43,6 +46,9 @@ struct GenerationFlags {
   // on, unless --no-do-sample or temperature 0 turns it off. Throws Error for a value out of range.
   GenerationOptions apply(GenerationOptions options, std::uint64_t seed,
                           const Tokenizer& tokenizer) const;
+
+  // How answers are shown.
+  AnswerFormat format() const;
 
   // The given choices; empty when there are none. Throws Error as load_choices.
   ChoiceList choice_list() const;

@@ -17,6 +17,7 @@ struct GenerationOptions {
   std::int64_t min_new_tokens = 0;
   std::vector<std::int64_t> eos_token_ids;  // any of them ends the answer
   std::vector<std::string> stop_strings;    // the answer ends with the token that completes one
+  bool keep_special_tokens = false;         // in the text, all but the end token
 
   bool do_sample = false;
   double temperature = 1.0;

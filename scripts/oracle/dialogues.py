@@ -12,7 +12,9 @@ import torch
 from . import pictures, prompts, text
 from .prompts import IMAGE, turn, words
 
-ANSWER = re.compile(r"(?:^|\n)Assistant:(.*?<end_of_utterance>)", re.DOTALL)
+# The second form is Granite-Docling's.
+ANSWER = re.compile(r"(?:^|\n)Assistant:(.*?<end_of_utterance>)|"
+                    r"<\|start_of_role\|>assistant<\|end_of_role\|>(.*?<\|end_of_text\|>)", re.DOTALL)
 SHAPES = {"square": (40, 40), "wide": (30, 84), "tall": (90, 28)}
 
 
@@ -62,7 +64,7 @@ def encode_row(processor, tokenizer, folder, names, messages):
     encoding = tokenizer.encode(expanded, add_special_tokens=False)
     assert encoding.ids == ids, "decoding the prompt does not give it back"
     labels = [-100] * len(ids)
-    for start, end in (match.span(1) for match in ANSWER.finditer(expanded)):
+    for start, end in (match.span(match.lastindex) for match in ANSWER.finditer(expanded)):
         for i, (first, last) in enumerate(encoding.offsets):
             if start <= first and last <= end:
                 labels[i] = ids[i]
@@ -95,7 +97,7 @@ def pad_batch(rows, tile):
 
 
 def make_batches(spec, processor, folder, batch_size):
-    tokenizer = text.make_tokenizer()
+    tokenizer = processor.tokenizer.backend_tokenizer
     rows = [encode_row(processor, tokenizer, folder, *row) for row in make_rows()]
     return [pad_batch(rows[i:i + batch_size], spec.tile)
             for i in range(0, len(rows), batch_size)]

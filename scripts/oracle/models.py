@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForImageTextToText, Idefics3Config, SmolVLMConfig
 from transformers import Idefics3ForConditionalGeneration, SmolVLMForConditionalGeneration
 
-from . import text
+from . import granite, text
 
 
 @dataclasses.dataclass
@@ -31,11 +31,16 @@ class Spec:
     dtype: torch.dtype = torch.float32
     published_config: bool = False  # the key names of the published files (transformers 4.47)
     jinja_template: bool = False
+    granite: bool = False  # tokens and template of Granite-Docling (granite.py)
     extra_eos: list = dataclasses.field(default_factory=list)  # generation ends on these too
 
     @property
     def tile(self):
         return self.vision["image_size"]
+
+    @property
+    def end_ids(self):
+        return [text.PAD_ID if self.granite else text.EOS_ID, *self.extra_eos]
 
     @property
     def tokens_per_image(self):
@@ -110,6 +115,8 @@ def save(spec, folder):
     if spec.published_config:
         write_published_config(spec, folder)
     text.write_text_files(folder, spec.processor_prefix, spec.jinja_template)
+    if spec.granite:
+        granite.rename_tokens(folder)
     write_processor_files(spec, folder)
     return folder
 
@@ -170,7 +177,7 @@ def write_processor_files(spec, folder):
     text.write_json(folder / "generation_config.json", {
         "_from_model_config": True,
         "bos_token_id": 0,
-        "eos_token_id": [text.EOS_ID, *spec.extra_eos] if spec.extra_eos else text.EOS_ID,
+        "eos_token_id": spec.end_ids if spec.extra_eos else spec.end_ids[0],
         "pad_token_id": text.PAD_ID,
         "transformers_version": "4.47.1",
     })

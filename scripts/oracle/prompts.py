@@ -4,6 +4,8 @@ make_processor() -> a processor with the Pillow image back end and the folder's 
 (for idefics3 transformers would rebuild the tokenizer without the digit splitting).
 conversation_golden() renders conversations; generate_golden() answers single turns greedily.
 """
+import json
+
 import torch
 from PIL import Image
 from transformers import Idefics3Processor, PreTrainedTokenizerFast, SmolVLMProcessor
@@ -11,7 +13,7 @@ from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3I
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 from transformers.models.smolvlm.video_processing_smolvlm import SmolVLMVideoProcessor
 
-from . import text
+from . import granite, text
 
 IMAGE = {"type": "image"}
 
@@ -54,15 +56,16 @@ QUESTIONS = [
 
 def make_tokenizer(folder):
     """The pipeline of tokenizer.json as it is, whatever class the config files name."""
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    roles = {role: config[role] for role in ("bos_token", "eos_token", "pad_token", "unk_token")}
     return PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "tokenizer.json"), bos_token="<|im_start|>",
-        eos_token="<end_of_utterance>", pad_token="<|im_end|>", unk_token="<|endoftext|>",
-        padding_side="left", clean_up_tokenization_spaces=False)
+        tokenizer_file=str(folder / "tokenizer.json"), **roles, padding_side="left",
+        clean_up_tokenization_spaces=False)
 
 
 def make_processor(spec, folder):
     shared = dict(tokenizer=make_tokenizer(folder), image_seq_len=spec.tokens_per_image,
-                  chat_template=text.CHAT_TEMPLATE)
+                  chat_template=granite.CHAT_TEMPLATE if spec.granite else text.CHAT_TEMPLATE)
     if spec.family == "idefics3":
         return Idefics3Processor(Idefics3ImageProcessorPil.from_pretrained(folder), **shared)
     return SmolVLMProcessor(SmolVLMImageProcessorPil.from_pretrained(folder),
@@ -119,12 +122,13 @@ def answer(model, processor, prompt, pictures, max_new_tokens):
         "token_ids": ids,
         "token_logprobs": [logprobs[i, token].item() for i, token in enumerate(ids)],
         "text": processor.tokenizer.decode(ids, skip_special_tokens=True),
+        "kept_text": processor.tokenizer.decode(ids[:-1] if stopped else ids, skip_special_tokens=False),
         "finish_reason": "stop" if stopped else "length",
         "margin": (top[:, 0] - top[:, 1]).min().item(),
     }
 
 
-def generate_golden(model, processor, picture_folder, max_new_tokens=8):
+def generate_golden(model, processor, picture_folder, max_new_tokens=8, keeps_special_tokens=False):
     records = []
     for name, system, question, pictures in QUESTIONS:
         prompt = processor.apply_chat_template(
@@ -132,6 +136,8 @@ def generate_golden(model, processor, picture_folder, max_new_tokens=8):
         found = answer(model, processor, prompt, open_pictures(picture_folder, pictures),
                        max_new_tokens)
         assert found.pop("margin") > 2e-3, f"{name}: two tokens too close, change the question"
+        if not keeps_special_tokens:
+            del found["kept_text"]
         records.append({"name": name, "system": system, "question": question,
                         "images": pictures, "max_new_tokens": max_new_tokens, **found})
     return records

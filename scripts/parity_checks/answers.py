@@ -27,7 +27,11 @@ def check_question(report, name, program, case, model, question, adapter=None):
     _, system, text, names = question
     paths = [case.pictures / f"{picture}.png" for picture in names]
     got = program.generate(case.folder, text, system, paths, adapter)
-    compare_answer(report, name, got, case.answer(model, text, system, names))
+    wanted = case.answer(model, text, system, names)
+    compare_answer(report, name, got, wanted)
+    if case.spec.granite:
+        kept = program.generate(case.folder, text, system, paths, adapter, ["--keep-special-tokens"])
+        report.equal(f"{name}: text with special tokens", kept["text"], wanted["kept_text"].lstrip(" "))
 
 
 def check_stop(report, name, program, case, model):

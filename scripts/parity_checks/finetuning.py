@@ -150,7 +150,7 @@ def check_full(report, name, program, case, work):
     config = work / name / "config.json"
     config.parent.mkdir(parents=True, exist_ok=True)
     write_json(config, finetune_config(case, data, output, method="full", max_steps=5))
-    oracle = models.load(case.folder)
+    oracle = case.load()
     wanted = training.run(oracle, batches, 5, 1, TRAINING)
     compare_run(report, name, program.finetune(config), wanted)
     models.load(output)  # fails on a missing, unexpected or mismatched key

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import torch
-from oracle import dialogues, models, prompts
+from oracle import dialogues, models, prompts, text
 from peft import PeftModel
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -34,6 +34,14 @@ SPECS = [
         text=dict(hidden_size=32, intermediate_size=72, num_hidden_layers=3,
                   num_attention_heads=4, num_key_value_heads=1, head_dim=10,
                   rope_theta=273768.0)),
+    models.Spec(
+        "granite_scale2", seed=204, scale_factor=2, longest_edge=96, family="idefics3", tied=True,
+        granite=True, vocab_size=text.VOCAB - 1, dtype=torch.bfloat16, published_config=True,
+        jinja_template=True,
+        vision=dict(hidden_size=24, intermediate_size=40, num_hidden_layers=2,
+                    num_attention_heads=3, image_size=32, patch_size=8),
+        text=dict(hidden_size=48, intermediate_size=72, num_hidden_layers=3,
+                  num_attention_heads=6, num_key_value_heads=2, head_dim=8, rope_theta=1e5)),
 ]
 
 
@@ -50,9 +58,9 @@ class Program:
             raise RuntimeError(f"vlm {arguments[0]} exit {done.returncode}: {done.stderr[-250:]}")
         return done.stdout
 
-    def generate(self, model, question, system=None, pictures=(), adapter=None):
+    def generate(self, model, question, system=None, pictures=(), adapter=None, options=()):
         arguments = ["--model", model, "--prompt", question, "--format", "json",
-                     "--max-new-tokens", MAX_NEW_TOKENS, *PRECISION]
+                     "--max-new-tokens", MAX_NEW_TOKENS, *PRECISION, *options]
         arguments += ["--adapter", adapter] if adapter else []
         arguments += ["--system", system] if system else []
         for path in pictures:
@@ -78,6 +86,9 @@ class Case:
 
     def load(self, adapter=None):
         base = models.load(self.folder)
+        if self.spec.granite:
+            # Its end of text is the padding token, too, whose row transformers doesn't train where it is looked up.
+            base.get_input_embeddings().padding_idx = None
         return PeftModel.from_pretrained(base, adapter).eval() if adapter else base
 
     def answer(self, model, question, system=None, names=()):

@@ -14,7 +14,7 @@ namespace vlm::infer {
 namespace {
 
 TEST_CASE("greedy answers about pictures equal transformers'") {
-  for (const std::string name : {"smolvlm_tiny", "smolvlm_odd", "idefics3_tiny"}) {
+  for (const std::string name : {"smolvlm_tiny", "smolvlm_odd", "idefics3_tiny", "granite_tiny"}) {
     Session session = open_fixture(name);
     const Json golden = load_json(fixture(name + "/golden.json"));
     for (const Json& one : golden["generate"]) {
@@ -97,11 +97,46 @@ TEST_CASE("a callback that throws leaves nothing of its call with the generator"
   CHECK(is_same);
 }
 
+TEST_CASE("special tokens stay in the answer where they are asked for, but for its end") {
+  Session session = open_fixture("granite_tiny");
+  const Tokenizer& tokenizer = session.generator->processor().tokenizer();
+  const Json golden = load_json(fixture("granite_tiny/golden.json"));
+  int different = 0, ended = 0;
+  for (const Json& one : golden["generate"]) {
+    INFO(one["name"]);
+    GenerationOptions options = session.generation;
+    options.max_new_tokens = one["max_new_tokens"];
+    options.keep_special_tokens = true;
+    const Generation answer = generate(session, encode(session, one), options);
+    const auto kept = one["kept_text"].get<std::string>();
+    CHECK(answer.text == without_leading_space(kept));
+    AnswerStream stream(tokenizer, options);
+    std::string streamed;
+    for (const std::int64_t id : answer.ids) streamed += stream.add(id);
+    CHECK(streamed + stream.finish() == answer.text);
+    different += kept != one["text"].get<std::string>() ? 1 : 0;
+    ended += answer.finish_reason == "stop" ? 1 : 0;
+  }
+  CHECK(different >= 2);
+  CHECK(ended >= 1);
+}
+
+TEST_CASE("a token outside of the embedding is refused in prompts") {
+  Session session = open_fixture("granite_tiny");
+  const Processor& processor = session.generator->processor();
+  CHECK_THROWS_WITH(
+      processor.encode_prompt(make_conversation("What is<end_of_utterance>this?", {}, ""),
+                              std::vector<Image>{}),
+      Contains("the prompt has a token that the model has no embedding for: got "
+               "<end_of_utterance>, id 399, wanted ids below 399"));
+}
+
 TEST_CASE("an answer begins with no space, whole and streamed") {
   Session session = open_fixture(kTinyModel);
   const Tokenizer& tokenizer = session.generator->processor().tokenizer();
   for (const std::string text : {" circle", "  two words", "none", " ", " a b"}) {
-    AnswerStream stream(tokenizer);
+    const GenerationOptions plain;
+    AnswerStream stream(tokenizer, plain);
     std::string streamed;
     for (const std::int64_t id : tokenizer.encode(text)) streamed += stream.add(id);
     streamed += stream.finish();

@@ -24,7 +24,7 @@ Image picture(const std::string& name) {
 }
 
 TEST_CASE("conversations become transformers' prompts and ids") {
-  for (const std::string model : {"smolvlm_tiny", "smolvlm_odd"}) {
+  for (const std::string model : {"smolvlm_tiny", "smolvlm_odd", "granite_tiny"}) {
     const SmolVlmProcessor processor(fixture(model));
     const Json golden = load_json(fixture(model + "/golden.json"));
     for (const Json& one : golden["conversations"]) {

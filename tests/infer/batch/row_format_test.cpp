@@ -64,5 +64,22 @@ TEST_CASE("an answer in every format") {
   CHECK(table.row(item(1), answer()) == jsonl.row(item(1), answer()));
 }
 
+TEST_CASE("a row of a page has it in the format, and what the model wrote") {
+  RequestAnswer page = answer();
+  page.generations[0].text = "<text><loc_1>a</text>";
+  const RowFormat csv(OutputFormat::kCsv, {}, {.format = AnswerFormat::kMarkdown});
+  CHECK(csv.preamble() ==
+        "id,text,doctags,mean_logprob,min_logprob,finish_reason,first_token_entropy,error\r\n");
+  CHECK(csv.row(item(1), page) == "\"a,b\",a,<text><loc_1>a</text>,-1.5,-2.0,stop,0.5,\r\n");
+  const RowFormat raw(OutputFormat::kCsv, {}, {.format = AnswerFormat::kDoctags});
+  CHECK(raw.row(item(1), page) == "\"a,b\",<text><loc_1>a</text>,-1.5,-2.0,stop,0.5,\r\n");
+  const RowFormat withheld(OutputFormat::kJsonl, {},
+                           {.abstain_below = 0.9, .format = AnswerFormat::kMarkdown});
+  const OrderedJson row = OrderedJson::parse(withheld.row(item(1), page));
+  CHECK(row["text"].is_null());
+  CHECK(row["doctags"].is_null());
+  CHECK(row["withheld_text"] == "a");
+}
+
 }  // namespace
 }  // namespace vlm::infer

@@ -1,6 +1,7 @@
 #include "vlm/models/parts/prompt_expansion.h"
 
 #include <algorithm>
+#include <span>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -83,10 +84,26 @@ std::string expand_media(const MediaMarks& places, std::string_view rendered,
   return text;
 }
 
+namespace {
+
+std::vector<std::int64_t> encode_text(const ConversationCodec& codec, std::string_view text) {
+  std::vector<std::int64_t> ids = codec.tokenizer.encode(text);
+  for (const std::int64_t& id : ids) {
+    if (id < codec.vocab_size) continue;
+    throw Error({.what = "the prompt has a token that the model has no embedding for",
+                 .where = codec.where,
+                 .got = concat(codec.tokenizer.decode(std::span(&id, 1), false), ", id ", id),
+                 .wanted = concat("ids below ", codec.vocab_size)});
+  }
+  return ids;
+}
+
+}  // namespace
+
 EncodedConversation encode_expanded(const ConversationCodec& codec, std::string_view rendered,
                                     const ProcessedMedia& media) {
   EncodedConversation encoded{
-      .ids = codec.tokenizer.encode(expand_media(codec.places, rendered, media.texts)),
+      .ids = encode_text(codec, expand_media(codec.places, rendered, media.texts)),
       .pixels = media.pixels};
   std::vector<std::int64_t> counts;
   for (const MediumText& medium : media.texts) counts.push_back(medium.tokens);
@@ -102,7 +119,7 @@ EncodedConversation encode_turns(const ConversationCodec& codec, const TurnSpans
   for (const TurnSpans::Span& span : turns.spans) {
     const auto text = std::string_view(turns.text).substr(span.begin, span.end - span.begin);
     for (const PromptPiece& piece : expansion.expand_in_pieces(text)) {
-      const auto ids = codec.tokenizer.encode(piece.text);
+      const auto ids = encode_text(codec, piece.text);
       whole += piece.text;
       const std::int64_t begin = std::ssize(encoded.ids);
       encoded.ids.insert(encoded.ids.end(), ids.begin(), ids.end());

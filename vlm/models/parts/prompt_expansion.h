@@ -57,10 +57,12 @@ struct ConversationCodec {
   const Tokenizer& tokenizer;
   const MediaMarks& places;
   const std::vector<std::int64_t>& media_ids;
-  std::string where;  // the checkpoint, for errors
+  std::int64_t vocab_size;  // rows of the embedding; tokenizers may have more
+  std::string where;        // the checkpoint, for errors
 };
 
-// A rendered prompt. Finds its media; positions are left to the family.
+// A rendered prompt. Finds its media; positions are left to the family. Throws Error for a token
+// that the model has no embedding for.
 EncodedConversation encode_expanded(const ConversationCodec& codec, std::string_view rendered,
                                     const ProcessedMedia& media);
 

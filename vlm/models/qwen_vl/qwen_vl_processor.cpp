@@ -145,7 +145,11 @@ MediumText QwenVlProcessor::video_text(const ClipShape& clip) const {
 }
 
 ConversationCodec QwenVlProcessor::codec() const {
-  return {.tokenizer = *tokenizer_, .places = places_, .media_ids = media_ids_, .where = folder_};
+  return {.tokenizer = *tokenizer_,
+          .places = places_,
+          .media_ids = media_ids_,
+          .vocab_size = config_.text_config.vocab_size,
+          .where = folder_};
 }
 
 void QwenVlProcessor::add_positions(const ProcessedMedia& media,

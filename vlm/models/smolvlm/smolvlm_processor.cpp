@@ -6,6 +6,7 @@
 #include "vlm/core/config/fields.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
+#include "vlm/core/json_access.h"
 #include "vlm/models/smolvlm/smolvlm.h"
 #include "vlm/models/smolvlm/smolvlm_video_prompt.h"
 
@@ -53,6 +54,22 @@ SmolVlmConfig load_config(const std::filesystem::path& folder) {
   return SmolVlmConfig::parse(load_json(path), path.string());
 }
 
+// What closes a turn: <end_of_utterance>, or where the model has no embedding for it (as
+// Granite-Docling, whose processor adds it all the same) the tokenizer's end of text.
+std::string load_end_mark(const std::filesystem::path& folder, const Tokenizer& tokenizer,
+                          std::int64_t vocab_size) {
+  const std::string usual(kEndOfUtterance);
+  const std::vector<std::int64_t> ids = tokenizer.encode(usual);
+  if (ids.size() == 1 && ids[0] < vocab_size) return usual;
+  const auto path = folder / "tokenizer_config.json";
+  if (!std::filesystem::exists(path)) return usual;
+  const Json json = load_json(path);
+  const Json* token = find_member(json, "eos_token", path.string());
+  if (token && token->is_string()) return token->get<std::string>();
+  if (token && token->is_object()) return get_string(*token, "content", path.string());
+  return usual;
+}
+
 }  // namespace
 
 std::string image_prompt(std::int64_t rows, std::int64_t cols, std::int64_t image_seq_len) {
@@ -79,7 +96,9 @@ SmolVlmProcessor::SmolVlmProcessor(const std::filesystem::path& folder,
       image_processor_(ImageProcessorConfig::load(folder)),
       video_processor_(VideoProcessorConfig::load(folder)),
       image_seq_len_(load_image_seq_len(folder)),
-      max_positions_(load_config(folder).text_config.max_position_embeddings) {}
+      max_positions_(load_config(folder).text_config.max_position_embeddings),
+      vocab_size_(load_config(folder).text_config.vocab_size),
+      end_mark_(load_end_mark(folder, *tokenizer_, vocab_size_)) {}
 
 Pixels SmolVlmProcessor::to_pixels(const at::Tensor& tiles) const {
   return {.values = tiles, .tokens = tiles.size(0) * image_seq_len_};
@@ -128,7 +147,11 @@ MediumText SmolVlmProcessor::video_text(const ClipShape& clip) const {
 ConversationCodec SmolVlmProcessor::codec() const {
   static const MediaMarks places = {
       .picture = kImage, .video = kVideo, .picture_mark = kFake, .video_mark = kFake};
-  return {.tokenizer = *tokenizer_, .places = places, .media_ids = media_ids_, .where = folder_};
+  return {.tokenizer = *tokenizer_,
+          .places = places,
+          .media_ids = media_ids_,
+          .vocab_size = vocab_size_,
+          .where = folder_};
 }
 
 std::string SmolVlmProcessor::expand_prompt(const std::vector<Message>& messages,
@@ -155,9 +178,7 @@ EncodedConversation SmolVlmProcessor::encode_conversation(const std::vector<Mess
                                                           const ProcessedMedia& media,
                                                           const LossTurns& turns) const {
   return encode_turns(
-      codec(),
-      split_turns(template_for(messages), messages, turns, std::string(kEndOfUtterance), folder_),
-      media);
+      codec(), split_turns(template_for(messages), messages, turns, end_mark_, folder_), media);
 }
 
 }  // namespace vlm

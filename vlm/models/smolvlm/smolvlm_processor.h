@@ -70,6 +70,8 @@ class SmolVlmProcessor : public Processor {
   VideoProcessor video_processor_;
   std::int64_t image_seq_len_;
   std::int64_t max_positions_;
+  std::int64_t vocab_size_;  // rows of the embedding; tokenizers may have more
+  std::string end_mark_;     // of a turn
 };
 
 // The text of one picture of rows × cols tiles (0 × 0: not split), each of image_seq_len tokens.
