@@ -246,7 +246,9 @@ GenerationOptions load_generation_options(const std::filesystem::path& folder) {
                          {"num_return_sequences", &options.num_return_sequences}};
   read_fields(json, fields, UnknownKeys::kIgnore, where);
   options.eos_token_ids = read_ids(json, "eos_token_id", where);
-  if (options.eos_token_ids.empty()) options.eos_token_ids = other_ends(folder);
+  if (options.eos_token_ids.empty() && std::filesystem::exists(folder / "config.json")) {
+    options.eos_token_ids = other_ends(folder);
+  }
   options.stop_strings = read_strings(json, "stop_strings", where);
   options.bad_words_ids = read_id_lists(json, "bad_words_ids", where);
   options.early_stopping = read_early_stopping(json, where);
