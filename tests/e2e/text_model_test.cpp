@@ -57,7 +57,7 @@ TEST_CASE("text models: evaluate, inspect and plan") {
   const ProgramResult evaluated = run_vlm("evaluate " + data + kLlama + "--output " +
                                           folder.at("answers.jsonl") + " --max-new-tokens 3");
   CHECK(evaluated.code == 0);
-  CHECK(Json::parse(evaluated.out)["count"] == 2);
+  CHECK(Json::parse(evaluated.out)["total"] == 2);
   const ProgramResult inspected = run_vlm("inspect tests/fixtures/phi3_tiny --format json");
   REQUIRE(inspected.code == 0);
   const Json report = Json::parse(inspected.out);
