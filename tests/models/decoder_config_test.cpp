@@ -89,12 +89,14 @@ TEST_CASE("decoder config: what isn't supported or can't be is refused by its ke
         "c: model_type: unknown value: got 'gemma', wanted llama, qwen2, qwen3, phi3");
   CHECK(decoder_error(R"({"model_type": "llama", "rope_scaling": {"rope_type": "llama3"}})") ==
         "c: rope_scaling: key is missing: wanted factor");
-  CHECK(decoder_error(R"({"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 0}})") ==
+  CHECK(decoder_error(
+            R"({"model_type": "llama", "rope_scaling": {"type": "linear", "factor": 0}})") ==
         "c: rope_scaling: factor: value out of range: got 0, wanted a positive number");
-  CHECK(decoder_error(R"({"model_type": "llama", "rope_scaling": {"rope_type": "llama3", "factor": 2,
+  CHECK(
+      decoder_error(R"({"model_type": "llama", "rope_scaling": {"rope_type": "llama3", "factor": 2,
                      "low_freq_factor": 4, "high_freq_factor": 1}})") ==
-        "c: rope_scaling: high_freq_factor - low_freq_factor: value out of range: got -3, wanted a "
-        "positive number");
+      "c: rope_scaling: high_freq_factor - low_freq_factor: value out of range: got -3, wanted a "
+      "positive number");
   CHECK(decoder_error(small_phi(R"("rope_scaling": {"type": "longrope", "short_factor": [1],
                                "long_factor": [2, 4]})")) ==
         "c: rope_scaling: short_factor: wrong number of factors: got 1, wanted 2, one for two "
@@ -106,13 +108,15 @@ TEST_CASE("decoder config: what isn't supported or can't be is refused by its ke
         "c: sliding_window: attention windows are not supported: got 8, wanted at least "
         "max_position_embeddings = 64, where it has no effect");
   CHECK(decoder_error(small_phi(kPhiScaling, R"(, "sliding_window": 262144)")).empty());
-  CHECK(decoder_error(R"({"model_type": "qwen2", "use_sliding_window": true, "num_hidden_layers": 30,
+  CHECK(
+      decoder_error(R"({"model_type": "qwen2", "use_sliding_window": true, "num_hidden_layers": 30,
                      "max_window_layers": 21})") ==
-        "c: sliding_window: attention windows are not supported: got 4096, wanted at least "
-        "max_position_embeddings = 32768, where it has no effect");
-  CHECK(decoder_error(R"({"model_type": "qwen2", "use_sliding_window": false, "max_window_layers": 21,
+      "c: sliding_window: attention windows are not supported: got 4096, wanted at least "
+      "max_position_embeddings = 32768, where it has no effect");
+  CHECK(
+      decoder_error(R"({"model_type": "qwen2", "use_sliding_window": false, "max_window_layers": 21,
                      "sliding_window": 4096})")
-            .empty());
+          .empty());
   CHECK(decoder_error(R"({"model_type": "llama", "partial_rotary_factor": 0.01})") ==
         "c: partial_rotary_factor: the part of a head to rotate: got 1, wanted an even number, 2 "
         "to head_dim = 128");

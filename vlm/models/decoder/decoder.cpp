@@ -105,7 +105,7 @@ KvCacheShape TextDecoder::cache_shape() const {
 }
 
 at::Tensor TextDecoder::forward(const at::Tensor& embeddings, const at::Tensor& attention_mask,
-                            KvCache* cache, bool checkpointing, const at::Tensor& positions) {
+                                KvCache* cache, bool checkpointing, const at::Tensor& positions) {
   TORCH_CHECK(!cache || !attention_mask.defined(), "the cache knows which tokens are real");
   if (cache && switch_length() > 0) return extend_across_switch(embeddings, *cache);
   if (cache) return forward_cached(embeddings, *cache, positions);
@@ -118,7 +118,7 @@ at::Tensor TextDecoder::forward(const at::Tensor& embeddings, const at::Tensor& 
 }
 
 at::Tensor TextDecoder::forward_cached(const at::Tensor& embeddings, KvCache& cache,
-                                   const at::Tensor& positions) {
+                                       const at::Tensor& positions) {
   ForwardPass pass{.cache = &cache};
   pass.rotary = rotary_.make_table(
       positions.defined() ? positions : cache.positions(), embeddings.scalar_type(),
@@ -187,8 +187,8 @@ at::Tensor TextDecoder::compute_again(const at::Tensor& inputs, KvCache& cache, 
 }
 
 at::Tensor TextDecoder::forward_packed(const at::Tensor& embeddings,
-                                   const std::vector<Segment>& segments, bool checkpointing,
-                                   const at::Tensor& positions) {
+                                       const std::vector<Segment>& segments, bool checkpointing,
+                                       const at::Tensor& positions) {
   ForwardPass pass{.segments = std::make_shared<const std::vector<Segment>>(segments)};
   pass.rotary = rotary_.make_table(
       positions.defined() ? positions : upload(packed_positions(segments), embeddings.device()),
