@@ -289,7 +289,8 @@ QwenVisionModel::QwenVisionModel(const QwenVisionConfig& config) : config_(confi
 }
 
 // The learned table, a square, is stretched over each grid: bilinear between the four rows around.
-at::Tensor QwenVisionModel::embed_positions(const std::vector<PatchGrid>& grids) const {
+at::Tensor QwenVisionModel::embed_positions(const std::vector<PatchGrid>& grids,
+                                            at::ScalarType dtype) const {
   std::int64_t side = 1;
   while (side * side < config_.num_position_embeddings) ++side;
   const at::Tensor& table = pos_embed_->weight;
@@ -305,8 +306,8 @@ at::Tensor QwenVisionModel::embed_positions(const std::vector<PatchGrid>& grids)
     const at::Tensor down = rows - top, across = cols - left;
     const auto corner = [&](const at::Tensor& r, const at::Tensor& c, const at::Tensor& weight) {
       const at::Tensor index = upload((r * side + c).flatten(), table.device());
-      return table.index_select(0, index) *
-             upload(weight.flatten().unsqueeze(1), table.device()).to(table.scalar_type());
+      return table.index_select(0, index).to(dtype) *
+             upload(weight.flatten().unsqueeze(1), table.device()).to(dtype);
     };
     const at::Tensor stretched =
         corner(top, left, (1 - down) * (1 - across)) + corner(top, right, (1 - down) * across) +
@@ -323,7 +324,7 @@ at::Tensor QwenVisionModel::forward(const at::Tensor& patches, const std::vector
   TORCH_CHECK(sum_patches(grids) == patches.size(0), "grids of ", sum_patches(grids),
               " patches for ", patches.size(0), " rows");
   at::Tensor x = patch_embed_->forward(patches);
-  if (pos_embed_) x = x + embed_positions(grids).to(x.scalar_type());
+  if (pos_embed_) x = x + embed_positions(grids, x.scalar_type());
   at::Tensor angles = find_angles(config_, grids);
   VisionPass pass;
   for (const PatchGrid& grid : grids) {

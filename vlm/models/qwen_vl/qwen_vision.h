@@ -72,7 +72,7 @@ class QwenVisionModel : public torch::nn::Module {
                      bool checkpointing);
 
  private:
-  at::Tensor embed_positions(const std::vector<PatchGrid>& grids) const;
+  at::Tensor embed_positions(const std::vector<PatchGrid>& grids, at::ScalarType dtype) const;
 
   QwenVisionConfig config_;
   std::shared_ptr<QwenPatchEmbed> patch_embed_;
