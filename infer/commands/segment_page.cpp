@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "infer/doctags/text.h"
 #include "vlm/core/concat.h"
 
 namespace vlm::infer {
@@ -17,19 +18,6 @@ rect { fill: #9bc1ee; } rect.best { fill: #1f5fa8; }
 .ends { display: flex; justify-content: space-between; color: #666; font-size: 12px; }
 .error { color: #a40000; }
 )";
-
-std::string html_escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    const char* name = c == '&'   ? "&amp;"
-                       : c == '<' ? "&lt;"
-                       : c == '>' ? "&gt;"
-                       : c == '"' ? "&quot;"
-                                  : nullptr;
-    out += name ? std::string(name) : std::string(1, c);
-  }
-  return out;
-}
 
 std::string text_of(const OrderedJson& row, const char* name) {
   const auto found = row.find(name);

@@ -9,29 +9,6 @@
 namespace vlm::infer {
 namespace {
 
-std::string html_escaped(const std::string& text) {
-  std::string result;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        result += "&amp;";
-        break;
-      case '<':
-        result += "&lt;";
-        break;
-      case '>':
-        result += "&gt;";
-        break;
-      case '"':
-        result += "&quot;";
-        break;
-      default:
-        result += c;
-    }
-  }
-  return result;
-}
-
 std::string element(const std::string& name, const std::string& inside,
                     const std::string& attributes = "") {
   return concat("<", name, attributes, ">", inside, "</", name, ">\n");

@@ -42,4 +42,27 @@ std::string item_number(const std::string& text) {
   return length > 0 ? text.substr(0, length - 2) : "";
 }
 
+std::string html_escaped(const std::string& text) {
+  std::string result;
+  for (const char c : text) {
+    switch (c) {
+      case '&':
+        result += "&amp;";
+        break;
+      case '<':
+        result += "&lt;";
+        break;
+      case '>':
+        result += "&gt;";
+        break;
+      case '"':
+        result += "&quot;";
+        break;
+      default:
+        result += c;
+    }
+  }
+  return result;
+}
+
 }  // namespace vlm::infer

@@ -1,4 +1,4 @@
-// Small pieces that both writers of documents need.
+// Small pieces that writers of documents and pages need.
 #pragma once
 
 #include <string>
@@ -14,5 +14,8 @@ std::string without_marker(const std::string& text, bool is_ordered);
 
 // The number in front of an ordered item's text ("3" of "3) three"); empty: there is none.
 std::string item_number(const std::string& text);
+
+// With entities in place of what HTML reads as markup.
+std::string html_escaped(const std::string& text);
 
 }  // namespace vlm::infer

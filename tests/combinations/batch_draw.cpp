@@ -37,6 +37,9 @@ void draw_decoding(Dice& dice, Words& words) {
     default:
       if (dice.chance(0.2)) add(words, {"--repetition-penalty", "1.3"});
       if (dice.chance(0.2)) add(words, {"--min-new-tokens", "2"});
+      if (dice.chance(0.1)) add(words, {"--keep-special-tokens"});
+      if (dice.chance(0.1))
+        add(words, {"--answer-format", dice.pick({"doctags", "markdown", "html"})});
   }
 }
 

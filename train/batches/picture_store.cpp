@@ -60,8 +60,8 @@ at::Tensor encode_pictures(VisionLanguageModel& model, const data::Batch& batch)
     if (!pictures.features.defined()) pixels.push_back(pictures.pixels);
   }
   // On a GPU they are joined there: the host's copies are pinned, one by one.
-  if (tiles.size() > 1) {
-    for (at::Tensor& one : tiles) one = upload(one, model.device());
+  if (pixels.size() > 1) {
+    for (Pixels& one : pixels) one.values = upload(one.values, model.device());
   }
   at::Tensor encoded;
   if (!pixels.empty()) encoded = model.encode(join_pixels(pixels));

@@ -122,6 +122,61 @@ void complete_sections(const RotarySettings& settings, const std::string& where)
           concat("three numbers that add up to ", settings.dims / 2));
 }
 
+// The rotation's keys, from the root and from the object that has them; returns its type.
+std::string read_rotation(const Json& json, const Json* found, const std::string& place,
+                          const std::string& where, DecoderConfig& config, double& rotated_part) {
+  RotarySettings& rope = config.rope;
+  const bool is_phi = config.model_type == "phi3";
+  rope = {.original_positions = is_phi ? 4096 : config.max_position_embeddings};
+  read_fields(json,
+              {{"partial_rotary_factor", &rotated_part},
+               {"original_max_position_embeddings", &rope.original_positions}},
+              UnknownKeys::kIgnore, where);
+  const std::int64_t outer_positions = rope.original_positions;
+  const bool is_outer = is_phi || json.contains("original_max_position_embeddings");
+  std::string type = "default";
+  if (!found) return type;
+  const std::vector<std::string> types = {"default",  "linear", "dynamic", "llama3",
+                                          "longrope", "su",     "mrope"};
+  read_fields(*found,
+              {{"type", &type, "", types},  // rope_type's older name
+               {"rope_type", &type, "", types},
+               {"rope_theta", &config.rope_theta},
+               {"partial_rotary_factor", &rotated_part},
+               {"factor", &rope.factor},
+               {"low_freq_factor", &rope.low_freq_factor},
+               {"high_freq_factor", &rope.high_freq_factor},
+               {"original_max_position_embeddings", &rope.original_positions},
+               {"short_factor", &rope.short_factor},
+               {"long_factor", &rope.long_factor},
+               {"attention_factor", &rope.attention_factor},
+               {"mrope_section", &rope.sections},
+               {"mrope_interleaved", &rope.are_sections_interleaved}},
+              UnknownKeys::kIgnore, place);
+  if (is_outer) rope.original_positions = outer_positions;  // as in transformers
+  return type;
+}
+
+// What the kind of rotation needs must be there, and what it has no use for has no effect.
+void complete_kind(RotarySettings& rope, const Json* found, std::int64_t max_positions,
+                   const std::string& place) {
+  using Kind = RotarySettings::Kind;
+  if (rope.kind == Kind::kLongRope) return complete_longrope(rope, *found, max_positions, place);
+  rope.short_factor.clear();
+  rope.long_factor.clear();
+  rope.attention_factor = 1;
+  if (rope.kind == Kind::kDefault) return;
+  require_key(*found, "factor", place);
+  require_positive(rope.factor, place + ": factor");
+  if (rope.kind == Kind::kLinear) return;
+  require_key(*found, "low_freq_factor", place);
+  require_key(*found, "high_freq_factor", place);
+  require_positive(rope.low_freq_factor, place + ": low_freq_factor");
+  require_positive(rope.high_freq_factor - rope.low_freq_factor,
+                   place + ": high_freq_factor - low_freq_factor");
+  require_side(rope.original_positions, place + ": original_max_position_embeddings", 1LL << 32);
+}
+
 }  // namespace
 
 const std::vector<std::string>& decoder_types() {
@@ -181,64 +236,18 @@ bool DecoderConfig::has_output_bias() const {
 void DecoderConfig::complete(const Json& json, const std::string& where) {
   check_sizes(*this, where);
   check_window(*this, json, where);
-  double partial_rotary_factor = 1;
-  rope = {.original_positions = model_type == "phi3" ? 4096 : max_position_embeddings};
-  const Fields outer = {{"partial_rotary_factor", &partial_rotary_factor},
-                        {"original_max_position_embeddings", &rope.original_positions}};
-  read_fields(json, outer, UnknownKeys::kIgnore, where);
-  const std::int64_t outer_positions = rope.original_positions;
-  const bool is_outer = model_type == "phi3" || json.contains("original_max_position_embeddings");
-
   const auto [found, place] = find_rope(json, where);
-  std::string type = "default";
-  const std::vector<std::string> types = {"default",  "linear", "dynamic", "llama3",
-                                          "longrope", "su",     "mrope"};
-  if (found) {
-    read_fields(*found,
-                {{"type", &type, "", types},  // rope_type's older name
-                 {"rope_type", &type, "", types},
-                 {"rope_theta", &rope_theta},
-                 {"partial_rotary_factor", &partial_rotary_factor},
-                 {"factor", &rope.factor},
-                 {"low_freq_factor", &rope.low_freq_factor},
-                 {"high_freq_factor", &rope.high_freq_factor},
-                 {"original_max_position_embeddings", &rope.original_positions},
-                 {"short_factor", &rope.short_factor},
-                 {"long_factor", &rope.long_factor},
-                 {"attention_factor", &rope.attention_factor},
-                 {"mrope_section", &rope.sections},
-                 {"mrope_interleaved", &rope.are_sections_interleaved}},
-                UnknownKeys::kIgnore, place);
-  }
-  if (is_outer) rope.original_positions = outer_positions;  // as in transformers
+  double rotated_part = 1;
+  const std::string type = read_rotation(json, found, place, where, *this, rotated_part);
   require_positive(rope_theta, where + ": rope_theta");
   rope.kind = kind_of(type);
   rope.theta = rope_theta;
-  rope.dims = static_cast<std::int64_t>(static_cast<double>(head_size()) * partial_rotary_factor);
+  rope.dims = static_cast<std::int64_t>(static_cast<double>(head_size()) * rotated_part);
   require(rope.dims >= 2 && rope.dims % 2 == 0 && rope.dims <= head_size(),
           where + ": partial_rotary_factor", "the part of a head to rotate", rope.dims,
           concat("an even number, 2 to head_dim = ", head_size()));
   complete_sections(rope, place);
-  if (rope.kind == RotarySettings::Kind::kLinear || rope.kind == RotarySettings::Kind::kLlama3) {
-    require_key(*found, "factor", place);
-    require_positive(rope.factor, place + ": factor");
-    rope.attention_factor = 1;
-  }
-  if (rope.kind == RotarySettings::Kind::kLlama3) {
-    require_key(*found, "low_freq_factor", place);
-    require_key(*found, "high_freq_factor", place);
-    require_positive(rope.low_freq_factor, place + ": low_freq_factor");
-    require_positive(rope.high_freq_factor - rope.low_freq_factor,
-                     place + ": high_freq_factor - low_freq_factor");
-    require_side(rope.original_positions, place + ": original_max_position_embeddings", 1LL << 32);
-  }
-  if (rope.kind == RotarySettings::Kind::kLongRope) {
-    complete_longrope(rope, *found, max_position_embeddings, place);
-  } else {
-    rope.short_factor.clear();
-    rope.long_factor.clear();
-  }
-  if (rope.kind == RotarySettings::Kind::kDefault) rope.attention_factor = 1;
+  complete_kind(rope, found, max_position_embeddings, place);
 }
 
 }  // namespace vlm
