@@ -26,9 +26,7 @@ class InternVitPatches : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& tiles) {
     const std::vector<std::int64_t> stride = {patch_size_, patch_size_};
     const auto dtype = tiles.scalar_type();
-    return at::conv2d(tiles, weight_.to(dtype), bias_.to(dtype), stride)
-        .flatten(2)
-        .transpose(1, 2);
+    return at::conv2d(tiles, weight_.to(dtype), bias_.to(dtype), stride).flatten(2).transpose(1, 2);
   }
 
  private:
@@ -105,8 +103,10 @@ class InternVitAttention : public torch::nn::Module {
 class InternVitMlp : public torch::nn::Module {
  public:
   explicit InternVitMlp(const InternVitConfig& c) {
-    fc1_ = register_module("fc1", std::make_shared<Linear>(c.hidden_size, c.intermediate_size, true));
-    fc2_ = register_module("fc2", std::make_shared<Linear>(c.intermediate_size, c.hidden_size, true));
+    fc1_ =
+        register_module("fc1", std::make_shared<Linear>(c.hidden_size, c.intermediate_size, true));
+    fc2_ =
+        register_module("fc2", std::make_shared<Linear>(c.intermediate_size, c.hidden_size, true));
   }
 
   at::Tensor forward(const at::Tensor& x) { return fc2_->forward(at::gelu(fc1_->forward(x))); }
@@ -131,8 +131,8 @@ class InternVitLayer : public torch::nn::Module {
 
   at::Tensor forward(const at::Tensor& x) {
     const auto dtype = x.scalar_type();
-    const at::Tensor attended = add_residual(
-        lambda_1_.to(dtype) * attention_->forward(layernorm_before_->forward(x)), x);
+    const at::Tensor attended =
+        add_residual(lambda_1_.to(dtype) * attention_->forward(layernorm_before_->forward(x)), x);
     return add_residual(lambda_2_.to(dtype) * mlp_->forward(layernorm_after_->forward(attended)),
                         attended);
   }

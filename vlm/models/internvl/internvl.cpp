@@ -40,7 +40,8 @@ class InternVlConnector : public torch::nn::Module {
 class InternVlBody : public torch::nn::Module {
  public:
   explicit InternVlBody(const InternVlConfig& config) {
-    vision_tower = register_module("vision_tower", std::make_shared<InternVit>(config.vision_config));
+    vision_tower =
+        register_module("vision_tower", std::make_shared<InternVit>(config.vision_config));
     multi_modal_projector =
         register_module("multi_modal_projector", std::make_shared<InternVlConnector>(config));
     language_model =

@@ -143,8 +143,8 @@ InternVlConfig InternVlConfig::parse(const Json& json, const std::string& where)
   config.vision_config =
       parse_vision(vision.is_null() ? Json::object() : vision, where + ": vision_config");
   config.text_config = parse_text(text.is_null() ? Json::object() : text, where + ": text_config");
-  config.scale = parse_scale(downsample_ratio, config.vision_config.grid_side(),
-                             where + ": downsample_ratio");
+  config.scale =
+      parse_scale(downsample_ratio, config.vision_config.grid_side(), where + ": downsample_ratio");
   require_matrix(config.scale * config.scale * config.vision_config.hidden_size,
                  config.text_config.hidden_size, where, "downsample_ratio and both hidden_size");
   require(config.image_token_id >= 0 && config.image_token_id < config.text_config.vocab_size,

@@ -1,5 +1,5 @@
-// config.json of InternVL2.5, 3 and 3.5 in the layout of transformers (`internvl`, repositories that
-// end in "-hf").
+// config.json of InternVL2.5, 3 and 3.5 in the layout of transformers (`internvl`, repositories
+// that end in "-hf").
 //
 // What a file leaves out has the defaults of InternVLConfig and InternVLVisionConfig in
 // transformers 5.23. Variants that no published file has (RMS norms, normalised q and k, a mask

@@ -20,12 +20,14 @@ namespace {
 
 constexpr std::int64_t kMostTileSide = 1 << 14;
 constexpr std::int64_t kMostTilePixels = 1LL << 28;  // of a picture's tiles, 3 GiB as float32
-constexpr std::int64_t kUsualFrames = 8;         // of the published examples
+constexpr std::int64_t kUsualFrames = 8;             // of the published examples
 
 void check_type(const std::string& type, const std::string& prefix, const std::string& where) {
   if (type.empty() || type.starts_with(prefix)) return;
-  throw Error(
-      {.what = "unsupported processor", .where = where, .got = concat("'", type, "'"), .wanted = prefix});
+  throw Error({.what = "unsupported processor",
+               .where = where,
+               .got = concat("'", type, "'"),
+               .wanted = prefix});
 }
 
 // {"height": n, "width": n}, or n.
@@ -63,21 +65,21 @@ void read_tiles(const Json& object, InternVlTileConfig& config, const std::strin
   read_channels(std, scale.std, where + ": image_std");
   check_filter(config.resample, where + ": resample");
   check_std(scale.std, where + ": image_std");
-  require(config.side >= 1 && config.side <= kMostTileSide, where + ": size", "value out of range", config.side,
-                concat("1 to ", kMostTileSide));
+  require(config.side >= 1 && config.side <= kMostTileSide, where + ": size", "value out of range",
+          config.side, concat("1 to ", kMostTileSide));
 }
 
 // crop_to_patches is not read: the processor's calls set it, whatever the file says.
 void read_picture_limits(const Json& object, InternVlTileConfig& config, const std::string& where) {
-  read_fields(object,
-              {{"min_patches", &config.min_patches}, {"max_patches", &config.max_patches}},
+  read_fields(object, {{"min_patches", &config.min_patches}, {"max_patches", &config.max_patches}},
               UnknownKeys::kIgnore, where);
-  const std::int64_t most = std::min<std::int64_t>(kMostTilePixels / (config.side * config.side), 1024);
-  require(config.max_patches >= 1 && config.max_patches <= most, where + ": max_patches", "value out of range",
-                config.max_patches, concat("1 to ", most));
+  const std::int64_t most =
+      std::min<std::int64_t>(kMostTilePixels / (config.side * config.side), 1024);
+  require(config.max_patches >= 1 && config.max_patches <= most, where + ": max_patches",
+          "value out of range", config.max_patches, concat("1 to ", most));
   require(config.min_patches >= 1 && config.min_patches <= config.max_patches,
-                where + ": min_patches", "value out of range", config.min_patches,
-                concat("1 to max_patches = ", config.max_patches));
+          where + ": min_patches", "value out of range", config.min_patches,
+          concat("1 to max_patches = ", config.max_patches));
 }
 
 // num_frames, else fps, else what the published examples ask for.
@@ -99,7 +101,8 @@ FrameSampling read_frames(const Json& object, const std::string& where) {
   }
   if (shift == false) sampling.rule = FrameSampling::Rule::kParts;
   if (num_frames) {
-    require(*num_frames >= 1, where + ": num_frames", "value out of range", *num_frames, "at least 1");
+    require(*num_frames >= 1, where + ": num_frames", "value out of range", *num_frames,
+            "at least 1");
     sampling.min_frames = sampling.max_frames = *num_frames;
   } else if (fps) {
     if (!(*fps > 0)) {

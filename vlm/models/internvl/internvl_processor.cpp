@@ -79,10 +79,11 @@ void InternVlProcessor::check_tokens() const {
   }
   const std::vector<std::int64_t> ids = tokenizer_->encode(tokens_.picture);
   if (ids == media_ids_) return;
-  throw Error({.what = "the tokenizer's token for pictures isn't the model's",
-               .where = folder_,
-               .got = concat(tokens_.picture, ", id ", ids.size() == 1 ? ids[0] : -1),
-               .wanted = concat("image_token_id = ", config_.image_token_id, " as in config.json")});
+  throw Error(
+      {.what = "the tokenizer's token for pictures isn't the model's",
+       .where = folder_,
+       .got = concat(tokens_.picture, ", id ", ids.size() == 1 ? ids[0] : -1),
+       .wanted = concat("image_token_id = ", config_.image_token_id, " as in config.json")});
 }
 
 std::string InternVlProcessor::text_of(std::int64_t tiles) const {
@@ -121,9 +122,8 @@ Pixels InternVlProcessor::process_frames(const std::vector<Image>& frames, std::
 
 MediumText InternVlProcessor::video_text(const ClipShape& clip) const {
   const std::int64_t frames = std::ssize(clip.times_s);
-  MediumText text{.kind = MediumText::Kind::kVideo,
-                  .tokens = frames * tile_tokens_,
-                  .units = frames};
+  MediumText text{
+      .kind = MediumText::Kind::kVideo, .tokens = frames * tile_tokens_, .units = frames};
   for (std::int64_t i = 1; i <= frames; ++i) {
     text.text += concat(i == 1 ? "Frame" : "\nFrame", i, ": ", text_of(1));
   }
@@ -146,8 +146,8 @@ EncodedConversation InternVlProcessor::encode_prompt(const std::vector<Message>&
 EncodedConversation InternVlProcessor::encode_conversation(const std::vector<Message>& messages,
                                                            const ProcessedMedia& media,
                                                            const LossTurns& turns) const {
-  return encode_turns(codec(), split_turns(chat_template_, messages, turns, kInternVlTurnEnd, folder_),
-                      media);
+  return encode_turns(
+      codec(), split_turns(chat_template_, messages, turns, kInternVlTurnEnd, folder_), media);
 }
 
 }  // namespace vlm
