@@ -28,13 +28,17 @@ LoraConfig choose_adapter(const TrainConfig& config) {
                .wanted = config.method});
 }
 
-// The parts of the model in which a list of target_modules applies. In a model of text alone that
-// is the whole of it: only the head, which has to be named, lies beside the text part.
+// The parts of the model in which a list of target_modules applies, by the names of their modules.
+// In a model of text alone that is the whole of it: only the head, which has to be named, lies
+// beside the text part.
 void narrow_to_parts(LoraConfig& lora, const VisionLanguageModel& model) {
   const auto parts = model.parts();
-  for (const std::string& part : lora.target_parts) {
-    if (parts.count(part)) continue;
-    throw Error({.what = "the model has no such part", .where = "target_parts", .got = part});
+  for (std::string& part : lora.target_parts) {
+    const auto found = parts.find(part);
+    if (found == parts.end()) {
+      throw Error({.what = "the model has no such part", .where = "target_parts", .got = part});
+    }
+    part = found->second;
   }
   if (!parts.count("vision_model")) lora.target_parts.clear();
 }
