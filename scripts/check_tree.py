@@ -39,7 +39,7 @@ ORDER = {
     # A layer holds its adapters, and adapters are made of layers.
     "vlm/nn": ["vlm/nn/cpu", "vlm/nn/cpu/bfloat16", "vlm/nn/cpu/int8", ("vlm/nn", "vlm/nn/lora")],
     "vlm/models": ["vlm/models/interface", "vlm/models/decoder", "vlm/models/parts", "vlm/models/smolvlm",
-                   "vlm/models/text", "vlm/models/qwen_vl", "vlm/models"],
+                   "vlm/models/text", "vlm/models/qwen_vl", "vlm/models/internvl", "vlm/models"],
     "data": ["data/opencv", "data/pictures", "data/pictures/other", "data/video", "data/video/absent", "data/media", "data/tables", "data/formats",
              "data/conversations", "data/metrics", "data"],
     "train": ["train/optimizer", "train/config", "train/run", "train/batches", "train/model", "train/jobs",

@@ -23,7 +23,7 @@ from peft import PeftModel  # noqa: E402
 import transformers  # noqa: E402
 
 from oracle import (  # noqa: E402
-    adapters, decoding, forward, models, pictures, prompts, qwen_vl, rotary, store, text, text_models, training, videos)
+    adapters, decoding, forward, internvl, models, pictures, prompts, qwen_vl, rotary, store, text, text_models, training, videos)
 from oracle.text import write_json  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -240,6 +240,13 @@ def make_qwen_vl():
         store.save_tensors(folder / "golden.safetensors", qwen_vl.golden(spec, folder))
 
 
+def make_internvl():
+    """InternVL as on the hub and as transformers 5 saves it: pictures of three sizes, a clip, whole tensors of every stage."""
+    for spec in internvl.SPECS:
+        folder = internvl.save(spec, FIXTURES / spec.name)
+        store.save_tensors(folder / "golden.safetensors", internvl.golden(spec, folder))
+
+
 def make_granite():
     """No tensors of the graph, which is that of idefics3_tiny: prompts and answers with kept special tokens."""
     folder = models.save(GRANITE, FIXTURES / GRANITE.name)
@@ -265,6 +272,7 @@ PARTS = {
     "text_models": make_text_models,
     "rotary": make_rotary,
     "qwen_vl": make_qwen_vl,
+    "internvl": make_internvl,
 }
 
 

@@ -92,6 +92,25 @@ TEST_CASE("uniform sampling takes the middles of equal parts") {
   CHECK(sample_uniformly(times, 3, 2, {.start_s = 1, .end_s = 2}).indices == Indices{5, 7});
 }
 
+TEST_CASE("the middles of equal parts are InternVL's, by number and by rate") {
+  // InternVLVideoProcessor.sample_frames, transformers 5.23.
+  const auto indices = [](std::int64_t frames, std::int64_t wanted) {
+    const FrameSampling sampling{
+        .rule = FrameSampling::Rule::kMiddles, .max_frames = wanted, .min_frames = wanted};
+    return sample_frames({frames, 4, static_cast<double>(frames) / 4}, sampling).indices;
+  };
+  using Indices = std::vector<std::int64_t>;
+  CHECK(indices(10, 3) == Indices{1, 5, 8});
+  CHECK(indices(31, 8) == Indices{1, 5, 9, 13, 17, 21, 25, 29});
+  CHECK(indices(100, 7) == Indices{7, 21, 35, 50, 64, 78, 92});
+  CHECK(indices(16, 8) == Indices{1, 3, 5, 7, 9, 11, 13, 15});
+  CHECK(indices(3, 8) == Indices{0, 1, 2});  // the reference refuses
+  const FrameSampling by_rate{.rule = FrameSampling::Rule::kMiddles, .fps = 0.5};
+  CHECK(sample_frames({40, 4, 10}, by_rate).indices == Indices{4, 12, 20, 28, 36});
+  const std::vector<double> times = constant_frame_times({40, 4, 10});
+  CHECK(sample_frames_by_time(times, 10, by_rate).indices == Indices{4, 12, 20, 28, 36});
+}
+
 TEST_CASE("given times take the frames on display, in order and once") {
   const std::vector<double> times = times_with_pause();
   CHECK(sample_at_times(times, 7, {3, 0, 6.95, 0.25, 0.2, 4.5}).indices == Indices{0, 2, 9, 19});

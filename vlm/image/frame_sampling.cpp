@@ -84,11 +84,12 @@ std::string show(const TimeWindow& window) {
 std::vector<std::int64_t> spread_indices(std::int64_t first, std::int64_t last, std::int64_t count,
                                          FrameSampling::Rule rule) {
   std::vector<std::int64_t> indices;
-  if (rule == FrameSampling::Rule::kParts) {
+  if (rule == FrameSampling::Rule::kParts || rule == FrameSampling::Rule::kMiddles) {
     const double step = static_cast<double>(last - first + 1) / static_cast<double>(count);
+    const double shift = rule == FrameSampling::Rule::kMiddles ? step / 2 : 0;
     for (std::int64_t i = 0; i < count; ++i) {  // rounded to float32, as torch.arange does
-      indices.push_back(
-          first + static_cast<std::int64_t>(static_cast<float>(static_cast<double>(i) * step)));
+      const auto value = static_cast<float>(shift + static_cast<double>(i) * step);
+      indices.push_back(first + static_cast<std::int64_t>(value));
     }
     return indices;
   }
@@ -189,11 +190,12 @@ SampledFrames sample_frames_by_time(const std::vector<double>& frame_times, doub
   }
   std::vector<std::int64_t> indices;
   const std::int64_t wanted = wanted_frames(duration, range.last - range.first + 1, sampling);
-  const bool in_parts = sampling.rule == FrameSampling::Rule::kParts;
-  const double end =
-      in_parts ? first + duration * static_cast<double>(wanted - 1) / static_cast<double>(wanted)
-               : last;
-  for (const double time : spread(first, end, wanted)) {
+  const double part = duration / static_cast<double>(wanted);
+  double begin = first, end = last;
+  if (sampling.rule == FrameSampling::Rule::kMiddles) begin += part / 2;
+  if (sampling.rule == FrameSampling::Rule::kParts) end = first + duration - part;
+  if (sampling.rule == FrameSampling::Rule::kMiddles) end = first + duration - part / 2;
+  for (const double time : spread(begin, end, wanted)) {
     indices.push_back(frame_at(frame_times, time));
   }
   return with_times(std::move(indices), frame_times);

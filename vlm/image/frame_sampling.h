@@ -5,7 +5,8 @@
 //
 // sample_frames() gives what transformers' SmolVLMVideoProcessor.sample_frames (5.23) gives, index
 // for index: its rounding, its skips at both ends, its limits; with the other rules what
-// Qwen2VLVideoProcessor (kParts) and Qwen3VLVideoProcessor (kEnds) give for `fps`.
+// Qwen2VLVideoProcessor (kParts), Qwen3VLVideoProcessor (kEnds) and InternVLVideoProcessor
+// (kMiddles) give for `fps`.
 // sample_frames_by_time() is the same for files whose frames don't come at a constant rate, where
 // an index doesn't give a time: it takes the frames on display at the times of the rule. All
 // functions are pure; times are seconds from the first frame. Choosing frames by scene changes is
@@ -27,7 +28,8 @@ struct FrameRate {
 
 struct FrameSampling {
   // kEnds: evenly from the first frame to the last one. kParts: the first frame of equal parts.
-  enum class Rule { kSmolVlm, kEnds, kParts } rule = Rule::kSmolVlm;
+  // kMiddles: the middle one of each.
+  enum class Rule { kSmolVlm, kEnds, kParts, kMiddles } rule = Rule::kSmolVlm;
   double fps = 1;                // frames wanted a second, more than 0
   std::int64_t max_frames = 64;  // most frames, at least 1
   double skip_s = 1;             // left out at both ends of a clip longer than the budget covers

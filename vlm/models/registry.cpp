@@ -12,6 +12,8 @@
 #include "vlm/core/log.h"
 #include "vlm/io/checkpoint.h"
 #include "vlm/io/convert.h"
+#include "vlm/models/internvl/internvl.h"
+#include "vlm/models/internvl/internvl_processor.h"
 #include "vlm/models/model_files.h"
 #include "vlm/models/qwen_vl/qwen_vl.h"
 #include "vlm/models/qwen_vl/qwen_vl_processor.h"
@@ -62,7 +64,16 @@ std::unique_ptr<Processor> make_qwen_vl_processor(const fs::path& folder,
   return std::make_unique<QwenVlProcessor>(folder, options);
 }
 
-constexpr std::array<Family, 9> kFamilies = {{
+ModelPtr make_internvl(const Json& config, const std::string& where) {
+  return std::make_shared<InternVl>(InternVlConfig::parse(config, where));
+}
+
+std::unique_ptr<Processor> make_internvl_processor(const fs::path& folder,
+                                                   const TemplateOptions& options) {
+  return std::make_unique<InternVlProcessor>(folder, options);
+}
+
+constexpr std::array<Family, 10> kFamilies = {{
     {"smolvlm", make_smolvlm, make_smolvlm_processor},
     {"idefics3", make_smolvlm, make_smolvlm_processor},
     {"llama", make_text_model, make_text_processor},
@@ -72,6 +83,7 @@ constexpr std::array<Family, 9> kFamilies = {{
     {"qwen2_vl", make_qwen_vl, make_qwen_vl_processor},
     {"qwen2_5_vl", make_qwen_vl, make_qwen_vl_processor},
     {"qwen3_vl", make_qwen_vl, make_qwen_vl_processor},
+    {"internvl", make_internvl, make_internvl_processor},
 }};
 
 std::string string_at(const Json& json, const char* key) {

@@ -94,7 +94,4 @@ class SmolVlm : public VisionLanguageModel, public torch::nn::Module {
   std::optional<TiedHead> tie_;
 };
 
-// [N, G·G, C] → [N, (G/s)², C·s²]: each s × s neighbourhood becomes one token.
-at::Tensor shuffle_pixels(const at::Tensor& patches, std::int64_t scale_factor);
-
 }  // namespace vlm

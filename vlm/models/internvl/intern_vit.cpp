@@ -1,0 +1,165 @@
+#include "vlm/models/internvl/intern_vit.h"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/conv2d.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/upsample_bicubic2d.h>
+
+#include "vlm/core/concat.h"
+#include "vlm/nn/activation_checkpoint.h"
+#include "vlm/nn/attention.h"
+#include "vlm/nn/layers.h"
+
+namespace vlm {
+
+// The convolution's parameters under "projection".
+class InternVitPatches : public torch::nn::Module {
+ public:
+  explicit InternVitPatches(const InternVitConfig& c) : patch_size_(c.patch_size) {
+    auto projection = register_module("projection", std::make_shared<torch::nn::Module>());
+    weight_ = projection->register_parameter(
+        "weight", at::empty({c.hidden_size, 3, c.patch_size, c.patch_size}));
+    bias_ = projection->register_parameter("bias", at::empty({c.hidden_size}));
+  }
+
+  at::Tensor forward(const at::Tensor& tiles) {
+    const std::vector<std::int64_t> stride = {patch_size_, patch_size_};
+    const auto dtype = tiles.scalar_type();
+    return at::conv2d(tiles, weight_.to(dtype), bias_.to(dtype), stride).flatten(2).transpose(1, 2);
+  }
+
+ private:
+  std::int64_t patch_size_;
+  at::Tensor weight_, bias_;
+};
+
+class InternVitEmbeddings : public torch::nn::Module {
+ public:
+  explicit InternVitEmbeddings(const InternVitConfig& c)
+      : grid_side_(c.grid_side()), patch_size_(c.patch_size) {
+    cls_token_ = register_parameter("cls_token", at::empty({1, 1, c.hidden_size}));
+    position_embeddings_ = register_parameter(
+        "position_embeddings", at::empty({1, grid_side_ * grid_side_ + 1, c.hidden_size}));
+    patches_ = register_module("patch_embeddings", std::make_shared<InternVitPatches>(c));
+  }
+
+  // [N, 3, S, S] → [N, 1 + P, C]
+  at::Tensor forward(const at::Tensor& tiles) {
+    const at::Tensor patches = patches_->forward(tiles);
+    const at::Tensor first =
+        cls_token_.to(patches.scalar_type()).expand({patches.size(0), 1, patches.size(2)});
+    const at::Tensor positions = positions_for(tiles.size(2) / patch_size_);
+    return at::cat({first, patches}, 1) + positions.to(patches.scalar_type());
+  }
+
+ private:
+  at::Tensor positions_for(std::int64_t side) const {
+    if (side == grid_side_) return position_embeddings_;
+    const at::Tensor grid = position_embeddings_.narrow(1, 1, grid_side_ * grid_side_)
+                                .view({1, grid_side_, grid_side_, -1})
+                                .permute({0, 3, 1, 2});
+    const std::vector<std::int64_t> size = {side, side};
+    const at::Tensor resized =
+        at::upsample_bicubic2d(grid, size, /*align_corners=*/false).flatten(2).transpose(1, 2);
+    return at::cat({position_embeddings_.narrow(1, 0, 1), resized}, 1);
+  }
+
+  std::int64_t grid_side_, patch_size_;
+  at::Tensor cls_token_, position_embeddings_;
+  std::shared_ptr<InternVitPatches> patches_;
+};
+
+class InternVitAttention : public torch::nn::Module {
+ public:
+  explicit InternVitAttention(const InternVitConfig& c) : heads_(c.num_attention_heads) {
+    const auto make = [&](const char* name, bool has_bias) {
+      return register_module(name,
+                             std::make_shared<Linear>(c.hidden_size, c.hidden_size, has_bias));
+    };
+    q_proj_ = make("q_proj", c.attention_bias);
+    k_proj_ = make("k_proj", c.attention_bias);
+    v_proj_ = make("v_proj", c.attention_bias);
+    projection_layer_ = make("projection_layer", true);
+  }
+
+  at::Tensor forward(const at::Tensor& x) {
+    const auto split = [&](const at::Tensor& t) {  // [N, H, P, D]
+      return t.view({x.size(0), x.size(1), heads_, -1}).transpose(1, 2);
+    };
+    const std::vector<at::Tensor> projected =
+        forward_each(x, {q_proj_.get(), k_proj_.get(), v_proj_.get()});
+    const at::Tensor attended =
+        grouped_attention(split(projected[0]), split(projected[1]), split(projected[2]), {},
+                          /*is_causal=*/false, q_proj_->product_dtype);
+    return projection_layer_->forward(attended.transpose(1, 2).flatten(2));
+  }
+
+ private:
+  std::int64_t heads_;
+  std::shared_ptr<Linear> q_proj_, k_proj_, v_proj_, projection_layer_;
+};
+
+class InternVitMlp : public torch::nn::Module {
+ public:
+  explicit InternVitMlp(const InternVitConfig& c) {
+    fc1_ =
+        register_module("fc1", std::make_shared<Linear>(c.hidden_size, c.intermediate_size, true));
+    fc2_ =
+        register_module("fc2", std::make_shared<Linear>(c.intermediate_size, c.hidden_size, true));
+  }
+
+  at::Tensor forward(const at::Tensor& x) { return fc2_->forward(at::gelu(fc1_->forward(x))); }
+
+ private:
+  std::shared_ptr<Linear> fc1_, fc2_;
+};
+
+class InternVitLayer : public torch::nn::Module {
+ public:
+  explicit InternVitLayer(const InternVitConfig& c) {
+    lambda_1_ = register_parameter("lambda_1", at::empty({c.hidden_size}));
+    lambda_2_ = register_parameter("lambda_2", at::empty({c.hidden_size}));
+    attention_ = register_module("attention", std::make_shared<InternVitAttention>(c));
+    mlp_ = register_module("mlp", std::make_shared<InternVitMlp>(c));
+    const auto norm = [&](const char* name) {
+      return register_module(name, std::make_shared<LayerNorm>(c.hidden_size, c.layer_norm_eps));
+    };
+    layernorm_before_ = norm("layernorm_before");
+    layernorm_after_ = norm("layernorm_after");
+  }
+
+  at::Tensor forward(const at::Tensor& x) {
+    const auto dtype = x.scalar_type();
+    const at::Tensor attended =
+        add_residual(lambda_1_.to(dtype) * attention_->forward(layernorm_before_->forward(x)), x);
+    return add_residual(lambda_2_.to(dtype) * mlp_->forward(layernorm_after_->forward(attended)),
+                        attended);
+  }
+
+ private:
+  at::Tensor lambda_1_, lambda_2_;
+  std::shared_ptr<InternVitAttention> attention_;
+  std::shared_ptr<InternVitMlp> mlp_;
+  std::shared_ptr<LayerNorm> layernorm_before_, layernorm_after_;
+};
+
+InternVit::InternVit(const InternVitConfig& config) {
+  embeddings_ = register_module("embeddings", std::make_shared<InternVitEmbeddings>(config));
+  auto encoder = register_module("encoder", std::make_shared<torch::nn::Module>());
+  auto list = encoder->register_module("layer", std::make_shared<torch::nn::Module>());
+  for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    layers_.push_back(list->register_module(concat(i), std::make_shared<InternVitLayer>(config)));
+  }
+}
+
+at::Tensor InternVit::forward(const at::Tensor& tiles, bool checkpointing) {
+  at::Tensor x = embeddings_->forward(tiles);
+  for (const auto& layer : layers_) {
+    const auto block = [&layer](const at::Tensor& in) { return layer->forward(in); };
+    x = checkpointing ? checkpoint_activations(*layer, block, x) : block(x);
+  }
+  return x.narrow(1, 1, x.size(1) - 1);
+}
+
+}  // namespace vlm
