@@ -242,6 +242,23 @@ void store_int8_while_loading(const VisionLanguageModel& model, LoadRules& rules
   };
 }
 
+// Layouts that aren't read, of models that are.
+struct OtherLayout {
+  const char* model_type;
+  const char* hint;
+};
+
+constexpr std::array<OtherLayout, 1> kOtherLayouts = {{
+    {"internvl_chat", "the same models in transformers' layout are read: names that end in -hf"},
+}};
+
+std::string find_hint(const std::string& type) {
+  for (const OtherLayout& other : kOtherLayouts) {
+    if (type == other.model_type) return other.hint;
+  }
+  return "";
+}
+
 // The row of the table that config.json names.
 const Family& find_family(const Json& config, const fs::path& path) {
   const std::string type = string_at(config, "model_type");
@@ -253,7 +270,8 @@ const Family& find_family(const Json& config, const fs::path& path) {
   throw Error({.what = "unsupported model_type",
                .where = path.string(),
                .got = type.empty() ? "none" : concat("'", type, "'"),
-               .wanted = join(known)});
+               .wanted = join(known),
+               .hint = find_hint(type)});
 }
 
 }  // namespace
