@@ -89,6 +89,15 @@ ModelPtr load_base(const TrainConfig& config, const std::filesystem::path& folde
   return load_model(folder, options);
 }
 
+// Whether fresh pages are much of a step's work. Of a larger model they are little, and what is
+// kept for the next of its size only adds to the peak.
+bool is_small(const VisionLanguageModel& model) {
+  constexpr std::int64_t kMostParameters = 50'000'000;
+  std::int64_t parameters = 0;
+  for (const at::Tensor& parameter : model.module().parameters()) parameters += parameter.numel();
+  return parameters <= kMostParameters;
+}
+
 }  // namespace
 
 LoadOptions base_options(const TrainConfig& config, const LoraConfig& lora,
@@ -118,13 +127,13 @@ LoadOptions base_options(const TrainConfig& config, const LoraConfig& lora,
 TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions& runtime,
                                 at::Device device) {
   return_freed_memory();
-  if (device.is_cpu()) keep_freed_memory();
   TrainedModel trained{.folder = find_or_pull_model(config.model_name_or_path)};
   at::Generator generator = at::detail::createCPUGenerator(
       mix_seed(static_cast<std::uint64_t>(config.seed), kWeightStream));
   if (config.trains_adapter()) trained.lora = choose_adapter(config);
   trained.model = load_base(config, trained.folder,
                             base_options(config, trained.lora, runtime, device), generator);
+  if (device.is_cpu() && is_small(*trained.model)) keep_freed_memory();
   if (multiplies_narrow(config, runtime, device)) trained.model->product_dtype = at::kBFloat16;
   // Products that stay float32; on CPUs this changes nothing.
   if (!device.is_cpu()) at::globalContext().setAllowTF32CuBLAS(true);

@@ -1,5 +1,5 @@
 // Memory of CPU tensors that is kept when they are freed, and used again by the next of about their
-// size. For training.
+// size. For training small models.
 //
 //   tensor of 128 kB and more ⇄ BlockPool ⇄ system; smaller ones as LibTorch does it
 //
