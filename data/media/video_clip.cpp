@@ -77,15 +77,19 @@ SampledFrames choose_frames(VideoFile& file, const VideoSampling& sampling,
 }  // namespace
 
 OrderedJson describe_sampling(const VideoSampling& sampling, const FrameSampling& defaults) {
-  return {{"strategy", sampling.strategy},
-          {"fps", sampling.fps.value_or(defaults.fps)},
-          {"max_frames", sampling.max_frames.value_or(defaults.max_frames)},
-          {"skip_s", defaults.skip_s},
-          {"start_s", or_null(sampling.start_s)},
-          {"end_s", or_null(sampling.end_s)},
-          {"times_s", sampling.times_s},
-          {"frame_size", sampling.frame_size},
-          {"drop_duplicates", sampling.drop_duplicates}};
+  OrderedJson described = {{"strategy", sampling.strategy},
+                           {"fps", sampling.fps.value_or(defaults.fps)},
+                           {"max_frames", sampling.max_frames.value_or(defaults.max_frames)},
+                           {"skip_s", defaults.skip_s},
+                           {"start_s", or_null(sampling.start_s)},
+                           {"end_s", or_null(sampling.end_s)},
+                           {"times_s", sampling.times_s},
+                           {"frame_size", sampling.frame_size},
+                           {"drop_duplicates", sampling.drop_duplicates}};
+  if (defaults.rule != FrameSampling::Rule::kSmolVlm) {
+    described["rule"] = {static_cast<int>(defaults.rule), defaults.min_frames, defaults.multiple};
+  }
+  return described;
 }
 
 Fields VideoSampling::fields() {

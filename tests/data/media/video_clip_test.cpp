@@ -1,6 +1,8 @@
 // Clips of real files: the frames chosen, their times, and what options and files can do wrong.
 #include "data/media/video_clip.h"
 
+#include <nlohmann/json.hpp>
+
 #include "tests/support/catch.h"
 #include "tests/support/scratch_folder.h"
 #include "vlm/core/error.h"
@@ -107,6 +109,18 @@ TEST_CASE("options out of range, or without effect, are refused by name") {
   CHECK(sampling_error({.strategy = "times", .start_s = 2, .times_s = {1}}) ==
         "video_start and end: has no effect with strategy 'times'");
   CHECK(sampling_error({.times_s = {1}}) == "video_times: has no effect with strategy 'model'");
+}
+
+TEST_CASE("what the choice of frames depends on is told apart, family by family") {
+  const FrameSampling smolvlm{.fps = 2, .max_frames = 8};
+  FrameSampling other = smolvlm;
+  other.rule = FrameSampling::Rule::kParts;
+  const std::string plain = describe_sampling({}, smolvlm).dump();
+  const std::string parts = describe_sampling({}, other).dump();
+  CHECK(plain.find("rule") == std::string::npos);  // as caches and journals have had it
+  CHECK(parts != plain);
+  other.min_frames = 4;
+  CHECK(describe_sampling({}, other).dump() != parts);
 }
 
 }  // namespace
