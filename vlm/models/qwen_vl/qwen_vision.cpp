@@ -22,27 +22,17 @@
 #include "vlm/nn/upload.h"
 
 namespace vlm {
-namespace {
-
-constexpr double kVisionTheta = 10000;
-constexpr double kVisionEps = 1e-6;
-
-// What the blocks of one pass share.
-struct VisionPass {
-  RotaryTable rotary;                         // [1, 1, P, D] float32
-  std::vector<std::int64_t> frames, windows;  // patches of each segment of attention
-};
 
 // A LayerNorm, in Qwen2.5-VL an RmsNorm, under the same name.
-class VisionNorm {
+class QwenVisionNorm {
  public:
-  VisionNorm() = default;
-  VisionNorm(torch::nn::Module& owner, const char* name, const QwenVisionConfig& config,
-             std::int64_t width) {
+  QwenVisionNorm() = default;
+  QwenVisionNorm(torch::nn::Module& owner, const char* name, const QwenVisionConfig& config,
+                 std::int64_t width) {
     if (config.generation == QwenGeneration::k25) {
-      rms_ = owner.register_module(name, std::make_shared<RmsNorm>(width, kVisionEps));
+      rms_ = owner.register_module(name, std::make_shared<RmsNorm>(width, 1e-6));
     } else {
-      layer_ = owner.register_module(name, std::make_shared<LayerNorm>(width, kVisionEps));
+      layer_ = owner.register_module(name, std::make_shared<LayerNorm>(width, 1e-6));
     }
   }
   at::Tensor forward(const at::Tensor& x) const {
@@ -52,6 +42,16 @@ class VisionNorm {
  private:
   std::shared_ptr<LayerNorm> layer_;
   std::shared_ptr<RmsNorm> rms_;
+};
+
+namespace {
+
+constexpr double kVisionTheta = 10000;
+
+// What the blocks of one pass share.
+struct VisionPass {
+  RotaryTable rotary;                         // [1, 1, P, D] float32
+  std::vector<std::int64_t> frames, windows;  // patches of each segment of attention
 };
 
 std::shared_ptr<Linear> make_linear(torch::nn::Module& owner, const char* name, std::int64_t in,
@@ -232,7 +232,7 @@ class QwenVisionBlock : public torch::nn::Module {
   }
 
  private:
-  VisionNorm norm1_, norm2_;
+  QwenVisionNorm norm1_, norm2_;
   std::shared_ptr<QwenVisionAttention> attn_;
   std::shared_ptr<QwenVisionMlp> mlp_;
 };
@@ -243,8 +243,8 @@ class QwenMerger : public torch::nn::Module {
   QwenMerger(const QwenVisionConfig& config, bool is_norm_behind)
       : merged_(config.width * config.merged_patches()), is_norm_behind_(is_norm_behind) {
     const bool is_third = config.generation == QwenGeneration::k3;
-    norm_ = VisionNorm(*this, is_third ? "norm" : "ln_q", config,
-                       is_norm_behind ? merged_ : config.width);
+    norm_ = QwenVisionNorm(*this, is_third ? "norm" : "ln_q", config,
+                           is_norm_behind ? merged_ : config.width);
     if (is_third) {
       fc1_ = make_linear(*this, "linear_fc1", merged_, merged_);
       fc2_ = make_linear(*this, "linear_fc2", merged_, config.out_width);
@@ -264,7 +264,7 @@ class QwenMerger : public torch::nn::Module {
  private:
   std::int64_t merged_;
   bool is_norm_behind_;
-  VisionNorm norm_;
+  QwenVisionNorm norm_;
   std::shared_ptr<Linear> fc1_, fc2_;
 };
 
