@@ -74,9 +74,9 @@ struct MediaLoader {
   ProcessedMedium load_video(const std::filesystem::path& path, std::uint64_t seed) const {
     ClipReader reader(path, options.video, processor.frame_sampling());
     std::vector<Pixels> parts;
-    ClipShape shape{.duration_s = reader.duration_s()};
+    ClipShape shape{.chosen_frames = reader.frame_count(), .duration_s = reader.duration_s()};
     const auto process = [&](const std::vector<Image>& frames) {
-      parts.push_back(processor.process_frames(frames, reader.frame_count(), change(seed)));
+      parts.push_back(processor.process_frames(frames, shape.chosen_frames, change(seed)));
       shape.height = frames[0].height;
       shape.width = frames[0].width;
       return true;

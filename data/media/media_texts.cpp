@@ -29,6 +29,7 @@ MediumText MediaTexts::video_text(const MediaRef& clip) const {
   ClipReader reader(clip.name, video_, processor_.frame_sampling());
   const FrameShape size = reader.frame_shape();
   ClipShape shape{.times_s = reader.frames().times_s,
+                  .chosen_frames = reader.frame_count(),
                   .duration_s = reader.duration_s(),
                   .height = size.height,
                   .width = size.width};

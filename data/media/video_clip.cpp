@@ -194,6 +194,7 @@ Clip load_clip(const std::filesystem::path& path, const VideoSampling& sampling,
   ClipReader reader(path, sampling, defaults, limits);
   Clip clip;
   clip.duration_s = reader.duration_s();
+  clip.chosen_frames = reader.frame_count();
   clip.fps = reader.info().fps;
   clip.where = path.string();
   clip.dropped_duplicates = reader.for_each_frame([&](VideoFrame frame) {

@@ -15,6 +15,7 @@ double shown(double value) {
 std::string to_note(const WatchedVideo& seen) {
   const OrderedJson note = {{"duration_s", seen.duration_s},
                             {"times_s", seen.times_s},
+                            {"chosen_frames", seen.chosen_frames},
                             {"dropped_duplicates", seen.dropped_duplicates},
                             {"damaged_frames", seen.damaged_frames},
                             {"height", seen.height},
@@ -26,6 +27,7 @@ WatchedVideo parse_note(const std::string& note) {
   const OrderedJson fields = OrderedJson::parse(note);
   return {.duration_s = fields.at("duration_s").get<double>(),
           .times_s = fields.at("times_s").get<std::vector<double>>(),
+          .chosen_frames = fields.at("chosen_frames").get<std::int64_t>(),
           .dropped_duplicates = fields.at("dropped_duplicates").get<std::int64_t>(),
           .damaged_frames = fields.at("damaged_frames").get<std::int64_t>(),
           .height = fields.at("height").get<std::int64_t>(),

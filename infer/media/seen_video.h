@@ -14,12 +14,17 @@ namespace vlm::infer {
 struct WatchedVideo {
   double duration_s = 0;                // of the whole file
   std::vector<double> times_s;          // of the frames shown
+  std::int64_t chosen_frames = 0;       // ClipShape::chosen_frames
   std::int64_t dropped_duplicates = 0;  // frames left out because they looked like the one before
   std::int64_t damaged_frames = 0;      // left out, or shown in doubt (VideoFile::damaged_frames)
   std::int64_t height = 0, width = 0;   // of a frame shown, in pixels
 
   ClipShape shape() const {
-    return {.times_s = times_s, .duration_s = duration_s, .height = height, .width = width};
+    return {.times_s = times_s,
+            .chosen_frames = chosen_frames,
+            .duration_s = duration_s,
+            .height = height,
+            .width = width};
   }
 };
 

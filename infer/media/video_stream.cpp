@@ -70,13 +70,14 @@ class VideoStream::Takes {
     data::ClipReader& reader = open();
     reader.choose(sampling, stream_.processor_.frame_sampling());
     end.seen.duration_s = reader.duration_s();
+    end.seen.chosen_frames = reader.frame_count();
     bool is_wanted = true;
     const Processor& processor = stream_.processor_;
     end.seen.dropped_duplicates = reader.for_each_group(
         processor.frames_at_once(), end.seen.times_s, [&](const std::vector<Image>& frames) {
           end.seen.height = frames[0].height;
           end.seen.width = frames[0].width;
-          is_wanted = output_.put(processor.process_frames(frames, reader.frame_count()));
+          is_wanted = output_.put(processor.process_frames(frames, end.seen.chosen_frames));
           return is_wanted;
         });
     if (!is_wanted) return false;
@@ -112,7 +113,7 @@ class VideoStream::Takes {
 
   std::string make_key(const std::string& what) const {
     return content_.empty() ? ""
-                            : stream_.encoder_.make_key(concat("video 3 ", content_, " ", what));
+                            : stream_.encoder_.make_key(concat("video 4 ", content_, " ", what));
   }
 
   std::optional<CachedFeatures> find(const std::string& key) const {

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "tests/support/catch.h"
+#include "tests/support/scratch_folder.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
@@ -57,6 +58,54 @@ TEST_CASE("pictures are resized to the sizes of the reference") {
   CHECK_THROWS_WITH(size(10, 2010, 1003520),
                     "picture is too long for its width: got 10 × 2010 pixels, wanted a ratio of at "
                     "most 200");
+}
+
+TEST_CASE("pixels that aren't resized are cut only into whole tokens") {
+  const ScratchFolder scratch;
+  const char* const config =
+      R"({"do_resize": false, "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2})";
+  scratch.write("preprocessor_config.json", config);
+  scratch.write("video_preprocessor_config.json", config);
+  const QwenPictures pictures(scratch.path());
+  const QwenFrames frames(scratch.path(), /*counts_frames=*/false);
+  const auto blank = [](std::int64_t height, std::int64_t width) {
+    return Image{height, width,
+                 std::vector<std::uint8_t>(static_cast<std::size_t>(height * width * 3))};
+  };
+  CHECK((pictures.process(blank(56, 28)).grids == std::vector<PatchGrid>{{1, 4, 2}}));
+  CHECK((frames.process({blank(28, 56)}, 1).grids == std::vector<PatchGrid>{{1, 2, 4}}));
+  const auto refusal = [](int height, int width) {
+    return Catch::Matchers::StartsWith(concat("picture can't be cut into whole tokens: got ",
+                                              height, " × ", width,
+                                              " pixels, wanted multiples of 28 pixels a side"));
+  };
+  CHECK_THROWS_WITH(pictures.process(blank(42, 28)), refusal(42, 28));
+  CHECK_THROWS_WITH(pictures.process(blank(28, 29)), refusal(28, 29));
+  CHECK_THROWS_WITH(pictures.grid_of({13, 28}), refusal(13, 28));
+  CHECK_THROWS_WITH(frames.process({blank(56, 42)}, 1), refusal(56, 42));
+  CHECK_THROWS_WITH(frames.grid_of({28, 30}, 2, 2), refusal(28, 30));
+}
+
+TEST_CASE("a change is made to the smaller one of a picture and what it is resized to") {
+  const ScratchFolder scratch;
+  const char* const config = R"({"min_pixels": 3136, "max_pixels": 3136})";
+  scratch.write("preprocessor_config.json", config);
+  scratch.write("video_preprocessor_config.json", config);
+  using Size = std::pair<std::int64_t, std::int64_t>;
+  std::vector<Size> seen;
+  const PictureChange change = [&](Image image) {
+    seen.emplace_back(image.height, image.width);
+    return image;
+  };
+  const Image large{112, 112, std::vector<std::uint8_t>(112 * 112 * 3)};
+  const Image small{28, 28, std::vector<std::uint8_t>(28 * 28 * 3)};
+  const QwenPictures pictures(scratch.path());
+  pictures.process(large, change);
+  pictures.process(small, change);
+  const QwenFrames frames(scratch.path(), /*counts_frames=*/false);
+  frames.process({large, large}, 2, change);
+  frames.process({small}, 1, change);
+  CHECK(seen == std::vector<Size>{{56, 56}, {28, 28}, {56, 56}, {56, 56}, {28, 28}});
 }
 
 TEST_CASE("windows cover each frame once, the smaller ones at its borders") {

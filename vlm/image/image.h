@@ -22,6 +22,9 @@ struct VideoClip {
   std::vector<Image> frames;
   std::vector<double> times_s;  // of each frame, from the first frame of the file
   double duration_s = 0;        // of the whole file; below 0: unknown
+  // Frames that were chosen, more than these where some were left out while decoding (duplicates,
+  // damaged ones). 0: as many.
+  std::int64_t chosen_frames = 0;
 };
 
 }  // namespace vlm

@@ -68,13 +68,13 @@ const Image& resized_to(const Image& image, const PixelSize& size, Filter filter
   return storage;
 }
 
+}  // namespace
+
 Image changed_picture(const Image& image, const PixelSize& size, Filter filter,
                       const PictureChange& change) {
   const bool shrinks = size.height * size.width < image.height * image.width;
   return change(shrinks ? resize(image, size.height, size.width, filter) : image);
 }
-
-}  // namespace
 
 TilePlan plan_tiles(const ImageProcessorConfig& config, const PixelSize& picture) {
   const std::int64_t tile = config.max_image_size_longest_edge;

@@ -74,6 +74,11 @@ struct ProcessedImage {
   std::int64_t cols = 0;
 };
 
+// `change` applied where the picture has fewer pixels: after resizing to `size` if that makes it
+// smaller, else before. The result still has to be resized where its size differs.
+Image changed_picture(const Image& image, const PixelSize& size, Filter filter,
+                      const PictureChange& change);
+
 class ImageProcessor {
  public:
   explicit ImageProcessor(ImageProcessorConfig config);

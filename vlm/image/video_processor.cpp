@@ -12,7 +12,6 @@
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
-#include "vlm/image/image_processor.h"
 #include "vlm/image/resample.h"
 
 namespace vlm {
@@ -76,12 +75,6 @@ Image to_image(const at::Tensor& frame) {
   return {bytes.size(1), bytes.size(2), std::vector<std::uint8_t>(begin, begin + bytes.numel())};
 }
 
-Image changed_frame(const Image& frame, const PixelSize& size, Filter filter,
-                    const PictureChange& change) {
-  const bool shrinks = size.height * size.width < frame.height * frame.width;
-  return change(shrinks ? to_image(resized(to_tensor(frame), size, filter)) : frame);
-}
-
 void check_video_filter(Filter filter) {
   if (filter != Filter::kBox && filter != Filter::kHamming) return;
   throw Error({.what = "filter can't be used for video",
@@ -103,6 +96,12 @@ void check_size(const at::Tensor& frame, std::int64_t side) {
 Image resize_frame(const Image& frame, std::int64_t height, std::int64_t width, Filter filter) {
   check_video_filter(filter);
   return to_image(resized(to_tensor(frame), {height, width}, filter));
+}
+
+Image changed_frame(const Image& frame, const PixelSize& size, Filter filter,
+                    const PictureChange& change) {
+  const bool shrinks = size.height * size.width < frame.height * frame.width;
+  return change(shrinks ? resize_frame(frame, size.height, size.width, filter) : frame);
 }
 
 VideoProcessor::VideoProcessor(VideoProcessorConfig config)

@@ -19,6 +19,7 @@
 #include "vlm/core/json.h"
 #include "vlm/image/frame_sampling.h"
 #include "vlm/image/image.h"
+#include "vlm/image/image_processor.h"
 #include "vlm/image/resample.h"
 #include "vlm/image/transform.h"
 
@@ -56,6 +57,10 @@ struct VideoProcessorConfig {
 
 // A frame resized as torchvision resizes bytes: nearest, bilinear or bicubic with antialiasing.
 Image resize_frame(const Image& frame, std::int64_t height, std::int64_t width, Filter filter);
+
+// changed_picture for a frame.
+Image changed_frame(const Image& frame, const PixelSize& size, Filter filter,
+                    const PictureChange& change);
 
 class VideoProcessor {
  public:

@@ -14,12 +14,13 @@ ProcessedMedia join_media(const std::vector<ProcessedMedium>& media) {
 }
 
 ProcessedMedium Processor::process_video(const VideoClip& clip) const {
-  ClipShape shape{.times_s = clip.times_s, .duration_s = clip.duration_s};
+  const std::int64_t chosen = clip.chosen_frames > 0 ? clip.chosen_frames : std::ssize(clip.frames);
+  ClipShape shape{.times_s = clip.times_s, .chosen_frames = chosen, .duration_s = clip.duration_s};
   if (!clip.frames.empty()) {
     shape.height = clip.frames[0].height;
     shape.width = clip.frames[0].width;
   }
-  return {process_frames(clip.frames, std::ssize(clip.frames)), video_text(shape)};
+  return {process_frames(clip.frames, chosen), video_text(shape)};
 }
 
 ProcessedMedia Processor::process_media(const std::vector<Medium>& media) const {

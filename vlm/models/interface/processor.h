@@ -51,6 +51,7 @@ struct MediumText {
 // The frames that are shown of a clip.
 struct ClipShape {
   std::vector<double> times_s;
+  std::int64_t chosen_frames = 0;      // as process_frames was told (VideoClip::chosen_frames)
   double duration_s = 0;               // of the whole file
   std::int64_t height = 0, width = 0;  // of a frame, in pixels
 };
@@ -84,9 +85,9 @@ class Processor {
                                   bool is_whole = false) const = 0;
 
   // A clip is processed in two calls, so that its first frames can be encoded while later ones are
-  // being decoded: process_frames takes some frames, of a clip of `clip_frames`, video_text gives
-  // the text of the whole clip. `change` is applied to each frame as to a picture. Calls but the
-  // last bring a multiple of frames_at_once.
+  // being decoded: process_frames takes some frames, of a clip of which `clip_frames` were chosen,
+  // video_text gives the text of the whole clip. `change` is applied to each frame as to a picture.
+  // Calls but the last bring a multiple of frames_at_once.
   virtual Pixels process_frames(const std::vector<Image>& frames, std::int64_t clip_frames,
                                 const PictureChange& change = {}) const = 0;
   virtual MediumText video_text(const ClipShape& clip) const = 0;

@@ -172,10 +172,7 @@ at::Tensor InternVlPictures::process(const Image& image, bool is_whole,
   const PixelSize size{grid.rows * side, grid.cols * side};
   const auto filter = static_cast<Filter>(config_.resample);
   Image changed;
-  if (change) {
-    const bool shrinks = size.height * size.width < image.height * image.width;
-    changed = change(shrinks ? resize(image, size.height, size.width, filter) : image);
-  }
+  if (change) changed = changed_picture(image, size, filter, change);
   const Image& shown = change ? changed : image;
   const std::int64_t tiles = grid.tiles(), count = tiles == 1 ? 1 : tiles + 1;
   at::Tensor values = at::empty({count, 3, side, side}, at::kFloat);
@@ -208,9 +205,8 @@ at::Tensor InternVlFrames::process(const std::vector<Image>& frames,
   at::Tensor values = at::empty({std::ssize(frames), 3, side, side}, at::kFloat);
   auto* out = values.mutable_data_ptr<float>();
   for (const Image& frame : frames) {
-    const bool shrinks = side * side < frame.height * frame.width;
     Image changed;
-    if (change) changed = change(shrinks ? resize_frame(frame, side, side, filter) : frame);
+    if (change) changed = changed_frame(frame, {side, side}, filter, change);
     write_window(resize_frame(change ? changed : frame, side, side, filter), {0, 0, side}, table_,
                  out);
     out += 3 * side * side;

@@ -124,6 +124,16 @@ PixelSize fit(const QwenPixelConfig& c, const PixelSize& picture, const CountedF
   return size;
 }
 
+// Pixels that aren't resized are cut as they are: into whole tokens.
+PixelSize as_it_is(const QwenPixelConfig& c, const PixelSize& picture) {
+  if (picture.height % c.side() == 0 && picture.width % c.side() == 0) return picture;
+  throw Error({.what = "picture can't be cut into whole tokens",
+               .got = concat(picture.height, " × ", picture.width, " pixels"),
+               .wanted = concat("multiples of ", c.side(), " pixels a side"),
+               .hint = "the checkpoint's processor config says do_resize: false; set it to true, "
+                       "or resize the picture"});
+}
+
 // Writes the patches of one group of temporal_patch_size frames of one size.
 void write_patches(const QwenPixelConfig& c, const std::vector<const Image*>& frames,
                    const PixelTable& table, float* out) {
@@ -195,19 +205,19 @@ QwenPictures::QwenPictures(const std::filesystem::path& folder) : config_(class_
   table_ = make_table_in_steps(config_.scale);
 }
 
+PixelSize QwenPictures::size_of(const PixelSize& picture) const {
+  return config_.do_resize ? fit_pixels(config_, picture) : as_it_is(config_, picture);
+}
+
 PatchGrid QwenPictures::grid_of(const PixelSize& picture) const {
-  return grid_of_size(config_, config_.do_resize ? fit_pixels(config_, picture) : picture, 1);
+  return grid_of_size(config_, size_of(picture), 1);
 }
 
 Pixels QwenPictures::process(const Image& image, const PictureChange& change) const {
-  const PixelSize picture{image.height, image.width};
-  const PixelSize size = config_.do_resize ? fit_pixels(config_, picture) : picture;
+  const PixelSize size = size_of({image.height, image.width});
   const auto filter = static_cast<Filter>(config_.resample);
-  const bool shrinks = size.height * size.width < image.height * image.width;
   Image changed;
-  if (change) {
-    changed = change(shrinks ? resize(image, size.height, size.width, filter) : image);
-  }
+  if (change) changed = changed_picture(image, size, filter, change);
   const Image& shown = change ? changed : image;
   if (shown.height == size.height && shown.width == size.width) {
     return to_patches(config_, {&shown}, table_);
@@ -237,7 +247,7 @@ QwenFrames::QwenFrames(const std::filesystem::path& folder, bool counts_frames)
 }
 
 PixelSize QwenFrames::size_of(const PixelSize& frame, std::int64_t clip_frames) const {
-  if (!config_.do_resize) return frame;
+  if (!config_.do_resize) return as_it_is(config_, frame);
   if (!counts_frames_) return fit(config_, frame, {});
   PixelSize size = frame;
   if (std::min(size.height, size.width) < config_.side()) {
@@ -254,8 +264,9 @@ PixelSize QwenFrames::size_of(const PixelSize& frame, std::int64_t clip_frames) 
        .scaled = static_cast<double>(frames)});
 }
 
-PatchGrid QwenFrames::grid_of(const PixelSize& frame, std::int64_t frames) const {
-  return grid_of_size(config_, size_of(frame, frames), frames);
+PatchGrid QwenFrames::grid_of(const PixelSize& frame, std::int64_t frames,
+                              std::int64_t clip_frames) const {
+  return grid_of_size(config_, size_of(frame, clip_frames), frames);
 }
 
 Pixels QwenFrames::process(const std::vector<Image>& frames, std::int64_t clip_frames,
@@ -264,7 +275,8 @@ Pixels QwenFrames::process(const std::vector<Image>& frames, std::int64_t clip_f
   const PixelSize size = size_of({frames[0].height, frames[0].width}, clip_frames);
   const auto filter = static_cast<Filter>(config_.resample);
   for (const Image& frame : frames) {
-    const Image changed = change ? change(frame) : Image();
+    Image changed;
+    if (change) changed = changed_frame(frame, size, filter, change);
     resized.push_back(resize_frame(change ? changed : frame, size.height, size.width, filter));
   }
   std::vector<const Image*> shown;

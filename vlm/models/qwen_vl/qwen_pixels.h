@@ -52,6 +52,8 @@ class QwenPictures {
   const QwenPixelConfig& config() const { return config_; }
 
  private:
+  PixelSize size_of(const PixelSize& picture) const;
+
   QwenPixelConfig config_;
   PixelTable table_;
 };
@@ -61,9 +63,10 @@ class QwenFrames {
   // `counts_frames`: the limits are of a clip's pixels, not of a frame's (Qwen3-VL).
   QwenFrames(const std::filesystem::path& folder, bool counts_frames);
 
-  // Of a clip of `frames` frames; an odd last one is shown twice.
-  PatchGrid grid_of(const PixelSize& frame, std::int64_t frames) const;
-  // Some frames of a clip of `clip_frames`. Thread-safe.
+  // Of `frames` shown frames; an odd last one is shown twice. `clip_frames`: how many were chosen,
+  // which sizes follow (ClipShape::chosen_frames).
+  PatchGrid grid_of(const PixelSize& frame, std::int64_t frames, std::int64_t clip_frames) const;
+  // Some frames of a clip, of which `clip_frames` were chosen. Thread-safe.
   Pixels process(const std::vector<Image>& frames, std::int64_t clip_frames,
                  const PictureChange& change = {}) const;
   const QwenPixelConfig& config() const { return config_; }

@@ -121,7 +121,7 @@ Pixels QwenVlProcessor::process_frames(const std::vector<Image>& frames, std::in
 
 MediumText QwenVlProcessor::video_text(const ClipShape& clip) const {
   const std::int64_t frames = std::ssize(clip.times_s), pair = frames_at_once();
-  const PatchGrid grid = frames_.grid_of({clip.height, clip.width}, frames);
+  const PatchGrid grid = frames_.grid_of({clip.height, clip.width}, frames, clip.chosen_frames);
   const std::int64_t merged = config_.vision_config.merged_patches();
   MediumText text{
       .kind = MediumText::Kind::kVideo, .tokens = grid.patches() / merged, .units = grid.patches()};
