@@ -212,7 +212,7 @@ LoaderOptions Trainer::loader_options() const {
                         .skipped = skipped_.get(),
                         .rank = job_->rank(),
                         .ranks = job_->size()};
-  if (!device_.is_cpu()) options.pinned_dtype = trained_.activation_dtype();
+  if (!device_.is_cpu()) options.pinned_dtype = activation_dtype(*trained_.model);
   options.encode.lookup = pictures_.get();
   if (config_.packing) {
     options.packing = {.max_tokens = config_.max_tokens_per_batch,

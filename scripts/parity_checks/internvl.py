@@ -1,7 +1,7 @@
 """InternVL: answers about pictures of any shape, LoRA runs, adapters and merges both ways.
 
 The two kinds of oracle.internvl and one with Llama's decoder, at other sizes than tests/fixtures, and with pictures that
-are tall, wide, many and small. Clips are compared in tests/models/internvl_test.cpp, as the two sides decode files apart.
+are tall, wide, many and small. Clips are compared in tests/models/family_test.cpp, as the two sides decode files apart.
 """
 import dataclasses
 import json

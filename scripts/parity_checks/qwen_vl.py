@@ -1,7 +1,7 @@
 """Qwen2-VL, Qwen2.5-VL and Qwen3-VL: answers about pictures of any shape, LoRA runs, adapters and merges both ways.
 
 The three kinds of oracle.qwen_vl at other sizes than tests/fixtures, and with pictures that are tall, wide, many and
-small. Clips are compared in tests/models/qwen_vl_test.cpp, as the two sides decode files apart.
+small. Clips are compared in tests/models/family_test.cpp, as the two sides decode files apart.
 """
 import dataclasses
 import json

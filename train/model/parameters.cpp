@@ -109,4 +109,10 @@ TrainedParameters choose_parameters(VisionLanguageModel& model, const TrainConfi
   return chosen;
 }
 
+std::int64_t count_parameters(const VisionLanguageModel& model) {
+  std::int64_t count = 0;
+  for (const at::Tensor& parameter : model.module().parameters()) count += parameter.numel();
+  return count;
+}
+
 }  // namespace vlm::train

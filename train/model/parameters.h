@@ -9,6 +9,7 @@
 // get 1e-6), as peft 0.21's create_loraplus_optimizer has it.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "train/config/train_config.h"
@@ -27,5 +28,8 @@ struct TrainedParameters {
 // no trained parameter.
 TrainedParameters choose_parameters(VisionLanguageModel& model, const TrainConfig& config,
                                     const LoraConfig& lora);
+
+// Numbers in the model's parameters, adapters included; a shared one counts under each name.
+std::int64_t count_parameters(const VisionLanguageModel& model);
 
 }  // namespace vlm::train

@@ -93,9 +93,7 @@ ModelPtr load_base(const TrainConfig& config, const std::filesystem::path& folde
 // kept for the next of its size only adds to the peak.
 bool is_small(const VisionLanguageModel& model) {
   constexpr std::int64_t kMostParameters = 50'000'000;
-  std::int64_t parameters = 0;
-  for (const at::Tensor& parameter : model.module().parameters()) parameters += parameter.numel();
-  return parameters <= kMostParameters;
+  return count_parameters(model) <= kMostParameters;
 }
 
 }  // namespace
@@ -152,11 +150,6 @@ TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions&
   trained.trained = choose_parameters(*trained.model, config, trained.lora);
   trained.model->gradient_checkpointing = config.gradient_checkpointing;
   return trained;
-}
-
-at::ScalarType TrainedModel::activation_dtype() const {
-  const bool is_narrowed = !model->device().is_cpu() && model->product_dtype != at::kFloat;
-  return is_narrowed ? model->product_dtype : model->dtype();
 }
 
 void TrainedModel::release() const {

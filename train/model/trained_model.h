@@ -35,8 +35,6 @@ struct TrainedModel {
   std::shared_ptr<NarrowAdapters> narrow_adapters = {};
   std::shared_ptr<WideBlock> wide_block = {};
 
-  // Of what flows between the layers.
-  at::ScalarType activation_dtype() const;
   // Frees what can be made again.
   void release() const;
 };

@@ -128,9 +128,7 @@ double bytes_of(const NamedTensors& tensors) {
 
 // Tokens of the longer probe: a second or two of work at some 100 GFLOP/s.
 std::int64_t choose_tokens(const VisionLanguageModel& model) {
-  std::int64_t parameters = 0;
-  for (const at::Tensor& parameter : model.module().parameters()) parameters += parameter.numel();
-  const std::int64_t tokens = 60'000'000'000 / std::max<std::int64_t>(parameters, 1);
+  const std::int64_t tokens = 60'000'000'000 / std::max<std::int64_t>(count_parameters(model), 1);
   return std::clamp<std::int64_t>(tokens / 32 * 32, 64, 512);
 }
 
@@ -185,8 +183,9 @@ class Planner {
   // Steps read ahead, the one at work, and one that is being made.
   double ahead_bytes() const {
     if (picture_.empty()) return 0;
-    const double unit = static_cast<double>(picture_.values.numel() / picture_.units()) *
-                        (device_.is_cpu() ? 4.0 : c10::elementSize(trained_.activation_dtype()));
+    const double unit =
+        static_cast<double>(picture_.values.numel() / picture_.units()) *
+        (device_.is_cpu() ? 4.0 : c10::elementSize(activation_dtype(*trained_.model)));
     const double step = layout_.most_tiles_a_step * unit;
     return step * (step > 256e6 ? 2 : 3);
   }

@@ -42,6 +42,7 @@ class TextDecoder : public torch::nn::Module {
   // Device and dtype of the norms; matrices may be stored in fewer bits.
   at::TensorOptions options() const { return norm_->weight.options(); }
   const std::shared_ptr<Embedding>& embed_tokens() const { return embed_tokens_; }
+  const DecoderConfig& config() const { return config_; }
   KvCacheShape cache_shape() const;
   // The length beyond which all tokens of a sequence turn otherwise (LongRoPE); 0: there is none.
   // With a cache, sequences that grow beyond it are computed again, as in transformers.

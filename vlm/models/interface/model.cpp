@@ -1,17 +1,11 @@
 #include "vlm/models/interface/model.h"
 
-#include <c10/util/Exception.h>
-
 namespace vlm {
 
 std::int64_t VisionLanguageModel::filler_id() const {
   std::int64_t id = 0;
   for (const std::int64_t medium : media_token_ids()) id += medium == id ? 1 : 0;
   return id;
-}
-
-void check_counted(const at::Tensor& positions) {
-  TORCH_CHECK(!positions.defined(), "this family counts its positions");
 }
 
 at::ScalarType activation_dtype(const VisionLanguageModel& model) {

@@ -129,7 +129,4 @@ using ModelPtr = std::shared_ptr<VisionLanguageModel>;
 // fine-tuning.
 at::ScalarType activation_dtype(const VisionLanguageModel& model);
 
-// For families whose positions are counted: refuses others.
-void check_counted(const at::Tensor& positions);
-
 }  // namespace vlm

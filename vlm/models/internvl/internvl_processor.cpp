@@ -6,16 +6,12 @@
 #include "vlm/core/config/fields.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
+#include "vlm/models/parts/load_config.h"
 
 namespace vlm {
 namespace {
 
 constexpr const char* kInternVlTurnEnd = "<|im_end|>";
-
-InternVlConfig load_internvl_config(const std::filesystem::path& folder) {
-  const auto path = folder / "config.json";
-  return InternVlConfig::parse(load_json(path), path.string());
-}
 
 std::int64_t load_tile_tokens(const std::filesystem::path& folder) {
   std::int64_t tokens = 256;  // the class's default
@@ -52,7 +48,7 @@ InternVlTokens InternVlTokens::load(const std::filesystem::path& folder) {
 InternVlProcessor::InternVlProcessor(const std::filesystem::path& folder,
                                      const TemplateOptions& options)
     : folder_(folder.string()),
-      config_(load_internvl_config(folder)),
+      config_(load_config<InternVlConfig>(folder)),
       tokenizer_(load_tokenizer(folder)),
       chat_template_(load_chat_template(folder, options)),
       pictures_(folder),

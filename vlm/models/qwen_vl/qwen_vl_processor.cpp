@@ -7,7 +7,7 @@
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
-#include "vlm/core/json.h"
+#include "vlm/models/parts/load_config.h"
 
 namespace vlm {
 namespace {
@@ -17,11 +17,6 @@ constexpr const char* kVideoPad = "<|video_pad|>";
 constexpr const char* kVisionStart = "<|vision_start|>";
 constexpr const char* kVisionEnd = "<|vision_end|>";
 constexpr const char* kTurnEnd = "<|im_end|>";
-
-QwenVlConfig load_qwen_config(const std::filesystem::path& folder) {
-  const auto path = folder / "config.json";
-  return QwenVlConfig::parse(load_json(path), path.string());
-}
 
 std::string repeated(const char* text, std::int64_t count) {
   std::string all;
@@ -72,7 +67,7 @@ void place_grids(const std::vector<bool>& is_medium, const std::vector<GridPlace
 QwenVlProcessor::QwenVlProcessor(const std::filesystem::path& folder,
                                  const TemplateOptions& options)
     : folder_(folder.string()),
-      config_(load_qwen_config(folder)),
+      config_(load_config<QwenVlConfig>(folder)),
       tokenizer_(load_tokenizer(folder)),
       chat_template_(load_chat_template(folder, options)),
       pictures_(folder),

@@ -1,11 +1,11 @@
-// config.json of SmolVLM2, the first SmolVLM and Idefics3 → SmolVlmConfig.
+#include "vlm/models/smolvlm/smolvlm_config.h"
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/models/decoder/size_checks.h"
-#include "vlm/models/smolvlm/smolvlm.h"
 
 namespace vlm {
 namespace {

@@ -7,7 +7,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/json_access.h"
-#include "vlm/models/smolvlm/smolvlm.h"
+#include "vlm/models/parts/load_config.h"
 #include "vlm/models/smolvlm/smolvlm_video_prompt.h"
 
 namespace vlm {
@@ -49,11 +49,6 @@ std::int64_t load_image_seq_len(const std::filesystem::path& folder) {
   return image_seq_len;
 }
 
-SmolVlmConfig load_config(const std::filesystem::path& folder) {
-  const auto path = folder / "config.json";
-  return SmolVlmConfig::parse(load_json(path), path.string());
-}
-
 // What closes a turn: <end_of_utterance>, or where the model has no embedding for it (as
 // Granite-Docling, whose processor adds it all the same) the tokenizer's end of text.
 std::string load_end_mark(const std::filesystem::path& folder, const Tokenizer& tokenizer,
@@ -89,16 +84,15 @@ std::string image_prompt(std::int64_t rows, std::int64_t cols, std::int64_t imag
 SmolVlmProcessor::SmolVlmProcessor(const std::filesystem::path& folder,
                                    const TemplateOptions& options)
     : folder_(folder.string()),
+      config_(load_config<SmolVlmConfig>(folder)),
       tokenizer_(load_tokenizer(folder)),
-      media_ids_({load_config(folder).image_token_id}),
+      media_ids_({config_.image_token_id}),
       chat_template_(load_chat_template(folder, options)),
       video_template_(kVideoTemplate, "built-in chat template for videos"),
       image_processor_(ImageProcessorConfig::load(folder)),
       video_processor_(VideoProcessorConfig::load(folder)),
       image_seq_len_(load_image_seq_len(folder)),
-      max_positions_(load_config(folder).text_config.max_position_embeddings),
-      vocab_size_(load_config(folder).text_config.vocab_size),
-      end_mark_(load_end_mark(folder, *tokenizer_, vocab_size_)) {}
+      end_mark_(load_end_mark(folder, *tokenizer_, config_.text_config.vocab_size)) {}
 
 Pixels SmolVlmProcessor::to_pixels(const at::Tensor& tiles) const {
   return {.values = tiles, .tokens = tiles.size(0) * image_seq_len_};
@@ -150,7 +144,7 @@ ConversationCodec SmolVlmProcessor::codec() const {
   return {.tokenizer = *tokenizer_,
           .places = places,
           .media_ids = media_ids_,
-          .vocab_size = vocab_size_,
+          .vocab_size = config_.text_config.vocab_size,
           .where = folder_};
 }
 

@@ -17,6 +17,7 @@
 #include "vlm/image/video_processor.h"
 #include "vlm/models/interface/processor.h"
 #include "vlm/models/parts/prompt_expansion.h"
+#include "vlm/models/smolvlm/smolvlm_config.h"
 
 namespace vlm {
 
@@ -47,7 +48,9 @@ class SmolVlmProcessor : public Processor {
                                           const LossTurns& turns) const override;
   std::string picture_settings() const override;
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
-  std::int64_t max_positions() const override { return max_positions_; }
+  std::int64_t max_positions() const override {
+    return config_.text_config.max_position_embeddings;
+  }
 
   // Tokens of a tile.
   std::int64_t tokens_per_tile() const { return image_seq_len_; }
@@ -62,6 +65,7 @@ class SmolVlmProcessor : public Processor {
   const ChatTemplate& template_for(const std::vector<Message>& messages) const;
 
   std::string folder_;
+  SmolVlmConfig config_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::vector<std::int64_t> media_ids_;
   ChatTemplate chat_template_;
@@ -69,9 +73,7 @@ class SmolVlmProcessor : public Processor {
   ImageProcessor image_processor_;
   VideoProcessor video_processor_;
   std::int64_t image_seq_len_;
-  std::int64_t max_positions_;
-  std::int64_t vocab_size_;  // rows of the embedding; tokenizers may have more
-  std::string end_mark_;     // of a turn
+  std::string end_mark_;  // of a turn
 };
 
 // The text of one picture of rows × cols tiles (0 × 0: not split), each of image_seq_len tokens.

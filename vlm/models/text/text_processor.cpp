@@ -5,6 +5,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
+#include "vlm/models/parts/load_config.h"
 #include "vlm/models/text/text_model.h"
 
 namespace vlm {
@@ -22,11 +23,6 @@ ChatTemplate load_template(const std::filesystem::path& folder, bool is_base,
                       load_special_tokens(folder), options);
 }
 
-std::int64_t load_text_positions(const std::filesystem::path& folder) {
-  const auto path = folder / "config.json";
-  return TextModelConfig::parse(load_json(path), path.string()).decoder.max_position_embeddings;
-}
-
 }  // namespace
 
 TextProcessor::TextProcessor(const std::filesystem::path& folder, const TemplateOptions& options)
@@ -34,7 +30,7 @@ TextProcessor::TextProcessor(const std::filesystem::path& folder, const Template
       tokenizer_(load_tokenizer(folder)),
       is_base_(!has_chat_template(folder)),
       chat_template_(load_template(folder, is_base_, options)),
-      max_positions_(load_text_positions(folder)) {
+      max_positions_(load_config<TextModelConfig>(folder).decoder.max_position_embeddings) {
   end_mark_ = find_end_mark();
 }
 
