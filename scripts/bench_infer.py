@@ -1,10 +1,10 @@
 """Inference of build/vlm beside transformers, and beside what the machine can do (use
 scripts/bench infer).
 
-Random checkpoints of the published shapes, one picture as one tile and as 17, a folder of 8
-pictures. Figures are medians over turns: the machine's limits, ours, transformers', and again, so
-that a machine whose speed drifts treats all alike. Prints a Markdown table, and writes every
-figure as JSON.
+Random checkpoints of published shapes, one picture made small (one tile) and left large (cut as
+published), a folder of 8 small ones. Figures are medians over turns: the machine's limits, ours,
+transformers', and again, so that a machine whose speed drifts treats all alike. Prints a Markdown
+table, and writes every figure as JSON.
 """
 import argparse
 import json
@@ -12,7 +12,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from benchmarks import checkpoints, machine, peer
+from benchmarks import checkpoints, machine, peer, work
 from benchmarks.program import Program
 from oracle import pictures
 
@@ -21,20 +21,20 @@ PROMPT = "Can you describe this image?"
 PICTURES = 8
 BYTES = {"float32": 4, "bfloat16": 2}  # a weight of the peer
 
-# key, what it is, unit, True when more is better
+# key, what it is (SMALL and LARGE: what the pictures are called), unit, True when more is better
 ROWS = [
-    ("first_token_s", "process start to first token, 1 tile", "s", False),
+    ("first_token_s", "process start to first token, SMALL", "s", False),
     ("startup_s", "– less encode and prefill", "s", False),
     ("load_s", "load", "s", False),
-    ("encode_1_s", "encode 1 tile", "s", False),
-    ("encode_17_s", "encode 17 tiles", "s", False),
-    ("prefill_1_s", "prefill, 1 tile", "s", False),
-    ("prefill_17_s", "prefill, 17 tiles", "s", False),
+    ("encode_small_s", "encode SMALL", "s", False),
+    ("encode_large_s", "encode LARGE", "s", False),
+    ("prefill_small_s", "prefill, SMALL", "s", False),
+    ("prefill_large_s", "prefill, LARGE", "s", False),
     ("decode_tok_s", "decode, batch 1", "tokens/s", True),
     ("folder_pic_s", f"folder of {PICTURES} pictures", "pictures/s", True),
     ("folder_again_pic_s", "– again", "pictures/s", True),
-    ("peak_mb_1", "peak memory, 1 tile", "MB", False),
-    ("peak_mb_17", "peak memory, 17 tiles", "MB", False),
+    ("peak_mb_small", "peak memory, SMALL", "MB", False),
+    ("peak_mb_large", "peak memory, LARGE", "MB", False),
 ]
 
 
@@ -56,31 +56,31 @@ class Ours:
         self.tokens = options.tokens
         self.prompt_tokens = {}
 
-    def generate(self, tiles, tokens):
-        folder = self.one_tile if tiles == 1 else self.folder
+    def generate(self, size, tokens):
+        folder = self.one_tile if size == "small" else self.folder
         run = self.program.generate(folder, self.files[0], PROMPT, tokens)
-        self.prompt_tokens[str(tiles)] = len(run["prompt_token_ids"])
+        self.prompt_tokens[size] = len(run["prompt_token_ids"])
         timing = run["timing"]
-        return {f"encode_{tiles}_s": timing["vision_s"], f"prefill_{tiles}_s": timing["prefill_s"],
-                f"peak_mb_{tiles}": run["peak_rss_mb"], "load_s": timing["load_s"],
+        return {f"encode_{size}_s": timing["vision_s"], f"prefill_{size}_s": timing["prefill_s"],
+                f"peak_mb_{size}": run["peak_rss_mb"], "load_s": timing["load_s"],
                 "decode_tok_s": timing["decode_tokens_per_s"], "first_line_s": run["first_line_s"]}
 
     def start(self):
-        run = self.generate(1, 1)
-        start = run["first_line_s"] - run["encode_1_s"] - run["prefill_1_s"]
+        run = self.generate("small", 1)
+        start = run["first_line_s"] - run["encode_small_s"] - run["prefill_small_s"]
         return {"first_token_s": run["first_line_s"], "startup_s": start, "load_s": run["load_s"]}
 
-    def one(self):
-        run = self.generate(1, self.tokens + 1)
-        keys = ("encode_1_s", "prefill_1_s", "decode_tok_s", "peak_mb_1")
+    def small(self):
+        run = self.generate("small", self.tokens + 1)
+        keys = ("encode_small_s", "prefill_small_s", "decode_tok_s", "peak_mb_small")
         return {key: run[key] for key in keys}
 
-    def tiled(self):
-        run = self.generate(17, 1)
-        return {key: run[key] for key in ("encode_17_s", "prefill_17_s", "peak_mb_17")}
+    def large(self):
+        run = self.generate("large", 1)
+        return {key: run[key] for key in ("encode_large_s", "prefill_large_s", "peak_mb_large")}
 
     def repeat(self):
-        run = {**self.start(), **self.one(), **self.tiled()}
+        run = {**self.start(), **self.small(), **self.large()}
         return {**run, **self.whole_folder(run["startup_s"])}
 
     def whole_folder(self, startup_s):
@@ -100,14 +100,14 @@ class Theirs:
 
     def repeat(self):
         with peer.Running(self.job) as running:
-            one, tiled = running.measure("one"), running.measure("tiled")
+            small, large = running.measure("small"), running.measure("large")
             folder = running.measure("folder")
-        start = running.first_token_s - one["encode_s"] - one["prefill_s"]
+        start = running.first_token_s - small["encode_s"] - small["prefill_s"]
         return {"first_token_s": running.first_token_s, "startup_s": start,
-                "load_s": running.load_s, "encode_1_s": one["encode_s"],
-                "prefill_1_s": one["prefill_s"], "decode_tok_s": one["decode_tok_s"],
-                "peak_mb_1": one["peak_mb"], "encode_17_s": tiled["encode_s"],
-                "prefill_17_s": tiled["prefill_s"], "peak_mb_17": tiled["peak_mb"],
+                "load_s": running.load_s, "encode_small_s": small["encode_s"],
+                "prefill_small_s": small["prefill_s"], "decode_tok_s": small["decode_tok_s"],
+                "peak_mb_small": small["peak_mb"], "encode_large_s": large["encode_s"],
+                "prefill_large_s": large["prefill_s"], "peak_mb_large": large["peak_mb"],
                 "folder_pic_s": PICTURES / folder["s"],
                 "folder_again_pic_s": PICTURES / folder["s"]}  # it keeps nothing
 
@@ -116,11 +116,11 @@ def medians(runs):
     return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
 
 
-def decode_bytes(work, stored_bytes, dtype):
+def decode_bytes(counted, stored_bytes, dtype):
     """Bytes of weights that a token reads."""
     if dtype != "int8":
-        return work["decode_weights"] * stored_bytes
-    return work["decode_weights"] + work["head_weights"]  # the head is in bfloat16
+        return counted["decode_weights"] * stored_bytes
+    return counted["decode_weights"] + counted["head_weights"]  # the head is in bfloat16
 
 
 def has_quick_bfloat16():
@@ -134,16 +134,16 @@ def product_dtype(dtype, store):
     return "bfloat16" if store == "bfloat16" and has_quick_bfloat16() else "float32"
 
 
-def shares(figures, work, limits, dtype, token_bytes):
+def shares(figures, counted, limits, dtype, token_bytes):
     """Each bound figure as a share of the machine's limit: of products in `dtype`, of reading."""
     products = limits[f"{dtype}_gflop_s"] * 1e9
     bandwidth = limits["bandwidth_gb_s"] * 1e9
     found = {"decode_tok_s": figures["decode_tok_s"] * token_bytes / bandwidth}
-    for tiles in (1, 17):
-        found[f"encode_{tiles}_s"] = (
-            tiles * work["tile_flop"] / figures[f"encode_{tiles}_s"] / products)
-        found[f"prefill_{tiles}_s"] = (
-            work[f"prefill_{tiles}_flop"] / figures[f"prefill_{tiles}_s"] / products)
+    for size in ("small", "large"):
+        found[f"encode_{size}_s"] = (
+            counted[f"encode_{size}_flop"] / figures[f"encode_{size}_s"] / products)
+        found[f"prefill_{size}_s"] = (
+            counted[f"prefill_{size}_flop"] / figures[f"prefill_{size}_s"] / products)
     return found
 
 
@@ -155,7 +155,7 @@ def best_of(figures):
 
 def bench_model(options, name):
     folder, one_tile = checkpoints.make(options.data, name, options.store)
-    needed = checkpoints.count_parameters(name) * 4 * 1.3 / 1e9
+    needed = work.count_parameters(checkpoints.sizes(name)) * 4 * 1.3 / 1e9
     if needed > machine.available_gb():
         return {"skipped": f"needs {needed:.1f} GB, {machine.available_gb():.1f} GB are free"}
     files = make_pictures(options.data / "pictures")
@@ -174,17 +174,18 @@ def bench_model(options, name):
     limits = medians(limits)
     figures = {dtype: medians(runs["vlm", dtype]) for dtype in ours}
     peers = {dtype: medians(runs["peer", dtype]) for dtype in theirs}
-    work = checkpoints.count_work(name, first.prompt_tokens)
+    sizes = checkpoints.sizes(name)
+    counted = work.count(sizes, first.prompt_tokens)
     stored_bytes = 2 if options.store == "bfloat16" else 4
     result = {"vlm": figures,
-              "vlm_shares": {dtype: shares(found, work, limits, product_dtype(dtype, options.store),
-                                           decode_bytes(work, stored_bytes, dtype))
+              "vlm_shares": {dtype: shares(found, counted, limits, product_dtype(dtype, options.store),
+                                           decode_bytes(counted, stored_bytes, dtype))
                              for dtype, found in figures.items()},
-              "transformers": peers, "limits": limits, "work": work,
+              "transformers": peers, "limits": limits, "work": counted, "labels": sizes.labels,
               "prompt_tokens": first.prompt_tokens}
     if peers:
         best = best_of(peers)
-        peer_shares = {dtype: shares(found, work, limits, dtype, decode_bytes(work, BYTES[dtype], dtype))
+        peer_shares = {dtype: shares(found, counted, limits, dtype, decode_bytes(counted, BYTES[dtype], dtype))
                        for dtype, found in peers.items()}
         result["best"] = {key: peers[dtype][key] for key, dtype in best.items()}
         result["best_shares"] = {key: peer_shares[dtype][key] for key, dtype in best.items()
@@ -203,8 +204,8 @@ def print_table(name, result):
     limits, best = result["limits"], result.get("best")
     products = ", ".join(f"{limits[f'{dtype}_gflop_s']:.0f} in {dtype}" for dtype in machine.PRODUCTS)
     print(f"Machine: {limits['bandwidth_gb_s']:.1f} GB/s; GFLOP/s: {products}."
-          f" Prompts: {result['prompt_tokens']['1']} and"
-          f" {result['prompt_tokens']['17']} tokens. Weights in float32:"
+          f" Prompts: {result['prompt_tokens']['small']} and"
+          f" {result['prompt_tokens']['large']} tokens. Weights in float32:"
           f" {result['work']['parameters'] * 4 / 1e6:.0f} MB.\n")
     titles = ["", *(part for dtype in result["vlm"] for part in (f"vlm, {dtype}", "of limit", "times")),
               "transformers", "of limit"]
@@ -214,6 +215,8 @@ def print_table(name, result):
         return [format_value(figures[key]), f"{of[key]:.0%}" if key in of else ""]
 
     for key, label, unit, more in ROWS:
+        for size, picture in result["labels"].items():
+            label = label.replace(size.upper(), picture)
         row = [f"{label}, {unit}"]
         for dtype, ours in result["vlm"].items():
             row += value_and_share(ours, result["vlm_shares"][dtype], key)
@@ -225,7 +228,7 @@ def print_table(name, result):
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench infer", description=__doc__)
     parser.add_argument("--models", nargs="+", default=["256m", "2.2b"],
-                        choices=list(checkpoints.SHAPES), help="default: 256m 2.2b")
+                        choices=list(checkpoints.MODELS), help="default: 256m 2.2b")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each figure (3)")
     parser.add_argument("--threads", type=int, default=len(machine.cpus()), help="default: all")
     parser.add_argument("--tokens", type=int, default=64, help="new tokens for decode (64)")

@@ -18,7 +18,9 @@ import time
 from pathlib import Path
 
 from benchmarks import checkpoints, machine
+from benchmarks.shapes import SHAPES
 from oracle import pictures
+from oracle.text import CORPUS
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "build" / "vlm"
@@ -39,7 +41,7 @@ WAYS = [
 
 def words_of(tokenizer, count, chance):
     """A sentence of about `count` tokens."""
-    words = " ".join(checkpoints.CORPUS).replace("User:", "").replace("Assistant:", "").split()
+    words = " ".join(CORPUS).replace("User:", "").replace("Assistant:", "").split()
     text = ""
     while len(tokenizer.encode(text).ids) < count:
         text += (" " if text else "") + chance.choice(words)
@@ -180,7 +182,7 @@ def print_table(name, result):
 def parse_arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench train", description=__doc__)
     parser.add_argument("--models", nargs="+", default=["256m", "default"],
-                        choices=[*checkpoints.SHAPES, "default"], help="default: 256m default")
+                        choices=[*SHAPES, "default"], help="default: 256m default")
     parser.add_argument("--repeat", type=int, default=3, help="turns (3)")
     parser.add_argument("--steps", type=int, default=8, help="steps a turn (8)")
     parser.add_argument("--batch", type=int, default=2, help="samples a step (2)")

@@ -1,7 +1,7 @@
 """transformers measured in a process of its own, which does one measurement when it is asked.
 
 with Running(job) as peer: peer.first_token_s is the time from process start to the first token;
-peer.measure("one" | "tiled" | "folder") gives one run's figures. JOB is a JSON object: model,
+peer.measure("small" | "large" | "folder") gives one run's figures. JOB is a JSON object: model,
 one_tile, pictures, prompt, threads, dtype, tokens. So runs of both sides can take turns, and a
 machine whose speed drifts treats them alike.
 """
@@ -77,8 +77,9 @@ class Peer:
                                    do_sample=False)
 
     def encode(self, inputs):
-        return self.model.model.get_image_features(
-            inputs["pixel_values"], inputs.get("pixel_attention_mask"), return_dict=True)
+        seen = {key: inputs[key] for key in ("pixel_values", "pixel_attention_mask", "image_grid_thw")
+                if key in inputs}
+        return self.model.model.get_image_features(**seen, return_dict=True)
 
     def measure_prompt(self, folder, decodes):
         """Encoding and prefill of one picture, and where asked the tokens a second after that."""
@@ -87,8 +88,8 @@ class Peer:
         figures = {"encode_s": self.timed(lambda: features.append(self.encode(inputs)))}
 
         def encoded():  # the prompt with its picture's features instead of pixels
-            return {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"],
-                    "mm_encoder_outputs": {"image": features[0]}}
+            rest = {key: value for key, value in inputs.items() if not key.startswith("pixel_")}
+            return {**rest, "mm_encoder_outputs": {"image": features[0]}}
 
         figures["prefill_s"] = self.timed(
             lambda: self.model(**encoded(), use_cache=True, logits_to_keep=1))
@@ -103,8 +104,8 @@ class Peer:
         if what == "folder":
             return {"s": self.timed(lambda: self.generate(
                 self.inputs(self.job["one_tile"], self.pictures), self.job["tokens"]))}
-        folder = self.job["one_tile" if what == "one" else "model"]
-        return self.measure_prompt(folder, decodes=what == "one")
+        folder = self.job["one_tile" if what == "small" else "model"]
+        return self.measure_prompt(folder, decodes=what == "small")
 
 
 def main():

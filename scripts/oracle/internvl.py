@@ -115,7 +115,8 @@ def save(spec, folder):
         config.pop("tie_word_embeddings")
         config["torch_dtype"] = config.pop("dtype")
         write_json(path, config)
-    write_side_files(spec, folder, tokenizer)
+    write_text_files(folder, tokenizer)
+    write_processors(spec, folder)
     return folder
 
 
@@ -133,7 +134,7 @@ def rename_keys(folder, is_published):
     path.chmod(0o644)
 
 
-def write_side_files(spec, folder, tokenizer):
+def write_text_files(folder, tokenizer):
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     added = {str(tokenizer.token_to_id(text)): {
         "content": text, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
@@ -145,6 +146,9 @@ def write_side_files(spec, folder, tokenizer):
     end = tokenizer.token_to_id("<|im_end|>")
     write_json(folder / "generation_config.json", {"eos_token_id": [end, tokenizer.token_to_id("<|endoftext|>")]})
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+
+
+def write_processors(spec, folder):
     shared = {"size": {"height": spec.side, "width": spec.side}, "resample": 3, "image_mean": [0.485, 0.456, 0.406],
               "image_std": [0.229, 0.224, 0.225]}
     write_json(folder / "preprocessor_config.json", {

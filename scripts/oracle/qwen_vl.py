@@ -113,6 +113,12 @@ def save(spec, folder):
         path.chmod(0o644)
     if spec.is_flat:
         write_flat(folder)
+    write_text_files(spec, folder, tokenizer)
+    write_processors(spec, folder)
+    return folder
+
+
+def write_text_files(spec, folder, tokenizer):
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     added = {str(tokenizer.token_to_id(text)): {
         "content": text, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
@@ -124,8 +130,6 @@ def save(spec, folder):
     write_json(folder / "generation_config.json", {"eos_token_id": [end, tokenizer.token_to_id("<|endoftext|>")]})
     (folder / "chat_template.jinja").write_text(
         TEMPLATE.replace("SYSTEM", SYSTEM if spec.has_system else ""), encoding="utf-8")
-    write_processors(spec, folder)
-    return folder
 
 
 def write_processors(spec, folder):
