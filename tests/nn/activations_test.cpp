@@ -33,21 +33,26 @@ TEST_CASE("the gate of the MLP, in value and gradient") {
   check_close(gated_silu(gate.detach().clone(), up), wanted, 1e-6);
 }
 
-TEST_CASE("GELU by tanh, with and without a gradient, quick between products in bfloat16") {
+TEST_CASE("Every kind of GELU, with and without a gradient, quick between products in bfloat16") {
   at::manual_seed(7);
+  const auto kind = GENERATE(Gelu::kErf, Gelu::kTanh, Gelu::kQuick);
   // More than one piece of 32768 and a rest of 5; both tails; zeros; what overflows the cube.
   at::Tensor x = at::randn({3, 11111}) * 6;
   x.view(-1).narrow(0, 0, 6).copy_(at::tensor({0.0F, -0.0F, 30.0F, -30.0F, 1e20F, -1e20F}));
-  const at::Tensor wanted = at::gelu(x.to(at::kDouble), "tanh").to(at::kFloat);
-  check_close(gelu_tanh(x), wanted, 1e-6);
-  CHECK(gelu_tanh(x, at::kBFloat16).equal(gelu_tanh(x)));  // exact while gradients are recorded
+  const at::Tensor exact = x.to(at::kDouble);
+  const at::Tensor wanted = (kind == Gelu::kQuick  ? exact * at::sigmoid(exact * 1.702)
+                             : kind == Gelu::kTanh ? at::gelu(exact, "tanh")
+                                                   : at::gelu(exact))
+                                .to(at::kFloat);
+  check_close(gelu(x, kind), wanted, 1e-6);
+  CHECK(gelu(x, kind, at::kBFloat16).equal(gelu(x, kind)));  // exact while gradients are recorded
   const c10::NoGradGuard no_grad;
-  const at::Tensor found = gelu_tanh(x.clone(), at::kBFloat16);
-  CHECK_FALSE(found.equal(gelu_tanh(x.clone())));
+  const at::Tensor found = gelu(x.clone(), kind, at::kBFloat16);
+  CHECK_FALSE(found.equal(gelu(x.clone(), kind)));
   const at::Tensor scale = wanted.abs() + x.abs().clamp_max(1.0);
   CHECK(((found - wanted).abs() / (scale + 1e-30)).max().item<double>() < 4e-6);
   const at::Tensor odd = at::tensor({NAN, INFINITY, 2.0F});
-  const at::Tensor through = gelu_tanh(odd.clone(), at::kBFloat16);
+  const at::Tensor through = gelu(odd.clone(), kind, at::kBFloat16);
   CHECK(through[0].isnan().item<bool>());
   CHECK(through[1].item<float>() == INFINITY);
 }

@@ -40,7 +40,9 @@ TEST_CASE("MLPs: together as one after the other, for every edge of blocks and p
           CHECK((found - wanted).abs().max().item<double>() <
                 2e-3 * wanted.abs().max().item<double>());
         };
-        near(gelu_mlp(x, *fc1, *fc2), gelu_tanh(fc1->forward(x), at::kBFloat16));
+        for (const Gelu kind : {Gelu::kErf, Gelu::kTanh, Gelu::kQuick}) {
+          near(gelu_mlp(x, *fc1, *fc2, kind), gelu(fc1->forward(x), kind, at::kBFloat16));
+        }
         near(gated_mlp(x, *fc1, *up, *fc2),
              gated_silu(fc1->forward(x), up->forward(x), at::kBFloat16));
       }
@@ -52,7 +54,10 @@ TEST_CASE("MLPs: exactly one layer after the other with float32 products, odd wi
   at::manual_seed(2);
   const auto check = [](const at::Tensor& x, const Linear& fc1, const Linear& up,
                         const Linear& fc2) {
-    CHECK(gelu_mlp(x, fc1, fc2).equal(fc2.forward(gelu_tanh(fc1.forward(x), fc1.product_dtype))));
+    for (const Gelu kind : {Gelu::kErf, Gelu::kTanh, Gelu::kQuick}) {
+      CHECK(gelu_mlp(x, fc1, fc2, kind)
+                .equal(fc2.forward(gelu(fc1.forward(x), kind, fc1.product_dtype))));
+    }
     CHECK(gated_mlp(x, fc1, up, fc2)
               .equal(fc2.forward(gated_silu(fc1.forward(x), up.forward(x), fc1.product_dtype))));
   };

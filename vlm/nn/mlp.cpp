@@ -56,11 +56,11 @@ at::Tensor quick_gated_mlp(const at::Tensor& x, const Linear& gate, const Linear
 
 }  // namespace
 
-at::Tensor gelu_mlp(const at::Tensor& x, const Linear& fc1, const Linear& fc2) {
-  if (are_int8({&fc1, &fc2})) return int8_gelu_mlp(x, int8_map_of(fc1), int8_map_of(fc2));
+at::Tensor gelu_mlp(const at::Tensor& x, const Linear& fc1, const Linear& fc2, Gelu kind) {
+  if (are_int8({&fc1, &fc2})) return int8_gelu_mlp(x, int8_map_of(fc1), int8_map_of(fc2), kind);
   const at::Tensor rows = rows_for_panels(x, {&fc1, &fc2});
-  if (rows.defined()) return shaped_like(x, panel_gelu_mlp(rows, map_of(fc1), map_of(fc2)));
-  return fc2.forward(gelu_tanh(fc1.forward(x), fc1.product_dtype));
+  if (rows.defined()) return shaped_like(x, panel_gelu_mlp(rows, map_of(fc1), map_of(fc2), kind));
+  return fc2.forward(gelu(fc1.forward(x), kind, fc1.product_dtype));
 }
 
 at::Tensor gated_mlp(const at::Tensor& x, const Linear& gate, const Linear& up,

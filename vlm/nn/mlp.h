@@ -8,12 +8,14 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "vlm/nn/gelu.h"
+
 namespace vlm {
 
 class Linear;
 
-// fc2(gelu(fc1(x))), GELU by tanh. x [..., C] → [..., C']
-at::Tensor gelu_mlp(const at::Tensor& x, const Linear& fc1, const Linear& fc2);
+// fc2(gelu(fc1(x))). x [..., C] → [..., C']
+at::Tensor gelu_mlp(const at::Tensor& x, const Linear& fc1, const Linear& fc2, Gelu kind);
 
 // down(silu(gate(x)) · up(x)): SwiGLU
 at::Tensor gated_mlp(const at::Tensor& x, const Linear& gate, const Linear& up, const Linear& down);

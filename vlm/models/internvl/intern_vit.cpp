@@ -3,13 +3,14 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/gelu.h>
 #include <ATen/ops/upsample_bicubic2d.h>
+#include <c10/core/GradMode.h>
 
 #include "vlm/core/concat.h"
 #include "vlm/nn/activation_checkpoint.h"
 #include "vlm/nn/attention.h"
 #include "vlm/nn/layers.h"
+#include "vlm/nn/mlp.h"
 
 namespace vlm {
 
@@ -109,11 +110,21 @@ class InternVitMlp : public torch::nn::Module {
         register_module("fc2", std::make_shared<Linear>(c.intermediate_size, c.hidden_size, true));
   }
 
-  at::Tensor forward(const at::Tensor& x) { return fc2_->forward(at::gelu(fc1_->forward(x))); }
+  at::Tensor forward(const at::Tensor& x) { return gelu_mlp(x, *fc1_, *fc2_, Gelu::kErf); }
 
  private:
   std::shared_ptr<Linear> fc1_, fc2_;
 };
+
+namespace {
+
+// lambda · branch + x; overwrites the branch where no gradient is recorded
+at::Tensor add_branch(at::Tensor branch, const at::Tensor& lambda, const at::Tensor& x) {
+  const at::Tensor scale = lambda.to(x.scalar_type());
+  return c10::GradMode::is_enabled() ? scale * branch + x : branch.mul_(scale).add_(x);
+}
+
+}  // namespace
 
 class InternVitLayer : public torch::nn::Module {
  public:
@@ -130,11 +141,9 @@ class InternVitLayer : public torch::nn::Module {
   }
 
   at::Tensor forward(const at::Tensor& x) {
-    const auto dtype = x.scalar_type();
     const at::Tensor attended =
-        add_residual(lambda_1_.to(dtype) * attention_->forward(layernorm_before_->forward(x)), x);
-    return add_residual(lambda_2_.to(dtype) * mlp_->forward(layernorm_after_->forward(attended)),
-                        attended);
+        add_branch(attention_->forward(layernorm_before_->forward(x)), lambda_1_, x);
+    return add_branch(mlp_->forward(layernorm_after_->forward(attended)), lambda_2_, attended);
   }
 
  private:

@@ -1,7 +1,5 @@
 #include "vlm/models/internvl/internvl.h"
 
-#include <ATen/ops/gelu.h>
-
 #include <algorithm>
 #include <array>
 
@@ -11,6 +9,7 @@
 #include "vlm/models/parts/encoder_chunks.h"
 #include "vlm/models/parts/feature_rows.h"
 #include "vlm/models/parts/pixel_shuffle.h"
+#include "vlm/nn/mlp.h"
 #include "vlm/nn/upload.h"
 
 namespace vlm {
@@ -28,7 +27,7 @@ class InternVlConnector : public torch::nn::Module {
 
   at::Tensor forward(const at::Tensor& patches) {
     const at::Tensor x = layer_norm_->forward(shuffle_pixels(patches, scale_));
-    return linear_2_->forward(at::gelu(linear_1_->forward(x)));
+    return gelu_mlp(x, *linear_1_, *linear_2_, Gelu::kErf);
   }
 
  private:

@@ -112,7 +112,7 @@ class SiglipMlp : public torch::nn::Module {
         "fc2", std::make_shared<Linear>(config.intermediate_size, config.hidden_size, true));
   }
 
-  at::Tensor forward(const at::Tensor& x) { return gelu_mlp(x, *fc1_, *fc2_); }
+  at::Tensor forward(const at::Tensor& x) { return gelu_mlp(x, *fc1_, *fc2_, Gelu::kTanh); }
 
  private:
   std::shared_ptr<Linear> fc1_, fc2_;

@@ -3,12 +3,10 @@
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/gelu.h>
 #include <ATen/ops/linspace.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/pow.h>
-#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 
@@ -206,9 +204,7 @@ class QwenVisionMlp : public torch::nn::Module {
 
   at::Tensor forward(const at::Tensor& x) {
     if (generation_ == QwenGeneration::k25) return gated_mlp(x, *gate_, *in_, *out_);
-    if (generation_ == QwenGeneration::k3) return gelu_mlp(x, *in_, *out_);
-    const at::Tensor inner = in_->forward(x);
-    return out_->forward(inner * at::sigmoid(inner * 1.702));
+    return gelu_mlp(x, *in_, *out_, generation_ == QwenGeneration::k3 ? Gelu::kTanh : Gelu::kQuick);
   }
 
  private:
@@ -258,7 +254,7 @@ class QwenMerger : public torch::nn::Module {
   at::Tensor forward(const at::Tensor& patches) const {  // [P, width] → [P / 4, C]
     const at::Tensor x = is_norm_behind_ ? norm_.forward(patches.reshape({-1, merged_}))
                                          : norm_.forward(patches).reshape({-1, merged_});
-    return fc2_->forward(at::gelu(fc1_->forward(x)));
+    return gelu_mlp(x, *fc1_, *fc2_, Gelu::kErf);
   }
 
  private:

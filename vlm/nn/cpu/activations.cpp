@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/gelu.h>
+#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/silu_backward.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -33,10 +34,27 @@ class GatedSilu : public torch::autograd::Function<GatedSilu> {
   }
 };
 
-VLM_CLONES void gelu_all(float* x, std::int64_t count) {
+template <Gelu Kind>
+VLM_INLINE void gelu_each(float* x, std::int64_t count) {
   for (std::int64_t i = 0; i < count; i += kLanes) {
-    store_partial(fast_gelu(load_partial(x + i, count - i)), x + i, count - i);
+    store_partial(fast_gelu<Kind>(load_partial(x + i, count - i)), x + i, count - i);
   }
+}
+
+VLM_CLONES void gelu_all(float* x, std::int64_t count, Gelu kind) {
+  if (kind == Gelu::kErf) {
+    gelu_each<Gelu::kErf>(x, count);
+  } else if (kind == Gelu::kTanh) {
+    gelu_each<Gelu::kTanh>(x, count);
+  } else {
+    gelu_each<Gelu::kQuick>(x, count);
+  }
+}
+
+at::Tensor exact_gelu(at::Tensor& x, Gelu kind) {
+  if (kind == Gelu::kQuick) return x * at::sigmoid(x * 1.702);
+  const char* approximation = kind == Gelu::kTanh ? "tanh" : "none";
+  return c10::GradMode::is_enabled() ? at::gelu(x, approximation) : at::gelu_(x, approximation);
 }
 
 VLM_CLONES void gate_all(float* gate, const float* up, std::int64_t count) {
@@ -78,12 +96,12 @@ at::Tensor gated_silu(at::Tensor gate, const at::Tensor& up, at::ScalarType prod
   return GatedSilu::apply(gate, up, is_narrowed ? at::kBFloat16 : gate.scalar_type());
 }
 
-at::Tensor gelu_tanh(at::Tensor x, at::ScalarType product_dtype) {
-  if (c10::GradMode::is_enabled()) return at::gelu(x, "tanh");
-  if (!is_quick(x, product_dtype)) return at::gelu_(x, "tanh");
+at::Tensor gelu(at::Tensor x, Gelu kind, at::ScalarType product_dtype) {
+  if (c10::GradMode::is_enabled() || !is_quick(x, product_dtype)) return exact_gelu(x, kind);
   auto* values = x.mutable_data_ptr<float>();
-  over_values(x.numel(),
-              [&](std::int64_t first, std::int64_t count) { gelu_all(values + first, count); });
+  over_values(x.numel(), [&](std::int64_t first, std::int64_t count) {
+    gelu_all(values + first, count, kind);
+  });
   return x;
 }
 

@@ -8,6 +8,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "vlm/nn/gelu.h"
+
 namespace vlm {
 
 // SwiGLU's gate, silu(gate) · up; gate and up [..., F]. For backward gate and up are kept, in
@@ -16,7 +18,6 @@ namespace vlm {
 at::Tensor gated_silu(at::Tensor gate, const at::Tensor& up,
                       at::ScalarType product_dtype = at::kFloat);
 
-// GELU by tanh.
-at::Tensor gelu_tanh(at::Tensor x, at::ScalarType product_dtype = at::kFloat);
+at::Tensor gelu(at::Tensor x, Gelu kind, at::ScalarType product_dtype = at::kFloat);
 
 }  // namespace vlm

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "vlm/nn/cpu/clones.h"
+#include "vlm/nn/gelu.h"
 
 namespace vlm {
 
@@ -96,19 +97,35 @@ VLM_INLINE Floats precise_exp2(Floats x) {
   return polynomial * power;
 }
 
-// GELU by tanh.
-// With u = √(2/π) (x + 0.044715 x³): x (1 + tanh u) / 2 = x / (1 + exp(−2u)).
-VLM_INLINE Floats fast_gelu(Floats x) {
-  constexpr float kScale = 2 * 0.79788456F * kLog2E;
-  const Floats power = kScale * x * (1.0F + 0.044715F * x * x);  // 2u, in units of log2
+// x / (1 + 2^-power), for a power of x's sign
+VLM_INLINE Floats fast_sigmoid_product(Floats x, Floats power) {
   const Floats e = fast_exp2(power > 0.0F ? -power : power);
   return x * (power > 0.0F ? Floats{} + 1.0F : e) / (1.0F + e);
 }
 
 // x / (1 + e^-x)
 VLM_INLINE Floats fast_silu(Floats x) {
-  const Floats e = fast_exp2((x > 0.0F ? -x : x) * kLog2E);
-  return x * (x > 0.0F ? Floats{} + 1.0F : e) / (1.0F + e);
+  return fast_sigmoid_product(x, x * kLog2E);
+}
+
+// x Φ(x) by the error function as Abramowitz and Stegun approximate it (7.1.26), within 1.5e-7.
+VLM_INLINE Floats fast_erf_gelu(Floats x) {
+  const Floats z = 0.70710678F * (x > 0.0F ? x : -x);
+  const Floats t = 1.0F / (1.0F + 0.3275911F * z);
+  const Floats polynomial =
+      t * (0.254829592F +
+           t * (-0.284496736F + t * (1.421413741F + t * (-1.453152027F + t * 1.061405429F))));
+  const Floats tail = 0.5F * polynomial * fast_exp2(-kLog2E * z * z);  // Φ(-|x|)
+  return x * (x > 0.0F ? 1.0F - tail : tail);
+}
+
+template <Gelu Kind>
+VLM_INLINE Floats fast_gelu(Floats x) {
+  if constexpr (Kind == Gelu::kErf) return fast_erf_gelu(x);
+  if constexpr (Kind == Gelu::kQuick) return fast_sigmoid_product(x, 1.702F * kLog2E * x);
+  // With u = √(2/π) (x + 0.044715 x³): x (1 + tanh u) / 2 = x / (1 + exp(−2u)).
+  constexpr float kScale = 2 * 0.79788456F * kLog2E;
+  return fast_sigmoid_product(x, kScale * x * (1.0F + 0.044715F * x * x));
 }
 
 // One step of a transposition. The lanes of a whose index has the bit `Step` are exchanged with the

@@ -143,14 +143,27 @@ VLM_INLINE void store_pairs(Floats first, Floats second, std::uint16_t* to) {
 }
 
 // gelu(block + bias) [count, width] as rows of a right side; `count` is even.
-VLM_CLONES void store_gelu(const FloatBlock& block, const float* bias, std::int64_t width,
+template <Gelu Kind>
+VLM_INLINE void store_gelu(const FloatBlock& block, const float* bias, std::int64_t width,
                            std::uint16_t* to) {
   for (std::int64_t n = 0; n < block.count; n += 2) {
     const float* sums = block.data + n * width;
     for (std::int64_t m = 0; m < width; m += kLanes, sums += kLanes, to += 2 * kLanes) {
-      store_pairs(fast_gelu(load_lanes<Floats>(sums) + (bias ? bias[n] : 0.0F)),
-                  fast_gelu(load_lanes<Floats>(sums + width) + (bias ? bias[n + 1] : 0.0F)), to);
+      store_pairs(fast_gelu<Kind>(load_lanes<Floats>(sums) + (bias ? bias[n] : 0.0F)),
+                  fast_gelu<Kind>(load_lanes<Floats>(sums + width) + (bias ? bias[n + 1] : 0.0F)),
+                  to);
     }
+  }
+}
+
+VLM_CLONES void store_gelu(const FloatBlock& block, const float* bias, std::int64_t width,
+                           std::uint16_t* to, Gelu kind) {
+  if (kind == Gelu::kErf) {
+    store_gelu<Gelu::kErf>(block, bias, width, to);
+  } else if (kind == Gelu::kTanh) {
+    store_gelu<Gelu::kTanh>(block, bias, width, to);
+  } else {
+    store_gelu<Gelu::kQuick>(block, bias, width, to);
   }
 }
 
@@ -184,12 +197,13 @@ std::vector<at::Tensor> panel_linears(const at::Tensor& x, const std::vector<Wei
   return multiply_each(PackedRows(x), maps);
 }
 
-at::Tensor panel_gelu_mlp(const at::Tensor& x, const WeightAndBias& fc1, const WeightAndBias& fc2) {
+at::Tensor panel_gelu_mlp(const at::Tensor& x, const WeightAndBias& fc1, const WeightAndBias& fc2,
+                          Gelu kind) {
   const PackedRows between(x.size(0), fc1.weight.size(0));
   multiply(PackedRows(x), {fc1}, 1, [&](const FloatBlock& block) {
     const std::int64_t width = between.layout().width_of(block.panel);
     store_gelu(block, bias_of(fc1, block.first), width,
-               between.words(block.panel) + block.first * width);
+               between.words(block.panel) + block.first * width, kind);
   });
   return multiply_each(between, {fc2})[0];
 }

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "vlm/nn/cpu/bfloat16/bfloat16_linear.h"
+#include "vlm/nn/gelu.h"
 
 namespace vlm {
 
@@ -29,7 +30,8 @@ std::vector<at::Tensor> panel_linears(const at::Tensor& x, const std::vector<Wei
 // rounding of the activation. The activation is never written as float32: a block of the first
 // product, which is transposed, is packed at once as input of the second. It must have an even
 // number of columns.
-at::Tensor panel_gelu_mlp(const at::Tensor& x, const WeightAndBias& fc1, const WeightAndBias& fc2);
+at::Tensor panel_gelu_mlp(const at::Tensor& x, const WeightAndBias& fc1, const WeightAndBias& fc2,
+                          Gelu kind);
 at::Tensor panel_gated_mlp(const at::Tensor& x, const WeightAndBias& gate, const WeightAndBias& up,
                            const WeightAndBias& down);
 

@@ -157,11 +157,11 @@ Tensors int8_linears(const at::Tensor& x, const std::vector<Int8Map>& maps, bool
   return results;
 }
 
-at::Tensor int8_gelu_mlp(const at::Tensor& x, const Int8Map& fc1, const Int8Map& fc2) {
+at::Tensor int8_gelu_mlp(const at::Tensor& x, const Int8Map& fc1, const Int8Map& fc2, Gelu kind) {
   const at::Tensor rows = as_rows(x);
   const at::Tensor between = fills_panels(rows)
-                                 ? int8_panel_gelu(rows, fc1)
-                                 : gelu_tanh(int8_linears(rows, {fc1})[0], product_dtype());
+                                 ? int8_panel_gelu(rows, fc1, kind)
+                                 : gelu(int8_linears(rows, {fc1})[0], kind, product_dtype());
   return shaped_like(x, int8_linears(between, {fc2})[0]);
 }
 

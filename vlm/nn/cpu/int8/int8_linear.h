@@ -24,7 +24,7 @@ std::vector<at::Tensor> int8_linears(const at::Tensor& x, const std::vector<Int8
 
 // down(gelu(fc1(x))) and down(silu(gate(x)) · up(x)): the activation is computed while its inputs
 // are in the cache.
-at::Tensor int8_gelu_mlp(const at::Tensor& x, const Int8Map& fc1, const Int8Map& fc2);
+at::Tensor int8_gelu_mlp(const at::Tensor& x, const Int8Map& fc1, const Int8Map& fc2, Gelu kind);
 at::Tensor int8_gated_mlp(const at::Tensor& x, const Int8Map& gate, const Int8Map& up,
                           const Int8Map& down);
 

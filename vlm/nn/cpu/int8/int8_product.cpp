@@ -133,10 +133,11 @@ struct LinearSums : RowScales {
   }
 };
 
+template <Gelu Kind>
 struct GeluSums : LinearSums {
   VLM_INLINE static Floats finish(const ScaledColumns& columns,
                                   const Floats (&values)[kBlocks][kLanes], std::int64_t i) {
-    return fast_gelu(scaled(values[0][i], columns));
+    return fast_gelu<Kind>(scaled(values[0][i], columns));
   }
 };
 
@@ -159,8 +160,14 @@ struct GatedSums : RowScales {
 VLM_CLONES void store_sums(const LinearSums& sums, const BlockTarget& to) {
   store_transposed(sums, to);
 }
-VLM_CLONES void store_sums(const GeluSums& sums, const BlockTarget& to) {
-  store_transposed(sums, to);
+VLM_CLONES void store_sums(const LinearSums& sums, const BlockTarget& to, Gelu kind) {
+  if (kind == Gelu::kErf) {
+    store_transposed(GeluSums<Gelu::kErf>{sums}, to);
+  } else if (kind == Gelu::kTanh) {
+    store_transposed(GeluSums<Gelu::kTanh>{sums}, to);
+  } else {
+    store_transposed(GeluSums<Gelu::kQuick>{sums}, to);
+  }
 }
 VLM_CLONES void store_sums(const GatedSums& sums, const BlockTarget& to) {
   store_transposed(sums, to);
@@ -242,12 +249,12 @@ std::vector<at::Tensor> int8_panel_linears(const at::Tensor& x, const std::vecto
   return results;
 }
 
-at::Tensor int8_panel_gelu(const at::Tensor& x, const Int8Map& map) {
+at::Tensor int8_panel_gelu(const at::Tensor& x, const Int8Map& map, Gelu kind) {
   const QuantizedPanels panels(x);
   at::Tensor y = result_of(x, map);
   multiply(panels, {map}, 1, [&](const IntBlock& block) {
-    store_sums(GeluSums{{row_scales(panels, block), outputs_of(map, block.first)}},
-               target_of(panels, block, y));
+    store_sums(LinearSums{row_scales(panels, block), outputs_of(map, block.first)},
+               target_of(panels, block, y), kind);
   });
   return y;
 }

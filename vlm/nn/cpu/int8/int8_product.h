@@ -27,7 +27,7 @@ bool has_int8_products();
 std::vector<at::Tensor> int8_panel_linears(const at::Tensor& x, const std::vector<Int8Map>& maps);
 
 // gelu(x Wᵀ + b) and silu(x Gᵀ + g) · (x Uᵀ + u), computed while the sums are in the cache.
-at::Tensor int8_panel_gelu(const at::Tensor& x, const Int8Map& map);
+at::Tensor int8_panel_gelu(const at::Tensor& x, const Int8Map& map, Gelu kind);
 at::Tensor int8_panel_gated(const at::Tensor& x, const Int8Map& gate, const Int8Map& up);
 
 }  // namespace vlm
