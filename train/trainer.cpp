@@ -143,7 +143,9 @@ void Trainer::load_start() {
   set_total_steps(state_, data_.plan->total_steps());
   if (folder_) begin_folder();
   if (job_->is_writer() && state_.step > 0) {
-    load_weights_and_optimizer(checkpoint_path(output_dir, state_.step), *optimizer_);
+    load_weights_and_optimizer(
+        checkpoint_path(output_dir, state_.step), *optimizer_,
+        [&](const std::string& name) { return trained_.model->published_key(name); });
   }
   job_->broadcast(optimizer_->parameters());
   if (state_.step > 0) job_->broadcast(optimizer_->state());

@@ -185,7 +185,9 @@ bool Trainer::restore_best() {
   if (!is_earlier) return true;
   is_sound_ = false;
   if (job_->is_writer()) {
-    load_trained_weights(checkpoint_path(config_.output_dir, state_.best_step), *optimizer_);
+    load_trained_weights(
+        checkpoint_path(config_.output_dir, state_.best_step), *optimizer_,
+        [&](const std::string& name) { return trained_.model->published_key(name); });
   }
   job_->broadcast(optimizer_->parameters());
   result_step_ = state_.best_step;

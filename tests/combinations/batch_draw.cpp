@@ -121,7 +121,10 @@ BatchDraw draw_batch(Dice& dice, const fs::path& folder) {
                              : command == "video"  ? draw_video_inputs(dice, folder)
                                                    : draw_picture_inputs(dice, folder);
   draw.arguments = {command};
-  add(draw.arguments, {"--model", fixture(dice.pick({"smolvlm_tiny", "smolvlm_odd"})).string()});
+  add(draw.arguments, {"--model", fixture(dice.pick({"smolvlm_tiny", "smolvlm_odd", "qwen2_vl_tiny",
+                                                     "qwen2_5_vl_tiny", "qwen3_vl_tiny",
+                                                     "internvl_tiny", "internvl3_5_tiny"}))
+                                      .string()});
   draw.list = inputs.list;
   if (command == "vqa" || command == "video") draw_questions(dice, folder, inputs, draw.arguments);
   if (command == "caption" && dice.chance(0.5)) add(draw.arguments, {"--prompt", "Say {stem}."});

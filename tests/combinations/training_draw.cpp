@@ -232,7 +232,10 @@ TrainingDraw draw_training(Dice& dice, const fs::path& folder) {
   TrainingDraw draw;
   Json& config = draw.config;
   config["model_name_or_path"] =
-      fixture(dice.pick({"smolvlm_tiny", "smolvlm_tiny", "smolvlm_odd", "idefics3_tiny"})).string();
+      fixture(dice.pick({"smolvlm_tiny", "smolvlm_tiny", "smolvlm_odd", "idefics3_tiny",
+                         "qwen2_vl_tiny", "qwen2_5_vl_tiny", "qwen3_vl_tiny", "internvl_tiny",
+                         "internvl3_5_tiny"}))
+          .string();
   draw.dtype = dice.pick({"auto", "float32", "float32", "bfloat16"});
   DrawnMedia media;
   draw_samples(dice, folder, media, config);

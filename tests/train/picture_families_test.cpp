@@ -154,16 +154,17 @@ TEST_CASE("families: every method learns; how the pictures come in changes no lo
 
 TEST_CASE("families: a run that was cut goes on as if it hadn't been") {
   const ScratchFolder folder;
+  const std::string method = GENERATE("lora", "full");
   for (const std::string model : kPictureFolders) {
-    INFO(model);
-    TrainConfig whole = run_config(folder, model, "lora");
+    INFO(model << " " << method);
+    TrainConfig whole = run_config(folder, model, method);
     whole.per_device_train_batch_size = 2;
     whole.save_steps = 4;
     TrainConfig cut = whole;
     cut.output_dir += "_cut";
     const auto losses = run_losses(whole);
     run_losses(cut);
-    for (const char* behind : {"checkpoint-8", "adapter_model.safetensors"}) {
+    for (const char* behind : {"checkpoint-8", "adapter_model.safetensors", "model.safetensors"}) {
       std::filesystem::remove_all(std::filesystem::path(cut.output_dir) / behind);
     }
     const auto again = run_losses(cut);

@@ -305,12 +305,13 @@ void set_total_steps(TrainingState& state, std::int64_t total_steps) {
   state.total_steps = total_steps;
 }
 
-void load_trained_weights(const fs::path& checkpoint, const Optimizer& optimizer) {
+void load_trained_weights(const fs::path& checkpoint, const Optimizer& optimizer,
+                          const KeyOf& key_of) {
   const c10::NoGradGuard no_grad;
   if (!fs::exists(checkpoint / kWeightsFile)) {
     const Checkpoint model(checkpoint);
     for (const auto& [name, parameter] : optimizer.parameters()) {
-      at::Tensor(parameter).copy_(model.tensor(name));
+      at::Tensor(parameter).copy_(model.tensor(key_of(name)));
     }
     return;
   }
@@ -320,8 +321,9 @@ void load_trained_weights(const fs::path& checkpoint, const Optimizer& optimizer
   }
 }
 
-void load_weights_and_optimizer(const fs::path& checkpoint, Optimizer& optimizer) {
-  load_trained_weights(checkpoint, optimizer);
+void load_weights_and_optimizer(const fs::path& checkpoint, Optimizer& optimizer,
+                                const KeyOf& key_of) {
+  load_trained_weights(checkpoint, optimizer, key_of);
   optimizer.load_state(SafetensorsFile(checkpoint / kOptimizerFile));
 }
 

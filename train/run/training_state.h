@@ -100,10 +100,15 @@ TrainingState load_training_state(const std::filesystem::path& checkpoint,
 // than the steps already done.
 void set_total_steps(TrainingState& state, std::int64_t total_steps);
 
+// The key that a whole model saves a parameter under.
+using KeyOf = std::function<std::string(const std::string& name)>;
+
 // Copies the checkpoint's weights into the optimizer's parameters. Throws Error as SafetensorsFile.
-void load_trained_weights(const std::filesystem::path& checkpoint, const Optimizer& optimizer);
+void load_trained_weights(const std::filesystem::path& checkpoint, const Optimizer& optimizer,
+                          const KeyOf& key_of);
 
 // Loads the weights as load_trained_weights, and the optimizer's state.
-void load_weights_and_optimizer(const std::filesystem::path& checkpoint, Optimizer& optimizer);
+void load_weights_and_optimizer(const std::filesystem::path& checkpoint, Optimizer& optimizer,
+                                const KeyOf& key_of);
 
 }  // namespace vlm::train

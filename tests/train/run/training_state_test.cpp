@@ -50,7 +50,7 @@ TEST_CASE("a checkpoint holds state, weights and optimizer, and old ones go") {
   AdamW loaded = make_adam(0);
   const auto found = find_checkpoint(folder.path());
   REQUIRE(found == folder.path() / "checkpoint-7");
-  load_weights_and_optimizer(*found, loaded);
+  load_weights_and_optimizer(*found, loaded, {});
   for (std::size_t i = 0; i < saved.parameters().size(); ++i) {
     CHECK(loaded.parameters()[i].second.equal(saved.parameters()[i].second));
     CHECK(loaded.state()[i].second.equal(saved.state()[i].second));
