@@ -9,10 +9,8 @@
 
 #include <optional>
 
-#include "vlm/nn/frozen_linear.h"
 #include "vlm/nn/lora/embedding_branch.h"
 #include "vlm/nn/lora/lora.h"
-#include "vlm/nn/quantize.h"
 
 namespace vlm {
 namespace {
@@ -24,7 +22,7 @@ struct AdaptedLayer : torch::CustomClassHolder {
   at::Tensor down, up;  // A and B in the dtype of x, where there are such copies
 
   at::Tensor weight(at::ScalarType dtype) const {
-    return base->nf4() ? widen_nf4(*base->nf4(), dtype) : base->weight.to(dtype);
+    return base->stored().widen(dtype);
   }
 };
 
