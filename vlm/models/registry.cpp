@@ -211,6 +211,8 @@ ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {
   for (auto& item : model->module().named_parameters())
     parameters.emplace_back(item.key(), item.value());
   load_weights(parameters, Checkpoint(folder), rules);
+  // A head that takes the embeddings' weight.
+  if (is_quantizing(options.dtype)) store_weights(*model, options.dtype);
   model->tie_weights();
   if (is_mixed && compute == at::kBFloat16 && has_bfloat16_products()) {
     use_bfloat16_products(*model);
@@ -220,8 +222,9 @@ ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {
   return model;
 }
 
-void store_int8(VisionLanguageModel& model) {
-  for (const auto& [name, chosen] : choose_formats(model, "int8")) {
+void store_weights(VisionLanguageModel& model, const std::string& dtype) {
+  for (const auto& [name, chosen] : choose_formats(model, dtype)) {
+    if (chosen.layer->is_quantized()) continue;
     const at::Tensor wide = chosen.layer->dense_weight();
     chosen.layer->store(chosen.format->store(wide));
     drop_unchanged_pages({{name, wide}});

@@ -12,7 +12,7 @@ namespace {
 constexpr const char* kHead = "lm_head";
 constexpr const char* kTrainingScheme = "NF4";
 
-// The formats of a dtype.
+// The formats of a dtype. What one can't hold goes into 8 bits.
 struct FormatScheme {
   const char* dtype;
   const char* text;    // of the text model's layers
@@ -20,8 +20,11 @@ struct FormatScheme {
   const char* head;    // of the output head; null: it isn't quantized
 };
 
-constexpr std::array<FormatScheme, 2> kSchemes = {{
-    {"int8", "int8", "int8", nullptr},
+constexpr const char* kFallback = "int8";
+
+constexpr std::array<FormatScheme, 3> kSchemes = {{
+    {"int8", "int8", "int8", "int8"},
+    {"int4", "int4", "int8", "int8"},
     {kTrainingScheme, "NF4", "NF4", nullptr},
 }};
 
@@ -106,7 +109,7 @@ void store_nf4_while_loading(const VisionLanguageModel& model, const LoadOptions
 }  // namespace
 
 bool is_quantizing(const std::string& dtype) {
-  return find_scheme(dtype) != nullptr;
+  return dtype != kTrainingScheme && find_scheme(dtype) != nullptr;
 }
 
 std::map<std::string, LayerFormat> choose_formats(const VisionLanguageModel& model,
@@ -123,9 +126,12 @@ std::map<std::string, LayerFormat> choose_formats(const VisionLanguageModel& mod
                          : name.starts_with(text) ? scheme->text
                                                   : scheme->others;
     if (!wanted) continue;
-    const WeightFormat& format = find_weight_format(wanted);
-    if (!format.fits(linear->out_features(), linear->in_features())) continue;
-    chosen[name + ".weight"] = {linear, &format};
+    for (const char* format_name : {wanted, kFallback}) {
+      const WeightFormat& format = find_weight_format(format_name);
+      if (!format.fits(linear->out_features(), linear->in_features())) continue;
+      chosen[name + ".weight"] = {linear, &format};
+      break;
+    }
   }
   return chosen;
 }

@@ -20,13 +20,10 @@ struct LayerFormat {
   const WeightFormat* format;
 };
 
-// By the names of their weights, the linear layers that a dtype ("int8", or "NF4" for training on
-// a frozen base) stores in fewer bits.
+// By the names of their weights, the linear layers that a dtype ("int8", "int4", or "NF4" for
+// training on a frozen base) stores in fewer bits.
 std::map<std::string, LayerFormat> choose_formats(const VisionLanguageModel& model,
                                                   const std::string& dtype);
-
-// Whether a dtype stores linear layers in fewer bits.
-bool is_quantizing(const std::string& dtype);
 
 // Has the rules, whose dtype and device are set, store the model's weights as the options say.
 // `compute` is the dtype in which a mixed model multiplies.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "vlm/nn/weights/stored_int4.h"
 #include "vlm/nn/weights/stored_int8.h"
 #include "vlm/nn/weights/stored_nf4.h"
 
@@ -33,6 +34,17 @@ const std::array kFormats = {
                      },
                  .store = [](const at::Tensor& value) -> std::shared_ptr<const StoredWeight> {
                    return std::make_shared<StoredInt8>(quantize_int8(value));
+                 }},
+    WeightFormat{.name = "int4",
+                 .fits = fits_int4,
+                 .nbytes =
+                     [](std::int64_t out, std::int64_t in) {
+                       const auto values = static_cast<double>(out * in);
+                       return values * kInt4Block / (kInt4Outputs * kInt4Group) +
+                              4 * static_cast<double>(out);
+                     },
+                 .store = [](const at::Tensor& value) -> std::shared_ptr<const StoredWeight> {
+                   return std::make_shared<StoredInt4>(quantize_int4(value));
                  }},
 };
 
