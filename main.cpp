@@ -73,9 +73,9 @@ void add_runtime_option(CLI::App& command, const std::string& name, vlm::Runtime
   } else if (name == "--dtype") {
     command
         .add_option(name, runtime.dtype,
-                    "auto, float32, bfloat16 or int8; auto is bfloat16 for models stored so, where "
-                    "the device is quick with it, else float32; int8 rounds to 8 bits, to run "
-                    "models on a CPU")
+                    "auto, float32, bfloat16, int8 or int4; auto is bfloat16 for models stored so, "
+                    "where the device is quick with it, else float32; int8 rounds to 8 bits and "
+                    "int4 to 4, to run models on a CPU")
         ->capture_default_str();
   } else if (name == "--threads") {
     command.add_option(name, runtime.threads, "CPU threads; 0: as many as the machine has")

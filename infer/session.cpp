@@ -17,15 +17,16 @@ Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime) {
   // no thread left it is read later.
   auto processor = std::async([&] { return load_processor(folder, choice.chat); });
   const bool is_merged = !choice.adapter.empty();
-  const bool is_int8 = runtime.dtype == "int8";
-  // An adapter is added to weights as wide as they are multiplied, or before they become 8 bits.
-  LoadOptions options{.dtype = is_merged && is_int8 ? "bfloat16" : runtime.dtype, .device = device};
+  const bool is_quantized = is_quantizing(runtime.dtype);
+  // An adapter is added to weights as wide as they are multiplied, or before they are quantized.
+  LoadOptions options{.dtype = is_merged && is_quantized ? "bfloat16" : runtime.dtype,
+                      .device = device};
   options.mixed_precision = !is_merged || compute_dtype(folder, options) == at::kBFloat16;
   ModelPtr model = load_model(folder, options);
   if (is_merged) {
     load_adapter(model->module(), choice.adapter);
     merge_lora(model->module());
-    if (is_int8) store_int8(*model);
+    if (is_quantized) store_weights(*model, runtime.dtype);
   }
   Session session{.model = model, .generation = load_generation_options(folder)};
   session.generator = std::make_unique<Generator>(model, processor.get());

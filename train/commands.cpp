@@ -149,10 +149,11 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
                  .where = "merge",
                  .wanted = "--adapter, or --dtype to store the model in"});
   }
-  if (runtime.dtype == "int8") {
-    throw Error({.what = "checkpoints aren't stored in 8 bits",
-                 .where = "--dtype int8",
-                 .wanted = "float32 or bfloat16; commands that run a model take int8"});
+  if (is_quantizing(runtime.dtype)) {
+    throw Error(
+        {.what = "checkpoints aren't stored in 8 or 4 bits",
+         .where = "--dtype " + runtime.dtype,
+         .wanted = concat("float32 or bfloat16; commands that run a model take ", runtime.dtype)});
   }
   const auto folder = find_or_pull_model(options.model);
   const FolderLock lock(options.output, "wait for it, or choose another --output");

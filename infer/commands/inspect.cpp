@@ -3,11 +3,14 @@
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
+#include "vlm/core/concat.h"
 #include "vlm/core/json.h"
 #include "vlm/io/checkpoint.h"
 #include "vlm/io/hub/hub_pull.h"
 #include "vlm/models/registry.h"
+#include "vlm/models/weight_rules.h"
 
 namespace vlm::infer {
 namespace {
@@ -33,6 +36,39 @@ OrderedJson shape_of(const Json& config) {
     if (config.contains(key)) shape[key] = config[key];
   }
   return shape;
+}
+
+// "model.layers.12.mlp.…" → "model.layers.*.mlp.…"
+std::string without_numbers(const std::string& name) {
+  std::string result;
+  for (const char c : name) {
+    const bool is_digit = c >= '0' && c <= '9', is_first = result.empty() || result.back() == '.';
+    if (!is_digit || !(is_first || result.back() == '*')) {
+      result += c;
+    } else if (is_first) {
+      result += '*';
+    }
+  }
+  return result;
+}
+
+// Bytes of the weights with a dtype that quantizes; `wider` gets the text model's matrices that
+// take more bits than its others.
+double quantized_bytes(const VisionLanguageModel& model, const std::string& dtype,
+                       std::set<std::string>& wider) {
+  const auto formats = choose_formats(model, dtype);
+  double bytes = 0;
+  for (const auto& [name, chosen] : formats) {
+    bytes += chosen.format->nbytes(chosen.layer->out_features(), chosen.layer->in_features());
+    const bool is_wider = part_of(model, name) == "text_model" && chosen.format->name != dtype;
+    if (is_wider) wider.insert(without_numbers(name));
+  }
+  for (const auto& [name, weight] : model.weights()) {
+    if (formats.count(name)) continue;
+    const double width = weight.dim() == 2 ? 2 : 4;  // embeddings are bfloat16
+    bytes += width * static_cast<double>(weight.numel());
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -67,6 +103,11 @@ OrderedJson inspect_model(const std::string& model_name) {
       2.0 * double(cache.layers) * double(cache.kv_heads) * double(cache.head_dim);
   report["weights_mb"] = {{"float32", megabytes(4.0 * double(total))},
                           {"bfloat16", megabytes(2.0 * double(total))}};
+  for (const char* dtype : {"int8", "int4"}) {
+    std::set<std::string> wider;
+    report["weights_mb"][dtype] = megabytes(quantized_bytes(*model, dtype, wider));
+    if (!wider.empty()) report[concat("in_8_bits_with_", dtype)] = wider;
+  }
   report["cache_of_1000_tokens_mb"] = {{"float32", megabytes(4.0 * 1000 * cached)},
                                        {"bfloat16", megabytes(2.0 * 1000 * cached)}};
   report["full_training_state_mb"] = {{"float32", megabytes(16.0 * double(total))}};

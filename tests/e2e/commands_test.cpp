@@ -133,19 +133,27 @@ TEST_CASE("LoRA learns four samples by heart; generate, evaluate and merge repea
               folder.path());
   CHECK(merged.out == "in Rome\n");
 
-  // In 8 bits the adapter is merged first.
-  const ProgramResult rounded =
-      run_vlm("generate" + model + "--adapter adapter --dtype int8 --image " +
-                  fixture("pictures/wide.png").string() + " --prompt 'Where?'",
-              folder.path());
-  CHECK(rounded.out == "in Rome\n");
-  for (const std::string& command :
-       {"merge" + base + "--adapter adapter --output no --dtype int8",
-        std::string("finetune config.json --dtype int8 --device cpu --set output_dir=no")}) {
-    const ProgramResult refused = run_vlm(command, folder.path());
-    CHECK(refused.code == 1);
-    CHECK_THAT(refused.err, Contains("--dtype int8"));
-    CHECK_FALSE(std::filesystem::exists(folder.path() / "no/model.safetensors"));
+  // In 8 and 4 bits the adapter is merged first.
+  for (const std::string dtype : {"--dtype int8", "--dtype int4"}) {
+    const ProgramResult rounded =
+        run_vlm("generate" + model + "--adapter adapter " + dtype + " --image " +
+                    fixture("pictures/wide.png").string() + " --prompt 'Where?'",
+                folder.path());
+    CHECK(rounded.out == "in Rome\n");
+    const ProgramResult counted = run_vlm("evaluate data.jsonl" + model + "--adapter adapter " +
+                                              dtype + " --output few.jsonl --restart",
+                                          folder.path());
+    CHECK(counted.out == "{\"accuracy\":1.0,\"correct\":4,\"total\":4,\"errors\":0}\n");
+    for (const std::string& command :
+         {"merge" + base + "--adapter adapter --output no " + dtype,
+          "finetune config.json --device cpu --set output_dir=no " + dtype,
+          "plan config.json --device cpu " + dtype}) {
+      INFO(command);
+      const ProgramResult refused = run_vlm(command, folder.path());
+      CHECK(refused.code == 1);
+      CHECK_THAT(refused.err, Contains(dtype + ": "));
+      CHECK_FALSE(std::filesystem::exists(folder.path() / "no/model.safetensors"));
+    }
   }
 
   // Without an adapter only the dtype changes.

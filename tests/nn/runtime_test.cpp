@@ -15,8 +15,8 @@ TEST_CASE("runtime options that can't be met are refused") {
   CHECK(prepare_runtime({.device = "cpu"}).is_cpu());
   CHECK_THROWS_WITH(prepare_runtime({.device = "tpu"}),
                     "unknown device: got 'tpu', wanted auto, cpu, cuda or cuda:N");
-  CHECK_THROWS_WITH(prepare_runtime({.dtype = "int4"}),
-                    "unknown dtype: got 'int4', wanted auto, float32, bfloat16 or int8");
+  CHECK_THROWS_WITH(prepare_runtime({.dtype = "int3"}),
+                    "unknown dtype: got 'int3', wanted auto, float32, bfloat16, int8 or int4");
   CHECK_THROWS_WITH(prepare_runtime({.threads = -1}), Contains("--threads: value out of range"));
 }
 

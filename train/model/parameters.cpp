@@ -7,7 +7,6 @@
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/nn/lora/lora.h"
-#include "vlm/nn/quantize.h"
 
 namespace vlm::train {
 namespace {
@@ -60,7 +59,7 @@ std::int64_t count_quantized(const torch::nn::Module& model) {
   std::int64_t count = 0;
   for (const auto& module : model.modules()) {
     const auto* linear = dynamic_cast<const Linear*>(module.get());
-    if (linear && linear->nf4()) count += linear->in_features() * linear->out_features();
+    if (linear && linear->is_quantized()) count += linear->in_features() * linear->out_features();
   }
   return count;
 }

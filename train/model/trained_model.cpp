@@ -100,9 +100,9 @@ bool is_small(const VisionLanguageModel& model) {
 
 LoadOptions base_options(const TrainConfig& config, const LoraConfig& lora,
                          const RuntimeOptions& runtime, at::Device device) {
-  if (runtime.dtype == "int8") {
-    throw Error({.what = "8 bits are for running models",
-                 .where = "--dtype int8",
+  if (is_quantizing(runtime.dtype)) {
+    throw Error({.what = "weights in 8 or 4 bits are for running models",
+                 .where = "--dtype " + runtime.dtype,
                  .wanted = "auto, float32 or bfloat16, or method qlora"});
   }
   LoadOptions options{.dtype = runtime.dtype, .device = device};

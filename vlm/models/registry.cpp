@@ -1,9 +1,7 @@
 #include "vlm/models/registry.h"
 
 #include <array>
-#include <map>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/durable_file.h"
@@ -21,8 +19,8 @@
 #include "vlm/models/smolvlm/smolvlm_processor.h"
 #include "vlm/models/text/text_model.h"
 #include "vlm/models/text/text_processor.h"
+#include "vlm/models/weight_rules.h"
 #include "vlm/nn/cpu/bfloat16/bfloat16_linear.h"
-#include "vlm/nn/cpu/int8/int8_weight.h"
 #include "vlm/nn/layers.h"
 
 namespace vlm {
@@ -102,7 +100,7 @@ at::ScalarType stored_dtype(const Json& config) {
 }
 
 at::ScalarType choose_dtype(const Json& config, const LoadOptions& options) {
-  if (options.dtype == "float32" || options.dtype == "int8") return at::kFloat;
+  if (options.dtype == "float32" || is_quantizing(options.dtype)) return at::kFloat;
   if (options.dtype == "bfloat16") return at::kBFloat16;
   if (options.dtype == "stored") return stored_dtype(config);
   TORCH_CHECK(options.dtype == "auto", "unknown dtype ", options.dtype);
@@ -112,7 +110,7 @@ at::ScalarType choose_dtype(const Json& config, const LoadOptions& options) {
 
 at::ScalarType choose_compute_dtype(const Json& config, const LoadOptions& options) {
   const bool is_bfloat16 =
-      options.dtype == "bfloat16" || options.dtype == "int8" ||
+      options.dtype == "bfloat16" || is_quantizing(options.dtype) ||
       (options.dtype == "auto" && stored_dtype(config) == at::kBFloat16 && has_bfloat16_products());
   return is_bfloat16 ? at::kBFloat16 : at::kFloat;
 }
@@ -141,51 +139,6 @@ void write_config(const fs::path& source, const fs::path& folder, at::ScalarType
   save_text(folder / "config.json", config.dump(2) + "\n");
 }
 
-// Weights of projections and embeddings: the layers that take bfloat16 beside float32.
-std::set<std::string> find_matrices(const VisionLanguageModel& model) {
-  std::set<std::string> names;
-  for (const auto& item : model.module().named_modules()) {
-    const auto* module = item.value().get();
-    if (dynamic_cast<const Linear*>(module) || dynamic_cast<const Embedding*>(module)) {
-      names.insert(item.key() + ".weight");
-    }
-  }
-  return names;
-}
-
-// Whether a parameter is to stay as it is: one of a module that is trained, or tied to one.
-bool is_trained(const VisionLanguageModel& model, const LoadOptions& options,
-                const std::string& parameter) {
-  if (!options.is_trained) return false;
-  const auto asks = [&](const std::string& name) {
-    return options.is_trained(name) || options.is_trained(name.substr(0, name.rfind('.')));
-  };
-  if (asks(parameter)) return true;
-  for (const auto& [name, source] : model.tied_weights()) {
-    if (parameter == name && asks(source)) return true;
-    if (parameter == source && asks(name)) return true;
-  }
-  return false;
-}
-
-// Makes the rules store matrices in bfloat16 beside everything else in float32.
-void mix_while_loading(const VisionLanguageModel& model, const LoadOptions& options,
-                       at::ScalarType compute, LoadRules& rules) {
-  std::set<std::string> matrices = find_matrices(model);
-  std::erase_if(matrices,
-                [&](const std::string& name) { return is_trained(model, options, name); });
-  rules.dtype = at::kFloat;
-  (compute == at::kBFloat16 ? rules.narrowed : rules.kept_bfloat16) = std::move(matrices);
-}
-
-// Makes the rules leave what is trained in float32 beside a bfloat16 base.
-void widen_trained(const VisionLanguageModel& model, const LoadOptions& options, LoadRules& rules) {
-  for (const auto& item : model.module().named_parameters()) {
-    if (!is_trained(model, options, item.key())) rules.narrowed.insert(item.key());
-  }
-  rules.dtype = at::kFloat;
-}
-
 // Has frozen narrow matrices multiplied in bfloat16.
 void use_bfloat16_products(VisionLanguageModel& model) {
   model.product_dtype = at::kBFloat16;
@@ -193,53 +146,6 @@ void use_bfloat16_products(VisionLanguageModel& model) {
     const auto linear = std::dynamic_pointer_cast<Linear>(module);
     if (linear) linear->product_dtype = at::kBFloat16;
   }
-}
-
-// Linear layers that are stored in few bits where that is asked for, by their weights' names: all
-// but the output head.
-std::map<std::string, std::shared_ptr<Linear>> find_quantized(const VisionLanguageModel& model) {
-  std::map<std::string, std::shared_ptr<Linear>> found;
-  for (const auto& item : model.module().named_modules()) {
-    const auto linear = std::dynamic_pointer_cast<Linear>(item.value());
-    if (linear && item.key() != "lm_head") found[item.key() + ".weight"] = linear;
-  }
-  return found;
-}
-
-// Makes the rules store the model's matrices in NF4 and bfloat16.
-void store_nf4_while_loading(const VisionLanguageModel& model, const LoadOptions& options,
-                             LoadRules& rules) {
-  auto quantized = find_quantized(model);
-  for (const std::string& name : find_matrices(model)) {
-    if (is_trained(model, options, name)) {
-      quantized.erase(name);
-    } else if (!quantized.count(name) && !name.ends_with("position_embedding.weight")) {
-      // A position embedding is added to, not looked up alone, and is small.
-      rules.narrowed.insert(name);
-    }
-  }
-  rules.store_quantized = [quantized, device = rules.device](const std::string& name,
-                                                             const at::Tensor& value) {
-    const auto found = quantized.find(name);
-    if (found == quantized.end()) return false;
-    found->second->store_nf4(value.to(device));
-    return true;
-  };
-}
-
-bool fits_int8(const Linear& linear) {
-  return linear.in_features() <= kMostInt8Depth;
-}
-
-// Makes the rules store linear layers in 8 bits.
-void store_int8_while_loading(const VisionLanguageModel& model, LoadRules& rules) {
-  rules.store_quantized = [quantized = find_quantized(model)](const std::string& name,
-                                                              const at::Tensor& value) {
-    const auto found = quantized.find(name);
-    if (found == quantized.end() || !fits_int8(*found->second)) return false;
-    found->second->store_int8(value);
-    return true;
-  };
 }
 
 // Layouts that aren't read, of models that are.
@@ -300,19 +206,13 @@ ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {
   rules.device = options.device;
   const bool is_mixed = options.mixed_precision && options.device.is_cpu();
   const at::ScalarType compute = choose_compute_dtype(config, options);
-  if (is_mixed) mix_while_loading(*model, options, compute, rules);
-  if (options.is_trained && !is_mixed && !options.device.is_cpu() && rules.dtype == at::kBFloat16) {
-    widen_trained(*model, options, rules);
-  }
-  if (options.quantize_nf4) store_nf4_while_loading(*model, options, rules);
-  if (options.dtype == "int8") {
-    TORCH_CHECK(is_mixed, "8 bits are for running models on a CPU");
-    store_int8_while_loading(*model, rules);
-  }
+  fill_rules(*model, options, compute, rules);
   NamedTensors parameters;
   for (auto& item : model->module().named_parameters())
     parameters.emplace_back(item.key(), item.value());
   load_weights(parameters, Checkpoint(folder), rules);
+  // A head that takes the embeddings' weight.
+  if (is_quantizing(options.dtype)) store_weights(*model, options.dtype);
   model->tie_weights();
   if (is_mixed && compute == at::kBFloat16 && has_bfloat16_products()) {
     use_bfloat16_products(*model);
@@ -322,11 +222,11 @@ ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {
   return model;
 }
 
-void store_int8(VisionLanguageModel& model) {
-  for (const auto& [name, linear] : find_quantized(model)) {
-    if (!fits_int8(*linear)) continue;
-    const at::Tensor wide = linear->dense_weight();
-    linear->store_int8(wide);
+void store_weights(VisionLanguageModel& model, const std::string& dtype) {
+  for (const auto& [name, chosen] : choose_formats(model, dtype)) {
+    if (chosen.layer->is_quantized()) continue;
+    const at::Tensor wide = chosen.layer->dense_weight();
+    chosen.layer->store(chosen.format->store(wide));
     drop_unchanged_pages({{name, wide}});
   }
 }

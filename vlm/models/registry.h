@@ -13,9 +13,10 @@ namespace vlm {
 
 struct LoadOptions {
   // "float32", "bfloat16", "stored" (what config.json names), or "auto": as "stored" on a GPU, with
-  // bfloat16 in place of float16, and float32 on a CPU (see mixed_precision). "int8", only with
-  // mixed_precision: linear layers but the output head are stored and multiplied in 8 bits
-  // (vlm/nn/cpu/int8), the other matrices in bfloat16.
+  // bfloat16 in place of float16, and float32 on a CPU (see mixed_precision). Only with
+  // mixed_precision: "int8", linear layers are stored and multiplied in 8 bits (vlm/nn/cpu/int8),
+  // the other matrices in bfloat16; "int4", the text model's in 4 bits (vlm/nn/cpu/int4), the other
+  // linear layers in 8.
   std::string dtype = "auto";
   at::Device device = at::kCPU;
   // On a CPU, for models that are only run or whose base is frozen: projections and embeddings may
@@ -38,12 +39,15 @@ ModelPtr make_model(const std::filesystem::path& folder);
 // The model with the folder's weights, in evaluation mode.
 ModelPtr load_model(const std::filesystem::path& folder, const LoadOptions& options);
 
-// Converts a loaded model's linear layers as dtype "int8" does. For models that adapters were
-// merged into.
-void store_int8(VisionLanguageModel& model);
+// True for the dtypes that store linear layers in fewer bits, to run models on a CPU.
+bool is_quantizing(const std::string& dtype);
+
+// Converts those linear layers of a loaded model that aren't yet, as that dtype does. For models
+// that adapters were merged into.
+void store_weights(VisionLanguageModel& model, const std::string& dtype);
 
 // The dtype in which a mixed model multiplies its matrices on a CPU: bfloat16 for dtype "bfloat16",
-// for "int8" (the matrices that aren't in 8 bits), and for "auto" if they are stored in bfloat16
+// for "int8" and "int4" (the matrices that stay so), and for "auto" if they are stored in bfloat16
 // and the processor has such products; else float32.
 at::ScalarType compute_dtype(const std::filesystem::path& folder, const LoadOptions& options);
 

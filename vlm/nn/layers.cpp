@@ -13,15 +13,14 @@
 #include <algorithm>
 #include <string>
 
-#include "vlm/nn/cpu/bfloat16/bfloat16_linear.h"
-#include "vlm/nn/cpu/int8/int8_linear.h"
-#include "vlm/nn/cpu/onednn_linear.h"
 #include "vlm/nn/frozen_linear.h"
 #include "vlm/nn/lora/embedding_branch.h"
 #include "vlm/nn/lora/lora.h"
 #include "vlm/nn/lora/token_rows.h"
-#include "vlm/nn/quantize.h"
 #include "vlm/nn/rms_norm.h"
+#include "vlm/nn/weights/stored_dense.h"
+#include "vlm/nn/weights/stored_int8.h"
+#include "vlm/nn/weights/stored_nf4.h"
 
 namespace vlm {
 namespace {
@@ -41,6 +40,7 @@ Linear::Linear(std::int64_t in_features, std::int64_t out_features, bool has_bia
     : in_features_(in_features), out_features_(out_features) {
   weight = register_parameter("weight", at::empty({out_features, in_features}));
   if (has_bias) bias = register_parameter("bias", at::empty({out_features}));
+  stored_ = std::make_shared<StoredDense>(weight);
 }
 
 at::Tensor Linear::forward(const at::Tensor& x) const {
@@ -49,29 +49,7 @@ at::Tensor Linear::forward(const at::Tensor& x) const {
 }
 
 at::Tensor Linear::multiply(const at::Tensor& x, const at::Tensor& added) const {
-  if (nf4_) {
-    return nf4_linear(x, nf4_, added,
-                      x.scalar_type() == at::kFloat ? product_dtype : x.scalar_type());
-  }
-  if (int8_) {
-    TORCH_CHECK(!c10::GradMode::is_enabled() || !x.requires_grad(),
-                "a weight in 8 bits passes no gradient");
-    return int8_linears(x, {{int8_.get(), added}})[0];
-  }
-  const bool is_mixed = weight.scalar_type() == at::kBFloat16 && x.scalar_type() == at::kFloat;
-  if (is_mixed) return frozen_bfloat16_linear(x, weight, added, product_dtype);
-  const bool is_plain =
-      !(c10::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() ||
-                                        (added.defined() && added.requires_grad())));
-  const bool is_onednn =
-      is_plain && weight.scalar_type() == at::kFloat && prefers_onednn(x, x.numel() / in_features_);
-  return is_onednn ? onednn_linear(x, weight, added)
-                   : at::linear(x, beside(weight, x), beside(added, x));
-}
-
-bool Linear::is_plain_bfloat16(at::ScalarType dtype) const {
-  return !lora_ && !tokens_ && weight.defined() && weight.scalar_type() == at::kBFloat16 &&
-         product_dtype == dtype;
+  return stored_->multiply(x, added, product_dtype);
 }
 
 void Linear::set_lora(std::shared_ptr<LoraBranch> branch) {
@@ -100,10 +78,10 @@ void Linear::check_shape(const at::Tensor& value) const {
               in_features_, "]");
 }
 
-void Linear::set_quantized(const std::vector<std::pair<const char*, at::Tensor>>& buffers) {
+void Linear::store(std::shared_ptr<const StoredWeight> stored) {
   // A child of its own, as buffers can't be taken back.
   const auto child = std::make_shared<torch::nn::Module>();
-  for (const auto& [name, tensor] : buffers) child->register_buffer(name, tensor);
+  for (const auto& [name, tensor] : stored->buffers()) child->register_buffer(name, tensor);
   if (weight.defined()) {
     parameters_.erase("weight");
     register_module(kQuantized, child);
@@ -111,74 +89,55 @@ void Linear::set_quantized(const std::vector<std::pair<const char*, at::Tensor>>
   } else {
     replace_module(kQuantized, child);
   }
+  stored_ = std::move(stored);
 }
 
 void Linear::store_nf4(const at::Tensor& value) {
   check_shape(value);
-  int8_ = nullptr;
-  set_nf4(std::make_shared<Nf4Weight>(quantize_nf4(value)));
-}
-
-void Linear::set_nf4(std::shared_ptr<const Nf4Weight> stored) {
-  nf4_ = std::move(stored);
-  set_quantized({{"codes", nf4_->codes},
-                 {"absmax", nf4_->absmax.codes},
-                 {"absmax_scales", nf4_->absmax.scales},
-                 {"absmax_mean", nf4_->absmax_mean}});
+  store(std::make_shared<StoredNf4>(quantize_nf4(value)));
 }
 
 void Linear::store_int8(const at::Tensor& value) {
   check_shape(value);
-  nf4_ = nullptr;
-  int8_ = std::make_shared<Int8Weight>(quantize_int8(value));
-  set_quantized({{"codes", int8_->codes}, {"scales", int8_->scales}});
+  store(std::make_shared<StoredInt8>(quantize_int8(value)));
+}
+
+const Nf4Weight* Linear::nf4() const {
+  const auto* stored = dynamic_cast<const StoredNf4*>(stored_.get());
+  return stored ? &stored->weight() : nullptr;
+}
+
+const Int8Weight* Linear::int8() const {
+  const auto* stored = dynamic_cast<const StoredInt8*>(stored_.get());
+  return stored ? &stored->weight() : nullptr;
 }
 
 void Linear::set_weight(const at::Tensor& value) {
   if (!weight.defined()) {
-    nf4_ = nullptr;
-    int8_ = nullptr;
     unregister_module(kQuantized);
     weight = register_parameter("weight", value, /*requires_grad=*/false);
+    stored_ = std::make_shared<StoredDense>(weight);
     return;
   }
   const bool requires_grad = weight.requires_grad();
   share_weight(value.detach().set_requires_grad(requires_grad));
 }
 
-at::Tensor Linear::dense_weight() const {
-  if (nf4_) return dequantize_nf4(*nf4_, at::kFloat);
-  return int8_ ? dequantize_int8(*int8_) : weight;
-}
-
-at::Device Linear::device() const {
-  if (nf4_) return nf4_->codes.device();
-  return int8_ ? at::Device(at::kCPU) : weight.device();
-}
-
 void Linear::share_weight(const at::Tensor& shared) {
   parameters_["weight"] = shared;
   weight = shared;
+  stored_ = std::make_shared<StoredDense>(weight);
 }
 
 std::vector<at::Tensor> forward_each(const at::Tensor& x,
                                      const std::vector<const Linear*>& layers) {
-  if (!c10::GradMode::is_enabled() && x.is_cpu() && x.scalar_type() == at::kFloat) {
-    const auto all = [&](const auto& predicate) {
-      return std::all_of(layers.begin(), layers.end(), predicate);
-    };
-    const at::ScalarType dtype = layers[0]->product_dtype;
-    if (all([&](const Linear* layer) { return layer->is_plain_bfloat16(dtype); })) {
-      std::vector<WeightAndBias> maps;
-      for (const Linear* layer : layers) maps.push_back({layer->weight, layer->bias});
-      return bfloat16_linears(x, maps, dtype);
-    }
-    if (all([](const Linear* layer) { return layer->is_plain_int8(); })) {
-      std::vector<Int8Map> maps;
-      for (const Linear* layer : layers) maps.push_back({layer->int8(), layer->bias});
-      return int8_linears(x, maps);
-    }
+  std::vector<StoredMap> maps;
+  for (const Linear* layer : layers) {
+    if (layer->is_plain()) maps.push_back(layer->map());
   }
+  std::vector<at::Tensor> together;
+  if (maps.size() == layers.size()) together = multiply_each(x, maps);
+  if (!together.empty()) return together;
   std::vector<at::Tensor> results;
   for (const Linear* layer : layers) results.push_back(layer->forward(x));
   return results;
@@ -247,7 +206,8 @@ namespace {
 bool are_plain_products(const at::Tensor& x, const std::vector<const Linear*>& layers) {
   if (x.is_cpu() || c10::GradMode::is_enabled()) return false;
   return std::ranges::all_of(layers, [&](const Linear* layer) {
-    return layer->is_plain() && layer->weight.scalar_type() == x.scalar_type() &&
+    return layer->is_plain() && !layer->is_quantized() &&
+           layer->weight.scalar_type() == x.scalar_type() &&
            layer->bias.defined() == layers[0]->bias.defined() &&
            (!layer->bias.defined() || layer->bias.scalar_type() == x.scalar_type());
   });
@@ -345,7 +305,7 @@ std::shared_ptr<WideBlock> join_nf4_blocks(const torch::nn::Module& model) {
     for (const Linear* layer : joint.layers) weights.push_back(layer->nf4());
     std::vector<Nf4Weight> parts = join_nf4(weights, last);
     for (std::size_t i = 0; i < parts.size(); ++i) {
-      joint.layers[i]->set_nf4(std::make_shared<Nf4Weight>(std::move(parts[i])));
+      joint.layers[i]->store(std::make_shared<StoredNf4>(std::move(parts[i])));
     }
   }
   return last;

@@ -12,8 +12,9 @@
 
 #include <cstdint>
 #include <memory>
-#include <utility>
 #include <vector>
+
+#include "vlm/nn/weights/stored_weight.h"
 
 namespace vlm {
 
@@ -24,10 +25,9 @@ struct Int8Weight;
 struct Nf4Weight;
 struct WideBlock;
 
-// y = x Wᵀ + b, plus the adapter's branch when one is attached. The weight may be stored in fewer
-// bits than the inputs: bfloat16 with float32 inputs, NF4 (quantize.h), or 8 bits
-// (cpu/int8/int8_weight.h). Such a weight gets no gradient (frozen_linear.h); with 8 bits x gets
-// none either.
+// y = x Wᵀ + b, plus the adapter's branch when one is attached. How the weight is stored is a
+// StoredWeight (weights/stored_weight.h): perhaps in fewer bits than the inputs. Such a weight gets
+// no gradient; what is for running models only passes none to x either.
 class Linear : public torch::nn::Module {
  public:
   Linear(std::int64_t in_features, std::int64_t out_features, bool has_bias);
@@ -45,52 +45,49 @@ class Linear : public torch::nn::Module {
   // Attaches (or with null removes) rows that are trained by themselves, as the child
   // "token_adapter".
   void set_tokens(std::shared_ptr<TokenRows> tokens);
-  // Stores `value` [out_features, in_features] in NF4 on its device, or in 8 bits on the CPU. The
-  // weight is then undefined and no parameter; the stored tensors are buffers of the child
-  // "quantized".
+  // Takes a weight [out_features, in_features] that is stored in another format. `weight` is then
+  // undefined and no parameter; the stored tensors are buffers of the child "quantized".
+  void store(std::shared_ptr<const StoredWeight> stored);
+  // Stores `value` in NF4 on its device, or in 8 bits on the CPU.
   void store_nf4(const at::Tensor& value);
   void store_int8(const at::Tensor& value);
   // Replaces the weight by a new parameter with this value. A layer that shared the old weight
   // keeps the old one.
   void set_weight(const at::Tensor& value);
   // The weight in its own dtype, or in float32 if it is quantized.
-  at::Tensor dense_weight() const;
+  at::Tensor dense_weight() const { return stored_->dense(); }
   // Uses `shared` [out_features, in_features] as the weight: one parameter under two names.
   void share_weight(const at::Tensor& shared);
 
-  // True for a weight that isn't quantized, without adapter or trained rows.
-  bool is_plain() const { return !lora_ && !tokens_ && weight.defined(); }
-  // True for a bfloat16 weight without adapter or trained rows whose product with float32 inputs is
-  // computed in `dtype`.
-  bool is_plain_bfloat16(at::ScalarType dtype) const;
-  // True for a weight in 8 bits without adapter or trained rows.
-  bool is_plain_int8() const { return !lora_ && !tokens_ && int8_; }
+  // True without adapter and trained rows: the layer is what map() says.
+  bool is_plain() const { return !lora_ && !tokens_; }
+  StoredMap map() const { return {stored_, bias, product_dtype}; }
 
   LoraBranch* lora() const { return lora_.get(); }
   const std::shared_ptr<TokenRows>& tokens() const { return tokens_; }
-  const Nf4Weight* nf4() const { return nf4_.get(); }
-  const Int8Weight* int8() const { return int8_.get(); }
+  const StoredWeight& stored() const { return *stored_; }
+  // True where the weight is no parameter.
+  bool is_quantized() const { return !weight.defined(); }
+  // What is stored, or null if it is stored otherwise.
+  const Nf4Weight* nf4() const;
+  const Int8Weight* int8() const;
 
   std::int64_t in_features() const { return in_features_; }
   std::int64_t out_features() const { return out_features_; }
-  at::Device device() const;
+  at::Device device() const { return stored_->device(); }
 
   at::Tensor weight;  // [out_features, in_features]; undefined when quantized
   at::Tensor bias;    // [out_features], undefined when there is none
-  // Dtype in which float32 inputs are multiplied with a bfloat16 or NF4 weight.
+  // Dtype in which float32 inputs are multiplied with a weight that is stored in fewer bits.
   at::ScalarType product_dtype = at::kFloat;
 
  private:
   void check_shape(const at::Tensor& value) const;
-  void set_quantized(const std::vector<std::pair<const char*, at::Tensor>>& buffers);
-  void set_nf4(std::shared_ptr<const Nf4Weight> stored);
-  friend std::shared_ptr<WideBlock> join_nf4_blocks(const torch::nn::Module& model);
 
   std::int64_t in_features_, out_features_;
   std::shared_ptr<LoraBranch> lora_;
   std::shared_ptr<TokenRows> tokens_;
-  std::shared_ptr<const Nf4Weight> nf4_;
-  std::shared_ptr<const Int8Weight> int8_;
+  std::shared_ptr<const StoredWeight> stored_;
 };
 
 // The result of each layer for the same x. Quicker than one by one where all layers store their

@@ -89,11 +89,12 @@ at::Device choose_device(const std::string& name, const Gpus& gpus) {
 }
 
 at::Device prepare_runtime(const RuntimeOptions& options) {
-  constexpr std::array<std::string_view, 4> kDtypes = {"auto", "float32", "bfloat16", "int8"};
+  constexpr std::array<std::string_view, 5> kDtypes = {"auto", "float32", "bfloat16", "int8",
+                                                       "int4"};
   if (std::find(kDtypes.begin(), kDtypes.end(), options.dtype) == kDtypes.end()) {
     throw Error({.what = "unknown dtype",
                  .got = "'" + options.dtype + "'",
-                 .wanted = "auto, float32, bfloat16 or int8"});
+                 .wanted = "auto, float32, bfloat16, int8 or int4"});
   }
   if (options.threads < 0 || options.threads > 1024) {
     throw Error({.what = "value out of range", .where = "--threads", .wanted = "0 to 1024"});
@@ -109,9 +110,10 @@ at::Device prepare_runtime(const RuntimeOptions& options) {
                                      kInstallHint, "; --device cpu asks for the CPU)"))
                 : log_debug("CPU is used: " + gpus.reason);
   }
-  if (options.dtype == "int8" && !device.is_cpu()) {
-    throw Error({.what = "8 bits are for CPUs",
-                 .where = "--dtype int8",
+  const bool is_narrow = options.dtype == "int8" || options.dtype == "int4";
+  if (is_narrow && !device.is_cpu()) {
+    throw Error({.what = concat(options.dtype == "int8" ? 8 : 4, " bits are for CPUs"),
+                 .where = "--dtype " + options.dtype,
                  .got = "device " + device.str(),
                  .wanted = "--device cpu"});
   }

@@ -15,7 +15,7 @@ namespace vlm {
 
 struct RuntimeOptions {
   std::string device = "auto";       // auto, cpu, cuda, cuda:N
-  std::string dtype = "auto";        // auto, float32, bfloat16, int8 (on a CPU)
+  std::string dtype = "auto";        // auto, float32, bfloat16; on a CPU int8, int4
   std::int64_t threads = 0;          // 0: as many as the machine has
   std::optional<std::int64_t> seed;  // of everything random; unset: the default of the command
 };

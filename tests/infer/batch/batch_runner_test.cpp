@@ -243,7 +243,14 @@ TEST_CASE("inspect counts parameters by part") {
   const OrderedJson report = inspect_model(fixture("smolvlm_tiny").string());
   CHECK(report["parameters"]["total"] == 97264);
   CHECK(report["tensors_stored"].contains("F32"));
-  CHECK(report["weights_mb"].dump() == R"({"float32":0.4,"bfloat16":0.2})");
+  CHECK(report["weights_mb"].dump() == R"({"float32":0.4,"bfloat16":0.2,"int8":0.2,"int4":0.2})");
+  // Its rows of 48 are no whole groups of 4 bits.
+  const OrderedJson wider = report["in_8_bits_with_int4"];
+  REQUIRE(wider.size() == 6);
+  CHECK(wider[0] == "model.text_model.layers.*.mlp.gate_proj.weight");
+  const OrderedJson whole = inspect_model(std::string(VLM_SOURCE_DIR) + "/models/easy-vqa-emoji");
+  CHECK(whole["weights_mb"].dump() == R"({"float32":17.4,"bfloat16":8.7,"int8":4.8,"int4":3.8})");
+  CHECK_FALSE(whole.contains("in_8_bits_with_int4"));
   const std::string text = to_lines(report);
   CHECK_THAT(text, Contains("model_type                        smolvlm\n"));
   CHECK_THAT(text, Contains("parameters.total                  97264\n"));

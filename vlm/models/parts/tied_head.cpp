@@ -22,7 +22,7 @@ std::map<std::string, std::string> TiedHead::tied_weights() const {
 void TiedHead::tie_weights() {
   is_filled_ = true;
   const at::Tensor& embedding = embedding_->weight;
-  if (!is_wanted_ || head_->weight.is_same(embedding)) return;
+  if (!is_wanted_ || head_->is_quantized() || head_->weight.is_same(embedding)) return;
   if (!head_->weight.is_alias_of(embedding) && !head_->weight.equal(embedding)) {
     log_warning("the config ties lm_head to the embeddings but the weights differ: kept apart");
     is_wanted_ = false;

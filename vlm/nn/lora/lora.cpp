@@ -156,11 +156,12 @@ void initialize_pissa(Linear& linear, const std::string& name) {
   LoraBranch& branch = *linear.lora();
   const std::int64_t r = branch.a()->out_features();
   const std::int64_t most = std::min(linear.in_features(), linear.out_features());
-  if (linear.nf4() || r > most) {
+  if (linear.is_quantized() || r > most) {
     throw Error({.what = "pissa can't split the layer's weight",
                  .where = name,
-                 .got = linear.nf4() ? "weights in NF4" : concat("rank ", r),
-                 .wanted = linear.nf4() ? "method lora" : concat("at most ", most)});
+                 .got = linear.is_quantized() ? concat("weights in ", linear.stored().format())
+                                              : concat("rank ", r),
+                 .wanted = linear.is_quantized() ? "method lora" : concat("at most ", most)});
   }
   const at::Tensor weight = linear.weight.to(at::kFloat);
   const auto [u, s, vh] = at::linalg_svd(weight, /*full_matrices=*/false);

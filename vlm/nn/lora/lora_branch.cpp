@@ -9,10 +9,8 @@
 
 #include <optional>
 
-#include "vlm/nn/frozen_linear.h"
 #include "vlm/nn/lora/embedding_branch.h"
 #include "vlm/nn/lora/lora.h"
-#include "vlm/nn/quantize.h"
 
 namespace vlm {
 namespace {
@@ -23,9 +21,7 @@ struct AdaptedLayer : torch::CustomClassHolder {
   double scaling = 1;
   at::Tensor down, up;  // A and B in the dtype of x, where there are such copies
 
-  at::Tensor weight(at::ScalarType dtype) const {
-    return base->nf4() ? widen_nf4(*base->nf4(), dtype) : base->weight.to(dtype);
-  }
+  at::Tensor weight(at::ScalarType dtype) const { return base->stored().widen(dtype); }
 };
 
 // scale · a b as one operator: what is added to is not read.

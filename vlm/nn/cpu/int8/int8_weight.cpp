@@ -23,8 +23,8 @@ VLM_CLONES void quantize_rows(const WeightRows& weight, std::uint8_t* codes, flo
   }
 }
 
-// The numbers of a piece of a matrix. What has to be widened takes a buffer that lives as long as
-// the calling thread.
+}  // namespace
+
 const float* wide_values(const at::Tensor& piece) {
   if (piece.scalar_type() == at::kFloat && piece.is_contiguous()) {
     return piece.const_data_ptr<float>();
@@ -36,8 +36,6 @@ const float* wide_values(const at::Tensor& piece) {
   buffer.narrow(0, 0, piece.numel()).view(piece.sizes()).copy_(piece);
   return buffer.const_data_ptr<float>();
 }
-
-}  // namespace
 
 Int8Weight quantize_int8(const at::Tensor& weight) {
   TORCH_CHECK(weight.dim() == 2 && weight.is_cpu() && weight.size(1) <= kMostInt8Depth,

@@ -36,6 +36,10 @@ Int8Weight quantize_int8(const at::Tensor& weight);
 // [N, K] float32
 at::Tensor dequantize_int8(const Int8Weight& stored);
 
+// The numbers of a piece of a matrix, in a row. What has to be widened takes a buffer that lives as
+// long as the calling thread, until its next call.
+const float* wide_values(const at::Tensor& piece);
+
 // Result of rounding a row of `depth` numbers: numbers ≈ scale · codes.
 struct QuantizedRow {
   float scale;       // NaN if one of them is no finite number

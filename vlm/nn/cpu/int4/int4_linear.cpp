@@ -1,0 +1,129 @@
+#include "vlm/nn/cpu/int4/int4_linear.h"
+
+#include <ATen/ops/empty.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+
+#include "vlm/nn/cpu/activations.h"
+#include "vlm/nn/cpu/few_rows.h"
+#include "vlm/nn/cpu/int4/int4_few_rows.h"
+#include "vlm/nn/cpu/int8/int8_weight.h"
+#include "vlm/nn/cpu/matrix_rows.h"
+#include "vlm/nn/cpu/widened_blocks.h"
+
+namespace vlm {
+namespace {
+
+using Results = std::vector<at::Tensor>;
+
+constexpr std::int64_t kMostFew = 16;        // rows of x; more of them fill panels
+constexpr std::int64_t kMostUnpaneled = 64;  // where there are none; more go through LibTorch
+
+VLM_CLONES void quantize_each_group(const float* x, std::int64_t groups, std::int8_t* codes,
+                                    float* scales, std::int32_t* offsets) {
+  for (std::int64_t g = 0; g < groups; ++g) {
+    const QuantizedRow group =
+        quantize_row(x + g * kInt4Group, kInt4Group, kInt4Group, codes + g * kInt4Group);
+    scales[g] = group.scale;
+    offsets[g] = 128 * group.sum;
+  }
+}
+
+const Int4Kernel& quickest_kernel() {
+  static const Int4Kernel& found =
+      *std::ranges::find_if(int4_kernels(), [](const Int4Kernel& one) { return one.is_usable; });
+  return found;
+}
+
+Results multiply_few_int4(const at::Tensor& x, const std::vector<Int4Map>& maps) {
+  thread_local GroupedRows rows;
+  quantize_groups(x, rows);
+  Results results;
+  std::vector<Int4Rows> products;
+  for (const Int4Map& map : maps) {
+    at::Tensor& y =
+        results.emplace_back(at::empty({x.size(0), map.weight->out_features()}, at::kFloat));
+    products.push_back({.x = rows.codes.data(),
+                        .x_scales = rows.scales.data(),
+                        .offsets = rows.offsets.data(),
+                        .blocks = map.weight->panel(0),
+                        .levels = map.weight->levels.data(),
+                        .bias = map.bias.defined() ? map.bias.const_data_ptr<float>() : nullptr,
+                        .y = y.mutable_data_ptr<float>(),
+                        .rows = x.size(0),
+                        .inputs = x.size(1),
+                        .n = map.weight->blocks.size(0),
+                        .k = kInt4Outputs * x.size(1)});
+  }
+  run_columns(products, quickest_kernel().multiply);
+  return results;
+}
+
+Results multiply_widened_int4(const at::Tensor& x, const std::vector<Int4Map>& maps) {
+  Results results;
+  for (const Int4Map& map : maps) {
+    const Int4Weight& weight = *map.weight;
+    const NarrowMatrix matrix{
+        .n = weight.out_features(),
+        .k = weight.in_features(),
+        .widen = [&weight](std::int64_t first, std::int64_t count, float* to) {
+          widen_int4(weight, first, count, to);
+        }};
+    results.push_back(multiply_widened(x, matrix, map.bias));
+  }
+  return results;
+}
+
+bool fills_int4_panels(const at::Tensor& rows) {
+  return rows.size(0) > kMostFew && has_int8_products();
+}
+
+}  // namespace
+
+void quantize_groups(const at::Tensor& x, GroupedRows& to) {
+  const auto count = static_cast<std::size_t>(x.numel()), groups = count / kInt4Group;
+  to.codes.resize(count);
+  to.scales.resize(groups);
+  to.offsets.resize(groups);
+  quantize_each_group(x.const_data_ptr<float>(), static_cast<std::int64_t>(groups), to.codes.data(),
+                      to.scales.data(), to.offsets.data());
+}
+
+std::vector<at::Tensor> int4_linears(const at::Tensor& x, const std::vector<Int4Map>& maps,
+                                     bool with_products) {
+  for (const Int4Map& map : maps) {
+    TORCH_CHECK(
+        x.is_cpu() && x.scalar_type() == at::kFloat && x.size(-1) == map.weight->in_features(),
+        "int4_linear: x ", x.sizes(), " ", x.scalar_type(), ", weight [",
+        map.weight->out_features(), ", ", map.weight->in_features(), "]");
+  }
+  const at::Tensor rows = as_rows(x);
+  const std::int64_t few = with_products ? kMostFew : kMostUnpaneled;
+  Results results = rows.size(0) <= few ? multiply_few_int4(rows, maps)
+                    : with_products     ? int4_panel_linears(rows, maps)
+                                        : multiply_widened_int4(rows, maps);
+  for (at::Tensor& y : results) y = shaped_like(x, y);
+  return results;
+}
+
+// Activations between are as exact as those between layers in 8 bits.
+at::Tensor int4_gelu_mlp(const at::Tensor& x, const Int4Map& fc1, const Int4Map& fc2, Gelu kind) {
+  const at::Tensor rows = as_rows(x);
+  const at::Tensor between = fills_int4_panels(rows)
+                                 ? int4_panel_gelu(rows, fc1, kind)
+                                 : gelu(int4_linears(rows, {fc1})[0], kind, at::kChar);
+  return shaped_like(x, int4_linears(between, {fc2})[0]);
+}
+
+at::Tensor int4_gated_mlp(const at::Tensor& x, const Int4Map& gate, const Int4Map& up,
+                          const Int4Map& down) {
+  const at::Tensor rows = as_rows(x);
+  if (fills_int4_panels(rows)) {
+    return shaped_like(x, int4_linears(int4_panel_gated(rows, gate, up), {down})[0]);
+  }
+  const Results projected = int4_linears(rows, {gate, up});
+  return shaped_like(x, int4_linears(gated_silu(projected[0], projected[1], at::kChar), {down})[0]);
+}
+
+}  // namespace vlm
