@@ -10,6 +10,7 @@
 #include <array>
 
 #include "tests/support/simulated_cuda/counts.h"
+#include "tests/support/simulated_cuda/graph.h"
 #include "tests/support/simulated_cuda/host_side.h"
 #include "tests/support/simulated_cuda/refusals.h"
 
@@ -129,6 +130,7 @@ using FlashResult =
 FlashResult flash(const Tensor& query, const Tensor& key, const Tensor& value, double dropout,
                   bool is_causal, bool, std::optional<double> scale) {
   TORCH_CHECK(dropout == 0, "attention with dropout is not simulated");
+  refuse_while_recording("attention of whole sequences, which isn't simulated there");
   count_operator("_scaled_dot_product_flash_attention");
   HostSide side;
   const auto [output, sums] = forward(
@@ -145,6 +147,7 @@ std::tuple<Tensor, Tensor, Tensor> flash_backward(const Tensor& gradient, const 
                                                   c10::SymInt, double, bool is_causal,
                                                   const Tensor&, const Tensor&,
                                                   std::optional<double> scale) {
+  refuse_while_recording("attention of whole sequences, which isn't simulated there");
   count_operator("_scaled_dot_product_flash_attention_backward");
   return backward(
       {.query = query, .key = key, .value = value, .is_causal = is_causal, .scale = scale},
@@ -157,6 +160,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> efficient(const Tensor& query, const 
                                                      double dropout, bool is_causal,
                                                      std::optional<double> scale) {
   TORCH_CHECK(dropout == 0, "attention with dropout is not simulated");
+  refuse_while_recording("attention of whole sequences, which isn't simulated there");
   count_operator("_scaled_dot_product_efficient_attention");
   HostSide side;
   const auto [output, sums] = forward({query, key, value, bias, is_causal, scale}, side);
@@ -170,6 +174,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> efficient_backward(
     double, std::array<bool, 4> wanted, bool is_causal, std::optional<double> scale) {
   if (!gradient.defined()) return {};
   TORCH_CHECK(!wanted[3], "the gradient of a mask is not simulated");
+  refuse_while_recording("attention of whole sequences, which isn't simulated there");
   count_operator("_scaled_dot_product_efficient_attention_backward");
   const OptionalTensor mask = bias.defined() ? OptionalTensor(bias) : std::nullopt;
   const auto [dq, dk, dv] =
