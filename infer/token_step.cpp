@@ -10,6 +10,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
+#include "vlm/io/error_text.h"
 
 namespace vlm::infer {
 namespace {
@@ -82,7 +83,7 @@ bool TokenStep::try_to_record(Recording& recording, KvCache& cache, const at::Te
     return true;
   } catch (const std::exception& error) {
     log_warning(concat("decode steps can't be recorded and are run one operator at a time: ",
-                       error.what()));
+                       error_text(error)));
     is_recording_ = false;
     return false;
   }

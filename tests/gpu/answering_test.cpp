@@ -158,6 +158,11 @@ TEST_CASE("the library has models on the CPU and on the GPU in one process") {
   CHECK(found.token_ids == wanted.token_ids);
   CHECK(found.mean_logprob == Approx(wanted.mean_logprob).epsilon(1e-3));
   CHECK(host.ask(square, "What?", options).text == wanted.text);
+  const Model recorded =
+      Model::load(folder, {.device = "cuda", .dtype = "float32", .cuda_graph = true});
+  const auto cost = counts_of(
+      [&] { CHECK(recorded.ask(square, "What?", options).token_ids == wanted.token_ids); });
+  CHECK(cost.by_name.at("graph launch") == 5);  // of seven steps, the first two are run
 }
 
 TEST_CASE("in bfloat16 the GPU answers, too") {

@@ -5,8 +5,12 @@
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
+
 #include "tests/gpu/program.h"
+#include "tests/support/logged_lines.h"
 #include "tests/support/simulated_cuda/device.h"
+#include "tests/support/watched_model.h"
 #include "vlm/core/error.h"
 #include "vlm/models/registry.h"
 
@@ -143,6 +147,22 @@ TEST_CASE("a recorded step is one launch") {
     CHECK(cost.uploads == 0);
     CHECK(cost.waits == 1);
   }
+}
+
+TEST_CASE("what can't be recorded is run, and said once") {
+  Decoder gpu("smolvlm_tiny", kGpu, 1), cpu("smolvlm_tiny", at::kCPU, 1);
+  // Each time the host reads the ids, for which it waits.
+  gpu.step = TokenStep(std::make_shared<WatchedModel>(
+      gpu.model, [](const at::Tensor& ids) { ids.sum().item<std::int64_t>(); }));
+  gpu.step.record();
+  const c10::InferenceMode inference;
+  const LoggedLines lines(LogLevel::kWarning);
+  for (Decoder* one : {&gpu, &cpu}) one->prefill({0}, {{5, 6, 7}});
+  decode_alike(gpu, cpu, {0}, {8}, 40);
+  CHECK(gpu.step.replays() == 0);
+  CHECK_THAT(lines.text, Contains("decode steps can't be recorded and are run one operator at a "
+                                  "time: CUDA error: operation not permitted"));
+  CHECK(std::count(lines.text.begin(), lines.text.end(), '\n') == 1);
 }
 
 TEST_CASE("recording is refused for a CPU, and for models whose sequences turn otherwise") {

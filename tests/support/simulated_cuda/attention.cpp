@@ -11,6 +11,7 @@
 
 #include "tests/support/simulated_cuda/counts.h"
 #include "tests/support/simulated_cuda/graph.h"
+#include "tests/support/simulated_cuda/host_call.h"
 #include "tests/support/simulated_cuda/host_side.h"
 #include "tests/support/simulated_cuda/refusals.h"
 
@@ -96,6 +97,10 @@ OptionalTensor host_mask(const OptionalTensor& mask, HostSide& side) {
 std::tuple<Tensor, Tensor> forward(const Attention& call, HostSide& side) {
   check_one_device({call.query, call.key, call.value, call.mask.value_or(Tensor())});
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
+  if (are_products_off()) {
+    return {at::zeros_like(call.query),
+            at::zeros(call.query.sizes().slice(0, 3), call.query.options().dtype(at::kFloat))};
+  }
   const std::int64_t heads = call.query.size(1);
   const auto [output, sums] = at::_scaled_dot_product_flash_attention_for_cpu(
       side.host(call.query), repeat_heads(side.host(call.key), heads),
@@ -108,6 +113,9 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Attention& call, const Tensor&
                                             const Tensor& output, const Tensor& sums) {
   check_one_device({gradient, call.query, call.key, call.value, output, sums});
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
+  if (are_products_off()) {
+    return {at::zeros_like(call.query), at::zeros_like(call.key), at::zeros_like(call.value)};
+  }
   HostSide side;
   const std::int64_t heads = call.query.size(1);
   const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
@@ -185,6 +193,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> efficient_backward(
 }  // namespace
 
 TORCH_LIBRARY_IMPL(aten, CUDA, library) {
+  library.impl("_fused_sdp_choice", TORCH_FN(choose));
   library.impl("_scaled_dot_product_flash_attention", TORCH_FN(flash));
   library.impl("_scaled_dot_product_flash_attention_backward", TORCH_FN(flash_backward));
   library.impl("_scaled_dot_product_efficient_attention", TORCH_FN(efficient));

@@ -5,6 +5,8 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <atomic>
 #include <functional>
 #include <optional>
 #include <set>
@@ -37,6 +39,11 @@ constexpr const char* kWhole[] = {"addr",
                                   "_chunk_cat",
                                   "_grouped_mm",
                                   "split_with_sizes_copy.out"};
+
+// Work that skip_products leaves out; results lie in their last argument.
+constexpr const char* kSkipped[] = {"mm.out", "addmm.out", "bmm.out", "baddbmm.out"};
+
+std::atomic<bool> are_products_skipped{false};
 
 bool is_generator(const c10::Type& type) {
   if (type.kind() == c10::TypeKind::GeneratorType) return true;
@@ -95,6 +102,12 @@ void for_each_tensor(const c10::IValue& value,
     if (tensor.defined()) visit(tensor);
     return tensor;
   });
+}
+
+bool is_product(const c10::OperatorHandle& op) {
+  const std::string name = op.schema().name() + "." + op.schema().overload_name();
+  return std::any_of(std::begin(kSkipped), std::end(kSkipped),
+                     [&](const char* one) { return name == std::string("aten::") + one; });
 }
 
 // What a call may change, before it does so while this thread records.
@@ -176,8 +189,24 @@ void call_again(const c10::OperatorHandle& op, const PlacedValues& arguments,
 
 }  // namespace
 
+void skip_products(bool is_on) {
+  are_products_skipped = is_on;
+}
+
+bool are_products_off() {
+  return are_products_skipped;
+}
+
 void call_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   tell(op, *stack);
+  if (are_products_skipped && is_product(op)) {
+    const at::AutoDispatchBelowADInplaceOrView no_autograd;
+    const at::Tensor out = stack->back().toTensor();
+    HostSide of_result;
+    of_result.host(out).zero_();
+    torch::jit::drop(*stack, op.schema().arguments().size());
+    return torch::jit::push(*stack, out);
+  }
   note_writes(op, *stack);
   const std::size_t first = stack->size() - op.schema().arguments().size();
   torch::jit::Stack given;
