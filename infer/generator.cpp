@@ -39,7 +39,8 @@ double GenerationTiming::decode_tokens_per_s() const {
 Generator::Generator(ModelPtr model, std::shared_ptr<const Processor> processor)
     : model_(std::move(model)),
       processor_(std::move(processor)),
-      encoder_(std::make_unique<PictureEncoder>(model_)) {}
+      encoder_(std::make_unique<PictureEncoder>(model_)),
+      step_(model_) {}
 Generator::~Generator() = default;
 Generator::Generator(Generator&&) noexcept = default;
 

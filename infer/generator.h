@@ -20,6 +20,7 @@
 #include "infer/active_group.h"
 #include "infer/media/picture_features.h"
 #include "infer/request.h"
+#include "infer/token_step.h"
 #include "vlm/models/interface/model.h"
 #include "vlm/models/interface/processor.h"
 #include "vlm/nn/kv_cache.h"
@@ -49,6 +50,10 @@ class Generator {
     encoder_->set_cache(std::move(cache));
   }
   PictureEncoder& encoder() { return *encoder_; }
+  // Decode steps are recorded on the GPU and replayed. Throws Error where they can't be.
+  void record_steps() { step_.record(); }
+  // Steps that were replayed, so far.
+  std::int64_t replayed_steps() const { return step_.replays(); }
 
   // Reads and encodes the next take (video_stream.h) of each video. False: a stop request came.
   // Throws Error naming the file that can't be read, or that takes longer than the limit in seconds
@@ -103,13 +108,13 @@ class Generator {
   void remove_finished();
   std::unique_ptr<Search> start_search(const Request& request) const;
   Logits head(const at::Tensor& hidden);
-  std::vector<ChosenToken> find_likeliest(const at::Tensor& hidden);
   at::Tensor extend(const std::vector<std::int64_t>& rows,
                     const std::vector<std::vector<std::int64_t>>& ids);
 
   ModelPtr model_;
   std::shared_ptr<const Processor> processor_;
   std::unique_ptr<PictureEncoder> encoder_;
+  TokenStep step_;
   std::int64_t batch_size_ = 1;
   std::optional<KvCache> cache_;
   std::deque<std::unique_ptr<ActiveGroup>> waiting_;

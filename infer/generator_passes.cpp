@@ -93,23 +93,6 @@ Generator::Logits Generator::head(const at::Tensor& hidden) {
   return model_->logits(hidden).to(at::kCPU, at::kFloat);
 }
 
-// [M, C] → the likeliest token of each row. Found where the model is, so that two numbers a row
-// come to the host in place of a vocabulary.
-std::vector<ChosenToken> Generator::find_likeliest(const at::Tensor& hidden) {
-  const at::Tensor logprobs = model_->logits(hidden).log_softmax(-1, at::kFloat);
-  const at::Tensor ids = logprobs.argmax(-1, /*keepdim=*/true);
-  // float64 holds every id.
-  const at::Tensor found =
-      at::cat({ids.to(at::kDouble), logprobs.gather(1, ids).to(at::kDouble)}, 1).to(at::kCPU);
-  std::vector<ChosenToken> tokens;
-  for (std::int64_t row = 0; row < found.size(0); ++row) {
-    const double* of_row = found.const_data_ptr<double>() + 2 * row;
-    tokens.push_back(
-        {.id = static_cast<std::int64_t>(of_row[0]), .logprob = static_cast<float>(of_row[1])});
-  }
-  return tokens;
-}
-
 void Generator::extend_suffixes(const std::vector<ActiveRequest*>& requests) {
   std::vector<ActiveRequest*> sorted = requests;
   const auto row_of = [this](const ActiveRequest* one) {
@@ -186,8 +169,7 @@ void Generator::score_choices(const std::vector<ActiveRequest*>& requests) {
 void Generator::decode_rows() {
   const Stopwatch watch(timing_.decode_s);
   std::vector<ActiveRequest*> requests;
-  Ids rows;
-  std::vector<Ids> ids;
+  Ids rows, ids;
   for (auto& group : active_) {
     std::vector<ActiveRequest*> sorted;
     for (auto& one : group->requests) {
@@ -200,20 +182,19 @@ void Generator::decode_rows() {
       for (std::size_t i = 0; i < one->next.size(); ++i) {
         rows.push_back(group->index * cache_->rows_per_group() + one->offset +
                        static_cast<std::int64_t>(i));
-        ids.push_back({one->next[i]});
+        ids.push_back(one->next[i]);
       }
     }
   }
   if (requests.empty()) return;
-  const at::Tensor hidden = extend(rows, ids).select(1, 0);
   timing_.decoded_tokens += std::ssize(rows);
   const bool needs_logits =
-      hidden.is_cpu() || !std::ranges::all_of(requests, [](const ActiveRequest* one) {
+      model_->device().is_cpu() || !std::ranges::all_of(requests, [](const ActiveRequest* one) {
         return one->search->takes_likeliest();
       });
-  const Logits logits = needs_logits ? head(hidden) : Logits();
+  const Logits logits = needs_logits ? step_.find_logits(*cache_, rows, ids) : Logits();
   const std::vector<ChosenToken> likeliest =
-      needs_logits ? std::vector<ChosenToken>() : find_likeliest(hidden);
+      needs_logits ? std::vector<ChosenToken>() : step_.find_likeliest(*cache_, rows, ids);
   std::int64_t begin = 0;
   for (ActiveRequest* one : requests) {
     const std::int64_t count = std::ssize(one->next);

@@ -237,7 +237,8 @@ Model Model::load(const std::string& model, const ModelOptions& options) {
                  .wanted = concat("0 to ", kMostCacheGb)});
   }
   auto loaded = std::make_shared<Loaded>();
-  loaded->session = infer::open_session({.model = model, .adapter = options.adapter}, runtime);
+  loaded->session = infer::open_session(
+      {.model = model, .adapter = options.adapter, .records_steps = options.cuda_graph}, runtime);
   if (!options.feature_cache.empty()) {
     loaded->session.generator->set_feature_cache(std::make_shared<FeatureCache>(
         options.feature_cache, static_cast<std::uint64_t>(options.feature_cache_gb * 1e9),

@@ -40,6 +40,7 @@ struct ModelOptions {
   int threads = 0;               // of the whole process; 0: as many as the machine has
   std::string feature_cache;     // folder that keeps features of media across runs; empty: none
   double feature_cache_gb = 10;  // its bound
+  bool cuda_graph = false;       // on a GPU: decode steps are recorded and replayed
 };
 
 class Video;

@@ -28,6 +28,9 @@ void declare_model(CLI::App& command, ModelChoice& choice) {
       .add_option("--date", choice.chat.day,
                   "Day that chat templates take for today, as YYYY-MM-DD (default: today)")
       ->check(not_empty());
+  command.add_flag("--cuda-graph", choice.records_steps,
+                   "On a GPU: decode steps are recorded and asked for as a whole, so that the host "
+                   "doesn't hold them up");
 }
 
 OrderedJson describe_chat(const TemplateOptions& options) {

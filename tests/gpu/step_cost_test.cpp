@@ -61,6 +61,20 @@ TEST_CASE("questions behind a picture have their masks once a pass, not once a l
   CHECK(cost.by_name.at("triu.out") == 8 * 4);  // in eight steps, of four questions each
 }
 
+TEST_CASE("a packed row in bfloat16 is one call of attention a layer") {
+  for (const std::string share : {"share_pictures=true", "share_pictures=false"}) {
+    INFO(share);
+    const DeviceCounts cost =
+        cost_of_step({"packing=true", "per_device_train_batch_size=4", share}, "bfloat16");
+    CAPTURE(cost.operators, cost.uploads, cost.waits);
+    CHECK(cost.by_name.at("_flash_attention_forward") == 8 * 2);  // in eight steps, of two layers
+    CHECK(cost.by_name.at("_flash_attention_backward") == 8 * 2);
+    CHECK(cost.by_name.count("triu.out") == 0);
+    CHECK(cost.operators <= 277);
+    CHECK(cost.waits <= 1);
+  }
+}
+
 TEST_CASE("batches for the GPU lie in pinned memory, pictures in the dtype of the model") {
   const ScratchFolder folder;
   write_questions(folder.path() / "data.jsonl", 4);
@@ -169,6 +183,27 @@ TEST_CASE("a run takes of the GPU's memory what the plan says") {
     // Tensors of the tiny model take half a megabyte; its NF4 weights are filled up to 16,384
     // values each, of which a probe of more tokens sees less.
     CHECK(peak == Approx(planned).margin(method == "qlora" ? 0.75 : 0.25));
+  }
+}
+
+TEST_CASE("without its products a run takes the same memory") {
+  const ScratchFolder folder;
+  write_questions(folder.path() / "data.jsonl", 4);
+  const auto peak_of = [&](const std::string& method, const std::string& name) {
+    const std::int64_t before = simulated_cuda::current_bytes();
+    simulated_cuda::reset_peak();
+    fine_tune(folder, method + name, "cuda", {"method=" + method, "max_steps=2"}, "bfloat16");
+    return simulated_cuda::peak_bytes() - before;
+  };
+  for (const std::string method : {"lora", "qlora", "full"}) {
+    INFO(method);
+    const std::int64_t wanted = peak_of(method, " whole");
+    simulated_cuda::skip_products(true);
+    const std::int64_t found = peak_of(method, " skipped");
+    simulated_cuda::skip_products(false);
+    CHECK(static_cast<double>(found) == Approx(wanted).epsilon(0.01));
+    CHECK(repeatable_metrics(folder.path() / (method + " whole"))[0]["loss"] !=
+          repeatable_metrics(folder.path() / (method + " skipped"))[0]["loss"]);
   }
 }
 

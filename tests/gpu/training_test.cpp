@@ -127,11 +127,12 @@ TEST_CASE("a run of the CPU goes on on the GPU") {
 TEST_CASE("in bfloat16 a run on the GPU comes near the one in float32") {
   const ScratchFolder folder;
   for (const std::string method : {"lora", "dora", "qlora", "full"}) {
-    for (const std::string rest : {"bias=none", "bias=all"}) {
+    for (const std::string rest : {"bias=none", "bias=all", "packing=true"}) {
       if (method == "full" && rest == "bias=all") continue;
       INFO(method << " " << rest);
       Words settings = {"method=" + method, "learning_rate=0.001"};
-      if (method != "full") settings.push_back(rest);
+      if (method != "full" || rest == "packing=true") settings.push_back(rest);
+      if (rest == "packing=true") settings.push_back("per_device_train_batch_size=4");
       fine_tune(folder, method + rest + "narrow", "cuda", settings, "bfloat16");
       fine_tune(folder, method + rest + "wide", "cpu", settings);
       const auto narrow = repeatable_metrics(folder.path() / (method + rest + "narrow")),

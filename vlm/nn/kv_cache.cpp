@@ -2,22 +2,31 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
-#include <ATen/ops/baddbmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/matmul.h>
+#include <ATen/ops/gt.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <cmath>
+#include <atomic>
+#include <bit>
 #include <functional>
 
 #include "vlm/nn/attention.h"
+#include "vlm/nn/gpu/grid_attention.h"
 #include "vlm/nn/upload.h"
 
 namespace vlm {
 namespace {
+
+// A step's keys of prefixes are a multiple of this, so that other prompts change it rarely.
+constexpr std::int64_t kPrefixPiece = 128;
+
+std::uint64_t next_buffers() {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
+}
 
 // `old` [A, K, S, D] in a larger buffer of zeros, or itself when it is large enough.
 at::Tensor grown(const at::Tensor& old, std::int64_t places, std::int64_t tokens) {
@@ -27,23 +36,6 @@ at::Tensor grown(const at::Tensor& old, std::int64_t places, std::int64_t tokens
       old.options());
   larger.narrow(0, 0, old.size(0)).narrow(2, 0, old.size(2)).copy_(old);
   return larger;
-}
-
-// scale · a b, of [n, K, …] each: on a GPU by one operator. On a CPU by two: that one would round
-// differently for different numbers of rows, and an answer depend on what is asked beside it.
-at::Tensor scaled_scores(const at::Tensor& a, const at::Tensor& b, double scale) {
-  if (a.is_cpu()) return at::matmul(a * scale, b);
-  const at::Tensor unread = at::empty({1, 1, 1}, a.options());  // as beta is 0
-  return at::baddbmm(unread, a.flatten(0, 1), b.flatten(0, 1), 0.0, scale)
-      .unflatten(0, {a.size(0), a.size(1)});
-}
-
-// start + a b, with the same difference. On a GPU the memory of `start` may be written to.
-at::Tensor add_product(const at::Tensor& start, const at::Tensor& a, const at::Tensor& b) {
-  if (a.is_cpu()) return start + at::matmul(a, b);
-  const at::Tensor sum = start.contiguous();
-  sum.flatten(0, 1).baddbmm_(a.flatten(0, 1), b.flatten(0, 1));
-  return sum;
 }
 
 std::vector<std::int64_t> list_of(const at::Tensor& ids) {
@@ -60,7 +52,7 @@ std::int64_t largest(const std::vector<std::int64_t>& values) {
 
 KvCache::KvCache(const KvCacheShape& shape, std::int64_t rows_per_group,
                  const at::TensorOptions& options)
-    : shape_(shape), rows_per_group_(rows_per_group), options_(options) {
+    : shape_(shape), rows_per_group_(rows_per_group), options_(options), step_(longs()) {
   const at::Tensor empty = at::zeros({0, shape.kv_heads, 0, shape.head_dim}, options);
   layers_.assign(static_cast<std::size_t>(shape.layers), CachedLayer{empty, empty, empty, empty});
   if (shape.input_width == 0) return;
@@ -81,6 +73,7 @@ void KvCache::reserve(std::int64_t groups, std::int64_t prefix_tokens, std::int6
   if (tail_tokens > tail_capacity_) {
     tail_capacity_ = std::max({tail_tokens, tail_capacity_ * 2, std::int64_t{32}});
   }
+  buffers_ = next_buffers();
   for (CachedLayer& layer : layers_) {
     layer.prefix_k = grown(layer.prefix_k, groups, prefix_capacity_);
     layer.prefix_v = grown(layer.prefix_v, groups, prefix_capacity_);
@@ -126,6 +119,66 @@ at::Tensor KvCache::begin_extend(const std::vector<std::int64_t>& rows,
                                 .count = counts[i]});
   }
   return ids;
+}
+
+at::Tensor KvCache::begin_step(const std::vector<std::int64_t>& rows,
+                               const std::vector<std::int64_t>& ids) {
+  if (!can_step()) {
+    return begin_extend(rows, std::vector<std::int64_t>(rows.size(), 1),
+                        at::tensor(ids, at::kLong).unsqueeze(1));
+  }
+  pass_ = {.is_step = true,
+           .places = rows,
+           .counts = std::vector<std::int64_t>(rows.size(), 1),
+           .tokens = 1};
+  std::int64_t longest = 0;
+  for (const std::int64_t row : rows) longest = std::max(longest, tail_length(row));
+  reserve(0, 0, longest + 1);
+  pass_.first_group = rows.front() / rows_per_group_;
+  pass_.groups = rows.back() / rows_per_group_ + 1 - pass_.first_group;
+  pass_.is_whole_grid = std::ssize(rows) == pass_.groups * rows_per_group_;
+  const StepRows next = next_step(rows);
+  pass_.prefix_tokens = next.prefix_tokens;
+  pass_.tail_tokens = next.tail_tokens;
+  if (step_.hold(next, ids)) buffers_ = next_buffers();
+  pass_.index = step_.rows();
+  pass_.grid_index = step_.grid_rows();
+  pass_.positions = step_.positions();
+  pass_.offset = -1;
+  pass_.offsets = step_.offsets();
+  return step_.ids();
+}
+
+StepRows KvCache::next_step(const std::vector<std::int64_t>& rows) const {
+  const std::int64_t first_row = pass_.first_group * rows_per_group_;
+  const std::int64_t grid_size = pass_.groups * rows_per_group_;
+  StepRows step{.rows = rows};
+  // A row that takes no part sees its prefix and one key, so that its softmax isn't empty.
+  step.last.assign(static_cast<std::size_t>(grid_size), 0);
+  for (const std::int64_t row : rows) {
+    step.grid_rows.push_back(row - first_row);
+    step.positions.push_back(next_position(row));
+    step.offsets.push_back(tail_length(row));
+    step.last[static_cast<std::size_t>(row - first_row)] = tail_length(row);
+  }
+  for (std::int64_t row = first_row; row < first_row + grid_size; ++row) {
+    step.prefixes.push_back(seen_prefix(row));
+  }
+  const std::int64_t pieces = (largest(step.prefixes) + kPrefixPiece - 1) / kPrefixPiece;
+  step.prefix_tokens = std::min(std::max<std::int64_t>(pieces, 1) * kPrefixPiece, prefix_capacity_);
+  const auto tail = static_cast<std::uint64_t>(largest(step.offsets) + 1);
+  step.tail_tokens = std::min(
+      std::max<std::int64_t>(static_cast<std::int64_t>(std::bit_ceil(tail)), 32), tail_capacity_);
+  return step;
+}
+
+StepShape KvCache::step_shape() const {
+  return {.buffers = buffers_,
+          .rows = std::ssize(pass_.places),
+          .first_group = pass_.first_group,
+          .groups = pass_.groups,
+          .prefix_tokens = pass_.prefix_tokens,
+          .tail_tokens = pass_.tail_tokens};
 }
 
 // `begins`: positions of the rows' first new tokens.
@@ -184,6 +237,15 @@ void KvCache::make_extend_mask(const at::Tensor& prefixes, const at::Tensor& tai
   pass_.is_hidden = at::cat({in_prefix.expand(first), in_tail}, -1);
 }
 
+// Of its full shape and contiguous, as the softmax wants it.
+void KvCache::make_step_mask(std::int64_t query_heads) {
+  const at::Tensor keys = step_.keys(), last = step_.last();
+  const std::int64_t kv = shape_.kv_heads;
+  const std::vector<std::int64_t> full = {keys.size(0), kv, query_heads / kv, keys.size(3)};
+  pass_.is_hidden_in_step = at::empty(full, options_.dtype(at::kBool));
+  at::gt_out(pass_.is_hidden_in_step, keys.expand(full), last.expand(full));
+}
+
 at::Tensor KvCache::attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
                            const at::Tensor& v, at::ScalarType product_dtype) {
   CachedLayer& held = layers_.at(static_cast<std::size_t>(layer));
@@ -203,6 +265,7 @@ at::Tensor KvCache::attend_prompts(CachedLayer& layer, const at::Tensor& q, cons
 at::Tensor KvCache::attend_rows(CachedLayer& layer, const at::Tensor& q, const at::Tensor& k,
                                 const at::Tensor& v) {
   store_tails(layer, k, v);
+  if (pass_.is_step && !pass_.is_hidden_in_step.defined()) make_step_mask(q.size(1));
   if (pass_.is_whole_grid) return attend_grid(layer, q);
   at::Tensor grid =
       at::zeros({pass_.groups * rows_per_group_, q.size(1), q.size(2), q.size(3)}, q.options());
@@ -222,42 +285,20 @@ void KvCache::store_tails(CachedLayer& layer, const at::Tensor& k, const at::Ten
   layer.tail_v.transpose(1, 2).index_put_({at_rows, pass_.offsets}, v.transpose(1, 2));
 }
 
-// Softmax over prefix and tail together. The prefix is read once for all rows of its group.
 at::Tensor KvCache::attend_grid(const CachedLayer& layer, const at::Tensor& q) const {
-  const std::int64_t n = pass_.groups, r = rows_per_group_, kv = shape_.kv_heads;
-  const std::int64_t tokens = q.size(2), d = q.size(3), per_kv = q.size(1) / kv * tokens;
-  const auto prefix_of = [&](const at::Tensor& t) {  // [n, K, P, D]
+  const std::int64_t n = pass_.groups, r = rows_per_group_;
+  const auto prefix_of = [&](const at::Tensor& t) {
     return t.narrow(0, pass_.first_group, n).narrow(2, 0, pass_.prefix_tokens);
   };
-  const auto tail_of = [&](const at::Tensor& t) {  // [n·R, K, T, D]
+  const auto tail_of = [&](const at::Tensor& t) {
     return t.narrow(0, pass_.first_group * r, n * r).narrow(2, 0, pass_.tail_tokens);
   };
-  // Rows side by side for the prefix: [n·R, K, …] → [n, K, R·…]
-  const auto by_group = [&](const at::Tensor& t) {
-    return t.reshape({n, r, kv, per_kv, t.size(-1)})
-        .transpose(1, 2)
-        .reshape({n, kv, r * per_kv, t.size(-1)});
-  };
-  const auto by_row = [&](const at::Tensor& t) {
-    return t.reshape({n, kv, r, per_kv, t.size(-1)})
-        .transpose(1, 2)
-        .reshape({n * r, kv, per_kv, t.size(-1)});
-  };
-  const at::Tensor queries = q.reshape({n * r, kv, per_kv, d});
-  const double scale = 1.0 / std::sqrt(static_cast<double>(d));
-  at::Tensor scores = at::cat(
-      {by_row(scaled_scores(by_group(queries), prefix_of(layer.prefix_k).transpose(-1, -2), scale)),
-       scaled_scores(queries, tail_of(layer.tail_k).transpose(-1, -2), scale)},
-      -1);  // [n·R, K, heads·T, P + T']
-  if (pass_.is_hidden.defined()) {
-    const at::Tensor hidden = pass_.is_hidden.reshape({n * r, 1, 1, tokens, scores.size(-1)});
-    scores.view({n * r, kv, per_kv / tokens, tokens, -1}).masked_fill_(hidden, -1e30);
-  }
-  const at::Tensor weights = scores.softmax(-1);
-  const at::Tensor prefix_weights = by_group(weights.narrow(-1, 0, pass_.prefix_tokens));
-  const at::Tensor tail_weights = weights.narrow(-1, pass_.prefix_tokens, pass_.tail_tokens);
-  const at::Tensor from_prefix = by_row(at::matmul(prefix_weights, prefix_of(layer.prefix_v)));
-  return add_product(from_prefix, tail_weights, tail_of(layer.tail_v)).reshape(q.sizes());
+  return grid_attention(q,
+                        {.prefix_k = prefix_of(layer.prefix_k),
+                         .prefix_v = prefix_of(layer.prefix_v),
+                         .tail_k = tail_of(layer.tail_k),
+                         .tail_v = tail_of(layer.tail_v)},
+                        {.is_hidden = pass_.is_hidden, .in_step = pass_.is_hidden_in_step});
 }
 
 void KvCache::store_inputs(const at::Tensor& embeddings) {
@@ -286,7 +327,13 @@ void KvCache::begin_again(std::int64_t row) {
   is_alone_.at(static_cast<std::size_t>(row)) = true;
 }
 
+void KvCache::end_step() {
+  step_.count();
+  for (const std::int64_t row : pass_.places) ++tail_lengths_.at(static_cast<std::size_t>(row));
+}
+
 void KvCache::end_pass() {
+  if (pass_.is_step) return step_.advance();
   for (std::size_t i = 0; i < pass_.places.size(); ++i) {
     const auto place = static_cast<std::size_t>(pass_.places[i]);
     if (!pass_.is_prefill) {

@@ -11,16 +11,22 @@
 // and values and computes the attention; then end_pass adds the new tokens to the lengths. Buffers
 // grow when a pass needs more.
 //
+// On a GPU a pass of one token a row may also be a step (begin_step), whose operators, shapes and
+// addresses stay the same while the same rows go on: lengths of the prefix and of the tails are
+// rounded up, and masked. Such a step can be recorded (gpu/device_graph.h).
+//
 // A row may stop seeing its group's prefix (begin_again) and hold its whole sequence in its tail:
 // for models whose keys all change when a sequence grows beyond a length.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <compare>
 #include <cstdint>
 #include <vector>
 
 #include "vlm/nn/cpu/cached_attention.h"
+#include "vlm/nn/gpu/step_state.h"
 
 namespace vlm {
 
@@ -37,6 +43,15 @@ struct KvCacheShape {
 struct PromptPositions {
   at::Tensor positions;            // [3, B, T] int64 by time, row and column; undefined: 0, 1, …
   std::vector<std::int64_t> next;  // of each prompt, that of the token behind it; empty: its length
+};
+
+// What decides on the operators and addresses of a step.
+struct StepShape {
+  std::uint64_t buffers = 0;  // of this process; others after the cache has grown
+  std::int64_t rows = 0, first_group = 0, groups = 0;
+  std::int64_t prefix_tokens = 0, tail_tokens = 0;
+
+  auto operator<=>(const StepShape&) const = default;
 };
 
 class KvCache {
@@ -60,6 +75,16 @@ class KvCache {
   at::Tensor begin_extend(const std::vector<std::int64_t>& rows,
                           const std::vector<std::int64_t>& counts, const at::Tensor& ids = {});
 
+  // The next pass adds one token behind each of `rows`, ascending: a step where that can be, else
+  // as begin_extend. → ids [B, 1] on the cache's device.
+  at::Tensor begin_step(const std::vector<std::int64_t>& rows,
+                        const std::vector<std::int64_t>& ids);
+  // Of the pass, where it is a step: its ids, and where its answer goes; null otherwise.
+  StepState* step() { return pass_.is_step ? &step_ : nullptr; }
+  StepShape step_shape() const;
+  // Behind a step, whether it ran or was replayed: adds its tokens to the lengths.
+  void end_step();
+
   // Positions of the pass's tokens, [B, T] int64: what is given for their prompt, and counted on
   // from there. [3, B, T] where a prompt's are given.
   const at::Tensor& positions() const { return pass_.positions; }
@@ -70,6 +95,7 @@ class KvCache {
   at::Tensor attend(std::int64_t layer, const at::Tensor& q, const at::Tensor& k,
                     const at::Tensor& v, at::ScalarType product_dtype = at::kFloat);
 
+  // A step's tokens are added to the lengths by end_step.
   void end_pass();
 
   // What the pass brings, as begin_extend was told: rows (of a prefill: groups), and tokens of
@@ -109,6 +135,7 @@ class KvCache {
   // What the layers of one forward pass share.
   struct Pass {
     bool is_prefill = false;
+    bool is_step = false;
     std::vector<std::int64_t> places;  // groups of a prefill, rows of an extension
     std::vector<std::int64_t> counts;  // tokens of each
     std::vector<std::int64_t> next;    // of a prefill, the positions behind the prompts
@@ -126,6 +153,8 @@ class KvCache {
     bool is_whole_grid = false;  // the pass has every row of the grid
     at::Tensor grid_index;       // [B] of the grid's rows
     at::Tensor is_hidden;        // [n, R, T, prefix_tokens + tail_tokens] bool; undefined: all seen
+    // Of a step [n·R, K, H / K, P + T]: made by the first layer.
+    at::Tensor is_hidden_in_step;
   };
 
   // Of the row's next token.
@@ -139,6 +168,9 @@ class KvCache {
   }
   void reserve(std::int64_t groups, std::int64_t prefix_tokens, std::int64_t tail_tokens);
   at::Tensor lay_out_grid(const std::vector<std::int64_t>& begins, const at::Tensor& ids);
+  bool can_step() const { return !options_.device().is_cpu() && shape_.input_width == 0; }
+  StepRows next_step(const std::vector<std::int64_t>& rows) const;
+  void make_step_mask(std::int64_t query_heads);
   void make_extend_mask(const at::Tensor& prefixes, const at::Tensor& tails);
   at::Tensor attend_prompts(CachedLayer& layer, const at::Tensor& q, const at::Tensor& k,
                             const at::Tensor& v, at::ScalarType product_dtype);
@@ -156,6 +188,8 @@ class KvCache {
   std::vector<std::int64_t> tail_lengths_;    // [G·R]
   std::vector<bool> is_alone_;                // [G·R] rows that don't see their prefix
   std::int64_t prefix_capacity_ = 0, tail_capacity_ = 0;
+  std::uint64_t buffers_ = 0;
+  StepState step_;
   Pass pass_;
 };
 

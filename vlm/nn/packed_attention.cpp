@@ -1,6 +1,9 @@
 #include "vlm/nn/packed_attention.h"
 
 #include <ATen/OpMathType.h>
+#include <ATen/SDPBackend.h>
+#include <ATen/ops/_flash_attention_forward.h>
+#include <ATen/ops/_fused_sdp_choice.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
 #include <ATen/ops/arange.h>
@@ -12,9 +15,11 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "vlm/nn/attention.h"
+#include "vlm/nn/upload.h"
 
 namespace vlm {
 namespace {
@@ -50,6 +55,33 @@ at::Tensor attend_segment(const Segment& segment, const at::Tensor& mask, const 
                           const at::Tensor& k, const at::Tensor& v) {
   return grouped_attention(q.narrow(2, segment.begin, segment.length), seen_by(segment, k),
                            seen_by(segment, v), mask, !mask.defined() && segment.length > 1);
+}
+
+constexpr std::int64_t kHeadStep = 8;  // of a head's numbers, as flash attention asks for
+
+// Whether the device has flash attention for these, of whatever lengths. Where cuDNN's is preferred
+// for one length, LibTorch's own is there, too.
+bool can_attend_at_once(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  if (q.is_cpu() || q.size(3) % kHeadStep != 0) return false;
+  const auto chosen = static_cast<at::SDPBackend>(
+      at::_fused_sdp_choice(q, k, v, std::nullopt, 0.0, /*is_causal=*/true, std::nullopt,
+                            /*enable_gqa=*/q.size(1) != k.size(1)));
+  return chosen == at::SDPBackend::flash_attention || chosen == at::SDPBackend::cudnn_attention;
+}
+
+// Causal is meant from the end: the last query of a segment sees all of its keys, so each query its
+// whole prefix.
+at::Tensor attend_at_once(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                          const PackedRow& row) {
+  const SegmentPlaces& places = row.places(q.device());
+  const auto by_token = [](const at::Tensor& t) { return t.squeeze(0).transpose(0, 1); };
+  const auto seen = [&](const at::Tensor& t) {  // [S, K, D]
+    return places.seen.defined() ? by_token(t).index_select(0, places.seen) : by_token(t);
+  };
+  const at::Tensor out = std::get<0>(at::_flash_attention_forward(
+      by_token(q), seen(k), seen(v), places.queries, places.keys, places.most_queries,
+      places.most_keys, 0.0, /*is_causal=*/true, /*return_debug_mask=*/false));
+  return out.transpose(0, 1).unsqueeze(0);
 }
 
 void add_gradient(const Segment& segment, const at::Tensor& grad, at::Tensor& total) {
@@ -138,6 +170,31 @@ const at::Tensor& PackedRow::mask(std::size_t i, const at::TensorOptions& option
   return mask;
 }
 
+const SegmentPlaces& PackedRow::places(at::Device device) const {
+  if (places_.queries.defined() && places_.queries.device() == device) return places_;
+  std::vector<std::int64_t> queries = {0}, keys = {0}, seen;
+  places_ = {};
+  bool has_prefixes = false;
+  for (const Segment& segment : segments_) {
+    const std::int64_t key_count = segment.prefix_length + segment.length;
+    queries.push_back(queries.back() + segment.length);
+    keys.push_back(keys.back() + key_count);
+    places_.most_queries = std::max(places_.most_queries, segment.length);
+    places_.most_keys = std::max(places_.most_keys, key_count);
+    has_prefixes = has_prefixes || segment.prefix_length > 0;
+    for (std::int64_t i = 0; i < segment.prefix_length; ++i) {
+      seen.push_back(segment.prefix_begin + i);
+    }
+    for (std::int64_t i = 0; i < segment.length; ++i) seen.push_back(segment.begin + i);
+  }
+  if (!has_prefixes) seen.clear();
+  const std::vector<at::Tensor> there = upload_lists({queries, keys, seen}, device);
+  places_.queries = there[0].to(at::kInt);
+  places_.keys = there[1].to(at::kInt);
+  if (has_prefixes) places_.seen = there[2];
+  return places_;
+}
+
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const std::shared_ptr<const PackedRow>& row) {
   const Segments& segments = row->segments();
@@ -149,6 +206,7 @@ at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::
     holder->row = row;
     return CpuAttention::apply(q, k, v, holder);
   }
+  if (segments.size() > 1 && can_attend_at_once(q, k, v)) return attend_at_once(q, k, v, *row);
   std::vector<at::Tensor> parts;
   for (std::size_t i = 0; i < segments.size(); ++i) {
     parts.push_back(attend_segment(segments[i], row->mask(i, q.options()), q, k, v));

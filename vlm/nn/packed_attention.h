@@ -3,9 +3,10 @@
 //
 //   q [1, H, T, D], k and v [1, K, T, D], a row of segments that cover 0 … T ─► [1, H, T, D]
 //
-// One call of flash attention a segment, so neither time nor memory grows with T². A segment is
-// causal within itself and sees all of its prefix, an earlier segment: so several questions about
-// one picture share a single copy of the picture's tokens. On a CPU backward is written by hand: it
+// One call of flash attention a segment, so neither time nor memory grows with T²; where a GPU's
+// flash attention takes the lengths of all segments, one call altogether. A segment is causal
+// within itself and sees all of its prefix, an earlier segment: so several questions about one
+// picture share a single copy of the picture's tokens. On a CPU backward is written by hand: it
 // keeps q, k and v (repeating the heads of k and v again, instead of keeping the repeated ones) and
 // writes all segments into one tensor. On other devices LibTorch's autograd does it. Reference: a
 // block-diagonal causal mask, with the prefix's columns open.
@@ -27,7 +28,16 @@ struct Segment {
   std::int64_t prefix_length = 0;  // 0: sees only itself
 };
 
-// The segments of a row, and their masks, which all layers of a pass share.
+// Where the segments lie, on a device.
+struct SegmentPlaces {
+  at::Tensor queries, keys;  // [n + 1] int32: where each begins, and the end of the last
+  std::int64_t most_queries = 0, most_keys = 0;
+  // [tokens of prefixes and segments] of the row, whose keys the segments see one behind the other;
+  // undefined: the row as it is.
+  at::Tensor seen;
+};
+
+// The segments of a row, and their masks and places, which all layers of a pass share.
 class PackedRow {
  public:
   explicit PackedRow(std::vector<Segment> segments)
@@ -37,10 +47,13 @@ class PackedRow {
   // What is added to the scores of the i-th segment's queries: 0 where they may look, else -∞,
   // [1, 1, length, prefix + length]. Undefined without a prefix. Made when it is first asked for.
   const at::Tensor& mask(std::size_t i, const at::TensorOptions& options) const;
+  // Made when they are first asked for, by one upload.
+  const SegmentPlaces& places(at::Device device) const;
 
  private:
   std::vector<Segment> segments_;
   mutable std::vector<at::Tensor> masks_;
+  mutable SegmentPlaces places_;
 };
 
 at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

@@ -154,16 +154,17 @@ at::Tensor make_axes(const RotarySettings& settings) {
 
 Rotary::Rotary(const RotarySettings& settings) : settings_(settings) {
   const c10::InferenceMode normal(false);
-  short_ = make_frequencies(settings, settings.short_factor);
-  if (switch_length() > 0) long_ = make_frequencies(settings, settings.long_factor);
-  if (!settings.sections.empty()) axes_ = make_axes(settings);
+  const auto twice = [](const at::Tensor& t) { return at::cat({t, t}); };
+  short_ = twice(make_frequencies(settings, settings.short_factor));
+  if (switch_length() > 0) long_ = twice(make_frequencies(settings, settings.long_factor));
+  if (!settings.sections.empty()) axes_ = twice(make_axes(settings));
 }
 
 std::int64_t Rotary::switch_length() const {
   return settings_.kind == RotarySettings::Kind::kLongRope ? settings_.original_positions : 0;
 }
 
-// [R/2], or [B or 1, T or 1, R/2].
+// [R], or [B or 1, T or 1, R].
 at::Tensor Rotary::frequencies_on(at::Device device, const at::Tensor& is_long) const {
   if (!on_device_.defined() || on_device_.device() != device) {
     const c10::InferenceMode normal(false);
@@ -178,11 +179,10 @@ RotaryTable Rotary::make_table(const at::Tensor& positions, at::ScalarType dtype
   const at::Tensor frequencies = frequencies_on(positions.device(), is_long);
   const at::Tensor turns =
       positions.dim() == 3
-          ? positions.index_select(0, upload(axes_, positions.device())).movedim(0, -1)
+          ? positions.index_select(0, upload(axes_, positions.device())).movedim(0, -1).contiguous()
           : positions.unsqueeze(-1);
-  const at::Tensor angles = turns.to(at::kFloat) * frequencies;        // [B, T, R/2]
-  const at::Tensor full = at::cat({angles, angles}, -1).unsqueeze(1);  // [B, 1, T, R]
-  at::Tensor cos = full.cos(), sin = full.sin();
+  const at::Tensor angles = (turns * frequencies).unsqueeze(1);  // [B, 1, T, R]
+  at::Tensor cos = angles.cos(), sin = angles.sin();
   if (settings_.attention_factor != 1) {
     cos.mul_(settings_.attention_factor);
     sin.mul_(settings_.attention_factor);

@@ -51,8 +51,9 @@ class Rotary {
   at::Tensor frequencies_on(at::Device device, const at::Tensor& is_long) const;
 
   RotarySettings settings_;
-  at::Tensor short_, long_;       // [R/2] float32; undefined: as the short ones
-  at::Tensor axes_;               // [R/2] int64, the row of positions that each frequency turns by
+  // Each frequency twice, for both halves.
+  at::Tensor short_, long_;       // [R] float32; undefined: as the short ones
+  at::Tensor axes_;               // [R] int64, the row of positions that each frequency turns by
   mutable at::Tensor on_device_;  // short_, long_ one below the other, where they were asked for
 };
 

@@ -13,64 +13,12 @@
 #include "tests/infer/sessions.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
+#include "tests/support/watched_model.h"
 
 namespace vlm::infer {
 namespace {
 
 namespace fs = std::filesystem;
-
-// A model in whose way something may be put before it reads prompts, [B, T].
-class WatchedModel : public VisionLanguageModel {
- public:
-  WatchedModel(ModelPtr inner, std::function<void(const at::Tensor&)> watch)
-      : inner_(std::move(inner)), watch_(std::move(watch)) {
-    units_at_once = inner_->units_at_once;
-  }
-  torch::nn::Module& module() override { return inner_->module(); }
-  const torch::nn::Module& module() const override { return inner_->module(); }
-  at::Tensor encode(const vlm::Pixels& pixels) override { return inner_->encode(pixels); }
-  at::Tensor embed(const at::Tensor& ids, const at::Tensor& features) override {
-    watch_(ids);
-    return inner_->embed(ids, features);
-  }
-  at::Tensor embed_tokens(const at::Tensor& ids) override {
-    watch_(ids);
-    return inner_->embed_tokens(ids);
-  }
-  at::Tensor decode(const at::Tensor& x, const at::Tensor& mask, KvCache* cache,
-                    const at::Tensor& positions) override {
-    return inner_->decode(x, mask, cache, positions);
-  }
-  at::Tensor decode_packed(const at::Tensor& x, const std::vector<vlm::Segment>& all,
-                           const at::Tensor& positions) override {
-    return inner_->decode_packed(x, all, positions);
-  }
-  at::Tensor logits(const at::Tensor& hidden) override { return inner_->logits(hidden); }
-  const torch::nn::Module& output_head() const override { return inner_->output_head(); }
-  std::vector<std::int64_t> media_token_ids() const override { return inner_->media_token_ids(); }
-  std::map<std::string, std::string> parts() const override { return inner_->parts(); }
-  std::int64_t vocab_size() const override { return inner_->vocab_size(); }
-  std::int64_t max_positions() const override { return inner_->max_positions(); }
-  std::int64_t switch_length() const override { return inner_->switch_length(); }
-  KvCacheShape cache_shape() const override { return inner_->cache_shape(); }
-  NamedTensors weights() const override { return inner_->weights(); }
-  NamedTensors picture_weights() const override { return inner_->picture_weights(); }
-  std::string picture_settings() const override { return inner_->picture_settings(); }
-  std::map<std::string, std::string> tied_weights() const override {
-    return inner_->tied_weights();
-  }
-  void tie_weights() override { inner_->tie_weights(); }
-  double initializer_range() const override { return inner_->initializer_range(); }
-  std::string canonical_key(const std::string& key) const override {
-    return inner_->canonical_key(key);
-  }
-  at::Device device() const override { return inner_->device(); }
-  at::ScalarType dtype() const override { return inner_->dtype(); }
-
- private:
-  ModelPtr inner_;
-  std::function<void(const at::Tensor&)> watch_;
-};
 
 // Ten questions about text alone, one of them with '@'.
 struct FailureRun {

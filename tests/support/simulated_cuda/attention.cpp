@@ -10,6 +10,8 @@
 #include <array>
 
 #include "tests/support/simulated_cuda/counts.h"
+#include "tests/support/simulated_cuda/graph.h"
+#include "tests/support/simulated_cuda/host_call.h"
 #include "tests/support/simulated_cuda/host_side.h"
 #include "tests/support/simulated_cuda/refusals.h"
 
@@ -95,6 +97,10 @@ OptionalTensor host_mask(const OptionalTensor& mask, HostSide& side) {
 std::tuple<Tensor, Tensor> forward(const Attention& call, HostSide& side) {
   check_one_device({call.query, call.key, call.value, call.mask.value_or(Tensor())});
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
+  if (are_products_off()) {
+    return {at::zeros_like(call.query),
+            at::zeros(call.query.sizes().slice(0, 3), call.query.options().dtype(at::kFloat))};
+  }
   const std::int64_t heads = call.query.size(1);
   const auto [output, sums] = at::_scaled_dot_product_flash_attention_for_cpu(
       side.host(call.query), repeat_heads(side.host(call.key), heads),
@@ -107,6 +113,9 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Attention& call, const Tensor&
                                             const Tensor& output, const Tensor& sums) {
   check_one_device({gradient, call.query, call.key, call.value, output, sums});
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
+  if (are_products_off()) {
+    return {at::zeros_like(call.query), at::zeros_like(call.key), at::zeros_like(call.value)};
+  }
   HostSide side;
   const std::int64_t heads = call.query.size(1);
   const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
@@ -129,6 +138,7 @@ using FlashResult =
 FlashResult flash(const Tensor& query, const Tensor& key, const Tensor& value, double dropout,
                   bool is_causal, bool, std::optional<double> scale) {
   TORCH_CHECK(dropout == 0, "attention with dropout is not simulated");
+  refuse_while_recording("attention of whole sequences, which isn't simulated there");
   count_operator("_scaled_dot_product_flash_attention");
   HostSide side;
   const auto [output, sums] = forward(
@@ -145,6 +155,7 @@ std::tuple<Tensor, Tensor, Tensor> flash_backward(const Tensor& gradient, const 
                                                   c10::SymInt, double, bool is_causal,
                                                   const Tensor&, const Tensor&,
                                                   std::optional<double> scale) {
+  refuse_while_recording("attention of whole sequences, which isn't simulated there");
   count_operator("_scaled_dot_product_flash_attention_backward");
   return backward(
       {.query = query, .key = key, .value = value, .is_causal = is_causal, .scale = scale},
@@ -157,6 +168,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> efficient(const Tensor& query, const 
                                                      double dropout, bool is_causal,
                                                      std::optional<double> scale) {
   TORCH_CHECK(dropout == 0, "attention with dropout is not simulated");
+  refuse_while_recording("attention of whole sequences, which isn't simulated there");
   count_operator("_scaled_dot_product_efficient_attention");
   HostSide side;
   const auto [output, sums] = forward({query, key, value, bias, is_causal, scale}, side);
@@ -170,6 +182,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> efficient_backward(
     double, std::array<bool, 4> wanted, bool is_causal, std::optional<double> scale) {
   if (!gradient.defined()) return {};
   TORCH_CHECK(!wanted[3], "the gradient of a mask is not simulated");
+  refuse_while_recording("attention of whole sequences, which isn't simulated there");
   count_operator("_scaled_dot_product_efficient_attention_backward");
   const OptionalTensor mask = bias.defined() ? OptionalTensor(bias) : std::nullopt;
   const auto [dq, dk, dv] =
@@ -180,6 +193,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> efficient_backward(
 }  // namespace
 
 TORCH_LIBRARY_IMPL(aten, CUDA, library) {
+  library.impl("_fused_sdp_choice", TORCH_FN(choose));
   library.impl("_scaled_dot_product_flash_attention", TORCH_FN(flash));
   library.impl("_scaled_dot_product_flash_attention_backward", TORCH_FN(flash_backward));
   library.impl("_scaled_dot_product_efficient_attention", TORCH_FN(efficient));

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tests/support/simulated_cuda/counts.h"
+#include "tests/support/simulated_cuda/graph.h"
 #include "tests/support/simulated_cuda/host_side.h"
 #include "tests/support/simulated_cuda/memory.h"
 
@@ -61,6 +62,7 @@ void copy_bytes(const at::Tensor& to, const at::Tensor& from) {
 }
 
 void copy_alike(const at::Tensor& to, const at::Tensor& from, bool non_blocking) {
+  refuse_while_recording("a copy between host and device");
   const bool is_upload = to.is_cuda();
   const auto size = static_cast<std::size_t>(from.numel()) * from.itemsize();
   is_upload ? count_upload(from.nbytes()) : count_download(from.nbytes());
@@ -111,7 +113,11 @@ at::Tensor& copy(at::Tensor& to, const at::Tensor& from, bool non_blocking) {
   if (to.is_same(from) || to.numel() == 0) return to;
   if (to.is_cuda() && from.is_cuda()) {
     count_operator("copy_");
+    note_write(to);
     copy_bytes(to, from);
+    if (is_recording()) {
+      record([a = Place(to), b = Place(from)] { copy_bytes(a.tensor(), b.tensor()); });
+    }
   } else if (lies_alike(to, from)) {
     copy_alike(to, from, non_blocking);
   } else {
@@ -128,6 +134,7 @@ at::Scalar read_value(const at::Tensor& value) {
 }
 
 void wait_for_device() {
+  refuse_while_recording("a wait");
   count_wait();
   end_copies();
 }

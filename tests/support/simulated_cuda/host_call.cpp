@@ -5,11 +5,18 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <atomic>
+#include <functional>
+#include <optional>
 #include <set>
+#include <utility>
+#include <vector>
 
 #include "tests/support/simulated_cuda/copies.h"
 #include "tests/support/simulated_cuda/counts.h"
 #include "tests/support/simulated_cuda/generator.h"
+#include "tests/support/simulated_cuda/graph.h"
 #include "tests/support/simulated_cuda/host_side.h"
 #include "tests/support/simulated_cuda/refusals.h"
 
@@ -32,6 +39,11 @@ constexpr const char* kWhole[] = {"addr",
                                   "_chunk_cat",
                                   "_grouped_mm",
                                   "split_with_sizes_copy.out"};
+
+// Work that skip_products leaves out; results lie in their last argument.
+constexpr const char* kSkipped[] = {"mm.out", "addmm.out", "bmm.out", "baddbmm.out"};
+
+std::atomic<bool> are_products_skipped{false};
 
 bool is_generator(const c10::Type& type) {
   if (type.kind() == c10::TypeKind::GeneratorType) return true;
@@ -84,12 +96,36 @@ void tell(const c10::OperatorHandle& op, const torch::jit::Stack& stack) {
   if (makes_host_wait(call)) wait_for_device();
 }
 
-}  // namespace
+void for_each_tensor(const c10::IValue& value,
+                     const std::function<void(const at::Tensor&)>& visit) {
+  convert_tensors(value, [&](const at::Tensor& tensor) {
+    if (tensor.defined()) visit(tensor);
+    return tensor;
+  });
+}
 
-void call_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
-  tell(op, *stack);
+bool is_product(const c10::OperatorHandle& op) {
+  const std::string name = op.schema().name() + "." + op.schema().overload_name();
+  return std::any_of(std::begin(kSkipped), std::end(kSkipped),
+                     [&](const char* one) { return name == std::string("aten::") + one; });
+}
+
+// What a call may change, before it does so while this thread records.
+void note_writes(const c10::OperatorHandle& op, const torch::jit::Stack& stack) {
+  if (!is_recording()) return;
+  const auto& arguments = op.schema().arguments();
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    TORCH_CHECK(!is_generator(*arguments[i].type()), op.schema().name(),
+                ": random draws aren't simulated while recording");
+    const c10::AliasInfo* alias = arguments[i].alias_info();
+    if (!alias || !alias->isWrite()) continue;
+    for_each_tensor(stack[stack.size() - arguments.size() + i], note_write);
+  }
+}
+
+// Runs the CPU's kernel with the arguments on the stack, which it replaces by what it gives.
+void call_kernel(const c10::OperatorHandle& op, torch::jit::Stack* stack, HostSide& side) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
-  HostSide side;
   const auto& arguments = op.schema().arguments();
   const std::size_t first = stack->size() - arguments.size();
   for (std::size_t i = 0; i < arguments.size(); ++i) {
@@ -98,10 +134,93 @@ void call_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   }
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
   side.take_resized();
+}
+
+// Values whose tensors are on the device, as places.
+class PlacedValues {
+ public:
+  explicit PlacedValues(torch::jit::Stack values) : values_(std::move(values)) {
+    for (c10::IValue& value : values_) {
+      value = convert_tensors(value, [&](const at::Tensor& tensor) {
+        const bool is_there = tensor.defined() && tensor.is_cuda();
+        places_.push_back(is_there ? std::optional(Place(tensor)) : std::nullopt);
+        return is_there ? at::Tensor() : tensor;
+      });
+    }
+  }
+
+  torch::jit::Stack values() const {
+    torch::jit::Stack values = values_;
+    std::size_t next = 0;
+    for (c10::IValue& value : values) {
+      value = convert_tensors(value, [&](const at::Tensor& tensor) {
+        const std::optional<Place>& place = places_[next++];
+        return place ? place->tensor() : tensor;
+      });
+    }
+    return values;
+  }
+
+ private:
+  torch::jit::Stack values_;
+  std::vector<std::optional<Place>> places_;
+};
+
+// The same call again; what it gives goes where it went when it was recorded.
+void call_again(const c10::OperatorHandle& op, const PlacedValues& arguments,
+                const PlacedValues& results) {
+  torch::jit::Stack stack = arguments.values();
+  HostSide side;
+  call_kernel(op, &stack, side);
+  const torch::jit::Stack targets = results.values();
+  for (std::size_t i = 0; i < stack.size(); ++i) {
+    std::vector<at::Tensor> to;
+    for_each_tensor(targets[i], [&](const at::Tensor& tensor) { to.push_back(tensor); });
+    std::size_t next = 0;
+    for_each_tensor(stack[i], [&](const at::Tensor& result) {
+      const at::Tensor& target = to.at(next++);
+      if (side.is_of_argument(result) || result.numel() == 0) return;
+      const at::AutoDispatchBelowADInplaceOrView no_autograd;
+      HostSide of_target;
+      of_target.host(target).copy_(result);
+    });
+  }
+}
+
+}  // namespace
+
+void skip_products(bool is_on) {
+  are_products_skipped = is_on;
+}
+
+bool are_products_off() {
+  return are_products_skipped;
+}
+
+void call_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
+  tell(op, *stack);
+  if (are_products_skipped && is_product(op)) {
+    const at::AutoDispatchBelowADInplaceOrView no_autograd;
+    const at::Tensor out = stack->back().toTensor();
+    HostSide of_result;
+    of_result.host(out).zero_();
+    torch::jit::drop(*stack, op.schema().arguments().size());
+    return torch::jit::push(*stack, out);
+  }
+  note_writes(op, *stack);
+  const std::size_t first = stack->size() - op.schema().arguments().size();
+  torch::jit::Stack given;
+  if (is_recording()) given.assign(stack->begin() + first, stack->end());
+  HostSide side;
+  call_kernel(op, stack, side);
   for (std::size_t i = first; i < stack->size(); ++i) {
     c10::IValue& value = (*stack)[i];
     value = convert_tensors(value, [&](const at::Tensor& result) { return side.device(result); });
   }
+  if (!is_recording()) return;
+  const PlacedValues arguments(std::move(given));  // in the shapes that the call gave them
+  const PlacedValues results(torch::jit::Stack(stack->begin() + first, stack->end()));
+  record([op, arguments, results] { call_again(op, arguments, results); });
 }
 
 TORCH_LIBRARY_IMPL(_, CUDA, library) {

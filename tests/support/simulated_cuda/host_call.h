@@ -13,4 +13,7 @@ namespace simulated_cuda {
 // what it gives becomes device tensors. A boxed kernel.
 void call_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack);
 
+// Whether skip_products is on, for kernels that have products inside.
+bool are_products_off();
+
 }  // namespace simulated_cuda

@@ -72,6 +72,10 @@ at::Tensor HostSide::device(const at::Tensor& result) {
   return made;
 }
 
+bool HostSide::is_of_argument(const at::Tensor& result) const {
+  return by_host_storage_.count(result.storage().unsafeGetStorageImpl()) > 0;
+}
+
 void HostSide::take_memory(const SharedMemory& memory) {
   const std::size_t size = memory.alias.nbytes();
   if (memory.alias.data() == bytes_of(memory.original.data()) && size == memory.original.nbytes()) {

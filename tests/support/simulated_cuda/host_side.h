@@ -23,6 +23,9 @@ class HostSide {
   // memory, or a new tensor with its values.
   at::Tensor device(const at::Tensor& result);
 
+  // Whether what a kernel gave is an argument, or a view of one's memory.
+  bool is_of_argument(const at::Tensor& result) const;
+
   // After a call: arguments that the kernel has resized take their new shape and memory.
   void take_resized();
 

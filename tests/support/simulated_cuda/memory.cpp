@@ -3,6 +3,7 @@
 #include <c10/core/Device.h>
 #include <sys/mman.h>
 
+#include <atomic>
 #include <bit>
 #include <cstdlib>
 #include <cstring>
@@ -31,6 +32,8 @@ std::size_t round_up(std::size_t value, std::size_t step) {
 std::size_t to_capacity(std::size_t size) {
   return size <= kPage ? size : round_up(size, std::bit_floor(size) / 8);
 }
+
+thread_local std::uint64_t current_pool = 0;
 
 // The device window; the byte window follows it.
 std::byte* reserve_windows() {
@@ -90,6 +93,33 @@ class Memory final : public c10::DeviceAllocator {
     const std::lock_guard lock(mutex_);
     is_filled_ = is_on;
   }
+  void release_pool(std::uint64_t pool) {
+    const std::lock_guard lock(mutex_);
+    for (auto& [capacity, blocks] : pools_[pool]) {
+      auto& free = free_[capacity];
+      free.insert(free.end(), blocks.begin(), blocks.end());
+    }
+    pools_.erase(pool);
+    for (auto& [block, used] : used_) {
+      if (used.pool == pool) used.pool = 0;
+    }
+  }
+  void spoil_pool(std::uint64_t pool) {
+    const std::lock_guard lock(mutex_);
+    if (!is_filled_) return;
+    for (const auto& [capacity, blocks] : pools_[pool]) {
+      for (void* block : blocks) std::memset(bytes_of(block), 0xFF, capacity);
+    }
+    for (const auto& [block, used] : used_) {
+      if (used.pool == pool) std::memset(bytes_of(block), 0xFF, used.counted);
+    }
+  }
+  std::pair<std::uint64_t, std::uint64_t> serial_and_pool(const void* block) {
+    const std::lock_guard lock(mutex_);
+    const auto found = used_.find(const_cast<void*>(block));
+    if (found == used_.end()) return {0, 0};
+    return {found->second.serial, found->second.pool};
+  }
   std::int64_t peak() {
     const std::lock_guard lock(mutex_);
     return stats_.allocated_bytes[0].peak;
@@ -100,6 +130,12 @@ class Memory final : public c10::DeviceAllocator {
   }
 
  private:
+  struct Used {
+    std::size_t counted;
+    std::uint64_t serial, pool;
+  };
+  using Free = std::map<std::size_t, std::vector<void*>>;  // by capacity
+
   static void release(void* block);
 
   std::vector<c10::CachingAllocator::StatArray*> all_stats() {
@@ -118,7 +154,7 @@ class Memory final : public c10::DeviceAllocator {
       const std::lock_guard lock(mutex_);
       check_room(size, counted);
       block = find_block(to_capacity(counted));
-      used_[block] = counted;
+      used_[block] = {counted, ++last_serial_, current_pool};
       is_filled = is_filled_;
       stats_.allocation[0].increase(1);
       for (auto* stat : all_stats()) {
@@ -141,7 +177,7 @@ class Memory final : public c10::DeviceAllocator {
   }
 
   void* find_block(std::size_t capacity) {
-    auto& free = free_[capacity];
+    auto& free = (current_pool == 0 ? free_ : pools_[current_pool])[capacity];
     if (!free.empty()) {
       void* const block = free.back();
       free.pop_back();
@@ -160,11 +196,12 @@ class Memory final : public c10::DeviceAllocator {
       const std::lock_guard lock(mutex_);
       const auto found = used_.find(block);
       TORCH_INTERNAL_ASSERT(found != used_.end(), "freed twice on the simulated GPU");
-      counted = found->second;
+      counted = found->second.counted;
+      const std::uint64_t pool = found->second.pool;
       used_.erase(found);
       const std::size_t capacity = to_capacity(counted);
       if (capacity >= kLarge) ::madvise(bytes_of(block), capacity, MADV_DONTNEED);
-      free_[capacity].push_back(block);
+      (pool == 0 ? free_ : pools_[pool])[capacity].push_back(block);
       stats_.allocation[0].decrease(1);
       for (auto* stat : all_stats()) {
         if (stat != &stats_.allocation) (*stat)[0].decrease(counted);
@@ -183,8 +220,10 @@ class Memory final : public c10::DeviceAllocator {
   std::size_t next_ = 0;  // offset of what was never used
   std::size_t limit_ = kCapacity;
   bool is_filled_ = true;
-  std::unordered_map<void*, std::size_t> used_;     // block → bytes counted for it
-  std::map<std::size_t, std::vector<void*>> free_;  // by capacity
+  std::uint64_t last_serial_ = 0;
+  std::unordered_map<void*, Used> used_;
+  Free free_;
+  std::map<std::uint64_t, Free> pools_;
   c10::CachingDeviceAllocator::DeviceStats stats_;
 };
 
@@ -275,6 +314,31 @@ std::byte* bytes_of(const void* device_address) {
   if (device_address == nullptr) return nullptr;
   TORCH_INTERNAL_ASSERT(is_device_address(device_address), "no address of the simulated GPU");
   return static_cast<std::byte*>(const_cast<void*>(device_address)) + kWindow;
+}
+
+std::uint64_t new_pool() {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
+}
+
+void take_from_pool(std::uint64_t pool) {
+  current_pool = pool;
+}
+
+void release_pool(std::uint64_t pool) {
+  memory().release_pool(pool);
+}
+
+void spoil_pool(std::uint64_t pool) {
+  memory().spoil_pool(pool);
+}
+
+std::uint64_t serial_of(const void* device_address) {
+  return memory().serial_and_pool(device_address).first;
+}
+
+std::uint64_t pool_of(const void* device_address) {
+  return memory().serial_and_pool(device_address).second;
 }
 
 std::int64_t current_bytes() {

@@ -8,6 +8,7 @@
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include <cstddef>
+#include <cstdint>
 
 namespace simulated_cuda {
 
@@ -19,5 +20,16 @@ bool is_pinned_address(const void* address);
 
 // Where the bytes of a device address lie; nothing for nothing.
 std::byte* bytes_of(const void* device_address);
+
+// Pools, for recordings: memory that is taken while the thread takes from a pool is used again only
+// by that pool, until it is released. 0: none.
+std::uint64_t new_pool();
+void take_from_pool(std::uint64_t pool);
+void release_pool(std::uint64_t pool);
+// Fills all of a pool's memory as new memory is filled.
+void spoil_pool(std::uint64_t pool);
+// Of the block that begins there. Serials differ between any two allocations; 0: none is there.
+std::uint64_t serial_of(const void* device_address);
+std::uint64_t pool_of(const void* device_address);
 
 }  // namespace simulated_cuda

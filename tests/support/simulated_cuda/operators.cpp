@@ -13,10 +13,13 @@
 
 #include <array>
 #include <cstring>
+#include <limits>
 
 #include "tests/support/simulated_cuda/copies.h"
 #include "tests/support/simulated_cuda/counts.h"
 #include "tests/support/simulated_cuda/generator.h"
+#include "tests/support/simulated_cuda/graph.h"
+#include "tests/support/simulated_cuda/host_call.h"
 #include "tests/support/simulated_cuda/host_side.h"
 #include "tests/support/simulated_cuda/memory.h"
 #include "tests/support/simulated_cuda/refusals.h"
@@ -95,6 +98,39 @@ at::Tensor& set_empty(at::Tensor& self) {
 
 void record_stream(at::Tensor&, at::Stream) {}
 
+// In float32, as CUDA's kernel does it; the CPU's adds in the type of its argument. What sees
+// nothing is 0.
+at::Tensor masked_softmax_on_host(const at::Tensor& scores, const at::Tensor& mask) {
+  const at::AutoDispatchBelowADInplaceOrView no_autograd;
+  HostSide side;
+  const at::Tensor seen =
+      side.host(scores)
+          .to(at::kFloat)
+          .masked_fill(side.host(mask), -std::numeric_limits<float>::infinity());
+  return seen.softmax(-1).nan_to_num(0).to(scores.scalar_type()).contiguous();
+}
+
+at::Tensor masked_softmax(const at::Tensor& scores, const at::Tensor& mask,
+                          std::optional<std::int64_t> dim, std::optional<std::int64_t>) {
+  TORCH_CHECK(mask.scalar_type() == at::kBool, "Mask should be a boolean tensor");
+  TORCH_CHECK(mask.sizes() == scores.sizes(), "Mask shape should match input");
+  TORCH_CHECK(!dim || *dim == -1 || *dim == scores.dim() - 1, "not simulated");
+  check_one_device({scores, mask});
+  count_operator("_masked_softmax");
+  at::Tensor result = at::empty(scores.sizes(), scores.options());
+  const auto compute = [](const at::Tensor& from, const at::Tensor& hidden, const at::Tensor& to) {
+    const at::Tensor values = masked_softmax_on_host(from, hidden);
+    std::memcpy(bytes_of(to.mutable_data_ptr()), values.const_data_ptr(), values.nbytes());
+  };
+  compute(scores, mask, result);
+  if (is_recording()) {
+    record([compute, a = Place(scores), b = Place(mask), to = Place(result)] {
+      compute(a.tensor(), b.tensor(), to.tensor());
+    });
+  }
+  return result;
+}
+
 // A product whose result is wider than its factors.
 at::Tensor mm_wide(const at::Tensor& a, const at::Tensor& b, at::ScalarType dtype) {
   const bool is_half = a.scalar_type() == at::kHalf || a.scalar_type() == at::kBFloat16;
@@ -102,14 +138,17 @@ at::Tensor mm_wide(const at::Tensor& a, const at::Tensor& b, at::ScalarType dtyp
   TORCH_CHECK(dtype == a.scalar_type() || (dtype == at::kFloat && is_half),
               "out_dtype must be the same as input dtype or fp32 for fp16/bf16 inputs");
   check_one_device({a, b});
+  refuse_while_recording("mm.dtype, which isn't simulated there");
   count_operator("mm.dtype");
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
+  if (are_products_off()) return at::zeros({a.size(0), b.size(1)}, a.options().dtype(dtype));
   HostSide side;
   return side.device(side.host(a).to(dtype).mm(side.host(b).to(dtype)));
 }
 
 std::tuple<at::Tensor, at::Tensor> dropout(const at::Tensor& input, double p,
                                            std::optional<bool> is_training) {
+  refuse_while_recording("native_dropout, which isn't simulated there");
   count_operator("native_dropout");
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   HostSide side;
@@ -166,6 +205,7 @@ TORCH_LIBRARY_IMPL(aten, CUDA, library) {
   library.impl("_local_scalar_dense", TORCH_FN(read_value));
   library.impl("record_stream", TORCH_FN(record_stream));
   library.impl("mm.dtype", TORCH_FN(mm_wide));
+  library.impl("_masked_softmax", TORCH_FN(masked_softmax));
   library.impl("native_dropout", TORCH_FN(dropout));
   library.impl("_fused_rms_norm_backward", TORCH_FN(rms_norm_backward));
 }

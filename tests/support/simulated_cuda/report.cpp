@@ -2,6 +2,7 @@
 //
 //   SIMULATED_CUDA_BYTES=8000000000  memory of the device
 //   SIMULATED_CUDA_FILL=0            new memory isn't filled
+//   SIMULATED_CUDA_PRODUCTS=0        products of matrices aren't computed
 //   SIMULATED_CUDA_REPORT=FILE       counts and peak as JSON
 //   SIMULATED_CUDA_WAITS=FILE        the places that wait
 #include <cstdlib>
@@ -34,6 +35,8 @@ struct Settings {
     if (const char* bytes = std::getenv("SIMULATED_CUDA_BYTES")) limit_bytes(std::atoll(bytes));
     const char* fill = std::getenv("SIMULATED_CUDA_FILL");
     fill_new_memory(fill == nullptr || *fill != '0');
+    const char* products = std::getenv("SIMULATED_CUDA_PRODUCTS");
+    skip_products(products != nullptr && *products == '0');
     record_waits(std::getenv("SIMULATED_CUDA_WAITS") != nullptr);
     std::atexit(write_report);
   }

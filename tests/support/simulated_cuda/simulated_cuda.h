@@ -47,6 +47,10 @@ void limit_bytes(std::int64_t bytes);
 // models of gigabytes.
 void fill_new_memory(bool is_on);
 
+// Matrix products, convolutions and attention give zeros, unasked: what a model of gigabytes takes
+// of the memory is known in minutes.
+void skip_products(bool is_on);
+
 // Which lines of this program wait: `record_waits` begins and ends recording, `waiting_places`
 // gives the places so far, the most frequent first: a count, then the calls, the innermost first,
 // as program(+offset). `addr2line -Cfpe PROGRAM OFFSET` names the line.
