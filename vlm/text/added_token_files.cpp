@@ -75,6 +75,8 @@ Json named_tokens(const fs::path& folder, const Json& config) {
   return named;
 }
 
+}  // namespace
+
 std::vector<std::string> collect_special(const Json& named, const std::string& where) {
   std::vector<std::string> special;
   const auto add = [&](const Json& value, const std::string& place) {
@@ -93,8 +95,6 @@ std::vector<std::string> collect_special(const Json& named, const std::string& w
   return special;
 }
 
-}  // namespace
-
 AddedTokenFiles AddedTokenFiles::load(const fs::path& folder) {
   AddedTokenFiles files;
   const fs::path path = folder / "tokenizer_config.json";
@@ -105,11 +105,13 @@ AddedTokenFiles AddedTokenFiles::load(const fs::path& folder) {
   if (decoder != nullptr) {
     files.where = inside(files.config_path, "added_tokens_decoder");
     files.tokens = read_added_tokens_decoder(*decoder, files.where);
-    files.special = collect_special(files.config, files.config_path);
+    files.named = files.config;
+    files.special = collect_special(files.named, files.config_path);
   } else {
     const fs::path added = folder / "added_tokens.json";
     files.where = added.string();
-    files.special = collect_special(named_tokens(folder, files.config), files.config_path);
+    files.named = named_tokens(folder, files.config);
+    files.special = collect_special(files.named, files.config_path);
     files.tokens = read_added_tokens_json(added, files.special);
   }
   std::ranges::stable_sort(files.tokens, {}, &AddedToken::id);

@@ -23,13 +23,16 @@ struct AddedTokenFiles {
   std::vector<AddedToken> tokens;  // those with ids, in the order of these
   std::string where;               // their place, for errors
   bool is_decoder = false;         // of added_tokens_decoder, which is complete
-  // Texts that the files call special, in the order in which transformers adds them: bos_token,
-  // eos_token and so on, then the additional ones.
+  Json named;                      // the members of the files that name special tokens
   std::vector<std::string> special;
 
   // Throws Error naming file and key.
   static AddedTokenFiles load(const std::filesystem::path& folder);
 };
+
+// Texts that `named` calls special, in the order in which transformers adds them: bos_token,
+// eos_token and so on, then the additional ones.
+std::vector<std::string> collect_special(const Json& named, const std::string& where);
 
 // The id of the added token with this text in any of the files, tokenizer.json included. Doesn't
 // read the vocabulary.

@@ -104,14 +104,15 @@ std::vector<AddedToken> list_tokens(const TokenizerClass& kind, const AddedToken
                                 : to_token_id(*found, concat(kVocabulary, ": ", content));
     tokens.push_back({.id = id, .content = content, .special = true});
   };
+  Json named = files.named;
+  for (const char* key : kind.defaults) {
+    if (!named.contains(key)) named[key] = kEndOfText;
+  }
+  const std::vector<std::string> special = collect_special(named, files.config_path);
   for (AddedToken& token : tokens) {
-    const auto& special = files.special;
     token.special |= std::find(special.begin(), special.end(), token.content) != special.end();
   }
-  for (const std::string& content : files.special) add(content);
-  for (const char* key : kind.defaults) {
-    if (!files.config.contains(key)) add(kEndOfText);
-  }
+  for (const std::string& content : special) add(content);
   return tokens;
 }
 
