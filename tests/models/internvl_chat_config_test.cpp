@@ -35,6 +35,7 @@ TEST_CASE("keys of the original layout's config that aren't supported are refuse
   CHECK(chat_error("{}").empty());
   CHECK(chat_error(R"({"unknown": 1, "image_fold": null})").empty());
   CHECK(chat_error(R"({"vision_config": null})") == "c: key is missing: wanted vision_config");
+  CHECK(chat_error(R"({"vision_config": [1]})") == "c: not an object: wanted vision_config");
   CHECK(chat_error(R"({"llm_config": null})") == "c: key is missing: wanted llm_config");
   CHECK(chat_error(R"({"template": null})") == "c: key is missing: wanted template");
   CHECK(chat_error(R"({"ps_version": "v1"})") ==

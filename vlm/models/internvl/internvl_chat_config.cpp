@@ -180,7 +180,8 @@ InternVlChatConfig InternVlChatConfig::parse(const Json& json, const std::string
               UnknownKeys::kIgnore, where);
   for (const auto& [key, part] : {std::pair{"vision_config", &vision}, {"llm_config", &text}}) {
     if (part->is_object()) continue;
-    throw Error({.what = "key is missing", .where = where, .wanted = key});
+    const std::string what = part->is_null() ? "key is missing" : "not an object";
+    throw Error({.what = what, .where = where, .wanted = key});
   }
   if (!conversation) throw Error({.what = "key is missing", .where = where, .wanted = "template"});
   config.conversation = *conversation;
