@@ -9,6 +9,7 @@ Everything is seeded: a second run on the same machine writes the same bytes. NA
 import argparse
 import functools
 import os
+import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -23,7 +24,7 @@ from peft import PeftModel  # noqa: E402
 import transformers  # noqa: E402
 
 from oracle import (  # noqa: E402
-    adapters, decoding, forward, internvl, models, pictures, prompts, qwen_vl, rotary, store, text, text_models, training, videos)
+    adapters, decoding, forward, internvl, internvl_chat, models, pictures, prompts, qwen_vl, rotary, store, text, text_models, training, videos)
 from oracle.text import write_json  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -247,6 +248,15 @@ def make_internvl():
         store.save_tensors(folder / "golden.safetensors", internvl.golden(spec, folder))
 
 
+def make_internvl_chat():
+    """InternVL in the original layout: the "-hf" layout's keys converted back, and what that layout's model computes."""
+    for spec in internvl_chat.SPECS:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder, other = FIXTURES / spec.name, Path(scratch) / "hf"
+            internvl_chat.save(spec, folder, other)
+            store.save_tensors(folder / "golden.safetensors", internvl_chat.golden(spec, folder, other))
+
+
 def make_granite():
     """No tensors of the graph, which is that of idefics3_tiny: prompts and answers with kept special tokens."""
     folder = models.save(GRANITE, FIXTURES / GRANITE.name)
@@ -273,6 +283,7 @@ PARTS = {
     "rotary": make_rotary,
     "qwen_vl": make_qwen_vl,
     "internvl": make_internvl,
+    "internvl_chat": make_internvl_chat,
 }
 
 

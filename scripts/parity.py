@@ -12,7 +12,7 @@ import time
 import warnings
 from pathlib import Path
 
-from parity_checks import answers, decoding, finetuning, internvl, methods, qwen_vl, text, tied  # before transformers: it says what is offline
+from parity_checks import answers, decoding, finetuning, internvl, internvl_chat, methods, qwen_vl, text, tied  # before transformers: it says what is offline
 from parity_checks.program import ROOT, SPECS, Case, Program
 from parity_checks.report import Report
 
@@ -54,6 +54,7 @@ def check_all(report, program, work, only):
     jobs |= text.jobs(report, program, work)
     jobs |= qwen_vl.jobs(report, program, work)
     jobs |= internvl.jobs(report, program, work)
+    jobs |= internvl_chat.jobs(report, program, work)
     jobs["hub cache"] = (report.attempt, "hub cache", check_hub, program, work)
     jobs["default model"] = (report.attempt, "default model", answers.check_default_model, program, work)
     for title, (function, *arguments) in jobs.items():

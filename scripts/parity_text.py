@@ -29,6 +29,7 @@ import time
 import unicodedata
 
 import sentencepiece
+import transformers
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
 import chat_template_cases
@@ -338,6 +339,42 @@ def compare_bpe(ours, work, options):
             )
 
 
+def vocabulary_folders(tokenizer):
+    """Settings of a folder with vocab.json and merges.txt: as newer files say them, as older ones, and next to nothing."""
+    added = {id: token for id, token in sorted(tokenizer.get_added_tokens_decoder().items())}
+    names = [token.content for token in added.values()]
+    flags = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+    decoder = {str(id): {flag: getattr(token, flag) for flag in flags} for id, token in added.items()}
+    yield "added_tokens_decoder", {"tokenizer_config.json": {"added_tokens_decoder": decoder, "eos_token": names[-1]}}
+    yield "added_tokens.json", {
+        "tokenizer_config.json": {"add_bos_token": False},
+        "added_tokens.json": {token.content: id for id, token in added.items()},
+        "special_tokens_map.json": {"eos_token": {"content": names[-1]}, "additional_special_tokens": names[:-1]},
+    }
+    yield "no added tokens", {"tokenizer_config.json": {"bos_token": "<b>", "additional_special_tokens": ["<x>", "<y>"]}}
+    yield "a bos", {"tokenizer_config.json": {"bos_token": "<b>", "add_bos_token": True, "eos_token": "<e>"}}
+
+
+def compare_vocabulary_files(ours, work, options):
+    """Folders without tokenizer.json, against the classes of transformers."""
+    for kind, make, oracle in (
+        ("Qwen2Tokenizer", fixtures.qwen2, transformers.Qwen2Tokenizer),
+        ("GPT2Tokenizer", fixtures.gpt2, transformers.GPT2Tokenizer),
+    ):
+        tokenizer = make()
+        for settings, files in vocabulary_folders(tokenizer):
+            copy_to(work, None, "")
+            tokenizer.model.save(str(work))
+            files["tokenizer_config.json"]["tokenizer_class"] = kind
+            for name, content in files.items():
+                (work / name).write_text(json.dumps(content), encoding="utf-8")
+            codec = fixtures.tokenizers_codec(oracle.from_pretrained(work).backend_tokenizer)
+            rng = random.Random(options.seed)
+            texts = [hard_text.random_text(rng, rng.randint(1, 30)) for _ in range(options.texts)]
+            texts += ["<b><x>a<y><|endoftext|><|im_end|><e>"]
+            check(f"{kind}, {settings}: {len(texts)} texts", compare_texts(ours, work, codec, texts))
+
+
 def compare_sentencepiece(ours, work, options):
     for path in options.model + [name for name in fixtures.SENTENCEPIECE if options.only in name]:
         copy_to(work, path if path in options.model else None, "tokenizer.model")
@@ -386,6 +423,8 @@ def main():
             copy_to(work / "split", None, "")
             compare_splits(ours, work / "split", options)
         compare_bpe(ours, work / "bpe", options)
+        if options.only in "vocabulary files":
+            compare_vocabulary_files(ours, work / "vocabulary", options)
         compare_sentencepiece(ours, work / "sentencepiece", options)
     print(f"{sum(RESULTS)} passed, {len(RESULTS) - sum(RESULTS)} failed")
     return 0 if all(RESULTS) else 1

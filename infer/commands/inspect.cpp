@@ -80,10 +80,11 @@ OrderedJson inspect_model(const std::string& model_name) {
   const Json config = load_json(folder / "config.json");
   OrderedJson report = {{"folder", folder.string()},
                         {"model_type", config.value("model_type", "")}};
-  for (const char* part : {"vision_config", "text_config"}) {
+  for (const char* part : {"vision_config", "text_config", "llm_config"}) {
     if (config.contains(part)) report[part] = shape_of(config[part]);
   }
-  if (!config.contains("text_config")) report["text_config"] = shape_of(config);
+  if (!config.contains("text_config") && !config.contains("llm_config"))
+    report["text_config"] = shape_of(config);
 
   std::map<std::string, std::int64_t> parts, dtypes;
   std::int64_t total = 0;

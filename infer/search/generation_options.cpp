@@ -7,6 +7,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
+#include "vlm/models/registry.h"
 #include "vlm/text/chat_template.h"
 
 namespace vlm::infer {
@@ -223,9 +224,10 @@ void GenerationOptions::validate(const std::string& where) const {
 
 GenerationOptions load_generation_options(const std::filesystem::path& folder) {
   GenerationOptions options;
+  const std::vector<std::int64_t> own_ends = answer_ends(folder);
   const auto path = folder / "generation_config.json";
   if (!std::filesystem::exists(path)) {
-    options.eos_token_ids = other_ends(folder);
+    options.eos_token_ids = own_ends.empty() ? other_ends(folder) : own_ends;
     return options;
   }
   const std::string where = path.string();
@@ -245,7 +247,7 @@ GenerationOptions load_generation_options(const std::filesystem::path& folder) {
                          {"length_penalty", &options.length_penalty},
                          {"num_return_sequences", &options.num_return_sequences}};
   read_fields(json, fields, UnknownKeys::kIgnore, where);
-  options.eos_token_ids = read_ids(json, "eos_token_id", where);
+  options.eos_token_ids = own_ends.empty() ? read_ids(json, "eos_token_id", where) : own_ends;
   if (options.eos_token_ids.empty() && std::filesystem::exists(folder / "config.json")) {
     options.eos_token_ids = other_ends(folder);
   }

@@ -47,9 +47,10 @@ struct GenerationOptions {
 };
 
 // Reads generation_config.json. Where it is missing or names no end-of-sequence ids, they are those
-// of config.json or else tokenizer_config.json's eos_token. Accepts what
-// transformers accepts: null, unknown keys, settings of a search that isn't used. Warns once about
-// settings that would change answers and are not supported. Throws Error naming file and key.
+// of config.json or else tokenizer_config.json's eos_token; what a family's code says ends its
+// turns goes before all of them. Accepts what transformers accepts: null, unknown keys, settings of
+// a search that isn't used. Warns once about settings that would change answers and are not
+// supported. Throws Error naming file and key.
 GenerationOptions load_generation_options(const std::filesystem::path& folder);
 
 }  // namespace vlm::infer

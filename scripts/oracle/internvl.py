@@ -98,10 +98,18 @@ def make_config(spec, tokenizer):
 
 
 def save(spec, folder):
+    tokenizer = make_tokenizer()
+    save_model(spec, folder, tokenizer)
+    write_text_files(folder, tokenizer)
+    write_processors(spec, folder)
+    return folder
+
+
+def save_model(spec, folder, tokenizer):
+    """Weights and config."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    tokenizer = make_tokenizer()
     model = AutoModelForImageTextToText.from_config(make_config(spec, tokenizer)).eval()
     generator = torch.Generator().manual_seed(spec.seed)
     with torch.no_grad():
@@ -115,9 +123,6 @@ def save(spec, folder):
         config.pop("tie_word_embeddings")
         config["torch_dtype"] = config.pop("dtype")
         write_json(path, config)
-    write_text_files(folder, tokenizer)
-    write_processors(spec, folder)
-    return folder
 
 
 def rename_keys(folder, is_published):
@@ -218,28 +223,35 @@ def encode(folder, content):
 
 
 def golden(spec, folder):
-    model = load(folder)
-    golden, losses = shown(), []
+    inputs = [encode(folder, content) for content in prompts()]
+    found = run(load(folder), inputs, kept_pixels=(1, 3))  # of the second the features tell as well
+    kept = {key: value for key, value in found.items()
+            if not key.startswith("grad.") or any(part in key for part in KEPT_GRADIENTS)}
+    return shown() | kept
+
+
+def run(model, prompts, kept_pixels):
+    """Every stage of each prompt, and all gradients of their mean loss."""
+    golden, losses = {}, []
     model.zero_grad(set_to_none=True)
-    for number, content in enumerate(prompts()):
-        inputs = encode(folder, content)
+    for number, inputs in enumerate(prompts):
         output = model(**inputs, output_hidden_states=True, use_cache=False)
         ids = inputs["input_ids"]
         loss = torch.nn.functional.cross_entropy(output.logits[0, :-1], ids[0, 1:])
-        (loss / len(prompts())).backward()
+        (loss / len(prompts)).backward()
         losses.append(loss.detach())
         golden |= {f"ids.{number}": ids, f"hidden.{number}": output.hidden_states[-1][:, -24:].detach(),
                    f"logits.{number}": output.logits[:, -3:].detach()}
         if "pixel_values" in inputs:
             pixels = inputs["pixel_values"]
-            if number != 2:  # whose features tell as well
+            if number in kept_pixels:
                 golden[f"pixel_values.{number}"] = pixels
             with torch.no_grad():
                 golden[f"features.{number}"] = model.model.get_image_features(pixels).pooler_output.flatten(0, 1)
         golden |= greedy(model, inputs, number)
     golden["losses"] = torch.stack(losses)
     for name, parameter in model.named_parameters():
-        if parameter.grad is not None and any(part in name for part in KEPT_GRADIENTS):
+        if parameter.grad is not None:
             golden["grad." + name] = parameter.grad.clone()
     return golden
 

@@ -20,11 +20,10 @@ struct FamilyFixture {
   const char* name;
   int least_gradients;  // that its golden file holds
 };
-constexpr FamilyFixture kFixtures[] = {{"qwen2_vl_tiny", 9},
-                                       {"qwen2_5_vl_tiny", 9},
-                                       {"qwen3_vl_tiny", 9},
-                                       {"internvl_tiny", 26},
-                                       {"internvl3_5_tiny", 26}};
+constexpr FamilyFixture kFixtures[] = {{"qwen2_vl_tiny", 9},          {"qwen2_5_vl_tiny", 9},
+                                       {"qwen3_vl_tiny", 9},          {"internvl_tiny", 26},
+                                       {"internvl3_5_tiny", 26},      {"internvl_chat_tiny", 9},
+                                       {"internvl_internlm2_tiny", 7}};
 
 EncodedConversation encode_family_prompt(const Processor& processor, const FamilyPrompt& prompt) {
   return processor.encode_prompt(prompt.messages, processor.process_media(prompt.media));

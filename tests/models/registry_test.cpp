@@ -211,10 +211,6 @@ TEST_CASE("folders that are no model of ours are refused by name") {
   CHECK_THROWS_WITH(
       load_model(folder.path(), {}),
       Contains("config.json: unsupported model_type: got 'llava', wanted smolvlm, idefics3"));
-  save_text(folder.path() / "config.json", R"({"model_type": "internvl_chat"})");
-  CHECK_THROWS_WITH(load_model(folder.path(), {}),
-                    Contains("(the same models in transformers' layout are read: names that end in "
-                             "-hf)"));
   save_text(folder.path() / "config.json", "{}");
   CHECK_THROWS_WITH(load_model(folder.path(), {}), Contains("unsupported model_type: got none"));
 }

@@ -128,3 +128,20 @@ TEST_CASE("a broken tokenizer_config is named") {
   folder.write("tokenizer_config.json", R"({"added_tokens_decoder": {"1": {}}})");
   CHECK(folder.error() == "tokenizer_config.json.added_tokens_decoder.1: \"content\" is missing");
 }
+
+TEST_CASE("a spare piece of the model takes the name that the config gives it") {
+  const Folder folder("spm_gemma");
+  const SentencepieceTokenizer plain(folder.path());
+  const std::int64_t spare = plain.token_to_id("<unused0>").value();
+  const std::string named = "{\"added_tokens_decoder\": {\"" + std::to_string(spare) +
+                            "\": {\"content\": \"<|im_end|>\", \"special\": true}}}";
+  folder.write("tokenizer_config.json", named);
+  const SentencepieceTokenizer tokenizer(folder.path());
+  CHECK(tokenizer.vocab_size() == plain.vocab_size());
+  CHECK(tokenizer.encode("<|im_end|>") == Ids{spare});
+  CHECK(tokenizer.decode(Ids{spare}, false) == "<|im_end|>");
+  CHECK(tokenizer.decode(Ids{spare}, true).empty());
+  CHECK(tokenizer.token_to_id("<|im_end|>") == spare);
+  CHECK(tokenizer.id_to_token(spare) == "<|im_end|>");
+  CHECK(plain.encode("<|im_end|>").size() > 1);
+}

@@ -10,6 +10,7 @@
 #include "tests/support/scratch_folder.h"
 #include "train/model/trained_model.h"
 #include "train/trainer.h"
+#include "vlm/core/concat.h"
 #include "vlm/core/json.h"
 #include "vlm/core/text_file.h"
 #include "vlm/nn/lora/lora.h"
@@ -17,8 +18,26 @@
 namespace vlm::train {
 namespace {
 
-const char* const kPictureFolders[] = {"qwen2_vl_tiny", "qwen2_5_vl_tiny", "qwen3_vl_tiny",
-                                       "internvl_tiny", "internvl3_5_tiny"};
+// A family's folder, its text model and what one of that's projections is called.
+struct PictureModel {
+  const char* folder;
+  const char* text = "model.language_model.";
+  const char* query = "self_attn.q_proj";
+};
+const PictureModel kPictureModels[] = {
+    {"qwen2_vl_tiny"},
+    {"qwen2_5_vl_tiny"},
+    {"qwen3_vl_tiny"},
+    {"internvl_tiny"},
+    {"internvl3_5_tiny"},
+    {"internvl_chat_tiny", "language_model.model."},
+    {"internvl_internlm2_tiny", "language_model.model.", "attention.wqkv"}};
+
+// InternLM2's projections have names of their own.
+void name_targets(TrainConfig& config, const PictureModel& model) {
+  if (std::string(model.query) != "attention.wqkv") return;
+  config.target_modules = std::vector<std::string>{"wqkv", "wo", "w1", "w2", "w3"};
+}
 
 TrainConfig picture_config(const ScratchFolder& folder, const std::string& model) {
   std::string rows;
@@ -56,14 +75,15 @@ std::set<std::string> adapted_modules(const TrainConfig& config) {
 
 TEST_CASE("adapters go into the text model by default, and into the parts that are asked for") {
   const ScratchFolder folder;
-  for (const std::string model : kPictureFolders) {
-    INFO(model);
-    TrainConfig config = picture_config(folder, model);
+  for (const PictureModel& model : kPictureModels) {
+    INFO(model.folder);
+    TrainConfig config = picture_config(folder, model.folder);
+    name_targets(config, model);
     const std::set<std::string> text = adapted_modules(config);
-    CHECK(text.count("model.language_model.layers.#.self_attn.q_proj") == 1);
+    CHECK(text.count(concat(model.text, "layers.#.", model.query)) == 1);
     for (const std::string& name : text) {
       INFO(name);
-      CHECK(name.starts_with("model.language_model."));
+      CHECK(name.starts_with(model.text));
     }
   }
   using Modules = std::set<std::string>;
@@ -75,6 +95,11 @@ TEST_CASE("adapters go into the text model by default, and into the parts that a
   config.target_modules = std::vector<std::string>{"linear_1"};
   config.target_parts = {"connector"};
   CHECK(adapted_modules(config) == Modules{"model.multi_modal_projector.linear_#"});
+  config = picture_config(folder, "internvl_internlm2_tiny");
+  config.target_modules = std::vector<std::string>{"qkv", "proj"};
+  config.target_parts = {"vision_model"};
+  CHECK(adapted_modules(config) == Modules{"vision_model.encoder.layers.#.attn.qkv",
+                                           "vision_model.encoder.layers.#.attn.proj"});
   config = picture_config(folder, "qwen2_vl_tiny");
   config.target_modules = std::vector<std::string>{"qkv"};
   config.target_parts = {"vision_model"};
@@ -103,11 +128,12 @@ std::string write_questions_of_sizes(const ScratchFolder& folder) {
   return folder.write("rows.jsonl", rows);
 }
 
-TrainConfig run_config(const ScratchFolder& folder, const std::string& model,
+TrainConfig run_config(const ScratchFolder& folder, const PictureModel& model,
                        const std::string& method) {
   TrainConfig config;
-  config.model_name_or_path = fixture(model).string();
-  config.output_dir = folder.at(model + "_" + method);
+  config.model_name_or_path = fixture(model.folder).string();
+  config.output_dir = folder.at(concat(model.folder, "_", method));
+  name_targets(config, model);
   config.method = method;
   config.train_files = Json::array({write_questions_of_sizes(folder)});
   config.max_steps = 8;
@@ -131,9 +157,9 @@ std::vector<double> run_losses(const TrainConfig& config) {
 
 TEST_CASE("families: every method learns; how the pictures come in changes no loss") {
   const ScratchFolder folder;
-  for (const std::string model : kPictureFolders) {
+  for (const PictureModel& model : kPictureModels) {
     for (const std::string method : {"lora", "qlora", "dora", "full"}) {
-      INFO(model << " " << method);
+      INFO(model.folder << " " << method);
       const TrainConfig plain = run_config(folder, model, method);
       const auto losses = run_losses(plain);
       REQUIRE(losses.size() == 8);
@@ -155,8 +181,8 @@ TEST_CASE("families: every method learns; how the pictures come in changes no lo
 TEST_CASE("families: a run that was cut goes on as if it hadn't been") {
   const ScratchFolder folder;
   const std::string method = GENERATE("lora", "full");
-  for (const std::string model : kPictureFolders) {
-    INFO(model << " " << method);
+  for (const PictureModel& model : kPictureModels) {
+    INFO(model.folder << " " << method);
     TrainConfig whole = run_config(folder, model, method);
     whole.per_device_train_batch_size = 2;
     whole.save_steps = 4;

@@ -90,10 +90,13 @@ TEST_CASE("ten LoRA and DoRA steps, accumulation and full training: the referenc
 }
 
 TEST_CASE("biases and norms don't decay") {
-  CHECK(has_weight_decay("model.text_model.layers.0.mlp.up_proj.weight"));
-  CHECK_FALSE(has_weight_decay("model.vision_model.encoder.layers.0.mlp.fc1.bias"));
-  CHECK_FALSE(has_weight_decay("model.text_model.layers.0.input_layernorm.weight"));
-  CHECK_FALSE(has_weight_decay("model.text_model.norm.weight"));
+  const at::Tensor matrix = at::zeros({2, 2}), vector = at::zeros({2});
+  CHECK(has_weight_decay("model.text_model.layers.0.mlp.up_proj.weight", matrix));
+  CHECK_FALSE(has_weight_decay("model.vision_model.encoder.layers.0.mlp.fc1.bias", vector));
+  CHECK_FALSE(has_weight_decay("model.text_model.layers.0.input_layernorm.weight", vector));
+  CHECK_FALSE(has_weight_decay("model.text_model.norm.weight", vector));
+  CHECK_FALSE(has_weight_decay("mlp1.0.weight", vector));  // of a sequence
+  CHECK(has_weight_decay("vision_model.encoder.layers.0.ls1", vector));
 }
 
 // Four questions about two of the fixtures' pictures.

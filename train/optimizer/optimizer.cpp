@@ -35,7 +35,7 @@ struct Group {
 Group& join_group(std::map<GroupKey, Group>& groups, const NamedTensors::value_type& item,
                   double weight_decay, double rate_factor) {
   const auto& [name, parameter] = item;
-  Group& group = groups[{.weight_decay = has_weight_decay(name) ? weight_decay : 0,
+  Group& group = groups[{.weight_decay = has_weight_decay(name, parameter) ? weight_decay : 0,
                          .rate_factor = rate_factor,
                          .dtype = parameter.scalar_type()}];
   group.parameters.push_back(parameter);
@@ -211,8 +211,10 @@ std::string find_not_finite(const NamedTensors& tensors) {
   return "";
 }
 
-bool has_weight_decay(const std::string& parameter_name) {
-  return !parameter_name.ends_with("bias") && parameter_name.find("norm") == std::string::npos;
+bool has_weight_decay(const std::string& name, const at::Tensor& parameter) {
+  const bool is_norm =
+      name.find("norm") != std::string::npos || (parameter.dim() == 1 && name.ends_with(".weight"));
+  return !name.ends_with("bias") && !is_norm;
 }
 
 }  // namespace vlm::train

@@ -146,7 +146,7 @@ double clip_grad_norm(const NamedTensors& parameters, double max_norm);
 // The name of the first tensor with a value that is not finite; empty when there is none.
 std::string find_not_finite(const NamedTensors& tensors);
 
-// False for biases and norms.
-bool has_weight_decay(const std::string& parameter_name);
+// False for biases and norms, which are those that say so and other vectors called "weight".
+bool has_weight_decay(const std::string& name, const at::Tensor& parameter);
 
 }  // namespace vlm::train

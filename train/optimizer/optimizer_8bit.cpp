@@ -83,7 +83,8 @@ void AdamW8bit::step(double learning_rate) {
 }
 
 double AdamW8bit::decay_of(const Moments& moments) const {
-  return has_weight_decay(parameters_[moments.index].first) ? options_.weight_decay : 0;
+  const auto& [name, parameter] = parameters_[moments.index];
+  return has_weight_decay(name, parameter) ? options_.weight_decay : 0;
 }
 
 // Parameters that a GPU updates together lie behind each other in one chunk, each from a whole

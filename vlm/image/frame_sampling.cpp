@@ -93,6 +93,14 @@ std::vector<std::int64_t> spread_indices(std::int64_t first, std::int64_t last, 
     }
     return indices;
   }
+  if (rule == FrameSampling::Rule::kSegments) {
+    const double step = static_cast<double>(last - first) / static_cast<double>(count);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const double value = step / 2 + std::nearbyint(step * static_cast<double>(i));
+      indices.push_back(first + static_cast<std::int64_t>(value));
+    }
+    return indices;
+  }
   if (rule == FrameSampling::Rule::kEnds) {
     for (const double value :
          spread(static_cast<double>(first), static_cast<double>(last), count)) {
@@ -192,9 +200,11 @@ SampledFrames sample_frames_by_time(const std::vector<double>& frame_times, doub
   const std::int64_t wanted = wanted_frames(duration, range.last - range.first + 1, sampling);
   const double part = duration / static_cast<double>(wanted);
   double begin = first, end = last;
-  if (sampling.rule == FrameSampling::Rule::kMiddles) begin += part / 2;
+  const bool is_middle = sampling.rule == FrameSampling::Rule::kMiddles ||
+                         sampling.rule == FrameSampling::Rule::kSegments;
+  if (is_middle) begin += part / 2;
   if (sampling.rule == FrameSampling::Rule::kParts) end = first + duration - part;
-  if (sampling.rule == FrameSampling::Rule::kMiddles) end = first + duration - part / 2;
+  if (is_middle) end = first + duration - part / 2;
   for (const double time : spread(begin, end, wanted)) {
     indices.push_back(frame_at(frame_times, time));
   }

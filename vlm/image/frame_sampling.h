@@ -28,8 +28,9 @@ struct FrameRate {
 
 struct FrameSampling {
   // kEnds: evenly from the first frame to the last one. kParts: the first frame of equal parts.
-  // kMiddles: the middle one of each.
-  enum class Rule { kSmolVlm, kEnds, kParts, kMiddles } rule = Rule::kSmolVlm;
+  // kMiddles: the middle one of each. kSegments: nearly the same, as the published example of
+  // InternVL's original layout rounds.
+  enum class Rule { kSmolVlm, kEnds, kParts, kMiddles, kSegments } rule = Rule::kSmolVlm;
   double fps = 1;                // frames wanted a second, more than 0
   std::int64_t max_frames = 64;  // most frames, at least 1
   double skip_s = 1;             // left out at both ends of a clip longer than the budget covers

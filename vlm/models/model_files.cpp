@@ -23,6 +23,18 @@ std::vector<fs::path> model_files(const fs::path& folder) {
   return files;
 }
 
+namespace {
+
+// Code that transformers runs for a model_type which isn't its own (trust_remote_code). It is never
+// run here, but config.json of the folder names it.
+bool is_remote_code(const std::string& name) {
+  if (!name.ends_with(".py")) return false;
+  return name.starts_with("modeling_") || name.starts_with("configuration_") ||
+         name.starts_with("tokenization_") || name == "conversation.py";
+}
+
+}  // namespace
+
 bool is_side_file(const fs::path& path) {
   static const std::set<std::string> names = {"config.json",
                                               "generation_config.json",
@@ -38,7 +50,8 @@ bool is_side_file(const fs::path& path) {
                                               "added_tokens.json",
                                               "vocab.json",
                                               "merges.txt"};
-  return names.count(path.filename().string()) > 0;
+  const std::string name = path.filename().string();
+  return names.count(name) > 0 || is_remote_code(name);
 }
 
 bool is_model_file(const fs::path& path) {

@@ -11,6 +11,7 @@
 #include "vlm/io/checkpoint.h"
 #include "vlm/io/convert.h"
 #include "vlm/models/internvl/internvl.h"
+#include "vlm/models/internvl/internvl_chat_processor.h"
 #include "vlm/models/internvl/internvl_processor.h"
 #include "vlm/models/model_files.h"
 #include "vlm/models/qwen_vl/qwen_vl.h"
@@ -30,13 +31,15 @@ namespace fs = std::filesystem;
 
 struct Family {
   const char* model_type;
-  ModelPtr (*make)(const Json& config, const std::string& where);
+  ModelPtr (*make)(const Json& config, const fs::path& path);  // the path of config.json
   std::unique_ptr<Processor> (*make_processor)(const fs::path& folder,
                                                const TemplateOptions& options);
+  // Null where the files say what ends an answer.
+  std::vector<std::int64_t> (*find_answer_end)(const fs::path& folder) = nullptr;
 };
 
-ModelPtr make_smolvlm(const Json& config, const std::string& where) {
-  return std::make_shared<SmolVlm>(SmolVlmConfig::parse(config, where));
+ModelPtr make_smolvlm(const Json& config, const fs::path& path) {
+  return std::make_shared<SmolVlm>(SmolVlmConfig::parse(config, path.string()));
 }
 
 std::unique_ptr<Processor> make_smolvlm_processor(const fs::path& folder,
@@ -44,8 +47,8 @@ std::unique_ptr<Processor> make_smolvlm_processor(const fs::path& folder,
   return std::make_unique<SmolVlmProcessor>(folder, options);
 }
 
-ModelPtr make_text_model(const Json& config, const std::string& where) {
-  return std::make_shared<TextModel>(TextModelConfig::parse(config, where));
+ModelPtr make_text_model(const Json& config, const fs::path& path) {
+  return std::make_shared<TextModel>(TextModelConfig::parse(config, path.string()));
 }
 
 std::unique_ptr<Processor> make_text_processor(const fs::path& folder,
@@ -53,8 +56,8 @@ std::unique_ptr<Processor> make_text_processor(const fs::path& folder,
   return std::make_unique<TextProcessor>(folder, options);
 }
 
-ModelPtr make_qwen_vl(const Json& config, const std::string& where) {
-  return std::make_shared<QwenVl>(QwenVlConfig::parse(config, where));
+ModelPtr make_qwen_vl(const Json& config, const fs::path& path) {
+  return std::make_shared<QwenVl>(QwenVlConfig::parse(config, path.string()));
 }
 
 std::unique_ptr<Processor> make_qwen_vl_processor(const fs::path& folder,
@@ -62,8 +65,8 @@ std::unique_ptr<Processor> make_qwen_vl_processor(const fs::path& folder,
   return std::make_unique<QwenVlProcessor>(folder, options);
 }
 
-ModelPtr make_internvl(const Json& config, const std::string& where) {
-  return std::make_shared<InternVl>(InternVlConfig::parse(config, where));
+ModelPtr make_internvl(const Json& config, const fs::path& path) {
+  return std::make_shared<InternVl>(InternVlConfig::parse(config, path.string()));
 }
 
 std::unique_ptr<Processor> make_internvl_processor(const fs::path& folder,
@@ -71,7 +74,16 @@ std::unique_ptr<Processor> make_internvl_processor(const fs::path& folder,
   return std::make_unique<InternVlProcessor>(folder, options);
 }
 
-constexpr std::array<Family, 10> kFamilies = {{
+ModelPtr make_internvl_chat(const Json&, const fs::path& path) {
+  return std::make_shared<InternVl>(load_chat_config(path.parent_path()).model);
+}
+
+std::unique_ptr<Processor> make_internvl_chat_processor(const fs::path& folder,
+                                                        const TemplateOptions& options) {
+  return std::make_unique<InternVlChatProcessor>(folder, options);
+}
+
+constexpr std::array<Family, 11> kFamilies = {{
     {"smolvlm", make_smolvlm, make_smolvlm_processor},
     {"idefics3", make_smolvlm, make_smolvlm_processor},
     {"llama", make_text_model, make_text_processor},
@@ -82,6 +94,7 @@ constexpr std::array<Family, 10> kFamilies = {{
     {"qwen2_5_vl", make_qwen_vl, make_qwen_vl_processor},
     {"qwen3_vl", make_qwen_vl, make_qwen_vl_processor},
     {"internvl", make_internvl, make_internvl_processor},
+    {"internvl_chat", make_internvl_chat, make_internvl_chat_processor, find_answer_end},
 }};
 
 std::string string_at(const Json& json, const char* key) {
@@ -148,23 +161,6 @@ void use_bfloat16_products(VisionLanguageModel& model) {
   }
 }
 
-// Layouts that aren't read, of models that are.
-struct OtherLayout {
-  const char* model_type;
-  const char* hint;
-};
-
-constexpr std::array<OtherLayout, 1> kOtherLayouts = {{
-    {"internvl_chat", "the same models in transformers' layout are read: names that end in -hf"},
-}};
-
-std::string find_hint(const std::string& type) {
-  for (const OtherLayout& other : kOtherLayouts) {
-    if (type == other.model_type) return other.hint;
-  }
-  return "";
-}
-
 // The row of the table that config.json names.
 const Family& find_family(const Json& config, const fs::path& path) {
   const std::string type = string_at(config, "model_type");
@@ -176,8 +172,7 @@ const Family& find_family(const Json& config, const fs::path& path) {
   throw Error({.what = "unsupported model_type",
                .where = path.string(),
                .got = type.empty() ? "none" : concat("'", type, "'"),
-               .wanted = join(known),
-               .hint = find_hint(type)});
+               .wanted = join(known)});
 }
 
 }  // namespace
@@ -185,12 +180,21 @@ const Family& find_family(const Json& config, const fs::path& path) {
 ModelPtr make_model(const fs::path& folder) {
   const fs::path path = folder / "config.json";
   const Json config = load_json(path);
-  return find_family(config, path).make(config, path.string());
+  return find_family(config, path).make(config, path);
 }
 
 std::unique_ptr<Processor> load_processor(const fs::path& folder, const TemplateOptions& options) {
   const fs::path path = folder / "config.json";
   return find_family(load_json(path), path).make_processor(folder, options);
+}
+
+std::vector<std::int64_t> answer_ends(const fs::path& folder) {
+  const fs::path path = folder / "config.json";
+  const std::string type = fs::exists(path) ? string_at(load_json(path), "model_type") : "";
+  for (const Family& family : kFamilies) {
+    if (type == family.model_type && family.find_answer_end) return family.find_answer_end(folder);
+  }
+  return {};
 }
 
 ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {

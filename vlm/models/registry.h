@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "vlm/models/interface/model.h"
 #include "vlm/models/interface/processor.h"
@@ -54,6 +55,9 @@ at::ScalarType compute_dtype(const std::filesystem::path& folder, const LoadOpti
 // The processor that belongs to the model.
 std::unique_ptr<Processor> load_processor(const std::filesystem::path& folder,
                                           const TemplateOptions& options = {});
+
+// Ids that end an answer, where the family's code says so and not the folder's files; else none.
+std::vector<std::int64_t> answer_ends(const std::filesystem::path& folder);
 
 // Writes the weights, and copies every side file (config, tokenizer, …) of `source`. config.json's
 // dtype is updated.

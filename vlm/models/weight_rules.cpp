@@ -9,7 +9,6 @@
 namespace vlm {
 namespace {
 
-constexpr const char* kHead = "lm_head";
 constexpr const char* kTrainingScheme = "NF4";
 
 // The formats of a dtype. What one can't hold goes into 8 bits.
@@ -122,9 +121,9 @@ std::map<std::string, LayerFormat> choose_formats(const VisionLanguageModel& mod
     const std::string& name = item.key();
     const auto linear = std::dynamic_pointer_cast<Linear>(item.value());
     if (!linear) continue;
-    const char* wanted = name == kHead            ? scheme->head
-                         : name.starts_with(text) ? scheme->text
-                                                  : scheme->others;
+    const char* wanted = linear.get() == &model.output_head() ? scheme->head
+                         : name.starts_with(text)             ? scheme->text
+                                                              : scheme->others;
     if (!wanted) continue;
     for (const char* format_name : {wanted, kFallback}) {
       const WeightFormat& format = find_weight_format(format_name);

@@ -8,7 +8,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "vlm/nn/gelu.h"
+#include "vlm/nn/cpu/gelu.h"
 
 namespace vlm {
 

@@ -11,6 +11,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/json_access.h"
+#include "vlm/text/added_token_files.h"
 #include "vlm/text/unicode/unicode.h"
 
 // In libsentencepiece, but in none of the headers that Debian 12 installs.
@@ -33,50 +34,6 @@ constexpr std::string_view kNoDummyPrefix("\x1a\x02\x18\x00", 4);
 
 Error model_error(const std::string& what, const std::string& where, const std::string& got) {
   return Error({.what = what, .where = where, .got = got});
-}
-
-// Names and ids of one file, as JSON says them: {"content": id}.
-std::vector<AddedToken> read_added_tokens_json(const fs::path& path,
-                                               const std::set<std::string>& special) {
-  std::vector<AddedToken> tokens;
-  if (!fs::exists(path)) return tokens;
-  const Json json = load_json(path);
-  find_member(json, "", path.string());  // an Error when it isn't an object
-  for (const auto& [content, id] : json.items()) {
-    tokens.push_back({.id = to_token_id(id, inside(path.string(), content)),
-                      .content = content,
-                      .special = special.contains(content)});
-  }
-  return tokens;
-}
-
-// "added_tokens_decoder": {"0": {"content": …, flags}, …}.
-std::vector<AddedToken> read_added_tokens_decoder(const Json& json, const std::string& where) {
-  std::vector<AddedToken> tokens;
-  find_member(json, "", where);  // an Error when it isn't an object
-  for (const auto& [key, value] : json.items()) {
-    const std::string place = inside(where, key);
-    AddedToken token = parse_added_token(value, place);
-    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token.id);
-    if (error != std::errc() || end != key.data() + key.size()) {
-      throw Error(
-          {.what = "key is not a token id", .where = where, .got = concat("\"", key, "\"")});
-    }
-    to_token_id(Json(token.id), place);
-    token.normalized = false;  // sentencepiece has no normalizer that could be applied to it alone
-    tokens.push_back(std::move(token));
-  }
-  return tokens;
-}
-
-// Values of the members "…_token": strings, or objects with the string in "content".
-void collect_special_tokens(const Json& json, const std::string& where,
-                            std::set<std::string>& special) {
-  for (const auto& [key, value] : json.items()) {
-    if (!key.ends_with("_token")) continue;
-    if (value.is_string()) special.insert(value.get<std::string>());
-    if (value.is_object()) special.insert(get_string(value, "content", inside(where, key)));
-  }
 }
 
 }  // namespace
@@ -135,6 +92,14 @@ class SentencepieceTokenizer::Model {
     return processor_.IdToPiece(static_cast<int>(id));
   }
   bool is_control(std::int64_t id) const { return processor_.IsControl(static_cast<int>(id)); }
+  // True for a user-defined piece that is there to be named, like "[UNUSED_TOKEN_145]".
+  bool is_spare(std::int64_t id) const {
+    const std::string& text = piece(id);
+    const bool is_bracketed = (text.starts_with('[') && text.ends_with(']')) ||
+                              (text.starts_with('<') && text.ends_with('>'));
+    return is_bracketed && processor_.GetScore(static_cast<int>(id)) == 0 && !is_byte(id) &&
+           !is_control(id) && !processor_.IsUnknown(static_cast<int>(id));
+  }
   bool is_byte(std::int64_t id) const { return processor_.IsByte(static_cast<int>(id)); }
   int bos_id() const { return processor_.bos_id(); }
   int eos_id() const { return processor_.eos_id(); }
@@ -229,44 +194,28 @@ SentencepieceTokenizer::SentencepieceTokenizer(const fs::path& folder) {
 SentencepieceTokenizer::~SentencepieceTokenizer() = default;
 
 void SentencepieceTokenizer::read_config(const fs::path& folder) {
-  const fs::path config_path = folder / "tokenizer_config.json";
-  std::set<std::string> special;
-  const Json* decoder = nullptr;
-  Json config;
-  if (fs::exists(config_path)) {
-    const std::string where = config_path.string();
-    config = load_json(config_path);
-    add_bos_ = get_bool(config, "add_bos_token", where, add_bos_);
-    add_eos_ = get_bool(config, "add_eos_token", where, add_eos_);
-    decoder = find_member(config, "added_tokens_decoder", where);
-    collect_special_tokens(config, where, special);
-  }
-  if (decoder != nullptr) {
-    const std::string where = inside(config_path.string(), "added_tokens_decoder");
-    return add_tokens(read_added_tokens_decoder(*decoder, where), where);
-  }
-  if (const fs::path path = folder / "special_tokens_map.json"; fs::exists(path)) {
-    const Json json = load_json(path);
-    find_member(json, "", path.string());
-    collect_special_tokens(json, path.string(), special);
-  }
-  const fs::path added_path = folder / "added_tokens.json";
-  std::vector<AddedToken> tokens = read_added_tokens_json(added_path, special);
-  for (const std::string& content : special) {
-    const bool listed = std::any_of(tokens.begin(), tokens.end(), [&](const AddedToken& token) {
-      return token.content == content;
-    });
+  AddedTokenFiles files = AddedTokenFiles::load(folder);
+  add_bos_ = get_bool(files.config, "add_bos_token", files.config_path, add_bos_);
+  add_eos_ = get_bool(files.config, "add_eos_token", files.config_path, add_eos_);
+  // sentencepiece has no normalizer that could be applied to a token alone.
+  for (AddedToken& token : files.tokens) token.normalized = false;
+  for (const std::string& content : files.special) {
+    if (files.is_decoder) break;
+    const bool listed =
+        std::any_of(files.tokens.begin(), files.tokens.end(),
+                    [&](const AddedToken& token) { return token.content == content; });
     const auto id = model_->find(content);
-    if (!listed && id) tokens.push_back({.id = *id, .content = content, .special = true});
+    if (!listed && id) files.tokens.push_back({.id = *id, .content = content, .special = true});
   }
-  add_tokens(std::move(tokens), added_path.string());
+  add_tokens(std::move(files.tokens), files.where);
 }
 
 void SentencepieceTokenizer::add_tokens(std::vector<AddedToken> tokens, const std::string& where) {
   std::set<std::int64_t> ids;
   for (const AddedToken& token : tokens) {
     const auto in_model = model_->find(token.content);
-    const bool agrees = in_model ? *in_model == token.id : token.id >= model_->size();
+    const bool agrees =
+        in_model ? *in_model == token.id : !model_->has(token.id) || model_->is_spare(token.id);
     if (!agrees) {
       throw Error({.what = concat("id of \"", token.content, "\" contradicts tokenizer.model"),
                    .where = where,

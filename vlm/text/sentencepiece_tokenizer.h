@@ -6,7 +6,8 @@
 // sentencepiece_tokenizer.cpp sees it. Added tokens (PaliGemma's <image>, <loc0000>, <seg000>; bos,
 // eos and pad written in a text) are cut out first; they come from tokenizer_config.json's
 // added_tokens_decoder or, in older folders, from added_tokens.json and special_tokens_map.json,
-// and may have ids behind the model's. A dummy prefix ("▁" in front) is added at the start of the
+// and may have ids behind the model's, or take over those of its spare pieces (InternLM2 names
+// [UNUSED_TOKEN_145] <|im_end|>). A dummy prefix ("▁" in front) is added at the start of the
 // text only, not behind added tokens. encode(…, true) adds bos and eos as add_bos_token and
 // add_eos_token of tokenizer_config.json say; without them, bos where the model has one.
 //

@@ -6,6 +6,7 @@
 #include "vlm/core/json.h"
 #include "vlm/text/bpe_tokenizer.h"
 #include "vlm/text/sentencepiece_tokenizer.h"
+#include "vlm/text/vocabulary_files.h"
 
 namespace vlm {
 
@@ -26,9 +27,12 @@ std::unique_ptr<Tokenizer> load_tokenizer(const fs::path& folder) {
   if (fs::exists(folder / "tokenizer.model")) {
     return std::make_unique<SentencepieceTokenizer>(folder);
   }
+  if (has_vocabulary_files(folder)) {
+    return std::make_unique<BpeTokenizer>(make_tokenizer_json(folder), folder.string());
+  }
   throw Error({.what = "no tokenizer found",
                .where = folder.string(),
-               .wanted = "tokenizer.json or tokenizer.model"});
+               .wanted = "tokenizer.json, tokenizer.model, or vocab.json with merges.txt"});
 }
 
 }  // namespace vlm

@@ -2,9 +2,10 @@
 //
 //   text (UTF-8) ─► encode ─► ids [T]      ids [T] ─► decode ─► text (UTF-8)
 //
-// Two backends: tokenizer.json (byte-level BPE, bpe_tokenizer.h) and sentencepiece tokenizer.model
-// (sentencepiece_tokenizer.h). Both give the ids and the text of the Python packages `tokenizers`
-// and `sentencepiece`. A Tokenizer is immutable after loading and safe to use from several threads.
+// Two backends: byte-level BPE of tokenizer.json (bpe_tokenizer.h), or of vocab.json and merges.txt
+// (vocabulary_files.h), and sentencepiece tokenizer.model (sentencepiece_tokenizer.h). Both give
+// the ids and the text of the Python packages `tokenizers` and `sentencepiece`. A Tokenizer is
+// immutable after loading and safe to use from several threads.
 #pragma once
 
 #include <cstdint>
@@ -53,7 +54,8 @@ class Tokenizer {
   virtual std::int64_t vocab_size() const = 0;
 };
 
-// Reads tokenizer.json from a checkpoint folder or, if there is none, tokenizer.model.
+// Reads tokenizer.json from a checkpoint folder or, if there is none, tokenizer.model or else
+// vocab.json with merges.txt.
 // Throws Error naming the file and the component that is not supported.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& folder);
 

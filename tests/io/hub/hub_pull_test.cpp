@@ -239,12 +239,13 @@ TEST_CASE("a snapshot that isn't whole is completed, not loaded") {
   CHECK_THROWS_WITH(
       find_or_pull_model("org/tiny"),
       concat("org/tiny: the model in the cache is not whole: got ", fixture.snapshot().string(),
-             " without tokenizer.json or tokenizer.model, model.safetensors "
+             " without tokenizer.json or tokenizer.model or merges.txt, model.safetensors "
              "(HF_HUB_OFFLINE is set; `vlm pull` completes it)"));
   ::setenv("HF_HUB_OFFLINE", "0", 1);
   CHECK(find_or_pull_model("org/tiny") == fixture.snapshot());
   CHECK(fixture.told.front() ==
-        "the cached org/tiny lacks tokenizer.json or tokenizer.model, model.safetensors");
+        "the cached org/tiny lacks tokenizer.json or tokenizer.model or merges.txt, "
+        "model.safetensors");
   CHECK(fixture.ranges() == Names{""});
   CHECK(fixture.server.count("GET", "resolve-cache/") == 0);  // the tokenizer's blob was there
   CHECK(missing_files(fixture.snapshot()).empty());

@@ -206,6 +206,7 @@ TEST_CASE("a folder without a tokenizer is named") {
   } catch (const Error& error) {
     message = error.what();
   }
-  CHECK(message ==
-        folder.string() + ": no tokenizer found: wanted tokenizer.json or tokenizer.model");
+  CHECK(message == folder.string() +
+                       ": no tokenizer found: wanted tokenizer.json, tokenizer.model, or "
+                       "vocab.json with merges.txt");
 }

@@ -144,7 +144,7 @@ std::vector<std::string> missing_files(const fs::path& snapshot) {
     if (!is_there) missing.push_back(join(names, " or "));
   };
   want_one_of({"config.json"});
-  want_one_of({"tokenizer.json", "tokenizer.model"});
+  want_one_of({"tokenizer.json", "tokenizer.model", "merges.txt"});
   want_one_of({"preprocessor_config.json", "processor_config.json"});
   if (has(snapshot, kWeights) || !has(snapshot, kWeightIndex)) {
     want_one_of({kWeights});

@@ -87,8 +87,9 @@ at::Tensor find_long_tokens(std::int64_t switch_length, const std::vector<Segmen
 }  // namespace
 
 TextDecoder::TextDecoder(const DecoderConfig& config) : config_(config), rotary_(config.rope) {
-  embed_tokens_ = register_module(
-      "embed_tokens", std::make_shared<Embedding>(config.vocab_size, config.hidden_size));
+  embed_tokens_ =
+      register_module(DecoderNames::of(config).embedding,
+                      std::make_shared<Embedding>(config.vocab_size, config.hidden_size));
   auto list = register_module("layers", std::make_shared<torch::nn::Module>());
   for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) {
     layers_.push_back(list->register_module(concat(i), std::make_shared<DecoderLayer>(config, i)));

@@ -230,7 +230,8 @@ bool DecoderConfig::has_input_biases() const {
 }
 
 bool DecoderConfig::has_output_bias() const {
-  return (model_type == "llama" || model_type == "qwen3") && attention_bias;
+  const bool has_key = model_type == "llama" || model_type == "qwen3" || is_internlm2();
+  return has_key && attention_bias;
 }
 
 void DecoderConfig::complete(const Json& json, const std::string& where) {

@@ -1,9 +1,12 @@
-// The part of a config.json that describes a decoder: a text model's root, or a text_config.
+// The part of a config.json that describes a decoder: a text model's root, a text_config, or an
+// llm_config.
 //
 // model_type says which of the four this is: llama (also Llama 3, SmolLM2), qwen2 (biases of q, k
 // and v), qwen3 (q and k normalised head by head) or phi3 (projections in one matrix, rotation of a
-// part of each head). What a file leaves out has the defaults of that class in transformers 5.23.
-// Both spellings of the rotation are read: rope_theta with rope_scaling, and rope_parameters.
+// part of each head). Inside InternVL it may also be internlm2: Llama's arithmetic, with other
+// names of modules, and q, k and v in one matrix, head group by head group. What a file leaves out
+// has the defaults of that class in transformers 5.23. Both spellings of the rotation are read:
+// rope_theta with rope_scaling, and rope_parameters.
 #pragma once
 
 #include <algorithm>
@@ -52,6 +55,7 @@ struct DecoderConfig {
   bool has_output_bias() const;   // of o
   bool has_mlp_biases() const { return model_type == "llama" && mlp_bias; }
   bool has_head_norms() const { return model_type == "qwen3"; }
+  bool is_internlm2() const { return model_type == "internlm2"; }
   bool is_fused() const { return model_type == "phi3"; }  // qkv_proj, gate_up_proj
 };
 

@@ -16,24 +16,40 @@ at::Tensor attend(const ForwardPass& pass, std::int64_t layer, const at::Tensor&
 
 }  // namespace
 
+DecoderNames DecoderNames::of(const DecoderConfig& config) {
+  if (!config.is_internlm2()) return {};
+  return {.embedding = "tok_embeddings",
+          .attention = "attention",
+          .mlp = "feed_forward",
+          .attention_norm = "attention_norm",
+          .mlp_norm = "ffn_norm",
+          .qkv = "wqkv",
+          .output = "wo",
+          .gate = "w1",
+          .up = "w3",
+          .down = "w2"};
+}
+
 DecoderAttention::DecoderAttention(const DecoderConfig& config, std::int64_t layer)
     : layer_(layer),
       heads_(config.num_attention_heads),
       kv_heads_(config.kv_heads()),
-      head_dim_(config.head_size()) {
+      head_dim_(config.head_size()),
+      is_grouped_(config.is_internlm2()) {
+  const DecoderNames names = DecoderNames::of(config);
   const auto project = [&](const char* name, std::int64_t heads) {
     return register_module(name, std::make_shared<Linear>(config.hidden_size, heads * head_dim_,
                                                           config.has_input_biases()));
   };
-  if (config.is_fused()) {
-    qkv_proj_ = project("qkv_proj", heads_ + 2 * kv_heads_);
+  if (config.is_fused() || is_grouped_) {
+    qkv_proj_ = project(names.qkv, heads_ + 2 * kv_heads_);
   } else {
     q_proj_ = project("q_proj", heads_);
     k_proj_ = project("k_proj", kv_heads_);
     v_proj_ = project("v_proj", kv_heads_);
   }
   o_proj_ = register_module(
-      "o_proj",
+      names.output,
       std::make_shared<Linear>(heads_ * head_dim_, config.hidden_size, config.has_output_bias()));
   if (!config.has_head_norms()) return;
   for (auto [name, norm] : {std::pair{"q_norm", &q_norm_}, std::pair{"k_norm", &k_norm_}}) {
@@ -58,8 +74,22 @@ at::Tensor DecoderAttention::project_together(const at::Tensor& x, const Forward
   return forward_joined(x, {q_proj_.get(), k_proj_.get(), v_proj_.get()});
 }
 
+// Of every key-value head: its queries, then k, then v.
+DecoderAttention::Projected DecoderAttention::project_groups(const at::Tensor& x,
+                                                             const ForwardPass& pass) const {
+  const std::int64_t queries = heads_ / kv_heads_;
+  const at::Tensor all =
+      qkv_proj_->forward(x).view({x.size(0), x.size(1), kv_heads_, queries + 2, head_dim_});
+  const auto turn = [&](const at::Tensor& t) {  // [B, T, heads, D] → [B, heads, T, D]
+    return apply_rotary(t.transpose(1, 2), pass.rotary);
+  };
+  return {turn(all.narrow(3, 0, queries).flatten(2, 3)), turn(all.select(3, queries)),
+          all.select(3, queries + 1).transpose(1, 2)};
+}
+
 DecoderAttention::Projected DecoderAttention::project(const at::Tensor& x,
                                                       const ForwardPass& pass) const {
+  if (is_grouped_) return project_groups(x, pass);
   const auto split = [&](const at::Tensor& t) {  // [B, T, heads · D] → [B, heads, T, D]
     return t.view({x.size(0), x.size(1), -1, head_dim_}).transpose(1, 2);
   };
@@ -83,16 +113,17 @@ DecoderAttention::Projected DecoderAttention::project(const at::Tensor& x,
 }
 
 DecoderMlp::DecoderMlp(const DecoderConfig& config) {
+  const DecoderNames names = DecoderNames::of(config);
   const auto make = [&](const char* name, std::int64_t in, std::int64_t out) {
     return register_module(name, std::make_shared<Linear>(in, out, config.has_mlp_biases()));
   };
   if (config.is_fused()) {
     gate_up_proj_ = make("gate_up_proj", config.hidden_size, 2 * config.intermediate_size);
   } else {
-    gate_proj_ = make("gate_proj", config.hidden_size, config.intermediate_size);
-    up_proj_ = make("up_proj", config.hidden_size, config.intermediate_size);
+    gate_proj_ = make(names.gate, config.hidden_size, config.intermediate_size);
+    up_proj_ = make(names.up, config.hidden_size, config.intermediate_size);
   }
-  down_proj_ = make("down_proj", config.intermediate_size, config.hidden_size);
+  down_proj_ = make(names.down, config.intermediate_size, config.hidden_size);
 }
 
 at::Tensor DecoderMlp::forward(const at::Tensor& x, const at::Tensor& residual,
@@ -107,10 +138,11 @@ DecoderLayer::DecoderLayer(const DecoderConfig& config, std::int64_t layer) {
     return register_module(name,
                            std::make_shared<RmsNorm>(config.hidden_size, config.rms_norm_eps));
   };
-  self_attn_ = register_module("self_attn", std::make_shared<DecoderAttention>(config, layer));
-  mlp_ = register_module("mlp", std::make_shared<DecoderMlp>(config));
-  input_layernorm_ = norm("input_layernorm");
-  post_attention_layernorm_ = norm("post_attention_layernorm");
+  const DecoderNames names = DecoderNames::of(config);
+  self_attn_ = register_module(names.attention, std::make_shared<DecoderAttention>(config, layer));
+  mlp_ = register_module(names.mlp, std::make_shared<DecoderMlp>(config));
+  input_layernorm_ = norm(names.attention_norm);
+  post_attention_layernorm_ = norm(names.mlp_norm);
 }
 
 at::Tensor DecoderLayer::forward(const at::Tensor& x, const ForwardPass& pass) {

@@ -2,8 +2,9 @@
 // norm and added to its input.
 //
 // Projections are published one by one (q_proj, k_proj, v_proj; gate_proj, up_proj) or as one
-// matrix (qkv_proj; gate_up_proj), and stay as they are published: adapters know them by these
-// names. Reference: LlamaDecoderLayer, Qwen2's, Qwen3's and Phi3's, transformers 5.23.
+// matrix (qkv_proj; gate_up_proj; InternLM2's wqkv), and stay as they are published: adapters know
+// them by these names. Reference: LlamaDecoderLayer, Qwen2's, Qwen3's and Phi3's,
+// transformers 5.23; of InternLM2 the public code of OpenGVLab/InternVL.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,6 +21,20 @@
 #include "vlm/nn/rotary.h"
 
 namespace vlm {
+
+// What a decoder calls its modules.
+struct DecoderNames {
+  const char* embedding = "embed_tokens";
+  const char* attention = "self_attn";
+  const char* mlp = "mlp";
+  const char* attention_norm = "input_layernorm";
+  const char* mlp_norm = "post_attention_layernorm";
+  const char* qkv = "qkv_proj";
+  const char* output = "o_proj";
+  const char *gate = "gate_proj", *up = "up_proj", *down = "down_proj";
+
+  static DecoderNames of(const DecoderConfig& config);
+};
 
 // What every layer of one forward pass shares.
 struct ForwardPass {
@@ -43,8 +58,10 @@ class DecoderAttention : public torch::nn::Module {
 
   at::Tensor project_together(const at::Tensor& x, const ForwardPass& pass) const;
   Projected project(const at::Tensor& x, const ForwardPass& pass) const;
+  Projected project_groups(const at::Tensor& x, const ForwardPass& pass) const;
 
   std::int64_t layer_, heads_, kv_heads_, head_dim_;
+  bool is_grouped_;  // qkv_proj has the rows of one key-value head and its queries together
   std::shared_ptr<Linear> qkv_proj_;                  // or:
   std::shared_ptr<Linear> q_proj_, k_proj_, v_proj_;  // null beside qkv_proj
   std::shared_ptr<Linear> o_proj_;

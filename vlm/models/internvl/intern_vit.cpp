@@ -14,14 +14,44 @@
 
 namespace vlm {
 
-// The convolution's parameters under "projection".
+namespace {
+
+// What the encoder's modules are called.
+struct InternVitNames {
+  const char *first = "cls_token", *positions = "position_embeddings";
+  const char *patches = "patch_embeddings", *layers = "layer";
+  const char *attention = "attention", *projection = "projection_layer";
+  const char *attention_norm = "layernorm_before", *mlp_norm = "layernorm_after";
+  const char *attention_scale = "lambda_1", *mlp_scale = "lambda_2";
+
+  static InternVitNames of(const InternVitConfig& config) {
+    if (!config.is_original) return {};
+    return {.first = "class_embedding",
+            .positions = "position_embedding",
+            .patches = "patch_embedding",
+            .layers = "layers",
+            .attention = "attn",
+            .projection = "proj",
+            .attention_norm = "norm1",
+            .mlp_norm = "norm2",
+            .attention_scale = "ls1",
+            .mlp_scale = "ls2"};
+  }
+};
+
+}  // namespace
+
+// The convolution's parameters, in the layout of transformers under "projection".
 class InternVitPatches : public torch::nn::Module {
  public:
   explicit InternVitPatches(const InternVitConfig& c) : patch_size_(c.patch_size) {
-    auto projection = register_module("projection", std::make_shared<torch::nn::Module>());
-    weight_ = projection->register_parameter(
-        "weight", at::empty({c.hidden_size, 3, c.patch_size, c.patch_size}));
-    bias_ = projection->register_parameter("bias", at::empty({c.hidden_size}));
+    torch::nn::Module* holder = this;
+    if (!c.is_original) {
+      holder = register_module("projection", std::make_shared<torch::nn::Module>()).get();
+    }
+    weight_ = holder->register_parameter("weight",
+                                         at::empty({c.hidden_size, 3, c.patch_size, c.patch_size}));
+    bias_ = holder->register_parameter("bias", at::empty({c.hidden_size}));
   }
 
   at::Tensor forward(const at::Tensor& tiles) {
@@ -39,10 +69,11 @@ class InternVitEmbeddings : public torch::nn::Module {
  public:
   explicit InternVitEmbeddings(const InternVitConfig& c)
       : grid_side_(c.grid_side()), patch_size_(c.patch_size) {
-    cls_token_ = register_parameter("cls_token", at::empty({1, 1, c.hidden_size}));
+    const InternVitNames names = InternVitNames::of(c);
+    cls_token_ = register_parameter(names.first, at::empty({1, 1, c.hidden_size}));
     position_embeddings_ = register_parameter(
-        "position_embeddings", at::empty({1, grid_side_ * grid_side_ + 1, c.hidden_size}));
-    patches_ = register_module("patch_embeddings", std::make_shared<InternVitPatches>(c));
+        names.positions, at::empty({1, grid_side_ * grid_side_ + 1, c.hidden_size}));
+    patches_ = register_module(names.patches, std::make_shared<InternVitPatches>(c));
   }
 
   // [N, 3, S, S] → [N, 1 + P, C]
@@ -71,34 +102,51 @@ class InternVitEmbeddings : public torch::nn::Module {
   std::shared_ptr<InternVitPatches> patches_;
 };
 
+// q, k and v are three layers in the layout of transformers, and one in the original.
 class InternVitAttention : public torch::nn::Module {
  public:
   explicit InternVitAttention(const InternVitConfig& c) : heads_(c.num_attention_heads) {
-    const auto make = [&](const char* name, bool has_bias) {
-      return register_module(name,
-                             std::make_shared<Linear>(c.hidden_size, c.hidden_size, has_bias));
+    const std::int64_t width = c.hidden_size;
+    const auto make = [&](const char* name, std::int64_t out, bool has_bias) {
+      return register_module(name, std::make_shared<Linear>(width, out, has_bias));
     };
-    q_proj_ = make("q_proj", c.attention_bias);
-    k_proj_ = make("k_proj", c.attention_bias);
-    v_proj_ = make("v_proj", c.attention_bias);
-    projection_layer_ = make("projection_layer", true);
+    if (c.is_original) {
+      qkv_ = make("qkv", 3 * width, c.attention_bias);
+    } else {
+      q_proj_ = make("q_proj", width, c.attention_bias);
+      k_proj_ = make("k_proj", width, c.attention_bias);
+      v_proj_ = make("v_proj", width, c.attention_bias);
+    }
+    projection_ = make(InternVitNames::of(c).projection, width, true);
+    if (!c.has_qk_norms) return;
+    const double eps = c.is_original ? c.layer_norm_eps : 1e-6;
+    q_norm_ = register_module("q_norm", std::make_shared<RmsNorm>(width, eps));
+    k_norm_ = register_module("k_norm", std::make_shared<RmsNorm>(width, eps));
   }
 
   at::Tensor forward(const at::Tensor& x) {
-    const auto split = [&](const at::Tensor& t) {  // [N, H, P, D]
-      return t.view({x.size(0), x.size(1), heads_, -1}).transpose(1, 2);
+    const auto split = [&](const at::Tensor& t, const std::shared_ptr<RmsNorm>& norm) {
+      const at::Tensor normed = norm ? norm->forward(t) : t;
+      return normed.view({x.size(0), x.size(1), heads_, -1}).transpose(1, 2);  // [N, H, P, D]
     };
-    const std::vector<at::Tensor> projected =
-        forward_each(x, {q_proj_.get(), k_proj_.get(), v_proj_.get()});
+    const std::vector<at::Tensor> each = project(x);
     const at::Tensor attended =
-        grouped_attention(split(projected[0]), split(projected[1]), split(projected[2]), {},
-                          /*is_causal=*/false, q_proj_->product_dtype);
-    return projection_layer_->forward(attended.transpose(1, 2).flatten(2));
+        grouped_attention(split(each[0], q_norm_), split(each[1], k_norm_), split(each[2], {}), {},
+                          /*is_causal=*/false, projection_->product_dtype);
+    return projection_->forward(attended.transpose(1, 2).flatten(2));
   }
 
  private:
+  std::vector<at::Tensor> project(const at::Tensor& x) const {  // q, k and v
+    if (qkv_) return qkv_->forward(x).chunk(3, -1);
+    return forward_each(x, {q_proj_.get(), k_proj_.get(), v_proj_.get()});
+  }
+
   std::int64_t heads_;
-  std::shared_ptr<Linear> q_proj_, k_proj_, v_proj_, projection_layer_;
+  std::shared_ptr<Linear> qkv_;                       // or:
+  std::shared_ptr<Linear> q_proj_, k_proj_, v_proj_;  // null beside qkv
+  std::shared_ptr<Linear> projection_;
+  std::shared_ptr<RmsNorm> q_norm_, k_norm_;  // of all heads together; may be null
 };
 
 class InternVitMlp : public torch::nn::Module {
@@ -126,37 +174,59 @@ at::Tensor add_branch(at::Tensor branch, const at::Tensor& lambda, const at::Ten
 
 }  // namespace
 
+// A LayerNorm, or in InternViT-6B a norm without mean and bias.
+class InternVitNorm {
+ public:
+  InternVitNorm() = default;
+  InternVitNorm(torch::nn::Module& owner, const char* name, const InternVitConfig& c) {
+    if (c.has_rms_norms) {
+      rms_ =
+          owner.register_module(name, std::make_shared<RmsNorm>(c.hidden_size, c.layer_norm_eps));
+    } else {
+      mean_ =
+          owner.register_module(name, std::make_shared<LayerNorm>(c.hidden_size, c.layer_norm_eps));
+    }
+  }
+
+  at::Tensor forward(const at::Tensor& x) const {
+    return rms_ ? rms_->forward(x) : mean_->forward(x);
+  }
+
+ private:
+  std::shared_ptr<RmsNorm> rms_;  // or:
+  std::shared_ptr<LayerNorm> mean_;
+};
+
 class InternVitLayer : public torch::nn::Module {
  public:
   explicit InternVitLayer(const InternVitConfig& c) {
-    lambda_1_ = register_parameter("lambda_1", at::empty({c.hidden_size}));
-    lambda_2_ = register_parameter("lambda_2", at::empty({c.hidden_size}));
-    attention_ = register_module("attention", std::make_shared<InternVitAttention>(c));
+    const InternVitNames names = InternVitNames::of(c);
+    lambda_1_ = register_parameter(names.attention_scale, at::empty({c.hidden_size}));
+    lambda_2_ = register_parameter(names.mlp_scale, at::empty({c.hidden_size}));
+    attention_ = register_module(names.attention, std::make_shared<InternVitAttention>(c));
     mlp_ = register_module("mlp", std::make_shared<InternVitMlp>(c));
-    const auto norm = [&](const char* name) {
-      return register_module(name, std::make_shared<LayerNorm>(c.hidden_size, c.layer_norm_eps));
-    };
-    layernorm_before_ = norm("layernorm_before");
-    layernorm_after_ = norm("layernorm_after");
+    layernorm_before_ = InternVitNorm(*this, names.attention_norm, c);
+    layernorm_after_ = InternVitNorm(*this, names.mlp_norm, c);
   }
 
   at::Tensor forward(const at::Tensor& x) {
     const at::Tensor attended =
-        add_branch(attention_->forward(layernorm_before_->forward(x)), lambda_1_, x);
-    return add_branch(mlp_->forward(layernorm_after_->forward(attended)), lambda_2_, attended);
+        add_branch(attention_->forward(layernorm_before_.forward(x)), lambda_1_, x);
+    return add_branch(mlp_->forward(layernorm_after_.forward(attended)), lambda_2_, attended);
   }
 
  private:
   at::Tensor lambda_1_, lambda_2_;
   std::shared_ptr<InternVitAttention> attention_;
   std::shared_ptr<InternVitMlp> mlp_;
-  std::shared_ptr<LayerNorm> layernorm_before_, layernorm_after_;
+  InternVitNorm layernorm_before_, layernorm_after_;
 };
 
 InternVit::InternVit(const InternVitConfig& config) {
   embeddings_ = register_module("embeddings", std::make_shared<InternVitEmbeddings>(config));
   auto encoder = register_module("encoder", std::make_shared<torch::nn::Module>());
-  auto list = encoder->register_module("layer", std::make_shared<torch::nn::Module>());
+  auto list = encoder->register_module(InternVitNames::of(config).layers,
+                                       std::make_shared<torch::nn::Module>());
   for (std::int64_t i = 0; i < config.num_hidden_layers; ++i) {
     layers_.push_back(list->register_module(concat(i), std::make_shared<InternVitLayer>(config)));
   }

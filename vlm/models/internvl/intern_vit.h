@@ -3,8 +3,8 @@
 //   tiles [N, 3, S, S] ─► patches [N, P, C], row by row, without the class token
 //
 // A class token in front of the patches, learned positions, blocks whose branches are scaled
-// channel by channel, and no norm at the end. Reference: InternVLVisionModel with mean pooling,
-// transformers 5.23.
+// channel by channel, and no norm at the end. Modules have the names of the layout of transformers
+// or of the original one. Reference: InternVLVisionModel with mean pooling, transformers 5.23.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,9 +1,11 @@
-// InternVL2.5, 3 and 3.5 in the layout of transformers: InternViT, pixel shuffle with an MLP, a
-// decoder of Qwen2, Qwen3 or Llama, and an output head.
+// InternVL2, 2.5, 3 and 3.5: InternViT, pixel shuffle with an MLP, a decoder of Qwen2, Qwen3, Llama
+// or InternLM2, and an output head.
 //
-// Registered modules carry the names of transformers 5; published files have older ones
-// (`vision_tower.…`, `language_model.model.…`), which are read and written. Reference:
-// InternVLForConditionalGeneration, transformers 5.23.
+// In the layout of transformers registered modules carry the names of transformers 5; published
+// files have older ones (`vision_tower.…`, `language_model.model.…`), which are read and written.
+// In the original layout modules are named as in its files (`vision_model.…`, `mlp1.…`), so that
+// weights and adapters keep their keys, and what is one matrix there (attn.qkv, attention.wqkv)
+// stays one. Reference: InternVLForConditionalGeneration, transformers 5.23.
 #pragma once
 
 #include <map>
@@ -16,7 +18,8 @@
 
 namespace vlm {
 
-class InternVlBody;
+class InternVit;
+class InternVlConnector;
 
 class InternVl : public DecoderModel {
  public:
@@ -28,12 +31,7 @@ class InternVl : public DecoderModel {
   at::Tensor encode_patches(const at::Tensor& tiles);
 
   std::vector<std::int64_t> media_token_ids() const override { return {config_.image_token_id}; }
-  std::map<std::string, std::string> parts() const override {
-    return {{"vision_model", "model.vision_tower"},
-            {"connector", "model.multi_modal_projector"},
-            {"text_model", "model.language_model"},
-            {"lm_head", "lm_head"}};
-  }
+  std::map<std::string, std::string> parts() const override;
   NamedTensors picture_weights() const override;
   std::string picture_settings() const override;
   std::string canonical_key(const std::string& key) const override;
@@ -42,8 +40,11 @@ class InternVl : public DecoderModel {
   const InternVlConfig& config() const { return config_; }
 
  private:
+  void build_original(const std::shared_ptr<TextDecoder>& decoder);
+
   InternVlConfig config_;
-  std::shared_ptr<InternVlBody> model_;
+  std::shared_ptr<InternVit> vision_;
+  std::shared_ptr<InternVlConnector> connector_;
 };
 
 }  // namespace vlm

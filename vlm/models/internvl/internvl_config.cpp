@@ -36,26 +36,60 @@ void read_side(const Json& value, std::int64_t& side, const std::string& where) 
 
 // What changes the graph and stands in no published file.
 void check_variants(const Json& json, const std::string& where) {
-  std::string norm_type, hidden_act;
-  bool use_qk_norm = false, use_mask_token = false;
+  std::string hidden_act;
+  bool use_mask_token = false;
   bool use_mean_pooling = true, use_absolute_position_embeddings = true;
   std::int64_t channels = 3;
   read_fields(json,
-              {{"norm_type", &norm_type, "", {"layer_norm"}},
-               {"hidden_act", &hidden_act, "", {"gelu"}},
-               {"use_qk_norm", &use_qk_norm},
+              {{"hidden_act", &hidden_act, "", {"gelu"}},
                {"use_mask_token", &use_mask_token},
                {"use_mean_pooling", &use_mean_pooling},
                {"use_absolute_position_embeddings", &use_absolute_position_embeddings},
                {"num_channels", &channels}},
               UnknownKeys::kIgnore, where);
-  require_flag(use_qk_norm, false, where + ": use_qk_norm");
   require_flag(use_mask_token, false, where + ": use_mask_token");
   require_flag(use_mean_pooling, true, where + ": use_mean_pooling");
   require_flag(use_absolute_position_embeddings, true,
                where + ": use_absolute_position_embeddings");
   require(channels == 3, where + ": num_channels", "unsupported value", channels, "3");
 }
+
+InternVitConfig parse_vision(const Json& json, const std::string& where) {
+  InternVitConfig config;
+  Json image_size, patch_size;
+  std::string norm_type = "layer_norm";
+  read_fields(json,
+              {{"hidden_size", &config.hidden_size},
+               {"intermediate_size", &config.intermediate_size},
+               {"num_hidden_layers", &config.num_hidden_layers},
+               {"num_attention_heads", &config.num_attention_heads},
+               {"attention_bias", &config.attention_bias},
+               {"layer_norm_eps", &config.layer_norm_eps},
+               {"norm_type", &norm_type, "", {"layer_norm", "rms_norm"}},
+               {"use_qk_norm", &config.has_qk_norms},
+               {"image_size", &image_size},
+               {"patch_size", &patch_size}},
+              UnknownKeys::kIgnore, where);
+  read_side(image_size, config.image_size, where + ": image_size");
+  read_side(patch_size, config.patch_size, where + ": patch_size");
+  config.has_rms_norms = norm_type == "rms_norm";
+  check_variants(json, where);
+  check_vision(config, where);
+  return config;
+}
+
+DecoderConfig parse_text(Json json, const std::string& where) {
+  if (!json.contains("model_type")) json["model_type"] = "qwen2";
+  std::string type;
+  read_fields(json, {{"model_type", &type, "", {"llama", "qwen2", "qwen3"}}}, UnknownKeys::kIgnore,
+              where);
+  DecoderConfig text = DecoderConfig::defaults_for(&json, where);
+  read_fields(json, text.fields(), UnknownKeys::kIgnore, where);
+  text.complete(json, where);
+  return text;
+}
+
+}  // namespace
 
 void check_vision(const InternVitConfig& c, const std::string& where) {
   require_side(c.hidden_size, where + ": hidden_size");
@@ -74,37 +108,6 @@ void check_vision(const InternVitConfig& c, const std::string& where) {
                  "the patch grid and hidden_size");
 }
 
-InternVitConfig parse_vision(const Json& json, const std::string& where) {
-  InternVitConfig config;
-  Json image_size, patch_size;
-  read_fields(json,
-              {{"hidden_size", &config.hidden_size},
-               {"intermediate_size", &config.intermediate_size},
-               {"num_hidden_layers", &config.num_hidden_layers},
-               {"num_attention_heads", &config.num_attention_heads},
-               {"attention_bias", &config.attention_bias},
-               {"layer_norm_eps", &config.layer_norm_eps},
-               {"image_size", &image_size},
-               {"patch_size", &patch_size}},
-              UnknownKeys::kIgnore, where);
-  read_side(image_size, config.image_size, where + ": image_size");
-  read_side(patch_size, config.patch_size, where + ": patch_size");
-  check_variants(json, where);
-  check_vision(config, where);
-  return config;
-}
-
-DecoderConfig parse_text(Json json, const std::string& where) {
-  if (!json.contains("model_type")) json["model_type"] = "qwen2";
-  std::string type;
-  read_fields(json, {{"model_type", &type, "", {"llama", "qwen2", "qwen3"}}}, UnknownKeys::kIgnore,
-              where);
-  DecoderConfig text = DecoderConfig::defaults_for(&json, where);
-  read_fields(json, text.fields(), UnknownKeys::kIgnore, where);
-  text.complete(json, where);
-  return text;
-}
-
 std::int64_t parse_scale(double downsample_ratio, std::int64_t grid_side,
                          const std::string& where) {
   const double scale = downsample_ratio > 0 ? 1 / downsample_ratio : 0;
@@ -117,7 +120,10 @@ std::int64_t parse_scale(double downsample_ratio, std::int64_t grid_side,
                .wanted = concat("1 / n, where n divides the grid of ", grid_side, " patches")});
 }
 
-}  // namespace
+void check_connector(const InternVlConfig& config, const std::string& where) {
+  require_matrix(config.scale * config.scale * config.vision_config.hidden_size,
+                 config.text_config.hidden_size, where, "downsample_ratio and both hidden_size");
+}
 
 InternVlConfig InternVlConfig::parse(const Json& json, const std::string& where) {
   InternVlConfig config;
@@ -145,8 +151,7 @@ InternVlConfig InternVlConfig::parse(const Json& json, const std::string& where)
   config.text_config = parse_text(text.is_null() ? Json::object() : text, where + ": text_config");
   config.scale =
       parse_scale(downsample_ratio, config.vision_config.grid_side(), where + ": downsample_ratio");
-  require_matrix(config.scale * config.scale * config.vision_config.hidden_size,
-                 config.text_config.hidden_size, where, "downsample_ratio and both hidden_size");
+  check_connector(config, where);
   require(config.image_token_id >= 0 && config.image_token_id < config.text_config.vocab_size,
           where + ": image_token_id", "outside the vocabulary", config.image_token_id,
           concat("0 to ", config.text_config.vocab_size - 1));

@@ -1,9 +1,9 @@
-// config.json of InternVL2.5, 3 and 3.5 in the layout of transformers (`internvl`, repositories
-// that end in "-hf").
+// What the graph of InternVL is built from, and config.json in the layout of transformers
+// (`internvl`, repositories that end in "-hf"); internvl_chat_config.h reads the original one.
 //
 // What a file leaves out has the defaults of InternVLConfig and InternVLVisionConfig in
-// transformers 5.23. Variants that no published file has (RMS norms, normalised q and k, a mask
-// token) are refused by the key's name.
+// transformers 5.23. Variants that no published file has (a mask token, other poolings) are refused
+// by the key's name.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +26,9 @@ struct InternVitConfig {
   std::int64_t patch_size = 14;
   bool attention_bias = false;
   double layer_norm_eps = 1e-6;
+  bool has_rms_norms = false;  // InternViT-6B
+  bool has_qk_norms = false;   // InternViT-6B
+  bool is_original = false;    // names of modules; q, k and v in one of them
 
   std::int64_t grid_side() const { return image_size / patch_size; }
 };
@@ -40,5 +43,10 @@ struct InternVlConfig {
   // Throws Error naming `where` and the key for values that can't work or aren't supported.
   static InternVlConfig parse(const Json& json, const std::string& where);
 };
+
+// What both layouts have to check.
+void check_vision(const InternVitConfig& config, const std::string& where);
+std::int64_t parse_scale(double downsample_ratio, std::int64_t grid_side, const std::string& where);
+void check_connector(const InternVlConfig& config, const std::string& where);
 
 }  // namespace vlm

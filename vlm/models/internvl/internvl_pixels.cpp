@@ -73,13 +73,7 @@ void read_tiles(const Json& object, InternVlTileConfig& config, const std::strin
 void read_picture_limits(const Json& object, InternVlTileConfig& config, const std::string& where) {
   read_fields(object, {{"min_patches", &config.min_patches}, {"max_patches", &config.max_patches}},
               UnknownKeys::kIgnore, where);
-  const std::int64_t most =
-      std::min<std::int64_t>(kMostTilePixels / (config.side * config.side), 1024);
-  require(config.max_patches >= 1 && config.max_patches <= most, where + ": max_patches",
-          "value out of range", config.max_patches, concat("1 to ", most));
-  require(config.min_patches >= 1 && config.min_patches <= config.max_patches,
-          where + ": min_patches", "value out of range", config.min_patches,
-          concat("1 to max_patches = ", config.max_patches));
+  check_tile_limits(config, where, "min_patches", "max_patches");
 }
 
 // num_frames, else fps, else what the published examples ask for.
@@ -122,8 +116,19 @@ FrameSampling read_frames(const Json& object, const std::string& where) {
 
 std::string InternVlTileConfig::describe() const {
   return Json({side, scale.do_rescale, scale.do_normalize, scale.rescale_factor, scale.mean,
-               scale.std, resample, min_patches, max_patches})
+               scale.std, resample, min_patches, max_patches, has_whole})
       .dump();
+}
+
+void check_tile_limits(const InternVlTileConfig& config, const std::string& where,
+                       const std::string& min_key, const std::string& max_key) {
+  const std::int64_t most =
+      std::min<std::int64_t>(kMostTilePixels / (config.side * config.side), 1024);
+  require(config.max_patches >= 1 && config.max_patches <= most, where + ": " + max_key,
+          "value out of range", config.max_patches, concat("1 to ", most));
+  require(config.min_patches >= 1 && config.min_patches <= config.max_patches,
+          where + ": " + min_key, "value out of range", config.min_patches,
+          concat("1 to ", max_key, " = ", config.max_patches));
 }
 
 TileGrid choose_grid(const InternVlTileConfig& config, const PixelSize& picture) {
@@ -161,6 +166,13 @@ InternVlPictures::InternVlPictures(const std::filesystem::path& folder) {
   table_ = make_table_in_steps(config_.scale);
 }
 
+InternVlPictures::InternVlPictures(InternVlTileConfig config)
+    : config_(std::move(config)), table_(make_table_in_steps(config_.scale)) {}
+
+std::int64_t InternVlPictures::count_tiles(const TileGrid& grid) const {
+  return grid.tiles() + (grid.tiles() > 1 && config_.has_whole ? 1 : 0);
+}
+
 TileGrid InternVlPictures::grid_of(const PixelSize& picture, bool is_whole) const {
   return is_whole ? TileGrid() : choose_grid(config_, picture);
 }
@@ -174,7 +186,7 @@ at::Tensor InternVlPictures::process(const Image& image, bool is_whole,
   Image changed;
   if (change) changed = changed_picture(image, size, filter, change);
   const Image& shown = change ? changed : image;
-  const std::int64_t tiles = grid.tiles(), count = tiles == 1 ? 1 : tiles + 1;
+  const std::int64_t tiles = grid.tiles(), count = count_tiles(grid);
   at::Tensor values = at::empty({count, 3, side, side}, at::kFloat);
   auto* out = values.mutable_data_ptr<float>();
   const Image tiled = resize(shown, size.height, size.width, filter);

@@ -6,7 +6,8 @@
 // A picture is resized to the grid of tiles whose shape is nearest to its own and cut; where the
 // grid has more than one, the whole picture as one tile follows. Values are those of transformers'
 // GotOcr2ImageProcessorPil for pictures, and of InternVLVideoProcessor, which only exists on
-// torchvision, for frames (5.23).
+// torchvision, for frames (5.23). Those of the original layout's published example (Pillow, and
+// torchvision's ToTensor and Normalize) are the same as the former, for frames too.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -30,6 +31,7 @@ struct InternVlTileConfig {
                       .std = {0.26862954, 0.26130258, 0.27577711}};
   std::int64_t resample = 3;                       // a Filter
   std::int64_t min_patches = 1, max_patches = 12;  // tiles of a picture without the whole one
+  bool has_whole = true;                           // behind the tiles, where there are several
 
   // Every value that pixels depend on, as text. For the keys of caches.
   std::string describe() const;
@@ -45,13 +47,20 @@ struct TileGrid {
 // less than twice the picture's area.
 TileGrid choose_grid(const InternVlTileConfig& config, const PixelSize& picture);
 
+// Throws Error naming `where` and these names of the keys for limits out of range.
+void check_tile_limits(const InternVlTileConfig& config, const std::string& where,
+                       const std::string& min_key, const std::string& max_key);
+
 class InternVlPictures {
  public:
   // Reads the folder's image processor config. Throws Error naming file and key.
   explicit InternVlPictures(const std::filesystem::path& folder);
+  explicit InternVlPictures(InternVlTileConfig config);
 
   // `is_whole`: one tile, whatever the config says.
   TileGrid grid_of(const PixelSize& picture, bool is_whole) const;
+  // With the whole picture, where that follows.
+  std::int64_t count_tiles(const TileGrid& grid) const;
   // `change` is applied once, where the picture has fewer pixels. Thread-safe.
   at::Tensor process(const Image& image, bool is_whole, const PictureChange& change = {}) const;
   const InternVlTileConfig& config() const { return config_; }

@@ -23,6 +23,33 @@ std::int64_t load_tile_tokens(const std::filesystem::path& folder) {
   return tokens;
 }
 
+void check_tiles(const InternVlParts& parts) {
+  const std::int64_t pixels = parts.config.vision_config.patch_size * parts.config.scale;
+  for (const InternVlTileConfig* tiles : {&parts.pictures.config(), &parts.frames->config()}) {
+    const std::int64_t cells = tiles->side / pixels;
+    if (tiles->side % pixels == 0 && cells * cells == parts.tile_tokens) continue;
+    throw Error({.what = "the processor's tiles don't fit its tokens",
+                 .where = parts.folder,
+                 .got = concat("size ", tiles->side, ", image_seq_length ", parts.tile_tokens),
+                 .wanted = concat("(size / ", pixels, ")² = image_seq_length")});
+  }
+}
+
+InternVlParts load_parts(const std::filesystem::path& folder, const TemplateOptions& options) {
+  InternVlParts parts{.folder = folder.string(),
+                      .config = load_config<InternVlConfig>(folder),
+                      .tokenizer = load_tokenizer(folder),
+                      .chat_template = load_chat_template(folder, options),
+                      .turn_end = kInternVlTurnEnd,
+                      .pictures = InternVlPictures(folder),
+                      .frames = InternVlFrames(folder),
+                      .tokens = InternVlTokens::load(folder),
+                      .tile_tokens = load_tile_tokens(folder),
+                      .adds_special_tokens = false};
+  check_tiles(parts);
+  return parts;
+}
+
 }  // namespace
 
 // The names stand at the root, or in extra_special_tokens.
@@ -47,79 +74,66 @@ InternVlTokens InternVlTokens::load(const std::filesystem::path& folder) {
 
 InternVlProcessor::InternVlProcessor(const std::filesystem::path& folder,
                                      const TemplateOptions& options)
-    : folder_(folder.string()),
-      config_(load_config<InternVlConfig>(folder)),
-      tokenizer_(load_tokenizer(folder)),
-      chat_template_(load_chat_template(folder, options)),
-      pictures_(folder),
-      frames_(folder),
-      tokens_(InternVlTokens::load(folder)),
-      places_({.picture = tokens_.picture,
-               .video = tokens_.video,
-               .picture_mark = tokens_.picture,
-               .video_mark = tokens_.picture}),
-      media_ids_({config_.image_token_id}),
-      tile_tokens_(load_tile_tokens(folder)) {
-  check_tokens();
+    : InternVlProcessor(load_parts(folder, options)) {}
+
+InternVlProcessor::InternVlProcessor(InternVlParts parts)
+    : parts_(std::move(parts)),
+      places_({.picture = parts_.tokens.picture,
+               .video = parts_.tokens.video,
+               .picture_mark = parts_.tokens.picture,
+               .video_mark = parts_.tokens.picture}),
+      media_ids_({parts_.config.image_token_id}) {
+  check_token();
 }
 
-void InternVlProcessor::check_tokens() const {
-  const std::int64_t pixels = config_.vision_config.patch_size * config_.scale;
-  for (const InternVlTileConfig* tiles : {&pictures_.config(), &frames_.config()}) {
-    const std::int64_t cells = tiles->side / pixels;
-    if (tiles->side % pixels == 0 && cells * cells == tile_tokens_) continue;
-    throw Error({.what = "the processor's tiles don't fit its tokens",
-                 .where = folder_,
-                 .got = concat("size ", tiles->side, ", image_seq_length ", tile_tokens_),
-                 .wanted = concat("(size / ", pixels, ")² = image_seq_length")});
-  }
-  const std::vector<std::int64_t> ids = tokenizer_->encode(tokens_.picture);
+void InternVlProcessor::check_token() const {
+  const std::vector<std::int64_t> ids = parts_.tokenizer->encode(parts_.tokens.picture);
   if (ids == media_ids_) return;
   throw Error(
       {.what = "the tokenizer's token for pictures isn't the model's",
-       .where = folder_,
-       .got = concat(tokens_.picture, ", id ", ids.size() == 1 ? ids[0] : -1),
-       .wanted = concat("image_token_id = ", config_.image_token_id, " as in config.json")});
+       .where = parts_.folder,
+       .got = concat(parts_.tokens.picture, ", id ", ids.size() == 1 ? ids[0] : -1),
+       .wanted = concat("image_token_id = ", parts_.config.image_token_id, " as in config.json")});
 }
 
 std::string InternVlProcessor::text_of(std::int64_t tiles) const {
-  std::string text = tokens_.begin;
-  for (std::int64_t i = 0; i < tiles * tile_tokens_; ++i) text += tokens_.picture;
-  return text + tokens_.end;
+  std::string text = parts_.tokens.begin;
+  for (std::int64_t i = 0; i < tiles * parts_.tile_tokens; ++i) text += parts_.tokens.picture;
+  return text + parts_.tokens.end;
 }
 
 Pixels InternVlProcessor::to_pixels(const at::Tensor& tiles) const {
-  return {.values = tiles, .tokens = tiles.size(0) * tile_tokens_};
+  return {.values = tiles, .tokens = tiles.size(0) * parts_.tile_tokens};
 }
 
 ProcessedMedium InternVlProcessor::process_picture(const Image& image, bool is_whole,
                                                    const PictureChange& change) const {
-  return {to_pixels(pictures_.process(image, is_whole, change)),
+  return {to_pixels(parts_.pictures.process(image, is_whole, change)),
           picture_text(image.height, image.width, is_whole)};
 }
 
 MediumText InternVlProcessor::picture_text(std::int64_t height, std::int64_t width,
                                            bool is_whole) const {
-  const TileGrid grid = pictures_.grid_of({height, width}, is_whole);
+  const TileGrid grid = parts_.pictures.grid_of({height, width}, is_whole);
   const bool is_split = grid.tiles() > 1;
-  const std::int64_t tiles = grid.tiles() + (is_split ? 1 : 0);
+  const std::int64_t tiles = parts_.pictures.count_tiles(grid);
   return {.kind = MediumText::Kind::kPicture,
           .text = text_of(tiles),
           .rows = is_split ? grid.rows : 0,
           .cols = is_split ? grid.cols : 0,
-          .tokens = tiles * tile_tokens_,
+          .tokens = tiles * parts_.tile_tokens,
           .units = tiles};
 }
 
 Pixels InternVlProcessor::process_frames(const std::vector<Image>& frames, std::int64_t,
                                          const PictureChange& change) const {
-  return to_pixels(frames_.process(frames, change));
+  return to_pixels(parts_.frames->process(frames, change));
 }
 
 MediumText InternVlProcessor::video_text(const ClipShape& clip) const {
   const std::int64_t frames = std::ssize(clip.times_s);
   MediumText text{
-      .kind = MediumText::Kind::kVideo, .tokens = frames * tile_tokens_, .units = frames};
+      .kind = MediumText::Kind::kVideo, .tokens = frames * parts_.tile_tokens, .units = frames};
   for (std::int64_t i = 1; i <= frames; ++i) {
     text.text += concat(i == 1 ? "Frame" : "\nFrame", i, ": ", text_of(1));
   }
@@ -127,23 +141,25 @@ MediumText InternVlProcessor::video_text(const ClipShape& clip) const {
 }
 
 ConversationCodec InternVlProcessor::codec() const {
-  return {.tokenizer = *tokenizer_,
+  return {.tokenizer = *parts_.tokenizer,
           .places = places_,
           .media_ids = media_ids_,
-          .vocab_size = config_.text_config.vocab_size,
-          .where = folder_};
+          .vocab_size = parts_.config.text_config.vocab_size,
+          .adds_special_tokens = parts_.adds_special_tokens,
+          .where = parts_.folder};
 }
 
 EncodedConversation InternVlProcessor::encode_prompt(const std::vector<Message>& messages,
                                                      const ProcessedMedia& media) const {
-  return encode_expanded(codec(), chat_template_.render(messages, true), media);
+  return encode_expanded(codec(), parts_.chat_template.render(messages, true), media);
 }
 
 EncodedConversation InternVlProcessor::encode_conversation(const std::vector<Message>& messages,
                                                            const ProcessedMedia& media,
                                                            const LossTurns& turns) const {
   return encode_turns(
-      codec(), split_turns(chat_template_, messages, turns, kInternVlTurnEnd, folder_), media);
+      codec(), split_turns(parts_.chat_template, messages, turns, parts_.turn_end, parts_.folder),
+      media);
 }
 
 }  // namespace vlm

@@ -1,4 +1,5 @@
-// The processor of InternVL in the layout of transformers.
+// The processor of InternVL in the layout of transformers; internvl_chat_processor.h has that of
+// the original one.
 //
 // A picture becomes "<img><IMG_CONTEXT>…</img>", as many tokens as its tiles have, a clip such a
 // text for each frame behind "Frame1: ", "Frame2: " …, a line each. Reference: InternVLProcessor,
@@ -7,6 +8,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +26,20 @@ struct InternVlTokens {
   static InternVlTokens load(const std::filesystem::path& folder);
 };
 
+// What a processor is made of.
+struct InternVlParts {
+  std::string folder;
+  InternVlConfig config;
+  std::unique_ptr<Tokenizer> tokenizer;
+  ChatTemplate chat_template;
+  std::string turn_end;  // the token that ends a turn
+  InternVlPictures pictures;
+  std::optional<InternVlFrames> frames;  // none in the original layout
+  InternVlTokens tokens;
+  std::int64_t tile_tokens;  // of one tile
+  bool adds_special_tokens;  // in front of a prompt
+};
+
 class InternVlProcessor : public Processor {
  public:
   // Reads tokenizer, chat template, the processors' configs and config.json of a checkpoint folder.
@@ -39,35 +55,33 @@ class InternVlProcessor : public Processor {
   Pixels process_frames(const std::vector<Image>& frames, std::int64_t clip_frames,
                         const PictureChange& change = {}) const override;
   MediumText video_text(const ClipShape& clip) const override;
-  std::string frame_settings() const override { return frames_.config().describe(); }
-  const FrameSampling& frame_sampling() const override { return frames_.sampling(); }
+  std::string frame_settings() const override { return parts_.frames->config().describe(); }
+  const FrameSampling& frame_sampling() const override { return parts_.frames->sampling(); }
   EncodedConversation encode_prompt(const std::vector<Message>& messages,
                                     const ProcessedMedia& media) const override;
   EncodedConversation encode_conversation(const std::vector<Message>& messages,
                                           const ProcessedMedia& media,
                                           const LossTurns& turns) const override;
-  std::string picture_settings() const override { return pictures_.config().describe(); }
-  const Tokenizer& tokenizer() const override { return *tokenizer_; }
+  std::string picture_settings() const override { return parts_.pictures.config().describe(); }
+  const Tokenizer& tokenizer() const override { return *parts_.tokenizer; }
   std::int64_t max_positions() const override {
-    return config_.text_config.max_position_embeddings;
+    return parts_.config.text_config.max_position_embeddings;
   }
+
+ protected:
+  explicit InternVlProcessor(InternVlParts parts);
+
+  Pixels to_pixels(const at::Tensor& tiles) const;
+  const InternVlParts& parts() const { return parts_; }
 
  private:
   ConversationCodec codec() const;
   std::string text_of(std::int64_t tiles) const;
-  Pixels to_pixels(const at::Tensor& tiles) const;
-  void check_tokens() const;
+  void check_token() const;
 
-  std::string folder_;
-  InternVlConfig config_;
-  std::unique_ptr<Tokenizer> tokenizer_;
-  ChatTemplate chat_template_;
-  InternVlPictures pictures_;
-  InternVlFrames frames_;
-  InternVlTokens tokens_;
+  InternVlParts parts_;
   MediaMarks places_;
   std::vector<std::int64_t> media_ids_;
-  std::int64_t tile_tokens_;  // of one tile
 };
 
 }  // namespace vlm

@@ -18,6 +18,12 @@ void DecoderModel::set_decoder(std::shared_ptr<TextDecoder> decoder, const std::
   tie_.emplace(lm_head_, decoder_->embed_tokens(), name + ".embed_tokens.weight", is_tied);
 }
 
+void DecoderModel::set_decoder(std::shared_ptr<TextDecoder> decoder, std::shared_ptr<Linear> head) {
+  decoder_ = std::move(decoder);
+  lm_head_ = std::move(head);
+  tie_.emplace(lm_head_, decoder_->embed_tokens(), "", /*is_tied=*/false);
+}
+
 at::Tensor DecoderModel::embed_tokens(const at::Tensor& input_ids) {
   return decoder_->embed_tokens()->forward(upload(input_ids, device())).to(activation_dtype(*this));
 }

@@ -4,7 +4,7 @@
 //
 // A family derives from it, registers its modules under Hugging Face's names, names its decoder,
 // and adds what is its own: encoding media, names of parts, keys of files. "lm_head" is registered
-// here.
+// here, unless the family has its head elsewhere.
 #pragma once
 
 #include <torch/nn/module.h>
@@ -52,6 +52,8 @@ class DecoderModel : public VisionLanguageModel, public torch::nn::Module {
   // Called once, at the end of a constructor. `name`: the registered decoder's. `is_tied`: the
   // head shares the embedding's weight, by the config.
   void set_decoder(std::shared_ptr<TextDecoder> decoder, const std::string& name, bool is_tied);
+  // The same with a head that is registered already and has its own weight.
+  void set_decoder(std::shared_ptr<TextDecoder> decoder, std::shared_ptr<Linear> head);
 
   // Whether blocks keep only their inputs for the backward pass.
   bool recomputes_blocks() const { return gradient_checkpointing && is_training(); }

@@ -86,8 +86,10 @@ std::string expand_media(const MediaMarks& places, std::string_view rendered,
 
 namespace {
 
-std::vector<std::int64_t> encode_text(const ConversationCodec& codec, std::string_view text) {
-  std::vector<std::int64_t> ids = codec.tokenizer.encode(text);
+std::vector<std::int64_t> encode_text(const ConversationCodec& codec, std::string_view text,
+                                      bool is_first) {
+  std::vector<std::int64_t> ids =
+      codec.tokenizer.encode(text, is_first && codec.adds_special_tokens);
   for (const std::int64_t& id : ids) {
     if (id < codec.vocab_size) continue;
     throw Error({.what = "the prompt has a token that the model has no embedding for",
@@ -103,7 +105,7 @@ std::vector<std::int64_t> encode_text(const ConversationCodec& codec, std::strin
 EncodedConversation encode_expanded(const ConversationCodec& codec, std::string_view rendered,
                                     const ProcessedMedia& media) {
   EncodedConversation encoded{
-      .ids = encode_text(codec, expand_media(codec.places, rendered, media.texts)),
+      .ids = encode_text(codec, expand_media(codec.places, rendered, media.texts), true),
       .pixels = media.pixels};
   std::vector<std::int64_t> counts;
   for (const MediumText& medium : media.texts) counts.push_back(medium.tokens);
@@ -119,7 +121,7 @@ EncodedConversation encode_turns(const ConversationCodec& codec, const TurnSpans
   for (const TurnSpans::Span& span : turns.spans) {
     const auto text = std::string_view(turns.text).substr(span.begin, span.end - span.begin);
     for (const PromptPiece& piece : expansion.expand_in_pieces(text)) {
-      const auto ids = encode_text(codec, piece.text);
+      const auto ids = encode_text(codec, piece.text, whole.empty());
       whole += piece.text;
       const std::int64_t begin = std::ssize(encoded.ids);
       encoded.ids.insert(encoded.ids.end(), ids.begin(), ids.end());
@@ -132,7 +134,7 @@ EncodedConversation encode_turns(const ConversationCodec& codec, const TurnSpans
   }
   expansion.check_all_used();
   // Training must see the ids that generation will: encoding in pieces may change nothing.
-  if (codec.tokenizer.encode(whole) != encoded.ids) {
+  if (codec.tokenizer.encode(whole, codec.adds_special_tokens) != encoded.ids) {
     throw Error(
         {.what = "the tokenizer merges text across the border of a turn", .where = codec.where});
   }

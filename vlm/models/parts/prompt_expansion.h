@@ -58,7 +58,9 @@ struct ConversationCodec {
   const MediaMarks& places;
   const std::vector<std::int64_t>& media_ids;
   std::int64_t vocab_size;  // rows of the embedding; tokenizers may have more
-  std::string where;        // the checkpoint, for errors
+  // What the tokenizer puts in front of a text (a bos) stands in front of the prompt.
+  bool adds_special_tokens = false;
+  std::string where;  // the checkpoint, for errors
 };
 
 // A rendered prompt. Finds its media; positions are left to the family. Throws Error for a token

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "vlm/nn/cpu/clones.h"
-#include "vlm/nn/gelu.h"
+#include "vlm/nn/cpu/gelu.h"
 
 namespace vlm {
 

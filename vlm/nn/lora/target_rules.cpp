@@ -124,7 +124,7 @@ bool TargetRules::is_in_layers(const std::string& name) const {
 bool TargetRules::hits(const NamedLayer& layer) const {
   const auto& [name, kind] = layer;
   if (is_excluded(name)) return false;
-  if (is_all_linear_) return kind == LayerKind::kLinear && name != "lm_head";
+  if (is_all_linear_) return kind == LayerKind::kLinear && !is_output_head(name);
   if (!targets_->matches(name) || !is_in_layers(name)) return false;
   if (kind != LayerKind::kOther) return true;
   throw Error({.what = "a module can't be adapted",
@@ -199,6 +199,10 @@ void TargetRules::check_layers(const std::vector<std::string>& hit) const {
                  .where = "layers_to_transform",
                  .got = concat(layer)});
   }
+}
+
+bool is_output_head(const std::string& name) {
+  return name == "lm_head" || name == "language_model.lm_head" || name == "language_model.output";
 }
 
 std::vector<NamedLayer> list_layers(const torch::nn::Module& model) {

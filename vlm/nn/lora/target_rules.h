@@ -3,7 +3,7 @@
 //   LoraConfig ─► TargetRules ─► hits(name, kind), rank(name), alpha(name)
 //
 // A list entry hits a module whose name equals it or ends with "." + entry; a string is a regular
-// expression for the whole name (re.fullmatch); "all-linear" is every Linear but lm_head.
+// expression for the whole name (re.fullmatch); "all-linear" is every Linear but the output head.
 // exclude_modules, modules_to_save and layers_to_transform remove hits. Of rank_pattern and
 // alpha_pattern the first entry that matches the end of the name is used. Reference: peft 0.21.2,
 // check_target_module_exists and get_pattern_key.
@@ -79,6 +79,10 @@ class TargetRules {
 // Every module of the tree in its order, without the children of layers (adapters, quantized
 // weights).
 std::vector<NamedLayer> list_layers(const torch::nn::Module& model);
+
+// Whether a module of this name is the output head: "lm_head", in some models inside
+// language_model, where InternLM2 calls it "output".
+bool is_output_head(const std::string& name);
 
 // Throws Error for an entry of modules_to_save that names no module.
 void check_modules_to_save(const torch::nn::Module& model, const LoraConfig& config);

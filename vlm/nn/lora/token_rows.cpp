@@ -48,7 +48,7 @@ std::vector<TokenLayer> find_layers(const torch::nn::Module& model, const std::s
     const TokenLayer layer{item.key(), std::dynamic_pointer_cast<Embedding>(item.value()),
                            std::dynamic_pointer_cast<Linear>(item.value())};
     const bool is_head = layer.head && layer.head->weight.defined() && !layer.head->bias.defined();
-    if (!layer.embedding && !(is_head && item.key() == "lm_head")) {
+    if (!layer.embedding && !(is_head && is_output_head(item.key()))) {
       refuse_layer("the layer has no rows for tokens", item.key(), "embeddings or lm_head");
     }
     found.push_back(layer);

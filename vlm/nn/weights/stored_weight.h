@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-#include "vlm/nn/gelu.h"
+#include "vlm/nn/cpu/gelu.h"
 
 namespace vlm {
 

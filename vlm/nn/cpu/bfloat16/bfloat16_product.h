@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "vlm/nn/cpu/bfloat16/bfloat16_linear.h"
-#include "vlm/nn/gelu.h"
+#include "vlm/nn/cpu/gelu.h"
 
 namespace vlm {
 
