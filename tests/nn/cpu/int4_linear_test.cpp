@@ -89,9 +89,9 @@ TEST_CASE("4 bits: near levels lose less; their codes are the nearest to their s
       for (const std::int8_t level : kNearLevels) {
         least = std::min(least, std::abs(value - own.scale * level));
       }
-      // The scale was rounded to 11 bits after the codes were chosen.
+      // Numbers are rounded to 1/127 of the largest, and the scale later to 11 bits.
       CHECK(std::abs(value - own.scale * kNearLevels[own.code]) <=
-            least + std::abs(own.scale) * 127 / 2048);
+            least + std::abs(own.scale) * (1 + 127.0 / 1024));
     }
   }
 }

@@ -36,6 +36,11 @@ VLM_INLINE Lanes load_lanes(const void* from) {
   return lanes;
 }
 
+// The lowest byte of each word. In two steps, as compilers make many instructions of one.
+VLM_INLINE Bytes lowest_bytes(Words words) {
+  return __builtin_convertvector(__builtin_convertvector(words, Halves), Bytes);
+}
+
 // The first `count` values at `from`, at most 16, then zeros; null: zeros.
 VLM_INLINE Floats load_partial(const float* from, std::int64_t count) {
   if (!from) return Floats{};
@@ -188,6 +193,21 @@ VLM_INLINE Lanes add_lanes(Lanes* rows) {
 template <typename Lanes, std::size_t Count>
 VLM_INLINE Lanes add_lanes(Lanes (&rows)[Count]) {
   return add_lanes<static_cast<int>(Count)>(&rows[0]);
+}
+
+template <int Step>
+VLM_INLINE Floats larger_halves(Floats values) {
+  Floats others = values;
+  swap_lanes<Step>(values, others, std::make_integer_sequence<int, kLanes>());
+  return larger(values, others);
+}
+
+// The largest of the lanes; where one is NaN, any may come out.
+VLM_INLINE float largest_lane(Floats values) {
+  values = larger_halves<8>(values);
+  values = larger_halves<4>(values);
+  values = larger_halves<2>(values);
+  return larger_halves<1>(values)[0];
 }
 
 // The 32 lanes of two vectors, sorted by even and odd index.

@@ -4,11 +4,13 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 
 #include "vlm/nn/cpu/activations.h"
 #include "vlm/nn/cpu/few_rows.h"
 #include "vlm/nn/cpu/int4/int4_few_rows.h"
-#include "vlm/nn/cpu/int8/int8_weight.h"
+#include "vlm/nn/cpu/lanes.h"
 #include "vlm/nn/cpu/matrix_rows.h"
 #include "vlm/nn/cpu/widened_blocks.h"
 
@@ -22,11 +24,22 @@ constexpr std::int64_t kMostUnpaneled = 64;  // where there are none; more go th
 
 VLM_CLONES void quantize_each_group(const float* x, std::int64_t groups, std::int8_t* codes,
                                     float* scales, std::int32_t* offsets) {
-  for (std::int64_t g = 0; g < groups; ++g) {
-    const QuantizedRow group =
-        quantize_row(x + g * kInt4Group, kInt4Group, kInt4Group, codes + g * kInt4Group);
-    scales[g] = group.scale;
-    offsets[g] = 128 * group.sum;
+  // As quantize_row does it for a row of any length.
+  constexpr float kMost = 127.0F, kLeast = 1e-30F;
+  for (std::int64_t g = 0; g < groups; ++g, x += kInt4Group, codes += kInt4Group) {
+    const Floats low = load_lanes<Floats>(x), high = load_lanes<Floats>(x + kLanes);
+    const float largest = largest_lane(
+        larger((Floats)((Words)low & 0x7FFFFFFFU), (Floats)((Words)high & 0x7FFFFFFFU)));
+    const float factor = largest > kLeast ? kMost / largest : 0.0F;
+    const Words first = (Words)(low * factor + kRound), second = (Words)(high * factor + kRound);
+    const Bytes bytes[2] = {lowest_bytes(first), lowest_bytes(second)};
+    std::memcpy(codes, bytes, sizeof bytes);
+    Words sums[1] = {first + second - 2 * std::bit_cast<std::uint32_t>(kRound)};
+    Floats differences[1] = {(low - low) + (high - high)};
+    const float rest = add_lanes(differences)[0];  // NaN where a number isn't finite
+    scales[g] = (largest > kLeast ? largest / kMost : 0.0F) + rest;
+    const auto sum = static_cast<std::int32_t>(add_lanes(sums)[0]);
+    offsets[g] = rest == rest ? 128 * sum : 0;
   }
 }
 

@@ -19,52 +19,57 @@ constexpr int kGroupVectors = kInt4Group / kLanes;
 constexpr float kLeastMagnitude = 1e-30F;
 constexpr int kTrials = 3;  // scales that are tried for a group
 
-// Levels as numbers: the first, the steps to the next, and what lies in the middle of a step.
-struct LevelSteps {
-  float first;
-  float steps[15], middles[15];
+using SignedBytes = std::int8_t __attribute__((vector_size(kLanes)));
+using SignedHalves = std::int16_t __attribute__((vector_size(kLanes * sizeof(std::int16_t))));
+
+// How to find the nearest of kNearLevels for integers from -128 to 127. Those of equal upper four
+// bits (after adding 128) are above `counts` of the middles between levels, and perhaps above one
+// or two more.
+struct NearTable {
+  std::array<std::int8_t, 16> counts, firsts, seconds;
 };
 
-LevelSteps steps_of(const Int4Levels& levels) {
-  LevelSteps made{.first = static_cast<float>(levels[0]), .steps = {}, .middles = {}};
-  for (std::size_t i = 0; i < 15; ++i) {
-    const auto lower = static_cast<float>(levels[i]), upper = static_cast<float>(levels[i + 1]);
-    made.steps[i] = upper - lower;
-    made.middles[i] = (upper + lower) / 2;
+constexpr NearTable make_near_table() {
+  NearTable made{};
+  for (int i = 0; i < 16; ++i) {
+    const int least = 16 * i - 128, most = least + 15;
+    std::array<std::int8_t, 2> inside = {127, 127};
+    std::size_t found = 0;
+    for (std::size_t level = 0; level < 15; ++level) {
+      const int sum = kNearLevels[level] + kNearLevels[level + 1];
+      const int middle = (sum - (sum < 0 && sum % 2 != 0 ? 1 : 0)) / 2;  // rounded down
+      if (middle < least) ++made.counts[i];
+      if (middle >= least && middle < most) inside.at(found++) = static_cast<std::int8_t>(middle);
+    }
+    made.firsts[i] = inside[0];
+    made.seconds[i] = inside[1];
   }
   return made;
 }
 
-// The levels nearest to numbers, the lower of two that are equally near.
-VLM_INLINE Floats find_levels(Floats values, const LevelSteps& table) {
-  Floats level = Floats{} + table.first;
-#pragma GCC unroll 15
-  for (int i = 0; i < 15; ++i) {
-    level += (Floats)((Words)(Floats{} + table.steps[i]) & (Words)(values > table.middles[i]));
-  }
-  return level;
+constexpr NearTable kNearTable = make_near_table();
+
+// Codes of the levels nearest to numbers, which are rounded to integers first.
+VLM_INLINE Bytes find_codes(Floats values) {
+  const Floats least = Floats{} - 128.0F, most = Floats{} + 127.0F;
+  values = values < least ? least : values;
+  values = values > most ? most : values;
+  const Bytes bytes = lowest_bytes((Words)(values + kRound));
+  const Bytes upper = (bytes ^ 128) >> 4;
+  const auto find = [&](const std::array<std::int8_t, 16>& table) __attribute__((always_inline)) {
+    return (SignedBytes)__builtin_shuffle(load_lanes<Bytes>(table.data()), upper);
+  };
+  const auto own = (SignedBytes)bytes;
+  // A comparison that holds is -1.
+  return (Bytes)(find(kNearTable.counts) - (own > find(kNearTable.firsts)) -
+                 (own > find(kNearTable.seconds)));
 }
 
-// Their codes.
-VLM_INLINE Words find_codes(Floats values, const LevelSteps& table) {
-  Words code = {};
-#pragma GCC unroll 15
-  for (int i = 0; i < 15; ++i) code -= (Words)(values > table.middles[i]);
-  return code;
-}
-
-template <int Step>
-VLM_INLINE Floats larger_halves(Floats values) {
-  Floats others = values, own = values;
-  swap_lanes<Step>(own, others, std::make_integer_sequence<int, kLanes>());
-  return larger(own, others);
-}
-
-VLM_INLINE float largest_lane(Floats values) {
-  values = larger_halves<8>(values);
-  values = larger_halves<4>(values);
-  values = larger_halves<2>(values);
-  return larger_halves<1>(values)[0];
+VLM_INLINE Floats levels_of(Bytes codes) {
+  const auto levels = (SignedBytes)__builtin_shuffle(load_lanes<Bytes>(kNearLevels.data()), codes);
+  // In steps, as compilers make many instructions of one.
+  const auto wider = __builtin_convertvector(levels, SignedHalves);
+  return __builtin_convertvector(__builtin_convertvector(wider, Ints), Floats);
 }
 
 // The value of largest magnitude becomes the lowest level, the first of several as in llama.cpp; a
@@ -87,16 +92,15 @@ VLM_INLINE void code_evenly(const float* values, CodedGroup& to) {
 // Scales around that which makes the value of largest magnitude the lowest level are tried. For
 // each the nearest levels are found, and the scale is fitted to them by least squares; the one that
 // leaves the least error is taken, and the levels are found again.
-VLM_INLINE void code_nearly(const float* values, float largest, const LevelSteps& table,
-                            CodedGroup& to) {
+VLM_INLINE void code_nearly(const float* values, float largest, CodedGroup& to) {
   constexpr float kShifts[kTrials] = {0.0F, -7.0F, 7.0F};
   Floats group[kGroupVectors];
   for (int v = 0; v < kGroupVectors; ++v) group[v] = load_lanes<Floats>(values + v * kLanes);
   Floats sums[8] = {};  // of each trial: of the values times their levels, of the levels' squares
   for (int trial = 0; trial < kTrials; ++trial) {
-    const float factor = (table.first + kShifts[trial]) / largest;
+    const float factor = (static_cast<float>(kNearLevels[0]) + kShifts[trial]) / largest;
     for (int v = 0; v < kGroupVectors; ++v) {
-      const Floats levels = find_levels(group[v] * factor, table);
+      const Floats levels = levels_of(find_codes(group[v] * factor));
       sums[2 * trial] += group[v] * levels;
       sums[2 * trial + 1] += levels * levels;
     }
@@ -111,9 +115,8 @@ VLM_INLINE void code_nearly(const float* values, float largest, const LevelSteps
     to.scale = products / squares;
   }
   for (int v = 0; v < kGroupVectors; ++v) {
-    const Words codes = find_codes(group[v] * (1.0F / to.scale), table);
-    const Bytes bytes = __builtin_convertvector(codes, Bytes);
-    std::memcpy(to.codes + v * kLanes, &bytes, sizeof bytes);
+    const Bytes codes = find_codes(group[v] * (1.0F / to.scale));
+    std::memcpy(to.codes + v * kLanes, &codes, sizeof codes);
   }
 }
 
@@ -122,9 +125,7 @@ struct ValueRows {
   std::int64_t rows, k;
 };
 
-VLM_CLONES void code_rows(const ValueRows& rows, const Int4Levels& levels, CodedGroup* to) {
-  const bool is_even = levels == kEvenLevels;
-  const LevelSteps table = steps_of(levels);
+VLM_CLONES void code_rows(const ValueRows& rows, bool is_even, CodedGroup* to) {
   const float* values = rows.values;
   for (std::int64_t i = 0; i < rows.rows * (rows.k / kInt4Group); ++i, values += kInt4Group) {
     Floats most = {}, least = {}, differences = {};
@@ -145,7 +146,7 @@ VLM_CLONES void code_rows(const ValueRows& rows, const Int4Levels& levels, Coded
     } else if (is_even) {
       code_evenly(values, to[i]);
     } else {
-      code_nearly(values, upper > lower ? upper : -lower, table, to[i]);
+      code_nearly(values, upper > lower ? upper : -lower, to[i]);
     }
   }
 }
@@ -223,10 +224,12 @@ Int4Weight pack_int4(std::int64_t out_features, std::int64_t in_features, const 
 Int4Weight quantize_int4(const at::Tensor& weight, const Int4Levels& levels) {
   TORCH_CHECK(weight.dim() == 2 && weight.is_cpu(), "quantize_int4: weight ", weight.sizes(),
               " on ", weight.device());
+  const bool is_even = levels == kEvenLevels;
+  TORCH_CHECK(is_even || levels == kNearLevels, "no rule for scales of these levels");
   const std::int64_t k = weight.size(1);
   return pack_int4(weight.size(0), k, levels, [&](std::int64_t i, CodedGroup* to) {
     const at::Tensor rows = weight.narrow(0, i * kInt4Outputs, kInt4Outputs);
-    code_rows({wide_values(rows), kInt4Outputs, k}, levels, to);
+    code_rows({wide_values(rows), kInt4Outputs, k}, is_even, to);
   });
 }
 

@@ -55,8 +55,8 @@ int int4_stretch(const Int4Levels& levels);
 
 bool fits_int4(std::int64_t out_features, std::int64_t in_features);
 
-// From a matrix on the CPU that fits, which may be mapped from a file. A group with a number that
-// isn't finite gets the scale NaN.
+// From a matrix on the CPU that fits, which may be mapped from a file, to even or near levels. A
+// group with a number that isn't finite gets the scale NaN.
 Int4Weight quantize_int4(const at::Tensor& weight, const Int4Levels& levels = kNearLevels);
 
 // Numbers of a group ≈ scale · levels[codes].

@@ -71,7 +71,7 @@ VLM_INLINE QuantizedRow quantize_row(const float* from, std::int64_t depth, std:
     differences += values - values;
     const Words shifted = (Words)(values * factor + kRound);
     sums += shifted - std::bit_cast<std::uint32_t>(kRound);
-    const Bytes bytes = __builtin_convertvector(shifted + kZero, Bytes);
+    const Bytes bytes = lowest_bytes(shifted + kZero);
     std::memcpy(codes + k, &bytes, sizeof bytes);
   }
   QuantizedRow row{.scale = largest > kLeast ? largest / kMost : 0.0F, .sum = 0};
