@@ -1,4 +1,6 @@
 """Qwen2-VL-2B in its published size. "small" pictures are of 448 x 448 pixels, "large" ones as they are."""
+import dataclasses
+
 from benchmarks import vocabulary
 from benchmarks.work import Sizes
 from oracle import qwen_vl
@@ -51,4 +53,4 @@ def write_text_files(folder, _):
 
 
 def write_processor(folder, _, size):
-    qwen_vl.write_processors(qwen_vl.dataclasses.replace(SPEC, limits=LIMITS[size]), folder)
+    qwen_vl.write_processors(dataclasses.replace(SPEC, limits=LIMITS[size]), folder)

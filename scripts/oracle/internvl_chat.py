@@ -13,7 +13,6 @@ import json
 import re
 import shutil
 
-import numpy
 import sentencepiece
 import torch
 from PIL import Image
@@ -21,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from torchvision import transforms
 from transformers import Qwen2Tokenizer
 
-from . import internvl
+from . import internvl, picture_families
+from .picture_families import added_token
 from .text import CORPUS, write_json
 
 # The ones that the vendor adds behind a language model's tokens.
@@ -139,10 +139,6 @@ def train_sentencepiece(folder):
     (folder / "tokenizer.model").write_bytes(model.getvalue())
 
 
-def added(content, special=True):
-    return {"content": content, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": special}
-
-
 def write_tokenizer(spec, folder):
     """Vocabulary and added tokens as the vendor's folders have them."""
     if spec.is_internlm2:
@@ -153,18 +149,18 @@ def write_tokenizer(spec, folder):
         named = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>", "unk_token": "<unk>"}
         listed = {0: "<unk>", 1: "<s>", 2: "</s>"} | {number: token for token, number in ids.items()}
         write_json(folder / "tokenizer_config.json", {
-            "added_tokens_decoder": {str(number): added(token) for number, token in sorted(listed.items())},
+            "added_tokens_decoder": {str(number): added_token(token) for number, token in sorted(listed.items())},
             "additional_special_tokens": INTERN_TOKENS + MEDIA_TOKENS, **named, "tokenizer_class": "InternLM2Tokenizer",
             "chat_template": "{{ 'not what the model was trained with' }}"})
         return
-    tokenizer = internvl.make_tokenizer()
+    tokenizer = picture_families.make_tokenizer(internvl.SPECIAL)
     tokenizer.model.save(str(folder))
     size = len(json.loads((folder / "vocab.json").read_text()))
     ids = {token: size + number for number, token in enumerate(QWEN_TOKENS + MEDIA_TOKENS)}
     write_json(folder / "added_tokens.json", ids)
     write_json(folder / "special_tokens_map.json", {
-        "additional_special_tokens": QWEN_TOKENS[1:] + MEDIA_TOKENS, "eos_token": added("<|im_end|>") | {"special": None},
-        "pad_token": added("<|endoftext|>") | {"special": None}})
+        "additional_special_tokens": QWEN_TOKENS[1:] + MEDIA_TOKENS, "eos_token": added_token("<|im_end|>") | {"special": None},
+        "pad_token": added_token("<|endoftext|>") | {"special": None}})
     write_json(folder / "tokenizer_config.json", {
         "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "tokenizer_class": "Qwen2Tokenizer",
         "chat_template": "{{ 'not what the model was trained with' }}"})
@@ -295,8 +291,8 @@ def encode(spec, ids, turn, stacks, answer=None):
 
 def prompts(spec):
     """Texts and tiles of the prompts of tests/support/family_prompts.h."""
-    shown = [tiles(spec, internvl.picture(*size)) for size in internvl.PICTURES]
-    frames = [tiles(spec, frame, is_whole=True) for frame in internvl.clip_frames()]
+    shown = [tiles(spec, internvl.picture(*size)) for size in internvl.SHOWN.pictures]
+    frames = [tiles(spec, frame, is_whole=True) for frame in internvl.SHOWN.frames()]
     clip = "".join(f"Frame{number + 1}: <image>\n" for number in range(len(frames)))
     return [("What colour is", []), ("<image>\nHow many dogs are there?", shown[:1]),
             ("First <image> then <image><image>?", [shown[1], shown[0], shown[2]]), (clip + "And now? ", frames)]
@@ -317,4 +313,4 @@ def golden(spec, folder, hf_folder):
         published[name] = value
     kept = {f"grad.{key}": value for key, value in convert(published, spec).items()
             if any(part in key for part in spec.gradients)}
-    return internvl.shown() | found | kept
+    return internvl.SHOWN.tensors() | found | kept

@@ -4,17 +4,14 @@ Other sizes than tests/fixtures, with Qwen2, Qwen3 and InternLM2 inside. Adapter
 the original names; an adapter of one matrix that the "-hf" layout has in parts is added there row by row.
 """
 import dataclasses
-import json
 
 import torch
 from oracle import adapters, internvl, internvl_chat, training
-from oracle.text import write_json
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 
-from parity_checks import finetuning
-from parity_checks.internvl import LOGPROB_ERROR, MERGE_ERROR, QUESTIONS, ROWS, SIZES, write_pictures
-from parity_checks.program import MAX_NEW_TOKENS, PRECISION
+from parity_checks import finetuning, picture_families
+from parity_checks.picture_families import MERGE_ERROR, QUESTIONS
 from parity_checks.report import largest
 
 SCALE = 2.0
@@ -47,38 +44,16 @@ class Case:
         self.spec, self.hf = spec, work / (spec.name + "_hf")
         self.folder = internvl_chat.save(spec, work / spec.name, self.hf)
         self.ids = internvl_chat.Ids(spec, self.folder)
-        self.pictures = {name: internvl.picture(height, width, 500 + number)
-                         for number, (name, (height, width)) in enumerate(SIZES.items())}
+        self.pictures = picture_families.make_pictures()
 
     def encode(self, question, names, answer=None):
         places = ["<image>\n"] if len(names) == 1 else [f"Image-{i + 1}: <image>\n" for i in range(len(names))]
         stacks = [internvl_chat.tiles(self.spec, self.pictures[name]) for name in names]
         return internvl_chat.encode(self.spec, self.ids, "".join(places) + question, stacks, answer)
 
-
-def check_answer(report, name, program, case, model, files, question, adapter=None):
-    words, names = question
-    inputs = case.encode(words, names)
-    with torch.no_grad():
-        result = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False, use_cache=True, pad_token_id=0,
-                                eos_token_id=case.ids.token_to_id("<|im_end|>"), output_logits=True,
-                                return_dict_in_generate=True)
-    logits = torch.stack(result.logits)[:, 0]
-    top = logits.topk(2, dim=-1).values
-    assert (top[:, 0] - top[:, 1]).min() > 5e-4, "two tokens too close to call: change the seed"
-    ids = inputs["input_ids"][0].tolist()
-    wanted = result.sequences[0, len(ids):]
-    arguments = ["--model", case.folder, "--prompt", words, "--format", "json", "--max-new-tokens", MAX_NEW_TOKENS, *PRECISION]
-    arguments += ["--adapter", adapter] if adapter else []
-    for picture in names:
-        arguments += ["--image", files / f"{picture}.png"]
-    got = json.loads(program.run("generate", *arguments).strip().splitlines()[-1])
-    report.equal(f"{name}: prompt ids", got["prompt_token_ids"], ids)
-    report.equal(f"{name}: token ids", got["token_ids"], wanted.tolist())
-    logprobs = logits.log_softmax(-1).gather(1, wanted[:, None])[:, 0]
-    if got["token_ids"] == wanted.tolist():
-        pairs = zip(got["token_logprobs"], logprobs.tolist(), strict=True)
-        report.close(f"{name}: log-probabilities", largest(abs(a - b) for a, b in pairs), LOGPROB_ERROR)
+    def check_answer(self, report, name, program, model, files, question, adapter=None):
+        picture_families.check_answer(report, name, program, self.folder, model, self.encode(*question), question, files,
+                                      adapter, eos_token_id=self.ids.token_to_id("<|im_end|>"))
 
 
 # ------------------------------------------------------------------------------------------------------------- adapters
@@ -161,58 +136,35 @@ def with_adapter(case, folder):
     return model, trained
 
 
-def make_batch(case, row):
-    """One conversation; its answer is learned with the token that ends it."""
-    picture, question, answer = row
-    inputs = case.encode(question, [picture], answer)
-    head = case.encode(question, [picture])["input_ids"].shape[1]
-    labels = inputs["input_ids"].clone()
-    labels[0, :head] = -100
-    if internvl_chat.SEPARATOR[case.spec.template].endswith("\n"):
-        labels[0, -1] = -100  # the line break behind the turn
-    return inputs | {"labels": labels}
-
-
 def check_run(report, name, program, case, files, work):
     """Ten LoRA steps from one start, PEFT's adapter here and ours in PEFT, and the merge."""
     work.mkdir(parents=True)
-    data, output, start = work / "data.jsonl", work / "output", work / "start"
-    data.write_text("".join(json.dumps({
-        "messages": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]},
-                     {"role": "assistant", "content": answer}],
-        "images": [str(files / f"{picture}.png")]}) + "\n" for picture, question, answer in ROWS))
+    start = work / "start"
     make_start(case, start, TARGETS["internlm2" if case.spec.is_internlm2 else "qwen"])
-    check_answer(report, f"{name}: PEFT's adapter here", program, case, with_adapter(case, start)[0].eval(), files,
-                 QUESTIONS[2], start)
+    case.check_answer(report, f"{name}: PEFT's adapter here", program, with_adapter(case, start)[0].eval(), files,
+                      QUESTIONS[2], start)
     oracle, trained = with_adapter(case, start)
-    wanted = training.run(oracle, [make_batch(case, row) for row in ROWS], 10, 1, finetuning.TRAINING)
-    for packing in (False, True):
-        write_json(work / "config.json", {
-            "model_name_or_path": str(case.folder), "train_files": [str(data)], "output_dir": f"{output}{packing}",
-            "method": "lora", "adapter": str(start), "per_device_train_batch_size": 1, "max_steps": 10,
-            "logging_steps": 1, "save_steps": 0, "shuffle": False, "packing": packing, **finetuning.TRAINING})
-        finetuning.compare_run(report, f"{name} packing {packing}", program.finetune(work / "config.json"), wanted)
-    output = work / "outputFalse"
+    has_break = internvl_chat.SEPARATOR[case.spec.template].endswith("\n")
+    batches = picture_families.make_batches(case.encode, has_break)
+    wanted = training.run(oracle, batches, 10, 1, finetuning.TRAINING)
+    output = picture_families.compare_runs(report, name, program, case.folder, start, files, work, wanted)
     found = load_file(output / "adapter_model.safetensors")
-    report.equal(f"{name}: adapter keys", sorted(found), sorted(trained))
     scale = max(value.abs().max() for value in trained.values())
     report.close(f"{name}: trained weights",
                  largest(((found[key] - value).abs().max() / scale).item() for key, value in trained.items()), 1e-3)
     program.run("merge", "--model", case.folder, "--adapter", output, "--output", work / "merged")
     base = load_file(case.folder / "model.safetensors")
-    ours = PeftModel.from_pretrained(module_tree(base), output).merge_and_unload().state_dict()
     merged = load_file(work / "merged" / "model.safetensors")
     report.equal(f"{name}: merged keys", sorted(merged), sorted(base))
-    report.close(f"{name}: merged weights",
-                 largest(((merged[key] - value).abs().max() / value.abs().max()).item() for key, value in ours.items()),
-                 MERGE_ERROR)
+    ours = PeftModel.from_pretrained(module_tree(base), output).merge_and_unload().state_dict()
+    picture_families.compare_weights(report, f"{name}: merged weights", merged, ours, MERGE_ERROR)
 
 
 def check_model(report, name, program, spec, work):
-    case, files = Case(spec, work), write_pictures(work / "internvl_chat_pictures")
+    case, files = Case(spec, work), picture_families.write_pictures(work / "family_pictures")
     model = internvl.load(case.hf)
     for number, question in enumerate(QUESTIONS):
-        report.attempt(f"{name} {number}", check_answer, program, case, model, files, question)
+        report.attempt(f"{name} {number}", case.check_answer, program, model, files, question)
     report.attempt(f"{name} lora", check_run, program, case, files, work / f"{spec.name}_lora")
 
 
