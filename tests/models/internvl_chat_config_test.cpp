@@ -161,17 +161,20 @@ std::string folder_error(const std::function<void(const ScratchFolder&)>& change
 
 TEST_CASE("folders of the original layout that don't fit together are named") {
   CHECK(folder_error([](const ScratchFolder&) {}).empty());
-  // Another member's tokenizer, and none.
-  CHECK(folder_error([](const ScratchFolder& folder) {
-          fs::remove(folder.path() / "vocab.json");
-          fs::copy(fixture("tokenizers/qwen2/tokenizer.json"), folder.path() / "tokenizer.json");
+  // Another member's tokenizer, with its files and without, and none.
+  const auto put_other_tokenizer = [](const ScratchFolder& folder) {
+    fs::remove(folder.path() / "vocab.json");
+    fs::copy(fixture("tokenizers/qwen2/tokenizer.json"), folder.path() / "tokenizer.json");
+  };
+  CHECK(folder_error(put_other_tokenizer) ==
+        "F: the tokenizer's token for pictures isn't the model's: got <IMG_CONTEXT>, id -1, wanted "
+        "image_token_id = 295 as in tokenizer_config.json or added_tokens.json");
+  CHECK(folder_error([&](const ScratchFolder& folder) {
+          put_other_tokenizer(folder);
+          fs::remove(folder.path() / "added_tokens.json");
         }) ==
         "F: the tokenizer has no token for pictures: wanted <IMG_CONTEXT> in "
         "tokenizer_config.json's added_tokens_decoder, added_tokens.json or tokenizer.json");
-  CHECK(
-      folder_error([](const ScratchFolder& folder) { fs::remove(folder.path() / "vocab.json"); }) ==
-      "F: no tokenizer found: wanted tokenizer.json, tokenizer.model, or vocab.json with "
-      "merges.txt");
   CHECK(folder_error([](const ScratchFolder& folder) {
           folder.write("config.json", chat_config(R"({"template": "chatml"})").dump());
         }) ==

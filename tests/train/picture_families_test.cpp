@@ -33,12 +33,6 @@ const PictureModel kPictureModels[] = {
     {"internvl_chat_tiny", "language_model.model."},
     {"internvl_internlm2_tiny", "language_model.model.", "attention.wqkv"}};
 
-// InternLM2's projections have names of their own.
-void name_targets(TrainConfig& config, const PictureModel& model) {
-  if (std::string(model.query) != "attention.wqkv") return;
-  config.target_modules = std::vector<std::string>{"wqkv", "wo", "w1", "w2", "w3"};
-}
-
 TrainConfig picture_config(const ScratchFolder& folder, const std::string& model) {
   std::string rows;
   for (const char* picture : {"square.png", "wide.png"}) {
@@ -78,7 +72,6 @@ TEST_CASE("adapters go into the text model by default, and into the parts that a
   for (const PictureModel& model : kPictureModels) {
     INFO(model.folder);
     TrainConfig config = picture_config(folder, model.folder);
-    name_targets(config, model);
     const std::set<std::string> text = adapted_modules(config);
     CHECK(text.count(concat(model.text, "layers.#.", model.query)) == 1);
     for (const std::string& name : text) {
@@ -87,6 +80,14 @@ TEST_CASE("adapters go into the text model by default, and into the parts that a
     }
   }
   using Modules = std::set<std::string>;
+  // The default list stands for projections that are called otherwise.
+  CHECK(adapted_modules(picture_config(folder, "internvl_internlm2_tiny")) ==
+        Modules{"language_model.model.layers.#.attention.wqkv",
+                "language_model.model.layers.#.attention.wo",
+                "language_model.model.layers.#.feed_forward.w#"});
+  CHECK(adapted_modules(picture_config(folder, "phi3_tiny")) ==
+        Modules{"model.layers.#.self_attn.qkv_proj", "model.layers.#.self_attn.o_proj",
+                "model.layers.#.mlp.gate_up_proj", "model.layers.#.mlp.down_proj"});
   TrainConfig config = picture_config(folder, "internvl_tiny");
   config.target_modules = std::vector<std::string>{"q_proj", "fc1"};
   config.target_parts = {"vision_model"};
@@ -133,7 +134,6 @@ TrainConfig run_config(const ScratchFolder& folder, const PictureModel& model,
   TrainConfig config;
   config.model_name_or_path = fixture(model.folder).string();
   config.output_dir = folder.at(concat(model.folder, "_", method));
-  name_targets(config, model);
   config.method = method;
   config.train_files = Json::array({write_questions_of_sizes(folder)});
   config.max_steps = 8;

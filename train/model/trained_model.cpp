@@ -45,6 +45,15 @@ void narrow_to_parts(LoraConfig& lora, const VisionLanguageModel& model) {
   if (!parts.count("vision_model")) lora.target_parts.clear();
 }
 
+// The list of a config that has none of its own stands for the model's projections, whatever they
+// are called.
+void name_projections(LoraConfig& lora, const VisionLanguageModel& model) {
+  const std::vector<std::string> names = model.projection_names();
+  if (!names.empty() && lora.target_modules == TrainConfig().target_modules) {
+    lora.target_modules = names;
+  }
+}
+
 // Weights in `dtype` on the device; on a GPU what is trained is float32, as load_model leaves it.
 void place(VisionLanguageModel& model, const LoadOptions& options, at::ScalarType dtype) {
   auto parameters = model.module().named_parameters();
@@ -138,6 +147,7 @@ TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions&
   if (config.adapter) {
     load_adapter(trained.model->module(), *config.adapter);
   } else if (config.trains_adapter()) {
+    name_projections(trained.lora, *trained.model);
     narrow_to_parts(trained.lora, *trained.model);
     attach_lora(trained.model->module(), trained.lora, generator);
   }

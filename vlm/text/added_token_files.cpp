@@ -119,18 +119,17 @@ AddedTokenFiles AddedTokenFiles::load(const fs::path& folder) {
 }
 
 std::optional<std::int64_t> find_added_token(const fs::path& folder, const std::string& content) {
-  if (const fs::path path = folder / "tokenizer.json"; fs::exists(path)) {
-    const Json json = load_json(path);
-    if (find_member(json, "added_tokens", path.string()) == nullptr) return std::nullopt;
-    for (const Json& token : get_array(json, "added_tokens", path.string())) {
-      const std::string where = inside(path.string(), "added_tokens");
-      if (get_string(token, "content", where) != content) continue;
-      return to_token_id(get_member(token, "id", where), inside(where, "id"));
-    }
-    return std::nullopt;
-  }
   for (const AddedToken& token : AddedTokenFiles::load(folder).tokens) {
     if (token.content == content) return token.id;
+  }
+  const fs::path path = folder / "tokenizer.json";  // last, as it is large
+  if (!fs::exists(path)) return std::nullopt;
+  const Json json = load_json(path);
+  if (find_member(json, "added_tokens", path.string()) == nullptr) return std::nullopt;
+  for (const Json& token : get_array(json, "added_tokens", path.string())) {
+    const std::string where = inside(path.string(), "added_tokens");
+    if (get_string(token, "content", where) != content) continue;
+    return to_token_id(get_member(token, "id", where), inside(where, "id"));
   }
   return std::nullopt;
 }

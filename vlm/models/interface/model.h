@@ -83,6 +83,9 @@ class VisionLanguageModel {
   // The model's parts (vision_model, connector, text_model, lm_head) → the name of their modules;
   // without those that it doesn't have.
   virtual std::map<std::string, std::string> parts() const = 0;
+  // Short names of the projections in the text model's blocks, which adapters adapt by default;
+  // empty: those of Llama.
+  virtual std::vector<std::string> projection_names() const { return {}; }
   virtual std::int64_t vocab_size() const = 0;
   virtual std::int64_t max_positions() const = 0;
   // The length beyond which all tokens of a sequence get other keys (LongRoPE); 0: there is none.

@@ -28,7 +28,8 @@ InternVlParts load_chat_parts(const std::filesystem::path& folder, const Templat
           .frames = std::nullopt,
           .tokens = {},
           .tile_tokens = config.tile_tokens(),
-          .adds_special_tokens = true};
+          .adds_special_tokens = true,
+          .id_place = "tokenizer_config.json or added_tokens.json"};
 }
 
 std::int64_t find_token(const std::filesystem::path& folder, const std::string& content,

@@ -45,7 +45,8 @@ InternVlParts load_parts(const std::filesystem::path& folder, const TemplateOpti
                       .frames = InternVlFrames(folder),
                       .tokens = InternVlTokens::load(folder),
                       .tile_tokens = load_tile_tokens(folder),
-                      .adds_special_tokens = false};
+                      .adds_special_tokens = false,
+                      .id_place = "config.json"};
   check_tiles(parts);
   return parts;
 }
@@ -89,11 +90,11 @@ InternVlProcessor::InternVlProcessor(InternVlParts parts)
 void InternVlProcessor::check_token() const {
   const std::vector<std::int64_t> ids = parts_.tokenizer->encode(parts_.tokens.picture);
   if (ids == media_ids_) return;
-  throw Error(
-      {.what = "the tokenizer's token for pictures isn't the model's",
-       .where = parts_.folder,
-       .got = concat(parts_.tokens.picture, ", id ", ids.size() == 1 ? ids[0] : -1),
-       .wanted = concat("image_token_id = ", parts_.config.image_token_id, " as in config.json")});
+  throw Error({.what = "the tokenizer's token for pictures isn't the model's",
+               .where = parts_.folder,
+               .got = concat(parts_.tokens.picture, ", id ", ids.size() == 1 ? ids[0] : -1),
+               .wanted = concat("image_token_id = ", parts_.config.image_token_id, " as in ",
+                                parts_.id_place)});
 }
 
 std::string InternVlProcessor::text_of(std::int64_t tiles) const {

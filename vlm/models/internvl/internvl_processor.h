@@ -38,6 +38,7 @@ struct InternVlParts {
   InternVlTokens tokens;
   std::int64_t tile_tokens;  // of one tile
   bool adds_special_tokens;  // in front of a prompt
+  const char* id_place;      // where the id of the token for pictures stands
 };
 
 class InternVlProcessor : public Processor {

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "vlm/models/decoder/decoder_layer.h"
 #include "vlm/models/parts/feature_rows.h"
 #include "vlm/nn/upload.h"
 
@@ -53,6 +54,14 @@ at::Tensor DecoderModel::given_positions(const at::Tensor& positions) const {
 
 at::Tensor DecoderModel::logits(const at::Tensor& hidden) {
   return lm_head_->forward(hidden);
+}
+
+std::vector<std::string> DecoderModel::projection_names() const {
+  const DecoderConfig& config = decoder_->config();
+  const DecoderNames names = DecoderNames::of(config);
+  if (config.is_fused()) return {names.qkv, names.output, "gate_up_proj", names.down};
+  if (config.is_internlm2()) return {names.qkv, names.output, names.gate, names.up, names.down};
+  return {};
 }
 
 at::ScalarType DecoderModel::dtype() const {

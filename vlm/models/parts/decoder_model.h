@@ -37,6 +37,7 @@ class DecoderModel : public VisionLanguageModel, public torch::nn::Module {
   at::Tensor logits(const at::Tensor& hidden) override;
   const torch::nn::Module& output_head() const override { return *lm_head_; }
 
+  std::vector<std::string> projection_names() const override;
   std::int64_t vocab_size() const override { return decoder_->config().vocab_size; }
   std::int64_t max_positions() const override { return decoder_->config().max_position_embeddings; }
   std::int64_t switch_length() const override { return decoder_->switch_length(); }
