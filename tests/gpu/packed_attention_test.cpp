@@ -68,6 +68,33 @@ TEST_CASE("segments of a packed row are one call of the GPU's flash attention") 
   }
 }
 
+TEST_CASE("segments of pictures are one call of the GPU's flash attention where lengths differ") {
+  at::manual_seed(6);
+  for (const std::vector<std::int64_t>& lengths :
+       {std::vector<std::int64_t>{30, 25, 15}, {35, 35}, {1, 69}}) {
+    const bool is_one = lengths[0] != lengths[1];
+    std::vector<at::Tensor> host = {coarse(kHeads), coarse(kHeads), coarse(kHeads)}, gpu;
+    for (const at::Tensor& t : host) {
+      gpu.push_back(t.detach().to(kGpu, at::kBFloat16).requires_grad_());
+    }
+    const SegmentLengths segments(lengths);
+    const at::Tensor wanted = segment_attention({host[0], host[1], host[2]}, segments);
+    at::Tensor found;
+    const auto cost = counts_of([&] {
+      found = segment_attention({gpu[0], gpu[1], gpu[2]}, segments);
+    });
+    CHECK(cost.by_name.count("_flash_attention_forward") == (is_one ? 1 : 0));
+    CHECK(cost.waits == 0);
+    check_close(found.to(at::kCPU, at::kFloat), wanted, 0.02);
+    const at::Tensor dy = at::randn(wanted.sizes()).to(at::kBFloat16);
+    wanted.backward(dy.to(at::kFloat));
+    found.backward(dy.to(kGpu));
+    for (std::size_t i = 0; i < 3; ++i) {
+      check_close(gpu[i].grad().to(at::kCPU, at::kFloat), host[i].grad(), 0.05);
+    }
+  }
+}
+
 TEST_CASE("where flash attention can't take a packed row its segments are calls of their own") {
   const std::vector<Segment> segments = {{0, 30}, {30, 40}};
   const auto row = std::make_shared<const PackedRow>(segments);

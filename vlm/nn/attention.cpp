@@ -4,6 +4,8 @@
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <c10/core/GradMode.h>
 
+#include <algorithm>
+#include <functional>
 #include <optional>
 
 #include "vlm/nn/cpu/bfloat16/bfloat16_attention.h"
@@ -38,8 +40,21 @@ at::Tensor grouped_attention(const at::Tensor& q, const at::Tensor& k, const at:
                                           is_causal);
 }
 
-at::Tensor segment_attention(const SegmentedRows& rows, const std::vector<std::int64_t>& lengths,
+const SegmentPlaces& SegmentLengths::places(at::Device device) const {
+  if (!places_.queries.defined() || places_.queries.device() != device) {
+    places_ = place_segments(lengths_, device);
+  }
+  return places_;
+}
+
+at::Tensor segment_attention(const SegmentedRows& rows, const SegmentLengths& segments,
                              at::ScalarType product_dtype) {
+  const std::vector<std::int64_t>& lengths = segments.lengths();
+  const bool are_alike = std::ranges::adjacent_find(lengths, std::not_equal_to()) == lengths.end();
+  if (!are_alike && can_attend_in_segments(rows.q, rows.k, rows.v)) {
+    return attend_in_segments(rows.q, rows.k, rows.v, segments.places(rows.q.device()),
+                              /*is_causal=*/false);
+  }
   std::vector<at::Tensor> parts;
   std::int64_t begin = 0;
   for (std::size_t i = 0; i < lengths.size();) {

@@ -9,7 +9,10 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <utility>
 #include <vector>
+
+#include "vlm/nn/gpu/segment_flash.h"
 
 namespace vlm {
 
@@ -28,9 +31,24 @@ struct SegmentedRows {
   at::Tensor q, k, v;  // [1, H, P, D]
 };
 
-// Each segment sees all of itself and nothing else; `lengths` of the segments add up to P. Those of
-// one length that follow each other are one call. → [1, H, P, D]
-at::Tensor segment_attention(const SegmentedRows& rows, const std::vector<std::int64_t>& lengths,
+// Lengths of segments, which the layers of a pass share. They add up to P.
+class SegmentLengths {
+ public:
+  SegmentLengths() = default;
+  explicit SegmentLengths(std::vector<std::int64_t> lengths) : lengths_(std::move(lengths)) {}
+
+  const std::vector<std::int64_t>& lengths() const { return lengths_; }
+  // Made when they are first asked for, by one upload.
+  const SegmentPlaces& places(at::Device device) const;
+
+ private:
+  std::vector<std::int64_t> lengths_;
+  mutable SegmentPlaces places_;
+};
+
+// Each segment sees all of itself and nothing else. Those of one length that follow each other are
+// one call, and on a GPU all, where its flash attention takes them. → [1, H, P, D]
+at::Tensor segment_attention(const SegmentedRows& rows, const SegmentLengths& segments,
                              at::ScalarType product_dtype = at::kFloat);
 
 }  // namespace vlm

@@ -1,9 +1,6 @@
 #include "vlm/nn/packed_attention.h"
 
 #include <ATen/OpMathType.h>
-#include <ATen/SDPBackend.h>
-#include <ATen/ops/_flash_attention_forward.h>
-#include <ATen/ops/_fused_sdp_choice.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
 #include <ATen/ops/arange.h>
@@ -55,33 +52,6 @@ at::Tensor attend_segment(const Segment& segment, const at::Tensor& mask, const 
                           const at::Tensor& k, const at::Tensor& v) {
   return grouped_attention(q.narrow(2, segment.begin, segment.length), seen_by(segment, k),
                            seen_by(segment, v), mask, !mask.defined() && segment.length > 1);
-}
-
-constexpr std::int64_t kHeadStep = 8;  // of a head's numbers, as flash attention asks for
-
-// Whether the device has flash attention for these, of whatever lengths. Where cuDNN's is preferred
-// for one length, LibTorch's own is there, too.
-bool can_attend_at_once(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  if (q.is_cpu() || q.size(3) % kHeadStep != 0) return false;
-  const auto chosen = static_cast<at::SDPBackend>(
-      at::_fused_sdp_choice(q, k, v, std::nullopt, 0.0, /*is_causal=*/true, std::nullopt,
-                            /*enable_gqa=*/q.size(1) != k.size(1)));
-  return chosen == at::SDPBackend::flash_attention || chosen == at::SDPBackend::cudnn_attention;
-}
-
-// Causal is meant from the end: the last query of a segment sees all of its keys, so each query its
-// whole prefix.
-at::Tensor attend_at_once(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                          const PackedRow& row) {
-  const SegmentPlaces& places = row.places(q.device());
-  const auto by_token = [](const at::Tensor& t) { return t.squeeze(0).transpose(0, 1); };
-  const auto seen = [&](const at::Tensor& t) {  // [S, K, D]
-    return places.seen.defined() ? by_token(t).index_select(0, places.seen) : by_token(t);
-  };
-  const at::Tensor out = std::get<0>(at::_flash_attention_forward(
-      by_token(q), seen(k), seen(v), places.queries, places.keys, places.most_queries,
-      places.most_keys, 0.0, /*is_causal=*/true, /*return_debug_mask=*/false));
-  return out.transpose(0, 1).unsqueeze(0);
 }
 
 void add_gradient(const Segment& segment, const at::Tensor& grad, at::Tensor& total) {
@@ -206,7 +176,9 @@ at::Tensor packed_attention(const at::Tensor& q, const at::Tensor& k, const at::
     holder->row = row;
     return CpuAttention::apply(q, k, v, holder);
   }
-  if (segments.size() > 1 && can_attend_at_once(q, k, v)) return attend_at_once(q, k, v, *row);
+  if (segments.size() > 1 && can_attend_in_segments(q, k, v)) {
+    return attend_in_segments(q, k, v, row->places(q.device()), /*is_causal=*/true);
+  }
   std::vector<at::Tensor> parts;
   for (std::size_t i = 0; i < segments.size(); ++i) {
     parts.push_back(attend_segment(segments[i], row->mask(i, q.options()), q, k, v));

@@ -18,6 +18,8 @@
 #include <memory>
 #include <vector>
 
+#include "vlm/nn/gpu/segment_flash.h"
+
 namespace vlm {
 
 // A part of a packed row, in tokens. Its positions continue those of its prefix.
@@ -26,15 +28,6 @@ struct Segment {
   std::int64_t length = 0;
   std::int64_t prefix_begin = 0;
   std::int64_t prefix_length = 0;  // 0: sees only itself
-};
-
-// Where the segments lie, on a device.
-struct SegmentPlaces {
-  at::Tensor queries, keys;  // [n + 1] int32: where each begins, and the end of the last
-  std::int64_t most_queries = 0, most_keys = 0;
-  // [tokens of prefixes and segments] of the row, whose keys the segments see one behind the other;
-  // undefined: the row as it is.
-  at::Tensor seen;
 };
 
 // The segments of a row, and their masks and places, which all layers of a pass share.

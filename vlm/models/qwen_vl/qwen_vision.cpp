@@ -48,8 +48,9 @@ constexpr double kVisionTheta = 10000;
 
 // What the blocks of one pass share.
 struct VisionPass {
-  RotaryTable rotary;                         // [1, 1, P, D] float32
-  std::vector<std::int64_t> frames, windows;  // patches of each segment of attention
+  RotaryTable rotary;  // [1, 1, P, D] float32
+  // Patches of each segment of attention; no windows: null.
+  std::shared_ptr<const SegmentLengths> frames, windows;
 };
 
 std::shared_ptr<Linear> make_linear(torch::nn::Module& owner, const char* name, std::int64_t in,
@@ -168,7 +169,7 @@ class QwenVisionAttention : public torch::nn::Module {
 
   // x [P, width]; queries see the keys of their own segment.
   at::Tensor forward(const at::Tensor& x, const RotaryTable& rotary,
-                     const std::vector<std::int64_t>& segments) {
+                     const SegmentLengths& segments) {
     const at::Tensor all = qkv_->forward(x).view({x.size(0), 3, heads_, -1});  // [P, 3, H, D]
     const auto part = [&](std::int64_t i) {                                    // [1, H, P, D]
       return all.select(1, i).transpose(0, 1).unsqueeze(0);
@@ -221,7 +222,7 @@ class QwenVisionBlock : public torch::nn::Module {
   }
 
   at::Tensor forward(const at::Tensor& x, const RotaryTable& rotary,
-                     const std::vector<std::int64_t>& segments) {
+                     const SegmentLengths& segments) {
     const at::Tensor attended =
         add_residual(attn_->forward(norm1_.forward(x), rotary, segments), x);
     return add_residual(mlp_->forward(norm2_.forward(attended)), attended);
@@ -323,14 +324,15 @@ at::Tensor QwenVisionModel::forward(const at::Tensor& patches, const std::vector
   if (pos_embed_) x = x + embed_positions(grids, x.scalar_type());
   at::Tensor angles = find_angles(config_, grids);
   VisionPass pass;
+  std::vector<std::int64_t> frames;
   for (const PatchGrid& grid : grids) {
-    pass.frames.insert(pass.frames.end(), static_cast<std::size_t>(grid.frames),
-                       grid.height * grid.width);
+    frames.insert(frames.end(), static_cast<std::size_t>(grid.frames), grid.height * grid.width);
   }
+  pass.frames = std::make_shared<const SegmentLengths>(std::move(frames));
   at::Tensor order;
   if (config_.generation == QwenGeneration::k25) {
     const QwenWindows windows = find_windows(config_, grids);
-    pass.windows = windows.patches;
+    pass.windows = std::make_shared<const SegmentLengths>(windows.patches);
     order = at::tensor(windows.order, at::kLong);
     angles = reorder(angles, order, config_.merged_patches());
     x = reorder(x, upload(order, x.device()), config_.merged_patches());
@@ -339,11 +341,10 @@ at::Tensor QwenVisionModel::forward(const at::Tensor& patches, const std::vector
   std::vector<at::Tensor> features(1);
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const auto number = static_cast<std::int64_t>(i);
-    const bool sees_frame =
-        pass.windows.empty() ||
-        std::ranges::find(config_.full_layers, number) != config_.full_layers.end();
+    const bool sees_frame = !pass.windows || std::ranges::find(config_.full_layers, number) !=
+                                                 config_.full_layers.end();
     const auto block = [&layer = blocks_[i], pass, sees_frame](const at::Tensor& in) {
-      return layer->forward(in, pass.rotary, sees_frame ? pass.frames : pass.windows);
+      return layer->forward(in, pass.rotary, sees_frame ? *pass.frames : *pass.windows);
     };
     x = checkpointing ? checkpoint_activations(*blocks_[i], block, x) : block(x);
     const auto found = std::ranges::find(config_.deepstack_layers, number);
