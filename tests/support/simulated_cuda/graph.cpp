@@ -15,7 +15,6 @@
 enum cudaStreamCaptureMode : int {};
 
 namespace simulated_cuda {
-namespace {
 
 struct Saved {
   std::uint64_t serial;
@@ -29,6 +28,8 @@ struct Recording {
 
   ~Recording() { release_pool(pool); }
 };
+
+namespace {
 
 thread_local Recording* current = nullptr;
 

@@ -15,7 +15,7 @@
 #include "tests/support/simulated_cuda/counts.h"
 #include "tests/support/simulated_cuda/memory.h"
 
-namespace {
+namespace simulated_nccl {
 
 constexpr int kSuccess = 0, kSystemError = 2, kRemoteError = 6;
 constexpr int kMostRanks = 8;
@@ -29,7 +29,10 @@ struct Shared {
   float values[kMostRanks][kMostFloats];  // pages that nobody touches take no memory
 };
 
-}  // namespace
+}  // namespace simulated_nccl
+
+using simulated_nccl::Shared, simulated_nccl::kMostFloats, simulated_nccl::kMostRanks,
+    simulated_nccl::kRemoteError, simulated_nccl::kSuccess, simulated_nccl::kSystemError;
 
 struct Opaque {
   std::string name;

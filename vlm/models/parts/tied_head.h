@@ -1,9 +1,8 @@
 // An output head "lm_head" that may share its weight with the token embedding.
 //
 // Whether it does is what the config says (tie_word_embeddings), until the weights are there: a
-// file may hold two different ones, which then stay apart. A head that is stored in fewer bits has a
-// weight of its own. Reference: tie_weights of
-// transformers 5.23.
+// file may hold two different ones, which then stay apart. A head that is stored in fewer bits has
+// a weight of its own. Reference: tie_weights of transformers 5.23.
 #pragma once
 
 #include <torch/nn/module.h>
