@@ -99,16 +99,22 @@ def save_model(spec, folder, tokenizer):
         write_json(path, config)
 
 
+def with_prefix(key, prefixes):
+    """`key` with the first of `prefixes` that it begins with replaced."""
+    for old, new in prefixes.items():
+        if key.startswith(old):
+            return new + key[len(old):]
+    return key
+
+
+def hub_key(key):
+    return with_prefix(key, {name: published for published, name in PREFIXES.items()})
+
+
 def rename_keys(folder, is_published):
     path = folder / "model.safetensors"
-    weights = {}
-    for key, value in load_file(path).items():
-        for published, name in PREFIXES.items():
-            old, new = (name, published) if is_published else (published, name)
-            if key.startswith(old):
-                key = new + key[len(old):]
-                break
-        weights[key] = value
+    weights = {hub_key(key) if is_published else with_prefix(key, PREFIXES): value
+               for key, value in load_file(path).items()}
     save_file(weights, path, metadata={"format": "pt"})
     path.chmod(0o644)
 

@@ -34,7 +34,8 @@ def check_model(report, name, program, spec, work):
     folder = internvl.save(spec, work / spec.name)
     encode = picture_families.make_encode(internvl.make_processor(folder))
     picture_families.check_model(report, name, program, folder,
-                                 lambda *question: internvl.model_inputs(encode(*question)), ADAPTER, work)
+                                 lambda *question: internvl.model_inputs(encode(*question)), ADAPTER, work,
+                                 internvl.hub_key)
 
 
 def jobs(report, program, work):

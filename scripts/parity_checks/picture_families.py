@@ -111,8 +111,9 @@ def compare_weights(report, name, found, wanted, limit):
                  limit)
 
 
-def check_run(report, name, program, folder, encode, adapter, files, work):
-    """Ten LoRA steps from one start, what PEFT makes of our adapter, and the merge."""
+def check_run(report, name, program, folder, encode, adapter, files, work, hub_key=str):
+    """Ten LoRA steps from one start, what PEFT makes of our adapter, and the merge. `hub_key` gives the hub's name of a
+    key of the base."""
     work.mkdir(parents=True)
     start = work / "start"
     torch.manual_seed(7)
@@ -133,12 +134,13 @@ def check_run(report, name, program, folder, encode, adapter, files, work):
     compare_weights(report, f"{name}: merged weights", load(work / "merged").state_dict(),
                     ours.merge_and_unload().state_dict(), MERGE_ERROR)
     report.equal(f"{name}: merged keys", sorted(load_file(work / "merged" / "model.safetensors")),
-                 sorted(load_file(folder / "model.safetensors")))
+                 sorted(map(hub_key, load_file(folder / "model.safetensors"))))
 
 
-def check_model(report, name, program, folder, encode, adapter, work):
+def check_model(report, name, program, folder, encode, adapter, work, hub_key=str):
     """Answers and a run of a checkpoint that transformers loads."""
     files, model = write_pictures(work / "family_pictures"), load(folder)
     for number, question in enumerate(QUESTIONS):
         report.attempt(f"{name} {number}", check_answer, program, folder, model, encode(*question), question, files)
-    report.attempt(f"{name} lora", check_run, program, folder, encode, adapter, files, work / f"{folder.name}_lora")
+    report.attempt(f"{name} lora", check_run, program, folder, encode, adapter, files, work / f"{folder.name}_lora",
+                   hub_key)
