@@ -132,6 +132,7 @@ void Linear::share_weight(const at::Tensor& shared) {
 std::vector<at::Tensor> forward_each(const at::Tensor& x,
                                      const std::vector<const Linear*>& layers) {
   std::vector<StoredMap> maps;
+  maps.reserve(layers.size());
   for (const Linear* layer : layers) {
     if (layer->is_plain()) maps.push_back(layer->map());
   }

@@ -75,6 +75,7 @@ std::vector<at::Tensor> StoredDense::multiply_each(const at::Tensor& x,
                                                    const std::vector<StoredMap>& maps) const {
   if (!std::ranges::all_of(maps, is_bfloat16)) return {};
   std::vector<WeightAndBias> narrow;
+  narrow.reserve(maps.size());
   for (const StoredMap& map : maps) narrow.push_back(narrow_map_of(map));
   return bfloat16_linears(x, narrow, maps[0].product_dtype);
 }
