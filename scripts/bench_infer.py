@@ -118,9 +118,11 @@ def medians(runs):
 
 def decode_bytes(counted, stored_bytes, dtype):
     """Bytes of weights that a token reads."""
-    if dtype != "int8":
-        return counted["decode_weights"] * stored_bytes
-    return counted["decode_weights"] + counted["head_weights"]  # the head is in bfloat16
+    if dtype == "int8":
+        return counted["decode_weights"]
+    if dtype == "int4":  # a scale of 16 bits for each 32 weights; the head is in 8 bits
+        return (counted["decode_weights"] - counted["head_weights"]) * 4.5 / 8 + counted["head_weights"]
+    return counted["decode_weights"] * stored_bytes
 
 
 def has_quick_bfloat16():
@@ -130,7 +132,7 @@ def has_quick_bfloat16():
 def product_dtype(dtype, store):
     """What vlm multiplies matrices in."""
     if dtype != "auto":
-        return dtype
+        return "int8" if dtype == "int4" else dtype
     return "bfloat16" if store == "bfloat16" and has_quick_bfloat16() else "float32"
 
 
@@ -235,7 +237,7 @@ def parse_arguments():
     parser.add_argument("--store", default="bfloat16", choices=["bfloat16", "float32"],
                         help="dtype of the checkpoints' weights (bfloat16)")
     parser.add_argument("--dtypes", nargs="+", default=["auto", "int8"],
-                        choices=["auto", "float32", "bfloat16", "int8"],
+                        choices=["auto", "float32", "bfloat16", "int8", "int4"],
                         help="vlm's --dtype, each in columns of its own (auto and int8)")
     parser.add_argument("--peer-dtypes", nargs="+", default=["float32", "bfloat16"],
                         choices=["float32", "bfloat16"], help="best of each counts (both)")

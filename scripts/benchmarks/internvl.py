@@ -4,8 +4,6 @@ import dataclasses
 from benchmarks import vocabulary
 from benchmarks.work import Sizes
 from oracle import internvl
-from oracle.text_models import QWEN_PATTERN
-from tokenizers import Regex, normalizers, pre_tokenizers
 
 SPEC = internvl.InternSpec(
     "internvl3-1b", 0,
@@ -15,16 +13,8 @@ SPEC = internvl.InternSpec(
          num_key_value_heads=2, max_position_embeddings=32768, rms_norm_eps=1e-6,
          rope_parameters=dict(rope_type="default", rope_theta=1000000.0)),
     tied=False, side=448)
-BASE_VOCAB, VOCAB = 151643, 151674
+VOCAB = 151674
 LARGE_TILES = 10  # of a picture of 1024 x 1024 pixels: 3 x 3 and the thumbnail
-
-
-def make_tokenizer():
-    tokenizer = vocabulary.make(BASE_VOCAB, pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(QWEN_PATTERN), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]), normalizer=normalizers.NFC())
-    tokenizer.add_special_tokens(internvl.SPECIAL)
-    return tokenizer
 
 
 def sizes(_):
@@ -42,14 +32,11 @@ def sizes(_):
 
 
 def make_config(_, dtype):
-    config = internvl.make_config(SPEC, make_tokenizer())
-    config.text_config.vocab_size = VOCAB
-    config.dtype = config.text_config.dtype = config.vision_config.dtype = dtype
-    return config
+    return vocabulary.complete(internvl.make_config(SPEC, vocabulary.make_qwen(internvl.SPECIAL)), VOCAB, dtype)
 
 
 def write_text_files(folder, _):
-    internvl.write_text_files(folder, make_tokenizer())
+    internvl.write_text_files(folder, vocabulary.make_qwen(internvl.SPECIAL))
 
 
 def write_processor(folder, _, size):

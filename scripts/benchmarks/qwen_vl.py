@@ -4,8 +4,6 @@ import dataclasses
 from benchmarks import vocabulary
 from benchmarks.work import Sizes
 from oracle import qwen_vl
-from oracle.text_models import QWEN_PATTERN
-from tokenizers import Regex, normalizers, pre_tokenizers
 
 SPEC = qwen_vl.QwenSpec(
     "qwen2-vl-2b", 0, "qwen2_vl",
@@ -14,17 +12,9 @@ SPEC = qwen_vl.QwenSpec(
          max_position_embeddings=32768, rms_norm_eps=1e-6,
          rope_parameters=dict(rope_type="default", rope_theta=1000000.0, mrope_section=[16, 24, 24])),
     tied=True, patch=14)
-BASE_VOCAB, VOCAB = 151643, 151936
+VOCAB = 151936
 SIDE = 1024  # of the pictures that are measured
 LIMITS = {"small": (56 * 56, 448 * 448), "large": (56 * 56, 28 * 28 * 16384)}  # pixels
-
-
-def make_tokenizer():
-    tokenizer = vocabulary.make(BASE_VOCAB, pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(QWEN_PATTERN), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]), normalizer=normalizers.NFC())
-    tokenizer.add_special_tokens(qwen_vl.SPECIAL)
-    return tokenizer
 
 
 def sizes(_):
@@ -42,14 +32,11 @@ def sizes(_):
 
 
 def make_config(_, dtype):
-    config = qwen_vl.make_config(SPEC, make_tokenizer())
-    config.text_config.vocab_size = VOCAB
-    config.dtype = config.text_config.dtype = config.vision_config.dtype = dtype
-    return config
+    return vocabulary.complete(qwen_vl.make_config(SPEC, vocabulary.make_qwen(qwen_vl.SPECIAL)), VOCAB, dtype)
 
 
 def write_text_files(folder, _):
-    qwen_vl.write_text_files(SPEC, folder, make_tokenizer())
+    qwen_vl.write_text_files(SPEC, folder, vocabulary.make_qwen(qwen_vl.SPECIAL))
 
 
 def write_processor(folder, _, size):

@@ -4,7 +4,10 @@ import json
 import random
 
 from oracle.text import CORPUS
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from oracle.text_models import QWEN_PATTERN
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+QWEN_ENTRIES = 151643  # without special tokens
 
 
 def make(size, pre_tokenizer, special_tokens=(), normalizer=None):
@@ -18,6 +21,22 @@ def make(size, pre_tokenizer, special_tokens=(), normalizer=None):
         vocab_size=1000, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         special_tokens=list(special_tokens), show_progress=False))
     return fill(tokenizer, size)
+
+
+def make_qwen(special):
+    """Qwen's, with `special` behind it."""
+    tokenizer = make(QWEN_ENTRIES, pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(QWEN_PATTERN), behavior="isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]), normalizer=normalizers.NFC())
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def complete(config, size, dtype):
+    """The config with the published number of rows for tokens, stored in `dtype`."""
+    config.text_config.vocab_size = size
+    config.dtype = config.text_config.dtype = config.vision_config.dtype = dtype
+    return config
 
 
 def fill(tokenizer, size):
