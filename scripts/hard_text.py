@@ -3,6 +3,7 @@
 Used by make_text_fixtures.py and parity_text.py. Everything is seeded.
 """
 
+import itertools
 import random
 import unicodedata
 
@@ -139,3 +140,42 @@ def broken_bytes(seed=6, count=8):
     for _ in range(count):
         text = random_text(rng, 3).encode()
         yield bytes(byte if rng.random() < 0.9 else rng.randrange(256) for byte in text)
+
+
+def code_points(every):
+    """All code points, or those of the planes that hold characters and a sample of the rest."""
+    for c in itertools.chain(range(0xD800), range(0xE000, 0x110000)):
+        if every or c < 0x32400 or 0xE0000 <= c < 0xE0200 or c % 251 == 0:
+            yield chr(c)
+
+
+def code_point_texts(every):
+    for c in code_points(every):
+        yield f"a{c}b {c}1{c}\n {c}{c}'{c}s  {c}"
+
+
+def mark_texts(rng, count):
+    """Runs of marks behind letters: what NFC sorts and composes."""
+    marks = [chr(c) for c in range(0x20000) if not 0xD800 <= c < 0xE000 and unicodedata.category(chr(c))[0] == "M"]
+    bases = [chr(c) for c in range(0x250)] + ["\u1100", "\u1161", "\u11a8", "가", "क", "ে", "\u0b47", "\u11935"]
+    for _ in range(count):
+        yield "".join(rng.choice(bases) + "".join(rng.choices(marks, k=rng.randint(0, 5))) for _ in range(4))
+
+
+def long_lines(rng, size=1_000_000):
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    return {
+        "one letter": "a" * size,
+        "two letters": "ab" * (size // 2),
+        "spaces": " " * size,
+        "spaces and a letter": " " * size + "x",
+        "newlines": "\n" * size,
+        "digits": "".join(rng.choices("0123456789", k=size)),
+        "letters": "".join(rng.choices(letters, k=size)),
+        "words": "".join(rng.choice(WORDS) + " " for _ in range(size // 6)),
+        "punctuation": "".join(rng.choices("!?.,;:-()[]", k=size)),
+        "emoji": "".join(rng.choices(EMOJI, k=size // 10)),
+        "CJK": "".join(chr(rng.randrange(0x4E00, 0x9FFF)) for _ in range(size // 3)),
+        "marks": "e" + "\u0301\u0323" * (size // 4),
+        "special tokens": "<|endoftext|><image>\n" * (size // 21),
+    }

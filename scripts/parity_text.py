@@ -26,7 +26,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import unicodedata
 
 import sentencepiece
 import transformers
@@ -68,45 +67,6 @@ class Ours:
 
 
 # ------------------------------------------------------------------------------------------------------------- texts
-
-
-def code_points(every):
-    """All code points, or those of the planes that hold characters and a sample of the rest."""
-    for c in itertools.chain(range(0xD800), range(0xE000, 0x110000)):
-        if every or c < 0x32400 or 0xE0000 <= c < 0xE0200 or c % 251 == 0:
-            yield chr(c)
-
-
-def code_point_texts(every):
-    for c in code_points(every):
-        yield f"a{c}b {c}1{c}\n {c}{c}'{c}s  {c}"
-
-
-def mark_texts(rng, count):
-    """Runs of marks behind letters: what NFC sorts and composes."""
-    marks = [chr(c) for c in range(0x20000) if not 0xD800 <= c < 0xE000 and unicodedata.category(chr(c))[0] == "M"]
-    bases = [chr(c) for c in range(0x250)] + ["\u1100", "\u1161", "\u11a8", "가", "क", "ে", "\u0b47", "\u11935"]
-    for _ in range(count):
-        yield "".join(rng.choice(bases) + "".join(rng.choices(marks, k=rng.randint(0, 5))) for _ in range(4))
-
-
-def long_lines(rng, size=1_000_000):
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    return {
-        "one letter": "a" * size,
-        "two letters": "ab" * (size // 2),
-        "spaces": " " * size,
-        "spaces and a letter": " " * size + "x",
-        "newlines": "\n" * size,
-        "digits": "".join(rng.choices("0123456789", k=size)),
-        "letters": "".join(rng.choices(letters, k=size)),
-        "words": "".join(rng.choice(hard_text.WORDS) + " " for _ in range(size // 6)),
-        "punctuation": "".join(rng.choices("!?.,;:-()[]", k=size)),
-        "emoji": "".join(rng.choices(hard_text.EMOJI, k=size // 10)),
-        "CJK": "".join(chr(rng.randrange(0x4E00, 0x9FFF)) for _ in range(size // 3)),
-        "marks": "e" + "\u0301\u0323" * (size // 4),
-        "special tokens": "<|endoftext|><image>\n" * (size // 21),
-    }
 
 
 def real_text(size):
@@ -184,11 +144,11 @@ def compare_tokenizer(ours, name, folder, codec, options):
     broken = list(hard_text.broken_bytes(options.seed, 2000))
     check(f"{name}: {len(broken)} texts that aren't UTF-8", compare_bytes(ours, folder, codec, broken))
     if not options.quick:
-        texts = list(code_point_texts(options.every_code_point))
+        texts = list(hard_text.code_point_texts(options.every_code_point))
         check(f"{name}: {len(texts)} code points", compare_texts(ours, folder, codec, texts))
-        texts = list(mark_texts(rng, 20_000))
+        texts = list(hard_text.mark_texts(rng, 20_000))
         check(f"{name}: {len(texts)} runs of marks", compare_texts(ours, folder, codec, texts))
-    for kind, line in long_lines(rng).items():
+    for kind, line in hard_text.long_lines(rng).items():
         if options.quick and kind != "words":
             continue
         check(f"{name}: a line of {len(line)} characters ({kind})", compare_texts(ours, folder, codec, [line]))

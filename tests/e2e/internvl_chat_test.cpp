@@ -20,6 +20,9 @@ namespace fs = std::filesystem;
 struct ChatModel {
   std::string folder;
   std::string targets;  // of adapters
+
+  fs::path base() const { return fs::path(VLM_SOURCE_DIR) / folder; }
+  std::string name() const { return base().filename().string(); }
 };
 const ChatModel kChatFolders[] = {
     {"tests/fixtures/internvl_chat_tiny", R"(["q_proj","v_proj","gate_proj"])"},
@@ -91,8 +94,7 @@ TEST_CASE("original layout: a killed training ends as one that wasn't, and its m
   write_chat_rows(folder);
   for (const ChatModel& model : kChatFolders) {
     INFO(model.folder);
-    const std::string base = (fs::path(VLM_SOURCE_DIR) / model.folder).string();
-    const std::string name = fs::path(base).filename().string();
+    const std::string base = model.base().string(), name = model.name();
     const auto arguments = [&](const std::string& output) {
       return training_arguments(folder.path(), output,
                                 {"model_name_or_path=" + base, "max_steps=60", "save_steps=5",
@@ -129,8 +131,7 @@ TEST_CASE("original layout: full fine-tuning writes a checkpoint of the same key
   write_chat_rows(folder);
   for (const ChatModel& model : kChatFolders) {
     INFO(model.folder);
-    const std::string base = (fs::path(VLM_SOURCE_DIR) / model.folder).string();
-    const std::string name = fs::path(base).filename().string();
+    const std::string base = model.base().string(), name = model.name();
     ChildProcess run(training_arguments(folder.path(), name,
                                         {"model_name_or_path=" + base, "max_steps=3", "method=full",
                                          "learning_rate=0.01"}),

@@ -25,10 +25,6 @@ constexpr FamilyFixture kFixtures[] = {{"qwen2_vl_tiny", 9},          {"qwen2_5_
                                        {"internvl3_5_tiny", 26},      {"internvl_chat_tiny", 9},
                                        {"internvl_internlm2_tiny", 7}};
 
-EncodedConversation encode_family_prompt(const Processor& processor, const FamilyPrompt& prompt) {
-  return processor.encode_prompt(prompt.messages, processor.process_media(prompt.media));
-}
-
 TEST_CASE("a conversation of a family is its prompt and the learned answer") {
   for (const auto& [name, unused] : kFixtures) {
     const Golden golden(concat(name, "/golden.safetensors"));

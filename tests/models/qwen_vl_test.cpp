@@ -38,10 +38,7 @@ TEST_CASE("prompts, pixels and positions of Qwen-VL equal transformers'") {
     for (int number = 0; number < FamilyPrompt::kCount; ++number) {
       INFO(name << ", prompt " << number);
       const FamilyPrompt prompt = make_family_prompt(golden, number);
-      const ProcessedMedia media = processor->process_media(prompt.media);
-      const EncodedConversation encoded = processor->encode_prompt(prompt.messages, media);
-      CHECK(at::tensor(encoded.ids, at::kLong).unsqueeze(0).equal(golden[concat("ids.", number)]));
-      CHECK(encoded.layout.media.size() == prompt.media.size());
+      const EncodedConversation encoded = encode_golden_prompt(*processor, prompt, golden, number);
       CHECK(encoded.layout.positions.defined() == !prompt.media.empty());
       if (prompt.media.empty()) continue;
       CHECK(encoded.layout.positions.equal(golden[concat("positions.", number)]));
@@ -49,10 +46,10 @@ TEST_CASE("prompts, pixels and positions of Qwen-VL equal transformers'") {
       CHECK(encoded.layout.next_position == highest + 1);
       CHECK(encoded.pixels.tokens == golden[concat("features.", number)].size(0));
       if (number < 2) continue;
-      CHECK((media.pixels.grids == grids_of(golden, number)));
+      CHECK((encoded.pixels.grids == grids_of(golden, number)));
       const std::string key = number == 3 ? "pixel_values_videos." : "pixel_values.";
       const at::Tensor wanted = golden[concat(key, number)];  // of the clip the last ones
-      const at::Tensor& values = media.pixels.values;
+      const at::Tensor& values = encoded.pixels.values;
       CHECK(values.narrow(0, values.size(0) - wanted.size(0), wanted.size(0)).equal(wanted));
     }
   }

@@ -59,4 +59,19 @@ inline FamilyPrompt make_family_prompt(const Golden& golden, int number) {
   return prompt;
 }
 
+inline EncodedConversation encode_family_prompt(const Processor& processor,
+                                                const FamilyPrompt& prompt) {
+  return processor.encode_prompt(prompt.messages, processor.process_media(prompt.media));
+}
+
+// The same; its ids are those of the golden file.
+inline EncodedConversation encode_golden_prompt(const Processor& processor,
+                                                const FamilyPrompt& prompt, const Golden& golden,
+                                                int number) {
+  EncodedConversation encoded = encode_family_prompt(processor, prompt);
+  CHECK(at::tensor(encoded.ids, at::kLong).unsqueeze(0).equal(golden[concat("ids.", number)]));
+  CHECK(encoded.layout.media.size() == prompt.media.size());
+  return encoded;
+}
+
 }  // namespace vlm

@@ -38,63 +38,36 @@ struct Family {
   std::vector<std::int64_t> (*find_answer_end)(const fs::path& folder) = nullptr;
 };
 
-ModelPtr make_smolvlm(const Json& config, const fs::path& path) {
-  return std::make_shared<SmolVlm>(SmolVlmConfig::parse(config, path.string()));
-}
-
-std::unique_ptr<Processor> make_smolvlm_processor(const fs::path& folder,
-                                                  const TemplateOptions& options) {
-  return std::make_unique<SmolVlmProcessor>(folder, options);
-}
-
-ModelPtr make_text_model(const Json& config, const fs::path& path) {
-  return std::make_shared<TextModel>(TextModelConfig::parse(config, path.string()));
-}
-
-std::unique_ptr<Processor> make_text_processor(const fs::path& folder,
-                                               const TemplateOptions& options) {
-  return std::make_unique<TextProcessor>(folder, options);
-}
-
-ModelPtr make_qwen_vl(const Json& config, const fs::path& path) {
-  return std::make_shared<QwenVl>(QwenVlConfig::parse(config, path.string()));
-}
-
-std::unique_ptr<Processor> make_qwen_vl_processor(const fs::path& folder,
-                                                  const TemplateOptions& options) {
-  return std::make_unique<QwenVlProcessor>(folder, options);
-}
-
-ModelPtr make_internvl(const Json& config, const fs::path& path) {
-  return std::make_shared<InternVl>(InternVlConfig::parse(config, path.string()));
-}
-
-std::unique_ptr<Processor> make_internvl_processor(const fs::path& folder,
-                                                   const TemplateOptions& options) {
-  return std::make_unique<InternVlProcessor>(folder, options);
+template <typename Model, typename Config>
+ModelPtr make(const Json& config, const fs::path& path) {
+  return std::make_shared<Model>(Config::parse(config, path.string()));
 }
 
 ModelPtr make_internvl_chat(const Json&, const fs::path& path) {
   return std::make_shared<InternVl>(load_chat_config(path.parent_path()).model);
 }
 
-std::unique_ptr<Processor> make_internvl_chat_processor(const fs::path& folder,
-                                                        const TemplateOptions& options) {
-  return std::make_unique<InternVlChatProcessor>(folder, options);
+template <typename FamilyProcessor>
+std::unique_ptr<Processor> make_processor(const fs::path& folder, const TemplateOptions& options) {
+  return std::make_unique<FamilyProcessor>(folder, options);
 }
 
+constexpr auto make_smolvlm = make<SmolVlm, SmolVlmConfig>;
+constexpr auto make_text_model = make<TextModel, TextModelConfig>;
+constexpr auto make_qwen_vl = make<QwenVl, QwenVlConfig>;
+
 constexpr std::array<Family, 11> kFamilies = {{
-    {"smolvlm", make_smolvlm, make_smolvlm_processor},
-    {"idefics3", make_smolvlm, make_smolvlm_processor},
-    {"llama", make_text_model, make_text_processor},
-    {"qwen2", make_text_model, make_text_processor},
-    {"qwen3", make_text_model, make_text_processor},
-    {"phi3", make_text_model, make_text_processor},
-    {"qwen2_vl", make_qwen_vl, make_qwen_vl_processor},
-    {"qwen2_5_vl", make_qwen_vl, make_qwen_vl_processor},
-    {"qwen3_vl", make_qwen_vl, make_qwen_vl_processor},
-    {"internvl", make_internvl, make_internvl_processor},
-    {"internvl_chat", make_internvl_chat, make_internvl_chat_processor, find_answer_end},
+    {"smolvlm", make_smolvlm, make_processor<SmolVlmProcessor>},
+    {"idefics3", make_smolvlm, make_processor<SmolVlmProcessor>},
+    {"llama", make_text_model, make_processor<TextProcessor>},
+    {"qwen2", make_text_model, make_processor<TextProcessor>},
+    {"qwen3", make_text_model, make_processor<TextProcessor>},
+    {"phi3", make_text_model, make_processor<TextProcessor>},
+    {"qwen2_vl", make_qwen_vl, make_processor<QwenVlProcessor>},
+    {"qwen2_5_vl", make_qwen_vl, make_processor<QwenVlProcessor>},
+    {"qwen3_vl", make_qwen_vl, make_processor<QwenVlProcessor>},
+    {"internvl", make<InternVl, InternVlConfig>, make_processor<InternVlProcessor>},
+    {"internvl_chat", make_internvl_chat, make_processor<InternVlChatProcessor>, find_answer_end},
 }};
 
 std::string string_at(const Json& json, const char* key) {

@@ -7,6 +7,7 @@
 #include <c10/core/GradMode.h>
 
 #include "vlm/core/concat.h"
+#include "vlm/models/parts/vision_norm.h"
 #include "vlm/nn/activation_checkpoint.h"
 #include "vlm/nn/attention.h"
 #include "vlm/nn/layers.h"
@@ -174,29 +175,6 @@ at::Tensor add_branch(at::Tensor branch, const at::Tensor& lambda, const at::Ten
 
 }  // namespace
 
-// A LayerNorm, or in InternViT-6B a norm without mean and bias.
-class InternVitNorm {
- public:
-  InternVitNorm() = default;
-  InternVitNorm(torch::nn::Module& owner, const char* name, const InternVitConfig& c) {
-    if (c.has_rms_norms) {
-      rms_ =
-          owner.register_module(name, std::make_shared<RmsNorm>(c.hidden_size, c.layer_norm_eps));
-    } else {
-      mean_ =
-          owner.register_module(name, std::make_shared<LayerNorm>(c.hidden_size, c.layer_norm_eps));
-    }
-  }
-
-  at::Tensor forward(const at::Tensor& x) const {
-    return rms_ ? rms_->forward(x) : mean_->forward(x);
-  }
-
- private:
-  std::shared_ptr<RmsNorm> rms_;  // or:
-  std::shared_ptr<LayerNorm> mean_;
-};
-
 class InternVitLayer : public torch::nn::Module {
  public:
   explicit InternVitLayer(const InternVitConfig& c) {
@@ -205,8 +183,11 @@ class InternVitLayer : public torch::nn::Module {
     lambda_2_ = register_parameter(names.mlp_scale, at::empty({c.hidden_size}));
     attention_ = register_module(names.attention, std::make_shared<InternVitAttention>(c));
     mlp_ = register_module("mlp", std::make_shared<InternVitMlp>(c));
-    layernorm_before_ = InternVitNorm(*this, names.attention_norm, c);
-    layernorm_after_ = InternVitNorm(*this, names.mlp_norm, c);
+    const auto norm = [&](const char* name) {  // in InternViT-6B without mean and bias
+      return VisionNorm(*this, name, c.hidden_size, c.layer_norm_eps, c.has_rms_norms);
+    };
+    layernorm_before_ = norm(names.attention_norm);
+    layernorm_after_ = norm(names.mlp_norm);
   }
 
   at::Tensor forward(const at::Tensor& x) {
@@ -219,7 +200,7 @@ class InternVitLayer : public torch::nn::Module {
   at::Tensor lambda_1_, lambda_2_;
   std::shared_ptr<InternVitAttention> attention_;
   std::shared_ptr<InternVitMlp> mlp_;
-  InternVitNorm layernorm_before_, layernorm_after_;
+  VisionNorm layernorm_before_, layernorm_after_;
 };
 
 InternVit::InternVit(const InternVitConfig& config) {

@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "vlm/core/concat.h"
+#include "vlm/models/parts/vision_norm.h"
 #include "vlm/nn/activation_checkpoint.h"
 #include "vlm/nn/attention.h"
 #include "vlm/nn/mlp.h"
@@ -20,27 +21,6 @@
 #include "vlm/nn/upload.h"
 
 namespace vlm {
-
-// A LayerNorm, in Qwen2.5-VL an RmsNorm, under the same name.
-class QwenVisionNorm {
- public:
-  QwenVisionNorm() = default;
-  QwenVisionNorm(torch::nn::Module& owner, const char* name, const QwenVisionConfig& config,
-                 std::int64_t width) {
-    if (config.generation == QwenGeneration::k25) {
-      rms_ = owner.register_module(name, std::make_shared<RmsNorm>(width, 1e-6));
-    } else {
-      layer_ = owner.register_module(name, std::make_shared<LayerNorm>(width, 1e-6));
-    }
-  }
-  at::Tensor forward(const at::Tensor& x) const {
-    return rms_ ? rms_->forward(x) : layer_->forward(x);
-  }
-
- private:
-  std::shared_ptr<LayerNorm> layer_;
-  std::shared_ptr<RmsNorm> rms_;
-};
 
 namespace {
 
@@ -52,6 +32,11 @@ struct VisionPass {
   // Patches of each segment of attention; no windows: null.
   std::shared_ptr<const SegmentLengths> frames, windows;
 };
+
+VisionNorm make_norm(torch::nn::Module& owner, const char* name, const QwenVisionConfig& config,
+                     std::int64_t width) {
+  return {owner, name, width, 1e-6, config.generation == QwenGeneration::k25};
+}
 
 std::shared_ptr<Linear> make_linear(torch::nn::Module& owner, const char* name, std::int64_t in,
                                     std::int64_t out) {
@@ -216,7 +201,8 @@ class QwenVisionMlp : public torch::nn::Module {
 class QwenVisionBlock : public torch::nn::Module {
  public:
   explicit QwenVisionBlock(const QwenVisionConfig& config)
-      : norm1_(*this, "norm1", config, config.width), norm2_(*this, "norm2", config, config.width) {
+      : norm1_(make_norm(*this, "norm1", config, config.width)),
+        norm2_(make_norm(*this, "norm2", config, config.width)) {
     attn_ = register_module("attn", std::make_shared<QwenVisionAttention>(config));
     mlp_ = register_module("mlp", std::make_shared<QwenVisionMlp>(config));
   }
@@ -229,7 +215,7 @@ class QwenVisionBlock : public torch::nn::Module {
   }
 
  private:
-  QwenVisionNorm norm1_, norm2_;
+  VisionNorm norm1_, norm2_;
   std::shared_ptr<QwenVisionAttention> attn_;
   std::shared_ptr<QwenVisionMlp> mlp_;
 };
@@ -240,8 +226,8 @@ class QwenMerger : public torch::nn::Module {
   QwenMerger(const QwenVisionConfig& config, bool is_norm_behind)
       : merged_(config.width * config.merged_patches()), is_norm_behind_(is_norm_behind) {
     const bool is_third = config.generation == QwenGeneration::k3;
-    norm_ = QwenVisionNorm(*this, is_third ? "norm" : "ln_q", config,
-                           is_norm_behind ? merged_ : config.width);
+    norm_ = make_norm(*this, is_third ? "norm" : "ln_q", config,
+                      is_norm_behind ? merged_ : config.width);
     if (is_third) {
       fc1_ = make_linear(*this, "linear_fc1", merged_, merged_);
       fc2_ = make_linear(*this, "linear_fc2", merged_, config.out_width);
@@ -261,7 +247,7 @@ class QwenMerger : public torch::nn::Module {
  private:
   std::int64_t merged_;
   bool is_norm_behind_;
-  QwenVisionNorm norm_;
+  VisionNorm norm_;
   std::shared_ptr<Linear> fc1_, fc2_;
 };
 

@@ -1,39 +1,45 @@
-// A weight in 8 bits with a scale a row (cpu/int8/int8_weight.h), for running models on a CPU.
+// A weight in 8 bits with a scale a row (cpu/int8/int8_weight.h).
 #pragma once
 
-#include <memory>
-#include <string>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "vlm/nn/cpu/int8/int8_linear.h"
 #include "vlm/nn/cpu/int8/int8_weight.h"
-#include "vlm/nn/weights/stored_weight.h"
+#include "vlm/nn/weights/stored_codes.h"
 
 namespace vlm {
 
-class StoredInt8 : public StoredWeight {
- public:
-  explicit StoredInt8(Int8Weight weight) : weight_(std::move(weight)) {}
+struct Int8Format {
+  using Weight = Int8Weight;
+  using Map = Int8Map;
+  static constexpr const char* kName = "int8";
+  static constexpr int kBits = 8;
 
-  const Int8Weight& weight() const { return weight_; }
-
-  std::string format() const override { return "int8"; }
-  at::Device device() const override { return at::kCPU; }
-  std::int64_t nbytes() const override;
-  std::vector<std::pair<const char*, at::Tensor>> buffers() const override;
-  at::Tensor dense() const override { return dequantize_int8(weight_); }
-  at::Tensor multiply(const at::Tensor& x, const at::Tensor& added,
-                      at::ScalarType product_dtype) const override;
-  std::vector<at::Tensor> multiply_each(const at::Tensor& x,
-                                        const std::vector<StoredMap>& maps) const override;
-  at::Tensor gelu_mlp(const at::Tensor& x, const StoredMap& fc1, const StoredMap& fc2,
-                      Gelu kind) const override;
-  at::Tensor gated_mlp(const at::Tensor& x, const StoredMap& gate, const StoredMap& up,
-                       const StoredMap& down) const override;
-  std::shared_ptr<const StoredWeight> rows(std::int64_t first, std::int64_t count) const override;
-
- private:
-  Int8Weight weight_;
+  static std::vector<std::pair<const char*, at::Tensor>> tensors(const Int8Weight& weight) {
+    return {{"codes", weight.codes}, {"scales", weight.scales}};
+  }
+  static at::Tensor dequantize(const Int8Weight& weight) { return dequantize_int8(weight); }
+  static std::optional<Int8Weight> rows(const Int8Weight& weight, std::int64_t first,
+                                        std::int64_t count) {
+    return Int8Weight{.codes = weight.codes.narrow(0, first, count),
+                      .scales = weight.scales.narrow(0, first, count),
+                      .in_features = weight.in_features};
+  }
+  static std::vector<at::Tensor> multiply(const at::Tensor& x, const std::vector<Int8Map>& maps) {
+    return int8_linears(x, maps);
+  }
+  static bool fills_panels(const at::Tensor& rows) { return fills_int8_panels(rows); }
+  static at::Tensor panel_gelu(const at::Tensor& rows, const Int8Map& map, Gelu kind) {
+    return int8_panel_gelu(rows, map, kind);
+  }
+  static at::Tensor panel_gated(const at::Tensor& rows, const Int8Map& gate, const Int8Map& up) {
+    return int8_panel_gated(rows, gate, up);
+  }
+  static at::ScalarType activation_dtype() { return has_int8_products() ? at::kChar : at::kFloat; }
 };
+
+using StoredInt8 = StoredCodes<Int8Format>;
 
 }  // namespace vlm

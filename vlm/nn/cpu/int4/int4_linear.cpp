@@ -7,7 +7,6 @@
 #include <bit>
 #include <cstring>
 
-#include "vlm/nn/cpu/activations.h"
 #include "vlm/nn/cpu/few_rows.h"
 #include "vlm/nn/cpu/int4/int4_few_rows.h"
 #include "vlm/nn/cpu/lanes.h"
@@ -88,11 +87,11 @@ Results multiply_widened_int4(const at::Tensor& x, const std::vector<Int4Map>& m
   return results;
 }
 
+}  // namespace
+
 bool fills_int4_panels(const at::Tensor& rows) {
   return rows.size(0) > kMostFew && has_int8_products();
 }
-
-}  // namespace
 
 void quantize_groups(const at::Tensor& x, GroupedRows& to) {
   const auto count = static_cast<std::size_t>(x.numel()), groups = count / kInt4Group;
@@ -118,25 +117,6 @@ std::vector<at::Tensor> int4_linears(const at::Tensor& x, const std::vector<Int4
                                         : multiply_widened_int4(rows, maps);
   for (at::Tensor& y : results) y = shaped_like(x, y);
   return results;
-}
-
-// Activations between are as exact as those between layers in 8 bits.
-at::Tensor int4_gelu_mlp(const at::Tensor& x, const Int4Map& fc1, const Int4Map& fc2, Gelu kind) {
-  const at::Tensor rows = as_rows(x);
-  const at::Tensor between = fills_int4_panels(rows)
-                                 ? int4_panel_gelu(rows, fc1, kind)
-                                 : gelu(int4_linears(rows, {fc1})[0], kind, at::kChar);
-  return shaped_like(x, int4_linears(between, {fc2})[0]);
-}
-
-at::Tensor int4_gated_mlp(const at::Tensor& x, const Int4Map& gate, const Int4Map& up,
-                          const Int4Map& down) {
-  const at::Tensor rows = as_rows(x);
-  if (fills_int4_panels(rows)) {
-    return shaped_like(x, int4_linears(int4_panel_gated(rows, gate, up), {down})[0]);
-  }
-  const Results projected = int4_linears(rows, {gate, up});
-  return shaped_like(x, int4_linears(gated_silu(projected[0], projected[1], at::kChar), {down})[0]);
 }
 
 }  // namespace vlm

@@ -24,11 +24,9 @@ namespace vlm {
 std::vector<at::Tensor> int4_linears(const at::Tensor& x, const std::vector<Int4Map>& maps,
                                      bool with_products = has_int8_products());
 
-// down(gelu(fc1(x))) and down(silu(gate(x)) · up(x)): the activation is computed while its inputs
+// Whether rows [M, K] are enough for int4_product.h, which computes activations while their inputs
 // are in the cache.
-at::Tensor int4_gelu_mlp(const at::Tensor& x, const Int4Map& fc1, const Int4Map& fc2, Gelu kind);
-at::Tensor int4_gated_mlp(const at::Tensor& x, const Int4Map& gate, const Int4Map& up,
-                          const Int4Map& down);
+bool fills_int4_panels(const at::Tensor& rows);
 
 // x [rows, K] in 8 bits with a scale for each 32 inputs; K is a multiple of 32.
 struct GroupedRows {

@@ -1,7 +1,6 @@
 #include "vlm/nn/cpu/int4/int4_product.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -12,11 +11,6 @@ namespace vlm {
 namespace {
 
 using SumBlock = ProductBlock<std::int32_t>;
-
-CodeOutputs int4_outputs_of(const Int4Map& map, std::int64_t first) {
-  return {.scales = map.weight->row_scales.const_data_ptr<float>() + first,
-          .bias = map.bias.defined() ? map.bias.const_data_ptr<float>() + first : nullptr};
-}
 
 // What a thread takes at a time: some outputs of a weight, with some panels of x.
 struct OutputPiece {
@@ -59,69 +53,50 @@ void multiply_block(const QuantizedPanels& x, std::int64_t panel, const std::uin
   }
 }
 
-// W xᵀ of each weight, `together` weights of one shape at a time.
-template <typename Store>
-void multiply_maps(const QuantizedPanels& x, const std::vector<Int4Map>& maps, std::size_t together,
-                   const Store& store) {
-  const std::vector<OutputPiece> pieces = cut_outputs(maps, together, x.layout().panels());
-  run_pieces(std::ssize(pieces), [&](std::int64_t i) {
-    const OutputPiece& piece = pieces[static_cast<std::size_t>(i)];
-    thread_local std::vector<std::uint8_t> codes;
-    thread_local std::vector<std::int32_t> sums;
-    const std::int64_t step = kBlockRows * kPanel, codes_step = kBlockRows * x.layout().depth;
-    codes.resize(together * static_cast<std::size_t>(codes_step));
-    sums.resize(together * static_cast<std::size_t>(step));
-    for (std::size_t one = 0; one < together; ++one) {
-      unpack_int4(*maps[piece.map + one].weight, piece.first, piece.count,
-                  codes.data() + static_cast<std::int64_t>(one) * codes_step);
-    }
-    for (std::int64_t panel = piece.begin; panel < piece.end; ++panel) {
-      for (std::int64_t one = 0; one < static_cast<std::int64_t>(together); ++one) {
-        multiply_block(x, panel, codes.data() + one * codes_step, piece.count,
-                       sums.data() + one * step);
-      }
-      store(SumBlock{sums.data(), step, piece.map, panel, piece.first, piece.count});
-    }
-    at::native::cpublas::brgemm_release();
-  });
-}
+struct Int4Panels {
+  using Map = Int4Map;
 
-at::Tensor empty_result(const at::Tensor& x, const Int4Map& map) {
-  return at::empty({x.size(0), map.weight->out_features()}, at::kFloat);
-}
+  static const at::Tensor& scales(const Int4Weight& weight) { return weight.row_scales; }
+
+  template <typename Store>
+  static void multiply(const QuantizedPanels& x, const std::vector<Int4Map>& maps,
+                       std::size_t together, const Store& store) {
+    const std::vector<OutputPiece> pieces = cut_outputs(maps, together, x.layout().panels());
+    run_pieces(std::ssize(pieces), [&](std::int64_t i) {
+      const OutputPiece& piece = pieces[static_cast<std::size_t>(i)];
+      thread_local std::vector<std::uint8_t> codes;
+      thread_local std::vector<std::int32_t> sums;
+      const std::int64_t step = kBlockRows * kPanel, codes_step = kBlockRows * x.layout().depth;
+      codes.resize(together * static_cast<std::size_t>(codes_step));
+      sums.resize(together * static_cast<std::size_t>(step));
+      for (std::size_t one = 0; one < together; ++one) {
+        unpack_int4(*maps[piece.map + one].weight, piece.first, piece.count,
+                    codes.data() + static_cast<std::int64_t>(one) * codes_step);
+      }
+      for (std::int64_t panel = piece.begin; panel < piece.end; ++panel) {
+        for (std::int64_t one = 0; one < static_cast<std::int64_t>(together); ++one) {
+          multiply_block(x, panel, codes.data() + one * codes_step, piece.count,
+                         sums.data() + one * step);
+        }
+        store(SumBlock{sums.data(), step, piece.map, panel, piece.first, piece.count});
+      }
+      at::native::cpublas::brgemm_release();
+    });
+  }
+};
 
 }  // namespace
 
 std::vector<at::Tensor> int4_panel_linears(const at::Tensor& x, const std::vector<Int4Map>& maps) {
-  const QuantizedPanels panels(x);
-  std::vector<at::Tensor> results;
-  for (const Int4Map& map : maps) results.push_back(empty_result(x, map));
-  multiply_maps(panels, maps, 1, [&](const SumBlock& block) {
-    store_sums(LinearSums{sums_of(panels, block), int4_outputs_of(maps[block.map], block.first)},
-               target_of(panels, block, results[block.map]));
-  });
-  return results;
+  return PanelProducts<Int4Panels>::linears(x, maps);
 }
 
 at::Tensor int4_panel_gelu(const at::Tensor& x, const Int4Map& map, Gelu kind) {
-  const QuantizedPanels panels(x);
-  at::Tensor y = empty_result(x, map);
-  multiply_maps(panels, {map}, 1, [&](const SumBlock& block) {
-    store_sums(LinearSums{sums_of(panels, block), int4_outputs_of(map, block.first)},
-               target_of(panels, block, y), kind);
-  });
-  return y;
+  return PanelProducts<Int4Panels>::gelu(x, map, kind);
 }
 
 at::Tensor int4_panel_gated(const at::Tensor& x, const Int4Map& gate, const Int4Map& up) {
-  const QuantizedPanels panels(x);
-  at::Tensor y = empty_result(x, gate);
-  multiply_maps(panels, {gate, up}, 2, [&](const SumBlock& block) {
-    store_sums(GatedSums{sums_of(panels, block), int4_outputs_of(gate, block.first),
-                         int4_outputs_of(up, block.first)},
-               target_of(panels, block, y));
-  });
-  return y;
+  return PanelProducts<Int4Panels>::gated(x, gate, up);
 }
 
 }  // namespace vlm

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 
-#include "vlm/nn/cpu/activations.h"
 #include "vlm/nn/cpu/few_rows.h"
 #include "vlm/nn/cpu/int8/int8_few_rows.h"
 #include "vlm/nn/cpu/matrix_rows.h"
@@ -132,16 +131,11 @@ Tensors multiply_wide(const at::Tensor& x, const std::vector<Int8Map>& maps) {
                        multiply_wide_columns);
 }
 
-// What tells the activations how exact they have to be.
-at::ScalarType product_dtype() {
-  return has_int8_products() ? at::kChar : at::kFloat;
-}
+}  // namespace
 
-bool fills_panels(const at::Tensor& rows) {
+bool fills_int8_panels(const at::Tensor& rows) {
   return rows.size(0) > kFewRows && has_int8_products();
 }
-
-}  // namespace
 
 Tensors int8_linears(const at::Tensor& x, const std::vector<Int8Map>& maps, bool with_products) {
   for (const Int8Map& map : maps) {
@@ -155,25 +149,6 @@ Tensors int8_linears(const at::Tensor& x, const std::vector<Int8Map>& maps, bool
                                                : int8_panel_linears(rows, maps);
   for (at::Tensor& y : results) y = shaped_like(x, y);
   return results;
-}
-
-at::Tensor int8_gelu_mlp(const at::Tensor& x, const Int8Map& fc1, const Int8Map& fc2, Gelu kind) {
-  const at::Tensor rows = as_rows(x);
-  const at::Tensor between = fills_panels(rows)
-                                 ? int8_panel_gelu(rows, fc1, kind)
-                                 : gelu(int8_linears(rows, {fc1})[0], kind, product_dtype());
-  return shaped_like(x, int8_linears(between, {fc2})[0]);
-}
-
-at::Tensor int8_gated_mlp(const at::Tensor& x, const Int8Map& gate, const Int8Map& up,
-                          const Int8Map& down) {
-  const at::Tensor rows = as_rows(x);
-  if (fills_panels(rows)) {
-    return shaped_like(x, int8_linears(int8_panel_gated(rows, gate, up), {down})[0]);
-  }
-  const Tensors projected = int8_linears(rows, {gate, up});
-  return shaped_like(
-      x, int8_linears(gated_silu(projected[0], projected[1], product_dtype()), {down})[0]);
 }
 
 }  // namespace vlm

@@ -22,10 +22,8 @@ namespace vlm {
 std::vector<at::Tensor> int8_linears(const at::Tensor& x, const std::vector<Int8Map>& maps,
                                      bool with_products = has_int8_products());
 
-// down(gelu(fc1(x))) and down(silu(gate(x)) · up(x)): the activation is computed while its inputs
+// Whether rows [M, K] are enough for int8_product.h, which computes activations while their inputs
 // are in the cache.
-at::Tensor int8_gelu_mlp(const at::Tensor& x, const Int8Map& fc1, const Int8Map& fc2, Gelu kind);
-at::Tensor int8_gated_mlp(const at::Tensor& x, const Int8Map& gate, const Int8Map& up,
-                          const Int8Map& down);
+bool fills_int8_panels(const at::Tensor& rows);
 
 }  // namespace vlm

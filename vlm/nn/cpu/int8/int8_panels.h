@@ -3,8 +3,10 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "vlm/nn/cpu/panel_products.h"
 
@@ -112,5 +114,61 @@ BlockTarget target_of(const QuantizedPanels& x, const ProductBlock<std::int32_t>
 void store_sums(const LinearSums& sums, const BlockTarget& to);
 void store_sums(const LinearSums& sums, const BlockTarget& to, Gelu kind);  // gelu of each
 void store_sums(const GatedSums& sums, const BlockTarget& to);
+
+// What is multiplied with panels of x [M, K], for weights of a `Format` with static members:
+//   Map                                 a weight and its bias
+//   scales(weight)                      [N] float32, of its outputs
+//   multiply(x, maps, together, store)  W xᵀ of each weight, `together` of one shape at a time;
+//                                       store(block) gets the sums
+template <typename Format>
+struct PanelProducts {
+  using Map = typename Format::Map;
+  using Block = ProductBlock<std::int32_t>;
+
+  // x Wᵀ + b of each
+  static std::vector<at::Tensor> linears(const at::Tensor& x, const std::vector<Map>& maps) {
+    const QuantizedPanels panels(x);
+    std::vector<at::Tensor> results;
+    for (const Map& map : maps) results.push_back(empty_result(x, map));
+    Format::multiply(panels, maps, 1, [&](const Block& block) {
+      store_sums(LinearSums{sums_of(panels, block), outputs_of(maps[block.map], block.first)},
+                 target_of(panels, block, results[block.map]));
+    });
+    return results;
+  }
+
+  // gelu(x Wᵀ + b)
+  static at::Tensor gelu(const at::Tensor& x, const Map& map, Gelu kind) {
+    const QuantizedPanels panels(x);
+    at::Tensor y = empty_result(x, map);
+    Format::multiply(panels, {map}, 1, [&](const Block& block) {
+      store_sums(LinearSums{sums_of(panels, block), outputs_of(map, block.first)},
+                 target_of(panels, block, y), kind);
+    });
+    return y;
+  }
+
+  // silu(x Gᵀ + g) · (x Uᵀ + u)
+  static at::Tensor gated(const at::Tensor& x, const Map& gate, const Map& up) {
+    const QuantizedPanels panels(x);
+    at::Tensor y = empty_result(x, gate);
+    Format::multiply(panels, {gate, up}, 2, [&](const Block& block) {
+      store_sums(GatedSums{sums_of(panels, block), outputs_of(gate, block.first),
+                           outputs_of(up, block.first)},
+                 target_of(panels, block, y));
+    });
+    return y;
+  }
+
+ private:
+  static CodeOutputs outputs_of(const Map& map, std::int64_t first) {
+    return {
+        .scales = Format::scales(*map.weight).template const_data_ptr<float>() + first,
+        .bias = map.bias.defined() ? map.bias.template const_data_ptr<float>() + first : nullptr};
+  }
+  static at::Tensor empty_result(const at::Tensor& x, const Map& map) {
+    return at::empty({x.size(0), map.weight->out_features()}, at::kFloat);
+  }
+};
 
 }  // namespace vlm

@@ -13,35 +13,27 @@
 namespace vlm {
 namespace {
 
-constexpr std::int64_t kDeepest = kDepthBytes;
+struct Int8Panels {
+  using Map = Int8Map;
 
-using IntBlock = ProductBlock<std::int32_t>;
+  static const at::Tensor& scales(const Int8Weight& weight) { return weight.scales; }
 
-CodeOutputs outputs_of(const Int8Map& map, std::int64_t first) {
-  return {.scales = map.weight->scales.const_data_ptr<float>() + first,
-          .bias = map.bias.defined() ? map.bias.const_data_ptr<float>() + first : nullptr};
-}
-
-// W xᵀ of each weight, `together` weights of one shape at a time.
-template <typename Store>
-void multiply(const QuantizedPanels& x, const std::vector<Int8Map>& maps, std::size_t together,
-              const Store& store) {
-  std::vector<std::int64_t> outputs;
-  for (const Int8Map& map : maps) outputs.push_back(map.weight->out_features());
-  const auto kernel = [&](const KernelCall& call, std::int32_t* to) {
-    const std::int64_t k = x.layout().depth, width = x.layout().width_of(call.panel);
-    const auto* codes = maps[call.map].weight->codes.const_data_ptr<std::uint8_t>();
-    at::native::cpublas::brgemm(
-        call.count, width, call.depth, k, width, width,
-        /*add_C=*/call.from > 0, codes + call.first * k + call.from,
-        static_cast<const signed char*>(x.panel(call.panel).codes) + call.from * width, to);
-  };
-  multiply_panels<std::int32_t>(x.layout(), outputs, together, kDeepest, kernel, store);
-}
-
-at::Tensor result_of(const at::Tensor& x, const Int8Map& map) {
-  return at::empty({x.size(0), map.weight->out_features()}, at::kFloat);
-}
+  template <typename Store>
+  static void multiply(const QuantizedPanels& x, const std::vector<Int8Map>& maps,
+                       std::size_t together, const Store& store) {
+    std::vector<std::int64_t> outputs;
+    for (const Int8Map& map : maps) outputs.push_back(map.weight->out_features());
+    const auto kernel = [&](const KernelCall& call, std::int32_t* to) {
+      const std::int64_t k = x.layout().depth, width = x.layout().width_of(call.panel);
+      const auto* codes = maps[call.map].weight->codes.const_data_ptr<std::uint8_t>();
+      at::native::cpublas::brgemm(
+          call.count, width, call.depth, k, width, width,
+          /*add_C=*/call.from > 0, codes + call.first * k + call.from,
+          static_cast<const signed char*>(x.panel(call.panel).codes) + call.from * width, to);
+    };
+    multiply_panels<std::int32_t>(x.layout(), outputs, together, kDepthBytes, kernel, store);
+  }
+};
 
 // Multiplies small numbers, whose sums are known.
 bool is_kernel_right() {
@@ -74,35 +66,15 @@ bool has_int8_products() {
 }
 
 std::vector<at::Tensor> int8_panel_linears(const at::Tensor& x, const std::vector<Int8Map>& maps) {
-  const QuantizedPanels panels(x);
-  std::vector<at::Tensor> results;
-  for (const Int8Map& map : maps) results.push_back(result_of(x, map));
-  multiply(panels, maps, 1, [&](const IntBlock& block) {
-    store_sums(LinearSums{sums_of(panels, block), outputs_of(maps[block.map], block.first)},
-               target_of(panels, block, results[block.map]));
-  });
-  return results;
+  return PanelProducts<Int8Panels>::linears(x, maps);
 }
 
 at::Tensor int8_panel_gelu(const at::Tensor& x, const Int8Map& map, Gelu kind) {
-  const QuantizedPanels panels(x);
-  at::Tensor y = result_of(x, map);
-  multiply(panels, {map}, 1, [&](const IntBlock& block) {
-    store_sums(LinearSums{sums_of(panels, block), outputs_of(map, block.first)},
-               target_of(panels, block, y), kind);
-  });
-  return y;
+  return PanelProducts<Int8Panels>::gelu(x, map, kind);
 }
 
 at::Tensor int8_panel_gated(const at::Tensor& x, const Int8Map& gate, const Int8Map& up) {
-  const QuantizedPanels panels(x);
-  at::Tensor y = result_of(x, gate);
-  multiply(panels, {gate, up}, 2, [&](const IntBlock& block) {
-    store_sums(GatedSums{sums_of(panels, block), outputs_of(gate, block.first),
-                         outputs_of(up, block.first)},
-               target_of(panels, block, y));
-  });
-  return y;
+  return PanelProducts<Int8Panels>::gated(x, gate, up);
 }
 
 }  // namespace vlm
