@@ -3,9 +3,9 @@
 //   x [..., in], weight [out, in] stored somehow ─► x Wᵀ + b [..., out]
 //
 // A Linear asks its StoredWeight for everything that depends on the format. To add a format, write
-// a class beside stored_int8.h and its row in weight_format.cpp. stored_dense.h has weights in
-// float32, bfloat16 and float16, stored_int8.h those in 8 bits, stored_nf4.h those in NF4 and
-// stored_int4.h those in 4 bits.
+// a file beside stored_int8.h (codes with scales: a struct for stored_codes.h) and its row in
+// weight_format.cpp. stored_dense.h has weights in float32, bfloat16 and float16, stored_int8.h
+// those in 8 bits, stored_nf4.h those in NF4 and stored_int4.h those in 4 bits.
 #pragma once
 
 #include <ATen/core/Tensor.h>
