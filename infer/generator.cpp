@@ -40,7 +40,8 @@ Generator::Generator(ModelPtr model, std::shared_ptr<const Processor> processor)
     : model_(std::move(model)),
       processor_(std::move(processor)),
       encoder_(std::make_unique<PictureEncoder>(model_)),
-      step_(model_) {}
+      step_(model_),
+      kv_storage_(choose_kv_storage("auto", *model_)) {}
 Generator::~Generator() = default;
 Generator::Generator(Generator&&) noexcept = default;
 
@@ -125,7 +126,8 @@ std::vector<std::unique_ptr<ActiveGroup>> Generator::pop_waiting_groups() {
     if (!cache_ || rows > cache_->rows_per_group()) {
       if (!active_.empty() || !newcomers.empty()) break;  // a cache of more rows once this is empty
       cache_.emplace(model_->cache_shape(), rows,
-                     at::TensorOptions().dtype(model_->dtype()).device(model_->device()));
+                     at::TensorOptions().dtype(model_->dtype()).device(model_->device()),
+                     kv_storage_);
     }
     newcomers.push_back(std::move(waiting_.front()));
     waiting_.pop_front();

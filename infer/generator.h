@@ -50,6 +50,8 @@ class Generator {
     encoder_->set_cache(std::move(cache));
   }
   PictureEncoder& encoder() { return *encoder_; }
+  // How keys and values are held; choose_kv_storage("auto", …) until set. Call it before submit.
+  void set_kv_storage(KvStorage storage) { kv_storage_ = storage; }
   // Decode steps are recorded on the GPU and replayed. Throws Error where they can't be.
   void record_steps() { step_.record(); }
   // Steps that were replayed, so far.
@@ -116,6 +118,7 @@ class Generator {
   std::unique_ptr<PictureEncoder> encoder_;
   TokenStep step_;
   std::int64_t batch_size_ = 1;
+  KvStorage kv_storage_;
   std::optional<KvCache> cache_;
   std::deque<std::unique_ptr<ActiveGroup>> waiting_;
   std::vector<std::unique_ptr<ActiveGroup>> active_;  // by their group in the cache

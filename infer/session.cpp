@@ -30,6 +30,7 @@ Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime) {
   }
   Session session{.model = model, .generation = load_generation_options(folder)};
   session.generator = std::make_unique<Generator>(model, processor.get());
+  session.generator->set_kv_storage(choose_kv_storage(choice.kv_dtype, *model));
   if (choice.records_steps) session.generator->record_steps();
   session.load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return session;

@@ -237,8 +237,11 @@ Model Model::load(const std::string& model, const ModelOptions& options) {
                  .wanted = concat("0 to ", kMostCacheGb)});
   }
   auto loaded = std::make_shared<Loaded>();
-  loaded->session = infer::open_session(
-      {.model = model, .adapter = options.adapter, .records_steps = options.cuda_graph}, runtime);
+  loaded->session = infer::open_session({.model = model,
+                                         .adapter = options.adapter,
+                                         .kv_dtype = options.kv_dtype,
+                                         .records_steps = options.cuda_graph},
+                                        runtime);
   if (!options.feature_cache.empty()) {
     loaded->session.generator->set_feature_cache(std::make_shared<FeatureCache>(
         options.feature_cache, static_cast<std::uint64_t>(options.feature_cache_gb * 1e9),

@@ -45,6 +45,14 @@ struct PromptPositions {
   std::vector<std::int64_t> next;  // of each prompt, that of the token behind it; empty: its length
 };
 
+// How keys and values are held: as they are computed, or on a CPU, where that is float32, in fewer
+// bits (cpu/kv_rows.h). A pass sees those of its own tokens as they are held, too, so a prompt may
+// come in one pass or in several.
+enum class KvStorage { kComputed, kBfloat16, kInt8 };
+
+// Of one token's keys and values in all layers, where they are computed in `computed`.
+std::int64_t kv_token_bytes(const KvCacheShape& shape, KvStorage storage, at::ScalarType computed);
+
 // What decides on the operators and addresses of a step.
 struct StepShape {
   std::uint64_t buffers = 0;  // of this process; others after the cache has grown
@@ -56,8 +64,10 @@ struct StepShape {
 
 class KvCache {
  public:
-  // `options` give dtype and device.
-  KvCache(const KvCacheShape& shape, std::int64_t rows_per_group, const at::TensorOptions& options);
+  // `options` give device and dtype of keys and values as they are computed. Anything but kComputed
+  // is for float32 on a CPU.
+  KvCache(const KvCacheShape& shape, std::int64_t rows_per_group, const at::TensorOptions& options,
+          KvStorage storage = KvStorage::kComputed);
 
   // The next pass brings new prompts [B, T, C], padded on the right: prompt i, lengths[i] tokens
   // long, becomes the prefix of groups[i], whose rows are emptied. `positions` are those of the
@@ -176,12 +186,14 @@ class KvCache {
                             const at::Tensor& v, at::ScalarType product_dtype);
   at::Tensor attend_rows(CachedLayer& layer, const at::Tensor& q, const at::Tensor& k,
                          const at::Tensor& v);
-  void store_tails(CachedLayer& layer, const at::Tensor& k, const at::Tensor& v);
+  at::Tensor decode_rows_of(const at::Tensor& held) const;
+  void store_tails(CachedLayer& layer, const at::Tensor& computed_k, const at::Tensor& computed_v);
   at::Tensor attend_grid(const CachedLayer& layer, const at::Tensor& q) const;
 
   KvCacheShape shape_;
   std::int64_t rows_per_group_;  // R
   at::TensorOptions options_;
+  at::ScalarType held_;                       // of the buffers
   std::vector<CachedLayer> layers_;           // zeros where nothing was stored; inputs come last
   std::vector<std::int64_t> prefix_lengths_;  // [G]
   std::vector<std::int64_t> next_positions_;  // [G] behind the prefix
