@@ -37,6 +37,12 @@ struct GenerationTiming {
   double decode_tokens_per_s() const;
 };
 
+// How the work on prompts and the decoding of others take turns.
+enum class GenerationPace {
+  kBatch,    // prompts go in several at a time, whole, once a quarter of the places is free
+  kServing,  // they go in at once, the oldest first, a piece of them between two tokens of others
+};
+
 class Generator {
  public:
   Generator(ModelPtr model, std::shared_ptr<const Processor> processor);

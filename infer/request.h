@@ -47,14 +47,31 @@ struct RequestGroup {
   std::shared_ptr<PictureFeatures> pictures = {};  // of every request's prompt; null: none
 };
 
+// How a request ended.
+enum class Outcome {
+  kAnswered,
+  kRefused,             // it can't be answered: too long a prompt, a video that can't be read
+  kCancelled,           // its caller wanted no answer any more
+  kTimedOut,            // in the queue, or by its own limit
+  kStopped,             // the engine was told to end
+  kFailed,              // the model threw, or memory ran out, and it was this request's doing
+  kFailedBesideOthers,  // the same, but whose doing it was isn't known: alone it may be answered
+};
+
 struct RequestAnswer {
   std::uint64_t id = 0;
+  Outcome outcome = Outcome::kAnswered;
   std::int64_t prompt_tokens = 0;
+  std::int64_t media_tokens = 0;        // of these, those in whose places features stand
+  std::int64_t cached_tokens = 0;       // of these, those that were computed for an earlier request
   std::vector<Generation> generations;  // the best first
   double first_token_entropy = 0;       // nats, of the model's distribution before any filter
   std::vector<ChoiceScore> choices;     // of a request with choices
   std::vector<SegmentScore> segments;   // of an item that was asked segment by segment
   std::string error;                    // why there is no answer; empty: there is one
+  // Seconds that it waited, and in which its pictures were encoded, its prompt was computed and its
+  // tokens were decoded, with what was done for others between.
+  double queue_s = 0, vision_s = 0, prefill_s = 0, decode_s = 0;
 };
 
 }  // namespace vlm::infer
