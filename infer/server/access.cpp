@@ -88,7 +88,7 @@ bool Access::is_named_origin(const std::string& origin) const {
          std::find(origins_.begin(), origins_.end(), "*") != origins_.end();
 }
 
-std::optional<ApiError> Access::check_origin(const HttpRequest& head) const {
+std::optional<ApiError> Access::check_origin(const WebRequest& head) const {
   const std::string_view host = head.header("host");
   const bool is_known =
       !checks_host_ || std::find(hosts_.begin(), hosts_.end(), host_name(host)) != hosts_.end();
@@ -96,13 +96,13 @@ std::optional<ApiError> Access::check_origin(const HttpRequest& head) const {
     return forbidden("a request for another host", host, "--allowed-host names it");
   }
   const std::string origin(head.header("origin"));
-  const bool is_own = ascii_lower(std::string(without_scheme(origin))) ==
-                      ascii_lower(std::string(host));
+  const bool is_own =
+      ascii_lower(std::string(without_scheme(origin))) == ascii_lower(std::string(host));
   if (origin.empty() || is_own || is_named_origin(origin)) return std::nullopt;
   return forbidden("a request of a web page from elsewhere", origin, "--cors-origin allows it");
 }
 
-std::optional<ApiError> Access::check_key(const HttpRequest& head) const {
+std::optional<ApiError> Access::check_key(const WebRequest& head) const {
   if (digests_.empty()) return std::nullopt;
   std::string_view given = trimmed(head.header("authorization"));
   constexpr std::string_view kBearer = "bearer ";
@@ -117,11 +117,11 @@ std::optional<ApiError> Access::check_key(const HttpRequest& head) const {
                    .wanted = "the header Authorization: Bearer KEY"});
 }
 
-std::optional<HttpReply> Access::preflight(const HttpRequest& head) const {
-  const bool is_asked = head.method == "OPTIONS" && head.has("origin") &&
-                        head.has("access-control-request-method");
+std::optional<WebReply> Access::preflight(const WebRequest& head) const {
+  const bool is_asked =
+      head.method == "OPTIONS" && head.has("origin") && head.has("access-control-request-method");
   if (!is_asked) return std::nullopt;
-  HttpReply reply{.status = 204, .headers = cors_headers(head)};
+  WebReply reply{.status = 204, .headers = cors_headers(head)};
   reply.headers.push_back({"Access-Control-Allow-Methods", "GET, POST"});
   reply.headers.push_back({"Access-Control-Allow-Headers",
                            allowed_headers(head.header("access-control-request-headers"))});
@@ -129,7 +129,7 @@ std::optional<HttpReply> Access::preflight(const HttpRequest& head) const {
   return reply;
 }
 
-std::vector<HttpHeader> Access::cors_headers(const HttpRequest& head) const {
+std::vector<HttpHeader> Access::cors_headers(const WebRequest& head) const {
   const std::string origin(head.header("origin"));
   if (origin.empty() || !is_named_origin(origin)) return {};
   return {{"Access-Control-Allow-Origin", origin},

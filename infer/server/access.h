@@ -36,12 +36,12 @@ class Access {
   void set_checks_host(bool checks_host) { checks_host_ = checks_host; }
   bool has_keys() const { return !digests_.empty(); }
 
-  std::optional<ApiError> check_origin(const HttpRequest& head) const;
-  std::optional<ApiError> check_key(const HttpRequest& head) const;
+  std::optional<ApiError> check_origin(const WebRequest& head) const;
+  std::optional<ApiError> check_key(const WebRequest& head) const;
   // The answer to a browser that asks first; nothing for other requests.
-  std::optional<HttpReply> preflight(const HttpRequest& head) const;
+  std::optional<WebReply> preflight(const WebRequest& head) const;
   // What lets the page that asks read the answer.
-  std::vector<HttpHeader> cors_headers(const HttpRequest& head) const;
+  std::vector<HttpHeader> cors_headers(const WebRequest& head) const;
 
  private:
   bool is_named_origin(const std::string& origin) const;

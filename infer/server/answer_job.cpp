@@ -47,14 +47,14 @@ ServedModel& ServiceParts::find_model(const std::string& name) const {
     if (model->answers_to(name)) return *model;
     names.push_back(model->id());
   }
-  throw ApiError({.status = 404, .code = "model_not_found", .param = "model"},
-                 {.what = "no such model",
-                  .got = concat("'", shown(name), "'"),
-                  .wanted = join(names, ", ")});
+  throw ApiError(
+      {.status = 404, .code = "model_not_found", .param = "model"},
+      {.what = "no such model", .got = concat("'", shown(name), "'"), .wanted = join(names, ", ")});
 }
 
 std::int64_t ServiceParts::retry_after_s(const ServedModel& model) const {
-  const auto waiting = static_cast<double>(const_cast<ServedModel&>(model).engine().stats().waiting);
+  const auto waiting =
+      static_cast<double>(const_cast<ServedModel&>(model).engine().stats().waiting);
   return std::clamp<std::int64_t>(std::llround(std::ceil(waiting / metrics.recent_rate())), 1, 60);
 }
 
@@ -65,7 +65,7 @@ double AnswerJob::seconds() const {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
 }
 
-void AnswerJob::start(HttpRequest request, std::vector<HttpHeader> headers) {
+void AnswerJob::start(WebRequest request, std::vector<HttpHeader> headers) {
   exchange_->facts = facts_;
   request_id_ = request.id;
   headers_ = std::move(headers);
@@ -73,14 +73,14 @@ void AnswerJob::start(HttpRequest request, std::vector<HttpHeader> headers) {
     if (const auto self = weak.lock()) writer.post([self] { self->cancel(); });
   });
   ++parts_.preparing;
-  const auto shared = std::make_shared<HttpRequest>(std::move(request));
+  const auto shared = std::make_shared<WebRequest>(std::move(request));
   parts_.media.post([self = shared_from_this(), shared] {
     self->prepare(std::move(*shared));
     --self->parts_.preparing;
   });
 }
 
-void AnswerJob::prepare(HttpRequest request) {
+void AnswerJob::prepare(WebRequest request) {
   try {
     if (exchange_->is_gone()) return;
     read(request.body);
@@ -124,14 +124,14 @@ void AnswerJob::prepare_prompt() {
     throw unsupported(constraint.param, "structured answers are not supported");
   }
   const auto is_unwanted = [this] { return exchange_->is_gone(); };
-  prepared_ = chat_ ? model_->maker().prepare(*chat_, is_unwanted)
-                    : model_->maker().prepare(*completion_);
+  prepared_ =
+      chat_ ? model_->maker().prepare(*chat_, is_unwanted) : model_->maker().prepare(*completion_);
   const std::int64_t tokens = std::ssize(prepared_.prompt.ids);
-  generation_ = make_generation_options(model_->generation(), asked_,
-                                        model_->processor().tokenizer(),
-                                        {.prompt_tokens = tokens,
-                                         .context = model_->context(),
-                                         .max_tokens = parts_.limits.max_tokens});
+  generation_ =
+      make_generation_options(model_->generation(), asked_, model_->processor().tokenizer(),
+                              {.prompt_tokens = tokens,
+                               .context = model_->context(),
+                               .max_tokens = parts_.limits.max_tokens});
   if (chat_) chat_->media.clear();
   head_ = {.id = concat(completion_ ? "cmpl-" : "chatcmpl-", random_hex(32)),
            .created = std::time(nullptr),
@@ -195,7 +195,7 @@ void AnswerJob::cancel() {
 
 void AnswerJob::begin_stream() {
   is_streaming_ = true;
-  HttpReply head{.content_type = "text/event-stream", .headers = headers_};
+  WebReply head{.content_type = "text/event-stream", .headers = headers_};
   head.headers.push_back({"Cache-Control", "no-cache"});
   head.headers.push_back({"X-Accel-Buffering", "no"});  // nginx passes events on at once
   exchange_->begin_stream(std::move(head), kBeatEvent);
@@ -293,11 +293,10 @@ void AnswerJob::finish(const RequestAnswer& answer) {
     return exchange_->reply({.body = whole_reply(head_, asked_, parts), .headers = headers_});
   }
   for (std::size_t i = 0; i < choices_.size(); ++i) {
-    exchange_->send(finish_event(head_, asked_, static_cast<std::int64_t>(i),
-                                 choices_[i].finish_reason));
+    exchange_->send(
+        finish_event(head_, asked_, static_cast<std::int64_t>(i), choices_[i].finish_reason));
   }
-  const bool has_more =
-      asked_.has_usage_chunk || !parts.own.is_null() || !parts.timings.is_null();
+  const bool has_more = asked_.has_usage_chunk || !parts.own.is_null() || !parts.timings.is_null();
   if (has_more) exchange_->send(usage_event(head_, parts));
   exchange_->send(kDoneEvent);
   exchange_->end_stream();
@@ -335,17 +334,16 @@ void AnswerJob::refuse(const ApiError& error) {
 void AnswerJob::fail(const ApiError& error) {
   if (!facts_->model.empty()) facts_->finish = "error";
   const std::string& code = error.code();
-  const char* reason = code == "queue_full"                ? "queue_full"
-                       : code == "context_length_exceeded" ? "context"
-                       : code == "unsupported_schema"      ? "schema"
-                       : code == "invalid_image" || code == "invalid_video" ||
-                               code == "media_not_allowed"
-                           ? "media"
-                       : error.status() < 500 ? "body"
-                                              : nullptr;
+  const char* reason =
+      code == "queue_full"                ? "queue_full"
+      : code == "context_length_exceeded" ? "context"
+      : code == "unsupported_schema"      ? "schema"
+      : code == "invalid_image" || code == "invalid_video" || code == "media_not_allowed" ? "media"
+      : error.status() < 500                                                              ? "body"
+                                                                                          : nullptr;
   if (reason != nullptr) parts_.metrics.add("requests_rejected_total", {{"reason", reason}});
   if (!is_streaming_) {
-    HttpReply reply = to_reply(error);
+    WebReply reply = to_reply(error);
     reply.headers.insert(reply.headers.end(), headers_.begin(), headers_.end());
     return exchange_->reply(std::move(reply));
   }

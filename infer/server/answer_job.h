@@ -1,6 +1,7 @@
 // One request for an answer, from its body to the last byte.
 //
-//   network thread ─► media pool: read, decode, tokenize ─► writer: submit ─► engine ─► writer: events
+//   network thread ─► media pool: read, decode, tokenize ─► writer: submit ─► engine ─► writer:
+//   events
 //
 // The writer is one thread: all that happens behind the pool happens there, in order. A client that
 // leaves cancels the request wherever it is.
@@ -48,10 +49,10 @@ class AnswerJob : public std::enable_shared_from_this<AnswerJob> {
   AnswerJob(ServiceParts& parts, Kind kind, std::shared_ptr<Exchange> exchange);
 
   // On the network thread. `headers` go with every reply.
-  void start(HttpRequest request, std::vector<HttpHeader> headers);
+  void start(WebRequest request, std::vector<HttpHeader> headers);
 
  private:
-  void prepare(HttpRequest request);
+  void prepare(WebRequest request);
   void read(const std::string& body);
   void prepare_prompt();
   void submit();

@@ -84,7 +84,8 @@ std::string escaped(const std::string& value) {
 std::string label_text(const Metrics::Labels& labels) {
   if (labels.empty()) return "";
   std::vector<std::string> parts;
-  for (const auto& [name, value] : labels) parts.push_back(concat(name, "=\"", escaped(value), "\""));
+  for (const auto& [name, value] : labels)
+    parts.push_back(concat(name, "=\"", escaped(value), "\""));
   return concat("{", join(parts, ","), "}");
 }
 

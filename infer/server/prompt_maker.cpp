@@ -182,8 +182,8 @@ PreparedPrompt PromptMaker::prepare(const ChatRequest& request,
 PreparedPrompt PromptMaker::prepare(const CompletionRequest& request) const {
   PreparedPrompt prepared;
   prepared.prompt.ids = processor_.tokenizer().encode(request.prompt, true);
-  const bool has_media = std::any_of(
-      prepared.prompt.ids.begin(), prepared.prompt.ids.end(), [this](std::int64_t id) {
+  const bool has_media =
+      std::any_of(prepared.prompt.ids.begin(), prepared.prompt.ids.end(), [this](std::int64_t id) {
         return std::find(media_ids_.begin(), media_ids_.end(), id) != media_ids_.end();
       });
   if (has_media || prepared.prompt.ids.empty()) {

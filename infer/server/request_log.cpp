@@ -22,18 +22,15 @@ std::string timestamp() {
   ::gmtime_r(&seconds, &time);
   std::array<char, 32> text;
   const std::size_t size = std::strftime(text.data(), text.size(), "%FT%T", &time);
-  return concat(std::string(text.data(), size), ".", std::to_string(1000 + ms.count() % 1000).substr(1),
-                "Z");
+  return concat(std::string(text.data(), size), ".",
+                std::to_string(1000 + ms.count() % 1000).substr(1), "Z");
 }
 
 OrderedJson to_json(const ExchangeEnd& end) {
   const auto seconds = [](double value) { return std::round(value * 1e4) / 1e4; };
-  OrderedJson line = {{"time", timestamp()},
-                      {"id", end.id},
-                      {"method", end.method},
-                      {"path", shown(end.path)},
-                      {"status", end.status},
-                      {"seconds", seconds(end.seconds)}};
+  OrderedJson line = {{"time", timestamp()},  {"id", end.id},
+                      {"method", end.method}, {"path", shown(end.path)},
+                      {"status", end.status}, {"seconds", seconds(end.seconds)}};
   if (end.is_gone) line["cancelled"] = true;
   if (!end.facts || end.facts->model.empty()) return line;
   const RequestFacts& facts = *end.facts;
@@ -60,8 +57,8 @@ std::string log_line(const ExchangeEnd& end, LogFormat format) {
   std::string line;
   for (const auto& [name, value] : json.items()) {
     const std::string text = value.is_string() ? value.get<std::string>() : dump_text(value);
-    const bool is_bare = name == "time" || name == "id" || name == "method" || name == "path" ||
-                         name == "status";
+    const bool is_bare =
+        name == "time" || name == "id" || name == "method" || name == "path" || name == "status";
     line += concat(line.empty() ? "" : " ", is_bare ? "" : concat(name, "="), as_utf8(text));
   }
   return line;

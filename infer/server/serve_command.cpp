@@ -37,8 +37,8 @@ struct ServeOptions {
 std::string find_default_model() {
   std::error_code code;
   const fs::path program = fs::read_symlink("/proc/self/exe", code);
-  for (const fs::path& folder :
-       {program.parent_path() / "../share/vlm/models/easy-vqa-emoji", fs::path(VLM_DEFAULT_MODEL)}) {
+  for (const fs::path& folder : {program.parent_path() / "../share/vlm/models/easy-vqa-emoji",
+                                 fs::path(VLM_DEFAULT_MODEL)}) {
     if (fs::exists(folder / "config.json", code)) return fs::weakly_canonical(folder).string();
   }
   throw Error({.what = "no model to serve",
@@ -49,16 +49,15 @@ std::string find_default_model() {
 AdapterSource parse_adapter(const std::string& text) {
   const auto at = text.find('=');
   if (at == std::string::npos || at == 0 || at + 1 == text.size()) {
-    throw Error({.what = "not an adapter",
-                 .where = "--lora-modules",
-                 .got = text,
-                 .wanted = "NAME=PATH"});
+    throw Error(
+        {.what = "not an adapter", .where = "--lora-modules", .got = text, .wanted = "NAME=PATH"});
   }
   return {.name = text.substr(0, at), .path = text.substr(at + 1)};
 }
 
 void declare_network(CLI::App& command, ServeOptions& options) {
-  command.add_option("--host", options.http.host, "Address to listen on, or unix:/path of a socket")
+  command
+      .add_option("--host", options.http.host, "Address to listen on, or unix:/path of a socket")
       ->check(not_empty())
       ->capture_default_str();
   command.add_option("--port", options.http.port, "Port; 0: any that is free")
@@ -196,8 +195,8 @@ int run_serve(ServeOptions options, const RuntimeOptions& runtime) {
                        " can ask: no key is set (--api-key-file, VLM_API_KEY)"));
   }
   server.start();
-  service.serve(load_served_models(options.source, runtime, options.engine,
-                                   options.service.limits));
+  service.serve(
+      load_served_models(options.source, runtime, options.engine, options.service.limits));
   log_info(concat("serving ", options.source.choice.model, " at ", server.address(),
                   "/v1 (Ctrl-C ends it)"));
   while (!stop_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));

@@ -60,8 +60,8 @@ ServedModels load_served_models(const ModelSource& source, const RuntimeOptions&
   const auto add = [&](const ModelChoice& choice, ServedModel::Identity identity) {
     Session session = open_session(choice, runtime);
     session.generator->set_feature_cache(open_feature_cache(source.features, *session.model));
-    models.push_back(std::make_unique<ServedModel>(std::move(identity), std::move(session), engine,
-                                                   limits));
+    models.push_back(
+        std::make_unique<ServedModel>(std::move(identity), std::move(session), engine, limits));
   };
   add(source.choice, base);
   for (const AdapterSource& adapter : source.adapters) {

@@ -23,7 +23,7 @@ std::string short_path(const std::string& path) {
   return rest;
 }
 
-HttpReply json_reply(const OrderedJson& body) {
+WebReply json_reply(const OrderedJson& body) {
   return {.body = dump_text(body)};
 }
 
@@ -63,7 +63,7 @@ struct Service::Route {
   bool is_open = false;  // without a key
 };
 
-const Service::Route* Service::find_route(const HttpRequest& request) {
+const Service::Route* Service::find_route(const WebRequest& request) {
   using Kind = Route::Kind;
   static constexpr std::array kRoutes = {
       Route{"GET", "/health", Kind::kHealth, AnswerJob::Kind::kChat, true},
@@ -82,8 +82,7 @@ const Service::Route* Service::find_route(const HttpRequest& request) {
   return nullptr;
 }
 
-Service::Service(ServiceOptions options)
-    : options_(std::move(options)), access_(options_.access) {
+Service::Service(ServiceOptions options) : options_(std::move(options)), access_(options_.access) {
   parts_.limits = options_.limits;
   parts_.max_queue = options_.max_queue;
 }
@@ -121,7 +120,7 @@ void Service::stop() {
   parts_.models.clear();
 }
 
-std::optional<ApiError> Service::find_fault(const HttpRequest& head) const {
+std::optional<ApiError> Service::find_fault(const WebRequest& head) const {
   if (auto error = access_.check_origin(head)) return error;
   const Route* route = find_route(head);
   if (!route || !route->is_open) {
@@ -160,8 +159,8 @@ std::optional<ApiError> Service::find_fault(const HttpRequest& head) const {
   return std::nullopt;
 }
 
-HttpReply Service::reply_to(const HttpRequest& head, const ApiError& error) {
-  HttpReply reply = to_reply(error);
+WebReply Service::reply_to(const WebRequest& head, const ApiError& error) {
+  WebReply reply = to_reply(error);
   for (HttpHeader& header : access_.cors_headers(head)) reply.headers.push_back(std::move(header));
   if (error.status() == 405) reply.headers.push_back({"Allow", find_route(head)->method});
   if (error.status() < 500 && error.status() != 404) {
@@ -170,7 +169,7 @@ HttpReply Service::reply_to(const HttpRequest& head, const ApiError& error) {
   return reply;
 }
 
-std::optional<HttpReply> Service::check(const HttpRequest& head) {
+std::optional<WebReply> Service::check(const WebRequest& head) {
   const auto fault = access_.check_origin(head);
   if (!fault) {
     if (auto reply = access_.preflight(head)) return reply;
@@ -179,7 +178,7 @@ std::optional<HttpReply> Service::check(const HttpRequest& head) {
   return std::nullopt;
 }
 
-void Service::handle(HttpRequest request, std::shared_ptr<Exchange> exchange) {
+void Service::handle(WebRequest request, std::shared_ptr<Exchange> exchange) {
   const Route& route = *find_route(request);
   std::vector<HttpHeader> headers = access_.cors_headers(request);
   if (route.kind == Route::Kind::kJob) {
@@ -191,12 +190,12 @@ void Service::handle(HttpRequest request, std::shared_ptr<Exchange> exchange) {
     const auto job = std::make_shared<AnswerJob>(parts_, route.job, exchange);
     return job->start(std::move(request), std::move(headers));
   }
-  HttpReply reply = answer_now(request);
+  WebReply reply = answer_now(request);
   reply.headers.insert(reply.headers.end(), headers.begin(), headers.end());
   exchange->reply(std::move(reply));
 }
 
-HttpReply Service::answer_now(const HttpRequest& request) const {
+WebReply Service::answer_now(const WebRequest& request) const {
   switch (find_route(request)->kind) {
     case Route::Kind::kHealth:
       return health();
@@ -211,14 +210,14 @@ HttpReply Service::answer_now(const HttpRequest& request) const {
   }
 }
 
-HttpReply Service::health() const {
+WebReply Service::health() const {
   const bool is_ready = parts_.is_ready && !parts_.is_stopping;
-  HttpReply reply = json_reply({{"status", is_ready ? "ok" : "unavailable"}});
+  WebReply reply = json_reply({{"status", is_ready ? "ok" : "unavailable"}});
   if (!is_ready) reply.status = 503;
   return reply;
 }
 
-HttpReply Service::list_models() const {
+WebReply Service::list_models() const {
   OrderedJson list = OrderedJson::array();
   for (const auto& model : parts_.models) {
     list.push_back(model_json(*model, model->id()));
@@ -227,7 +226,7 @@ HttpReply Service::list_models() const {
   return json_reply({{"object", "list"}, {"data", std::move(list)}});
 }
 
-HttpReply Service::show_model(const std::string& name) const {
+WebReply Service::show_model(const std::string& name) const {
   const auto decoded = decode_percents(name);
   try {
     const ServedModel& model = parts_.find_model(decoded.value_or(name));
@@ -238,7 +237,7 @@ HttpReply Service::show_model(const std::string& name) const {
 }
 
 // Fields that clients of llama.cpp's server read.
-HttpReply Service::props() const {
+WebReply Service::props() const {
   const ServedModel& model = *parts_.models.front();
   const bool sees = model.processor().takes_media();
   return json_reply({{"default_generation_settings", {{"n_ctx", model.context()}}},
@@ -247,11 +246,11 @@ HttpReply Service::props() const {
                      {"modalities", {{"vision", sees}, {"video", sees}, {"audio", false}}}});
 }
 
-HttpReply Service::metrics() const {
+WebReply Service::metrics() const {
   std::vector<Metrics::Gauge> gauges = process_gauges();
   const auto add = [&](const char* name, const char* help, double value, bool is_counter = false) {
-    gauges.push_back({.name = concat("vlm_", name), .help = help, .value = value,
-                      .is_counter = is_counter});
+    gauges.push_back(
+        {.name = concat("vlm_", name), .help = help, .value = value, .is_counter = is_counter});
   };
   EngineStats all;
   for (const auto& model : parts_.models) {
@@ -294,7 +293,7 @@ HttpReply Service::metrics() const {
   return {.body = parts_.metrics.text(gauges), .content_type = "text/plain; version=0.0.4"};
 }
 
-HttpReply Service::refuse(int status, const std::string& code, const std::string& message) {
+WebReply Service::refuse(int status, const std::string& code, const std::string& message) {
   ApiError error({.status = status, .code = code}, {.what = message});
   if (status == 429) error.retry_after_s = 1;
   parts_.metrics.add("requests_rejected_total", {{"reason", reason_of(status)}});
@@ -302,7 +301,7 @@ HttpReply Service::refuse(int status, const std::string& code, const std::string
 }
 
 void Service::ended(const ExchangeEnd& end) {
-  HttpRequest request{.path = end.path};
+  WebRequest request{.path = end.path};
   const Route* route = find_route(request);
   const std::string path = route ? route->path : "other";
   parts_.writer.post([this, end, path] {

@@ -33,22 +33,22 @@ class Service : public HttpHandler {
   // Ends all work. Call it when the server has stopped.
   void stop();
 
-  std::optional<HttpReply> check(const HttpRequest& head) override;
-  void handle(HttpRequest request, std::shared_ptr<Exchange> exchange) override;
-  HttpReply refuse(int status, const std::string& code, const std::string& message) override;
+  std::optional<WebReply> check(const WebRequest& head) override;
+  void handle(WebRequest request, std::shared_ptr<Exchange> exchange) override;
+  WebReply refuse(int status, const std::string& code, const std::string& message) override;
   void ended(const ExchangeEnd& end) override;
 
  private:
   struct Route;
-  static const Route* find_route(const HttpRequest& request);
-  HttpReply reply_to(const HttpRequest& head, const ApiError& error);
-  std::optional<ApiError> find_fault(const HttpRequest& head) const;
-  HttpReply answer_now(const HttpRequest& request) const;
-  HttpReply health() const;
-  HttpReply list_models() const;
-  HttpReply show_model(const std::string& name) const;
-  HttpReply props() const;
-  HttpReply metrics() const;
+  static const Route* find_route(const WebRequest& request);
+  WebReply reply_to(const WebRequest& head, const ApiError& error);
+  std::optional<ApiError> find_fault(const WebRequest& head) const;
+  WebReply answer_now(const WebRequest& request) const;
+  WebReply health() const;
+  WebReply list_models() const;
+  WebReply show_model(const std::string& name) const;
+  WebReply props() const;
+  WebReply metrics() const;
 
   const ServiceOptions options_;
   Access access_;

@@ -14,11 +14,18 @@ constexpr std::size_t kMostStops = 4, kMostBadWords = 64;
 constexpr std::int64_t kMostTokens = 1 << 24;  // that a client may name; more than any context
 
 // About OpenAI's service, or hints: they mean nothing here.
-const std::vector<std::string> kAccepted = {
-    "user",          "metadata",         "store",
-    "service_tier",  "safety_identifier", "prompt_cache_key",
-    "moderation",    "prompt_cache_retention", "prompt_cache_options",
-    "verbosity",     "parallel_tool_calls",    "reasoning_effort"};
+const std::vector<std::string> kAccepted = {"user",
+                                            "metadata",
+                                            "store",
+                                            "service_tier",
+                                            "safety_identifier",
+                                            "prompt_cache_key",
+                                            "moderation",
+                                            "prompt_cache_retention",
+                                            "prompt_cache_options",
+                                            "verbosity",
+                                            "parallel_tool_calls",
+                                            "reasoning_effort"};
 
 void read_max_tokens(BodyReader& body, Sampling& sampling) {
   const auto newer = body.integer("max_completion_tokens", -1, kMostTokens);

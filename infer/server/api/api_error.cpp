@@ -28,11 +28,10 @@ ApiError::ApiError(ApiFault fault, ErrorParts parts)
     : Error(placed(fault, std::move(parts))), fault_(std::move(fault)) {}
 
 OrderedJson to_json(const ApiError& error) {
-  OrderedJson body = {
-      {"message", error.what()},
-      {"type", type_of(error.status())},
-      {"param", error.param().empty() ? OrderedJson() : OrderedJson(error.param())},
-      {"code", error.code()}};
+  OrderedJson body = {{"message", error.what()},
+                      {"type", type_of(error.status())},
+                      {"param", error.param().empty() ? OrderedJson() : OrderedJson(error.param())},
+                      {"code", error.code()}};
   if (error.context) {
     body["n_prompt_tokens"] = error.context->prompt_tokens;
     body["n_ctx"] = error.context->context;
@@ -40,8 +39,8 @@ OrderedJson to_json(const ApiError& error) {
   return {{"error", std::move(body)}};
 }
 
-HttpReply to_reply(const ApiError& error) {
-  HttpReply reply{.status = error.status(), .body = dump_text(to_json(error))};
+WebReply to_reply(const ApiError& error) {
+  WebReply reply{.status = error.status(), .body = dump_text(to_json(error))};
   if (error.retry_after_s > 0) {
     reply.headers.push_back({"Retry-After", std::to_string(error.retry_after_s)});
   }

@@ -44,7 +44,7 @@ class ApiError : public Error {
 
 // {"error": {…}}
 OrderedJson to_json(const ApiError& error);
-HttpReply to_reply(const ApiError& error);
+WebReply to_reply(const ApiError& error);
 
 // A field of the body with a value that can't be taken.
 ApiError bad_value(const std::string& param, const Json& got, const std::string& wanted,

@@ -72,9 +72,9 @@ std::optional<std::int64_t> BodyReader::integer(const std::string& name, std::in
   const double number = value->is_number() ? value->get<double>() : 0.5;
   const bool fits = number == std::floor(number) && number >= static_cast<double>(least) &&
                     number <= static_cast<double>(most);
-  if (!fits) throw bad_value(path(name), *value, concat("a whole number from ", least, " to ", most));
-  return value->is_number_float() ? static_cast<std::int64_t>(number)
-                                  : value->get<std::int64_t>();
+  if (!fits)
+    throw bad_value(path(name), *value, concat("a whole number from ", least, " to ", most));
+  return value->is_number_float() ? static_cast<std::int64_t>(number) : value->get<std::int64_t>();
 }
 
 std::optional<double> BodyReader::number(const std::string& name, double least, double most) {

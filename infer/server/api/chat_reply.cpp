@@ -126,16 +126,16 @@ OrderedJson confidence_of(const RequestAnswer& answer) {
 }
 
 std::string role_event(const ReplyHead& head, const AskedAnswer& asked, std::int64_t index) {
-  return data_event(event_json(
-      head, asked,
-      choice_json(head, index, {{"role", "assistant"}, {"content", ""}}, nullptr, "")));
+  return data_event(
+      event_json(head, asked,
+                 choice_json(head, index, {{"role", "assistant"}, {"content", ""}}, nullptr, "")));
 }
 
 std::string piece_event(const ReplyHead& head, const AskedAnswer& asked, std::int64_t index,
                         const ReplyChoice& piece) {
-  return data_event(event_json(head, asked,
-                               choice_json(head, index, {{"content", piece.text}},
-                                           logprobs_json(asked, piece.tokens), "")));
+  return data_event(event_json(
+      head, asked,
+      choice_json(head, index, {{"content", piece.text}}, logprobs_json(asked, piece.tokens), "")));
 }
 
 std::string finish_event(const ReplyHead& head, const AskedAnswer& asked, std::int64_t index,

@@ -155,9 +155,9 @@ void check_last_turn(const ChatRequest& request) {
     throw bad_value(place, concat("'", role, "'"), "assistant, as continue_final_message is true");
   }
   if (!request.continues_answer && role != "user") {
-    throw bad_value(place, concat("'", role, "'"), "user",
-                    role == "assistant" ? "continue_final_message: true goes on with an answer"
-                                        : "");
+    throw bad_value(
+        place, concat("'", role, "'"), "user",
+        role == "assistant" ? "continue_final_message: true goes on with an answer" : "");
   }
   if (!request.continues_answer) return;
   for (const ContentPart& part : request.messages.back().content) {

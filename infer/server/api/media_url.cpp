@@ -34,17 +34,16 @@ MediaRef decode(std::string_view base64, MediaKind kind, const std::string& para
   } catch (const Error& error) {
     throw ApiError({.code = concat("invalid_", name_of(kind)), .param = param}, error.parts());
   }
-  const bool is_large = kind == MediaKind::kVideo &&
-                        static_cast<std::int64_t>(bytes.size()) > limits.max_clip_bytes;
+  const bool is_large =
+      kind == MediaKind::kVideo && static_cast<std::int64_t>(bytes.size()) > limits.max_clip_bytes;
   if (is_large || bytes.empty()) {
     throw ApiError({.code = concat("invalid_", name_of(kind)), .param = param},
                    {.what = is_large ? "the clip is too large" : "the data is empty",
                     .got = concat(bytes.size(), " bytes"),
                     .wanted = is_large ? concat("at most ", limits.max_clip_bytes) : ""});
   }
-  return {.kind = kind,
-          .name = param,
-          .bytes = std::make_shared<const std::string>(std::move(bytes))};
+  return {
+      .kind = kind, .name = param, .bytes = std::make_shared<const std::string>(std::move(bytes))};
 }
 
 MediaRef read_data_uri(const std::string& url, MediaKind kind, const std::string& param,

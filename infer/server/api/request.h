@@ -20,11 +20,11 @@ struct ApiLimits {
   std::int64_t max_pictures = 32, max_clips = 4;
   std::int64_t max_pixels = 50'000'000;  // of one picture
   std::int64_t max_clip_bytes = 64 << 20;
-  std::int64_t max_frames = 64;             // that are shown of one clip
-  std::int64_t max_text_bytes = 4 << 20;    // of all texts
+  std::int64_t max_frames = 64;           // that are shown of one clip
+  std::int64_t max_text_bytes = 4 << 20;  // of all texts
   std::int64_t max_messages = 2000;
   std::int64_t max_choices = 256;
-  std::string media_folder;     // file:// URLs are below it; empty: there are none
+  std::string media_folder;      // file:// URLs are below it; empty: there are none
   bool refuses_unknown = false;  // fields that nobody knows
 };
 

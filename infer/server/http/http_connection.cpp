@@ -20,10 +20,10 @@ class HttpConnection::Answer : public Exchange, public std::enable_shared_from_t
   Answer(std::shared_ptr<Network> network, std::weak_ptr<HttpConnection> connection)
       : network_(std::move(network)), connection_(std::move(connection)) {}
 
-  void reply(HttpReply reply) override {
+  void reply(WebReply reply) override {
     post([reply = std::move(reply)](HttpConnection& to) { to.reply(reply); });
   }
-  void begin_stream(HttpReply head, std::string beat) override {
+  void begin_stream(WebReply head, std::string beat) override {
     post([head = std::move(head), beat = std::move(beat)](HttpConnection& to) {
       to.begin_stream(head, beat);
     });
@@ -171,7 +171,7 @@ void HttpConnection::refuse(const Refusal& refusal) {
   reply(network_->handler.refuse(refusal.status, refusal.code, refusal.message));
 }
 
-void HttpConnection::reply(const HttpReply& reply) {
+void HttpConnection::reply(const WebReply& reply) {
   if (has_answered_ || is_streaming_ || state_ != State::kAnswering) return;
   has_answered_ = true;
   status_ = reply.status;
@@ -179,14 +179,13 @@ void HttpConnection::reply(const HttpReply& reply) {
   write(response_head(reply, id_, form_) + (form_.is_body_hidden ? "" : reply.body));
 }
 
-void HttpConnection::begin_stream(const HttpReply& head, std::string beat) {
+void HttpConnection::begin_stream(const WebReply& head, std::string beat) {
   if (has_answered_ || is_streaming_ || state_ != State::kAnswering) return;
   is_streaming_ = form_.is_stream = true;
   ++network_->streams;
   status_ = head.status;
   beat_ = std::move(beat);
-  form_.keeps_connection =
-      form_.keeps_connection && !form_.is_http_1_0 && !network_->is_draining;
+  form_.keeps_connection = form_.keeps_connection && !form_.is_http_1_0 && !network_->is_draining;
   write(response_head(head, id_, form_));
 }
 
@@ -256,13 +255,14 @@ void HttpConnection::end_exchange(bool is_gone) {
   if (std::exchange(is_streaming_, false)) --network_->streams;
   network_->body_bytes -= std::exchange(counted_bytes_, 0);
   answer->end(is_gone);
-  network_->handler.ended({.id = id_,
-                           .method = method_,
-                           .path = path_,
-                           .status = status_ == 0 ? kClientLeft : status_,
-                           .is_gone = is_gone,
-                           .seconds = std::chrono::duration<double>(Clock::now() - asked_at_).count(),
-                           .facts = answer->facts});
+  network_->handler.ended(
+      {.id = id_,
+       .method = method_,
+       .path = path_,
+       .status = status_ == 0 ? kClientLeft : status_,
+       .is_gone = is_gone,
+       .seconds = std::chrono::duration<double>(Clock::now() - asked_at_).count(),
+       .facts = answer->facts});
   request_ = {};
   --network_->exchanges;
 }
@@ -300,8 +300,8 @@ void HttpConnection::check_time_to_read(Clock::duration passed) {
     head.refusal = Refusal{408, "request_timeout", "the request's headers did not come in time"};
     begin_request(std::move(head));
   } else if (state_ == State::kBody) {
-    const auto by_rate = std::chrono::milliseconds(
-        1000 * static_cast<std::int64_t>(body_size_) / options.body_bytes_per_s);
+    const auto by_rate = std::chrono::milliseconds(1000 * static_cast<std::int64_t>(body_size_) /
+                                                   options.body_bytes_per_s);
     if (passed <= std::max(options.body_time, by_rate)) return;
     refuse({408, "request_timeout", "the request's body did not come in time"});
   }

@@ -43,8 +43,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void take_body();
   void refuse(const Refusal& refusal);
 
-  void reply(const HttpReply& reply);
-  void begin_stream(const HttpReply& head, std::string beat);
+  void reply(const WebReply& reply);
+  void begin_stream(const WebReply& head, std::string beat);
   void send(std::string piece);
   void end_stream();
   void write(std::string bytes);
@@ -68,7 +68,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
 
   // The request that is read or answered.
   RequestParser parser_;
-  HttpRequest request_;  // handed over when it is whole
+  WebRequest request_;  // handed over when it is whole
   std::string id_, method_, path_;
   ResponseForm form_;
   std::size_t body_size_ = 0;

@@ -24,10 +24,10 @@ class Exchange {
  public:
   virtual ~Exchange() = default;
 
-  virtual void reply(HttpReply reply) = 0;
+  virtual void reply(WebReply reply) = 0;
 
   // Sends the head now. `beat` is sent whenever nothing else was for a while.
-  virtual void begin_stream(HttpReply head, std::string beat) = 0;
+  virtual void begin_stream(WebReply head, std::string beat) = 0;
   virtual void send(std::string piece) = 0;
   virtual void end_stream() = 0;
 
@@ -54,10 +54,10 @@ class HttpHandler {
 
   // Looks at a request whose body has not been read. What it returns is sent, and the connection
   // closed if there was a body.
-  virtual std::optional<HttpReply> check(const HttpRequest& head) = 0;
-  virtual void handle(HttpRequest request, std::shared_ptr<Exchange> exchange) = 0;
+  virtual std::optional<WebReply> check(const WebRequest& head) = 0;
+  virtual void handle(WebRequest request, std::shared_ptr<Exchange> exchange) = 0;
   // The reply to a request that is no good HTTP or breaks a limit. `code` is a word for programs.
-  virtual HttpReply refuse(int status, const std::string& code, const std::string& message) = 0;
+  virtual WebReply refuse(int status, const std::string& code, const std::string& message) = 0;
   virtual void ended(const ExchangeEnd& end) = 0;
 };
 

@@ -14,26 +14,25 @@ namespace vlm::infer {
 namespace {
 
 const char* reason_of(int status) {
-  static const std::map<int, const char*> kReasons = {
-      {200, "OK"},
-      {204, "No Content"},
-      {304, "Not Modified"},
-      {400, "Bad Request"},
-      {401, "Unauthorized"},
-      {403, "Forbidden"},
-      {404, "Not Found"},
-      {405, "Method Not Allowed"},
-      {408, "Request Timeout"},
-      {411, "Length Required"},
-      {413, "Content Too Large"},
-      {414, "URI Too Long"},
-      {415, "Unsupported Media Type"},
-      {417, "Expectation Failed"},
-      {429, "Too Many Requests"},
-      {431, "Request Header Fields Too Large"},
-      {500, "Internal Server Error"},
-      {502, "Bad Gateway"},
-      {503, "Service Unavailable"}};
+  static const std::map<int, const char*> kReasons = {{200, "OK"},
+                                                      {204, "No Content"},
+                                                      {304, "Not Modified"},
+                                                      {400, "Bad Request"},
+                                                      {401, "Unauthorized"},
+                                                      {403, "Forbidden"},
+                                                      {404, "Not Found"},
+                                                      {405, "Method Not Allowed"},
+                                                      {408, "Request Timeout"},
+                                                      {411, "Length Required"},
+                                                      {413, "Content Too Large"},
+                                                      {414, "URI Too Long"},
+                                                      {415, "Unsupported Media Type"},
+                                                      {417, "Expectation Failed"},
+                                                      {429, "Too Many Requests"},
+                                                      {431, "Request Header Fields Too Large"},
+                                                      {500, "Internal Server Error"},
+                                                      {502, "Bad Gateway"},
+                                                      {503, "Service Unavailable"}};
   const auto found = kReasons.find(status);
   return found == kReasons.end() ? "Status" : found->second;
 }
@@ -65,7 +64,7 @@ bool is_plain_id(std::string_view id) {
 
 }  // namespace
 
-std::string response_head(const HttpReply& reply, const std::string& request_id,
+std::string response_head(const WebReply& reply, const std::string& request_id,
                           const ResponseForm& form) {
   std::string head = concat("HTTP/1.1 ", reply.status, " ", reason_of(reply.status), "\r\n");
   const auto add = [&](const std::string& name, const std::string& value) {

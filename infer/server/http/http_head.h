@@ -17,7 +17,7 @@ struct ResponseForm {
 
 // Status line and headers with the empty line behind them. Line ends in values are left out, so
 // that none can begin a header of its own.
-std::string response_head(const HttpReply& reply, const std::string& request_id,
+std::string response_head(const WebReply& reply, const std::string& request_id,
                           const ResponseForm& form);
 
 // A piece of a chunked body.

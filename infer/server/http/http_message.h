@@ -1,6 +1,7 @@
 // An HTTP request and what is answered to it, without sockets.
 //
-//   bytes ─► HttpConnection ─► HttpRequest ─► HttpHandler ─► HttpReply, or a stream of pieces ─► bytes
+//   bytes ─► HttpConnection ─► WebRequest ─► HttpHandler ─► WebReply, or a stream of pieces ─►
+//   bytes
 //
 // Names of headers are in small letters. A path is as it was sent: percent signs are not decoded.
 #pragma once
@@ -16,7 +17,7 @@ struct HttpHeader {
   std::string name, value;
 };
 
-struct HttpRequest {
+struct WebRequest {
   std::string method, path, query;  // "POST", "/v1/models", "a=b"
   std::vector<HttpHeader> headers;
   std::string body;
@@ -35,7 +36,7 @@ struct HttpRequest {
   }
 };
 
-struct HttpReply {
+struct WebReply {
   int status = 200;
   std::string body = {};
   std::string content_type = "application/json";

@@ -30,9 +30,9 @@ struct HttpOptions {
   std::int64_t max_unsent_bytes = 256 << 10;  // of a stream whose client doesn't read
 
   std::chrono::milliseconds header_time{10'000};
-  std::chrono::milliseconds idle_time{75'000};  // between requests of a connection
-  std::chrono::milliseconds body_time{60'000};  // or longer, by the rate
-  std::int64_t body_bytes_per_s = 64 << 10;     // the least rate of larger bodies
+  std::chrono::milliseconds idle_time{75'000};   // between requests of a connection
+  std::chrono::milliseconds body_time{60'000};   // or longer, by the rate
+  std::int64_t body_bytes_per_s = 64 << 10;      // the least rate of larger bodies
   std::chrono::milliseconds write_time{60'000};  // without progress
   std::chrono::milliseconds beat_time{15'000};   // of silence in a stream
   std::chrono::milliseconds linger_time{2'000};  // for the client to read a last answer
@@ -59,7 +59,7 @@ class HttpServer {
   // Closes everything and ends the thread. Exchanges that are still held stay valid and do nothing.
   void stop();
 
-  int port() const;  // 0 on a Unix socket
+  int port() const;             // 0 on a Unix socket
   std::string address() const;  // "http://127.0.0.1:8080", "unix:/run/vlm.sock"
   bool is_loopback() const;     // only this machine can reach it
   HttpStats stats() const;

@@ -2,6 +2,7 @@
 
 #include <utility>  // std::exchange, which Asio 1.18 uses without including it
 
+#include <algorithm>
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/http/empty_body.hpp>
 #include <boost/beast/http/parser.hpp>
@@ -40,6 +41,11 @@ std::optional<Refusal> find_fault(const Parser& parser, const HeadLimits& limits
     if (head.count(name) > 1) {
       return Refusal{400, "invalid_http", concat("the request has several headers ", text)};
     }
+  }
+  // "1, 1" is the same as 1 for some, and none for others.
+  const auto length_text = head[http::field::content_length];
+  if (!std::all_of(length_text.begin(), length_text.end(), is_digit)) {
+    return Refusal{400, "invalid_http", "the request's Content-Length is no number"};
   }
   if (head.version() != 10 && head.version() != 11) {
     return Refusal{400, "invalid_http", "the request's version is neither HTTP/1.0 nor HTTP/1.1"};

@@ -26,7 +26,7 @@ struct HeadLimits {
 class RequestParser {
  public:
   struct Head {
-    HttpRequest request;  // without a body
+    WebRequest request;  // without a body
     std::size_t body_size = 0;
     bool is_http_1_0 = false;
     bool keeps_connection = true;
