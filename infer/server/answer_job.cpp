@@ -98,7 +98,7 @@ void AnswerJob::prepare(WebRequest request) {
 
 // The body, its JSON and the base64 in it are gone afterwards; bytes of media stay.
 void AnswerJob::read(const std::string& body) {
-  const Json json = parse_body(body);
+  const OrderedJson json = parse_body(body);
   if (kind_ == Kind::kCompletion) {
     completion_ = read_completion_request(json, parts_.limits);
     asked_ = completion_->asked;
@@ -118,11 +118,6 @@ void AnswerJob::read(const std::string& body) {
 }
 
 void AnswerJob::prepare_prompt() {
-  const Constraint& constraint = asked_.constraint;
-  const bool is_choice = constraint.kind == Constraint::Kind::kChoice;
-  if (constraint.kind != Constraint::Kind::kNone && !is_choice) {
-    throw unsupported(constraint.param, "structured answers are not supported");
-  }
   const auto is_unwanted = [this] { return exchange_->is_gone(); };
   prepared_ =
       chat_ ? model_->maker().prepare(*chat_, is_unwanted) : model_->maker().prepare(*completion_);
@@ -132,6 +127,7 @@ void AnswerJob::prepare_prompt() {
                               {.prompt_tokens = tokens,
                                .context = model_->context(),
                                .max_tokens = parts_.limits.max_tokens});
+  generation_.grammar = model_->compile(asked_.constraint);
   if (chat_) chat_->media.clear();
   head_ = {.id = concat(completion_ ? "cmpl-" : "chatcmpl-", random_hex(32)),
            .created = std::time(nullptr),

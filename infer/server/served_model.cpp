@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <ctime>
 #include <filesystem>
+#include <map>
 #include <set>
 
+#include "infer/server/api/api_error.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/io/tensor_digest.h"
@@ -34,9 +36,27 @@ ServedModel::ServedModel(Identity identity, Session session, const EngineOptions
     : identity_(std::move(identity)),
       session_(std::move(session)),
       maker_(session_.generator->processor(), limits, session_.model->media_token_ids()),
+      rules_(session_.generator->processor().tokenizer()),
       fingerprint_(fingerprint_of(*session_.model)),
       created_(std::time(nullptr)),
       engine_(std::make_unique<Engine>(*session_.generator, engine)) {}
+
+std::shared_ptr<const AnswerGrammar> ServedModel::compile(const Constraint& constraint) {
+  using Kind = Constraint::Kind;
+  if (constraint.kind == Kind::kNone || constraint.kind == Kind::kChoice) return nullptr;
+  static const std::map<Kind, AnswerRule::Kind> kKinds = {
+      {Kind::kJsonSchema, AnswerRule::Kind::kJsonSchema},
+      {Kind::kJsonObject, AnswerRule::Kind::kJsonObject},
+      {Kind::kRegex, AnswerRule::Kind::kRegex},
+      {Kind::kGrammar, AnswerRule::Kind::kGrammar}};
+  try {
+    return rules_.compile({.kind = kKinds.at(constraint.kind), .text = constraint.text}, "");
+  } catch (const Error& error) {
+    ErrorParts parts = error.parts();
+    if (!parts.where.empty()) parts.what = concat(parts.where, ": ", parts.what);
+    throw ApiError({.code = "unsupported_schema", .param = constraint.param}, std::move(parts));
+  }
+}
 
 bool ServedModel::answers_to(const std::string& name) const {
   const auto& aliases = identity_.aliases;

@@ -14,6 +14,7 @@
 #include "infer/engine/engine.h"
 #include "infer/server/prompt_maker.h"
 #include "infer/session.h"
+#include "infer/structured/rule_compiler.h"
 #include "vlm/models/picture_cache.h"
 
 namespace vlm::infer {
@@ -47,6 +48,10 @@ class ServedModel {
   std::int64_t created() const { return created_; }
 
   Engine& engine() { return *engine_; }
+  // What answers must follow; null: nothing. Takes tens of milliseconds where it is new. Throws
+  // ApiError for what can't be kept exactly.
+  std::shared_ptr<const AnswerGrammar> compile(const Constraint& constraint);
+  std::size_t grammar_bytes() const { return rules_.cached_bytes(); }
   const PromptMaker& maker() const { return maker_; }
   const GenerationOptions& generation() const { return session_.generation; }
   const Processor& processor() const { return session_.generator->processor(); }
@@ -57,6 +62,7 @@ class ServedModel {
   Identity identity_;
   Session session_;
   PromptMaker maker_;
+  RuleCompiler rules_;
   std::string fingerprint_;  // digest of the weights as they are multiplied
   std::int64_t created_ = 0;
   std::unique_ptr<Engine> engine_;

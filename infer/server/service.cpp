@@ -253,6 +253,7 @@ WebReply Service::metrics() const {
         {.name = concat("vlm_", name), .help = help, .value = value, .is_counter = is_counter});
   };
   EngineStats all;
+  double grammar_bytes = 0;
   for (const auto& model : parts_.models) {
     const EngineStats stats = model->engine().stats();
     all.running += stats.running;
@@ -264,6 +265,7 @@ WebReply Service::metrics() const {
     all.prefix_hits += stats.prefix_hits;
     all.prefix_queries += stats.prefix_queries;
     all.encoded_units += stats.encoded_units;
+    grammar_bytes += static_cast<double>(model->grammar_bytes());
     gauges.push_back({.name = "vlm_model_info",
                       .help = "A model that is served.",
                       .labels = {{"model", model->id()}, {"digest", model->fingerprint()}},
@@ -283,6 +285,7 @@ WebReply Service::metrics() const {
   add("feature_cache_hits_total", "Pictures whose features were kept.", double(all.media_hits),
       true);
   add("feature_cache_misses_total", "Pictures that were encoded.", double(all.media_misses), true);
+  add("grammar_cache_bytes", "Compiled schemas, patterns and grammars.", grammar_bytes);
   add("prefix_cache_hits_total", "Prompts whose beginning was kept.", double(all.prefix_hits),
       true);
   add("prefix_cache_queries_total", "Prompts.", double(all.prefix_queries), true);

@@ -78,7 +78,7 @@ void read_logprobs(BodyReader& body, AskedAnswer& asked) {
 
 void read_stream(BodyReader& body, AskedAnswer& asked) {
   asked.is_streamed = body.boolean("stream").value_or(false);
-  const Json* options = body.object("stream_options");
+  const OrderedJson* options = body.object("stream_options");
   if (!options) return;
   if (!asked.is_streamed) {
     throw bad_value(body.path("stream_options"), *options, "stream: true beside it");
@@ -96,18 +96,18 @@ void refuse_unsupported(BodyReader& body) {
                         "repetition_penalty and no_repeat_ngram_size are");
     }
   }
-  const Json* bias = body.object("logit_bias");
+  const OrderedJson* bias = body.object("logit_bias");
   if (bias && !bias->empty()) {
     throw unsupported(body.path("logit_bias"), "logit_bias is not supported", "bad_words is");
   }
   for (const char* name : {"tools", "functions"}) {
-    const Json* tools = body.find(name);
+    const OrderedJson* tools = body.find(name);
     if (tools && !(tools->is_array() && tools->empty())) {
       throw unsupported(body.path(name), "this model calls no tools");
     }
   }
   for (const char* name : {"tool_choice", "function_call"}) {
-    const Json* choice = body.find(name);
+    const OrderedJson* choice = body.find(name);
     if (choice && *choice != "none" && *choice != "auto") {
       throw unsupported(body.path(name), "this model calls no tools");
     }
@@ -115,14 +115,14 @@ void refuse_unsupported(BodyReader& body) {
   for (const char* name : {"audio", "prediction", "web_search_options"}) {
     if (body.find(name)) throw unsupported(body.path(name), concat(name, " is not supported"));
   }
-  const Json* modalities = body.find("modalities");
-  if (modalities && *modalities != Json::array({"text"})) {
+  const OrderedJson* modalities = body.find("modalities");
+  if (modalities && *modalities != OrderedJson::array({"text"})) {
     throw unsupported(body.path("modalities"), "this model writes text alone");
   }
 }
 
 void read_own_fields(BodyReader& body, AskedAnswer& asked) {
-  const Json* own = body.object("vlm");
+  const OrderedJson* own = body.object("vlm");
   if (!own) return;
   BodyReader reader(*own, body.path("vlm"));
   asked.has_confidence = reader.boolean("confidence").value_or(false);

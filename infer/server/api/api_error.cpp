@@ -48,9 +48,9 @@ WebReply to_reply(const ApiError& error) {
   return reply;
 }
 
-ApiError bad_value(const std::string& param, const Json& got, const std::string& wanted,
+ApiError bad_value(const std::string& param, const OrderedJson& got, const std::string& wanted,
                    const std::string& hint) {
-  return bad_value(param, describe(got), wanted, hint);
+  return bad_value(param, describe(Json(got)), wanted, hint);
 }
 
 ApiError bad_value(const std::string& param, const std::string& got, const std::string& wanted,

@@ -47,7 +47,7 @@ OrderedJson to_json(const ApiError& error);
 WebReply to_reply(const ApiError& error);
 
 // A field of the body with a value that can't be taken.
-ApiError bad_value(const std::string& param, const Json& got, const std::string& wanted,
+ApiError bad_value(const std::string& param, const OrderedJson& got, const std::string& wanted,
                    const std::string& hint = "");
 ApiError bad_value(const std::string& param, const std::string& got, const std::string& wanted,
                    const std::string& hint = "");

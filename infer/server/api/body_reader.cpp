@@ -12,21 +12,21 @@ namespace {
 constexpr int kMostDepth = 64;
 constexpr std::size_t kMostTextBytes = 4096;  // of one text of a list
 
-bool is_deeper_than(const Json& value, int levels) {
+bool is_deeper_than(const OrderedJson& value, int levels) {
   if (!value.is_structured()) return false;
   if (levels == 0) return true;
   return std::any_of(value.begin(), value.end(),
-                     [&](const Json& inner) { return is_deeper_than(inner, levels - 1); });
+                     [&](const OrderedJson& inner) { return is_deeper_than(inner, levels - 1); });
 }
 
 }  // namespace
 
-Json parse_body(std::string_view body) {
+OrderedJson parse_body(std::string_view body) {
   const auto refuse = [](ErrorParts parts) { return ApiError({.code = "invalid_json"}, parts); };
   if (body.empty()) throw refuse({.what = "the request has no body", .wanted = "a JSON object"});
-  Json json;
+  OrderedJson json;
   try {
-    json = parse_json(body, "the body");
+    json = parse_ordered_json(body, "the body");
   } catch (const Error& error) {
     ErrorParts parts = error.parts();
     parts.what = concat("the body is no JSON that can be read: ", parts.what);
@@ -42,12 +42,12 @@ Json parse_body(std::string_view body) {
   return json;
 }
 
-BodyReader::BodyReader(const Json& object, std::string place)
+BodyReader::BodyReader(const OrderedJson& object, std::string place)
     : object_(object), place_(std::move(place)) {
   if (!object.is_object()) throw bad_value(place_, object, "an object");
 }
 
-const Json* BodyReader::find(const std::string& name) {
+const OrderedJson* BodyReader::find(const std::string& name) {
   known_.insert(name);
   const auto found = object_.find(name);
   return found == object_.end() || found->is_null() ? nullptr : &*found;
@@ -58,7 +58,7 @@ std::string BodyReader::path(const std::string& name) const {
 }
 
 std::optional<bool> BodyReader::boolean(const std::string& name) {
-  const Json* value = find(name);
+  const OrderedJson* value = find(name);
   if (!value) return std::nullopt;
   if (!value->is_boolean()) throw bad_value(path(name), *value, "true or false");
   return value->get<bool>();
@@ -66,7 +66,7 @@ std::optional<bool> BodyReader::boolean(const std::string& name) {
 
 std::optional<std::int64_t> BodyReader::integer(const std::string& name, std::int64_t least,
                                                 std::int64_t most) {
-  const Json* value = find(name);
+  const OrderedJson* value = find(name);
   if (!value) return std::nullopt;
   // 1.0 and 1e2 are whole numbers, too: some clients know only floating point.
   const double number = value->is_number() ? value->get<double>() : 0.5;
@@ -78,7 +78,7 @@ std::optional<std::int64_t> BodyReader::integer(const std::string& name, std::in
 }
 
 std::optional<double> BodyReader::number(const std::string& name, double least, double most) {
-  const Json* value = find(name);
+  const OrderedJson* value = find(name);
   if (!value) return std::nullopt;
   const bool fits =
       value->is_number() && value->get<double>() >= least && value->get<double>() <= most;
@@ -87,7 +87,7 @@ std::optional<double> BodyReader::number(const std::string& name, double least, 
 }
 
 std::optional<std::string> BodyReader::text(const std::string& name, std::size_t most_bytes) {
-  const Json* value = find(name);
+  const OrderedJson* value = find(name);
   if (!value) return std::nullopt;
   if (!value->is_string()) throw bad_value(path(name), *value, "a text");
   const auto& text = value->get_ref<const std::string&>();
@@ -98,24 +98,24 @@ std::optional<std::string> BodyReader::text(const std::string& name, std::size_t
   return text;
 }
 
-const Json* BodyReader::object(const std::string& name) {
-  const Json* value = find(name);
+const OrderedJson* BodyReader::object(const std::string& name) {
+  const OrderedJson* value = find(name);
   if (value && !value->is_object()) throw bad_value(path(name), *value, "an object");
   return value;
 }
 
-const Json* BodyReader::array(const std::string& name) {
-  const Json* value = find(name);
+const OrderedJson* BodyReader::array(const std::string& name) {
+  const OrderedJson* value = find(name);
   if (value && !value->is_array()) throw bad_value(path(name), *value, "a list");
   return value;
 }
 
 std::vector<std::string> BodyReader::texts(const std::string& name, std::size_t most) {
-  const Json* value = find(name);
+  const OrderedJson* value = find(name);
   if (!value) return {};
-  const Json list = value->is_array() ? *value : Json::array({*value});
+  const OrderedJson list = value->is_array() ? *value : OrderedJson::array({*value});
   std::vector<std::string> texts;
-  for (const Json& one : list) {
+  for (const OrderedJson& one : list) {
     const bool fits = one.is_string() && !one.get_ref<const std::string&>().empty() &&
                       one.get_ref<const std::string&>().size() <= kMostTextBytes;
     if (!fits || list.size() > most) {

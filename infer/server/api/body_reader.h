@@ -18,15 +18,15 @@
 namespace vlm::infer {
 
 // The body of a request as JSON: an object, nested at most 64 levels, no key twice.
-Json parse_body(std::string_view body);
+OrderedJson parse_body(std::string_view body);
 
 class BodyReader {
  public:
   // `place` is the path of the object itself; empty for the body.
-  BodyReader(const Json& object, std::string place);
+  BodyReader(const OrderedJson& object, std::string place);
 
   // The value, or null when it is absent.
-  const Json* find(const std::string& name);
+  const OrderedJson* find(const std::string& name);
   std::string path(const std::string& name) const;
 
   std::optional<bool> boolean(const std::string& name);
@@ -34,8 +34,8 @@ class BodyReader {
                                       std::int64_t most);
   std::optional<double> number(const std::string& name, double least, double most);
   std::optional<std::string> text(const std::string& name, std::size_t most_bytes);
-  const Json* object(const std::string& name);
-  const Json* array(const std::string& name);
+  const OrderedJson* object(const std::string& name);
+  const OrderedJson* array(const std::string& name);
   // A text or a list of at most `most` texts, none empty.
   std::vector<std::string> texts(const std::string& name, std::size_t most);
 
@@ -47,7 +47,7 @@ class BodyReader {
   const std::set<std::string>& known() const { return known_; }
 
  private:
-  const Json& object_;
+  const OrderedJson& object_;
   std::string place_;
   std::set<std::string> known_;
 };

@@ -17,12 +17,12 @@ class MessageReader {
   MessageReader(const ApiLimits& limits, ChatRequest& request)
       : limits_(limits), request_(request) {}
 
-  void read(const Json& json, const std::string& place) {
+  void read(const OrderedJson& json, const std::string& place) {
     BodyReader message(json, place);
     const std::string role = message.text("role", 64).value_or("");
     refuse_calls(message);
     Message read{.role = known_role(role, message)};
-    const Json* content = message.find("content");
+    const OrderedJson* content = message.find("content");
     if (!content && role != "assistant") {
       throw missing_value(message.path("content"), "a text or a list of parts");
     }
@@ -51,7 +51,7 @@ class MessageReader {
 
   static void refuse_calls(BodyReader& message) {
     for (const char* name : {"tool_calls", "function_call", "audio"}) {
-      const Json* value = message.find(name);
+      const OrderedJson* value = message.find(name);
       if (value && !value->empty()) {
         throw unsupported(message.path(name), "this model calls no tools and hears nothing");
       }
@@ -67,13 +67,13 @@ class MessageReader {
     message.content.push_back({.type = "text", .text = text});
   }
 
-  void read_part(const Json& json, const std::string& place, Message& message) {
+  void read_part(const OrderedJson& json, const std::string& place, Message& message) {
     BodyReader part(json, place);
     const std::string type = part.text("type", 64).value_or("");
     if (type == "text" || type == "input_text" || type == "output_text") {
-      const Json* text = part.find("text");
+      const OrderedJson* text = part.find("text");
       if (!text || !text->is_string()) {
-        throw bad_value(part.path("text"), text ? *text : Json(), "a text");
+        throw bad_value(part.path("text"), text ? *text : OrderedJson(), "a text");
       }
       return add_text(*text, part.path("text"), message);
     }
@@ -90,11 +90,11 @@ class MessageReader {
   // The address stands in the field itself, or in its "url"; llama.cpp has "data" for clips.
   void read_medium(BodyReader& part, const std::string& field, MediaKind kind, Message& message) {
     count(kind, part);
-    const Json* holder = part.find(field);
+    const OrderedJson* holder = part.find(field);
     if (!holder) throw missing_value(part.path(field), "an address");
     bool is_whole = reads_detail(part, kind);
     std::string param = part.path(field);
-    const Json* url = holder;
+    const OrderedJson* url = holder;
     if (holder->is_object()) {
       BodyReader inside(*holder, param);
       is_whole = reads_detail(inside, kind) || is_whole;
@@ -102,7 +102,7 @@ class MessageReader {
       url = inside.find(name);
       param = inside.path(name);
     }
-    if (!url || !url->is_string()) throw bad_value(param, url ? *url : Json(), "an address");
+    if (!url || !url->is_string()) throw bad_value(param, url ? *url : OrderedJson(), "an address");
     data::MediaRef medium =
         read_media_url(url->get_ref<const std::string&>(), kind, param, limits_);
     medium.is_whole = is_whole;
@@ -133,9 +133,9 @@ class MessageReader {
 };
 
 void read_messages(BodyReader& body, const ApiLimits& limits, ChatRequest& request) {
-  const Json* messages = body.array("messages");
+  const OrderedJson* messages = body.array("messages");
   if (!messages || messages->empty()) {
-    throw bad_value("messages", messages ? *messages : Json(), "a list of messages");
+    throw bad_value("messages", messages ? *messages : OrderedJson(), "a list of messages");
   }
   if (static_cast<std::int64_t>(messages->size()) > limits.max_messages) {
     throw bad_value("messages", concat(messages->size(), " messages"),
@@ -169,7 +169,7 @@ void check_last_turn(const ChatRequest& request) {
 
 }  // namespace
 
-ChatRequest read_chat_request(const Json& json, const ApiLimits& limits) {
+ChatRequest read_chat_request(const OrderedJson& json, const ApiLimits& limits) {
   ChatRequest request;
   BodyReader body(json, "");
   read_messages(body, limits, request);
@@ -188,23 +188,23 @@ ChatRequest read_chat_request(const Json& json, const ApiLimits& limits) {
   return request;
 }
 
-CompletionRequest read_completion_request(const Json& json, const ApiLimits& limits) {
+CompletionRequest read_completion_request(const OrderedJson& json, const ApiLimits& limits) {
   CompletionRequest request;
   BodyReader body(json, "");
   const auto prompt = body.text("prompt", static_cast<std::size_t>(limits.max_text_bytes));
-  if (!prompt || prompt->empty()) throw bad_value("prompt", Json(prompt.value_or("")), "a text");
+  if (!prompt || prompt->empty()) throw bad_value("prompt", OrderedJson(prompt.value_or("")), "a text");
   request.prompt = *prompt;
-  const Json* logprobs = body.find("logprobs");
+  const OrderedJson* logprobs = body.find("logprobs");
   if (logprobs && *logprobs != false) {
     throw unsupported("logprobs", "plain completions give no log-probabilities",
                       "chat completions do");
   }
   for (const char* name : {"suffix", "echo", "best_of"}) {
-    const Json* value = body.find(name);
+    const OrderedJson* value = body.find(name);
     const bool is_neutral = !value || *value == false || *value == 1 || *value == "";
     if (!is_neutral) throw unsupported(name, concat(name, " is not supported"));
   }
-  Json rest = json;
+  OrderedJson rest = json;
   rest.erase("logprobs");
   BodyReader fields(rest, "");
   fields.accept({"prompt", "suffix", "echo", "best_of"});

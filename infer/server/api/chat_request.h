@@ -9,7 +9,7 @@
 
 namespace vlm::infer {
 
-ChatRequest read_chat_request(const Json& body, const ApiLimits& limits);
-CompletionRequest read_completion_request(const Json& body, const ApiLimits& limits);
+ChatRequest read_chat_request(const OrderedJson& body, const ApiLimits& limits);
+CompletionRequest read_completion_request(const OrderedJson& body, const ApiLimits& limits);
 
 }  // namespace vlm::infer

@@ -15,8 +15,8 @@ constexpr std::size_t kMostPattern = 64 << 10;
 // {"type": "json_schema", "json_schema": {"name", "schema", "strict"}}, or the schema beside type.
 Constraint read_schema(BodyReader& format) {
   Constraint constraint{.kind = Kind::kJsonSchema, .param = format.path("json_schema.schema")};
-  const Json* schema = nullptr;
-  if (const Json* holder = format.object("json_schema")) {
+  const OrderedJson* schema = nullptr;
+  if (const OrderedJson* holder = format.object("json_schema")) {
     schema = BodyReader(*holder, format.path("json_schema")).object("schema");
   } else {
     schema = format.object("schema");
@@ -27,7 +27,7 @@ Constraint read_schema(BodyReader& format) {
   return constraint;
 }
 
-Constraint read_response_format(const Json& value, const std::string& path) {
+Constraint read_response_format(const OrderedJson& value, const std::string& path) {
   BodyReader format(value, path);
   const std::string type = format.text("type", 64).value_or("");
   if (type == "text") return {};
@@ -51,7 +51,7 @@ Constraint read_choices(BodyReader& outputs, const ApiLimits& limits) {
 }
 
 // vLLM's extension.
-Constraint read_structured_outputs(const Json& value, const std::string& path,
+Constraint read_structured_outputs(const OrderedJson& value, const std::string& path,
                                    const ApiLimits& limits) {
   BodyReader outputs(value, path);
   std::vector<std::string> given;
@@ -68,7 +68,7 @@ Constraint read_structured_outputs(const Json& value, const std::string& path,
     return {.kind = Kind::kJsonObject, .param = outputs.path("json_object")};
   }
   if (given[0] == "json") {
-    const Json& schema = *outputs.find("json");
+    const OrderedJson& schema = *outputs.find("json");
     const std::string text =
         schema.is_string() ? schema.get<std::string>() : outputs.object("json")->dump();
     return {.kind = Kind::kJsonSchema, .param = outputs.path("json"), .text = text};
@@ -82,10 +82,10 @@ Constraint read_structured_outputs(const Json& value, const std::string& path,
 
 Constraint read_constraint(BodyReader& body, const ApiLimits& limits) {
   Constraint constraint;
-  if (const Json* format = body.find("response_format")) {
+  if (const OrderedJson* format = body.find("response_format")) {
     constraint = read_response_format(*format, body.path("response_format"));
   }
-  const Json* outputs = body.find("structured_outputs");
+  const OrderedJson* outputs = body.find("structured_outputs");
   if (!outputs) return constraint;
   if (constraint.kind != Kind::kNone) {
     throw bad_value(body.path("structured_outputs"), *outputs,
