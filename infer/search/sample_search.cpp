@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/log_softmax.h>
+#include <ATen/ops/topk.h>
 
 #include <algorithm>
 #include <cmath>
@@ -31,6 +32,17 @@ std::int64_t find_likeliest(const float* scores, std::int64_t vocab) {
   for (; id < vocab; ++id) most[0] = std::max(most[0], scores[id]);
   const float* found = std::find(scores, scores + vocab, *std::max_element(most, most + kLanes));
   return found == scores + vocab ? 0 : found - scores;  // no number is among them
+}
+
+// The `count` likeliest tokens of a row of log-probabilities, the likeliest first.
+std::vector<ChosenToken> find_top(const at::Tensor& logprobs, std::int64_t count) {
+  const auto [values, ids] = logprobs.topk(std::min(count, logprobs.size(0)));
+  std::vector<ChosenToken> top;
+  for (std::int64_t i = 0; i < ids.size(0); ++i) {
+    top.push_back({.id = ids.const_data_ptr<std::int64_t>()[i],
+                   .logprob = values.const_data_ptr<float>()[i]});
+  }
+  return top;
 }
 
 }  // namespace
@@ -98,12 +110,17 @@ SearchStep SampleSearch::advance(const at::Tensor& logits) {
     const std::int64_t begin = is_first ? 0 : static_cast<std::int64_t>(row) * vocab;
     const std::int64_t id = choose(scores.const_data_ptr<float>() + begin, vocab, running_[row]);
     chosen.push_back({.id = id, .logprob = model_logprobs.const_data_ptr<float>()[begin + id]});
+    if (options.top_logprobs > 0) {
+      answers_[running_[row]].top.push_back(
+          find_top(model_logprobs[begin / vocab], options.top_logprobs));
+    }
   }
   return append_tokens(chosen, is_first);
 }
 
 bool SampleSearch::takes_likeliest() const {
-  return !is_first_ && !context_.options.do_sample && !changes_logits(context_.options);
+  return !is_first_ && !context_.options.do_sample && context_.options.top_logprobs == 0 &&
+         !changes_logits(context_.options);
 }
 
 SearchStep SampleSearch::append(const std::vector<ChosenToken>& likeliest) {

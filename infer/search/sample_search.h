@@ -18,6 +18,7 @@ class SampleSearch : public Search {
   SearchStep append(const std::vector<ChosenToken>& likeliest) override;
   void interrupt() override;
   std::vector<Hypothesis> hypotheses() const override { return answers_; }
+  std::span<const Hypothesis> answers() const override { return answers_; }
 
  private:
   std::int64_t choose(const float* scores, std::int64_t vocab, std::size_t answer);

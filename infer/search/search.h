@@ -22,12 +22,23 @@
 
 namespace vlm::infer {
 
-// One finished answer.
+// A token and its log-probability under the model.
+struct ChosenToken {
+  std::int64_t id = 0;
+  float logprob = 0;
+
+  bool operator==(const ChosenToken&) const = default;
+};
+
+// One answer.
 struct Hypothesis {
   std::vector<std::int64_t> ids;  // the end-of-sequence id included
   std::vector<double> logprobs;   // of each id: log softmax of the model's own logits
-  std::string finish_reason;      // "stop" (an end id or stop string), "length" or "interrupted"
-  double score = 0;               // beam search: sum of log-probabilities / length^length_penalty
+  // With options.top_logprobs, of each id: the likeliest in its place, the likeliest first. Beam
+  // search tells none.
+  std::vector<std::vector<ChosenToken>> top = {};
+  std::string finish_reason;  // "stop" (an end id or stop string), "length" or "interrupted"
+  double score = 0;           // beam search: sum of log-probabilities / length^length_penalty
 
   bool operator==(const Hypothesis&) const = default;
 };
@@ -48,12 +59,6 @@ struct SearchContext {
   std::function<bool(std::span<const std::int64_t>)> is_stopped;
 };
 
-// A token and its log-probability under the model.
-struct ChosenToken {
-  std::int64_t id = 0;
-  float logprob = 0;
-};
-
 class Search {
  public:
   virtual ~Search() = default;
@@ -70,6 +75,8 @@ class Search {
   virtual void interrupt() = 0;
   // The best first; num_return_sequences of them once the search is done.
   virtual std::vector<Hypothesis> hypotheses() const = 0;
+  // The answers so far, where later steps only add to them; beam search has none.
+  virtual std::span<const Hypothesis> answers() const { return {}; }
 
   // Entropy in nats of the first token's distribution, known after the first step.
   double first_token_entropy() const { return first_token_entropy_; }
