@@ -33,7 +33,7 @@ ALLOWED = {
 # Folder → its subfolders, from the lowest up: each may include those before it, and none behind it. Folders of one tuple
 # may include each other.
 ORDER = {
-    "vlm/core": ["vlm/core", "vlm/core/config", "vlm/core/run"],
+    "vlm/core": ["vlm/core", "vlm/core/config", "vlm/core/run", "vlm/core/schema"],
     "vlm/io": ["vlm/io", "vlm/io/hub"],
     "vlm/text": ["vlm/text/unicode", "vlm/text/bpe", "vlm/text/jinja", "vlm/text"],
     # A layer holds its weight and its adapters, and adapters are made of layers.
@@ -45,7 +45,8 @@ ORDER = {
              "data/conversations", "data/metrics", "data"],
     "train": ["train/optimizer", "train/config", "train/run", "train/batches", "train/model", "train/jobs",
               "train/evaluation", "train/plan", "train/report", "train/inspect", "train"],
-    "infer": ["infer/doctags", "infer/search", "infer/items", "infer/kept", "infer/media",
+    "infer": ["infer/doctags", "infer/structured/grammar", ("infer/structured", "infer/structured/xgrammar"), "infer/search",
+              "infer/items", "infer/kept", "infer/media",
               # The library (infer/vlm.h) stands on the engine, the engine on the generator.
               ("infer", "infer/engine"), "infer/tables", "infer/batch", "infer/commands"],
 }
@@ -61,6 +62,8 @@ THIRD_PARTY = {
     "archive": ["data/formats/tar_reader.cpp"],
     "arrow/": ["data/tables"],
     "parquet/": ["data/tables"],
+    "xgrammar/": ["infer/structured/xgrammar"],
+    "dlpack/": ["infer/structured/xgrammar"],
     "gif_lib.h": ["data/pictures/gif.cpp"],
     "jpeglib.h": ["data/pictures/jpeg.cpp", "data/pictures/jpeg_writer.cpp"],
     "png.h": ["data/pictures/png.cpp"],

@@ -54,7 +54,7 @@ struct AnswerPieces::State {
 // What the token adds to the text, with those that aren't shown left out.
 std::string AnswerPieces::State::bytes_of(std::int64_t id) const {
   if (options.keep_special_tokens && is_end_token(id, options)) return "";
-  const std::string bytes = tokenizer.decode(std::span(&id, 1), /*skip_special_tokens=*/true);
+  const std::string bytes = tokenizer.token_bytes(id);
   if (!bytes.empty() || !options.keep_special_tokens) return bytes;
   return tokenizer.decode(std::span(&id, 1), /*skip_special_tokens=*/false);
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,6 +12,8 @@
 #include "vlm/core/config/fields.h"
 
 namespace vlm::infer {
+
+class AnswerGrammar;
 
 struct GenerationOptions {
   std::int64_t max_new_tokens = 128;
@@ -40,6 +43,10 @@ struct GenerationOptions {
   double length_penalty = 1.0;
   std::string early_stopping = "false";  // "true", "false" or "never"
   std::int64_t num_return_sequences = 1;
+
+  // What every answer must look like (infer/structured); null: anything. Penalties, bans and
+  // filters choose among what it allows; where bans leave nothing of that, they don't count.
+  std::shared_ptr<const AnswerGrammar> grammar = {};
 
   // Rows of logits that an answer needs at once.
   std::int64_t rows() const;

@@ -37,8 +37,10 @@ struct Hypothesis {
   // With options.top_logprobs, of each id: the likeliest in its place, the likeliest first. Beam
   // search tells none.
   std::vector<std::vector<ChosenToken>> top = {};
-  std::string finish_reason;  // "stop" (an end id or stop string), "length" or "interrupted"
-  double score = 0;           // beam search: sum of log-probabilities / length^length_penalty
+  // "stop" (an end id or stop string), "length", "interrupted", or "stuck": no token of the
+  // vocabulary spells what the grammar asks for.
+  std::string finish_reason;
+  double score = 0;  // beam search: sum of log-probabilities / length^length_penalty
 
   bool operator==(const Hypothesis&) const = default;
 };
@@ -46,7 +48,8 @@ struct Hypothesis {
 struct SearchStep {
   std::vector<std::int64_t> parents;  // of each next row, the row that it continues
   std::vector<std::int64_t> ids;      // of each next row, the token to feed
-  std::vector<std::int64_t> chosen;   // sampling: token of each former row; beam search: none
+  // Sampling: token of each former row, -1 where none was possible; beam search: none.
+  std::vector<std::int64_t> chosen;
 };
 
 // The parts of a request that a search needs.
@@ -73,7 +76,8 @@ class Search {
   virtual SearchStep append(const std::vector<ChosenToken>& likeliest);
   // Ends answers that are still running, with finish_reason "interrupted".
   virtual void interrupt() = 0;
-  // The best first; num_return_sequences of them once the search is done.
+  // The best first; num_return_sequences of them once the search is done, or as many as beams
+  // found where a grammar allows fewer.
   virtual std::vector<Hypothesis> hypotheses() const = 0;
   // The answers so far, where later steps only add to them; beam search has none.
   virtual std::span<const Hypothesis> answers() const { return {}; }

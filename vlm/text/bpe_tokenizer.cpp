@@ -129,4 +129,12 @@ std::optional<std::string> BpeTokenizer::id_to_token(std::int64_t id) const {
   return token == nullptr ? std::nullopt : std::optional(*token);
 }
 
+std::string BpeTokenizer::token_bytes(std::int64_t id) const {
+  if (const AddedTokens::Form* form = added_.find_form(id)) {
+    return form->skipped ? "" : decoder_.bytes_of(form->text);
+  }
+  const std::string* token = model_.id_to_token(id);
+  return token == nullptr ? "" : decoder_.bytes_of(*token);
+}
+
 }  // namespace vlm
