@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -26,9 +27,8 @@ struct Generation : Hypothesis {
   bool operator==(const Generation&) const = default;
 };
 
-// Called with each new id of the answer; return false to end the answer. With several rows (beams,
-// several answers) no id is final yet; then it is called once a step, with -1.
-using TokenCallback = std::function<bool(std::int64_t)>;
+// Called once a step with the answers so far (Search::answers); return false to end them there.
+using StepCallback = std::function<bool(std::span<const Hypothesis>)>;
 
 struct Request {
   std::uint64_t id = 0;              // comes back in the RequestAnswer
@@ -36,7 +36,8 @@ struct Request {
   PromptLayout layout = {};          // of the prompt
   GenerationOptions options;
   std::uint64_t stream = 0;  // with options.seed, the source of every random draw
-  TokenCallback on_token = {};
+  StepCallback on_step = {};
+  std::function<void()> on_start = {};  // when it gets its place
   // If not empty, these continuations are scored and nothing is generated.
   std::vector<std::vector<std::int64_t>> choices = {};
   double time_limit_s = 0;  // from when its prompt goes into the model; 0: none

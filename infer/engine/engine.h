@@ -87,6 +87,8 @@ struct EngineStats {
   GenerationTiming timing;
 };
 
+class EngineWork;
+
 class Engine {
  public:
   // The generator must outlive the engine and is the engine's alone meanwhile. Starts the thread.
@@ -119,8 +121,7 @@ class Engine {
   std::int64_t max_positions() const;
 
  private:
-  class Work;
-  std::unique_ptr<Work> work_;
+  std::unique_ptr<EngineWork> work_;
 };
 
 }  // namespace vlm::infer
