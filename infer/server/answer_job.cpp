@@ -207,7 +207,9 @@ void AnswerJob::on_piece(AnswerPiece piece) {
   ReplyChoice& choice = choices_[index];
   const bool is_first = choice.is_empty;
   choice.is_empty = false;
-  if (is_first && chat_ && chat_->continues_answer) keep_leading_space(piece);
+  if (is_first) {
+    chat_ && chat_->continues_answer ? keep_leading_space(piece) : drop_leading_spaces(piece);
+  }
   if (facts_->first_piece_s == 0) facts_->first_piece_s = seconds();
   if (!is_first && asked_.is_streamed && asked_.sampling.n == 1) {
     parts_.metrics.observe("inter_token_latency_seconds", seconds() - last_piece_s_);
@@ -220,6 +222,14 @@ void AnswerJob::on_piece(AnswerPiece piece) {
   }
   choice.text += piece.text;
   std::move(piece.tokens.begin(), piece.tokens.end(), std::back_inserter(choice.tokens));
+}
+
+// What else might have begun the answer would have lost its space, too.
+void AnswerJob::drop_leading_spaces(AnswerPiece& piece) {
+  if (piece.tokens.empty()) return;
+  for (TokenText& other : piece.tokens[0].top) {
+    other.bytes.erase(0, std::min(other.bytes.find_first_not_of(' '), other.bytes.size()));
+  }
 }
 
 // An answer that goes on goes on behind a space, where its first word has one.

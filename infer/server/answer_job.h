@@ -61,6 +61,7 @@ class AnswerJob : public std::enable_shared_from_this<AnswerJob> {
   void begin_stream();
   void on_piece(AnswerPiece piece);
   void keep_leading_space(AnswerPiece& piece) const;
+  static void drop_leading_spaces(AnswerPiece& piece);
   void on_done(const RequestAnswer& answer);
   void finish(const RequestAnswer& answer);
   void choose(const RequestAnswer& answer, ReplyParts& parts);

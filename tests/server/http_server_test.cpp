@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "infer/server/http/http_head.h"
-#include "tests/server/raw_client.h"
 #include "tests/support/catch.h"
+#include "tests/support/raw_client.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/thrown.h"
 #include "vlm/core/concat.h"

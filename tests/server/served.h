@@ -10,10 +10,11 @@
 
 #include "data/media/media_ref.h"
 #include "infer/server/service.h"
-#include "tests/server/raw_client.h"
 #include "tests/support/catch.h"
+#include "tests/support/raw_client.h"
 #include "tests/support/run_program.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/log.h"
 
 namespace vlm::infer {
 

@@ -27,7 +27,7 @@ Constraint read_schema(BodyReader& format) {
   return constraint;
 }
 
-Constraint read_response_format(const OrderedJson& value, const std::string& path) {
+Constraint read_format(const OrderedJson& value, const std::string& path) {
   BodyReader format(value, path);
   const std::string type = format.text("type", 64).value_or("");
   if (type == "text") return {};
@@ -51,8 +51,8 @@ Constraint read_choices(BodyReader& outputs, const ApiLimits& limits) {
 }
 
 // vLLM's extension.
-Constraint read_structured_outputs(const OrderedJson& value, const std::string& path,
-                                   const ApiLimits& limits) {
+Constraint read_outputs(const OrderedJson& value, const std::string& path,
+                        const ApiLimits& limits) {
   BodyReader outputs(value, path);
   std::vector<std::string> given;
   for (const char* name : {"json", "json_object", "choice", "regex", "grammar"}) {
@@ -83,7 +83,7 @@ Constraint read_structured_outputs(const OrderedJson& value, const std::string& 
 Constraint read_constraint(BodyReader& body, const ApiLimits& limits) {
   Constraint constraint;
   if (const OrderedJson* format = body.find("response_format")) {
-    constraint = read_response_format(*format, body.path("response_format"));
+    constraint = read_format(*format, body.path("response_format"));
   }
   const OrderedJson* outputs = body.find("structured_outputs");
   if (!outputs) return constraint;
@@ -91,7 +91,7 @@ Constraint read_constraint(BodyReader& body, const ApiLimits& limits) {
     throw bad_value(body.path("structured_outputs"), *outputs,
                     "response_format or structured_outputs, not both");
   }
-  return read_structured_outputs(*outputs, body.path("structured_outputs"), limits);
+  return read_outputs(*outputs, body.path("structured_outputs"), limits);
 }
 
 }  // namespace vlm::infer
