@@ -1,12 +1,20 @@
 #include "infer/vlm.h"
 
 #include <algorithm>
+#include <condition_variable>
+#include <deque>
+#include <exception>
+#include <limits>
+#include <map>
 #include <mutex>
+#include <stdexcept>
 #include <utility>
 #include <variant>
 
 #include "data/media/media.h"
-#include "infer/answer_text.h"
+#include "infer/engine/call_threads.h"
+#include "infer/engine/engine.h"
+#include "infer/items/item_failure.h"
 #include "infer/media/shown_media.h"
 #include "infer/search/choices.h"
 #include "infer/session.h"
@@ -96,78 +104,281 @@ data::VideoSampling to_sampling(const VideoOptions& options) {
   return sampling;
 }
 
-// Pieces of text out of ids, for a callback.
-class TextStream {
+infer::EngineOptions engine_options(const ModelOptions& options) {
+  constexpr std::int64_t kMegabyte = 1 << 20;
+  for (const auto& [name, value] : {std::pair{"batch_size", options.batch_size - 1},
+                                    {"kept_pictures_mb", options.kept_pictures_mb},
+                                    {"kept_prompts_mb", options.kept_prompts_mb}}) {
+    if (value >= 0) continue;
+    throw Error({.what = "value out of range",
+                 .where = name,
+                 .wanted = name == std::string("batch_size") ? "1 or more" : "0 or more"});
+  }
+  return {.max_running = options.batch_size,
+          .max_waiting = std::numeric_limits<std::int64_t>::max(),
+          .kept_media_bytes = options.kept_pictures_mb * kMegabyte,
+          .kept_prefix_bytes = options.kept_prompts_mb * kMegabyte};
+}
+
+// What a request has got so far: filled on the model's thread, taken by the one that asks.
+class Inbox {
  public:
-  TextStream(const Tokenizer& tokenizer, const infer::GenerationOptions& options,
-             const std::function<bool(std::string_view)>& on_text)
-      : decoder_(tokenizer, options), on_text_(on_text) {}
-
-  bool add(std::int64_t id) { return pass_on(decoder_.add(id)); }
-  void finish() { pass_on(decoder_.finish()); }
-
- private:
-  bool pass_on(const std::string& piece) {
-    if (goes_on_ && !piece.empty()) goes_on_ = on_text_(piece);
-    return goes_on_;
+  void put(infer::AnswerPiece piece) {
+    const std::lock_guard lock(mutex_);
+    pieces_.push_back(std::move(piece));
+    changed_.notify_all();
+  }
+  void end(infer::RequestAnswer answer) {
+    const std::lock_guard lock(mutex_);
+    answer_ = std::move(answer);
+    changed_.notify_all();
+  }
+  // The next piece; nothing when the answer is there.
+  std::optional<infer::AnswerPiece> next() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !pieces_.empty() || answer_; });
+    if (pieces_.empty()) return std::nullopt;
+    infer::AnswerPiece piece = std::move(pieces_.front());
+    pieces_.pop_front();
+    return piece;
+  }
+  infer::RequestAnswer wait() {
+    while (next()) {
+    }
+    return std::move(*answer_);
   }
 
-  infer::AnswerStream decoder_;
-  const std::function<bool(std::string_view)>& on_text_;
-  bool goes_on_ = true;
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<infer::AnswerPiece> pieces_;
+  std::optional<infer::RequestAnswer> answer_;
 };
 
 }  // namespace
 
-struct Model::Loaded {
-  infer::Session session;
-  std::mutex mutex;  // of the generator
+// Calls to make when it is requested, by a number.
+struct Cancellation::State {
+  std::mutex mutex;
+  bool is_requested = false;
+  std::uint64_t last = 0;
+  std::map<std::uint64_t, std::function<void()>> calls;
 
-  const Processor& processor() const { return session.generator->processor(); }
-  // Answers the request, whose prompt is the conversation; tells what was seen of videos.
-  infer::RequestAnswer answer(const Conversation& conversation, infer::Request request,
-                              std::vector<SeenVideo>* videos = nullptr);
+  // `call` is made at once when it was requested before. → what to forget it by
+  std::uint64_t add(std::function<void()> call) {
+    const std::lock_guard lock(mutex);
+    if (is_requested) call();
+    calls.emplace(++last, std::move(call));
+    return last;
+  }
+  void forget(std::uint64_t number) {
+    const std::lock_guard lock(mutex);
+    calls.erase(number);
+  }
 };
 
-infer::RequestAnswer Model::Loaded::answer(const Conversation& conversation, infer::Request request,
-                                           std::vector<SeenVideo>* videos) {
-  infer::Generator& generator = *session.generator;
-  std::vector<Message> messages;
-  infer::ShownMedia media(processor(), generator.encoder());  // decoded before the model is free
+// While it lives, a cancellation makes the call.
+class Cancellation::Watch {
+ public:
+  Watch(const std::optional<Cancellation>& cancellation, std::function<void()> call) {
+    if (!cancellation) return;
+    state_ = cancellation->state_;
+    number_ = state_->add(std::move(call));
+  }
+  ~Watch() {
+    if (state_) state_->forget(number_);
+  }
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+
+ private:
+  std::shared_ptr<State> state_;
+  std::uint64_t number_ = 0;
+};
+
+Cancellation::Cancellation() : state_(std::make_shared<State>()) {}
+
+void Cancellation::request() const {
+  const std::lock_guard lock(state_->mutex);
+  state_->is_requested = true;
+  for (const auto& [number, call] : state_->calls) call();
+}
+
+bool Cancellation::is_requested() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->is_requested;
+}
+
+// A prompt with its media, ready for the engine.
+struct Model::Prepared {
+  infer::EngineRequest request;
+  std::shared_ptr<infer::ShownMedia> media;
+
+  std::vector<SeenVideo> seen() const {
+    std::vector<SeenVideo> videos;
+    for (const infer::WatchedVideo& one : media->seen()) {
+      videos.push_back({one.duration_s, one.times_s, one.dropped_duplicates, one.damaged_frames});
+    }
+    return videos;
+  }
+};
+
+struct Model::Loaded {
+  infer::Session session;
+  std::optional<infer::Engine> engine;
+  std::optional<infer::CallThreads> threads;  // that prepare what ask_async asks
+
+  const Processor& processor() const { return session.generator->processor(); }
+  Prepared prepare(const Conversation& conversation, infer::Request request);
+  std::vector<Answer> ask(const Conversation& conversation, const AskOptions& options);
+  void begin(const Conversation& conversation, const AskOptions& options,
+             const std::shared_ptr<std::promise<Answer>>& promise, infer::CallThreads::Place place);
+  infer::RequestAnswer choose(const Conversation& conversation, infer::Request request);
+};
+
+// Decodes the pictures, and makes the prompt, if no video has to be read for it.
+Model::Prepared Model::Loaded::prepare(const Conversation& conversation, infer::Request request) {
+  auto messages = std::make_shared<std::vector<Message>>();
+  Prepared prepared{.media = std::make_shared<infer::ShownMedia>(processor(), engine->encoder())};
   for (const Conversation::Turn& turn : conversation.turns()) {
     Message message{.role = turn.role};
-    for (const Picture& picture : turn.pictures.list()) {
+    const auto show = [&](const Picture& picture) {
       message.content.push_back({.type = picture.source_->part_type()});
-      picture.source_->show(media);
+      picture.source_->show(*prepared.media);
+    };
+    for (const Part& part : turn.parts) {
+      for (const Picture& picture : part.media()) show(picture);
+      if (part.is_text()) message.content.push_back({.type = "text", .text = part.text()});
     }
-    message.content.push_back({.type = "text", .text = turn.text});
-    messages.push_back(std::move(message));
+    if (turn.parts.empty()) {
+      for (const Picture& picture : turn.pictures.list()) show(picture);
+      message.content.push_back({.type = "text", .text = turn.text});
+    }
+    messages->push_back(std::move(message));
   }
-  const auto set_prompt = [&] {
-    EncodedConversation prompt = processor().encode_prompt(messages, media.processed());
-    request.prompt = std::move(prompt.ids);
-    request.layout = std::move(prompt.layout);
+  const auto set_prompt = [this, messages](infer::ShownMedia& media, infer::Request& one) {
+    EncodedConversation prompt = processor().encode_prompt(*messages, media.processed());
+    one.prompt = std::move(prompt.ids);
+    one.layout = std::move(prompt.layout);
   };
-  if (!media.has_videos()) set_prompt();
-  const std::lock_guard lock(mutex);
+  if (prepared.media->has_videos()) {
+    prepared.request.media = prepared.media;
+    prepared.request.show = set_prompt;
+  } else {
+    set_prompt(*prepared.media, request);
+    prepared.request.pictures = prepared.media->features();
+  }
+  prepared.request.requests.push_back(std::move(request));
+  return prepared;
+}
+
+namespace {
+
+// What there is of an answer, or an exception in its place.
+std::vector<Answer> to_answers(infer::RequestAnswer answer, const std::vector<SeenVideo>& videos) {
+  const bool is_cancelled = answer.outcome == infer::Outcome::kCancelled;
+  if (answer.outcome == infer::Outcome::kFailed) throw std::runtime_error(answer.error);
+  if (!answer.error.empty() && !is_cancelled) throw Error({.what = answer.error});
+  if (answer.generations.empty()) answer.generations.emplace_back();
+  std::vector<Answer> answers;
+  for (infer::Generation& generation : answer.generations) {
+    if (is_cancelled) generation.finish_reason = "interrupted";
+    answers.push_back(to_answer(std::move(generation)));
+    answers.back().videos = videos;
+    answers.back().prompt_tokens = answer.prompt_tokens;
+    answers.back().cached_tokens = answer.cached_tokens;
+  }
+  return answers;
+}
+
+// An answer that its reader ended: what the reader was given, and no more.
+Answer cut_answer(Answer answer, const std::vector<infer::AnswerPiece>& given) {
+  answer.text.clear();
+  answer.token_ids.clear();
+  answer.token_logprobs.clear();
+  answer.finish_reason = "interrupted";
+  double sum = 0;
+  for (const infer::AnswerPiece& piece : given) {
+    answer.text += piece.text;
+    for (const infer::PieceToken& token : piece.tokens) {
+      answer.token_ids.push_back(token.id);
+      answer.token_logprobs.push_back(token.logprob);
+      sum += token.logprob;
+    }
+  }
+  const auto count = static_cast<double>(answer.token_ids.size());
+  answer.mean_logprob = count > 0 ? sum / count : 0;
+  return answer;
+}
+
+}  // namespace
+
+// Waits for the answer, and hands its pieces on meanwhile.
+std::vector<Answer> Model::Loaded::ask(const Conversation& conversation,
+                                       const AskOptions& options) {
+  infer::Request request{.options = merge(session.generation, options)};
+  const bool is_streamed = options.on_text && request.options.rows() == 1;
+  Prepared prepared = prepare(conversation, std::move(request));
+  const auto inbox = std::make_shared<Inbox>();
+  infer::EngineEvents events{
+      .on_done = [inbox](infer::RequestAnswer answer) { inbox->end(std::move(answer)); }};
+  if (is_streamed) {
+    events.on_piece = [inbox](infer::AnswerPiece piece) { inbox->put(std::move(piece)); };
+  }
+  const std::uint64_t number = engine->submit(std::move(prepared.request), std::move(events));
+  const Cancellation::Watch guard(options.cancellation, [this, number] { engine->cancel(number); });
+  std::vector<infer::AnswerPiece> given;
+  bool is_cut = false;
   try {
-    if (media.has_videos()) {
-      if (!generator.read(media)) throw Error({.what = "stopped while a video was read"});
-      set_prompt();
+    while (auto piece = inbox->next()) {
+      if (is_cut) continue;
+      given.push_back(std::move(*piece));
+      is_cut = !given.back().text.empty() && !options.on_text(given.back().text);
+      if (is_cut) engine->cancel(number);
     }
-    infer::RequestGroup group{.pictures = media.features()};
-    group.requests.push_back(std::move(request));
-    infer::RequestAnswer answer = generator.answer(std::move(group));
-    for (const infer::WatchedVideo& seen : media.seen()) {
-      if (videos)
-        videos->push_back(
-            {seen.duration_s, seen.times_s, seen.dropped_duplicates, seen.damaged_frames});
-    }
-    return answer;
   } catch (...) {
-    generator.abandon();  // or the next caller would get this one's answer
+    engine->cancel(number);
+    inbox->wait();
     throw;
   }
+  std::vector<Answer> answers = to_answers(inbox->wait(), prepared.seen());
+  if (is_cut) answers.front() = cut_answer(std::move(answers.front()), given);
+  return answers;
+}
+
+// The same without waiting.
+void Model::Loaded::begin(const Conversation& conversation, const AskOptions& options,
+                          const std::shared_ptr<std::promise<Answer>>& promise,
+                          infer::CallThreads::Place place) {
+  infer::Request request{.options = merge(session.generation, options)};
+  const bool is_streamed = options.on_text && request.options.rows() == 1;
+  Prepared prepared = prepare(conversation, std::move(request));
+  infer::EngineRequest asked = std::move(prepared.request);
+  const auto guard = std::make_shared<std::optional<Cancellation::Watch>>();
+  infer::EngineEvents events{
+      .on_done = [promise, guard, prepared, place](infer::RequestAnswer answer) {
+        try {
+          promise->set_value(to_answers(std::move(answer), prepared.seen()).front());
+        } catch (...) {
+          promise->set_exception(std::current_exception());
+        }
+      }};
+  if (is_streamed) {
+    events.on_piece = [on_text = options.on_text](const infer::AnswerPiece& piece) {
+      if (!piece.text.empty() && !on_text(piece.text)) throw Error({.what = "that is enough"});
+    };
+  }
+  const std::uint64_t number = engine->submit(std::move(asked), std::move(events));
+  guard->emplace(options.cancellation, [this, number] { engine->cancel(number); });
+}
+
+infer::RequestAnswer Model::Loaded::choose(const Conversation& conversation,
+                                           infer::Request request) {
+  Prepared prepared = prepare(conversation, std::move(request));
+  infer::RequestAnswer answer = engine->submit(std::move(prepared.request)).get();
+  if (answer.outcome == infer::Outcome::kFailed) throw std::runtime_error(answer.error);
+  if (!answer.error.empty()) throw Error({.what = answer.error});
+  return answer;
 }
 
 Picture::Picture(std::string file)
@@ -210,6 +421,11 @@ Conversation& Conversation::user(std::string text, Pictures pictures) & {
   return *this;
 }
 
+Conversation& Conversation::user_parts(std::vector<Part> parts) & {
+  turns_.push_back({"user", "", {}, std::move(parts)});
+  return *this;
+}
+
 Conversation& Conversation::assistant(std::string text) & {
   turns_.push_back({"assistant", std::move(text)});
   return *this;
@@ -221,6 +437,10 @@ Conversation Conversation::system(std::string text) && {
 
 Conversation Conversation::user(std::string text, Pictures pictures) && {
   return std::move(user(std::move(text), std::move(pictures)));
+}
+
+Conversation Conversation::user_parts(std::vector<Part> parts) && {
+  return std::move(user_parts(std::move(parts)));
 }
 
 Conversation Conversation::assistant(std::string text) && {
@@ -236,6 +456,7 @@ Model Model::load(const std::string& model, const ModelOptions& options) {
                  .got = concat(options.feature_cache_gb),
                  .wanted = concat("0 to ", kMostCacheGb)});
   }
+  const infer::EngineOptions engine = engine_options(options);
   auto loaded = std::make_shared<Loaded>();
   loaded->session = infer::open_session({.model = model,
                                          .adapter = options.adapter,
@@ -247,6 +468,8 @@ Model Model::load(const std::string& model, const ModelOptions& options) {
         options.feature_cache, static_cast<std::uint64_t>(options.feature_cache_gb * 1e9),
         FeatureCacheOptions{.keep_used = false}));
   }
+  loaded->engine.emplace(*loaded->session.generator, engine);
+  loaded->threads.emplace(2 * engine.max_running);
   return Model(std::move(loaded));
 }
 
@@ -265,20 +488,45 @@ Answer Model::ask(const Conversation& conversation, const AskOptions& options) c
 
 std::vector<Answer> Model::ask_many(const Conversation& conversation,
                                     const AskOptions& options) const {
-  infer::Request request{.options = merge(loaded_->session.generation, options)};
-  const infer::GenerationOptions generation = request.options;
-  TextStream stream(loaded_->processor().tokenizer(), generation, options.on_text);
-  const bool is_streamed = options.on_text && request.options.rows() == 1;
-  if (is_streamed) request.on_token = [&](std::int64_t id) { return stream.add(id); };
-  std::vector<SeenVideo> videos;
-  infer::RequestAnswer answer = loaded_->answer(conversation, std::move(request), &videos);
-  if (is_streamed) stream.finish();
-  std::vector<Answer> answers;
-  for (infer::Generation& generation : answer.generations) {
-    answers.push_back(to_answer(std::move(generation)));
-    answers.back().videos = videos;
+  return loaded_->ask(conversation, options);
+}
+
+std::future<Answer> Model::ask_async(const Conversation& conversation,
+                                     const AskOptions& options) const {
+  const auto promise = std::make_shared<std::promise<Answer>>();
+  std::future<Answer> answer = promise->get_future();
+  // A pointer, as the model's own threads must not be the last to hold it.
+  loaded_->threads->post(
+      [loaded = loaded_.get(), conversation, options, promise](infer::CallThreads::Place place) {
+        try {
+          if (!place) throw Error({.what = "the model went away before it was asked"});
+          loaded->begin(conversation, options, promise, std::move(place));
+        } catch (...) {
+          promise->set_exception(std::current_exception());
+        }
+      });
+  return answer;
+}
+
+std::vector<Reply> Model::ask_all(const std::vector<Conversation>& conversations,
+                                  const AskOptions& options) const {
+  if (options.on_text) {
+    throw Error({.what = "pieces of several conversations can't be told apart",
+                 .where = "AskOptions::on_text",
+                 .hint = "ask_async takes one conversation, and pieces"});
   }
-  return answers;
+  merge(loaded_->session.generation, options);  // checks them, once for all
+  std::vector<std::future<Answer>> answers;
+  for (const Conversation& one : conversations) answers.push_back(ask_async(one, options));
+  std::vector<Reply> replies(answers.size());
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    try {
+      replies[i].answer = answers[i].get();
+    } catch (const std::exception& error) {
+      replies[i].error = infer::failure_text(error);
+    }
+  }
+  return replies;
 }
 
 std::vector<Choice> Model::choose(const Pictures& pictures, const std::string& question,
@@ -299,7 +547,7 @@ std::vector<Choice> Model::choose(const Conversation& conversation,
   infer::check_choices(choices);
   infer::Request request{.options = loaded_->session.generation};
   request.choices = infer::encode_choices(loaded_->processor(), choices);
-  const infer::RequestAnswer answer = loaded_->answer(conversation, std::move(request));
+  const infer::RequestAnswer answer = loaded_->choose(conversation, std::move(request));
   const auto probabilities = infer::choice_probabilities(answer.choices, options.by_mean);
   std::vector<Choice> scored;
   for (std::size_t i = 0; i < choices.size(); ++i) {

@@ -32,6 +32,15 @@ BeamSearch::BeamSearch(SearchContext context)
   finished_.resize(beams);
   for (std::size_t i = 1; i < beams; ++i) running_[i].score = kHopeless;
   for (Beam& beam : finished_) beam.score = kHopeless;
+  guides_.assign(beams, GrammarGuide(context_.options));
+  for (std::size_t i = 1; i < beams; ++i) lose(i);
+}
+
+// From now on the beam is there for its row alone.
+void BeamSearch::lose(std::size_t beam) {
+  if (!context_.options.grammar) return;
+  running_[beam].is_lost = true;
+  guides_[beam].release();
 }
 
 std::int64_t BeamSearch::rows() const {
@@ -39,9 +48,26 @@ std::int64_t BeamSearch::rows() const {
   return steps_ == 0 ? 1 : context_.options.num_beams;
 }
 
+// -inf for what the grammar of a beam doesn't allow.
+at::Tensor BeamSearch::follow_grammar(const at::Tensor& model_logprobs) {
+  if (!context_.options.grammar) return model_logprobs;
+  at::Tensor allowed = model_logprobs.clone();
+  const std::int64_t vocab = allowed.size(1);
+  for (std::size_t i = 0; i < running_.size(); ++i) {
+    const auto row = static_cast<std::int64_t>(i);
+    if (guides_[i].mask(allowed.data_ptr<float>() + row * vocab, vocab)) continue;
+    if (!stuck_) stuck_ = running_[i];
+    stuck_->answer.finish_reason = "stuck";
+    running_[i].score += kHopeless;
+    lose(i);
+    allowed[row].copy_(model_logprobs[row]);
+  }
+  return allowed;
+}
+
 // Processed log-probabilities of every continuation on top of its beam's own, [num_beams · V].
-at::Tensor BeamSearch::accumulate(const at::Tensor& model_logprobs) {
-  at::Tensor scores = model_logprobs;
+at::Tensor BeamSearch::accumulate(const at::Tensor& allowed) {
+  at::Tensor scores = allowed;
   if (changes_logits(context_.options)) {
     std::vector<std::vector<std::int64_t>> sequences;
     for (const Beam& beam : running_) {
@@ -49,8 +75,8 @@ at::Tensor BeamSearch::accumulate(const at::Tensor& model_logprobs) {
       sequences.back().insert(sequences.back().end(), beam.answer.ids.begin(),
                               beam.answer.ids.end());
     }
-    scores = process_logits(model_logprobs, sequences,
-                            static_cast<std::int64_t>(context_.prompt.size()), context_.options);
+    scores = process_logits(allowed, sequences, static_cast<std::int64_t>(context_.prompt.size()),
+                            context_.options);
   }
   std::vector<float> before;
   for (const Beam& beam : running_) before.push_back(beam.score);
@@ -79,13 +105,14 @@ std::vector<BeamSearch::Candidate> BeamSearch::best_candidates(const at::Tensor&
   std::vector<Candidate> candidates;
   for (std::int64_t i = 0; i < best.numel(); ++i) {
     const std::int64_t index = best.const_data_ptr<std::int64_t>()[i];
+    const float score = accumulated.const_data_ptr<float>()[index];
+    if (options.grammar && std::isinf(score)) break;  // what may not follow comes last
     Candidate candidate{.parent = index / vocab, .id = index % vocab};
-    candidate.beam.answer = running_[static_cast<std::size_t>(candidate.parent)].answer;
+    const Beam& parent = running_[static_cast<std::size_t>(candidate.parent)];
+    candidate.beam = {.answer = parent.answer, .score = score, .is_lost = parent.is_lost};
     Hypothesis& answer = candidate.beam.answer;
     answer.ids.push_back(candidate.id);
     answer.logprobs.push_back(model_logprobs.const_data_ptr<float>()[index]);
-    candidate.beam.score = accumulated.const_data_ptr<float>()[index];
-
     const auto& eos = options.eos_token_ids;
     bool is_stopped = std::find(eos.begin(), eos.end(), candidate.id) != eos.end();
     if (!is_stopped && context_.is_stopped) {
@@ -113,7 +140,8 @@ void BeamSearch::keep_finished(const std::vector<Candidate>& candidates) {
   for (const Beam& beam : finished_) scores.push_back(beam.score);
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     Beam beam = candidates[i].beam;
-    beam.is_finished = candidates[i].is_ended && static_cast<std::int64_t>(i) < options.num_beams;
+    beam.is_finished =
+        candidates[i].is_ended && !beam.is_lost && static_cast<std::int64_t>(i) < options.num_beams;
     beam.score =
         beam.score / divisor + (is_closed ? kHopeless : 0) + (beam.is_finished ? 0 : kHopeless);
     scores.push_back(beam.score);
@@ -151,7 +179,7 @@ SearchStep BeamSearch::advance(const at::Tensor& logits) {
   }
   model_logprobs = model_logprobs.contiguous();
   const std::vector<Candidate> candidates =
-      best_candidates(accumulate(model_logprobs), model_logprobs);
+      best_candidates(accumulate(follow_grammar(model_logprobs)), model_logprobs);
 
   std::vector<float> scores;
   for (const Candidate& candidate : candidates) {
@@ -159,14 +187,22 @@ SearchStep BeamSearch::advance(const at::Tensor& logits) {
   }
   SearchStep step;
   std::vector<Beam> next;
+  std::vector<GrammarGuide> guides;
   for (const std::int64_t index : top_indexes(scores, options.num_beams)) {
     const Candidate& candidate = candidates[static_cast<std::size_t>(index)];
     step.parents.push_back(is_first ? 0 : candidate.parent);
     step.ids.push_back(candidate.id);
     next.push_back(candidate.beam);
     next.back().score = scores[static_cast<std::size_t>(index)];
+    guides.push_back(guides_[static_cast<std::size_t>(candidate.parent)]);
+    if (candidate.is_ended && options.grammar) {
+      next.back().is_lost = true;
+      guides.back().release();
+    }
+    guides.back().accept(candidate.id);
   }
   running_ = std::move(next);
+  guides_ = std::move(guides);
   keep_finished(candidates);
   ++steps_;
 
@@ -175,7 +211,7 @@ SearchStep BeamSearch::advance(const at::Tensor& logits) {
       std::all_of(finished_.begin(), finished_.end(), [](const Beam& b) { return b.is_finished; });
   const bool is_any_running =
       std::any_of(candidates.begin(), candidates.end(),
-                  [](const Candidate& candidate) { return !candidate.is_ended; });
+                  [](const Candidate& one) { return !one.is_ended && !one.beam.is_lost; });
   is_done_ = !is_improvable_ || (is_full && options.early_stopping == "true") || !is_any_running;
   return is_done_ ? SearchStep{} : step;
 }
@@ -183,7 +219,7 @@ SearchStep BeamSearch::advance(const at::Tensor& logits) {
 void BeamSearch::interrupt() {
   // What runs is the best there is when nothing has ended yet.
   for (std::size_t i = 0; i < finished_.size(); ++i) {
-    if (finished_[i].is_finished || i >= running_.size()) continue;
+    if (finished_[i].is_finished || i >= running_.size() || running_[i].is_lost) continue;
     finished_[i] = running_[i];
     finished_[i].answer.finish_reason = "interrupted";
   }
@@ -194,9 +230,13 @@ std::vector<Hypothesis> BeamSearch::hypotheses() const {
   std::vector<Hypothesis> best;
   const auto count = static_cast<std::size_t>(context_.options.num_return_sequences);
   for (std::size_t i = 0; i < std::min(count, finished_.size()); ++i) {
-    best.push_back(finished_[i].answer);
+    const Beam& beam = finished_[i];
+    const bool is_answer = beam.is_finished || beam.answer.finish_reason == "interrupted";
+    if (context_.options.grammar && !is_answer) continue;
+    best.push_back(beam.answer);
     best.back().score = finished_[i].score;
   }
+  if (best.empty() && stuck_) best.push_back(stuck_->answer);
   return best;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,12 +13,16 @@
 
 namespace vlm::infer {
 
+class AnswerGrammar;
+
 struct GenerationOptions {
   std::int64_t max_new_tokens = 128;
   std::int64_t min_new_tokens = 0;
   std::vector<std::int64_t> eos_token_ids;  // any of them ends the answer
   std::vector<std::string> stop_strings;    // the answer ends with the token that completes one
+  bool hides_stop_strings = false;          // the text ends in front of it (OpenAI's meaning)
   bool keep_special_tokens = false;         // in the text, all but the end token
+  std::int64_t top_logprobs = 0;            // of each token, how many of the likeliest are told
 
   bool do_sample = false;
   double temperature = 1.0;
@@ -38,6 +43,10 @@ struct GenerationOptions {
   double length_penalty = 1.0;
   std::string early_stopping = "false";  // "true", "false" or "never"
   std::int64_t num_return_sequences = 1;
+
+  // What every answer must look like (infer/structured); null: anything. Penalties, bans and
+  // filters choose among what it allows; where bans leave nothing of that, they don't count.
+  std::shared_ptr<const AnswerGrammar> grammar = {};
 
   // Rows of logits that an answer needs at once.
   std::int64_t rows() const;

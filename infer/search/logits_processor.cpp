@@ -62,6 +62,16 @@ void ban_words(float* row, std::int64_t vocab, const Sequence& sequence,
   }
 }
 
+// What a grammar allows goes before bans: a row that these leave nothing of is as before.
+void restore_empty_rows(const at::Tensor& processed, const at::Tensor& before) {
+  const std::int64_t vocab = processed.size(1);
+  for (std::int64_t r = 0; r < processed.size(0); ++r) {
+    float* row = processed.data_ptr<float>() + r * vocab;
+    if (std::any_of(row, row + vocab, [](float score) { return score != kNever; })) continue;
+    std::copy_n(before.const_data_ptr<float>() + r * vocab, vocab, row);
+  }
+}
+
 at::Tensor keep_top_k(const at::Tensor& scores, std::int64_t k) {
   const auto best = std::get<0>(scores.topk(std::min(k, scores.size(-1)), -1));
   return scores.masked_fill(scores < best.narrow(-1, best.size(-1) - 1, 1), kNever);
@@ -140,6 +150,7 @@ at::Tensor process_logits(const at::Tensor& scores, const std::vector<Sequence>&
         if (id >= 0 && id < vocab) row[id] = kNever;
       }
     }
+    if (options.grammar) restore_empty_rows(processed, scores.contiguous());
   }
   return options.do_sample ? filter_for_sampling(processed, options) : processed;
 }

@@ -2,6 +2,7 @@
 //
 //   scores [R, V] float32, and the tokens before each row ─► scores [R, V], -inf = can't be chosen
 //
+// What a grammar doesn't allow is -inf before (grammar_guide.h).
 // Order and arithmetic are those of GenerationMixin._get_logits_processor and
 // generation/logits_process.py, transformers 5.23: repetition penalty, no-repeat n-grams, bad
 // words, least number of new tokens; and when sampling, temperature, top-k, top-p, min-p,

@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/log_softmax.h>
+#include <ATen/ops/topk.h>
 
 #include <algorithm>
 #include <cmath>
@@ -33,6 +34,17 @@ std::int64_t find_likeliest(const float* scores, std::int64_t vocab) {
   return found == scores + vocab ? 0 : found - scores;  // no number is among them
 }
 
+// The `count` likeliest tokens of a row of log-probabilities, the likeliest first.
+std::vector<ChosenToken> find_top(const at::Tensor& logprobs, std::int64_t count) {
+  const auto [values, ids] = logprobs.topk(std::min(count, logprobs.size(0)));
+  std::vector<ChosenToken> top;
+  for (std::int64_t i = 0; i < ids.size(0); ++i) {
+    top.push_back({.id = ids.const_data_ptr<std::int64_t>()[i],
+                   .logprob = values.const_data_ptr<float>()[i]});
+  }
+  return top;
+}
+
 }  // namespace
 
 SampleSearch::SampleSearch(SearchContext context)
@@ -41,12 +53,37 @@ SampleSearch::SampleSearch(SearchContext context)
       running_{0} {
   for (std::size_t i = 0; i < answers_.size(); ++i) {
     random_.emplace_back(context_.options.seed, context_.stream * 0x100000001ULL + i);
+    guides_.emplace_back(context_.options);
   }
 }
 
-// The lowest of the likeliest ids, or one drawn by the softmax of the scores.
+// The scores after grammar, penalties and filters.
+at::Tensor SampleSearch::process(const at::Tensor& logits, bool is_first) {
+  const GenerationOptions& options = context_.options;
+  at::Tensor scores = logits.contiguous();
+  const std::size_t rows = is_first ? 1 : running_.size();
+  if (options.grammar) {
+    scores = scores.clone();
+    for (std::size_t row = 0; row < rows; ++row) {
+      guides_[running_[row]].mask(scores.data_ptr<float>() + row * scores.size(1), scores.size(1));
+    }
+  }
+  if (!changes_logits(options)) return scores;
+  std::vector<std::vector<std::int64_t>> sequences;
+  for (std::size_t row = 0; row < rows; ++row) {
+    sequences.push_back(context_.prompt);
+    const auto& ids = answers_[running_[row]].ids;
+    sequences.back().insert(sequences.back().end(), ids.begin(), ids.end());
+  }
+  return process_logits(scores, sequences, static_cast<std::int64_t>(context_.prompt.size()),
+                        options)
+      .contiguous();
+}
+
+// The lowest of the likeliest ids, or one drawn by the softmax of the scores. -1: none is possible.
 std::int64_t SampleSearch::choose(const float* scores, std::int64_t vocab, std::size_t answer) {
   const std::int64_t best = find_likeliest(scores, vocab);
+  if (context_.options.grammar && std::isinf(scores[best]) && scores[best] < 0) return -1;
   if (!context_.options.do_sample) return best;
   double total = 0;
   std::vector<double> cumulated(static_cast<std::size_t>(vocab));
@@ -80,30 +117,25 @@ SearchStep SampleSearch::advance(const at::Tensor& logits) {
     running_.resize(answers_.size());
     for (std::size_t i = 0; i < running_.size(); ++i) running_[i] = i;
   }
-  at::Tensor scores = logits;
-  if (changes_logits(options)) {
-    std::vector<std::vector<std::int64_t>> sequences;
-    const std::size_t rows = is_first ? 1 : running_.size();
-    for (std::size_t row = 0; row < rows; ++row) {
-      sequences.push_back(context_.prompt);
-      const auto& ids = answers_[running_[row]].ids;
-      sequences.back().insert(sequences.back().end(), ids.begin(), ids.end());
-    }
-    scores = process_logits(logits, sequences, static_cast<std::int64_t>(context_.prompt.size()),
-                            options);
-  }
-  scores = scores.contiguous();
+  const at::Tensor scores = process(logits, is_first);
   std::vector<ChosenToken> chosen;
   for (std::size_t row = 0; row < running_.size(); ++row) {
     const std::int64_t begin = is_first ? 0 : static_cast<std::int64_t>(row) * vocab;
     const std::int64_t id = choose(scores.const_data_ptr<float>() + begin, vocab, running_[row]);
-    chosen.push_back({.id = id, .logprob = model_logprobs.const_data_ptr<float>()[begin + id]});
+    const float logprob = id < 0 ? 0 : model_logprobs.const_data_ptr<float>()[begin + id];
+    chosen.push_back({.id = id, .logprob = logprob});
+    if (options.top_logprobs > 0 && id >= 0) {
+      answers_[running_[row]].top.push_back(
+          find_top(model_logprobs[begin / vocab], options.top_logprobs));
+    }
   }
   return append_tokens(chosen, is_first);
 }
 
 bool SampleSearch::takes_likeliest() const {
-  return !is_first_ && !context_.options.do_sample && !changes_logits(context_.options);
+  const GenerationOptions& options = context_.options;
+  return !is_first_ && !options.do_sample && options.top_logprobs == 0 && !options.grammar &&
+         !changes_logits(options);
 }
 
 SearchStep SampleSearch::append(const std::vector<ChosenToken>& likeliest) {
@@ -116,9 +148,14 @@ SearchStep SampleSearch::append_tokens(const std::vector<ChosenToken>& chosen, b
   std::vector<std::size_t> left;
   for (std::size_t row = 0; row < running_.size(); ++row) {
     Hypothesis& answer = answers_[running_[row]];
+    step.chosen.push_back(chosen[row].id);
+    if (chosen[row].id < 0) {
+      answer.finish_reason = "stuck";
+      continue;
+    }
     answer.ids.push_back(chosen[row].id);
     answer.logprobs.push_back(chosen[row].logprob);
-    step.chosen.push_back(chosen[row].id);
+    guides_[running_[row]].accept(chosen[row].id);
     answer.finish_reason = finish_reason(answer);
     if (!answer.finish_reason.empty()) continue;
     step.parents.push_back(is_first ? 0 : static_cast<std::int64_t>(row));

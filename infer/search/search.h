@@ -22,12 +22,25 @@
 
 namespace vlm::infer {
 
-// One finished answer.
+// A token and its log-probability under the model.
+struct ChosenToken {
+  std::int64_t id = 0;
+  float logprob = 0;
+
+  bool operator==(const ChosenToken&) const = default;
+};
+
+// One answer.
 struct Hypothesis {
   std::vector<std::int64_t> ids;  // the end-of-sequence id included
   std::vector<double> logprobs;   // of each id: log softmax of the model's own logits
-  std::string finish_reason;      // "stop" (an end id or stop string), "length" or "interrupted"
-  double score = 0;               // beam search: sum of log-probabilities / length^length_penalty
+  // With options.top_logprobs, of each id: the likeliest in its place, the likeliest first. Beam
+  // search tells none.
+  std::vector<std::vector<ChosenToken>> top = {};
+  // "stop" (an end id or stop string), "length", "interrupted", or "stuck": no token of the
+  // vocabulary spells what the grammar asks for.
+  std::string finish_reason;
+  double score = 0;  // beam search: sum of log-probabilities / length^length_penalty
 
   bool operator==(const Hypothesis&) const = default;
 };
@@ -35,7 +48,8 @@ struct Hypothesis {
 struct SearchStep {
   std::vector<std::int64_t> parents;  // of each next row, the row that it continues
   std::vector<std::int64_t> ids;      // of each next row, the token to feed
-  std::vector<std::int64_t> chosen;   // sampling: token of each former row; beam search: none
+  // Sampling: token of each former row, -1 where none was possible; beam search: none.
+  std::vector<std::int64_t> chosen;
 };
 
 // The parts of a request that a search needs.
@@ -46,12 +60,6 @@ struct SearchContext {
   std::uint64_t stream = 0;
   // Whether the last id of prompt and answer completes a stop string; empty: never.
   std::function<bool(std::span<const std::int64_t>)> is_stopped;
-};
-
-// A token and its log-probability under the model.
-struct ChosenToken {
-  std::int64_t id = 0;
-  float logprob = 0;
 };
 
 class Search {
@@ -68,8 +76,11 @@ class Search {
   virtual SearchStep append(const std::vector<ChosenToken>& likeliest);
   // Ends answers that are still running, with finish_reason "interrupted".
   virtual void interrupt() = 0;
-  // The best first; num_return_sequences of them once the search is done.
+  // The best first; num_return_sequences of them once the search is done, or as many as beams
+  // found where a grammar allows fewer.
   virtual std::vector<Hypothesis> hypotheses() const = 0;
+  // The answers so far, where later steps only add to them; beam search has none.
+  virtual std::span<const Hypothesis> answers() const { return {}; }
 
   // Entropy in nats of the first token's distribution, known after the first step.
   double first_token_entropy() const { return first_token_entropy_; }

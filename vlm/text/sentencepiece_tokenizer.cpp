@@ -12,6 +12,7 @@
 #include "vlm/core/json.h"
 #include "vlm/core/json_access.h"
 #include "vlm/text/added_token_files.h"
+#include "vlm/text/plain_mark.h"
 #include "vlm/text/unicode/unicode.h"
 
 // In libsentencepiece, but in none of the headers that Debian 12 installs.
@@ -31,6 +32,13 @@ constexpr int kFatalOnly = 3;
 // ModelProto { normalizer_spec { add_dummy_prefix: false } }. Behind a model, protocol buffers read
 // it as a change of that one field.
 constexpr std::string_view kNoDummyPrefix("\x1a\x02\x18\x00", 4);
+
+// "<0xE2>" → E2
+char to_byte(const std::string& piece) {
+  unsigned value = 0;
+  std::from_chars(piece.data() + 3, piece.data() + 5, value, 16);
+  return static_cast<char>(value);
+}
 
 Error model_error(const std::string& what, const std::string& where, const std::string& got) {
   return Error({.what = what, .where = where, .got = got});
@@ -100,6 +108,7 @@ class SentencepieceTokenizer::Model {
     return is_bracketed && processor_.GetScore(static_cast<int>(id)) == 0 && !is_byte(id) &&
            !is_control(id) && !processor_.IsUnknown(static_cast<int>(id));
   }
+  bool is_unknown(std::int64_t id) const { return processor_.IsUnknown(static_cast<int>(id)); }
   bool is_byte(std::int64_t id) const { return processor_.IsByte(static_cast<int>(id)); }
   int bos_id() const { return processor_.bos_id(); }
   int eos_id() const { return processor_.eos_id(); }
@@ -157,11 +166,8 @@ class SentencepieceTokenizer::Stream : public DecodeStream {
     return show(text);
   }
 
-  // `piece` is "<0xE2>".
   std::string add_byte(const std::string& piece) {
-    unsigned value = 0;
-    std::from_chars(piece.data() + 3, piece.data() + 5, value, 16);
-    bytes_ += static_cast<char>(value);
+    bytes_ += to_byte(piece);
     std::string text;
     while (!bytes_.empty()) {
       const Utf8Sequence sequence = first_sequence(bytes_);
@@ -240,7 +246,10 @@ std::vector<std::int64_t> SentencepieceTokenizer::encode(std::string_view text,
     if (segment.id >= 0) {
       ids.push_back(segment.id);
     } else {
-      (first || !inner_model_ ? *model_ : *inner_model_).encode(segment.text, ids);
+      const bool is_marked = segment.text.find(kPlainMark) != std::string_view::npos;
+      const std::string unmarked = is_marked ? without_plain_marks(segment.text) : std::string();
+      (first || !inner_model_ ? *model_ : *inner_model_)
+          .encode(is_marked ? unmarked : segment.text, ids);
     }
     first = false;
   }
@@ -262,6 +271,13 @@ std::optional<std::string> SentencepieceTokenizer::id_to_token(std::int64_t id) 
   if (const AddedTokens::Form* form = added_.find_form(id)) return form->text;
   if (!model_->has(id)) return std::nullopt;
   return model_->piece(id);
+}
+
+std::string SentencepieceTokenizer::token_bytes(std::int64_t id) const {
+  if (const AddedTokens::Form* form = added_.find_form(id)) return form->skipped ? "" : form->text;
+  if (!model_->has(id) || model_->is_control(id) || model_->is_unknown(id)) return "";
+  if (model_->is_byte(id)) return {to_byte(model_->piece(id))};
+  return model_->decode_inside(static_cast<int>(id));
 }
 
 }  // namespace vlm

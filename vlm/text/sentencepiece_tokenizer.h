@@ -35,6 +35,7 @@ class SentencepieceTokenizer : public Tokenizer {
   std::unique_ptr<DecodeStream> start_decoding(bool skip_special_tokens) const override;
   std::optional<std::int64_t> token_to_id(std::string_view token) const override;
   std::optional<std::string> id_to_token(std::int64_t id) const override;
+  std::string token_bytes(std::int64_t id) const override;
   std::int64_t vocab_size() const override { return vocab_size_; }
 
  private:

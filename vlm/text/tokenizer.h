@@ -50,6 +50,10 @@ class Tokenizer {
   virtual std::optional<std::int64_t> token_to_id(std::string_view token) const = 0;
   virtual std::optional<std::string> id_to_token(std::int64_t id) const = 0;
 
+  // The bytes that a token adds to a text that it doesn't begin: " a", or half a character. Empty
+  // for special tokens and unknown ids. Throws Error where a token alone doesn't tell.
+  virtual std::string token_bytes(std::int64_t id) const = 0;
+
   // Number of ids, added tokens included.
   virtual std::int64_t vocab_size() const = 0;
 };

@@ -35,7 +35,6 @@ class ByteLevelStep : public DecodeStep {
   }
   void finish(const Next& next) override { next(stream_.finish()); }
 
- private:
   static std::string bytes_of(std::string_view token) {
     std::string bytes;
     std::size_t at = 0;
@@ -47,6 +46,7 @@ class ByteLevelStep : public DecodeStep {
     return bytes;
   }
 
+ private:
   Utf8Stream stream_;
 };
 
@@ -87,7 +87,6 @@ class ByteFallbackStep : public DecodeStep {
     run_.clear();
   }
 
- private:
   static std::optional<char> byte_of(std::string_view token) {
     if (token.size() != 6 || token.substr(0, 3) != "<0x" || token[5] != '>') return std::nullopt;
     unsigned value = 0;
@@ -96,6 +95,7 @@ class ByteFallbackStep : public DecodeStep {
     return static_cast<char>(value);
   }
 
+ private:
   std::string run_;
 };
 
@@ -215,6 +215,7 @@ void Decoder::add_steps(const Json& json, const std::string& where) {
     }
   } else if (type == "ByteLevel") {
     makers_.emplace_back([] { return std::make_unique<ByteLevelStep>(); });
+    to_bytes_.emplace_back([](const std::string& token) { return ByteLevelStep::bytes_of(token); });
     fused_ = true;
   } else if (type == "Replace") {
     const auto pattern = std::make_shared<const Pattern>(
@@ -222,8 +223,16 @@ void Decoder::add_steps(const Json& json, const std::string& where) {
     makers_.emplace_back([pattern, content = get_string(json, "content", where)] {
       return std::make_unique<ReplaceStep>(pattern, content);
     });
+    to_bytes_.emplace_back(
+        [pattern, content = get_string(json, "content", where)](const std::string& token) {
+          return pattern->replace_all(token, content);
+        });
   } else if (type == "ByteFallback") {
     makers_.emplace_back([] { return std::make_unique<ByteFallbackStep>(); });
+    to_bytes_.emplace_back([](const std::string& token) {
+      const auto byte = ByteFallbackStep::byte_of(token);
+      return byte ? std::string(1, *byte) : token;
+    });
   } else if (type == "Fuse") {
     fused_ = true;
   } else if (type == "Strip") {
@@ -234,6 +243,19 @@ void Decoder::add_steps(const Json& json, const std::string& where) {
     refuse_component(type, inside(where, "type"),
                      "ByteLevel, Replace, ByteFallback, Fuse, Strip or Sequence");
   }
+}
+
+// Fuse and Strip don't change what stands inside a text.
+std::string Decoder::bytes_of(const std::string& token) const {
+  if (to_bytes_.empty()) {
+    throw Error({.what = "the bytes of a token aren't known",
+                 .where = "decoder",
+                 .got = "none that says what tokens stand for",
+                 .wanted = "ByteLevel, Replace or ByteFallback"});
+  }
+  std::string bytes = token;
+  for (const auto& step : to_bytes_) bytes = step(bytes);
+  return bytes;
 }
 
 DecodeChain Decoder::start() const {

@@ -49,10 +49,15 @@ class Decoder {
 
   DecodeChain start() const;
 
+  // What a token adds to a text, in bytes that need not be whole characters. Throws Error without
+  // a decoder: then a token that begins a text looks different from the others.
+  std::string bytes_of(const std::string& token) const;
+
  private:
   void add_steps(const Json& json, const std::string& where);
 
   std::vector<std::function<std::unique_ptr<DecodeStep>()>> makers_;
+  std::vector<std::function<std::string(const std::string&)>> to_bytes_;  // of a token
   bool fused_ = false;  // while reading: later steps see one token
 };
 

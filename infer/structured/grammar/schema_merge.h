@@ -1,0 +1,19 @@
+// Two schemas for the same value → one that says both.
+//
+// What can't be said in one schema is an Error: two patterns, two formats, properties of one that
+// the other closes out. Keywords that say nothing about a value are dropped.
+#pragma once
+
+#include <string>
+
+#include "vlm/core/json.h"
+
+namespace vlm::infer {
+
+// Whether the schema has a keyword that says something about a value.
+bool has_assertions(const OrderedJson& schema);
+
+// `where` is the place in the schema, for errors.
+OrderedJson merge_schemas(const OrderedJson& a, const OrderedJson& b, const std::string& where);
+
+}  // namespace vlm::infer
