@@ -291,6 +291,9 @@ void Generator::finish(ActiveRequest& one) {
   answer.choices = std::move(one.scores);
   if (one.search) {
     answer.first_token_entropy = one.search->first_token_entropy();
+    if (one.request.options.prompt_lookup_num_tokens > 0) {
+      lookup_.remember(one.search->answers()[0].ids);
+    }
     for (Hypothesis& hypothesis : one.search->hypotheses()) {
       Generation generation{std::move(hypothesis)};
       generation.text = answer_text(processor_->tokenizer(), generation.ids, one.request.options);

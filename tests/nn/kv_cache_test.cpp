@@ -174,6 +174,25 @@ TEST_CASE("given positions are counted on behind the prompt, and move with their
   CHECK(extend({0}).equal(at::stack({pair(9)})));
 }
 
+TEST_CASE("a tail that was cut goes on as if the rest had never been") {
+  const std::int64_t width = GENERATE(kWide, kNarrow);
+  at::manual_seed(5);
+  KvCache cache({.layers = 1, .kv_heads = kKvHeads, .head_dim = width}, 1, at::kFloat);
+  const Sequence prompt(4, width), more(5, width), other(3, width);
+  cache.begin_prefill({0}, {4});
+  run_pass(cache, PaddedPass({prompt}));
+  cache.begin_extend({0}, {5});
+  run_pass(cache, PaddedPass({more}));
+  cache.cut_tail(0, 7);  // longer than it is
+  CHECK(cache.tail_length(0) == 5);
+  cache.cut_tail(0, 2);
+  CHECK(cache.tail_length(0) == 2);
+  cache.begin_extend({0}, {3});
+  const at::Tensor out = run_pass(cache, PaddedPass({other}));
+  const Sequence whole = Sequence::join(Sequence::join(prompt, more.cut(0, 2)), other);
+  check_close(out[0], whole.attended()[0].narrow(1, 6, 3));
+}
+
 TEST_CASE("tails follow their beams, and groups may move") {
   const std::int64_t width = GENERATE(kWide, kNarrow);
   at::manual_seed(2);

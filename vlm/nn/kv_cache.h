@@ -24,6 +24,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <compare>
 #include <cstdint>
 #include <vector>
@@ -149,6 +150,11 @@ class KvCache {
 
   // Row to[i] gets the tail that row from[i] had before the call. All rows belong to one group.
   void copy_tails(const std::vector<std::int64_t>& from, const std::vector<std::int64_t>& to);
+  // Only the first tokens of a row's tail stay.
+  void cut_tail(std::int64_t row, std::int64_t tokens) {
+    std::int64_t& length = tail_lengths_.at(static_cast<std::size_t>(row));
+    length = std::min(length, tokens);
+  }
   void clear_tail(std::int64_t row) {
     tail_lengths_.at(static_cast<std::size_t>(row)) = 0;
     is_alone_.at(static_cast<std::size_t>(row)) = false;
