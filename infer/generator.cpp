@@ -382,8 +382,11 @@ std::vector<RequestAnswer> Generator::generate(
                     .options = options,
                     .stream = i};
     if (on_token) {
-      request.on_step = [&on_token, i](std::span<const Hypothesis> answers) {
-        return on_token(i, answers.size() == 1 ? answers[0].ids.back() : -1);
+      request.on_step = [&on_token, i,
+                         told = std::size_t{0}](std::span<const Hypothesis> answers) mutable {
+        const bool is_new = answers.size() == 1 && answers[0].ids.size() > told;
+        if (is_new) told = answers[0].ids.size();
+        return on_token(i, is_new ? answers[0].ids.back() : -1);
       };
     }
     RequestGroup group;

@@ -29,7 +29,7 @@ void Generator::free_places(ActiveGroup& group) {
   for (const std::int64_t place : std::exchange(group.places, {})) {
     const std::int64_t last = std::ssize(places_) - 1;
     if (place < last) {
-      // A group whose prompt has not begun has its place, and nothing in it yet.
+      // Behind the groups of the cache is the place of a prompt that has not begun.
       if (last < cache_->groups()) cache_->move_group(last, place);
       ActiveGroup* moved = places_.back();
       std::replace(moved->places.begin(), moved->places.end(), last, place);

@@ -1,23 +1,14 @@
 #include "infer/vlm.h"
 
 #include <algorithm>
-#include <condition_variable>
-#include <deque>
 #include <exception>
 #include <limits>
-#include <map>
-#include <mutex>
-#include <stdexcept>
 #include <utility>
-#include <variant>
 
-#include "data/media/media.h"
-#include "infer/engine/call_threads.h"
-#include "infer/engine/engine.h"
 #include "infer/items/item_failure.h"
-#include "infer/media/shown_media.h"
+#include "infer/library/loaded_model.h"
+#include "infer/library/picture_source.h"
 #include "infer/search/choices.h"
-#include "infer/session.h"
 #include "vlm/core/concat.h"
 #include "vlm/io/feature_cache.h"
 
@@ -25,71 +16,7 @@ namespace vlm {
 
 constexpr double kMostCacheGb = 1e6;
 
-// The file's name, its bytes, its pixels, or a video.
-struct Picture::Source {
-  struct File {
-    std::string path;
-  };
-  struct Bytes {
-    std::string bytes;
-  };
-  std::variant<File, Bytes, Image, infer::VideoRequest> value;
-
-  const char* part_type() const {
-    return std::holds_alternative<infer::VideoRequest>(value) ? "video" : "image";
-  }
-
-  void show(infer::ShownMedia& media) const {
-    if (const auto* file = std::get_if<File>(&value)) {
-      media.add(data::load_image(file->path));
-    } else if (const auto* encoded = std::get_if<Bytes>(&value)) {
-      media.add(data::decode_image(encoded->bytes, "picture in memory"));
-    } else if (const auto* video = std::get_if<infer::VideoRequest>(&value)) {
-      media.add(*video);
-    } else {
-      media.add(std::get<Image>(value));
-    }
-  }
-};
-
 namespace {
-
-template <typename Value>
-void set(Value& field, const std::optional<Value>& value) {
-  if (value) field = *value;
-}
-
-infer::GenerationOptions merge(infer::GenerationOptions generation, const AskOptions& options) {
-  generation.max_new_tokens = options.max_new_tokens;
-  set(generation.min_new_tokens, options.min_new_tokens);
-  if (!options.stop_strings.empty()) generation.stop_strings = options.stop_strings;
-  set(generation.do_sample, options.do_sample);
-  set(generation.temperature, options.temperature);
-  set(generation.top_k, options.top_k);
-  set(generation.top_p, options.top_p);
-  if (options.min_p) generation.min_p = options.min_p;
-  set(generation.typical_p, options.typical_p);
-  generation.seed = options.seed;
-  generation.keep_special_tokens = options.keep_special_tokens;
-  set(generation.repetition_penalty, options.repetition_penalty);
-  set(generation.no_repeat_ngram_size, options.no_repeat_ngram_size);
-  set(generation.num_beams, options.num_beams);
-  set(generation.length_penalty, options.length_penalty);
-  set(generation.early_stopping, options.early_stopping);
-  set(generation.num_return_sequences, options.num_return_sequences);
-  generation.validate("AskOptions");
-  return generation;
-}
-
-Answer to_answer(infer::Generation generation) {
-  const double mean = generation.mean_logprob();
-  return {.text = std::move(generation.text),
-          .finish_reason = std::move(generation.finish_reason),
-          .token_ids = std::move(generation.ids),
-          .token_logprobs = std::move(generation.logprobs),
-          .mean_logprob = mean,
-          .score = generation.score};
-}
 
 data::VideoSampling to_sampling(const VideoOptions& options) {
   data::VideoSampling sampling{.strategy = options.sampling,
@@ -120,266 +47,7 @@ infer::EngineOptions engine_options(const ModelOptions& options) {
           .kept_prefix_bytes = options.kept_prompts_mb * kMegabyte};
 }
 
-// What a request has got so far: filled on the model's thread, taken by the one that asks.
-class Inbox {
- public:
-  void put(infer::AnswerPiece piece) {
-    const std::lock_guard lock(mutex_);
-    pieces_.push_back(std::move(piece));
-    changed_.notify_all();
-  }
-  void end(infer::RequestAnswer answer) {
-    const std::lock_guard lock(mutex_);
-    answer_ = std::move(answer);
-    changed_.notify_all();
-  }
-  // The next piece; nothing when the answer is there.
-  std::optional<infer::AnswerPiece> next() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return !pieces_.empty() || answer_; });
-    if (pieces_.empty()) return std::nullopt;
-    infer::AnswerPiece piece = std::move(pieces_.front());
-    pieces_.pop_front();
-    return piece;
-  }
-  infer::RequestAnswer wait() {
-    while (next()) {
-    }
-    return std::move(*answer_);
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<infer::AnswerPiece> pieces_;
-  std::optional<infer::RequestAnswer> answer_;
-};
-
 }  // namespace
-
-// Calls to make when it is requested, by a number.
-struct Cancellation::State {
-  std::mutex mutex;
-  bool is_requested = false;
-  std::uint64_t last = 0;
-  std::map<std::uint64_t, std::function<void()>> calls;
-
-  // `call` is made at once when it was requested before. → what to forget it by
-  std::uint64_t add(std::function<void()> call) {
-    const std::lock_guard lock(mutex);
-    if (is_requested) call();
-    calls.emplace(++last, std::move(call));
-    return last;
-  }
-  void forget(std::uint64_t number) {
-    const std::lock_guard lock(mutex);
-    calls.erase(number);
-  }
-};
-
-// While it lives, a cancellation makes the call.
-class Cancellation::Watch {
- public:
-  Watch(const std::optional<Cancellation>& cancellation, std::function<void()> call) {
-    if (!cancellation) return;
-    state_ = cancellation->state_;
-    number_ = state_->add(std::move(call));
-  }
-  ~Watch() {
-    if (state_) state_->forget(number_);
-  }
-  Watch(const Watch&) = delete;
-  Watch& operator=(const Watch&) = delete;
-
- private:
-  std::shared_ptr<State> state_;
-  std::uint64_t number_ = 0;
-};
-
-Cancellation::Cancellation() : state_(std::make_shared<State>()) {}
-
-void Cancellation::request() const {
-  const std::lock_guard lock(state_->mutex);
-  state_->is_requested = true;
-  for (const auto& [number, call] : state_->calls) call();
-}
-
-bool Cancellation::is_requested() const {
-  const std::lock_guard lock(state_->mutex);
-  return state_->is_requested;
-}
-
-// A prompt with its media, ready for the engine.
-struct Model::Prepared {
-  infer::EngineRequest request;
-  std::shared_ptr<infer::ShownMedia> media;
-
-  std::vector<SeenVideo> seen() const {
-    std::vector<SeenVideo> videos;
-    for (const infer::WatchedVideo& one : media->seen()) {
-      videos.push_back({one.duration_s, one.times_s, one.dropped_duplicates, one.damaged_frames});
-    }
-    return videos;
-  }
-};
-
-struct Model::Loaded {
-  infer::Session session;
-  std::optional<infer::Engine> engine;
-  std::optional<infer::CallThreads> threads;  // that prepare what ask_async asks
-
-  const Processor& processor() const { return session.generator->processor(); }
-  Prepared prepare(const Conversation& conversation, infer::Request request);
-  std::vector<Answer> ask(const Conversation& conversation, const AskOptions& options);
-  void begin(const Conversation& conversation, const AskOptions& options,
-             const std::shared_ptr<std::promise<Answer>>& promise, infer::CallThreads::Place place);
-  infer::RequestAnswer choose(const Conversation& conversation, infer::Request request);
-};
-
-// Decodes the pictures, and makes the prompt, if no video has to be read for it.
-Model::Prepared Model::Loaded::prepare(const Conversation& conversation, infer::Request request) {
-  auto messages = std::make_shared<std::vector<Message>>();
-  Prepared prepared{.media = std::make_shared<infer::ShownMedia>(processor(), engine->encoder())};
-  for (const Conversation::Turn& turn : conversation.turns()) {
-    Message message{.role = turn.role};
-    const auto show = [&](const Picture& picture) {
-      message.content.push_back({.type = picture.source_->part_type()});
-      picture.source_->show(*prepared.media);
-    };
-    for (const Part& part : turn.parts) {
-      for (const Picture& picture : part.media()) show(picture);
-      if (part.is_text()) message.content.push_back({.type = "text", .text = part.text()});
-    }
-    if (turn.parts.empty()) {
-      for (const Picture& picture : turn.pictures.list()) show(picture);
-      message.content.push_back({.type = "text", .text = turn.text});
-    }
-    messages->push_back(std::move(message));
-  }
-  const auto set_prompt = [this, messages](infer::ShownMedia& media, infer::Request& one) {
-    EncodedConversation prompt = processor().encode_prompt(*messages, media.processed());
-    one.prompt = std::move(prompt.ids);
-    one.layout = std::move(prompt.layout);
-  };
-  if (prepared.media->has_videos()) {
-    prepared.request.media = prepared.media;
-    prepared.request.show = set_prompt;
-  } else {
-    set_prompt(*prepared.media, request);
-    prepared.request.pictures = prepared.media->features();
-  }
-  prepared.request.requests.push_back(std::move(request));
-  return prepared;
-}
-
-namespace {
-
-// What there is of an answer, or an exception in its place.
-std::vector<Answer> to_answers(infer::RequestAnswer answer, const std::vector<SeenVideo>& videos) {
-  const bool is_cancelled = answer.outcome == infer::Outcome::kCancelled;
-  if (answer.outcome == infer::Outcome::kFailed) throw std::runtime_error(answer.error);
-  if (!answer.error.empty() && !is_cancelled) throw Error({.what = answer.error});
-  if (answer.generations.empty()) answer.generations.emplace_back();
-  std::vector<Answer> answers;
-  for (infer::Generation& generation : answer.generations) {
-    if (is_cancelled) generation.finish_reason = "interrupted";
-    answers.push_back(to_answer(std::move(generation)));
-    answers.back().videos = videos;
-    answers.back().prompt_tokens = answer.prompt_tokens;
-    answers.back().cached_tokens = answer.cached_tokens;
-  }
-  return answers;
-}
-
-// An answer that its reader ended: what the reader was given, and no more.
-Answer cut_answer(Answer answer, const std::vector<infer::AnswerPiece>& given) {
-  answer.text.clear();
-  answer.token_ids.clear();
-  answer.token_logprobs.clear();
-  answer.finish_reason = "interrupted";
-  double sum = 0;
-  for (const infer::AnswerPiece& piece : given) {
-    answer.text += piece.text;
-    for (const infer::PieceToken& token : piece.tokens) {
-      answer.token_ids.push_back(token.id);
-      answer.token_logprobs.push_back(token.logprob);
-      sum += token.logprob;
-    }
-  }
-  const auto count = static_cast<double>(answer.token_ids.size());
-  answer.mean_logprob = count > 0 ? sum / count : 0;
-  return answer;
-}
-
-}  // namespace
-
-// Waits for the answer, and hands its pieces on meanwhile.
-std::vector<Answer> Model::Loaded::ask(const Conversation& conversation,
-                                       const AskOptions& options) {
-  infer::Request request{.options = merge(session.generation, options)};
-  const bool is_streamed = options.on_text && request.options.rows() == 1;
-  Prepared prepared = prepare(conversation, std::move(request));
-  const auto inbox = std::make_shared<Inbox>();
-  infer::EngineEvents events{
-      .on_done = [inbox](infer::RequestAnswer answer) { inbox->end(std::move(answer)); }};
-  if (is_streamed) {
-    events.on_piece = [inbox](infer::AnswerPiece piece) { inbox->put(std::move(piece)); };
-  }
-  const std::uint64_t number = engine->submit(std::move(prepared.request), std::move(events));
-  const Cancellation::Watch guard(options.cancellation, [this, number] { engine->cancel(number); });
-  std::vector<infer::AnswerPiece> given;
-  bool is_cut = false;
-  try {
-    while (auto piece = inbox->next()) {
-      if (is_cut) continue;
-      given.push_back(std::move(*piece));
-      is_cut = !given.back().text.empty() && !options.on_text(given.back().text);
-      if (is_cut) engine->cancel(number);
-    }
-  } catch (...) {
-    engine->cancel(number);
-    inbox->wait();
-    throw;
-  }
-  std::vector<Answer> answers = to_answers(inbox->wait(), prepared.seen());
-  if (is_cut) answers.front() = cut_answer(std::move(answers.front()), given);
-  return answers;
-}
-
-// The same without waiting.
-void Model::Loaded::begin(const Conversation& conversation, const AskOptions& options,
-                          const std::shared_ptr<std::promise<Answer>>& promise,
-                          infer::CallThreads::Place place) {
-  infer::Request request{.options = merge(session.generation, options)};
-  const bool is_streamed = options.on_text && request.options.rows() == 1;
-  Prepared prepared = prepare(conversation, std::move(request));
-  infer::EngineRequest asked = std::move(prepared.request);
-  const auto guard = std::make_shared<std::optional<Cancellation::Watch>>();
-  infer::EngineEvents events{
-      .on_done = [promise, guard, prepared, place](infer::RequestAnswer answer) {
-        try {
-          promise->set_value(to_answers(std::move(answer), prepared.seen()).front());
-        } catch (...) {
-          promise->set_exception(std::current_exception());
-        }
-      }};
-  if (is_streamed) {
-    events.on_piece = [on_text = options.on_text](const infer::AnswerPiece& piece) {
-      if (!piece.text.empty() && !on_text(piece.text)) throw Error({.what = "that is enough"});
-    };
-  }
-  const std::uint64_t number = engine->submit(std::move(asked), std::move(events));
-  guard->emplace(options.cancellation, [this, number] { engine->cancel(number); });
-}
-
-infer::RequestAnswer Model::Loaded::choose(const Conversation& conversation,
-                                           infer::Request request) {
-  Prepared prepared = prepare(conversation, std::move(request));
-  infer::RequestAnswer answer = engine->submit(std::move(prepared.request)).get();
-  if (answer.outcome == infer::Outcome::kFailed) throw std::runtime_error(answer.error);
-  if (!answer.error.empty()) throw Error({.what = answer.error});
-  return answer;
-}
 
 Picture::Picture(std::string file)
     : source_(std::make_shared<Source>(Source{Source::File{std::move(file)}})) {}
@@ -515,7 +183,7 @@ std::vector<Reply> Model::ask_all(const std::vector<Conversation>& conversations
                  .where = "AskOptions::on_text",
                  .hint = "ask_async takes one conversation, and pieces"});
   }
-  merge(loaded_->session.generation, options);  // checks them, once for all
+  infer::merge_options(loaded_->session.generation, options);  // checks them, once for all
   std::vector<std::future<Answer>> answers;
   for (const Conversation& one : conversations) answers.push_back(ask_async(one, options));
   std::vector<Reply> replies(answers.size());

@@ -202,6 +202,7 @@ struct AskOptions {
   std::int64_t max_new_tokens = 128;
   std::optional<std::int64_t> min_new_tokens;
   std::vector<std::string> stop_strings;  // the answer ends with the token that completes one
+  bool hides_stop_strings = false;        // its text then ends in front of the string
   bool keep_special_tokens = false;       // in the text (DocTags are such), all but the end token
 
   std::optional<bool> do_sample;

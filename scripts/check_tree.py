@@ -48,7 +48,7 @@ ORDER = {
     "infer": ["infer/doctags", "infer/structured/grammar", ("infer/structured", "infer/structured/xgrammar"), "infer/search",
               "infer/items", "infer/kept", "infer/media",
               # The library (infer/vlm.h) stands on the engine, the engine on the generator.
-              ("infer", "infer/engine"), "infer/tables", "infer/batch", "infer/commands",
+              ("infer", "infer/engine", "infer/library"), "infer/tables", "infer/batch", "infer/commands",
               "infer/server/http", "infer/server/api", "infer/server"],
 }
 MOST_MODULES = 12  # of a folder; a header and its source are one

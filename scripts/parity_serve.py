@@ -64,7 +64,8 @@ class Server:
         return self
 
     def __exit__(self, *_):
-        self.process.send_signal(signal.SIGTERM)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
         self.code = self.process.wait(60)
         self.reader.join(10)
 
@@ -164,6 +165,24 @@ def check_openai_choice(server, _):
     assert abs(sum(reply.vlm["probabilities"].values()) - 1) < 1e-6
 
 
+def check_openai_responses(server, program):
+    client = client_of(server)
+    name, question = QUESTIONS[0]
+    ask = [{"role": "user", "content": [{"type": "input_image", "image_url": data_uri(name)},
+                                        {"type": "input_text", "text": question}]}]
+    wanted = generate(program, name, question)["text"]
+    reply = client.responses.create(model=NAME, input=ask, instructions="Be brief.", temperature=0)
+    assert reply.status == "completed" and reply.usage.output_tokens > 0, reply
+    assert client.responses.create(model=NAME, input=ask).output_text == wanted
+    text = ""
+    for event in client.responses.create(model=NAME, input=ask, stream=True):
+        text += event.delta if event.type == "response.output_text.delta" else ""
+        last = event
+    assert text == wanted and last.type == "response.completed", (text, last)
+    parsed = client.responses.parse(model=NAME, input=ask, text_format=Shape)
+    assert isinstance(parsed.output_parsed, Shape), parsed
+
+
 def check_openai_models(server, _):
     client = client_of(server)
     models = client.models.list().data
@@ -249,6 +268,7 @@ def check_end(program):
         server.process.send_signal(signal.SIGTERM)
         error = raises(openai.APIError, lambda: [None for _ in stream])
         assert "shutting down" in str(error), error
+        server.process.wait(30)
     assert server.code == 0, (server.code, server.lines)
 
 
@@ -276,7 +296,7 @@ def check_pydantic_ai(server, program):
     ask = [question, BinaryContent((PICTURES / f"{name}.png").read_bytes(), media_type="image/png")]
     reply = asyncio.run(Agent(model).run(ask))
     assert reply.output, reply
-    assert reply.usage().output_tokens > 0
+    assert reply.usage.output_tokens > 0
     structured = asyncio.run(Agent(model, output_type=NativeOutput(Shape)).run(ask))
     assert isinstance(structured.output, Shape)
 
@@ -303,7 +323,7 @@ def main():
     arguments = parser.parse_args()
     together = {"openai plain": check_openai_plain, "openai stream": check_openai_stream,
                 "openai parse": check_openai_parse, "openai choice": check_openai_choice,
-                "openai models": check_openai_models, "openai errors": check_openai_errors,
+                "openai responses": check_openai_responses, "openai models": check_openai_models, "openai errors": check_openai_errors,
                 "openai cancel": check_openai_cancel, "instructor": check_instructor,
                 "langchain": check_langchain, "pydantic-ai": check_pydantic_ai, "llm": check_llm}
     alone = {"openai retry": check_openai_retry, "end": check_end}

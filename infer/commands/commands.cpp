@@ -116,8 +116,10 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   AnswerStream stream(processor.tokenizer(), generation);
   Request request{.prompt = prompt.ids, .layout = prompt.layout, .options = generation};
   request.choices = encode_choices(processor, report.choices.texts);
-  request.on_step = [&](std::span<const Hypothesis> answers) {
-    if (streams) print_result(stream.add(answers[0].ids.back()));
+  request.on_step = [&, told = std::size_t{0}](std::span<const Hypothesis> answers) mutable {
+    while (streams && told < answers[0].ids.size()) {
+      print_result(stream.add(answers[0].ids[told++]));
+    }
     return !stop_requested();
   };
   RequestGroup group{.pictures = media.features()};

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "infer/answer_text.h"
+#include "vlm/core/error.h"
 
 namespace vlm::infer {
 namespace {
@@ -51,12 +52,15 @@ struct AnswerPieces::State {
   bool is_cut = false;  // by a stop string
 };
 
-// What the token adds to the text, with those that aren't shown left out.
+// What the token adds to the text; nothing for those that aren't shown.
 std::string AnswerPieces::State::bytes_of(std::int64_t id) const {
   if (options.keep_special_tokens && is_end_token(id, options)) return "";
-  const std::string bytes = tokenizer.token_bytes(id);
-  if (!bytes.empty() || !options.keep_special_tokens) return bytes;
-  return tokenizer.decode(std::span(&id, 1), /*skip_special_tokens=*/false);
+  try {
+    const std::string bytes = tokenizer.token_bytes(id);
+    if (!bytes.empty() || !options.keep_special_tokens) return bytes;
+  } catch (const Error&) {  // of a tokenizer whose tokens alone don't tell
+  }
+  return tokenizer.decode(std::span(&id, 1), !options.keep_special_tokens);
 }
 
 void AnswerPieces::State::add_text(std::string more) {

@@ -106,11 +106,16 @@ EngineStats EngineWork::stats() const {
 
 void EngineWork::run() {
   at::init_num_threads();  // this thread's operators run on as many as the process was told
-  while (take_in()) {
-    end_waiting();
-    read_media();
-    step();
-    publish();
+  for (bool goes_on = true; goes_on;) {
+    try {
+      goes_on = take_in();
+      end_waiting();
+      read_media();
+      step();
+      publish();
+    } catch (const std::exception& error) {  // of the engine itself: nobody may wait for ever
+      fail_all(error);
+    }
   }
 }
 

@@ -124,9 +124,9 @@ SearchStep SampleSearch::advance(const at::Tensor& logits) {
     const std::int64_t id = choose(scores.const_data_ptr<float>() + begin, vocab, running_[row]);
     const float logprob = id < 0 ? 0 : model_logprobs.const_data_ptr<float>()[begin + id];
     chosen.push_back({.id = id, .logprob = logprob});
-    if (options.top_logprobs > 0 && id >= 0) {
+    if (context_.options.top_logprobs > 0 && id >= 0) {
       answers_[running_[row]].top.push_back(
-          find_top(model_logprobs[begin / vocab], options.top_logprobs));
+          find_top(model_logprobs[begin / vocab], context_.options.top_logprobs));
     }
   }
   return append_tokens(chosen, is_first);

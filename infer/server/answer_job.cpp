@@ -8,6 +8,7 @@
 #include "infer/search/choices.h"
 #include "infer/server/api/body_reader.h"
 #include "infer/server/api/chat_request.h"
+#include "infer/server/api/response_reply.h"
 #include "infer/server/generation.h"
 #include "infer/server/http/http_head.h"
 #include "vlm/core/ascii.h"
@@ -102,6 +103,10 @@ void AnswerJob::read(const std::string& body) {
   if (kind_ == Kind::kCompletion) {
     completion_ = read_completion_request(json, parts_.limits);
     asked_ = completion_->asked;
+  } else if (kind_ == Kind::kResponse) {
+    chat_ = read_response_request(json, parts_.limits);
+    echo_ = read_response_echo(json);
+    asked_ = chat_->asked;
   } else {
     chat_ = read_chat_request(json, parts_.limits);
     asked_ = chat_->asked;
@@ -129,11 +134,23 @@ void AnswerJob::prepare_prompt() {
                                .max_tokens = parts_.limits.max_tokens});
   generation_.grammar = model_->compile(asked_.constraint);
   if (chat_) chat_->media.clear();
-  head_ = {.id = concat(completion_ ? "cmpl-" : "chatcmpl-", random_hex(32)),
-           .created = std::time(nullptr),
-           .model = asked_.model.empty() ? model_->id() : asked_.model,
-           .fingerprint = model_->fingerprint(),
-           .is_chat = !completion_};
+  make_reply();
+}
+
+void AnswerJob::make_reply() {
+  const char* prefix = kind_ == Kind::kCompletion ? "cmpl-"
+                       : kind_ == Kind::kResponse ? "resp_"
+                                                  : "chatcmpl-";
+  ReplyHead head{.id = prefix + random_hex(32),
+                 .created = std::time(nullptr),
+                 .model = asked_.model.empty() ? model_->id() : asked_.model,
+                 .fingerprint = model_->fingerprint(),
+                 .is_chat = kind_ != Kind::kCompletion};
+  if (kind_ == Kind::kResponse) {
+    reply_ = std::make_unique<ResponseWriter>(std::move(head), asked_, std::move(echo_));
+  } else {
+    reply_ = std::make_unique<ChatWriter>(std::move(head), asked_);
+  }
 }
 
 EngineRequest AnswerJob::make_request() {
@@ -162,6 +179,7 @@ void AnswerJob::submit() {
   parts_.metrics.add("video_frames_total", {}, static_cast<double>(prepared_.frames));
   parts_.metrics.observe("request_tiles", static_cast<double>(prepared_.prompt.pixels.units()));
   choices_.resize(static_cast<std::size_t>(asked_.sampling.n));
+  has_begun_.resize(choices_.size());
   // Events come on the model's thread, which only passes them on.
   const auto self = shared_from_this();
   auto& writer = parts_.writer;
@@ -195,18 +213,15 @@ void AnswerJob::begin_stream() {
   head.headers.push_back({"Cache-Control", "no-cache"});
   head.headers.push_back({"X-Accel-Buffering", "no"});  // nginx passes events on at once
   exchange_->begin_stream(std::move(head), kBeatEvent);
-  if (!head_.is_chat) return;
-  for (std::int64_t i = 0; i < asked_.sampling.n; ++i) {
-    exchange_->send(role_event(head_, asked_, i));
-  }
+  exchange_->send(reply_->begin());
 }
 
 void AnswerJob::on_piece(AnswerPiece piece) {
   const auto index = static_cast<std::size_t>(piece.sequence);
   if (index >= choices_.size() || exchange_->is_gone()) return;
   ReplyChoice& choice = choices_[index];
-  const bool is_first = choice.is_empty;
-  choice.is_empty = false;
+  const bool is_first = !has_begun_[index];
+  has_begun_[index] = true;
   if (is_first) {
     chat_ && chat_->continues_answer ? keep_leading_space(piece) : drop_leading_spaces(piece);
   }
@@ -218,7 +233,7 @@ void AnswerJob::on_piece(AnswerPiece piece) {
   if (!asked_.has_logprobs) piece.tokens.clear();
   if (is_streaming_) {
     const ReplyChoice more{.text = std::move(piece.text), .tokens = std::move(piece.tokens)};
-    return exchange_->send(piece_event(head_, asked_, piece.sequence, more));
+    return exchange_->send(reply_->piece(piece.sequence, more));
   }
   choice.text += piece.text;
   std::move(piece.tokens.begin(), piece.tokens.end(), std::back_inserter(choice.tokens));
@@ -282,7 +297,7 @@ void AnswerJob::choose(const RequestAnswer& answer, ReplyParts& parts) {
   }
   parts.usage["completion_tokens"] = answer.choices[best].tokens;
   parts.usage["total_tokens"] = answer.prompt_tokens + answer.choices[best].tokens;
-  if (is_streaming_) exchange_->send(piece_event(head_, asked_, 0, choices_[0]));
+  if (is_streaming_) exchange_->send(reply_->piece(0, choices_[0]));
 }
 
 void AnswerJob::finish(const RequestAnswer& answer) {
@@ -294,17 +309,11 @@ void AnswerJob::finish(const RequestAnswer& answer) {
   if (asked_.has_confidence && answer.choices.empty()) parts.own = confidence_of(answer);
   if (asked_.has_timings) parts.timings = timings_of(answer);
   keep_facts(answer, parts.usage);
+  parts.choices = std::move(choices_);
   if (!is_streaming_) {
-    parts.choices = std::move(choices_);
-    return exchange_->reply({.body = whole_reply(head_, asked_, parts), .headers = headers_});
+    return exchange_->reply({.body = reply_->whole(parts), .headers = headers_});
   }
-  for (std::size_t i = 0; i < choices_.size(); ++i) {
-    exchange_->send(
-        finish_event(head_, asked_, static_cast<std::int64_t>(i), choices_[i].finish_reason));
-  }
-  const bool has_more = asked_.has_usage_chunk || !parts.own.is_null() || !parts.timings.is_null();
-  if (has_more) exchange_->send(usage_event(head_, parts));
-  exchange_->send(kDoneEvent);
+  exchange_->send(reply_->end(parts));
   exchange_->end_stream();
 }
 
@@ -353,8 +362,7 @@ void AnswerJob::fail(const ApiError& error) {
     reply.headers.insert(reply.headers.end(), headers_.begin(), headers_.end());
     return exchange_->reply(std::move(reply));
   }
-  exchange_->send(data_event(to_json(error)));
-  exchange_->send(kDoneEvent);
+  exchange_->send(reply_->fail(error));
   exchange_->end_stream();
 }
 

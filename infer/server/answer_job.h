@@ -15,7 +15,8 @@
 #include <vector>
 
 #include "infer/server/api/api_error.h"
-#include "infer/server/api/chat_reply.h"
+#include "infer/server/api/reply_writer.h"
+#include "infer/server/api/response_request.h"
 #include "infer/server/http/http_handler.h"
 #include "infer/server/metrics.h"
 #include "infer/server/request_log.h"
@@ -44,7 +45,7 @@ struct ServiceParts {
 
 class AnswerJob : public std::enable_shared_from_this<AnswerJob> {
  public:
-  enum class Kind { kChat, kCompletion, kCountTokens };
+  enum class Kind { kChat, kCompletion, kResponse, kCountTokens };
 
   AnswerJob(ServiceParts& parts, Kind kind, std::shared_ptr<Exchange> exchange);
 
@@ -55,6 +56,7 @@ class AnswerJob : public std::enable_shared_from_this<AnswerJob> {
   void prepare(WebRequest request);
   void read(const std::string& body);
   void prepare_prompt();
+  void make_reply();
   void submit();
   void cancel();
   EngineRequest make_request();
@@ -83,15 +85,17 @@ class AnswerJob : public std::enable_shared_from_this<AnswerJob> {
   AskedAnswer asked_;
   std::optional<ChatRequest> chat_;
   std::optional<CompletionRequest> completion_;
+  ResponseEcho echo_;
   ServedModel* model_ = nullptr;
   PreparedPrompt prepared_;
   GenerationOptions generation_;
-  ReplyHead head_;
+  std::unique_ptr<ReplyWriter> reply_;
 
   // The writer's.
   std::optional<std::uint64_t> number_;  // in the engine
   bool is_streaming_ = false;
   std::vector<ReplyChoice> choices_;
+  std::vector<bool> has_begun_;  // of each of them
   double last_piece_s_ = 0;
 };
 

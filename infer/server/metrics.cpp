@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::size_t kMostRecent = 256;
 constexpr double kRecent = 60;  // seconds
+constexpr double kGuess = 0.2;  // requests a second, when none has finished lately
 
 struct Family {
   const char* name;
@@ -178,8 +179,9 @@ double Metrics::recent_rate() const {
   const double now = now_s();
   const auto recent = std::count_if(finished_s_.begin(), finished_s_.end(),
                                     [&](double when) { return now - when < kRecent; });
-  const double since = recent == 0 ? kRecent : now - finished_s_[finished_s_.size() - recent];
-  return static_cast<double>(std::max<std::int64_t>(recent, 1)) / std::clamp(since, 1.0, kRecent);
+  if (recent == 0) return kGuess;
+  const double since = now - finished_s_[finished_s_.size() - static_cast<std::size_t>(recent)];
+  return static_cast<double>(recent) / std::clamp(since, 1.0, kRecent);
 }
 
 std::vector<Metrics::Gauge> process_gauges() {

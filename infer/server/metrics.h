@@ -33,7 +33,7 @@ class Metrics {
   // Everything, with these beside it.
   std::string text(const std::vector<Gauge>& gauges) const;
 
-  // Finished requests a second over the last minute, at least one in a minute.
+  // Finished requests a second over the last minute; a guess when there was none.
   double recent_rate() const;
   void count_finished();
 

@@ -53,7 +53,10 @@ std::shared_ptr<const AnswerGrammar> ServedModel::compile(const Constraint& cons
     return rules_.compile({.kind = kKinds.at(constraint.kind), .text = constraint.text}, "");
   } catch (const Error& error) {
     ErrorParts parts = error.parts();
-    if (!parts.where.empty()) parts.what = concat(parts.where, ": ", parts.what);
+    const auto place = std::min(parts.where.find('/'), parts.where.size());  // in the schema
+    if (place < parts.where.size()) {
+      parts.what = concat(parts.where.substr(place), ": ", parts.what);
+    }
     throw ApiError({.code = "unsupported_schema", .param = constraint.param}, std::move(parts));
   }
 }

@@ -5,7 +5,7 @@
 #include <future>
 #include <nlohmann/json.hpp>
 
-#include "infer/server/api/percent.h"
+#include "infer/server/http/percent.h"
 #include "vlm/core/ascii.h"
 #include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
@@ -40,7 +40,7 @@ OrderedJson model_json(const ServedModel& model, const std::string& name) {
           {"architecture", {{"input_modalities", inputs}, {"output_modalities", {"text"}}}}};
 }
 
-const char* reason_of(int status) {
+const char* reason_of_refusal(int status) {
   switch (status) {
     case 401:
     case 403:
@@ -73,6 +73,7 @@ const Service::Route* Service::find_route(const WebRequest& request) {
       Route{"GET", "/metrics", Kind::kMetrics},
       Route{"POST", "/chat/completions", Kind::kJob, AnswerJob::Kind::kChat},
       Route{"POST", "/completions", Kind::kJob, AnswerJob::Kind::kCompletion},
+      Route{"POST", "/responses", Kind::kJob, AnswerJob::Kind::kResponse},
       Route{"POST", "/chat/completions/input_tokens", Kind::kJob, AnswerJob::Kind::kCountTokens}};
   const std::string path = short_path(request.path);
   for (const Route& route : kRoutes) {
@@ -164,7 +165,7 @@ WebReply Service::reply_to(const WebRequest& head, const ApiError& error) {
   for (HttpHeader& header : access_.cors_headers(head)) reply.headers.push_back(std::move(header));
   if (error.status() == 405) reply.headers.push_back({"Allow", find_route(head)->method});
   if (error.status() < 500 && error.status() != 404) {
-    parts_.metrics.add("requests_rejected_total", {{"reason", reason_of(error.status())}});
+    parts_.metrics.add("requests_rejected_total", {{"reason", reason_of_refusal(error.status())}});
   }
   return reply;
 }
@@ -248,6 +249,10 @@ WebReply Service::props() const {
 
 WebReply Service::metrics() const {
   std::vector<Metrics::Gauge> gauges = process_gauges();
+  gauges.push_back({.name = "vlm_build_info",
+                    .help = "The program.",
+                    .labels = {{"version", VLM_VERSION}},
+                    .value = 1});
   const auto add = [&](const char* name, const char* help, double value, bool is_counter = false) {
     gauges.push_back(
         {.name = concat("vlm_", name), .help = help, .value = value, .is_counter = is_counter});
@@ -299,7 +304,7 @@ WebReply Service::metrics() const {
 WebReply Service::refuse(int status, const std::string& code, const std::string& message) {
   ApiError error({.status = status, .code = code}, {.what = message});
   if (status == 429) error.retry_after_s = 1;
-  parts_.metrics.add("requests_rejected_total", {{"reason", reason_of(status)}});
+  parts_.metrics.add("requests_rejected_total", {{"reason", reason_of_refusal(status)}});
   return to_reply(error);
 }
 

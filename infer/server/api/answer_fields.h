@@ -10,6 +10,8 @@ namespace vlm::infer {
 // `ignored`. Call it after the prompt's fields were read. Throws ApiError.
 AskedAnswer read_answer_fields(BodyReader& body, const ApiLimits& limits);
 
+// A response_format, which stands at `path`.
+Constraint read_format(const OrderedJson& value, const std::string& path);
 // response_format and structured_outputs.
 Constraint read_constraint(BodyReader& body, const ApiLimits& limits);
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "infer/server/api/reply_writer.h"
 #include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/text/unicode/unicode.h"
@@ -19,18 +20,6 @@ OrderedJson token_json(const TokenText& token) {
   return {{"token", to_valid_utf8(token.bytes)},
           {"logprob", std::isfinite(token.logprob) ? token.logprob : kLeastLogprob},
           {"bytes", std::move(bytes)}};
-}
-
-OrderedJson logprobs_json(const AskedAnswer& asked, const std::vector<PieceToken>& tokens) {
-  if (!asked.has_logprobs) return nullptr;
-  OrderedJson content = OrderedJson::array();
-  for (const PieceToken& token : tokens) {
-    OrderedJson entry = token_json(token);
-    entry["top_logprobs"] = OrderedJson::array();
-    for (const TokenText& other : token.top) entry["top_logprobs"].push_back(token_json(other));
-    content.push_back(std::move(entry));
-  }
-  return {{"content", std::move(content)}, {"refusal", nullptr}};
 }
 
 OrderedJson finish_json(const std::string& finish_reason) {
@@ -68,6 +57,18 @@ OrderedJson choice_json(const ReplyHead& head, std::int64_t index, OrderedJson d
 }
 
 }  // namespace
+
+OrderedJson logprobs_json(const AskedAnswer& asked, const std::vector<PieceToken>& tokens) {
+  if (!asked.has_logprobs) return nullptr;
+  OrderedJson content = OrderedJson::array();
+  for (const PieceToken& token : tokens) {
+    OrderedJson entry = token_json(token);
+    entry["top_logprobs"] = OrderedJson::array();
+    for (const TokenText& other : token.top) entry["top_logprobs"].push_back(token_json(other));
+    content.push_back(std::move(entry));
+  }
+  return {{"content", std::move(content)}, {"refusal", nullptr}};
+}
 
 std::string data_event(const OrderedJson& json) {
   return concat("data: ", dump_text(json), "\n\n");
@@ -151,6 +152,37 @@ std::string usage_event(const ReplyHead& head, const ReplyParts& parts) {
   if (!parts.own.is_null()) event["vlm"] = parts.own;
   if (!parts.timings.is_null()) event["timings"] = parts.timings;
   return data_event(event);
+}
+
+std::string ChatWriter::whole(const ReplyParts& parts) {
+  return whole_reply(head_, asked_, parts);
+}
+
+std::string ChatWriter::begin() {
+  std::string events;
+  for (std::int64_t i = 0; head_.is_chat && i < asked_.sampling.n; ++i) {
+    events += role_event(head_, asked_, i);
+  }
+  return events;
+}
+
+std::string ChatWriter::piece(std::int64_t index, const ReplyChoice& more) {
+  return piece_event(head_, asked_, index, more);
+}
+
+std::string ChatWriter::end(const ReplyParts& parts) {
+  std::string events;
+  for (std::size_t i = 0; i < parts.choices.size(); ++i) {
+    events +=
+        finish_event(head_, asked_, static_cast<std::int64_t>(i), parts.choices[i].finish_reason);
+  }
+  const bool has_more = asked_.has_usage_chunk || !parts.own.is_null() || !parts.timings.is_null();
+  if (has_more) events += usage_event(head_, parts);
+  return events + kDoneEvent;
+}
+
+std::string ChatWriter::fail(const ApiError& error) {
+  return data_event(to_json(error)) + kDoneEvent;
 }
 
 }  // namespace vlm::infer

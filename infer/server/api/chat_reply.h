@@ -24,7 +24,6 @@ struct ReplyChoice {
   std::string text;
   std::vector<PieceToken> tokens;  // with log-probabilities, where they were asked for
   std::string finish_reason;
-  bool is_empty = true;  // nothing has come yet
 };
 
 // The whole reply. `own` is the member "vlm", left out when it is null; so are `timings`.
@@ -34,6 +33,9 @@ struct ReplyParts {
   OrderedJson own, timings;
 };
 std::string whole_reply(const ReplyHead& head, const AskedAnswer& asked, const ReplyParts& parts);
+
+// The member "logprobs" of a choice; null where they weren't asked for.
+OrderedJson logprobs_json(const AskedAnswer& asked, const std::vector<PieceToken>& tokens);
 
 OrderedJson usage_of(const RequestAnswer& answer);
 // Token counts and times under llama.cpp's names.

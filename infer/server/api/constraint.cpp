@@ -27,18 +27,6 @@ Constraint read_schema(BodyReader& format) {
   return constraint;
 }
 
-Constraint read_format(const OrderedJson& value, const std::string& path) {
-  BodyReader format(value, path);
-  const std::string type = format.text("type", 64).value_or("");
-  if (type == "text") return {};
-  if (type == "json_object") {
-    if (format.find("schema")) return read_schema(format);  // llama.cpp's form
-    return {.kind = Kind::kJsonObject, .param = path};
-  }
-  if (type == "json_schema") return read_schema(format);
-  throw bad_value(format.path("type"), type, "text, json_object or json_schema");
-}
-
 Constraint read_choices(BodyReader& outputs, const ApiLimits& limits) {
   Constraint constraint{.kind = Kind::kChoice, .param = outputs.path("choice")};
   const auto most = static_cast<std::size_t>(limits.max_choices);
@@ -79,6 +67,18 @@ Constraint read_outputs(const OrderedJson& value, const std::string& path,
 }
 
 }  // namespace
+
+Constraint read_format(const OrderedJson& value, const std::string& path) {
+  BodyReader format(value, path);
+  const std::string type = format.text("type", 64).value_or("");
+  if (type == "text") return {};
+  if (type == "json_object") {
+    if (format.find("schema")) return read_schema(format);  // llama.cpp's form
+    return {.kind = Kind::kJsonObject, .param = path};
+  }
+  if (type == "json_schema") return read_schema(format);
+  throw bad_value(format.path("type"), type, "text, json_object or json_schema");
+}
 
 Constraint read_constraint(BodyReader& body, const ApiLimits& limits) {
   Constraint constraint;

@@ -5,7 +5,7 @@
 #include <filesystem>
 
 #include "infer/server/api/api_error.h"
-#include "infer/server/api/percent.h"
+#include "infer/server/http/percent.h"
 #include "vlm/core/ascii.h"
 #include "vlm/core/concat.h"
 
