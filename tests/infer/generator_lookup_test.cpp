@@ -9,7 +9,7 @@
 namespace vlm::infer {
 namespace {
 
-void check_same(const Generation& found, const Generation& expected) {
+void check_same_answer(const Generation& found, const Generation& expected) {
   CHECK(found.ids == expected.ids);
   CHECK(found.text == expected.text);
   CHECK(found.finish_reason == expected.finish_reason);
@@ -32,9 +32,9 @@ void check_model(const std::string& name, const GenerationOptions& plain) {
     lookup.prompt_lookup_num_tokens = most;
     for (const EncodedConversation& prompt : prompts) {
       const Generation expected = generate(other, prompt, plain);
-      check_same(generate(session, prompt, lookup), expected);
+      check_same_answer(generate(session, prompt, lookup), expected);
       generator.reset_timing();
-      check_same(generate(session, prompt, lookup), expected);
+      check_same_answer(generate(session, prompt, lookup), expected);
       CHECK(generator.timing().right_guesses <= generator.timing().guessed_tokens);
       // What was answered before is guessed, but for the tokens in front.
       if (expected.ids.size() > 4) CHECK(generator.timing().right_guesses > 0);
@@ -43,7 +43,7 @@ void check_model(const std::string& name, const GenerationOptions& plain) {
   const auto expected = other.generator->generate(prompts, plain);
   const auto found = generator.generate(prompts, lookup);
   for (std::size_t i = 0; i < prompts.size(); ++i) {
-    check_same(found[i].generations[0], expected[i].generations[0]);
+    check_same_answer(found[i].generations[0], expected[i].generations[0]);
   }
 }
 
