@@ -1,7 +1,7 @@
 // Ids of an answer → its text. Tokens of words begin with a space; in front of the answer's first
 // word it has no meaning and is removed, from whole and from streamed text. Special tokens are left
 // out unless they are asked for, and then the one that ends the answer still is. The ids are not
-// changed.
+// changed. An answer that follows a grammar is what the grammar says, its spaces too.
 #pragma once
 
 #include <algorithm>
@@ -25,6 +25,7 @@ inline bool is_end_token(std::int64_t id, const GenerationOptions& options) {
 
 inline std::string answer_text(const Tokenizer& tokenizer, std::span<const std::int64_t> ids,
                                const GenerationOptions& options) {
+  if (options.grammar) return tokenizer.decode(ids, true);
   if (!options.keep_special_tokens) return without_leading_space(tokenizer.decode(ids, true));
   if (!ids.empty() && is_end_token(ids.back(), options)) ids = ids.first(ids.size() - 1);
   return without_leading_space(tokenizer.decode(ids, false));
@@ -34,7 +35,9 @@ inline std::string answer_text(const Tokenizer& tokenizer, std::span<const std::
 class AnswerStream {
  public:
   AnswerStream(const Tokenizer& tokenizer, const GenerationOptions& options)
-      : options_(options), decoder_(tokenizer, !options.keep_special_tokens) {}
+      : options_(options),
+        decoder_(tokenizer, !options.keep_special_tokens || options.grammar),
+        has_begun_(options.grammar != nullptr) {}
 
   std::string add(std::int64_t id) {
     const bool is_hidden = options_.keep_special_tokens && is_end_token(id, options_);
@@ -51,7 +54,7 @@ class AnswerStream {
 
   const GenerationOptions& options_;
   StreamDecoder decoder_;
-  bool has_begun_ = false;
+  bool has_begun_;
 };
 
 }  // namespace vlm::infer

@@ -243,6 +243,7 @@ void Generator::finish(ActiveRequest& one) {
                        .choices = std::move(one.scores)};
   if (one.search) {
     answer.first_token_entropy = one.search->first_token_entropy();
+    answer.grammar = one.request.options.grammar;
     for (Hypothesis& hypothesis : one.search->hypotheses()) {
       Generation generation{std::move(hypothesis)};
       generation.text = answer_text(processor_->tokenizer(), generation.ids, one.request.options);

@@ -55,6 +55,7 @@ struct RequestAnswer {
   std::vector<ChoiceScore> choices;     // of a request with choices
   std::vector<SegmentScore> segments;   // of an item that was asked segment by segment
   std::string error;                    // why there is no answer; empty: there is one
+  std::shared_ptr<const AnswerGrammar> grammar = {};  // that the generations had to follow
 };
 
 }  // namespace vlm::infer

@@ -73,6 +73,16 @@ infer::GenerationOptions merge(infer::GenerationOptions generation, const AskOpt
   return generation;
 }
 
+std::optional<infer::AnswerRule> to_rule(const AskOptions& options) {
+  using Kind = infer::AnswerRule::Kind;
+  if (options.json_schema.empty() && options.regex.empty()) return std::nullopt;
+  if (options.json_schema.empty()) return infer::AnswerRule{Kind::kRegex, options.regex};
+  if (!options.regex.empty()) {
+    throw Error({.what = "both json_schema and regex", .where = "AskOptions", .wanted = "one"});
+  }
+  return infer::AnswerRule{Kind::kJsonSchema, options.json_schema};
+}
+
 Answer to_answer(infer::Generation generation) {
   const double mean = generation.mean_logprob();
   return {.text = std::move(generation.text),
@@ -263,6 +273,9 @@ Answer Model::ask(const Conversation& conversation, const AskOptions& options) c
 std::vector<Answer> Model::ask_many(const Conversation& conversation,
                                     const AskOptions& options) const {
   infer::Request request{.options = merge(loaded_->session.generation, options)};
+  if (const auto rule = to_rule(options)) {
+    request.options.grammar = loaded_->session.rules->compile(*rule, "AskOptions");
+  }
   const infer::GenerationOptions generation = request.options;
   TextStream stream(loaded_->processor().tokenizer(), generation, options.on_text);
   const bool is_streamed = options.on_text && request.options.rows() == 1;

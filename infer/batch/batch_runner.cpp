@@ -179,17 +179,25 @@ class Answerer {
     prepared.item.columns.update(columns);
   }
 
+  GenerationOptions options_for(const BatchItem& item) const {
+    GenerationOptions options =
+        apply_overrides(options_.generation, item.overrides, options_.rules.get());
+    if (options.grammar && !options_.choices.empty()) {
+      throw Error({.what = "what an answer must look like has no effect on given choices"});
+    }
+    return options;
+  }
+
   // Adds the item's request to the group, or tells in its error why there is none.
   void add_request(PreparedItem& prepared, RequestGroup& group) {
     try {
-      group.requests.push_back(
-          {.id = next_id_,
-           .prompt = std::move(prepared.prompt),
-           .layout = std::move(prepared.layout),
-           .options = apply_overrides(options_.generation, prepared.item.overrides),
-           .stream = static_cast<std::uint64_t>(prepared.item.ordinal),
-           .choices = options_.choices,
-           .time_limit_s = options_.item_timeout_s});
+      group.requests.push_back({.id = next_id_,
+                                .prompt = std::move(prepared.prompt),
+                                .layout = std::move(prepared.layout),
+                                .options = options_for(prepared.item),
+                                .stream = static_cast<std::uint64_t>(prepared.item.ordinal),
+                                .choices = options_.choices,
+                                .time_limit_s = options_.item_timeout_s});
     } catch (const std::exception& error) {
       prepared.error = failure_text(error);
     }
@@ -356,7 +364,8 @@ std::int64_t count_items(const ItemList& items, const Shard& shard) {
   return count;
 }
 
-GenerationOptions apply_overrides(GenerationOptions options, const OrderedJson& overrides) {
+GenerationOptions apply_overrides(GenerationOptions options, const OrderedJson& overrides,
+                                  RuleCompiler* rules) {
   for (const auto& [key, value] : overrides.items()) {
     if (key == "max_new_tokens") {
       options.max_new_tokens = value.get<std::int64_t>();
@@ -370,6 +379,9 @@ GenerationOptions apply_overrides(GenerationOptions options, const OrderedJson& 
       options.temperature = value.get<double>();
     } else if (key == "top_p") {
       options.top_p = value.get<double>();
+    } else if (is_rule_name(key) && rules) {
+      const auto rule = read_rule(key, value, key);
+      options.grammar = rule ? rules->compile(*rule, key) : nullptr;
     } else {
       throw Error({.what = "unknown override", .where = key, .got = value.dump()});
     }

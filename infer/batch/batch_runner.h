@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "infer/batch/row_format.h"
@@ -18,6 +19,7 @@
 #include "infer/generator.h"
 #include "infer/items/item_list.h"
 #include "infer/media/video_stream.h"
+#include "infer/structured/rule_compiler.h"
 
 namespace vlm::infer {
 
@@ -30,6 +32,7 @@ struct BatchOptions {
   VideoStreamOptions video = {};  // with segment_s, the first choice's score ranks the segments …
   bool by_mean = false;           // … by its mean over tokens instead of its sum
   double item_timeout_s = 0;      // of the model and of decoding a video; 0: no limit
+  std::shared_ptr<RuleCompiler> rules = {};  // for what items say of their answers
 };
 
 // Answers the items that have no row in the log. At its return the log is on the disk and, in input
@@ -42,7 +45,8 @@ bool run_batch(Generator& generator, const ItemList& items, const RowFormat& for
 std::int64_t count_items(const ItemList& items, const Shard& shard);
 
 // The options, with values of one item's overrides in place of theirs. Throws Error for an override
-// that isn't a generation option.
-GenerationOptions apply_overrides(GenerationOptions options, const OrderedJson& overrides);
+// that isn't a generation option, and for a rule of its answer that `rules` can't compile.
+GenerationOptions apply_overrides(GenerationOptions options, const OrderedJson& overrides,
+                                  RuleCompiler* rules = nullptr);
 
 }  // namespace vlm::infer
