@@ -2,10 +2,12 @@
 #
 # Looks in VLM_XGRAMMAR_DIR (cache or environment variable); without it in .deps/xgrammar of this tree.
 # Defines the target XGrammar::XGrammar.
-set(VLM_XGRAMMAR_DIR "$ENV{VLM_XGRAMMAR_DIR}" CACHE PATH "XGrammar: folder with include and lib, as cmake/xgrammar installs it")
+set(VLM_XGRAMMAR_DIR "" CACHE PATH "XGrammar: folder with include and lib, as cmake/xgrammar installs it")
 set(_xgrammar_root ${CMAKE_SOURCE_DIR}/.deps/xgrammar)
 if(VLM_XGRAMMAR_DIR)
   set(_xgrammar_root ${VLM_XGRAMMAR_DIR})
+elseif(NOT "$ENV{VLM_XGRAMMAR_DIR}" STREQUAL "")
+  set(_xgrammar_root $ENV{VLM_XGRAMMAR_DIR})
 endif()
 
 find_path(XGrammar_INCLUDE_DIR NAMES xgrammar/compiler.h PATHS ${_xgrammar_root} PATH_SUFFIXES include NO_DEFAULT_PATH)

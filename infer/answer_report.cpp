@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "infer/structured/answer_grammar.h"
+#include "infer/structured/answer_value.h"
 #include "vlm/core/concat.h"
 
 namespace vlm::infer {
@@ -57,9 +59,25 @@ OrderedJson report_segments(const std::vector<SegmentScore>& segments) {
   return fields;
 }
 
-OrderedJson report_generation(const Generation& generation, const AnswerReportOptions& options) {
+AnswerValue value_of(const RequestAnswer& answer, const Generation& generation) {
+  if (!answer.grammar) return {};
+  return read_answer(answer.grammar->rule(), generation.text, generation.finish_reason);
+}
+
+// The columns are there in every row.
+void add_json(const OrderedJson& value, const AnswerReportOptions& options, OrderedJson& fields) {
+  fields["json"] = value;
+  for (const std::string& name : options.json_columns) {
+    const bool has_it = value.is_object() && value.contains(name);
+    fields["json." + name] = has_it ? value[name] : OrderedJson();
+  }
+}
+
+OrderedJson report_generation(const RequestAnswer& answer, const Generation& generation,
+                              const AnswerReportOptions& options) {
   OrderedJson fields = {{"text", convert_answer(generation.text, options.format)}};
   if (converts(options.format)) fields["doctags"] = generation.text;
+  if (options.has_json) add_json(value_of(answer, generation).value, options, fields);
   fields["mean_logprob"] = shown(generation.mean_logprob());
   fields["min_logprob"] = shown(generation.min_logprob());
   if (options.has_scores) fields["score"] = shown(generation.score);
@@ -88,22 +106,29 @@ OrderedJson report_answer(const RequestAnswer& answer, const AnswerReportOptions
   } else if (!options.choices.texts.empty()) {
     fields = report_choices(answer, options.choices);
   } else {
-    fields = report_generation(answer.generations[0], options);
+    fields = report_generation(answer, answer.generations[0], options);
     fields["first_token_entropy"] = shown(answer.first_token_entropy);
     if (options.has_alternatives) {
       fields["alternatives"] = OrderedJson::array();
       for (std::size_t i = 1; i < answer.generations.size(); ++i) {
-        fields["alternatives"].push_back(report_generation(answer.generations[i], options));
+        fields["alternatives"].push_back(report_generation(answer, answer.generations[i], options));
       }
     }
   }
+  const std::string fault = answer_fault(answer);
+  if (!fault.empty()) fields["error"] = fault;
   if (!options.abstain_below) return fields;
   const bool abstains = is_withheld(answer, options);
   fields["abstained"] = abstains;
   fields["withheld_text"] = nullptr;
   if (abstains) std::swap(fields["text"], fields["withheld_text"]);
   if (abstains && fields.contains("doctags")) fields["doctags"] = nullptr;
+  if (abstains && options.has_json) add_json(nullptr, options, fields);
   return fields;
+}
+
+std::string answer_fault(const RequestAnswer& answer) {
+  return answer.generations.empty() ? "" : value_of(answer, answer.generations[0]).fault;
 }
 
 std::optional<std::string> shown_text(const RequestAnswer& answer,
@@ -130,11 +155,13 @@ std::vector<std::string> report_columns(const AnswerReportOptions& options) {
   return names;
 }
 
-std::vector<std::string> reserved_columns() {
+std::vector<std::string> reserved_columns(const AnswerReportOptions& options) {
   std::vector<std::string> names = report_columns({.abstain_below = 0,
                                                    .has_alternatives = true,
                                                    .has_scores = true,
-                                                   .format = AnswerFormat::kMarkdown});
+                                                   .format = AnswerFormat::kMarkdown,
+                                                   .has_json = options.has_json,
+                                                   .json_columns = options.json_columns});
   for (const std::string& name : report_columns({.choices = {.texts = {"yes", "no"}}})) {
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
   }

@@ -21,6 +21,8 @@ struct AnswerReportOptions {
   bool has_scores = false;              // of beam search
   AnswerFormat format = AnswerFormat::kText;
   bool by_segment = false;  // which part of a video the first choice fits best
+  bool has_json = false;    // answers may have to be JSON: their value is a column
+  std::vector<std::string> json_columns = {};  // properties of it that are columns, too
 };
 
 // text (in the format; what the model wrote is then under doctags), mean_logprob, min_logprob,
@@ -28,8 +30,13 @@ struct AnswerReportOptions {
 // with several answers also alternatives. With choices: text (the likeliest), probability,
 // probabilities and logprobs by choice. By segment: text (the best segment's times), its
 // probability, segments (of all, the best first: start_s, end_s, probability, logprob). With
-// abstain_below also abstained; text is then null and the answer under withheld_text.
+// abstain_below also abstained; text is then null and the answer under withheld_text. With has_json
+// also json, the value that the text spells, and "json.NAME" for each of json_columns; and error,
+// where the text isn't what was asked for (answer_fault).
 OrderedJson report_answer(const RequestAnswer& answer, const AnswerReportOptions& options);
+
+// What keeps the best answer from following its grammar, as when it was cut; "": nothing.
+std::string answer_fault(const RequestAnswer& answer);
 
 // The text that report_answer shows; nothing when it is withheld.
 std::optional<std::string> shown_text(const RequestAnswer& answer,
@@ -41,7 +48,8 @@ OrderedJson example_report(const AnswerReportOptions& options);
 // Every field that report_answer has with these options.
 std::vector<std::string> report_columns(const AnswerReportOptions& options);
 
-// The fields of any options, and "error": names that columns of the input can't have.
-std::vector<std::string> reserved_columns();
+// The fields of any options, and "error": names that columns of the input can't have. Those of
+// JSON only where `options` have it.
+std::vector<std::string> reserved_columns(const AnswerReportOptions& options = {});
 
 }  // namespace vlm::infer

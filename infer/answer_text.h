@@ -1,7 +1,7 @@
 // Ids of an answer → its text. Tokens of words begin with a space; in front of the answer's first
 // word it has no meaning and is removed, from whole and from streamed text. Special tokens are left
 // out unless they are asked for, and then the one that ends the answer still is. The ids are not
-// changed.
+// changed. An answer that follows a grammar is what the grammar says, its spaces too.
 #pragma once
 
 #include <algorithm>
@@ -35,6 +35,7 @@ inline std::size_t find_stop(const std::string& text, const std::vector<std::str
 
 inline std::string answer_text(const Tokenizer& tokenizer, std::span<const std::int64_t> ids,
                                const GenerationOptions& options) {
+  if (options.grammar) return tokenizer.decode(ids, true);
   const bool is_ended = !ids.empty() && is_end_token(ids.back(), options);
   if (options.keep_special_tokens && is_ended) ids = ids.first(ids.size() - 1);
   std::string text = without_leading_space(tokenizer.decode(ids, !options.keep_special_tokens));
@@ -48,7 +49,9 @@ inline std::string answer_text(const Tokenizer& tokenizer, std::span<const std::
 class AnswerStream {
  public:
   AnswerStream(const Tokenizer& tokenizer, const GenerationOptions& options)
-      : options_(options), decoder_(tokenizer, !options.keep_special_tokens) {}
+      : options_(options),
+        decoder_(tokenizer, !options.keep_special_tokens || options.grammar),
+        has_begun_(options.grammar != nullptr) {}
 
   std::string add(std::int64_t id) {
     const bool is_hidden = options_.keep_special_tokens && is_end_token(id, options_);
@@ -65,7 +68,7 @@ class AnswerStream {
 
   const GenerationOptions& options_;
   StreamDecoder decoder_;
-  bool has_begun_ = false;
+  bool has_begun_;
 };
 
 }  // namespace vlm::infer

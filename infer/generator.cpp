@@ -294,6 +294,7 @@ void Generator::finish(ActiveRequest& one) {
     if (one.request.options.prompt_lookup_num_tokens > 0) {
       lookup_.remember(one.search->answers()[0].ids);
     }
+    answer.grammar = one.request.options.grammar;
     for (Hypothesis& hypothesis : one.search->hypotheses()) {
       Generation generation{std::move(hypothesis)};
       generation.text = answer_text(processor_->tokenizer(), generation.ids, one.request.options);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "infer/generator.h"
+#include "infer/structured/rule_compiler.h"
 #include "vlm/nn/runtime.h"
 #include "vlm/text/chat_template.h"
 
@@ -21,7 +22,8 @@ struct ModelChoice {
 struct Session {
   ModelPtr model;
   std::unique_ptr<Generator> generator;
-  GenerationOptions generation;  // of the checkpoint
+  GenerationOptions generation;         // of the checkpoint
+  std::shared_ptr<RuleCompiler> rules;  // for the model's tokenizer; may outlive the session
   double load_s = 0;
 };
 

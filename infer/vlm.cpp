@@ -183,7 +183,7 @@ std::vector<Reply> Model::ask_all(const std::vector<Conversation>& conversations
                  .where = "AskOptions::on_text",
                  .hint = "ask_async takes one conversation, and pieces"});
   }
-  infer::merge_options(loaded_->session.generation, options);  // checks them, once for all
+  loaded_->generation_for(options);  // checks them, once for all
   std::vector<std::future<Answer>> answers;
   for (const Conversation& one : conversations) answers.push_back(ask_async(one, options));
   std::vector<Reply> replies(answers.size());

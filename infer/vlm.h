@@ -218,6 +218,11 @@ struct AskOptions {
   std::optional<std::string> early_stopping;         // "true", "false" or "never"
   std::optional<std::int64_t> num_return_sequences;  // for Model::ask_many
 
+  // What the answer must look like, one of: JSON that satisfies this schema (the JSON of one); text
+  // that matches this pattern as a whole. Throws Error, naming the part, for a schema or pattern
+  // that can't be kept exactly. finish_reason "length" then means an answer that isn't whole.
+  std::string json_schema, regex;
+
   // Called with each new piece of the answer, whole characters; false ends the answer there. The
   // pieces joined are Answer::text. A piece is valid until the callback returns. Called in the
   // thread that asks, and not after the call has returned; by ask_async in the model's thread,

@@ -167,7 +167,7 @@ class Answerer {
       requests.push_back({.id = group.items.size(),
                           .prompt = std::move(item.prompt),
                           .layout = std::move(item.layout),
-                          .options = apply_overrides(options_.generation, item.item.overrides),
+                          .options = options_for(item.item),
                           .stream = static_cast<std::uint64_t>(item.item.ordinal),
                           .choices = options_.choices,
                           .time_limit_s = options_.item_timeout_s});
@@ -191,6 +191,15 @@ class Answerer {
         processor_.encode_prompt(prepared.item.messages, media.processed());
     request.prompt = std::move(prompt.ids);
     request.layout = std::move(prompt.layout);
+  }
+
+  GenerationOptions options_for(const BatchItem& item) const {
+    GenerationOptions options =
+        apply_overrides(options_.generation, item.overrides, options_.rules.get());
+    if (options.grammar && !options_.choices.empty()) {
+      throw Error({.what = "what an answer must look like has no effect on given choices"});
+    }
+    return options;
   }
 
   // On the model's thread.
@@ -346,7 +355,8 @@ std::int64_t count_items(const ItemList& items, const Shard& shard) {
   return count;
 }
 
-GenerationOptions apply_overrides(GenerationOptions options, const OrderedJson& overrides) {
+GenerationOptions apply_overrides(GenerationOptions options, const OrderedJson& overrides,
+                                  RuleCompiler* rules) {
   for (const auto& [key, value] : overrides.items()) {
     if (key == "max_new_tokens") {
       options.max_new_tokens = value.get<std::int64_t>();
@@ -360,6 +370,9 @@ GenerationOptions apply_overrides(GenerationOptions options, const OrderedJson& 
       options.temperature = value.get<double>();
     } else if (key == "top_p") {
       options.top_p = value.get<double>();
+    } else if (is_rule_name(key) && rules) {
+      const auto rule = read_rule(key, value, key);
+      options.grammar = rule ? rules->compile(*rule, key) : nullptr;
     } else {
       throw Error({.what = "unknown override", .where = key, .got = value.dump()});
     }
@@ -372,6 +385,7 @@ GenerationOptions apply_overrides(GenerationOptions options, const OrderedJson& 
     options.top_k = 0;
     if (!options.do_sample) options.temperature = options.top_p = 1;
   }
+  if (options.rows() > 1) options.prompt_lookup_num_tokens = 0;
   options.validate("body");
   return options;
 }

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "infer/batch/row_format.h"
@@ -19,6 +20,7 @@
 #include "infer/generator.h"
 #include "infer/items/item_list.h"
 #include "infer/media/video_stream.h"
+#include "infer/structured/rule_compiler.h"
 
 namespace vlm::infer {
 
@@ -34,6 +36,7 @@ struct BatchOptions {
   std::function<bool()> should_stop = {};  // asked all the time, in the calling thread
 
   bool is_stopping() const { return should_stop && should_stop(); }
+  std::shared_ptr<RuleCompiler> rules = {};  // for what items say of their answers
 };
 
 // Answers the items that have no row in the log. At its return the log is on the disk and, in input
@@ -46,7 +49,8 @@ bool run_batch(Generator& generator, const ItemList& items, const RowFormat& for
 std::int64_t count_items(const ItemList& items, const Shard& shard);
 
 // The options, with values of one item's overrides in place of theirs. Throws Error for an override
-// that isn't a generation option.
-GenerationOptions apply_overrides(GenerationOptions options, const OrderedJson& overrides);
+// that isn't a generation option, and for a rule of its answer that `rules` can't compile.
+GenerationOptions apply_overrides(GenerationOptions options, const OrderedJson& overrides,
+                                  RuleCompiler* rules = nullptr);
 
 }  // namespace vlm::infer

@@ -25,7 +25,9 @@ void RowSink::add(const BatchItem& item, RequestAnswer answer) {
     }
   }
   FinishedRow row{.ordinal = item.ordinal, .text = make_row(item, answer)};
-  row.is_error = !answer.error.empty();
+  // Of OpenAI's rows the finish_reason tells.
+  const bool has_fault = format_.format() != OutputFormat::kOpenAi && !answer_fault(answer).empty();
+  row.is_error = !answer.error.empty() || has_fault;
   if (options_.in_input_order) {
     waiting_.emplace(row.ordinal, std::move(row));
   } else {

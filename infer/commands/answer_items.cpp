@@ -12,6 +12,7 @@
 #include "infer/commands/model_flags.h"
 #include "infer/commands/segment_page.h"
 #include "infer/media/seen_video.h"
+#include "infer/structured/answer_value.h"
 #include "infer/tables/parquet_output.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -65,6 +66,7 @@ OrderedJson describe_run(const std::string& command, const ItemList& items,
   OrderedJson questions = OrderedJson::array();
   for (const Question& question : load_questions(options.questions, options.questions_file)) {
     questions.push_back({question.id, question.text});
+    if (!question.overrides.is_null()) questions.back().push_back(question.overrides);
   }
   run["--question"] = questions;
   run["--system"] = options.system;
@@ -78,6 +80,14 @@ OrderedJson describe_run(const std::string& command, const ItemList& items,
     run["--seed"] = runtime.seed.value_or(0);
   }
   return run;
+}
+
+// Whether answers may have to be JSON, and which of their members are columns of a table.
+void add_json_columns(const GenerationFlags& flags, bool has_rules, bool is_table,
+                      AnswerReportOptions& report) {
+  const auto rule = flags.rule();
+  report.has_json = has_rules || (rule && rule->is_json());
+  if (rule && is_table) report.json_columns = property_names(*rule);
 }
 
 AnswerReportOptions make_report(const BatchCommandOptions& options,
@@ -185,8 +195,11 @@ std::shared_ptr<const UsedFiles> check_output(const RowLogOptions& log, const It
   const bool replaces_page = !options.html.empty() && std::filesystem::exists(options.html);
   items.for_each_file(replaces_texts || replaces_page || (!is_new && !goes_on),
                       [&](const std::string& file) { used->add(file, "an input"); });
-  for (const std::string& file : {options.questions_file, options.generation.choices_file}) {
-    if (!file.empty()) used->add(file, "a file that the command line names");
+  for (const std::string& file : options.generation.files()) {
+    used->add(file, "a file that the command line names");
+  }
+  if (!options.questions_file.empty()) {
+    used->add(options.questions_file, "a file that the command line names");
   }
   used->add_folder(model, "a file of the model");
   if (!options.choice.adapter.empty()) {
@@ -206,6 +219,10 @@ BatchOptions batch_options(const BatchCommandOptions& options, const RuntimeOpti
   const Processor& processor = session.generator->processor();
   batch.generation =
       options.generation.apply(session.generation, runtime.seed.value_or(0), processor.tokenizer());
+  batch.rules = session.rules;
+  if (const auto rule = options.generation.rule()) {
+    batch.generation.grammar = session.rules->compile(*rule, options.generation.rule_option());
+  }
   batch.choices = encode_choices(processor, report.choices.texts);
   batch.by_mean = report.choices.by_mean;
   batch.video.sampling = options.video.sampling();
@@ -226,7 +243,13 @@ Shard choose_shard(const BatchCommandOptions& options) {
 }
 
 ItemListOptions list_options(const BatchCommandOptions& options, const EntrySource& source) {
-  ItemListOptions list{.system = options.system, .reserved = reserved_columns()};
+  AnswerReportOptions report;
+  const auto questions = load_questions(options.questions, options.questions_file);
+  const bool has_rules =
+      source.has_rules() || std::any_of(questions.begin(), questions.end(),
+                                        [](const auto& one) { return !one.overrides.is_null(); });
+  add_json_columns(options.generation, has_rules, /*is_table=*/true, report);
+  ItemListOptions list{.system = options.system, .reserved = reserved_columns(report)};
   if (!source.shows_videos()) return list;
   list.media_columns = media_columns(options);
   if (options.by_segment) list.reserved.emplace_back("segments");
@@ -241,8 +264,12 @@ int answer_items(const std::string& command, const ItemList& items,
   if (is_parquet(output)) check_parquet_is_written();  // before a model is pulled
   log_options.output = rows_path(output);
   const auto model = find_or_pull_model(options.choice.model);
-  const RowFormat format(parse_output_format(options.output_format, output), items.columns(),
-                         make_report(options, load_generation_options(model)));
+  const OutputFormat output_format = parse_output_format(options.output_format, output);
+  AnswerReportOptions report = make_report(options, load_generation_options(model));
+  add_json_columns(options.generation, items.has_rules(),
+                   output_format == OutputFormat::kCsv || output_format == OutputFormat::kParquet,
+                   report);
+  const RowFormat format(output_format, items.columns(), std::move(report));
   if (!options.by_segment) options.generation.check_score_is_used();
   if (options.batch.sink.overwrites_text && format.format() != OutputFormat::kTxt) {
     throw Error({.what = "there are no .txt files to overwrite",

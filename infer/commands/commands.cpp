@@ -91,13 +91,16 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   Session session = open_session(options.choice, runtime);
   Generator& generator = *session.generator;
   const Processor& processor = generator.processor();
-  const GenerationOptions generation =
+  GenerationOptions generation =
       options.generation.apply(session.generation, runtime.seed.value_or(0), processor.tokenizer());
+  const auto rule = options.generation.rule();
+  if (rule) generation.grammar = session.rules->compile(*rule, options.generation.rule_option());
   const AnswerReportOptions report{.choices = options.generation.choice_list(),
                                    .abstain_below = options.generation.abstain_below,
                                    .has_alternatives = generation.num_return_sequences > 1,
                                    .has_scores = generation.num_beams > 1,
-                                   .format = options.generation.format()};
+                                   .format = options.generation.format(),
+                                   .has_json = rule && rule->is_json()};
   if (!options.videos.empty()) {
     generator.set_feature_cache(open_feature_cache(options.features, *session.model));
   }
@@ -137,6 +140,8 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   } else {
     print_result(to_text(answer, report));
   }
+  const std::string fault = answer_fault(answer);
+  if (as_text && !fault.empty()) log_warning(fault);
   const bool is_interrupted =
       !answer.generations.empty() && answer.generations[0].finish_reason == "interrupted";
   return is_interrupted ? stop_exit_code() : 0;

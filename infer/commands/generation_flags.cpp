@@ -1,10 +1,12 @@
 #include "infer/commands/generation_flags.h"
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "vlm/core/config/bounds.h"
 #include "vlm/core/error.h"
+#include "vlm/core/text_file.h"
 
 namespace vlm::infer {
 namespace {
@@ -30,7 +32,11 @@ constexpr const char* kGenerating[] = {"--min-new-tokens",
                                        "--length-penalty",
                                        "--early-stopping",
                                        "--num-return-sequences",
-                                       "--prompt-lookup"};
+                                       "--prompt-lookup",
+                                       "--json-schema",
+                                       "--json-object",
+                                       "--regex",
+                                       "--grammar"};
 
 template <typename T>
 void override_with(T& target, const std::optional<T>& given) {
@@ -45,6 +51,39 @@ void add_bad_word(const std::string& word, const Tokenizer& tokenizer,
     if (ids.empty()) throw Error({.what = "no token spells the word", .where = "--bad-words"});
     if (std::find(banned.begin(), banned.end(), ids) == banned.end()) {
       banned.push_back(std::move(ids));
+    }
+  }
+}
+
+// A schema in the argument itself begins with a brace; a grammar is always a file.
+bool is_inline_schema(const std::string& text) {
+  const auto begin = text.find_first_not_of(" \t\r\n");
+  return begin != std::string::npos && text[begin] == '{';
+}
+
+// What answers must look like. One of these alone, and none that shows or ends answers otherwise.
+void declare_rules(CLI::App& command, GenerationFlags& flags) {
+  CLI::Option* options[] = {
+      command
+          .add_option("--json-schema", flags.json_schema,
+                      "Answers are JSON that satisfies this schema: a file, or the schema itself "
+                      "(default: none)")
+          ->check(not_empty()),
+      command.add_flag("--json-object", flags.json_object, "Answers are JSON objects"),
+      command
+          .add_option("--regex", flags.regex,
+                      "Answers match this pattern as a whole (default: none)")
+          ->check(not_empty()),
+      command
+          .add_option("--grammar", flags.grammar,
+                      "Answers follow this grammar: a file in XGrammar's EBNF (default: none)")
+          ->check(not_empty())};
+  for (CLI::Option* one : options) {
+    for (CLI::Option* other : options) {
+      if (one != other) one->excludes(other);
+    }
+    for (const char* name : {"--stop", "--answer-format", "--keep-special-tokens"}) {
+      one->excludes(command.get_option(name));
     }
   }
 }
@@ -72,6 +111,8 @@ void GenerationFlags::declare(CLI::App& command) {
                   "all three keep special tokens")
       ->check(CLI::IsMember({"text", "doctags", "markdown", "html"}))
       ->capture_default_str();
+
+  declare_rules(command, *this);
 
   auto* sample = command.add_flag(
       "--do-sample", do_sample,
@@ -165,6 +206,36 @@ GenerationOptions GenerationFlags::apply(GenerationOptions options, std::uint64_
   return options;
 }
 
+std::string GenerationFlags::rule_option() const {
+  if (!json_schema.empty()) return "--json-schema";
+  if (json_object) return "--json-object";
+  if (!regex.empty()) return "--regex";
+  return grammar.empty() ? "" : "--grammar";
+}
+
+std::optional<AnswerRule> GenerationFlags::rule() const {
+  using Kind = AnswerRule::Kind;
+  if (!json_schema.empty()) {
+    const OrderedJson schema = is_inline_schema(json_schema)
+                                   ? parse_ordered_json(json_schema, "--json-schema")
+                                   : load_ordered_json(json_schema);
+    return AnswerRule{.kind = Kind::kJsonSchema, .text = schema.dump()};
+  }
+  if (json_object) return AnswerRule{.kind = Kind::kJsonObject};
+  if (!regex.empty()) return AnswerRule{.kind = Kind::kRegex, .text = regex};
+  if (grammar.empty()) return std::nullopt;
+  return AnswerRule{.kind = Kind::kGrammar, .text = load_plain_text(grammar)};
+}
+
+std::vector<std::string> GenerationFlags::files() const {
+  std::vector<std::string> named;
+  for (const std::string& file :
+       {choices_file, grammar, is_inline_schema(json_schema) ? "" : json_schema}) {
+    if (!file.empty()) named.push_back(file);
+  }
+  return named;
+}
+
 AnswerFormat GenerationFlags::format() const {
   return parse_answer_format(answer_format);
 }
@@ -205,6 +276,7 @@ OrderedJson GenerationFlags::describe() const {
   add("--num-return-sequences", num_return_sequences);
   if (keep_special_tokens) given["--keep-special-tokens"] = true;
   if (format() != AnswerFormat::kText) given["--answer-format"] = answer_format;
+  if (const auto wanted = rule()) given[rule_option()] = describe_rule(*wanted);
   if (!stop.empty()) given["--stop"] = stop;
   if (!bad_words.empty()) given["--bad-words"] = bad_words;
   const ChoiceList list = choice_list();

@@ -12,6 +12,7 @@
 #include "infer/doctags/answer_format.h"
 #include "infer/search/choices.h"
 #include "infer/search/generation_options.h"
+#include "infer/structured/answer_rule.h"
 #include "vlm/core/json.h"
 #include "vlm/text/tokenizer.h"
 
@@ -36,6 +37,8 @@ struct GenerationFlags {
   std::optional<double> abstain_below;
   bool keep_special_tokens = false;
   std::string answer_format = "text";
+  std::string json_schema, regex, grammar;  // empty: none
+  bool json_object = false;
 
   // Declares --max-new-tokens and the rest.
   void declare(CLI::App& command);
@@ -49,6 +52,13 @@ struct GenerationFlags {
 
   // How answers are shown.
   AnswerFormat format() const;
+
+  // What every answer must look like, and the option that says so. Throws Error for a file that
+  // can't be read, or holds no JSON.
+  std::optional<AnswerRule> rule() const;
+  std::string rule_option() const;
+  // Files that the options name.
+  std::vector<std::string> files() const;
 
   // The given choices; empty when there are none. Throws Error as load_choices.
   ChoiceList choice_list() const;

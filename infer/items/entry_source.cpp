@@ -97,6 +97,11 @@ class Chain : public EntrySource {
     return std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->asks(); });
   }
 
+  bool has_rules() const override {
+    return std::any_of(parts_.begin(), parts_.end(),
+                       [](const auto& part) { return part->has_rules(); });
+  }
+
   bool shows_videos() const override {
     return std::any_of(parts_.begin(), parts_.end(),
                        [](const auto& part) { return part->shows_videos(); });

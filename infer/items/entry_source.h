@@ -53,6 +53,8 @@ class EntrySource {
   virtual std::vector<std::string> columns() const { return {}; }
   // True when some entries bring a question or conversation.
   virtual bool asks() const { return false; }
+  // True when some entries say what their answer must look like.
+  virtual bool has_rules() const { return false; }
   // True when there may be videos among the media.
   virtual bool shows_videos() const { return false; }
   // Files that hold several entries: lists of rows and archives, not single pictures and videos.

@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "infer/items/item_failure.h"
+#include "infer/structured/answer_rule.h"
 #include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -36,6 +37,12 @@ ItemList::ItemList(std::unique_ptr<EntrySource> source, ItemListOptions options)
     if (!is_shared) begins_.push_back(i);
   }
   if (!any_shared) begins_ = {};
+}
+
+bool ItemList::has_rules() const {
+  return source_->has_rules() || std::ranges::any_of(options_.questions, [](const Question& one) {
+           return !one.overrides.is_null();
+         });
 }
 
 std::int64_t ItemList::items() const {
@@ -114,6 +121,12 @@ BatchItem ItemList::make_item(const Entry& entry, std::size_t question) const {
     } catch (const std::exception& error) {
       item.error = concat(entry.id, ": ", failure_text(error));
     }
+  }
+  const bool has_question = !options_.questions.empty();
+  if (has_question && !options_.questions[question].overrides.is_null()) {
+    if (item.overrides.is_null()) item.overrides = OrderedJson::object();
+    for (const char* name : kRuleNames) item.overrides.erase(name);  // the question's counts
+    item.overrides.update(options_.questions[question].overrides);
   }
   item.columns = columns_of(entry, asked);
   if (options_.questions.size() > 1) item.id += "#" + options_.questions[question].id;

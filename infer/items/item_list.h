@@ -37,6 +37,8 @@ class ItemList {
   std::int64_t items() const;
   std::int64_t groups() const;
   bool shows_videos() const { return source_->shows_videos(); }
+  // True when some items say what their answer must look like.
+  bool has_rules() const;
   bool has_left_out() const { return !source_->left_out().empty(); }
   // Ordinal of the group's first item; for groups(), the number of items.
   std::int64_t first_item(std::int64_t group) const;

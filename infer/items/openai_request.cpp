@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/conversations/messages.h"
+#include "infer/structured/answer_rule.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 
@@ -51,8 +52,7 @@ bool is_neutral(const std::string& key, const OrderedJson& value) {
                                        {"logit_bias", OrderedJson::object()},
                                        {"tools", OrderedJson::array()},
                                        {"tool_choice", "none"},
-                                       {"modalities", {"text"}},
-                                       {"response_format", {{"type", "text"}}}};
+                                       {"modalities", {"text"}}};
   const auto found = kNeutral.find(key);
   return found != kNeutral.end() && *found == value;
 }
@@ -112,6 +112,11 @@ Entry parse_openai_request(const OrderedJson& row, const data::MediaRoot& root) 
   }
   for (const auto& [key, written] : body.items()) {
     if (key == "messages" || written.is_null()) continue;
+    if (is_rule_name(key)) {  // as it was written: properties have an order
+      read_rule(key, written, "body: " + key);
+      entry.overrides[key] = written;
+      continue;
+    }
     const OrderedJson value = plain_numbers(Json(written));
     if (key == "model") {
       if (!value.is_string()) throw bad_value(key, value, "a string");

@@ -5,7 +5,8 @@
 //
 // Pictures are data URIs or files below the batch file's folder; videos are files there. Fields of
 // the body:
-//   max_tokens, max_completion_tokens, temperature, top_p, n, stop, seed   become overrides
+//   max_tokens, max_completion_tokens, temperature, top_p, n, stop, seed, response_format,
+//   structured_outputs                       become overrides
 //   model                                    is repeated in the answer and chooses nothing
 //   user, metadata, store, service_tier      are ignored: they are about OpenAI's service
 // Other known fields would change the answer and are accepted only with their default value. A null

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <set>
 
+#include "infer/structured/answer_rule.h"
 #include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -31,25 +32,32 @@ std::string value_of(const Entry& entry, const std::string& field) {
 }
 
 Question parse_question(std::string_view line, std::size_t number, const std::string& where) {
-  const Json row = parse_json(line, where);
+  const OrderedJson row = parse_ordered_json(line, where);
   if (!row.is_object() || !row.contains("question") || !row["question"].is_string()) {
     throw Error({.what = "no 'question'",
                  .where = where,
-                 .got = describe(row),
+                 .got = describe(Json(row)),
                  .wanted = "{\"id\": …, \"question\": …}"});
   }
+  OrderedJson overrides;
   for (const auto& [key, value] : row.items()) {
-    if (key != "id" && key != "question") {
-      throw Error(
-          {.what = "unknown key", .where = where, .got = key, .wanted = "'id' and 'question'"});
+    if (is_rule_name(key)) {
+      read_rule(key, value, concat(where, ": ", key));
+      overrides[key] = value;
+    } else if (key != "id" && key != "question") {
+      throw Error({.what = "unknown key",
+                   .where = where,
+                   .got = key,
+                   .wanted = "'id', 'question', 'response_format' and 'structured_outputs'"});
     }
   }
-  Question question{.id = concat(number), .text = row["question"]};
+  Question question{
+      .id = concat(number), .text = row["question"], .overrides = std::move(overrides)};
   if (row.contains("id")) {
     if (!row["id"].is_string() && !row["id"].is_number_integer()) {
       throw Error({.what = "wrong type",
                    .where = where + ": id",
-                   .got = describe(row["id"]),
+                   .got = describe(Json(row["id"])),
                    .wanted = "a string or a whole number"});
     }
     question.id = row["id"].is_string() ? row["id"].get<std::string>() : row["id"].dump();

@@ -4,7 +4,8 @@
 //
 // Fields are {path}, {name} (file name), {stem} (file name without suffix), {id}, and the entry's
 // columns; "{{" and "}}" are braces. --prompt, --question and the lines of --questions
-// ({"id", "question"}, the id optional) use these templates.
+// ({"id", "question"}, the id optional, and response_format or structured_outputs, which say what
+// the answer must look like) use these templates.
 #pragma once
 
 #include <string>
@@ -34,6 +35,7 @@ class PromptTemplate {
 struct Question {
   std::string id;  // no "/", so that it can be part of a file's name; unique in its list
   std::string text;
+  OrderedJson overrides = {};  // what its answer must look like; null: nothing
 };
 
 // Questions of the command line, then those of a file. Their id is the file's "id" or, without one,

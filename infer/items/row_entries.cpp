@@ -56,6 +56,7 @@ class RowEntries : public EntrySource {
 
   std::vector<std::string> columns() const override { return columns_; }
   bool asks() const override { return asks_; }
+  bool has_rules() const override { return has_rules_; }
   bool shows_videos() const override { return shows_videos_; }
   std::vector<std::string> files() const override { return {path_}; }
   data::KindCounts left_out() const override { return rows_->left_out(); }
@@ -97,6 +98,7 @@ class RowEntries : public EntrySource {
         }
       }
       asks_ = asks_ || mention.asks;
+      has_rules_ = has_rules_ || mention.has_rule;
       shows_videos_ = shows_videos_ || mention.has_video;
       is_shared = mention.media == media_before_;
       media_before_ = mention.media;
@@ -116,7 +118,7 @@ class RowEntries : public EntrySource {
   std::optional<std::uint64_t> media_before_;  // a digest; none: nobody shares it
   std::vector<bool> shares_;
   std::vector<std::string> columns_;
-  bool asks_ = false, shows_videos_ = false;
+  bool asks_ = false, has_rules_ = false, shows_videos_ = false;
 };
 
 }  // namespace

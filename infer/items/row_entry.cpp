@@ -9,6 +9,7 @@
 #include "data/conversations/conversation_builder.h"
 #include "data/conversations/row_format.h"
 #include "infer/items/openai_request.h"
+#include "infer/structured/answer_rule.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/io/list_digest.h"
@@ -43,7 +44,7 @@ std::string id_key(const data::Row& row, const RowOptions& options) {
 // What an entry says by itself isn't a column. The members of a tar are its pictures, whatever its
 // columns say, and its name is the tar's.
 bool is_own_field(const std::string& key, bool is_in_tar, const RowOptions& options) {
-  if (holds(kQuestionFields, key)) return true;
+  if (holds(kQuestionFields, key) || is_rule_name(key)) return true;
   if (is_in_tar) return false;
   const bool is_usual_id = !options.id_column && (key == "id" || key == "custom_id");
   return is_usual_id || key == options.id_column || holds(kMediaFields, key);
@@ -124,6 +125,9 @@ Entry read_row(const data::Row& row, const OrderedJson& outline, const RowOption
               .messages = std::move(request.sample.messages)};
   for (const auto& [key, value] : outline.items()) {
     if (!is_own_field(key, is_in_tar, options)) entry.columns[key] = value;
+    if (!is_rule_name(key) || value.is_null()) continue;
+    read_rule(key, value, concat(row.where, ": ", key));
+    entry.overrides[key] = value;
   }
   if (entry.media.empty() && entry.messages.empty()) {
     throw Error({.what = "a row without picture, video and question",
@@ -141,7 +145,9 @@ data::Row outline_row(const data::RowSource& rows, std::int64_t index) {
 RowMention mention_of(const data::Row& row, const RowOptions& options) {
   const bool is_request = is_openai_request(row.columns), is_in_tar = !row.members.empty();
   const data::Columns columns(row, options.data);
+  const Json& asked = is_request ? row.columns["body"] : row.columns;
   RowMention mention{.has_video = columns.has("videos"), .asks = is_request || asks(columns)};
+  mention.has_rule = has(asked, kRuleNames[0]) || has(asked, kRuleNames[1]);
   ListDigest digest;
   std::set<std::string> media(kMediaFields.begin(), kMediaFields.end());
   for (const char* name : {"images", "videos"}) media.insert(columns.column(name));
@@ -151,7 +157,6 @@ RowMention mention_of(const data::Row& row, const RowOptions& options) {
     digest.add(dump(row.columns[column]));
   }
   for (const MediaRef& member : row.members) digest.add(member.name);
-  const Json& asked = is_request ? row.columns["body"] : row.columns;
   for (const char* name : {"messages", "conversations", "prompt"}) {
     if (has(asked, name)) add_parts(asked[name], digest, mention.has_video);
   }

@@ -34,6 +34,7 @@ struct RowMention {
   std::uint64_t media = 0;  // digest of the references to media; the files needn't exist
   bool has_video = false;
   bool asks = false;
+  bool has_rule = false;                  // of what the answer must look like
   std::vector<std::string> columns = {};  // of its entry
 };
 

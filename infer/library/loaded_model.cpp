@@ -100,10 +100,20 @@ Answer cut_answer(Answer answer, const std::vector<infer::AnswerPiece>& given) {
   return answer;
 }
 
+std::optional<infer::AnswerRule> to_rule(const AskOptions& options) {
+  using Kind = infer::AnswerRule::Kind;
+  if (options.json_schema.empty() && options.regex.empty()) return std::nullopt;
+  if (options.json_schema.empty()) return infer::AnswerRule{Kind::kRegex, options.regex};
+  if (!options.regex.empty()) {
+    throw Error({.what = "both json_schema and regex", .where = "AskOptions", .wanted = "one"});
+  }
+  return infer::AnswerRule{Kind::kJsonSchema, options.json_schema};
+}
+
 }  // namespace
 
-infer::GenerationOptions infer::merge_options(infer::GenerationOptions generation,
-                                              const AskOptions& options) {
+infer::GenerationOptions Model::Loaded::generation_for(const AskOptions& options) const {
+  infer::GenerationOptions generation = session.generation;
   generation.max_new_tokens = options.max_new_tokens;
   set(generation.min_new_tokens, options.min_new_tokens);
   if (!options.stop_strings.empty()) generation.stop_strings = options.stop_strings;
@@ -123,6 +133,9 @@ infer::GenerationOptions infer::merge_options(infer::GenerationOptions generatio
   set(generation.early_stopping, options.early_stopping);
   set(generation.num_return_sequences, options.num_return_sequences);
   generation.validate("AskOptions");
+  if (const auto rule = to_rule(options)) {
+    generation.grammar = session.rules->compile(*rule, "AskOptions");
+  }
   return generation;
 }
 
@@ -165,7 +178,7 @@ Model::Prepared Model::Loaded::prepare(const Conversation& conversation, infer::
 // Waits for the answer, and hands its pieces on meanwhile.
 std::vector<Answer> Model::Loaded::ask(const Conversation& conversation,
                                        const AskOptions& options) {
-  infer::Request request{.options = infer::merge_options(session.generation, options)};
+  infer::Request request{.options = generation_for(options)};
   const bool is_streamed = options.on_text && request.options.rows() == 1;
   Prepared prepared = prepare(conversation, std::move(request));
   const auto inbox = std::make_shared<Inbox>();
@@ -199,7 +212,7 @@ std::vector<Answer> Model::Loaded::ask(const Conversation& conversation,
 void Model::Loaded::begin(const Conversation& conversation, const AskOptions& options,
                           const std::shared_ptr<std::promise<Answer>>& promise,
                           infer::CallThreads::Place place) {
-  infer::Request request{.options = infer::merge_options(session.generation, options)};
+  infer::Request request{.options = generation_for(options)};
   const bool is_streamed = options.on_text && request.options.rows() == 1;
   Prepared prepared = prepare(conversation, std::move(request));
   infer::EngineRequest asked = std::move(prepared.request);

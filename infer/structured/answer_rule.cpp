@@ -16,8 +16,16 @@ using RuleKind = AnswerRule::Kind;
       {.what = "unsupported value", .where = where, .got = describe(Json(got)), .wanted = wanted});
 }
 
-AnswerRule to_schema_rule(const OrderedJson& schema, const std::string& where) {
+// Rows keep numbers as they were written (vlm/core/json.h); the order of members stays.
+void make_numbers_plain(OrderedJson& value) {
+  if (value.is_binary()) value = OrderedJson(plain_numbers(Json(value)));
+  if (!value.is_structured()) return;
+  for (OrderedJson& part : value) make_numbers_plain(part);
+}
+
+AnswerRule to_schema_rule(OrderedJson schema, const std::string& where) {
   if (!schema.is_object() && !schema.is_boolean()) refuse_rule(where, schema, "a JSON schema");
+  make_numbers_plain(schema);
   return {.kind = RuleKind::kJsonSchema, .text = schema.dump()};
 }
 
@@ -72,6 +80,18 @@ AnswerRule read_structured_outputs(const OrderedJson& value, const std::string& 
   }
   if (!rule) refuse_rule(where, value, "exactly one of json, json_object, regex and grammar");
   return *rule;
+}
+
+bool is_rule_name(const std::string& name) {
+  return name == kRuleNames[0] || name == kRuleNames[1];
+}
+
+std::optional<AnswerRule> read_rule(const std::string& name, const OrderedJson& value,
+                                    const std::string& where) {
+  const OrderedJson rule =
+      value.is_string() ? parse_ordered_json(value.get<std::string>(), where) : value;
+  if (name == kRuleNames[0]) return read_response_format(rule, where);
+  return read_structured_outputs(rule, where);
 }
 
 OrderedJson describe_rule(const AnswerRule& rule) {

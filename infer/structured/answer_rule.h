@@ -34,6 +34,15 @@ std::optional<AnswerRule> read_response_format(const OrderedJson& value, const s
 // as above. ("choice" is no rule: given answers are scored.)
 AnswerRule read_structured_outputs(const OrderedJson& value, const std::string& where);
 
+// The names of these two members, as rows, questions and requests have them.
+inline constexpr const char* kRuleNames[] = {"response_format", "structured_outputs"};
+bool is_rule_name(const std::string& name);
+
+// The value of the member of this name; it may also be JSON in a string, as columns of tables hold
+// it. Throws Error as above.
+std::optional<AnswerRule> read_rule(const std::string& name, const OrderedJson& value,
+                                    const std::string& where);
+
 // The same rule as the value of a response_format or structured_outputs, for journals.
 OrderedJson describe_rule(const AnswerRule& rule);
 

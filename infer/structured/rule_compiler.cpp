@@ -27,7 +27,7 @@ std::unique_ptr<GrammarBuilder> open_builder(const Tokenizer& tokenizer) {
 }  // namespace
 
 struct RuleCompiler::State {
-  const Tokenizer& tokenizer;
+  std::shared_ptr<const Tokenizer> tokenizer;
   std::size_t most_cached;
   std::mutex mutex = {};  // guards what follows
   std::unique_ptr<GrammarBuilder> builder = {};
@@ -53,8 +53,8 @@ struct RuleCompiler::State {
   }
 };
 
-RuleCompiler::RuleCompiler(const Tokenizer& tokenizer, std::size_t most_cached)
-    : state_(new State{tokenizer, most_cached}) {}
+RuleCompiler::RuleCompiler(std::shared_ptr<const Tokenizer> tokenizer, std::size_t most_cached)
+    : state_(new State{std::move(tokenizer), most_cached}) {}
 RuleCompiler::~RuleCompiler() = default;
 RuleCompiler::RuleCompiler(RuleCompiler&&) noexcept = default;
 
@@ -63,7 +63,7 @@ std::shared_ptr<const AnswerGrammar> RuleCompiler::compile(const AnswerRule& rul
   const std::lock_guard lock(state_->mutex);
   if (auto grammar = state_->find(rule)) return grammar;
   const std::string text = to_grammar(rule, where);
-  if (!state_->builder) state_->builder = open_builder(state_->tokenizer);
+  if (!state_->builder) state_->builder = open_builder(*state_->tokenizer);
   std::shared_ptr<const TokenGrammar> tokens;
   try {
     tokens = state_->builder->compile(text);

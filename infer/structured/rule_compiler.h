@@ -21,8 +21,11 @@ class RuleCompiler {
   // Grammars kept for being asked for again, at most.
   static constexpr std::size_t kMostCachedBytes = 64 << 20;
 
-  // The tokenizer must outlive this.
-  explicit RuleCompiler(const Tokenizer& tokenizer, std::size_t most_cached = kMostCachedBytes);
+  explicit RuleCompiler(std::shared_ptr<const Tokenizer> tokenizer,
+                        std::size_t most_cached = kMostCachedBytes);
+  // The same for a tokenizer that outlives this.
+  explicit RuleCompiler(const Tokenizer& tokenizer)
+      : RuleCompiler(std::shared_ptr<const Tokenizer>(std::shared_ptr<void>(), &tokenizer)) {}
   ~RuleCompiler();
   RuleCompiler(RuleCompiler&&) noexcept;
 

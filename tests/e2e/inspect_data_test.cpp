@@ -32,6 +32,28 @@ TEST_CASE("files mixed with weights are trained on, and evaluated with the same 
   CHECK_THAT(read_file(scratch.at("out/metrics.jsonl")), Contains("eval_loss"));
 }
 
+TEST_CASE("inspect-data tells which answers the config's schema doesn't allow") {
+  const ScratchFolder scratch;
+  const auto row = [](const std::string& answer) {
+    return R"({"messages": [{"role": "user", "content": "what?"}, {"role": "assistant", "content": )" +
+           answer + "}]}\n";
+  };
+  const std::string file = scratch.write(
+      "t.jsonl", row(R"("{\"n\": 1}")") + row(R"("{\"n\": \"x\"}")") + row(R"("one")"));
+  const std::string schema =
+      scratch.write("s.json", R"({"properties": {"n": {"type": "integer"}}})");
+  const std::string inspect =
+      "inspect-data configs/format_openai.json -n 0 --set 'train_files=[\"" + file + "\"]' --set ";
+  const ProgramResult told = run_vlm(inspect + "json_schema=" + schema);
+  CHECK(told.code == 0);
+  CHECK_THAT(told.out, Contains("warning: 2 samples have answers that json_schema doesn't allow") &&
+                           Contains(file + ":2: /n: not of type \"integer\"") &&
+                           Contains(file + ":3: no JSON"));
+  const ProgramResult inlined = run_vlm(inspect + R"('json_schema={"type": "integr"}')");
+  CHECK(inlined.code == 1);
+  CHECK_THAT(inlined.err, Contains("json_schema: /type: wrong value of a keyword"));
+}
+
 TEST_CASE("inspect-data writes a page, and fails on data that can't be trained on") {
   const ScratchFolder scratch;
   const std::string page = scratch.at("page.html");

@@ -43,6 +43,7 @@ void check_data(const TrainConfig& config) {
   }
   data::parse_data_files(config.train_files, options, "train_files");
   data::parse_data_files(config.eval_files, options, "eval_files");
+  config.answer_schema();
   config.augmentation.check();
   config.video.check("video_");
   if (config.share_pictures && !config.packing) {
@@ -209,6 +210,13 @@ data::DataOptions TrainConfig::data_options() const {
           .text_column = text_column,
           .prompt = prompt,
           .image_folder = image_folder};
+}
+
+std::optional<JsonSchema> TrainConfig::answer_schema() const {
+  if (json_schema.is_null()) return std::nullopt;
+  if (!json_schema.is_string()) return std::make_optional<JsonSchema>(json_schema, "json_schema");
+  const std::string path = json_schema;
+  return std::make_optional<JsonSchema>(load_ordered_json(path), path);
 }
 
 // Without a clock: the prompts of a run that goes on another day must be the same.

@@ -21,6 +21,7 @@
 #include "train/optimizer/optimizer.h"
 #include "train/optimizer/schedule.h"
 #include "vlm/core/config/fields.h"
+#include "vlm/core/schema/json_schema.h"
 #include "vlm/nn/lora/lora_config.h"
 
 namespace vlm::train {
@@ -62,6 +63,7 @@ struct TrainConfig {
   std::string prompt = "Describe the image.";
   std::string image_folder;
   std::string train_on = "assistant";
+  OrderedJson json_schema;  // or the path of its file
   std::int64_t max_length = 0;
   std::string length_policy = "error";
   std::int64_t max_bad_samples = 0;
@@ -138,6 +140,8 @@ struct TrainConfig {
   bool trains_adapter() const { return method != "full"; }
   TemplateOptions template_options() const;
   data::DataOptions data_options() const;
+  // What json_schema says; nothing where it says nothing. Throws Error for a schema that is none.
+  std::optional<JsonSchema> answer_schema() const;
   // The seed, which differs for each sample, is not set.
   data::EncodeOptions encode_options() const;
   data::MeasureOptions measure_options() const;

@@ -35,6 +35,9 @@ Fields TrainConfig::fields() {
       {"image_folder", &image_folder,
        "Folder that pictures' paths begin at; empty: the folder of the data file"},
       {"train_on", &train_on, "Turns that are learned", data::train_on_names()},
+      {"json_schema", &json_schema,
+       "Schema that the answers are meant to satisfy, or the path of its file: inspect-data tells "
+       "which don't"},
       {"chat_template_kwargs", &chat_template_kwargs,
        "Variables for the chat template: {enable_thinking: false}"},
       {"template_date", &template_date,

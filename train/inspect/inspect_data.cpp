@@ -44,17 +44,21 @@ Inspection inspect_data(const TrainConfig& config, const InspectOptions& options
   data::EncodeOptions encode = config.encode_options();
   encode.augmentation = {};
 
+  const std::optional<JsonSchema> schema = config.answer_schema();
+  const auto survey = [&](const data::Dataset& dataset) {
+    return survey_dataset(dataset, *processor, encode, options.threads,
+                          schema ? &*schema : nullptr);
+  };
   InspectReport report{.config = config};
   report.shown = show_samples(data, *processor, encode, options.samples);
   for (std::size_t stage = 0; stage < data.datasets.size(); ++stage) {
     const std::string name =
         data.datasets.size() > 1 ? concat("train_files of stage ", stage + 1) : "train_files";
     const data::Dataset& dataset = *data.datasets[stage];
-    report.add(name, dataset, survey_dataset(dataset, *processor, encode, options.threads));
+    report.add(name, dataset, survey(dataset));
   }
   if (data.eval_dataset) {
-    report.add("eval_files", *data.eval_dataset,
-               survey_dataset(*data.eval_dataset, *processor, encode, options.threads));
+    report.add("eval_files", *data.eval_dataset, survey(*data.eval_dataset));
   }
   Inspection inspection{.text = to_text(report, options.uses_color)};
   if (options.makes_page) inspection.page = to_page(report);

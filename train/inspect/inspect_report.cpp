@@ -143,6 +143,13 @@ std::vector<Complaint> find_complaints(const SurveyedSet& set, const TrainConfig
                                          survey.bound.key, " ", survey.bound.tokens),
                           .samples = first_of(survey.cut_answers)});
   }
+  if (!survey.off_schema.empty()) {
+    const auto count = static_cast<std::int64_t>(survey.off_schema.size());
+    complaints.push_back(
+        {.text = concat(plural(count, "sample has an answer", "samples have answers"),
+                        " that json_schema doesn't allow"),
+         .samples = first_of(survey.off_schema)});
+  }
   if (skips_long && !survey.too_long.empty()) {
     const auto count = static_cast<std::int64_t>(survey.too_long.size());
     complaints.push_back({.text = concat(plural(count, "sample is", "samples are"),

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
 #include <thread>
@@ -22,9 +23,24 @@ struct Facts {
   std::int64_t tokens = 0, labels = 0, tiles = 0, media = 0, cut_tokens = 0, cut_labels = 0;
   data::Preview::Problem problem = data::Preview::Problem::kNone;
   std::string reason;
+  std::string off_schema;  // the first answer's fault
 };
 
-Facts measure_facts(const data::Preview& preview) {
+// Why one of the sample's answers doesn't satisfy the schema; "": all do.
+std::string find_off_schema(const data::Sample& sample, const JsonSchema& schema) {
+  for (const Message& message : sample.messages) {
+    if (message.role != "assistant") continue;
+    std::string text = message.plain_content.value_or("");
+    for (const ContentPart& part : message.content) text += part.text;
+    const OrderedJson value = OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
+    std::string fault = value.is_discarded() ? "no JSON" : schema.find_fault(value);
+    if (!fault.empty()) return fault;
+  }
+  return "";
+}
+
+Facts measure_facts(const data::Preview& preview, const JsonSchema* schema) {
+  const bool is_read = preview.problem != data::Preview::Problem::kBad;
   return {.tokens = static_cast<std::int64_t>(preview.example.ids.size()),
           .labels = preview.labels(),
           .tiles = preview.tiles,
@@ -32,7 +48,8 @@ Facts measure_facts(const data::Preview& preview) {
           .cut_tokens = preview.example.cut_tokens,
           .cut_labels = preview.cut_labels(),
           .problem = preview.problem,
-          .reason = preview.reason};
+          .reason = preview.reason,
+          .off_schema = schema && is_read ? find_off_schema(preview.sample, *schema) : ""};
 }
 
 // The next number that is 1, 2 or 5 times a power of ten.
@@ -48,6 +65,7 @@ void add(Survey& survey, const Facts& facts, std::int64_t index, const std::stri
          std::int64_t& longest) {
   using Problem = data::Preview::Problem;
   ++survey.samples;
+  if (!facts.off_schema.empty()) survey.off_schema.push_back(where + ": " + facts.off_schema);
   if (facts.problem == Problem::kBad) survey.bad.push_back(facts.reason);
   if (facts.problem == Problem::kTooLong) survey.too_long.push_back(facts.reason);
   if (facts.problem == Problem::kNothingLearned) survey.nothing_learned.push_back(facts.reason);
@@ -72,7 +90,8 @@ std::int64_t Survey::tokens() const {
 }
 
 Survey survey_dataset(const data::Dataset& dataset, const Processor& processor,
-                      const data::EncodeOptions& options, std::int64_t threads) {
+                      const data::EncodeOptions& options, std::int64_t threads,
+                      const JsonSchema* schema) {
   data::MediaTexts texts(processor, options.video);
   if (threads == 0) threads = std::max(1U, std::thread::hardware_concurrency());
   OrderedWorkers<std::int64_t, Facts> workers(
@@ -83,14 +102,15 @@ Survey survey_dataset(const data::Dataset& dataset, const Processor& processor,
        },
        .make =
            [&](std::int64_t index, auto& output) {
-             output.put(
-                 measure_facts(data::preview_sample(dataset, index, processor, options, texts)));
+             output.put(measure_facts(
+                 data::preview_sample(dataset, index, processor, options, texts), schema));
            }});
   Progress progress("samples", dataset.size());
   Survey survey{.bound = options.bound(processor.max_positions())};
   std::int64_t longest = -1, index = 0;
   while (const std::optional<Facts> facts = workers.next()) {
-    add(survey, *facts, index, facts->cut_labels > 0 ? dataset.where(index) : "", longest);
+    const bool is_named = facts->cut_labels > 0 || !facts->off_schema.empty();
+    add(survey, *facts, index, is_named ? dataset.where(index) : "", longest);
     progress.update(++index);
   }
   survey.is_whole = index == dataset.size();

@@ -12,6 +12,7 @@
 
 #include "data/dataset.h"
 #include "data/encode_options.h"
+#include "vlm/core/schema/json_schema.h"
 #include "vlm/models/interface/processor.h"
 
 namespace vlm::train {
@@ -27,14 +28,17 @@ struct Survey {
   std::vector<std::string> bad = {};              // reasons
   std::vector<std::string> too_long = {};         // reasons
   std::vector<std::string> nothing_learned = {};  // reasons
+  std::vector<std::string> off_schema = {};       // places and faults of answers
   bool is_whole = true;                           // false: told to stop
 
   std::int64_t tokens() const;
 };
 
-// `threads` 0: as many as the machine has. Shows progress; ends early when told to stop.
+// `threads` 0: as many as the machine has. With a schema, every turn of an assistant is compared
+// with it. Shows progress; ends early when told to stop.
 Survey survey_dataset(const data::Dataset& dataset, const Processor& processor,
-                      const data::EncodeOptions& options, std::int64_t threads);
+                      const data::EncodeOptions& options, std::int64_t threads,
+                      const JsonSchema* schema = nullptr);
 
 // The value below which `share` of the sorted values lie (nearest rank); 0 for none.
 std::int64_t quantile(const std::vector<std::int64_t>& sorted, double share);

@@ -37,11 +37,10 @@ constexpr const char* kRemoving = "removing-";
 // changing it as asked. How many forward passes make a step follows from samples_per_step.
 bool is_free_to_change(const std::string& key) {
   static const std::set<std::string> free = {
-      "save_steps",     "save_total_limit",  "logging_steps",
-      "eval_steps",     "output_dir",        "num_train_epochs",
-      "max_steps",      "max_bad_samples",   "report_to",
-      "report_samples", "feature_cache_gb",  "dataloader_num_workers",
-      "ddp_timeout",    "ddp_bucket_cap_mb", "gradient_accumulation_steps"};
+      "save_steps",  "save_total_limit", "logging_steps",     "eval_steps",
+      "output_dir",  "num_train_epochs", "max_steps",         "max_bad_samples",
+      "report_to",   "report_samples",   "feature_cache_gb",  "dataloader_num_workers",
+      "json_schema", "ddp_timeout",      "ddp_bucket_cap_mb", "gradient_accumulation_steps"};
   return free.count(key) > 0;
 }
 

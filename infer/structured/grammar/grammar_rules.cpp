@@ -46,10 +46,10 @@ void GrammarRules::need_any() {
   const std::string number = add(number_to_grammar({}, ""));
   write("any", concat("any_object | any_list | ", string, " | ", number,
                       " | \"true\" | \"false\" | \"null\""));
-  const std::string member = concat(string, " ", ws, " \":\" ", ws, " any");
-  write("any_object", concat("\"{\" ", ws, " (", member, " ", ws, " (\",\" ", ws, " ", member, " ",
-                             ws, ")*)? \"}\""));
-  write("any_list", concat("\"[\" ", ws, " (any ", ws, " (\",\" ", ws, " any ", ws, ")*)? \"]\""));
+  const std::string member = concat(string, " \":\" ", ws, " any");
+  write("any_object",
+        concat("\"{\" ", ws, " (", member, " (\",\" ", ws, " ", member, ")* ", ws, ")? \"}\""));
+  write("any_list", concat("\"[\" ", ws, " (any (\",\" ", ws, " any)* ", ws, ")? \"]\""));
 }
 
 std::string GrammarRules::any() {

@@ -15,7 +15,9 @@ class GrammarRules {
   void set(const std::string& name, const std::string& body);
 
   // Names of rules for JSON; each is written when it is first asked for.
-  std::string space();      // white space between tokens, up to 8 characters
+  // White space, up to 8 characters. It stands where people put it: behind brackets that open,
+  // commas and colons, and before brackets that close.
+  std::string space();
   std::string character();  // of a string
   std::string text();       // any string
   std::string any();        // any value

@@ -136,7 +136,7 @@ class MemberWriter {
     }
     may_be_empty = may_be_empty && parts_.least == 0;
     if (choices.empty()) return may_be_empty ? std::optional<std::string>("") : std::nullopt;
-    return concat("(", join(choices, " | "), ")", may_be_empty ? "? " : " ");
+    return concat("((", join(choices, " | "), ") ", rules_.space(), ")", may_be_empty ? "? " : " ");
   }
 
  private:

@@ -18,7 +18,7 @@ struct ObjectMember {
   std::string name;
   const OrderedJson* schema = nullptr;
   bool is_required = false;
-  std::string grammar = {};  // of the whole member, with the space behind it
+  std::string grammar = {};  // of the whole member
 };
 
 struct ObjectParts {
@@ -33,7 +33,8 @@ struct ObjectParts {
 // The schema must outlive the parts. Throws Error naming `where` for what can't be kept.
 ObjectParts read_object(const OrderedJson& schema, const std::string& where);
 
-// Members with commas between them, or nothing. Throws Error where no object has so few or so many.
+// Members with commas between them and space behind them, or nothing. Throws Error where no object
+// has so few or so many.
 std::string write_members(const ObjectParts& parts, GrammarRules& rules, const std::string& where);
 
 // Names in quotes that are none of the members'.

@@ -13,6 +13,7 @@
 #include "infer/structured/grammar/pattern_grammar.h"
 #include "infer/structured/grammar/schema_keywords.h"
 #include "infer/structured/grammar/schema_merge.h"
+#include "infer/structured/grammar/schema_types.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/schema/json_schema.h"
@@ -23,47 +24,9 @@ namespace {
 constexpr std::int64_t kMostItems = 10'000;
 constexpr std::int64_t kMostCharacters = 100'000;
 
-// Types whose keywords the schema has: what it is about where it names no type.
-std::vector<std::string> implied_types(const OrderedJson& schema) {
-  static const std::vector<std::pair<const char*, std::vector<const char*>>> kOwn = {
-      {"object",
-       {"properties", "required", "minProperties", "maxProperties", "propertyNames",
-        "patternProperties", "additionalProperties"}},
-      {"array", {"items", "prefixItems", "minItems", "maxItems", "uniqueItems"}},
-      {"string", {"minLength", "maxLength", "pattern", "format"}},
-      {"number", {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}}};
-  std::vector<std::string> types;
-  for (const auto& [type, keys] : kOwn) {
-    if (std::any_of(keys.begin(), keys.end(),
-                    [&](const char* key) { return schema.contains(key); })) {
-      types.emplace_back(type);
-    }
-  }
-  return types;
-}
-
-std::vector<std::string> types_of(const OrderedJson& schema) {
-  if (!schema.contains("type")) return implied_types(schema);
-  const OrderedJson& type = schema["type"];
-  std::vector<std::string> types;
-  for (const OrderedJson& one : type.is_array() ? type : OrderedJson::array({type})) {
-    types.push_back(one);
-  }
-  const bool has_number = std::find(types.begin(), types.end(), "number") != types.end();
-  if (has_number) std::erase(types, "integer");
-  return types;
-}
-
 OrderedJson without(OrderedJson schema, std::initializer_list<const char*> keys) {
   for (const char* key : keys) schema.erase(key);
   return schema;
-}
-
-// The values that the schema lists; nothing where it lists none.
-std::optional<OrderedJson> values_of(const OrderedJson& schema) {
-  if (schema.contains("const")) return OrderedJson::array({schema["const"]});
-  if (schema.contains("enum")) return schema["enum"];
-  return std::nullopt;
 }
 
 class SchemaWriter {
@@ -109,6 +72,7 @@ class SchemaWriter {
       return rules_.any();
     }
     check_keywords(schema, place(pointer));
+    if (const auto plain = without_unevaluated(schema)) return write_schema(*plain, pointer);
     if (schema.contains("$ref")) return write_reference(schema, pointer);
     if (schema.contains("allOf")) return expression(merge_all(schema, pointer), pointer);
     for (const char* key : {"oneOf", "anyOf"}) {
@@ -165,7 +129,7 @@ class SchemaWriter {
     if (plain.is_object() && plain.contains("allOf")) plain = merge_all(plain, pointer);
     if (plain.is_object()) check_keywords(plain, place(pointer));
     --depth_;
-    return plain;
+    return without_unevaluated(plain).value_or(plain);
   }
 
   OrderedJson merge_all(const OrderedJson& schema, const std::string& pointer) {
@@ -193,71 +157,13 @@ class SchemaWriter {
     }
     for (std::size_t i = 0; i < branches.size(); ++i) {
       for (std::size_t j = 0; j < i; ++j) {
-        if (is_disjoint(branches[i], branches[j])) continue;
+        if (is_disjoint(branches[i], branches[j], schema_)) continue;
         refuse("the schema can't be kept exactly", join_pointer(pointer, key),
                concat("'oneOf', whose ", j, " and ", i, " may both hold"),
                "anyOf, or a type or a required const of its own in each");
       }
     }
     return rules_.add(join(choices, " | "));
-  }
-
-  // True where no value can satisfy both, as far as types and listed values tell.
-  bool is_disjoint(const OrderedJson& a, const OrderedJson& b) const {
-    if (a == false || b == false) return true;
-    if (a.is_boolean() || b.is_boolean()) return false;
-    const auto a_values = values_of(a), b_values = values_of(b);
-    if (a_values) return lists_none(*a_values, b);
-    if (b_values) return lists_none(*b_values, a);
-    // Types that aren't written don't tell: a keyword alone lets other types pass.
-    const auto a_types = a.contains("type") ? types_of(a) : std::vector<std::string>();
-    const auto b_types = b.contains("type") ? types_of(b) : std::vector<std::string>();
-    if (!a_types.empty() && !b_types.empty() &&
-        std::none_of(a_types.begin(), a_types.end(), [&](const std::string& type) {
-          return std::any_of(b_types.begin(), b_types.end(), [&](const std::string& other) {
-            const bool are_numbers = type != other && (type == "number" || type == "integer") &&
-                                     (other == "number" || other == "integer");
-            return type == other || are_numbers;
-          });
-        })) {
-      return true;
-    }
-    const bool are_objects = a_types == std::vector<std::string>{"object"} && a_types == b_types;
-    return are_objects && (has_other_property(a, b) || has_other_property(b, a));
-  }
-
-  bool lists_none(const OrderedJson& values, const OrderedJson& schema) const {
-    return std::none_of(values.begin(), values.end(), [&](const OrderedJson& value) {
-      return schema_.find_fault(schema, value).empty();
-    });
-  }
-
-  // A property that `a` requires, with values that `b`, which requires it too, doesn't have; or
-  // that `b` forbids.
-  bool has_other_property(const OrderedJson& a, const OrderedJson& b) const {
-    const auto empty = OrderedJson::object();
-    const OrderedJson own = a.value("properties", empty), other = b.value("properties", empty);
-    for (const OrderedJson& name : a.value("required", OrderedJson::array())) {
-      const std::string key = name;
-      if (!other.contains(key)) {
-        if (b.value("additionalProperties", OrderedJson(true)) == false &&
-            !b.contains("patternProperties")) {
-          return true;
-        }
-        continue;
-      }
-      const bool is_required = [&] {
-        for (const OrderedJson& one : b.value("required", OrderedJson::array())) {
-          if (one == name) return true;
-        }
-        return false;
-      }();
-      if (!is_required || !own.contains(key)) continue;
-      if (!own[key].is_object() || !other[key].is_object()) continue;
-      if (!values_of(own[key]) && !values_of(other[key])) continue;
-      if (is_disjoint(own[key], other[key])) return true;
-    }
-    return false;
   }
 
   // The listed values that satisfy what else the schema says.
@@ -377,18 +283,16 @@ class SchemaWriter {
     std::string tail;
     if (!rest.empty()) {
       const std::int64_t before = std::max<std::int64_t>(named, 1);
-      tail =
-          concat("(", comma, "(", rest, ") ", ws, "){", std::max<std::int64_t>(least - before, 0),
-                 ",", most < 0 ? "" : concat(most - before), "} ");
+      tail = concat("(", comma, "(", rest, ")){", std::max<std::int64_t>(least - before, 0), ",",
+                    most < 0 ? "" : concat(most - before), "} ");
       if (most >= 0 && most == before) tail.clear();
     }
     for (std::int64_t i = named - 1; i >= 1; --i) {
-      const std::string next =
-          concat(comma, "(", items[static_cast<std::size_t>(i)], ") ", ws, " ", tail);
+      const std::string next = concat(comma, "(", items[static_cast<std::size_t>(i)], ") ", tail);
       tail = least > i ? next : concat(rules_.add(concat("(", next, ")?")), " ");
     }
     const std::string head = named > 0 ? items[0] : rest;
-    const std::string all = concat("(", head, ") ", ws, " ", tail);
+    const std::string all = concat("(", head, ") ", tail, ws, " ");
     return least > 0 ? all : concat("(", all, ")? ");
   }
 
@@ -399,8 +303,9 @@ class SchemaWriter {
     const std::string ws = rules_.space();
     for (ObjectMember& member : parts.members) {
       const std::string inside = join_pointer(pointer + "/properties", member.name);
-      member.grammar = concat(to_literal(OrderedJson(member.name).dump()), " ", ws, " \":\" ", ws,
-                              " (", expression(*member.schema, inside), ") ", ws, " ");
+      member.grammar = concat(to_literal(OrderedJson(member.name).dump()), " \":\" ", ws, " (",
+                              expression(*member.schema, inside), ") ");
+      if (!member.is_required) member.grammar = rules_.add(member.grammar) + " ";
     }
     if (parts.rest) {
       const std::string key =
@@ -414,8 +319,7 @@ class SchemaWriter {
       const std::string rest =
           parts.key_pattern ? join_pointer(pointer + "/patternProperties", *parts.key_pattern)
                             : join_pointer(pointer, "additionalProperties");
-      parts.rest_grammar =
-          concat(key, " ", ws, " \":\" ", ws, " (", expression(*parts.rest, rest), ") ", ws, " ");
+      parts.rest_grammar = concat(key, " \":\" ", ws, " (", expression(*parts.rest, rest), ") ");
     }
     return concat("\"{\" ", ws, " ", write_members(parts, rules_, place(pointer)), "\"}\"");
   }

@@ -1,7 +1,7 @@
 // A JSON schema → EBNF for the values that satisfy it: the guard in front of XGrammar.
 //
 //   {"properties": {"n": {"type": "integer"}}, "required": ["n"]} ─►
-//   root ::= "{" ws "\"n\"" ws ":" ws r1 ws "}"
+//   root ::= "{" ws "\"n\"" ":" ws r1 ws "}"
 //
 // What is written is a part of what the schema allows: objects hold the properties that it names,
 // in its order, unless additionalProperties says more; numbers have a bounded length; white space
@@ -20,7 +20,7 @@ struct SchemaLimits {
   int depth = 32;
   int nodes = 2000;
   int enum_values = 1000;
-  int properties = 500;
+  int properties = 400;
   std::size_t grammar_bytes = 256 << 10;
 };
 

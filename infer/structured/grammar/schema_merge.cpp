@@ -106,7 +106,22 @@ bool has_assertions(const OrderedJson& schema) {
   });
 }
 
+std::optional<OrderedJson> without_unevaluated(const OrderedJson& schema) {
+  const std::pair<const char*, const char*> names[] = {
+      {"unevaluatedProperties", "additionalProperties"}, {"unevaluatedItems", "items"}};
+  std::optional<OrderedJson> plain;
+  for (const auto& [name, usual] : names) {
+    if (!schema.is_object() || !schema.contains(name)) continue;
+    if (!plain) plain = schema;
+    if (schema[name] == false && !schema.contains(usual)) (*plain)[usual] = false;
+    plain->erase(name);
+  }
+  return plain;
+}
+
 OrderedJson merge_schemas(const OrderedJson& a, const OrderedJson& b, const std::string& where) {
+  if (const auto plain = without_unevaluated(a)) return merge_schemas(*plain, b, where);
+  if (const auto plain = without_unevaluated(b)) return merge_schemas(a, *plain, where);
   if (!has_assertions(a)) return b;
   if (!has_assertions(b)) return a;
   if (a.is_boolean() || b.is_boolean()) return false;

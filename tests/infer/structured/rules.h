@@ -55,8 +55,7 @@ class Rules {
   RuleCompiler& compiler() { return compiler_; }
 
  private:
-  ByteTokenizer tokenizer_;
-  RuleCompiler compiler_{tokenizer_};
+  RuleCompiler compiler_{std::make_shared<ByteTokenizer>()};
 };
 
 // What compiling the schema says.

@@ -10,7 +10,7 @@ TEST_CASE("an object holds the named properties in their order and no others") {
       R"({"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "boolean"},
           "c": {"type": "null"}}, "required": ["b"]})";
   for (const char* text : {R"({"a":1,"b":true})", R"({"b":false})", R"({"b":true,"c":null})",
-                           "{ \"a\" : 10 ,\n\t\"b\": true }"}) {
+                           "{ \"a\": 10,\n\t\"b\": true }"}) {
     INFO(text);
     CHECK(rules.schema(schema, text) == "whole");
   }
@@ -21,6 +21,7 @@ TEST_CASE("an object holds the named properties in their order and no others") {
   CHECK(rules.schema(schema, R"( {"b":true})") == "refused at 0");           // space before
   CHECK(rules.schema(schema, R"({"b":true} )") == "refused at 10");          // space behind
   CHECK(rules.schema(schema, R"({"b":         true})") == "refused at 13");  // nine spaces
+  CHECK(rules.schema(schema, R"({"b" :true})") == "refused at 4");
 }
 
 TEST_CASE("an object has other properties where the schema says what they are") {
@@ -62,7 +63,7 @@ TEST_CASE("lists have their first items, the rest, and their length") {
   Rules rules;
   const std::string tuple = R"({"prefixItems": [{"type": "integer"}, {"type": "null"}],
                                 "items": {"type": "boolean"}, "minItems": 1, "maxItems": 3})";
-  for (const char* text : {"[1]", "[1,null]", "[ 1 , null , true ]"}) {
+  for (const char* text : {"[1]", "[1,null]", "[ 1, null, true ]"}) {
     INFO(text);
     CHECK(rules.schema(tuple, text) == "whole");
   }
@@ -156,6 +157,11 @@ TEST_CASE("branches, references and merged schemas keep what they say") {
   CHECK(rules.schema(all, R"({"a":4,"b":null})") == "whole");
   CHECK(rules.schema(all, R"({"a":6)") == "refused at 5");
   CHECK(rules.schema(all, R"({"a":4})") == "refused at 6");
+  const std::string closed =
+      R"({"allOf": [{"properties": {"a": {"properties": {"x": true}, "unevaluatedProperties": false}}}],
+          "properties": {"a": {"required": ["x"]}}})";
+  CHECK(rules.schema(closed, R"({"a":{"x":1}})") == "whole");
+  CHECK(rules.schema(closed, R"({"a":{"y")") == "refused at 7");
   const std::string kinds =
       R"({"oneOf": [{"type": "object", "properties": {"k": {"const": "x"}, "n": {"type": "null"}},
           "required": ["k", "n"]}, {"type": "object", "properties": {"k": {"enum": ["y", "z"]}},

@@ -88,6 +88,7 @@ JsonSchema::JsonSchema(OrderedJson schema, const std::string& where)
 }
 
 JsonSchema::~JsonSchema() = default;
+JsonSchema::JsonSchema(JsonSchema&&) noexcept = default;
 
 void JsonSchema::add_pattern(const std::string& pattern, const std::string& where) {
   if (patterns_.count(pattern) > 0) return;
@@ -136,7 +137,9 @@ void JsonSchema::prepare(const OrderedJson& schema, const std::string& pointer,
                                                  one.get<std::string>()) != std::end(kTypes));
     }
   }
-  if (schema.contains("pattern")) add_pattern(schema["pattern"], where);
+  if (schema.contains("pattern")) {
+    add_pattern(schema["pattern"], concat(where, ": ", join_pointer(pointer, "pattern")));
+  }
   for (const char* key : {"$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef"}) {
     if (schema.contains(key)) refuse_schema("unsupported keyword", pointer, where, key);
   }
@@ -186,7 +189,7 @@ void JsonSchema::prepare_parts(const OrderedJson& schema, const std::string& poi
         prepare({{"required", one}}, join_pointer(inside, name), where);
         continue;
       }
-      if (key == std::string("patternProperties")) add_pattern(name, where);
+      if (key == std::string("patternProperties")) add_pattern(name, concat(where, ": ", inside));
       prepare(one, join_pointer(inside, name), where);
     }
   }

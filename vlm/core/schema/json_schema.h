@@ -24,6 +24,7 @@ class JsonSchema {
   // keywords above.
   JsonSchema(OrderedJson schema, const std::string& where);
   ~JsonSchema();
+  JsonSchema(JsonSchema&&) noexcept;
 
   const OrderedJson& root() const { return *root_; }
 
