@@ -64,6 +64,8 @@ const std::map<std::string, std::vector<std::string>> kUsed = {
     {"video", {"--device", "--dtype", "--threads", "--seed"}},
     {"evaluate", {"--device", "--dtype", "--threads", "--seed"}},
     {"gather", {}},
+    {"export", {"--threads"}},
+    {"quantize", {"--dtype", "--threads"}},
     {"inspect", {}},
     {"pull", {}}};
 

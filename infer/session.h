@@ -11,7 +11,9 @@
 namespace vlm::infer {
 
 struct ModelChoice {
-  std::string model;    // folder, or org/name (in the Hugging Face cache, or pulled into it)
+  // Folder, GGUF file, or org/name (in the Hugging Face cache, or pulled into it).
+  std::string model;
+  std::string mmproj;   // of a GGUF model, the file with its vision encoder; empty: that beside it
   std::string adapter;  // PEFT adapter folder; empty: none
   TemplateOptions chat = {};
   bool records_steps = false;  // on a GPU: decode steps are recorded and replayed

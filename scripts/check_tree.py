@@ -46,7 +46,8 @@ ORDER = {
              "data/conversations", "data/metrics", "data"],
     "train": ["train/optimizer", "train/config", "train/run", "train/batches", "train/model", "train/jobs",
               "train/evaluation", "train/plan", "train/report", "train/inspect", "train"],
-    "infer": ["infer/doctags", "infer/search", "infer/items", "infer/media", "infer", "infer/tables", "infer/batch", "infer/commands"],
+    "infer": ["infer/doctags", "infer/search", "infer/items", "infer/media", "infer", "infer/tables", "infer/batch", "infer/quantize",
+              "infer/commands"],
 }
 MOST_MODULES = 12  # of a folder; a header and its source are one
 

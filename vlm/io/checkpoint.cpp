@@ -222,14 +222,14 @@ void load_weights(const NamedTensors& parameters, const TensorSource& source,
       }
       continue;
     }
-    check_dtype(key, entry, source.folder());
+    check_dtype(key, entry, source.place());
     if (found->second.sizes() != at::IntArrayRef(entry.shape)) {
       mismatch.misshapen.push_back(
           concat(describe_entry(key, entry), " instead of ", shape_text(found->second.sizes())));
     }
     if (!key_of.emplace(name, key).second) {
       throw Error({.what = "two keys for one parameter",
-                   .where = source.folder().string(),
+                   .where = source.place().string(),
                    .got = concat(key_of[name], " and ", key)});
     }
   }
@@ -238,7 +238,7 @@ void load_weights(const NamedTensors& parameters, const TensorSource& source,
     if (key_of.count(name) || (tied != rules.tied.end() && key_of.count(tied->second))) continue;
     mismatch.missing.push_back(concat(name, " ", shape_text(parameter.sizes())));
   }
-  mismatch.raise_if_any(source.folder());
+  mismatch.raise_if_any(source.place());
 
   fill_all(wanted, key_of, source, rules);
   for (const auto& [name, source] : rules.tied) {

@@ -32,7 +32,8 @@ class TensorSource {
   TensorSource(const TensorSource&) = delete;
   TensorSource& operator=(const TensorSource&) = delete;
 
-  virtual const std::filesystem::path& folder() const = 0;
+  // What errors name.
+  virtual const std::filesystem::path& place() const = 0;
   // The files that were opened.
   virtual std::vector<std::filesystem::path> paths() const = 0;
   virtual std::vector<std::string> keys() const = 0;
@@ -53,12 +54,14 @@ class Checkpoint : public TensorSource {
   // bad file.
   explicit Checkpoint(const std::filesystem::path& folder);
 
-  const std::filesystem::path& folder() const override { return folder_; }
+  const std::filesystem::path& folder() const { return folder_; }
+  const std::filesystem::path& place() const override { return folder_; }
   // What was opened: the one file, or the index and its shards.
   std::vector<std::filesystem::path> paths() const override;
   std::vector<std::string> keys() const override;
   const TensorEntry& entry(const std::string& key) const override;
   at::Tensor tensor(const std::string& key) const override;
+  bool contains(const std::string& key) const { return file_of_.count(key) > 0; }
 
  private:
   void open_sharded(const std::filesystem::path& index);
