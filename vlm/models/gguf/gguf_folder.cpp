@@ -50,8 +50,11 @@ std::vector<std::string> names_of(const std::vector<fs::path>& paths) {
   return names;
 }
 
-// The encoder's file that lies beside a model; empty: there is none.
+// The encoder's file that lies beside a model: that of its own name behind "mmproj-", or the only
+// one; empty: there is none.
 fs::path find_vision(const fs::path& model) {
+  const fs::path own = fs::absolute(model).parent_path() / ("mmproj-" + model.filename().string());
+  if (fs::exists(own)) return own;
   std::vector<fs::path> found = list_gguf(fs::absolute(model).parent_path());
   std::erase_if(found, [](const fs::path& path) { return !is_vision_name(path); });
   if (found.empty()) return {};

@@ -1,14 +1,17 @@
 #include "vlm/models/gguf/gguf_weights.h"
 
+#include <ATen/ops/empty.h>
 #include <c10/util/Half.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
+#include "vlm/io/convert.h"
+#include "vlm/io/parallel.h"
 #include "vlm/models/gguf/gguf_config.h"
 #include "vlm/models/gguf/gguf_names.h"
-#include "vlm/nn/cpu/int4/int4_weight.h"
 #include "vlm/nn/weights/stored_int4.h"
 #include "vlm/nn/weights/stored_int8.h"
 #include "vlm/nn/weights/weight_format.h"
@@ -20,6 +23,8 @@ namespace fs = std::filesystem;
 
 // What isn't a weight of its own.
 constexpr const char* kFrequencies = "rope_freqs.weight";
+
+constexpr std::int64_t kWidenedAtOnce = 1 << 21;  // values
 
 bool holds_numbers(GgufType type) {
   return type == GgufType::kF32 || type == GgufType::kF16 || type == GgufType::kBF16;
@@ -181,8 +186,26 @@ std::string GgufWeights::stored_as(const std::string& key) const {
   return gguf_block(piece.file->tensor(piece.name).type).name;
 }
 
+at::Tensor GgufWeights::widen_rows(const Piece& piece, std::int64_t begin, std::int64_t count) {
+  const GgufType type = piece.file->tensor(piece.name).type;
+  const at::Tensor blocks = piece.file->blocks(piece.name);
+  const std::int64_t in = piece.entry.shape[1];
+  at::Tensor wide = at::empty({count, in}, at::kFloat);
+  const auto* from = blocks.const_data_ptr<std::uint8_t>();
+  auto* to = wide.mutable_data_ptr<float>();
+  run_pieces(count, [&](std::int64_t i) {
+    widen_gguf(type, from + piece.row_in_file(begin + i) * blocks.size(1), in, to + i * in);
+  });
+  return wide;
+}
+
 at::Tensor GgufWeights::tensor(const std::string& key) const {
   const Piece& piece = find(key);
+  if (!holds_numbers(piece.file->tensor(piece.name).type) && piece.entry.shape.size() == 2) {
+    at::Tensor wide = widen_rows(piece, 0, piece.rows);
+    drop_pages(piece.file->blocks(piece.name));
+    return wide;
+  }
   const at::Tensor rows = piece.file->values(piece.name).narrow(0, piece.first, piece.rows);
   if (piece.heads == 0) return rows;
   // A head's rows are pairs; what stands first in each comes first.
@@ -200,22 +223,43 @@ std::string GgufWeights::format(const std::string& key) const {
   return find_weight_format(Int8Format::kName).fits(out, in) ? Int8Format::kName : "";
 }
 
-std::shared_ptr<const StoredWeight> GgufWeights::stored(const std::string& key) const {
-  const Piece& piece = find(key);
-  const Int4Levels* levels = levels_of(piece.file->tensor(piece.name).type);
-  if (format(key) != Int4Format::kName) {
-    return find_weight_format(Int8Format::kName).store(tensor(key));
+// A piece of the rows at a time, so that few of them are ever numbers.
+std::shared_ptr<const StoredWeight> GgufWeights::store_rows(const Piece& piece) {
+  const std::int64_t out = piece.rows, in = piece.entry.shape[1];
+  Int8Weight whole{.codes = at::empty({out, round_up(in, kCodesStep)}, at::kByte),
+                   .scales = at::empty({out}, at::kFloat),
+                   .in_features = in};
+  const std::int64_t step = std::max<std::int64_t>(kWidenedAtOnce / in, 1);
+  for (std::int64_t begin = 0; begin < out; begin += step) {
+    const std::int64_t count = std::min(step, out - begin);
+    const Int8Weight part = quantize_int8(widen_rows(piece, begin, count));
+    whole.codes.narrow(0, begin, count).copy_(part.codes);
+    whole.scales.narrow(0, begin, count).copy_(part.scales);
   }
-  const std::int64_t out = piece.entry.shape[0], groups = piece.entry.shape[1] / kInt4Group;
+  return std::make_shared<StoredInt8>(std::move(whole));
+}
+
+std::shared_ptr<const StoredWeight> GgufWeights::store_groups(const Piece& piece,
+                                                              const Int4Levels& levels) {
+  const std::int64_t in = piece.entry.shape[1], groups = in / kInt4Group;
   const at::Tensor blocks = piece.file->blocks(piece.name);
   const auto* first = blocks.const_data_ptr<std::uint8_t>();
   return std::make_shared<StoredInt4>(
-      pack_int4(out, piece.entry.shape[1], *levels, [&](std::int64_t panel, CodedGroup* to) {
+      pack_int4(piece.rows, in, levels, [&](std::int64_t panel, CodedGroup* to) {
         for (std::int64_t r = 0; r < kInt4Outputs; ++r) {
           const std::int64_t row = piece.row_in_file(panel * kInt4Outputs + r);
           read_groups(first + row * blocks.size(1), groups, to + r * groups);
         }
       }));
+}
+
+std::shared_ptr<const StoredWeight> GgufWeights::stored(const std::string& key) const {
+  const Piece& piece = find(key);
+  const Int4Levels* levels = levels_of(piece.file->tensor(piece.name).type);
+  const bool keeps_codes = format(key) == Int4Format::kName;
+  auto made = keeps_codes ? store_groups(piece, *levels) : store_rows(piece);
+  drop_pages(piece.file->blocks(piece.name));
+  return made;
 }
 
 }  // namespace vlm

@@ -14,6 +14,7 @@
 
 #include "vlm/io/gguf/gguf_file.h"
 #include "vlm/models/parts/coded_tensors.h"
+#include "vlm/nn/cpu/int4/int4_weight.h"
 
 namespace vlm {
 
@@ -53,6 +54,11 @@ class GgufWeights : public CodedTensors {
   void add(const std::string& key, Piece piece);
   void add_fused(const std::string& name, const std::string& prefix);
   const Piece& find(const std::string& key) const;
+  // Rows of a matrix of blocks as numbers, [count, in] float32.
+  static at::Tensor widen_rows(const Piece& piece, std::int64_t begin, std::int64_t count);
+  static std::shared_ptr<const StoredWeight> store_rows(const Piece& piece);
+  static std::shared_ptr<const StoredWeight> store_groups(const Piece& piece,
+                                                          const Int4Levels& levels);
 
   std::unique_ptr<GgufFile> text_, vision_;
   std::map<std::string, Piece> pieces_;

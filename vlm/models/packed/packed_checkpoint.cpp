@@ -9,6 +9,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json_access.h"
+#include "vlm/io/convert.h"
 #include "vlm/nn/weights/stored_int4.h"
 #include "vlm/nn/weights/stored_int8.h"
 #include "vlm/nn/weights/weight_format.h"
@@ -141,13 +142,17 @@ PackedCheckpoint::PackedCheckpoint(const fs::path& folder, const Json& config)
 }
 
 void PackedCheckpoint::add_packed(const std::string& base) {
-  Packed packed{.groups = open_packed(files_, base, kind_)};
-  packed.entry = {.dtype = at::kFloat, .shape = {packed.groups->out, packed.groups->in}};
-  packed_.emplace(base + "weight", std::move(packed));
+  const auto groups = open_packed(files_, base, kind_);
+  const bool fits = find_weight_format(Int8Format::kName).fits(groups->out, groups->in);
+  const char* format = groups->fits_kernel() ? Int4Format::kName : fits ? Int8Format::kName : "";
+  packed_.emplace(base + "weight",
+                  Packed{.base = base,
+                         .format = format,
+                         .entry = {.dtype = at::kFloat, .shape = {groups->out, groups->in}}});
 }
 
 void PackedCheckpoint::add_rows(const std::string& base) {
-  Packed packed{.codes = files_.tensor(base + "weight")};
+  Packed packed{.base = base, .codes = files_.tensor(base + "weight")};
   packed.scales = files_.tensor(base + "weight_scale").to(at::kFloat);
   const std::string where = concat(files_.folder().string(), ": ", base, "weight_scale");
   if (files_.contains(base + "weight_zero_point")) {
@@ -165,6 +170,9 @@ void PackedCheckpoint::add_rows(const std::string& base) {
     packed.scales = packed.scales.expand({packed.codes.size(0), packed.scales.size(1)});
   }
   packed.entry = {.dtype = at::kFloat, .shape = packed.codes.sizes().vec()};
+  const bool is_short =
+      find_weight_format(Int8Format::kName).fits(packed.codes.size(0), packed.codes.size(1));
+  packed.format = is_short ? Int8Format::kName : "";
   packed_.emplace(base + "weight", std::move(packed));
 }
 
@@ -185,44 +193,57 @@ const TensorEntry& PackedCheckpoint::entry(const std::string& key) const {
   return packed ? packed->entry : files_.entry(key);
 }
 
+void PackedCheckpoint::release(const Packed& packed) const {
+  for (const char* name : {"weight_packed", "qweight", "weight"}) {
+    if (files_.contains(packed.base + name)) {
+      drop_unchanged_pages({{name, files_.tensor(packed.base + name)}});
+    }
+  }
+}
+
 at::Tensor PackedCheckpoint::tensor(const std::string& key) const {
   const Packed* packed = find(key);
   if (!packed) return files_.tensor(key);
-  if (packed->groups) return packed->groups->dense();
-  const std::int64_t group = packed->codes.size(1) / packed->scales.size(1);
-  return packed->codes.to(at::kFloat).mul_(packed->scales.repeat_interleave(group, 1));
+  at::Tensor values;
+  if (packed->has_groups()) {
+    values = open_packed(files_, packed->base, kind_)->dense();
+  } else {
+    const std::int64_t group = packed->codes.size(1) / packed->scales.size(1);
+    values = packed->codes.to(at::kFloat).mul_(packed->scales.repeat_interleave(group, 1));
+  }
+  release(*packed);
+  return values;
 }
 
 std::string PackedCheckpoint::stored_as(const std::string& key) const {
   const Packed* packed = find(key);
   if (!packed) return CodedTensors::stored_as(key);
-  if (!packed->groups) return "8 bits";
+  if (!packed->has_groups()) return "8 bits";
   return kind_ == PackedKind::kNf4 ? "NF4" : "4 bits";
 }
 
 std::string PackedCheckpoint::format(const std::string& key) const {
   const Packed* packed = find(key);
-  if (!packed) return "";
-  if (packed->groups && packed->groups->fits_kernel()) return Int4Format::kName;
-  const bool fits =
-      find_weight_format(Int8Format::kName).fits(packed->entry.shape[0], packed->entry.shape[1]);
-  return fits ? Int8Format::kName : "";
+  return packed ? packed->format : "";
 }
 
 std::shared_ptr<const StoredWeight> PackedCheckpoint::stored(const std::string& key) const {
   const Packed& packed = *find(key);
-  if (packed.groups && packed.groups->fits_kernel()) return packed.groups->stored();
-  if (packed.groups || packed.scales.size(1) != 1) {
+  if (packed.format == Int4Format::kName) {
+    auto made = open_packed(files_, packed.base, kind_)->stored();
+    release(packed);
+    return made;
+  }
+  if (packed.has_groups() || packed.scales.size(1) != 1) {
     return find_weight_format(Int8Format::kName).store(tensor(key));
   }
   // Rows as they are: plus 128, padded with zeros.
-  const std::int64_t in = packed.codes.size(1);
-  const std::int64_t missing = round_up(in, kCodesStep) - in;
-  const at::Tensor codes = packed.codes.view(at::kByte).bitwise_xor(128);
-  return std::make_shared<StoredInt8>(
-      Int8Weight{.codes = missing > 0 ? at::constant_pad_nd(codes, {0, missing}, 128) : codes,
-                 .scales = packed.scales.flatten().contiguous(),
-                 .in_features = in});
+  const std::int64_t in = packed.codes.size(1), missing = round_up(in, kCodesStep) - in;
+  at::Tensor codes = packed.codes.view(at::kByte).bitwise_xor(128);
+  if (missing > 0) codes = at::constant_pad_nd(codes, {0, missing}, 128);
+  release(packed);
+  return std::make_shared<StoredInt8>(Int8Weight{
+      .codes = codes, .scales = packed.scales.flatten().contiguous(), .in_features = in});
 }
 
 }  // namespace vlm

@@ -39,16 +39,22 @@ class PackedCheckpoint : public CodedTensors {
   std::shared_ptr<const StoredWeight> stored(const std::string& key) const override;
 
  private:
-  // A linear layer's weight: groups of 4 bits, or rows of 8.
+  // A linear layer's weight: groups of 4 bits, which are opened when they are asked for, or rows of
+  // 8 bits.
   struct Packed {
-    std::unique_ptr<PackedGroups> groups;
-    at::Tensor codes, scales;  // int8 [out, in], [out, 1 or groups]
+    std::string base;  // what its tensors' names begin with
+    std::string format;
+    at::Tensor codes, scales;  // of rows: int8 [out, in], [out, 1 or groups]
     TensorEntry entry;
+
+    bool has_groups() const { return !codes.defined(); }
   };
 
   void add_packed(const std::string& base);
   void add_rows(const std::string& base);
   const Packed* find(const std::string& key) const;
+  // Gives the memory of a layer's codes back, which the file still has.
+  void release(const Packed& packed) const;
 
   Checkpoint files_;
   PackedKind kind_;
