@@ -66,6 +66,8 @@ const std::map<std::string, std::vector<std::string>> kUsed = {
     {"evaluate", {"--device", "--dtype", "--threads", "--seed"}},
     {"serve", {"--device", "--dtype", "--threads"}},
     {"gather", {}},
+    {"export", {"--threads"}},
+    {"quantize", {"--dtype", "--threads"}},
     {"inspect", {}},
     {"pull", {}}};
 

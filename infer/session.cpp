@@ -3,7 +3,7 @@
 #include <chrono>
 #include <future>
 
-#include "vlm/io/hub/hub_pull.h"
+#include "vlm/models/gguf/gguf_folder.h"
 #include "vlm/models/registry.h"
 #include "vlm/nn/lora/lora.h"
 
@@ -12,7 +12,7 @@ namespace vlm::infer {
 Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime) {
   const auto start = std::chrono::steady_clock::now();
   const at::Device device = prepare_runtime(runtime);
-  const auto folder = find_or_pull_model(choice.model);
+  const auto folder = find_model_folder(choice.model, choice.mmproj);
   // A vocabulary takes as long to read as the weights of a small model to map. Where the system has
   // no thread left it is read later.
   auto processor = std::async([&] { return load_processor(folder, choice.chat); });
@@ -22,6 +22,7 @@ Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime) {
   LoadOptions options{.dtype = is_merged && is_quantized ? "bfloat16" : runtime.dtype,
                       .device = device};
   options.mixed_precision = !is_merged || compute_dtype(folder, options) == at::kBFloat16;
+  options.keeps_codes = !is_merged;
   ModelPtr model = load_model(folder, options);
   if (is_merged) {
     load_adapter(model->module(), choice.adapter);

@@ -12,7 +12,9 @@
 namespace vlm::infer {
 
 struct ModelChoice {
-  std::string model;    // folder, or org/name (in the Hugging Face cache, or pulled into it)
+  // Folder, GGUF file, or org/name (in the Hugging Face cache, or pulled into it).
+  std::string model;
+  std::string mmproj;   // of a GGUF model, the file with its vision encoder; empty: that beside it
   std::string adapter;  // PEFT adapter folder; empty: none
   TemplateOptions chat = {};
   std::string kv_dtype = "auto";  // choose_kv_storage

@@ -34,13 +34,14 @@ ALLOWED = {
 # may include each other.
 ORDER = {
     "vlm/core": ["vlm/core", "vlm/core/config", "vlm/core/run", "vlm/core/schema"],
-    "vlm/io": ["vlm/io", "vlm/io/hub"],
+    "vlm/io": ["vlm/io", "vlm/io/hub", "vlm/io/gguf"],
     "vlm/text": ["vlm/text/unicode", "vlm/text/bpe", "vlm/text/jinja", "vlm/text"],
     # A layer holds its weight and its adapters, and adapters are made of layers.
     "vlm/nn": ["vlm/nn/cpu", "vlm/nn/cpu/bfloat16", "vlm/nn/cpu/int8", "vlm/nn/cpu/int4", "vlm/nn/gpu",
                ("vlm/nn", "vlm/nn/cache", "vlm/nn/weights", "vlm/nn/lora")],
     "vlm/models": ["vlm/models/interface", "vlm/models/decoder", "vlm/models/parts", "vlm/models/smolvlm",
-                   "vlm/models/text", "vlm/models/qwen_vl", "vlm/models/internvl", "vlm/models"],
+                   "vlm/models/text", "vlm/models/qwen_vl", "vlm/models/internvl", "vlm/models/gguf", "vlm/models/packed",
+                   "vlm/models"],
     "data": ["data/opencv", "data/pictures", "data/pictures/other", "data/video", "data/video/absent", "data/media", "data/tables", "data/formats",
              "data/conversations", "data/metrics", "data"],
     "train": ["train/optimizer", "train/config", "train/run", "train/batches", "train/model", "train/jobs",
@@ -48,7 +49,7 @@ ORDER = {
     "infer": ["infer/doctags", "infer/structured/grammar", ("infer/structured", "infer/structured/xgrammar"), "infer/search",
               "infer/items", "infer/kept", "infer/media",
               # The library (infer/vlm.h) stands on the engine, the engine on the generator.
-              ("infer", "infer/engine", "infer/library"), "infer/tables", "infer/batch", "infer/commands",
+              ("infer", "infer/engine", "infer/library"), "infer/tables", "infer/batch", "infer/quantize", "infer/commands",
               "infer/server/http", "infer/server/api", "infer/server/page", "infer/server"],
 }
 MOST_MODULES = 12  # of a folder; a header and its source are one

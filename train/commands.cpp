@@ -24,7 +24,7 @@
 #include "vlm/core/log.h"
 #include "vlm/core/run/stop_signal.h"
 #include "vlm/io/file_lock.h"
-#include "vlm/io/hub/hub_pull.h"
+#include "vlm/models/gguf/gguf_folder.h"
 #include "vlm/models/model_files.h"
 #include "vlm/models/registry.h"
 #include "vlm/nn/lora/lora.h"
@@ -155,7 +155,7 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
          .where = "--dtype " + runtime.dtype,
          .wanted = concat("float32 or bfloat16; commands that run a model take ", runtime.dtype)});
   }
-  const auto folder = find_or_pull_model(options.model);
+  const auto folder = find_model_folder(options.model);
   const FolderLock lock(options.output, "wait for it, or choose another --output");
   // With what lies there of another model or adapter, merged weights would be other ones: the
   // adapter would be applied a second time.

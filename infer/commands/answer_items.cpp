@@ -18,7 +18,7 @@
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/core/run/stop_signal.h"
-#include "vlm/io/hub/hub_pull.h"
+#include "vlm/models/gguf/gguf_folder.h"
 #include "vlm/models/registry.h"
 
 namespace vlm::infer {
@@ -263,7 +263,7 @@ int answer_items(const std::string& command, const ItemList& items,
   const auto output = shard_output(options.log.output, shard);
   if (is_parquet(output)) check_parquet_is_written();  // before a model is pulled
   log_options.output = rows_path(output);
-  const auto model = find_or_pull_model(options.choice.model);
+  const auto model = find_model_folder(options.choice.model, options.choice.mmproj);
   const OutputFormat output_format = parse_output_format(options.output_format, output);
   AnswerReportOptions report = make_report(options, load_generation_options(model));
   add_json_columns(options.generation, items.has_rules(),

@@ -11,6 +11,7 @@
 #include "infer/answer_report.h"
 #include "infer/answer_text.h"
 #include "infer/commands/batch_commands.h"
+#include "infer/commands/convert_commands.h"
 #include "infer/commands/generation_flags.h"
 #include "infer/commands/inspect.h"
 #include "infer/commands/model_flags.h"
@@ -26,6 +27,7 @@
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
 #include "vlm/core/run/stop_signal.h"
+#include "vlm/io/gguf/gguf_file.h"
 
 namespace vlm::infer {
 namespace {
@@ -193,8 +195,9 @@ struct InspectOptions {
 };
 
 int run_inspect(const InspectOptions& options) {
-  const bool is_video = options.what == "-" || (std::filesystem::exists(options.what) &&
-                                                !std::filesystem::is_directory(options.what));
+  const bool is_video =
+      options.what == "-" || (!is_gguf(options.what) && std::filesystem::exists(options.what) &&
+                              !std::filesystem::is_directory(options.what));
   if (!is_video && !options.video.describe().empty()) {
     throw Error({.what = "not a video file",
                  .where = options.what,
@@ -231,6 +234,7 @@ std::map<std::string, std::function<int()>> add_commands(CLI::App& app,
   std::map<std::string, std::function<int()>> commands;
   commands["generate"] = add_generate(app, runtime);
   commands.merge(add_batch_commands(app, runtime));
+  commands.merge(add_convert_commands(app, runtime));
   commands["inspect"] = add_inspect(app);
   commands["pull"] = add_pull(app);
   return commands;

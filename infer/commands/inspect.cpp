@@ -7,9 +7,9 @@
 
 #include "vlm/core/concat.h"
 #include "vlm/core/json.h"
-#include "vlm/io/checkpoint.h"
-#include "vlm/io/hub/hub_pull.h"
+#include "vlm/models/gguf/gguf_folder.h"
 #include "vlm/models/registry.h"
+#include "vlm/models/weight_files.h"
 #include "vlm/models/weight_rules.h"
 
 namespace vlm::infer {
@@ -74,9 +74,9 @@ double quantized_bytes(const VisionLanguageModel& model, const std::string& dtyp
 }  // namespace
 
 OrderedJson inspect_model(const std::string& model_name) {
-  const auto folder = find_or_pull_model(model_name);
+  const auto folder = find_model_folder(model_name);
   const ModelPtr model = make_model(folder);
-  const Checkpoint checkpoint(folder);
+  const std::unique_ptr<TensorSource> source = open_weights(folder);
   const Json config = load_json(folder / "config.json");
   OrderedJson report = {{"folder", folder.string()},
                         {"model_type", config.value("model_type", "")}};
@@ -92,9 +92,7 @@ OrderedJson inspect_model(const std::string& model_name) {
     parts[part_of(*model, name)] += parameter.numel();
     total += parameter.numel();
   }
-  for (const std::string& key : checkpoint.keys()) {
-    ++dtypes[dtype_text(checkpoint.entry(key).dtype)];
-  }
+  for (const std::string& key : source->keys()) ++dtypes[source->stored_as(key)];
   parts["total"] = total;
   report["parameters"] = parts;
   report["tensors_stored"] = dtypes;

@@ -10,8 +10,13 @@ namespace vlm::infer {
 void declare_model(CLI::App& command, ModelChoice& choice) {
   command
       .add_option("--model", choice.model,
-                  "Model folder, or org/name (in the Hugging Face cache, or pulled into it)")
+                  "Model folder, GGUF file, or org/name (in the Hugging Face cache, or pulled into "
+                  "it)")
       ->required()
+      ->check(not_empty());
+  command
+      .add_option("--mmproj", choice.mmproj,
+                  "With a GGUF file: the one with its vision encoder (default: that beside it)")
       ->check(not_empty());
   command.add_option("--adapter", choice.adapter, "PEFT adapter folder (default: none)")
       ->check(not_empty());

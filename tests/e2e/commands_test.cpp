@@ -12,8 +12,9 @@ const std::string kModel = " --model tests/fixtures/smolvlm_tiny --device cpu --
 const std::string kPictures = "tests/fixtures/pictures/";
 
 TEST_CASE("every command explains itself and refuses what it doesn't know") {
-  for (const std::string command : {"generate", "caption", "vqa", "evaluate", "gather", "inspect",
-                                    "pull", "finetune", "inspect-data", "merge"}) {
+  for (const std::string command :
+       {"generate", "caption", "vqa", "evaluate", "gather", "inspect", "pull", "finetune",
+        "inspect-data", "merge", "export", "quantize"}) {
     INFO(command);
     const ProgramResult help = run_vlm(command + " --help");
     CHECK(help.code == 0);

@@ -8,7 +8,7 @@
 #include "train/inspect/inspect_page.h"
 #include "train/inspect/inspect_report.h"
 #include "vlm/core/concat.h"
-#include "vlm/io/hub/hub_pull.h"
+#include "vlm/models/gguf/gguf_folder.h"
 #include "vlm/models/registry.h"
 
 namespace vlm::train {
@@ -39,7 +39,7 @@ std::vector<ShownSample> show_samples(const TrainingData& data, const Processor&
 
 Inspection inspect_data(const TrainConfig& config, const InspectOptions& options) {
   const auto processor =
-      load_processor(find_or_pull_model(config.model_name_or_path), config.template_options());
+      load_processor(find_model_folder(config.model_name_or_path), config.template_options());
   const TrainingData data = load_training_data(config, *processor);
   data::EncodeOptions encode = config.encode_options();
   encode.augmentation = {};

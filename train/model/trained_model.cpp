@@ -10,7 +10,7 @@
 
 #include "train/batches/data_plan.h"
 #include "vlm/core/error.h"
-#include "vlm/io/hub/hub_pull.h"
+#include "vlm/models/gguf/gguf_folder.h"
 #include "vlm/nn/cpu/kept_memory.h"
 #include "vlm/nn/lora/lora.h"
 
@@ -134,7 +134,7 @@ LoadOptions base_options(const TrainConfig& config, const LoraConfig& lora,
 TrainedModel load_trained_model(const TrainConfig& config, const RuntimeOptions& runtime,
                                 at::Device device) {
   return_freed_memory();
-  TrainedModel trained{.folder = find_or_pull_model(config.model_name_or_path)};
+  TrainedModel trained{.folder = find_model_folder(config.model_name_or_path)};
   at::Generator generator = at::detail::createCPUGenerator(
       mix_seed(static_cast<std::uint64_t>(config.seed), kWeightStream));
   if (config.trains_adapter()) trained.lora = choose_adapter(config);

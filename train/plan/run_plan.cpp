@@ -27,7 +27,7 @@
 #include "vlm/core/run/progress.h"
 #include "vlm/core/run/stop_signal.h"
 #include "vlm/core/sha256.h"
-#include "vlm/io/hub/hub_pull.h"
+#include "vlm/models/gguf/gguf_folder.h"
 #include "vlm/models/picture_cache.h"
 #include "vlm/models/registry.h"
 
@@ -138,7 +138,7 @@ class Planner {
       : config_(std::move(config)), options_(options) {
     if (options_.runtime.seed) config_.seed = *options_.runtime.seed;
     device_ = choose_local_device(prepare_runtime(options_.runtime), options_.runtime.device);
-    const auto folder = find_or_pull_model(config_.model_name_or_path);
+    const auto folder = find_model_folder(config_.model_name_or_path);
     const auto processor = load_processor(folder, config_.template_options());
     data_ = load_training_data(config_, *processor, options_.processes);
     layout_ = lay_out(data_, *processor, config_, options_.processes);

@@ -51,24 +51,29 @@ struct Mismatch {
 
 // Gives every parameter its value. A parameter keeps its identity; only its storage changes.
 void fill_all(const std::map<std::string, at::Tensor>& parameters,
-              const std::map<std::string, std::string>& key_of, const Checkpoint& checkpoint,
+              const std::map<std::string, std::string>& key_of, const TensorSource& source,
               const LoadRules& rules) {
   std::vector<Conversion> conversions;
   for (const auto& [name, key] : key_of) {
     const at::Tensor& parameter = parameters.at(name);
-    const at::Tensor value = checkpoint.tensor(key);
-    if (rules.store_quantized) throw_if_stopped();  // storing in few bits takes time, mapping none
+    // Storing in few bits takes time, mapping none.
+    if (rules.store_quantized || rules.store_codes) throw_if_stopped();
+    if (rules.store_codes && rules.store_codes(name, key)) continue;
+    const at::Tensor value = source.tensor(key);
+    const bool is_mapped = !source.is_decoded(key);
     if (rules.store_quantized && rules.store_quantized(name, value)) {
-      drop_pages(value);
+      if (is_mapped) drop_pages(value);
       continue;
     }
     const at::ScalarType dtype = rules.narrowed.count(name) ? at::kBFloat16 : rules.dtype;
     const bool is_kept = value.scalar_type() == at::kBFloat16 && rules.kept_bfloat16.count(name);
     if (!rules.device.is_cpu()) {
       parameter.set_data(value.to(rules.device, dtype));
-      drop_pages(value);
+      if (is_mapped) drop_pages(value);
     } else if (is_kept || value.scalar_type() == dtype) {
       parameter.set_data(value);
+    } else if (!is_mapped) {
+      parameter.set_data(value.to(dtype));
     } else {
       conversions.push_back({value, empty_weight(value.sizes(), dtype)});
       parameter.set_data(conversions.back().to);
@@ -202,14 +207,14 @@ at::Tensor Checkpoint::tensor(const std::string& key) const {
   return file_of_.at(key)->tensor(key);
 }
 
-void load_weights(const NamedTensors& parameters, const Checkpoint& checkpoint,
+void load_weights(const NamedTensors& parameters, const TensorSource& source,
                   const LoadRules& rules) {
   const std::map<std::string, at::Tensor> wanted(parameters.begin(), parameters.end());
   std::map<std::string, std::string> key_of;  // parameter → key in the files
   Mismatch mismatch;
-  for (const std::string& key : checkpoint.keys()) {
+  for (const std::string& key : source.keys()) {
     const std::string name = rules.rename ? rules.rename(key) : key;
-    const TensorEntry& entry = checkpoint.entry(key);
+    const TensorEntry& entry = source.entry(key);
     const auto found = wanted.find(name);
     if (found == wanted.end()) {
       if (!rules.is_ignorable || !rules.is_ignorable(name)) {
@@ -217,14 +222,14 @@ void load_weights(const NamedTensors& parameters, const Checkpoint& checkpoint,
       }
       continue;
     }
-    check_dtype(key, entry, checkpoint.folder());
+    check_dtype(key, entry, source.place());
     if (found->second.sizes() != at::IntArrayRef(entry.shape)) {
       mismatch.misshapen.push_back(
           concat(describe_entry(key, entry), " instead of ", shape_text(found->second.sizes())));
     }
     if (!key_of.emplace(name, key).second) {
       throw Error({.what = "two keys for one parameter",
-                   .where = checkpoint.folder().string(),
+                   .where = source.place().string(),
                    .got = concat(key_of[name], " and ", key)});
     }
   }
@@ -233,9 +238,9 @@ void load_weights(const NamedTensors& parameters, const Checkpoint& checkpoint,
     if (key_of.count(name) || (tied != rules.tied.end() && key_of.count(tied->second))) continue;
     mismatch.missing.push_back(concat(name, " ", shape_text(parameter.sizes())));
   }
-  mismatch.raise_if_any(checkpoint.folder());
+  mismatch.raise_if_any(source.place());
 
-  fill_all(wanted, key_of, checkpoint, rules);
+  fill_all(wanted, key_of, source, rules);
   for (const auto& [name, source] : rules.tied) {
     if (!key_of.count(name)) wanted.at(name).set_data(wanted.at(source));
   }

@@ -24,18 +24,44 @@
 
 namespace vlm {
 
-class Checkpoint {
+// Tensors by their keys, wherever they lie: what a model is loaded from.
+class TensorSource {
+ public:
+  TensorSource() = default;
+  virtual ~TensorSource() = default;
+  TensorSource(const TensorSource&) = delete;
+  TensorSource& operator=(const TensorSource&) = delete;
+
+  // What errors name.
+  virtual const std::filesystem::path& place() const = 0;
+  // The files that were opened.
+  virtual std::vector<std::filesystem::path> paths() const = 0;
+  virtual std::vector<std::string> keys() const = 0;
+  // Dtype and shape of tensor(key). Throws Error for a key that is not there.
+  virtual const TensorEntry& entry(const std::string& key) const = 0;
+  // Sharing the mapped file, or in memory of its own where is_decoded says so.
+  virtual at::Tensor tensor(const std::string& key) const = 0;
+  virtual bool is_decoded(const std::string& /*key*/) const { return false; }
+  // How the file holds it: "F32", "Q4_0", …
+  virtual std::string stored_as(const std::string& key) const {
+    return dtype_text(entry(key).dtype);
+  }
+};
+
+class Checkpoint : public TensorSource {
  public:
   // Opens the folder's weights. Throws Error for a missing shard, an index that doesn't fit, or a
   // bad file.
   explicit Checkpoint(const std::filesystem::path& folder);
 
   const std::filesystem::path& folder() const { return folder_; }
+  const std::filesystem::path& place() const override { return folder_; }
   // What was opened: the one file, or the index and its shards.
-  std::vector<std::filesystem::path> paths() const;
-  std::vector<std::string> keys() const;
-  const TensorEntry& entry(const std::string& key) const;
-  at::Tensor tensor(const std::string& key) const;
+  std::vector<std::filesystem::path> paths() const override;
+  std::vector<std::string> keys() const override;
+  const TensorEntry& entry(const std::string& key) const override;
+  at::Tensor tensor(const std::string& key) const override;
+  bool contains(const std::string& key) const { return file_of_.count(key) > 0; }
 
  private:
   void open_sharded(const std::filesystem::path& index);
@@ -62,12 +88,15 @@ struct LoadRules {
   // false: the parameter is filled as usual. The memory of a value is given back before the next
   // one is read, so that only one is in memory at a time.
   std::function<bool(const std::string& name, const at::Tensor& value)> store_quantized;
+  // Stores a parameter in the model as the files hold it in few bits, without making numbers of it,
+  // and returns true; false: store_quantized is asked next.
+  std::function<bool(const std::string& name, const std::string& key)> store_codes;
   at::Device device = at::kCPU;
 };
 
-// Fills `parameters` (name → parameter of the model) from the checkpoint, converted to rules.dtype
-// on rules.device.
-void load_weights(const NamedTensors& parameters, const Checkpoint& checkpoint,
+// Fills `parameters` (name → parameter of the model) from the source, converted to rules.dtype on
+// rules.device.
+void load_weights(const NamedTensors& parameters, const TensorSource& source,
                   const LoadRules& rules);
 
 // True for the name of a file that holds a model's weights, or an index of them, in any format that

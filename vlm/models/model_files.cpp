@@ -4,6 +4,8 @@
 #include <string>
 
 #include "vlm/io/checkpoint.h"
+#include "vlm/models/gguf/gguf_folder.h"
+#include "vlm/models/weight_files.h"
 
 namespace vlm {
 
@@ -11,13 +13,13 @@ namespace fs = std::filesystem;
 
 std::vector<fs::path> model_files(const fs::path& folder) {
   std::vector<fs::path> files;
-  bool has_weights = false;
+  bool has_weights = is_gguf_folder(folder);
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (entry.is_regular_file() && is_side_file(entry.path())) files.push_back(entry.path());
     has_weights = has_weights || is_weights_file(entry.path());
   }
   if (has_weights) {
-    const std::vector<fs::path> weights = Checkpoint(folder).paths();
+    const std::vector<fs::path> weights = open_weights(folder)->paths();
     files.insert(files.begin(), weights.begin(), weights.end());
   }
   return files;

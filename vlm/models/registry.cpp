@@ -8,7 +8,6 @@
 #include "vlm/core/error.h"
 #include "vlm/core/json.h"
 #include "vlm/core/log.h"
-#include "vlm/io/checkpoint.h"
 #include "vlm/io/convert.h"
 #include "vlm/models/internvl/internvl.h"
 #include "vlm/models/internvl/internvl_chat_processor.h"
@@ -20,6 +19,7 @@
 #include "vlm/models/smolvlm/smolvlm_processor.h"
 #include "vlm/models/text/text_model.h"
 #include "vlm/models/text/text_processor.h"
+#include "vlm/models/weight_files.h"
 #include "vlm/models/weight_rules.h"
 #include "vlm/nn/cpu/bfloat16/bfloat16_linear.h"
 #include "vlm/nn/layers.h"
@@ -110,8 +110,9 @@ void part_weights(OrderedJson& config) {
   }
 }
 
-void write_config(const fs::path& source, const fs::path& folder, at::ScalarType dtype,
-                  bool is_tied) {
+}  // namespace
+
+OrderedJson make_saved_config(const fs::path& source, at::ScalarType dtype, bool is_tied) {
   OrderedJson config = load_ordered_json(source / "config.json");
   if (!is_tied) {
     part_weights(config);
@@ -121,9 +122,13 @@ void write_config(const fs::path& source, const fs::path& folder, at::ScalarType
                            : dtype == at::kHalf ? "float16"
                                                 : "bfloat16";
   config.erase("torch_dtype");
+  // What is written are numbers.
+  for (const char* key : {"quantization_config", "compression_config"}) config.erase(key);
   config["dtype"] = name;
-  save_text(folder / "config.json", config.dump(2) + "\n");
+  return config;
 }
+
+namespace {
 
 // Has frozen narrow matrices multiplied in bfloat16.
 void use_bfloat16_products(VisionLanguageModel& model) {
@@ -184,12 +189,17 @@ ModelPtr load_model(const fs::path& folder, const LoadOptions& options) {
   const bool is_mixed = options.mixed_precision && options.device.is_cpu();
   const at::ScalarType compute = choose_compute_dtype(config, options);
   fill_rules(*model, options, compute, rules);
+  const std::unique_ptr<TensorSource> source = open_weights(folder);
+  const auto* coded = dynamic_cast<const CodedTensors*>(source.get());
+  const bool keeps_codes = coded && options.keeps_codes && is_mixed;
+  if (keeps_codes) keep_codes(*model, options, *coded, rules);
   NamedTensors parameters;
   for (auto& item : model->module().named_parameters())
     parameters.emplace_back(item.key(), item.value());
-  load_weights(parameters, Checkpoint(folder), rules);
+  load_weights(parameters, *source, rules);
   // A head that takes the embeddings' weight.
   if (is_quantizing(options.dtype)) store_weights(*model, options.dtype);
+  if (keeps_codes && options.dtype == "auto") store_tied_head(*model, *coded);
   model->tie_weights();
   if (is_mixed && compute == at::kBFloat16 && has_bfloat16_products()) {
     use_bfloat16_products(*model);
@@ -218,15 +228,19 @@ void save_model(const VisionLanguageModel& model, const fs::path& source, const 
   NamedTensors weights = model.weights();
   for (auto& [name, weight] : weights) name = model.published_key(name);
   save_weights(folder, weights);
-  if (!fs::equivalent(source, folder)) {
-    for (const auto& entry : fs::directory_iterator(source)) {
-      const bool is_copied = entry.is_regular_file() && is_side_file(entry.path()) &&
-                             entry.path().filename() != "config.json";
-      if (!is_copied) continue;
-      save_text(folder / entry.path().filename(), load_text(entry.path()));
-    }
+  copy_side_files(source, folder);
+  const OrderedJson config =
+      make_saved_config(source, model.dtype(), !model.tied_weights().empty());
+  save_text(folder / "config.json", config.dump(2) + "\n");
+}
+
+void copy_side_files(const fs::path& source, const fs::path& folder) {
+  if (fs::equivalent(source, folder)) return;
+  for (const auto& entry : fs::directory_iterator(source)) {
+    const bool is_copied = entry.is_regular_file() && is_side_file(entry.path()) &&
+                           entry.path().filename() != "config.json";
+    if (is_copied) save_text(folder / entry.path().filename(), load_text(entry.path()));
   }
-  write_config(source, folder, model.dtype(), !model.tied_weights().empty());
 }
 
 }  // namespace vlm

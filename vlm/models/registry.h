@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "vlm/core/json.h"
 #include "vlm/models/interface/model.h"
 #include "vlm/models/interface/processor.h"
 
@@ -26,6 +27,10 @@ struct LoadOptions {
   // gradients. They are multiplied in float32, with the same result as converted weights; or in
   // bfloat16, where compute_dtype says so and the processor is quicker with it.
   bool mixed_precision = false;
+  // For models that are only run, with mixed_precision and dtype "auto", "int8" or "int4": layers
+  // that the files hold in few bits stay as they are, with a dtype that quantizes those in its
+  // formats.
+  bool keeps_codes = false;
   // For training adapters on a frozen base: linear layers except the output head are converted to
   // NF4 one by one while they are read, so that the unconverted model is never in memory as a
   // whole; the other matrices become bfloat16. Modules and parameters for whose names `is_trained`
@@ -63,5 +68,11 @@ std::vector<std::int64_t> answer_ends(const std::filesystem::path& folder);
 // dtype is updated.
 void save_model(const VisionLanguageModel& model, const std::filesystem::path& source,
                 const std::filesystem::path& folder);
+
+// Its parts, for other forms of a checkpoint: all side files but config.json, and what becomes of
+// that for a model of numbers in `dtype`, whose head is tied or not.
+void copy_side_files(const std::filesystem::path& source, const std::filesystem::path& folder);
+OrderedJson make_saved_config(const std::filesystem::path& source, at::ScalarType dtype,
+                              bool is_tied);
 
 }  // namespace vlm

@@ -105,6 +105,16 @@ void store_nf4_while_loading(const VisionLanguageModel& model, const LoadOptions
   store_while_loading(std::move(formats), rules);
 }
 
+// Of the linear layers, by the names of their weights.
+std::map<std::string, std::shared_ptr<Linear>> find_linears(const VisionLanguageModel& model) {
+  std::map<std::string, std::shared_ptr<Linear>> found;
+  for (const auto& item : model.module().named_modules()) {
+    const auto linear = std::dynamic_pointer_cast<Linear>(item.value());
+    if (linear) found[item.key() + ".weight"] = linear;
+  }
+  return found;
+}
+
 }  // namespace
 
 bool is_quantizing(const std::string& dtype) {
@@ -146,6 +156,39 @@ void fill_rules(const VisionLanguageModel& model, const LoadOptions& options,
   if (is_quantizing(options.dtype)) {
     TORCH_CHECK(is_mixed, options.dtype, " is for running models on a CPU");
     store_while_loading(choose_formats(model, options.dtype), rules);
+  }
+}
+
+void keep_codes(const VisionLanguageModel& model, const LoadOptions& options,
+                const CodedTensors& files, LoadRules& rules) {
+  const bool is_quantized = is_quantizing(options.dtype);
+  if (!is_quantized && options.dtype != "auto") return;
+  std::map<std::string, LayerFormat> formats;
+  if (is_quantized) formats = choose_formats(model, options.dtype);
+  rules.store_codes = [&files, is_quantized, formats = std::move(formats),
+                       linears = find_linears(model)](const std::string& name,
+                                                      const std::string& key) {
+    const auto layer = linears.find(name);
+    const std::string format = files.format(key);
+    if (layer == linears.end() || format.empty()) return false;
+    const auto wanted = formats.find(name);
+    if (is_quantized && (wanted == formats.end() || format != wanted->second.format->name)) {
+      return false;
+    }
+    layer->second->store(files.stored(key));
+    return true;
+  };
+}
+
+void store_tied_head(VisionLanguageModel& model, const CodedTensors& files) {
+  std::map<std::string, std::shared_ptr<Linear>> linears = find_linears(model);
+  for (const auto& [head, embedding] : model.tied_weights()) {
+    const auto found = linears.find(head);
+    if (found == linears.end() || found->second->is_quantized()) continue;
+    for (const std::string& key : files.keys()) {
+      if (model.canonical_key(key) != embedding || files.format(key).empty()) continue;
+      found->second->store(find_weight_format(kFallback).store(found->second->dense_weight()));
+    }
   }
 }
 

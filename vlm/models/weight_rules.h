@@ -9,6 +9,7 @@
 #include <string>
 
 #include "vlm/io/checkpoint.h"
+#include "vlm/models/parts/coded_tensors.h"
 #include "vlm/models/registry.h"
 #include "vlm/nn/layers.h"
 #include "vlm/nn/weights/weight_format.h"
@@ -29,5 +30,13 @@ std::map<std::string, LayerFormat> choose_formats(const VisionLanguageModel& mod
 // `compute` is the dtype in which a mixed model multiplies.
 void fill_rules(const VisionLanguageModel& model, const LoadOptions& options,
                 at::ScalarType compute, LoadRules& rules);
+
+// Has the rules take layers as the files hold them, where the options allow it.
+void keep_codes(const VisionLanguageModel& model, const LoadOptions& options,
+                const CodedTensors& files, LoadRules& rules);
+
+// Stores the head of a loaded model in 8 bits if it takes the weight of embeddings that the files
+// hold in few bits.
+void store_tied_head(VisionLanguageModel& model, const CodedTensors& files);
 
 }  // namespace vlm

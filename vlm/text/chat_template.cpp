@@ -175,6 +175,15 @@ bool has_chat_template(const fs::path& folder) {
                      [&](const char* name) { return read_template(folder / name).has_value(); });
 }
 
+std::optional<std::string> find_chat_template(const fs::path& folder) {
+  const fs::path jinja = folder / "chat_template.jinja";
+  if (fs::exists(jinja)) return load_plain_text(jinja);
+  for (const char* name : kJsonFiles) {
+    if (auto source = read_template(folder / name)) return source;
+  }
+  return std::nullopt;
+}
+
 ChatTemplate load_chat_template(const fs::path& folder, const TemplateOptions& options) {
   const fs::path jinja = folder / "chat_template.jinja";
   if (fs::exists(jinja)) {

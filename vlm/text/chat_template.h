@@ -69,6 +69,9 @@ class ChatTemplate {
 // Whether a checkpoint folder has a template. Base models have none.
 bool has_chat_template(const std::filesystem::path& folder);
 
+// The text of a checkpoint folder's template, as load_chat_template chooses it.
+std::optional<std::string> find_chat_template(const std::filesystem::path& folder);
+
 // The members "…_token" of a folder's tokenizer files, as templates know them.
 ChatTemplate::Variables load_special_tokens(const std::filesystem::path& folder);
 
