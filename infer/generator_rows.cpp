@@ -1,4 +1,6 @@
 // Which groups and rows of the cache requests have, and how they leave.
+#include <c10/core/InferenceMode.h>
+
 #include <algorithm>
 #include <functional>
 #include <utility>
@@ -46,6 +48,7 @@ std::int64_t Generator::row_of(const ActiveRequest& one, std::int64_t i) const {
 }
 
 void Generator::cancel(std::uint64_t id) {
+  const c10::InferenceMode inference;  // places that get free move what is in the cache
   const auto end_in = [&](ActiveGroup& group) {
     const auto is_meant = [&](const ActiveRequest& one) {
       return one.request.id == id && !one.is_finished;

@@ -43,7 +43,8 @@ TEST_CASE("every command has the shared options that it uses, and refuses the ot
                                              {"quantize", {"--dtype", "--threads"}},
                                              {"pull", {}},
                                              {"gather", {}},
-                                             {"init-config", {}}};
+                                             {"init-config", {}},
+                                             {"serve", {"--device", "--dtype", "--threads"}}};
   for (const auto& [command, options] : used) {
     INFO(command);
     const std::string help = run_vlm(command + " --help").out;

@@ -293,6 +293,7 @@ TEST_CASE("bodies are bounded, one and all together") {
   RawClient second(test.server.port());
   second.send(post_request("/", std::string(600, 'a')));
   CHECK(status_of(second.read_response()) == 200);
+  test.handler.wait_for_ends(4);
   CHECK(test.server.stats().body_bytes == 0);
 }
 

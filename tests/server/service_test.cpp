@@ -224,6 +224,32 @@ TEST_CASE("a client that leaves cancels its request, wherever it is") {
   CHECK(served.metric(cancelled) == 4);
 }
 
+TEST_CASE("a request that is cancelled leaves those beside it alone") {
+  Served served;
+  const Json body = endless_body({{"max_tokens", 200}});
+  const std::string wanted = content_of(served.ask(body));
+  std::vector<std::thread> clients;
+  std::atomic<int> right{0};
+  for (int i = 0; i < 4; ++i) {
+    clients.emplace_back([&] {
+      for (int j = 0; j < 5; ++j) {
+        const std::string response = served.post(body);
+        right += status_of(response) == 200 &&
+                 content_of(OrderedJson::parse(body_of(response))) == wanted;
+      }
+    });
+    clients.emplace_back([&, i] {
+      for (int j = 0; j < 10; ++j) {
+        RawClient client(served.port());
+        client.send(post_request(kChat, endless_body().dump()));
+        std::this_thread::sleep_for(std::chrono::milliseconds(5 + 7 * i));
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  CHECK(right == 20);
+}
+
 TEST_CASE("more than the queue holds is refused, with a time to come again") {
   ServedOptions options;
   options.engine.max_running = 1;
