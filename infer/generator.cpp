@@ -107,11 +107,11 @@ void Generator::submit(RequestGroup group) {
   }
 }
 
-std::vector<RequestAnswer> Generator::step() {
+std::vector<RequestAnswer> Generator::step(bool takes_prompts) {
   const c10::InferenceMode inference;
   if (is_serving()) {
     enter_waiting();
-    work_on_entering();
+    if (takes_prompts) work_on_entering();
   } else {
     admit();
   }

@@ -83,7 +83,8 @@ class Generator {
   // Does a bounded piece of work; returns the answers that it finished. A request that can't be
   // answered (too long a prompt) comes back with an error. In serving nothing else is thrown than
   // what leaves the generator unusable: a failure is that of the requests it belongs to.
-  std::vector<RequestAnswer> step();
+  // `takes_prompts` false, in serving: only a token for those that decode.
+  std::vector<RequestAnswer> step(bool takes_prompts = true);
   bool is_idle() const {
     return waiting_.empty() && entering_.empty() && active_.empty() && rejected_.empty() &&
            finished_.empty();
@@ -96,6 +97,7 @@ class Generator {
   // Number of submitted groups whose prefill has not begun, and of those behind that.
   std::int64_t waiting() const { return static_cast<std::int64_t>(waiting_.size()); }
   std::int64_t running() const { return std::ssize(entering_) + std::ssize(active_); }
+  bool has_prompts() const { return !waiting_.empty() || !entering_.empty(); }
   std::int64_t cache_bytes() const { return cache_ ? cache_->bytes() : 0; }
 
   // The answer to one request, or to a group of one request. Throws Error when it can't be

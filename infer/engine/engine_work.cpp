@@ -48,7 +48,7 @@ EngineWork::~EngineWork() {
   generator_.kept_prefixes().set_bound(0);
 }
 
-void EngineWork::check_room(const EngineRequest& request, std::int64_t bytes) const {
+void EngineWork::check_room(std::int64_t bytes) const {
   if (is_draining_) throw EngineStopped({.what = "no more requests are taken"});
   // Those for which there is a place are only on their way.
   const std::int64_t places = std::max<std::int64_t>(options_.max_running - stats_.running, 0);
@@ -77,7 +77,7 @@ std::uint64_t EngineWork::submit(EngineRequest request, EngineEvents events) {
   }
   const std::lock_guard lock(mutex_);
   const std::int64_t bytes = request.pictures ? request.pictures->bytes() : 0;
-  check_room(request, bytes);
+  check_room(bytes);
   const std::uint64_t number = ++last_number_;
   stats_.waiting += std::ssize(request.requests);
   stats_.media_bytes += bytes;
@@ -182,25 +182,37 @@ void EngineWork::ask(EngineJob& job) {
   if (job.is_done()) forget(job);
 }
 
-// A piece of the oldest job's videos. In a batch a whole take, while few groups wait: the features
-// of those behind are better not made before there is room.
+// The oldest job's videos. In serving a piece, and prompts and videos take turns, so that no token
+// waits for both. In a batch whole takes, while few groups wait: the features of those behind are
+// better not made before there is room.
 void EngineWork::read_media() {
-  const bool is_batch = options_.pace == GenerationPace::kBatch;
-  while (!reading_.empty() && (!is_batch || generator_.waiting() < options_.max_running)) {
-    EngineJob& job = *reading_.front();
-    try {
-      const auto patience = generator_.is_idle() || is_batch ? 20ms : 0ms;
-      const ReadState state =
-          generator_.read_piece(*job.media(), {.time_limit_s = job.media_time_limit_s()}, patience);
-      if (state == ReadState::kWhole) {
-        if (!job.media()->has_more()) reading_.pop_front();
-        ask(job);
-      }
-    } catch (const std::exception& error) {
-      end(job, is_out_of_memory(error) ? Outcome::kFailedBesideOthers : Outcome::kRefused,
-          failure_text(error));
+  if (options_.pace == GenerationPace::kServing) {
+    const bool is_turn_of_prompts = std::exchange(has_read_, false) && generator_.has_prompts();
+    if (!reading_.empty() && !is_turn_of_prompts) has_read_ = read_piece(*reading_.front());
+    return;
+  }
+  while (!reading_.empty() && generator_.waiting() < options_.max_running && !has_news()) {
+    read_piece(*reading_.front());
+  }
+}
+
+// True when something was encoded.
+bool EngineWork::read_piece(EngineJob& job) {
+  const bool is_serving = options_.pace == GenerationPace::kServing;
+  const auto patience = is_serving && !generator_.is_idle() ? 0ms : 20ms;
+  try {
+    const ReadState state = generator_.read_piece(
+        *job.media(), {.time_limit_s = job.media_time_limit_s(), .in_short_pieces = is_serving},
+        patience);
+    if (state == ReadState::kWhole) {
+      if (!job.media()->has_more()) reading_.pop_front();
+      ask(job);
     }
-    if (!is_batch || has_news()) return;
+    return state == ReadState::kMore;
+  } catch (const std::exception& error) {
+    end(job, is_out_of_memory(error) ? Outcome::kFailedBesideOthers : Outcome::kRefused,
+        failure_text(error));
+    return false;
   }
 }
 
@@ -232,7 +244,7 @@ void EngineWork::end_waiting() {
 void EngineWork::step() {
   std::vector<RequestAnswer> answers;
   try {
-    answers = generator_.step();
+    answers = generator_.step(/*takes_prompts=*/!has_read_);
   } catch (const std::exception& error) {
     fail_all(error);
   }

@@ -34,14 +34,15 @@ class EngineWork {
  private:
   using Job = std::unique_ptr<EngineJob>;
 
-  void check_room(const EngineRequest& request, std::int64_t bytes) const;
+  void check_room(std::int64_t bytes) const;
   void run();
   bool take_in();
   void cancel_job(EngineJob& job);
   void take_job(Job job);
   void ask(EngineJob& job);
-  void read_media();
   void end_waiting();
+  void read_media();
+  bool read_piece(EngineJob& job);
   void step();
   void record(RequestAnswer answer);
   void fail_all(const std::exception& error);
@@ -72,6 +73,7 @@ class EngineWork {
   std::unordered_map<std::uint64_t, EngineJob*> by_request_;  // by the generator's number
   std::deque<EngineJob*> reading_;                            // their media, in this order
   std::uint64_t last_request_ = 0;
+  bool has_read_ = false;  // in this round, a piece of media
 
   std::thread thread_;
 };

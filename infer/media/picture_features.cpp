@@ -12,10 +12,6 @@
 namespace vlm::infer {
 namespace {
 
-// Parts of one short pass. A CPU is busy with one; a GPU takes so many in some hundredths of a
-// second. A picture of patches is one part, however large: its patches see each other.
-constexpr std::size_t kPartsOnGpu = 16;
-
 std::string disk_content(const Pixels& pixels) {
   return concat("pixels 2 ", pixels.digest());
 }
@@ -105,14 +101,13 @@ void PictureEncoder::prepare(PictureFeatures& pictures) {
 
 bool PictureEncoder::encode_piece(PictureFeatures& pictures) {
   if (pictures.features.defined() || pictures.pixels.empty()) return true;
-  const std::size_t most = model_->device().is_cpu() ? 1 : kPartsOnGpu;
   std::vector<PicturePart*> missing;
   for (PicturePart& part : pictures.parts) {
     if (part.features.defined()) continue;
     if (kept_.is_keeping()) part.features = kept_.find(part.digest);
     if (part.features.defined()) continue;
     missing.push_back(&part);
-    if (missing.size() == most) break;
+    if (std::ssize(missing) == short_piece()) break;
   }
   if (!missing.empty()) {
     std::vector<Pixels> pixels;

@@ -58,6 +58,9 @@ class PictureEncoder {
   // Takes pictures that are split a piece further: as many parts as make a short pass. True when
   // they have features.
   bool encode_piece(PictureFeatures& pictures);
+  // Parts of one short pass. A CPU is busy with one; a GPU takes so many in some hundredths of a
+  // second. A picture of patches is one part, however large: its patches see each other.
+  std::int64_t short_piece() const { return model_->device().is_cpu() ? 1 : 16; }
   // Features in memory, for pictures that are split. The model's thread only.
   KeptFeatures& kept() { return kept_; }
   std::int64_t encoded_units() const { return encoded_units_; }

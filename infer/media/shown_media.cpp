@@ -53,12 +53,8 @@ ReadState ShownMedia::read_piece(const ReadLimits& limits, std::chrono::millisec
   for (Part& part : parts_) {
     if (part.is_read) continue;
     check_time(limits.time_limit_s);
-    if (part.video) return read_video(part, patience);
-    const auto picture =
-        std::make_shared<PictureFeatures>(PictureFeatures{std::exchange(part.medium.pixels, {})});
-    encoder_->encode({picture});
-    part.features = picture->features;
-    part.is_read = true;
+    if (part.video) return read_video(part, limits, patience);
+    read_picture(part, limits);
     return ReadState::kMore;
   }
   is_reading_ = is_joined_ = false;
@@ -73,8 +69,27 @@ void ShownMedia::check_time(double time_limit_s) const {
                .hint = "--item-timeout sets the limit"});
 }
 
-ReadState ShownMedia::read_video(Part& part, std::chrono::milliseconds patience) {
-  VideoStream::Piece piece = part.video->next(patience);
+void ShownMedia::read_picture(Part& part, const ReadLimits& limits) {
+  if (!part.picture) {
+    part.picture =
+        std::make_shared<PictureFeatures>(PictureFeatures{std::exchange(part.medium.pixels, {})});
+    if (limits.in_short_pieces) encoder_->prepare(*part.picture);
+  }
+  if (limits.in_short_pieces) {
+    encoder_->encode_piece(*part.picture);
+  } else {
+    encoder_->encode({part.picture});
+  }
+  part.features = part.picture->features;
+  part.is_read = part.features.defined();
+  if (part.is_read) part.picture.reset();
+}
+
+ReadState ShownMedia::read_video(Part& part, const ReadLimits& limits,
+                                 std::chrono::milliseconds patience) {
+  const std::int64_t most =
+      limits.in_short_pieces ? encoder_->short_piece() : VideoStream::kMostAtOnce;
+  VideoStream::Piece piece = part.video->next(patience, most);
   if (std::holds_alternative<VideoStream::Waiting>(piece)) return ReadState::kWaiting;
   if (const auto* pixels = std::get_if<Pixels>(&piece)) {
     part.pieces.push_back(encoder_->encode(*pixels));

@@ -18,11 +18,12 @@
 
 namespace vlm::infer {
 
-// How long a read may take.
+// How long a read may take, and its pieces.
 struct ReadLimits {
   double time_limit_s = 0;  // of a take; 0: none
   // Asked between two pieces; true ends the read, and the media can't be read any more.
   std::function<bool()> should_stop = {};
+  bool in_short_pieces = false;  // as PictureEncoder::encode_piece, for what others wait for
 };
 
 enum class ReadState {
@@ -65,15 +66,17 @@ class ShownMedia {
 
  private:
   struct Part {
-    ProcessedMedium medium;               // a video's pixels are never kept
-    at::Tensor features;                  // of the take
-    std::unique_ptr<VideoStream> video;   // null: a picture
-    std::vector<at::Tensor> pieces = {};  // of a take that is being read
-    bool is_read = false;                 // of this take
+    ProcessedMedium medium;                         // a video's pixels are never kept
+    std::shared_ptr<PictureFeatures> picture = {};  // that is being encoded
+    at::Tensor features;                            // of the take
+    std::unique_ptr<VideoStream> video;             // null: a picture
+    std::vector<at::Tensor> pieces = {};            // of a take that is being read
+    bool is_read = false;                           // of this take
   };
 
   void begin_take();
-  ReadState read_video(Part& part, std::chrono::milliseconds patience);
+  ReadState read_video(Part& part, const ReadLimits& limits, std::chrono::milliseconds patience);
+  void read_picture(Part& part, const ReadLimits& limits);
   void check_time(double time_limit_s) const;
   void join();
 

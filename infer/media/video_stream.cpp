@@ -19,8 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::int64_t kMostAtOnce = 16;  // parts of a clip; 50 MB for tiles with sides of 512
-constexpr std::int64_t kAhead = 4;        // parts decoded while those at once are encoded
+constexpr std::int64_t kAhead = 4;  // parts decoded while those at once are encoded
 
 }  // namespace
 
@@ -151,16 +150,16 @@ void VideoStream::run(Pieces::Output& output) {
   }
 }
 
-VideoStream::Piece VideoStream::next(std::chrono::milliseconds patience) {
+VideoStream::Piece VideoStream::next(std::chrono::milliseconds patience, std::int64_t most_parts) {
   if (end_) {
     Piece end = std::move(*end_);
     end_.reset();
     return end;
   }
-  const auto is_enough = [this] {
+  const auto is_enough = [&, most = std::min(at_once_, most_parts)] {
     std::int64_t units = 0;
     for (const Pixels& part : parts_) units += part.units();
-    return std::ssize(parts_) >= at_once_ || units >= encoder_.units_at_once();
+    return std::ssize(parts_) >= most || units >= encoder_.units_at_once();
   };
   while (!is_enough()) {
     if (!pieces_.is_ready(patience)) return Waiting{};

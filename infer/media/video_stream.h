@@ -47,15 +47,16 @@ struct EndOfTake {
 
 class VideoStream {
  public:
-  struct Waiting {};  // frames are still being decoded
+  static constexpr std::int64_t kMostAtOnce = 16;  // 50 MB for tiles with sides of 512
+  struct Waiting {};                               // frames are still being decoded
   using Piece = std::variant<Waiting, Pixels, EndOfTake>;
 
   // Processor and encoder must outlive the stream.
   VideoStream(VideoRequest request, const Processor& processor, PictureEncoder& encoder);
-  // Pixels of the current take, as many as the encoder takes at once, or its end; waits so long for
-  // them. Don't call it after the end of the last take. Throws Error naming the file when it can't
-  // be read.
-  Piece next(std::chrono::milliseconds patience);
+  // Pixels of the current take, as many as the encoder takes at once, or at most so many frames
+  // (where these go together, groups of them), or its end; waits so long for them. Don't call it
+  // after the end of the last take. Throws Error naming the file when it can't be read.
+  Piece next(std::chrono::milliseconds patience, std::int64_t most_parts = kMostAtOnce);
 
  private:
   class Takes;
