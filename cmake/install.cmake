@@ -45,6 +45,7 @@ set_target_properties(vlm PROPERTIES INSTALL_RPATH "${beside_program};${VLM_BUIL
 
 set(package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/vlm)
 install(TARGETS vlm RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(DIRECTORY models/easy-vqa-emoji DESTINATION ${CMAKE_INSTALL_DATADIR}/vlm/models)  # vlm serve without --model
 install(TARGETS vlm_library EXPORT vlmTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(FILES infer/vlm.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/vlm)
 install(FILES vlm/core/error.h vlm/core/log.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/vlm/core)

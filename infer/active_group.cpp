@@ -5,8 +5,7 @@
 namespace vlm::infer {
 namespace {
 
-constexpr std::int64_t kMostRequests = 8;     // requests of one group decoded at a time
-constexpr std::int64_t kMostChoiceRows = 16;  // choices of one request scored at a time
+constexpr std::int64_t kMostRequests = 8;  // requests of one group decoded at a time
 
 std::size_t common_prefix(const std::vector<std::int64_t>& a, const std::vector<std::int64_t>& b) {
   return static_cast<std::size_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first -
@@ -30,7 +29,8 @@ bool can_share(const std::vector<Request>& requests) {
 }
 
 std::unique_ptr<ActiveGroup> make_group(std::vector<Request> requests,
-                                        std::shared_ptr<PictureFeatures> pictures) {
+                                        std::shared_ptr<PictureFeatures> pictures,
+                                        std::int64_t most_choice_rows) {
   auto group = std::make_unique<ActiveGroup>();
   group->pictures = std::move(pictures);
   std::size_t shared = shared_prefix(requests);
@@ -44,6 +44,8 @@ std::unique_ptr<ActiveGroup> make_group(std::vector<Request> requests,
   const PromptLayout& layout = requests[0].layout;
   const auto length = static_cast<std::int64_t>(shared);
   if (layout.positions.defined()) group->positions = layout.positions.narrow(1, 0, length);
+  group->can_share = layout.can_share_prefix;
+  group->submitted = std::chrono::steady_clock::now();
   group->next_position = layout.position_of(length, std::ssize(first));
   for (Request& request : requests) {
     ActiveRequest active{.group = group.get()};
@@ -51,7 +53,7 @@ std::unique_ptr<ActiveGroup> make_group(std::vector<Request> requests,
                          request.prompt.end());
     active.width = request.choices.empty()
                        ? request.options.rows()
-                       : std::min<std::int64_t>(std::ssize(request.choices), kMostChoiceRows);
+                       : std::min<std::int64_t>(std::ssize(request.choices), most_choice_rows);
     active.request = std::move(request);
     group->pending.push_back(std::move(active));
   }
@@ -71,16 +73,39 @@ std::int64_t ActiveGroup::rows_needed() const {
   return widest * std::min<std::int64_t>(std::ssize(pending), kMostRequests);
 }
 
-std::vector<std::unique_ptr<ActiveGroup>> make_groups(RequestGroup group) {
+void ActiveGroup::enter() {
+  entered = std::chrono::steady_clock::now();
+  for (const ActiveRequest& one : pending) {
+    if (one.request.on_start) one.request.on_start();
+  }
+}
+
+std::int64_t ActiveGroup::tail_needed() const {
+  std::int64_t most = 0;
+  for (const ActiveRequest& one : pending) {
+    std::int64_t tokens = one.request.options.max_new_tokens;
+    if (!one.request.choices.empty()) {
+      const auto longest = std::ranges::max_element(
+          one.request.choices, {}, [](const auto& choice) { return choice.size(); });
+      tokens = std::ssize(*longest);
+    }
+    most = std::max(most, std::ssize(one.suffix) + tokens);
+  }
+  return most;
+}
+
+std::vector<std::unique_ptr<ActiveGroup>> make_groups(RequestGroup group,
+                                                      std::int64_t most_choice_rows) {
   std::vector<std::unique_ptr<ActiveGroup>> groups;
   if (can_share(group.requests)) {
-    groups.push_back(make_group(std::move(group.requests), std::move(group.pictures)));
+    groups.push_back(
+        make_group(std::move(group.requests), std::move(group.pictures), most_choice_rows));
     return groups;
   }
   for (Request& request : group.requests) {
     std::vector<Request> single;
     single.push_back(std::move(request));
-    groups.push_back(make_group(std::move(single), group.pictures));
+    groups.push_back(make_group(std::move(single), group.pictures, most_choice_rows));
   }
   return groups;
 }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "infer/search/generation_options.h"
 #include "vlm/text/tokenizer.h"
@@ -23,12 +24,26 @@ inline bool is_end_token(std::int64_t id, const GenerationOptions& options) {
   return std::find(ends.begin(), ends.end(), id) != ends.end();
 }
 
+// Where the first of the stop strings begins; npos where there is none.
+inline std::size_t find_stop(const std::string& text, const std::vector<std::string>& stops) {
+  std::size_t first = std::string::npos;
+  for (const std::string& stop : stops) {
+    if (!stop.empty()) first = std::min(first, text.find(stop));
+  }
+  return first;
+}
+
 inline std::string answer_text(const Tokenizer& tokenizer, std::span<const std::int64_t> ids,
                                const GenerationOptions& options) {
-  if (options.grammar) return tokenizer.decode(ids, true);
-  if (!options.keep_special_tokens) return without_leading_space(tokenizer.decode(ids, true));
-  if (!ids.empty() && is_end_token(ids.back(), options)) ids = ids.first(ids.size() - 1);
-  return without_leading_space(tokenizer.decode(ids, false));
+  const bool is_ended = !ids.empty() && is_end_token(ids.back(), options);
+  if (options.keep_special_tokens && is_ended) ids = ids.first(ids.size() - 1);
+  const bool keeps_special = options.keep_special_tokens && !options.grammar;
+  std::string text = tokenizer.decode(ids, !keeps_special);
+  if (!options.grammar) text = without_leading_space(std::move(text));
+  if (options.hides_stop_strings) {
+    text.resize(std::min(find_stop(text, options.stop_strings), text.size()));
+  }
+  return text;
 }
 
 // Makes the same text while its ids come one by one. Tokenizer and options must outlive it.

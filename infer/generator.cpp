@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <functional>
 #include <utility>
 
 #include "infer/answer_text.h"
-#include "infer/media/shown_media.h"
 #include "infer/search/stop_strings.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
@@ -23,12 +23,6 @@ using Ids = std::vector<std::int64_t>;
 
 constexpr std::int64_t kMostPrefillTokens = 4096;  // of one pass, padding included
 constexpr std::int64_t kMostLookahead = 64;        // waiting groups whose pictures may be encoded
-
-// Until a GPU has encoded what it was asked to, so that the time is that of the work. Prefill and
-// decoding end with a token, which is waited for anyway.
-void wait_for(at::Device device) {
-  if (!device.is_cpu()) at::accelerator::synchronizeDevice(device.index());
-}
 
 }  // namespace
 
@@ -43,6 +37,13 @@ Generator::Generator(ModelPtr model, std::shared_ptr<const Processor> processor)
       step_(model_) {}
 Generator::~Generator() = default;
 Generator::Generator(Generator&&) noexcept = default;
+
+// Until a GPU has done what it was asked to, so that the time is that of the work. Prefill and
+// decoding end with a token, which is waited for anyway.
+void Generator::wait_for_device() const {
+  const at::Device device = model_->device();
+  if (!device.is_cpu()) at::accelerator::synchronizeDevice(device.index());
+}
 
 std::unique_ptr<Search> Generator::start_search(const Request& request) const {
   SearchContext context{
@@ -64,6 +65,7 @@ bool Generator::reject_if_impossible(const Request& request) {
   for (const Ids& choice : request.choices) longest = std::max(longest, choice.size());
   const auto length = static_cast<std::int64_t>(request.prompt.size() + longest);
   RequestAnswer answer{.id = request.id, .prompt_tokens = std::ssize(request.prompt)};
+  const Outcome outcome = std::exchange(answer.outcome, Outcome::kRefused);
   if (!request.choices.empty() && request.prompt.size() == 1) {
     answer.error = "the prompt is too short: choices need at least two tokens in front";
   } else if (request.prompt.empty() || length >= model_->max_positions() + (longest > 0 ? 1 : 0)) {
@@ -75,6 +77,7 @@ bool Generator::reject_if_impossible(const Request& request) {
   } else if (!request.choices.empty() || request.options.max_new_tokens > 0) {
     return false;
   } else {
+    answer.outcome = outcome;
     answer.generations.resize(1);
     answer.generations[0].finish_reason = "length";
   }
@@ -85,8 +88,18 @@ bool Generator::reject_if_impossible(const Request& request) {
 void Generator::submit(RequestGroup group) {
   std::erase_if(group.requests, [this](const Request& one) { return reject_if_impossible(one); });
   if (group.requests.empty()) return;
-  for (auto& made : make_groups(std::move(group))) {
+  for (Request& one : group.requests) {
+    const std::int64_t room = model_->max_positions() - std::ssize(one.prompt);
+    one.options.max_new_tokens = std::min(one.options.max_new_tokens, room);
+  }
+  const auto is_media = [ids = model_->media_token_ids()](std::int64_t id) {
+    return std::ranges::find(ids, id) != ids.end();
+  };
+  if (group.pictures && is_serving()) encoder_->prepare(*group.pictures);
+  for (auto& made :
+       make_groups(std::move(group), is_serving() ? kMostSpreadChoiceRows : kMostChoiceRows)) {
     for (ActiveRequest& one : made->pending) {
+      one.media_tokens = std::ranges::count_if(one.request.prompt, is_media);
       if (one.request.choices.empty()) one.search = start_search(one.request);
     }
     waiting_.push_back(std::move(made));
@@ -95,7 +108,12 @@ void Generator::submit(RequestGroup group) {
 
 std::vector<RequestAnswer> Generator::step() {
   const c10::InferenceMode inference;
-  admit();
+  if (is_serving()) {
+    enter_waiting();
+    work_on_entering();
+  } else {
+    admit();
+  }
   start_pending();
   decode_rows();
   end_late_requests();
@@ -108,24 +126,25 @@ std::vector<RequestAnswer> Generator::step() {
 
 void Generator::abandon() {
   waiting_.clear();
+  entering_.clear();
   active_.clear();
+  places_.clear();
   rejected_.clear();
   finished_.clear();
   cache_.reset();
 }
 
 // The oldest waiting groups, as many as there is room for.
-std::vector<std::unique_ptr<ActiveGroup>> Generator::pop_waiting_groups() {
+Generator::Groups Generator::pop_waiting_groups() {
   const std::int64_t room = batch_size_ - std::ssize(active_);
-  std::vector<std::unique_ptr<ActiveGroup>> newcomers;
+  Groups newcomers;
   // Prompts are prefilled several at a time: while others decode, a single free place waits.
   if (!active_.empty() && room < std::max<std::int64_t>(1, batch_size_ / 4)) return newcomers;
   while (!waiting_.empty() && std::ssize(newcomers) < room) {
     const std::int64_t rows = waiting_.front()->rows_needed();
     if (!cache_ || rows > cache_->rows_per_group()) {
       if (!active_.empty() || !newcomers.empty()) break;  // a cache of more rows once this is empty
-      cache_.emplace(model_->cache_shape(), rows,
-                     at::TensorOptions().dtype(model_->dtype()).device(model_->device()));
+      make_cache(rows);
     }
     newcomers.push_back(std::move(waiting_.front()));
     waiting_.pop_front();
@@ -134,7 +153,7 @@ std::vector<std::unique_ptr<ActiveGroup>> Generator::pop_waiting_groups() {
 }
 
 // Encodes the newcomers' pictures and, to fill the encoder's last chunk, some of those that wait.
-void Generator::encode_pictures(const std::vector<std::unique_ptr<ActiveGroup>>& newcomers) {
+void Generator::encode_pictures(const Groups& newcomers) {
   const Stopwatch watch(timing_.vision_s);
   std::vector<std::shared_ptr<PictureFeatures>> pictures;
   std::int64_t units = 0;
@@ -150,12 +169,13 @@ void Generator::encode_pictures(const std::vector<std::unique_ptr<ActiveGroup>>&
     add(*waiting_[static_cast<std::size_t>(i)]);
   }
   encoder_->encode(pictures);
-  if (!pictures.empty()) wait_for(model_->device());
+  if (!pictures.empty()) wait_for_device();
 }
 
 void Generator::admit() {
-  std::vector<std::unique_ptr<ActiveGroup>> newcomers = pop_waiting_groups();
+  Groups newcomers = pop_waiting_groups();
   if (newcomers.empty()) return;
+  for (auto& group : newcomers) group->enter();
   encode_pictures(newcomers);
   if (waiting_.empty()) encoder_->release_memory();
   const auto begun = std::chrono::steady_clock::now();
@@ -175,7 +195,8 @@ void Generator::admit() {
       real = 0;
     }
     real += length;
-    group->index = std::ssize(active_);
+    give_places(*group);
+    group->encoded = begun;
     for (ActiveRequest& one : group->pending) one.begun = begun;
     pass.push_back(group.get());
     active_.push_back(std::move(group));
@@ -185,11 +206,13 @@ void Generator::admit() {
 
 // Lets requests of the groups enter rows that are free.
 void Generator::start_pending() {
-  std::vector<ActiveRequest*> suffixes, choices;
+  Requests suffixes, choices;
   for (auto& group : active_) {
+    const std::size_t rows =
+        group->places.size() * static_cast<std::size_t>(cache_->rows_per_group());
     while (!group->pending.empty()) {
       const std::int64_t width = group->pending.front().width;
-      std::vector<bool> is_taken(static_cast<std::size_t>(cache_->rows_per_group()), false);
+      std::vector<bool> is_taken(rows, false);
       for (const auto& one : group->requests) {
         std::fill_n(is_taken.begin() + one->offset, one->width, true);
       }
@@ -202,6 +225,7 @@ void Generator::start_pending() {
       group->requests.back()->begun = std::chrono::steady_clock::now();
     }
     for (const auto& one : group->requests) {
+      if (one->is_finished) continue;
       if (!one->search) choices.push_back(one.get());
       if (one->search && !one->is_started && !one->suffix.empty()) {
         suffixes.push_back(one.get());
@@ -209,38 +233,61 @@ void Generator::start_pending() {
     }
   }
   const Stopwatch watch(timing_.prefill_s);
-  if (!suffixes.empty()) extend_suffixes(suffixes);
-  if (!choices.empty()) score_choices(choices);
+  run_apart(suffixes, [this](const Requests& some) { extend_suffixes(some); });
+  run_apart(choices, [this](const Requests& some) { score_choices(some); });
 }
 
-// Takes the search one step further, and moves its rows' tails to where it goes on.
+// Takes the search one step further, and moves its rows' tails to where it goes on. In serving,
+// what fails here fails its request.
 void Generator::advance(ActiveRequest& one, const Logits& logits) {
-  feed(one, one.search->advance(logits));
+  if (!is_serving()) return feed(one, one.search->advance(logits));
+  try {
+    feed(one, one.search->advance(logits));
+  } catch (const std::exception& error) {
+    fail(one, error);
+  }
 }
 
 // Does what the search has decided: the next pass feeds its tokens.
 void Generator::feed(ActiveRequest& one, SearchStep step) {
-  const bool is_single = one.request.options.rows() == 1;
-  if (one.request.on_token && !one.request.on_token(is_single ? step.chosen[0] : -1)) {
+  if (one.first_token == Moment()) one.first_token = std::chrono::steady_clock::now();
+  if (one.request.on_step && !one.request.on_step(one.search->answers())) {
     one.search->interrupt();
     step.ids.clear();
   }
   one.next = step.ids;
   if (step.ids.empty()) return finish(one);
   Ids from, to;
-  const std::int64_t first = one.group->index * cache_->rows_per_group() + one.offset;
   for (std::size_t i = 0; i < step.parents.size(); ++i) {
-    from.push_back(first + step.parents[i]);
-    to.push_back(first + static_cast<std::int64_t>(i));
+    from.push_back(row_of(one, step.parents[i]));
+    to.push_back(row_of(one, static_cast<std::int64_t>(i)));
   }
   if (from != to) cache_->copy_tails(from, to);
 }
 
+// All but the answer itself.
+RequestAnswer Generator::begin_answer(const ActiveRequest& one) const {
+  const auto seconds = [](Moment begin, Moment end) {
+    return begin == Moment() || end == Moment()
+               ? 0
+               : std::chrono::duration<double>(end - begin).count();
+  };
+  const Moment now = std::chrono::steady_clock::now();
+  const ActiveGroup& group = *one.group;
+  return {.id = one.request.id,
+          .prompt_tokens = std::ssize(one.request.prompt),
+          .media_tokens = one.media_tokens,
+          .cached_tokens = group.cached,
+          .queue_s = seconds(group.submitted, group.entered == Moment() ? now : group.entered),
+          .vision_s = seconds(group.entered, group.encoded),
+          .prefill_s = seconds(group.encoded, one.first_token == Moment() ? now : one.first_token),
+          .decode_s = seconds(one.first_token, now)};
+}
+
 void Generator::finish(ActiveRequest& one) {
   one.is_finished = true;
-  RequestAnswer answer{.id = one.request.id,
-                       .prompt_tokens = std::ssize(one.request.prompt),
-                       .choices = std::move(one.scores)};
+  RequestAnswer answer = begin_answer(one);
+  answer.choices = std::move(one.scores);
   if (one.search) {
     answer.first_token_entropy = one.search->first_token_entropy();
     answer.grammar = one.request.options.grammar;
@@ -253,45 +300,32 @@ void Generator::finish(ActiveRequest& one) {
   finished_.push_back(std::move(answer));
 }
 
-// Requests whose time is over are answered with an error.
-void Generator::end_late_requests() {
-  const auto end = [this](const ActiveRequest& one) {
-    finished_.push_back(
-        {.id = one.request.id,
-         .error = Error({.what = "the answer took too long",
-                         .wanted = concat("at most ", one.request.time_limit_s, " s"),
-                         .hint = "--item-timeout sets the limit"})
-                      .what()});
-  };
-  for (auto& group : active_) {
-    for (auto& one : group->requests) {
-      if (one->is_finished || !one->is_late()) continue;
-      one->is_finished = true;
-      end(*one);
-    }
+// Ends it without an answer, but for what there is of one when its caller left.
+void Generator::end(ActiveRequest& one, Outcome outcome, std::string error) {
+  if (outcome == Outcome::kCancelled && one.search && one.first_token != Moment()) {
+    one.search->interrupt();
+    finish(one);
+  } else {
+    one.is_finished = true;
+    finished_.push_back(begin_answer(one));
   }
+  finished_.back().outcome = outcome;
+  finished_.back().error = std::move(error);
 }
 
-void Generator::remove_finished() {
-  for (std::size_t g = active_.size(); g-- > 0;) {
-    ActiveGroup& group = *active_[g];
-    std::erase_if(group.requests, [](const auto& one) { return one->is_finished; });
-    if (!group.requests.empty() || !group.pending.empty()) continue;
-    // Groups at work stay side by side: the last one moves into the gap.
-    if (g + 1 < active_.size()) {
-      cache_->move_group(std::ssize(active_) - 1, static_cast<std::int64_t>(g));
-      active_[g] = std::move(active_.back());
-      active_[g]->index = static_cast<std::int64_t>(g);
-    }
-    active_.pop_back();
-  }
-}
-
-bool Generator::read(ShownMedia& media, double time_limit_s) {
+bool Generator::read(ShownMedia& media, const ReadLimits& limits) {
   const Stopwatch watch(timing_.vision_s);
-  const bool is_whole = media.read(time_limit_s);
-  wait_for(model_->device());
+  const bool is_whole = media.read(limits);
+  wait_for_device();
   return is_whole;
+}
+
+ReadState Generator::read_piece(ShownMedia& media, const ReadLimits& limits,
+                                std::chrono::milliseconds patience) {
+  const Stopwatch watch(timing_.vision_s);
+  const ReadState state = media.read_piece(limits, patience);
+  wait_for_device();
+  return state;
 }
 
 RequestAnswer Generator::answer(Request request, const Pixels& pixels) {
@@ -345,7 +379,12 @@ std::vector<RequestAnswer> Generator::generate(
                     .options = options,
                     .stream = i};
     if (on_token) {
-      request.on_token = [&on_token, i](std::int64_t id) { return on_token(i, id); };
+      request.on_step = [&on_token, i,
+                         told = std::size_t{0}](std::span<const Hypothesis> answers) mutable {
+        const bool is_new = answers.size() == 1 && answers[0].ids.size() > told;
+        if (is_new) told = answers[0].ids.size();
+        return on_token(i, is_new ? answers[0].ids.back() : -1);
+      };
     }
     RequestGroup group;
     group.requests.push_back(std::move(request));

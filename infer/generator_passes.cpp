@@ -29,6 +29,16 @@ at::Tensor pad_right(const std::vector<Ids>& rows, std::int64_t pad) {
   return ids;
 }
 
+// Some rows of logits, in this order: a view where they lie side by side.
+at::Tensor take_rows(const at::Tensor& logits, const Ids& rows) {
+  for (std::size_t i = 1; i < rows.size(); ++i) {
+    if (rows[i] != rows[0] + static_cast<std::int64_t>(i)) {
+      return logits.index_select(0, at::tensor(rows, at::kLong));
+    }
+  }
+  return logits.narrow(0, rows[0], std::ssize(rows));
+}
+
 // hidden [B, T, C], one position a row → [B, C]
 at::Tensor select_positions(const at::Tensor& hidden, const Ids& positions) {
   Ids flat = positions;
@@ -47,7 +57,7 @@ void Generator::prefill(const std::vector<ActiveGroup*>& groups) {
   std::vector<at::Tensor> features;
   for (ActiveGroup* group : groups) {
     prompts.push_back(group->prefix);
-    slots.push_back(group->index);
+    slots.push_back(group->places.front());
     lengths.push_back(std::ssize(group->prefix));
     positions.push_back({group->positions, lengths.back()});
     next.push_back(group->next_position);
@@ -60,17 +70,14 @@ void Generator::prefill(const std::vector<ActiveGroup*>& groups) {
   cache_->begin_prefill(slots, lengths, {.positions = stack_positions(positions), .next = next});
   const at::Tensor hidden = model_->decode(embeddings, {}, &*cache_);  // [n, T, C]
 
-  std::vector<ActiveRequest*> ready;
+  Requests ready;
   Ids rows, last;
   for (std::size_t i = 0; i < groups.size(); ++i) {
     groups[i]->pictures.reset();
     if (!groups[i]->has_whole_prompt) continue;
     rows.push_back(static_cast<std::int64_t>(i));
     last.push_back(lengths[i] - 1);
-    groups[i]->requests.push_back(
-        std::make_unique<ActiveRequest>(std::move(groups[i]->pending.front())));
-    groups[i]->pending.pop_front();
-    ready.push_back(groups[i]->requests.back().get());
+    ready.push_back(&start_first(*groups[i]));
   }
   if (ready.empty()) return;
   const at::Tensor index = upload(at::tensor(rows, at::kLong), hidden.device());
@@ -78,6 +85,13 @@ void Generator::prefill(const std::vector<ActiveGroup*>& groups) {
   for (std::size_t i = 0; i < ready.size(); ++i) {
     advance(*ready[i], logits.narrow(0, static_cast<std::int64_t>(i), 1));
   }
+}
+
+// The one request of a group whose prefix is its prompt is at work.
+ActiveRequest& Generator::start_first(ActiveGroup& group) {
+  group.requests.push_back(std::make_unique<ActiveRequest>(std::move(group.pending.front())));
+  group.pending.pop_front();
+  return *group.requests.back();
 }
 
 // Feeds ids[i] behind rows[i]; rows ascend. → hidden [B, T, C]
@@ -93,34 +107,35 @@ Generator::Logits Generator::head(const at::Tensor& hidden) {
   return model_->logits(hidden).to(at::kCPU, at::kFloat);
 }
 
-void Generator::extend_suffixes(const std::vector<ActiveRequest*>& requests) {
-  std::vector<ActiveRequest*> sorted = requests;
-  const auto row_of = [this](const ActiveRequest* one) {
-    return one->group->index * cache_->rows_per_group() + one->offset;
-  };
-  std::sort(sorted.begin(), sorted.end(),
-            [&](const ActiveRequest* a, const ActiveRequest* b) { return row_of(a) < row_of(b); });
+void Generator::extend_suffixes(const Requests& requests) {
+  if (requests.empty()) return;
+  Requests sorted = requests;
+  std::sort(sorted.begin(), sorted.end(), [&](const ActiveRequest* a, const ActiveRequest* b) {
+    return row_of(*a) < row_of(*b);
+  });
   Ids rows, last;
   std::vector<Ids> ids;
   for (ActiveRequest* one : sorted) {
-    cache_->clear_tail(row_of(one));
-    rows.push_back(row_of(one));
+    cache_->clear_tail(row_of(*one));
+    rows.push_back(row_of(*one));
     ids.push_back(one->suffix);
     last.push_back(std::ssize(one->suffix) - 1);
-    one->is_started = true;
   }
   const Logits logits = head(select_positions(extend(rows, ids), last));
   for (std::size_t i = 0; i < sorted.size(); ++i) {
+    sorted[i]->is_started = true;
     advance(*sorted[i], logits.narrow(0, static_cast<std::int64_t>(i), 1));
   }
 }
 
 // Scores the next choices of each request: every choice in a row of its own behind the prefix.
-void Generator::score_choices(const std::vector<ActiveRequest*>& requests) {
+void Generator::score_choices(const Requests& requests) {
+  if (requests.empty()) return;
   struct Scored {
     ActiveRequest* one;
     std::int64_t row;
     const Ids* choice;
+    ChoiceScore score = {};
   };
   std::vector<Scored> scored;
   for (ActiveRequest* one : requests) {
@@ -128,28 +143,30 @@ void Generator::score_choices(const std::vector<ActiveRequest*>& requests) {
     const auto begin = one->scores.size();
     const auto end = std::min(choices.size(), begin + static_cast<std::size_t>(one->width));
     for (std::size_t i = begin; i < end; ++i) {
-      const std::int64_t row = one->group->index * cache_->rows_per_group() + one->offset +
-                               static_cast<std::int64_t>(i - begin);
+      const std::int64_t row = row_of(*one, static_cast<std::int64_t>(i - begin));
       cache_->clear_tail(row);
       scored.push_back({one, row, &choices[i]});
     }
   }
-  std::sort(scored.begin(), scored.end(),
-            [](const Scored& a, const Scored& b) { return a.row < b.row; });
+  std::vector<Scored*> by_row;
+  for (Scored& one : scored) by_row.push_back(&one);
+  std::sort(by_row.begin(), by_row.end(),
+            [](const Scored* a, const Scored* b) { return a->row < b->row; });
   Ids rows;
   std::vector<Ids> ids;
-  for (const Scored& one : scored) {
-    rows.push_back(one.row);
-    ids.push_back(one.one->suffix);
-    ids.back().insert(ids.back().end(), one.choice->begin(), one.choice->end() - 1);
+  for (const Scored* one : by_row) {
+    rows.push_back(one->row);
+    ids.push_back(one->one->suffix);
+    ids.back().insert(ids.back().end(), one->choice->begin(), one->choice->end() - 1);
   }
   const at::Tensor hidden = extend(rows, ids);  // [B, T, C]
-  for (std::size_t i = 0; i < scored.size(); ++i) {
-    const Ids& choice = *scored[i].choice;
-    const std::int64_t first = std::ssize(scored[i].one->suffix) - 1;
+  for (std::size_t i = 0; i < by_row.size(); ++i) {
+    const Ids& choice = *by_row[i]->choice;
+    const std::int64_t first = std::ssize(by_row[i]->one->suffix) - 1;
     const at::Tensor states =
         hidden[static_cast<std::int64_t>(i)].narrow(0, first, std::ssize(choice));
-    ChoiceScore score{.tokens = std::ssize(choice)};
+    ChoiceScore& score = by_row[i]->score;
+    score.tokens = std::ssize(choice);
     for (std::int64_t t = 0; t < std::ssize(choice); t += kMostHeadRows) {
       const std::int64_t count = std::min(kMostHeadRows, std::ssize(choice) - t);
       const at::Tensor logprobs = head(states.narrow(0, t, count)).log_softmax(-1);
@@ -158,36 +175,48 @@ void Generator::score_choices(const std::vector<ActiveRequest*>& requests) {
                      at::kLong);
       score.logprob += logprobs.gather(1, wanted.unsqueeze(1)).sum(at::kDouble).item<double>();
     }
-    scored[i].one->scores.push_back(score);
   }
+  // In the order of the choices, and only when all are there: a pass that failed is begun again.
+  for (const Scored& one : scored) one.one->scores.push_back(one.score);
   for (ActiveRequest* one : requests) {
     if (one->scores.size() == one->request.choices.size()) finish(*one);
   }
 }
 
-// One token for every row at work.
 void Generator::decode_rows() {
   const Stopwatch watch(timing_.decode_s);
-  std::vector<ActiveRequest*> requests;
-  Ids rows, ids;
+  Requests requests;
   for (auto& group : active_) {
-    std::vector<ActiveRequest*> sorted;
     for (auto& one : group->requests) {
-      if (!one->is_finished && !one->next.empty()) sorted.push_back(one.get());
-    }
-    std::sort(sorted.begin(), sorted.end(),
-              [](const ActiveRequest* a, const ActiveRequest* b) { return a->offset < b->offset; });
-    for (ActiveRequest* one : sorted) {
-      requests.push_back(one);
-      for (std::size_t i = 0; i < one->next.size(); ++i) {
-        rows.push_back(group->index * cache_->rows_per_group() + one->offset +
-                       static_cast<std::int64_t>(i));
-        ids.push_back(one->next[i]);
-      }
+      if (!one->is_finished && !one->next.empty()) requests.push_back(one.get());
     }
   }
+  run_apart(requests, [this](const Requests& some) { decode_rows_of(some); });
+}
+
+// One token for every row of the requests.
+void Generator::decode_rows_of(const Requests& requests) {
   if (requests.empty()) return;
-  timing_.decoded_tokens += std::ssize(rows);
+  struct Row {
+    std::int64_t row;
+    std::size_t request;
+    std::size_t of_request;  // which of its rows
+  };
+  std::vector<Row> sorted;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    for (std::size_t j = 0; j < requests[i]->next.size(); ++j) {
+      sorted.push_back({row_of(*requests[i], static_cast<std::int64_t>(j)), i, j});
+    }
+  }
+  std::sort(sorted.begin(), sorted.end(), [](const Row& a, const Row& b) { return a.row < b.row; });
+  Ids rows, ids;
+  std::vector<Ids> found(requests.size());  // of each row of a request, its place in the pass
+  for (std::size_t i = 0; i < requests.size(); ++i) found[i].resize(requests[i]->next.size());
+  for (const Row& one : sorted) {
+    found[one.request][one.of_request] = std::ssize(rows);
+    rows.push_back(one.row);
+    ids.push_back(requests[one.request]->next[one.of_request]);
+  }
   const bool needs_logits =
       model_->device().is_cpu() || !std::ranges::all_of(requests, [](const ActiveRequest* one) {
         return one->search->takes_likeliest();
@@ -195,16 +224,16 @@ void Generator::decode_rows() {
   const Logits logits = needs_logits ? step_.find_logits(*cache_, rows, ids) : Logits();
   const std::vector<ChosenToken> likeliest =
       needs_logits ? std::vector<ChosenToken>() : step_.find_likeliest(*cache_, rows, ids);
-  std::int64_t begin = 0;
-  for (ActiveRequest* one : requests) {
-    const std::int64_t count = std::ssize(one->next);
+  timing_.decoded_tokens += std::ssize(rows);
+  for (std::size_t i = 0; i < requests.size(); ++i) {
     if (needs_logits) {
-      advance(*one, logits.narrow(0, begin, count));
+      advance(*requests[i], take_rows(logits, found[i]));
     } else {
-      feed(*one,
-           one->search->append({likeliest.begin() + begin, likeliest.begin() + begin + count}));
+      std::vector<ChosenToken> chosen;
+      for (const std::int64_t row : found[i])
+        chosen.push_back(likeliest[static_cast<std::size_t>(row)]);
+      feed(*requests[i], requests[i]->search->append(chosen));
     }
-    begin += count;
   }
 }
 

@@ -4,23 +4,25 @@
 //   vlm::Answer answer = model.ask(vlm::Picture("a.png"), "what shape is in the image?");
 //   std::cout << answer.text;
 //
-// A thin layer on infer/session and Generator; it needs no other header of the tree and none of
+// A thin layer on infer/session and Engine; it needs no other header of the tree and none of
 // LibTorch. Fine-tuning and runs over folders are the program's (vlm finetune, vlm caption).
 // docs/library.md has an example of each call.
 //
 // Calls keep nothing that belongs to the caller: arguments are copied, and callbacks are called
-// only before the call returns. Arguments that could be swapped by mistake have different types: a
-// picture and a question, a height and a width. Moving a Picture or a Model copies it (both are
-// pointers), so none is ever empty.
+// only before the call returns, or before the future of ask_async is ready. Arguments that could be
+// swapped by mistake have different types: a picture and a question, a height and a width. Moving a
+// Picture or a Model copies it (both are pointers), so none is ever empty.
 //
 // Errors: vlm::Error for whatever a caller, a file or a model can cause; what LibTorch throws
 // (out of memory, say) comes through as std::exception. Threads: everything here may be called
-// from any thread. A model answers one request at a time; others wait, while their pictures are
-// already being decoded. Messages for people go to stderr, or where vlm/core/log.h sends them.
+// from any thread. A model answers several requests at the same time, in one thread of its own; an
+// answer is the same whatever is asked beside it (up to rounding). Messages for people go to
+// stderr, or where vlm/core/log.h sends them.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <future>
 #include <initializer_list>
 #include <memory>
 #include <optional>
@@ -41,6 +43,12 @@ struct ModelOptions {
   std::string feature_cache;     // folder that keeps features of media across runs; empty: none
   double feature_cache_gb = 10;  // its bound
   bool cuda_graph = false;       // on a GPU: decode steps are recorded and replayed
+  int batch_size = 8;            // requests that are answered together; others wait
+  // Memory for what earlier requests left, in MB: features of pictures that are shown again, and
+  // keys and values of prompts that begin alike, as the turns of a conversation do. No answer
+  // depends on it.
+  int kept_pictures_mb = 128;
+  int kept_prompts_mb = 256;
 };
 
 class Video;
@@ -123,7 +131,25 @@ class Pictures {
   std::vector<Picture> list_;
 };
 
-// Turns in order; a turn's pictures and videos stand before its text. Calls can be chained; on a
+// A piece of a turn: some text, a picture or a video.
+class Part {
+ public:
+  Part(std::string text) : text_(std::move(text)) {}
+  Part(const char* text) : text_(text) {}
+  Part(Picture picture) : media_{std::move(picture)} {}
+  Part(const Video& video) : media_{Picture(video)} {}
+
+  bool is_text() const { return media_.empty(); }
+  const std::string& text() const { return text_; }
+  const std::vector<Picture>& media() const { return media_; }  // one, or none of a text
+
+ private:
+  std::string text_;
+  std::vector<Picture> media_;
+};
+
+// Turns in order; a turn's pictures and videos stand before its text, or, of user_parts, where they
+// stand among the parts. Calls can be chained; on a
 // temporary they give the conversation itself, never a reference to it.
 //
 //   auto talk = vlm::Conversation().system("Be brief.").user("What is this?", picture);
@@ -134,13 +160,16 @@ class Conversation {
     std::string role;  // "system", "user" or "assistant"
     std::string text;
     Pictures pictures = {};
+    std::vector<Part> parts = {};  // if not empty, in the place of text and pictures
   };
 
   Conversation& system(std::string text) &;
   Conversation& user(std::string text, Pictures pictures = {}) &;
+  Conversation& user_parts(std::vector<Part> parts) &;  // text and media as they alternate
   Conversation& assistant(std::string text) &;
   Conversation system(std::string text) &&;
   Conversation user(std::string text, Pictures pictures = {}) &&;
+  Conversation user_parts(std::vector<Part> parts) &&;
   Conversation assistant(std::string text) &&;
 
   const std::vector<Turn>& turns() const& { return turns_; }
@@ -150,12 +179,29 @@ class Conversation {
   std::vector<Turn> turns_;
 };
 
+// Ends calls from outside: every call whose options hold it. Copies are one and the same; cheap to
+// copy. Any thread.
+class Cancellation {
+ public:
+  Cancellation();
+  // Answers end where they are, with finish_reason "interrupted"; later calls end at once.
+  void request() const;
+  bool is_requested() const;
+
+ private:
+  friend class Model;
+  struct State;
+  class Watch;
+  std::shared_ptr<State> state_;
+};
+
 // Names and meanings are those of transformers' GenerationConfig (5.23). What is not set is as the
 // checkpoint's generation_config.json says, or else as transformers has it: greedy.
 struct AskOptions {
   std::int64_t max_new_tokens = 128;
   std::optional<std::int64_t> min_new_tokens;
   std::vector<std::string> stop_strings;  // the answer ends with the token that completes one
+  bool hides_stop_strings = false;        // its text then ends in front of the string
   bool keep_special_tokens = false;       // in the text (DocTags are such), all but the end token
 
   std::optional<bool> do_sample;
@@ -178,9 +224,10 @@ struct AskOptions {
 
   // Called with each new piece of the answer, whole characters; false ends the answer there. The
   // pieces joined are Answer::text. A piece is valid until the callback returns. Called in the
-  // thread that asks, and not after the call has returned. Not called by beam search, nor for
-  // several answers.
+  // thread that asks, and not after the call has returned; by ask_async in the model's thread,
+  // where every other answer waits for it. Not called by beam search, nor for several answers.
   std::function<bool(std::string_view)> on_text;
+  std::optional<Cancellation> cancellation;
 };
 
 // What the model was shown of a video.
@@ -193,12 +240,20 @@ struct SeenVideo {
 
 struct Answer {
   std::string text;           // without the space that first words begin with
-  std::string finish_reason;  // "stop", "length" (max_new_tokens) or "interrupted" (by on_text)
+  std::string finish_reason;  // "stop", "length" (max_new_tokens) or "interrupted" (by the caller)
   std::vector<std::int64_t> token_ids;  // the end token included
   std::vector<double> token_logprobs;   // of each of them, before any filter
   double mean_logprob = 0;              // of these; 0 for an empty answer
   double score = 0;  // of beam search: sum of log-probabilities / length^length_penalty
   std::vector<SeenVideo> videos;  // that the prompt showed, in their order
+  std::int64_t prompt_tokens = 0;
+  std::int64_t cached_tokens = 0;  // of these, those that an earlier request left
+};
+
+// One of several conversations: its answer or, where `error` isn't empty, why there is none.
+struct Reply {
+  Answer answer;
+  std::string error;
 };
 
 struct ChooseOptions {
@@ -234,6 +289,16 @@ class Model {
   // The next turn of the assistant.
   Answer ask(const Conversation& conversation, const AskOptions& options = {}) const;
 
+  // The same without waiting: pictures are decoded by threads of the model. The future throws what
+  // ask would. A model that goes away ends its answers first.
+  std::future<Answer> ask_async(const Conversation& conversation,
+                                const AskOptions& options = {}) const;
+
+  // Many at once, in their order. What one of them can't be answered for is its own error. Throws
+  // Error for options out of range, and for on_text.
+  std::vector<Reply> ask_all(const std::vector<Conversation>& conversations,
+                             const AskOptions& options = {}) const;
+
   // num_return_sequences answers: of beam search the best ones, the best first; else samples.
   std::vector<Answer> ask_many(const Conversation& conversation, const AskOptions& options) const;
 
@@ -250,6 +315,7 @@ class Model {
 
  private:
   struct Loaded;
+  struct Prepared;
   explicit Model(std::shared_ptr<Loaded> loaded) : loaded_(std::move(loaded)) {}
   std::shared_ptr<Loaded> loaded_;
 };

@@ -38,14 +38,18 @@ ORDER = {
     "vlm/text": ["vlm/text/unicode", "vlm/text/bpe", "vlm/text/jinja", "vlm/text"],
     # A layer holds its weight and its adapters, and adapters are made of layers.
     "vlm/nn": ["vlm/nn/cpu", "vlm/nn/cpu/bfloat16", "vlm/nn/cpu/int8", "vlm/nn/cpu/int4", "vlm/nn/gpu",
-               ("vlm/nn", "vlm/nn/weights", "vlm/nn/lora")],
+               ("vlm/nn", "vlm/nn/cache", "vlm/nn/weights", "vlm/nn/lora")],
     "vlm/models": ["vlm/models/interface", "vlm/models/decoder", "vlm/models/parts", "vlm/models/smolvlm",
                    "vlm/models/text", "vlm/models/qwen_vl", "vlm/models/internvl", "vlm/models"],
     "data": ["data/opencv", "data/pictures", "data/pictures/other", "data/video", "data/video/absent", "data/media", "data/tables", "data/formats",
              "data/conversations", "data/metrics", "data"],
     "train": ["train/optimizer", "train/config", "train/run", "train/batches", "train/model", "train/jobs",
               "train/evaluation", "train/plan", "train/report", "train/inspect", "train"],
-    "infer": ["infer/doctags", "infer/structured/grammar", ("infer/structured", "infer/structured/xgrammar"), "infer/search", "infer/items", "infer/media", "infer", "infer/tables", "infer/batch", "infer/commands"],
+    "infer": ["infer/doctags", "infer/structured/grammar", ("infer/structured", "infer/structured/xgrammar"), "infer/search",
+              "infer/items", "infer/kept", "infer/media",
+              # The library (infer/vlm.h) stands on the engine, the engine on the generator.
+              ("infer", "infer/engine", "infer/library"), "infer/tables", "infer/batch", "infer/commands",
+              "infer/server/http", "infer/server/api", "infer/server"],
 }
 MOST_MODULES = 12  # of a folder; a header and its source are one
 
@@ -55,7 +59,8 @@ THIRD_PARTY = {
     "sentencepiece": ["vlm/text/sentencepiece_tokenizer.cpp", "vlm/text/sentencepiece_tokenizer.h"],
     "openssl/": ["vlm/core/sha256.cpp", "tests/support/hub/tls_socket.cpp"],
     "curl/": ["vlm/io/hub/http.cpp"],
-    "CLI/": ["main.cpp", "train/commands.cpp", "infer/commands", "infer/media/media_flags.cpp"],
+    "boost/": ["infer/server/http"],
+    "CLI/": ["main.cpp", "train/commands.cpp", "infer/commands", "infer/server/serve_command.cpp", "infer/media/media_flags.cpp"],
     "archive": ["data/formats/tar_reader.cpp"],
     "arrow/": ["data/tables"],
     "parquet/": ["data/tables"],

@@ -1,47 +1,84 @@
 #include "infer/batch/batch_runner.h"
 
-#include <deque>
+#include <chrono>
+#include <condition_variable>
+#include <limits>
 #include <memory>
-#include <unordered_map>
+#include <mutex>
+#include <optional>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "infer/batch/media_queue.h"
+#include "infer/engine/engine.h"
 #include "infer/items/item_failure.h"
 #include "infer/media/shown_media.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/log.h"
 #include "vlm/core/run/progress.h"
-#include "vlm/core/run/stop_signal.h"
 
 namespace vlm::infer {
 namespace {
 
-// An item whose requests are with the generator: one, or one a segment.
+// An item that the engine was asked about.
 struct AskedItem {
   PreparedItem prepared;
-  RequestAnswer answer;
-  std::int64_t in_flight = 0;
-  bool is_last_asked = false;
-
-  bool has_failed() const { return !prepared.error.empty(); }
+  std::vector<SegmentScore> segments = {};
 };
 
-// Hands prepared groups to the generator, and its answers to the sink. Whatever the model throws
-// costs no row of itself: what was with it is let go, and asked again one by one (retries()).
+struct AskedGroup {
+  std::vector<AskedItem> items = {};
+  std::size_t ended = 0;   // items
+  bool is_waiting = true;  // in the engine's queue
+};
+
+// What the engine told, on its thread, until the run's thread takes it.
+class EngineNews {
+ public:
+  struct Start {
+    std::shared_ptr<AskedGroup> group;
+  };
+  struct End {
+    std::shared_ptr<AskedGroup> group;
+    RequestAnswer answer;  // its id is the item's place in the group
+  };
+  using One = std::variant<Start, End>;
+
+  void put(One one) {
+    const std::lock_guard lock(mutex_);
+    list_.push_back(std::move(one));
+    changed_.notify_all();
+  }
+  std::vector<One> take(std::chrono::milliseconds patience) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, patience, [this] { return !list_.empty(); });
+    return std::exchange(list_, {});
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<One> list_;
+};
+
+// Hands prepared groups to the engine, and its answers to the sink. Whatever the model throws costs
+// no row of itself: what was with it is let go, and asked again one by one (retries()).
 class Answerer {
  public:
   Answerer(Generator& generator, const BatchOptions& options, RowSink& sink)
-      : generator_(generator), options_(options), sink_(sink) {
-    generator_.set_batch_size(options.batch_size);
-  }
+      : options_(options),
+        sink_(sink),
+        processor_(generator.processor()),
+        engine_(std::in_place, generator,
+                EngineOptions{.max_running = options.batch_size,
+                              .max_waiting = std::numeric_limits<std::int64_t>::max(),
+                              .pace = GenerationPace::kBatch}) {}
 
-  // Enough is waiting for the generator to fill its next pass.
-  bool is_fed() const { return generator_.waiting() >= options_.batch_size; }
-  bool is_idle() const { return generator_.is_idle() && !has_open(); }
-  // A group's media are not all asked about yet.
-  bool has_open() const { return !open_.empty(); }
+  // Enough is waiting for the engine to fill its next pass.
+  bool is_fed() const { return waiting_groups_ >= options_.batch_size; }
+  bool is_idle() const { return open_items_ == 0; }
 
   void add(PreparedGroup group) {
     for (const PreparedItem& prepared : group.items) sink_.expect(prepared.item.ordinal);
@@ -56,127 +93,72 @@ class Answerer {
   void answer_alone(PreparedGroup group) {
     is_alone_ = true;
     ask(std::move(group));
-    while (!is_idle() && !stop_requested()) {
-      if (has_open() && !is_fed()) feed();
-      work();
-    }
+    while (!is_idle() && !options_.is_stopping()) work(std::chrono::milliseconds(100));
     is_alone_ = false;
   }
 
-  // Asks about the next take of the oldest open group's media. A stop request may end it before.
-  void feed() {
-    OpenGroup& open = open_.front();
-    std::erase_if(open.items, [](const auto& asked) { return asked->has_failed(); });
-    if (open.items.empty()) return open_.pop_front();
-    try {
-      if (open.media.has_videos() && !generator_.read(open.media, options_.item_timeout_s)) return;
-      submit(open);
-    } catch (const std::exception& error) {
-      for (const auto& asked : open.items) give_up(*asked, error);
-      return open_.pop_front();
-    }
-    if (!open.media.has_more()) open_.pop_front();
-  }
-
-  // Lets the generator work; its finished answers become rows.
-  void work() {
-    std::vector<RequestAnswer> answers;
-    try {
-      answers = generator_.step();
-    } catch (const std::exception& error) {
-      drop_requests(error);
-    }
-    for (RequestAnswer& answer : answers) {
-      const auto found = asked_.extract(answer.id);
-      record(*found.mapped().item, found.mapped().segment, std::move(answer));
+  // Finished answers become rows; waits so long for one.
+  void work(std::chrono::milliseconds patience) {
+    for (EngineNews::One& one : news_->take(patience)) {
+      if (auto* end = std::get_if<EngineNews::End>(&one)) {
+        --open_items_;
+        AskedGroup& group = *end->group;
+        if (++group.ended == group.items.size()) leave_queue(group);
+        record(group.items.at(end->answer.id), std::move(end->answer));
+      } else {
+        leave_queue(*std::get<EngineNews::Start>(one).group);
+      }
     }
     sink_.flush();
   }
 
+  // Ends what is at work; what is answered already becomes rows.
+  void stop() {
+    is_stopped_ = true;
+    engine_.reset();
+    work({});
+  }
+
  private:
-  struct OpenGroup {
-    ShownMedia media;
-    std::vector<std::shared_ptr<AskedItem>> items = {};
-  };
-  struct Asked {
-    std::shared_ptr<AskedItem> item;
-    TimeSegment segment;
-  };
+  void leave_queue(AskedGroup& group) {
+    if (std::exchange(group.is_waiting, false)) --waiting_groups_;
+  }
 
-  void ask(PreparedGroup group) {
-    OpenGroup open{.media = std::move(group.media)};
-    for (PreparedItem& prepared : group.items) {
-      if (prepared.error.empty()) {
-        open.items.push_back(std::make_shared<AskedItem>(AskedItem{std::move(prepared)}));
-      } else if (prepared.is_out_of_memory && !is_alone_) {
-        retries_.push_back(prepared.item.ordinal);
+  void ask(PreparedGroup prepared) {
+    const bool has_videos = prepared.media.has_videos();
+    const auto media = std::make_shared<ShownMedia>(std::move(prepared.media));
+    const auto group = std::make_shared<AskedGroup>();
+    EngineRequest request{.media_time_limit_s = options_.item_timeout_s};
+    for (PreparedItem& item : prepared.items) {
+      if (item.error.empty()) {
+        add_request(std::move(item), *group, request.requests);
+      } else if (item.is_out_of_memory && !is_alone_) {
+        retries_.push_back(item.item.ordinal);
       } else {
-        sink_.add(prepared.item, {.error = prepared.error});
+        sink_.add(item.item, {.error = item.error});
       }
     }
-    if (!open.items.empty()) open_.push_back(std::move(open));
-  }
-
-  // The generator is left with nothing: whose fault the exception was isn't known.
-  void drop_requests(const std::exception& error) {
-    generator_.abandon();
-    std::unordered_map<std::uint64_t, Asked> requests;
-    requests.swap(asked_);
-    for (auto& [id, asked] : requests) {
-      if (is_alone_) {
-        fail(*asked.item, failure_text(error));
-      } else {
-        try_alone(*asked.item);
-      }
+    if (request.requests.empty()) return;
+    if (has_videos) {
+      request.media = media;
+      request.show = [this, group](ShownMedia& shown, Request& one) {
+        show_videos(shown, group->items.at(one.id).prepared, one);
+      };
+    } else {
+      request.pictures = media->features();
     }
-    // Videos that are being asked about piece by piece begin anew.
-    for (OpenGroup& open : open_) {
-      std::erase_if(open.items, [](const auto& asked) { return asked->has_failed(); });
-    }
-  }
-
-  void try_alone(AskedItem& asked) {
-    if (asked.has_failed()) return;
-    asked.prepared.error = "tried alone";
-    retries_.push_back(asked.prepared.item.ordinal);
-  }
-
-  // After an exception that was for this item, or for a group that it is in.
-  void give_up(AskedItem& asked, const std::exception& error) {
-    if (is_out_of_memory(error) && !is_alone_) return try_alone(asked);
-    fail(asked, failure_text(error));
-  }
-
-  // A request for every item that can still be answered.
-  void submit(OpenGroup& open) {
-    RequestGroup group{.pictures = open.media.features()};
-    for (const auto& asked : open.items) {
-      PreparedItem& prepared = asked->prepared;
-      if (open.media.has_videos()) {
-        show_videos(open.media, prepared);
-        encode_prompt(prepared, generator_.processor(), open.media.processed());
-      }
-      if (prepared.error.empty()) add_request(prepared, group);
-      if (!prepared.error.empty()) {
-        fail(*asked, std::exchange(prepared.error, ""));
-        continue;
-      }
-      asked->is_last_asked = !open.media.has_more();
-      ++asked->in_flight;
-      asked_.emplace(next_id_++, Asked{asked, open.media.segment()});
-    }
-    if (!group.requests.empty()) generator_.submit(std::move(group));
-  }
-
-  // What the row tells of the videos. A segment's frames stand in no row.
-  void show_videos(const ShownMedia& media, PreparedItem& prepared) const {
-    OrderedJson columns = video_columns(media.seen(), options_.video.sampling.drop_duplicates);
-    if (options_.video.segment_s) {
-      std::int64_t damaged = prepared.item.columns.value("damaged_frames", std::int64_t{0});
-      for (const WatchedVideo& seen : media.seen()) damaged += seen.damaged_frames;
-      columns = {{"duration_s", columns["duration_s"]}, {"damaged_frames", damaged}};
-    }
-    prepared.item.columns.update(columns);
+    open_items_ += std::ssize(request.requests);
+    ++waiting_groups_;
+    engine_->submit(std::move(request),
+                    {.on_started = [news = news_, group] { news->put(EngineNews::Start{group}); },
+                     .on_segment =
+                         [this, group](const TimeSegment& segment, RequestAnswer& answer) {
+                           add_segment(group->items.at(answer.id), segment, answer);
+                         },
+                     .on_done =
+                         [news = news_, group](RequestAnswer answer) {
+                           news->put(EngineNews::End{group, std::move(answer)});
+                         }});
   }
 
   GenerationOptions options_for(const BatchItem& item) const {
@@ -188,50 +170,67 @@ class Answerer {
     return options;
   }
 
-  // Adds the item's request to the group, or tells in its error why there is none.
-  void add_request(PreparedItem& prepared, RequestGroup& group) {
+  // The item's request, or its row when there can be none.
+  void add_request(PreparedItem item, AskedGroup& group, std::vector<Request>& requests) {
     try {
-      group.requests.push_back({.id = next_id_,
-                                .prompt = std::move(prepared.prompt),
-                                .layout = std::move(prepared.layout),
-                                .options = options_for(prepared.item),
-                                .stream = static_cast<std::uint64_t>(prepared.item.ordinal),
-                                .choices = options_.choices,
-                                .time_limit_s = options_.item_timeout_s});
+      requests.push_back({.id = group.items.size(),
+                          .prompt = std::move(item.prompt),
+                          .layout = std::move(item.layout),
+                          .options = options_for(item.item),
+                          .stream = static_cast<std::uint64_t>(item.item.ordinal),
+                          .choices = options_.choices,
+                          .time_limit_s = options_.item_timeout_s});
+      group.items.push_back({.prepared = std::move(item)});
     } catch (const std::exception& error) {
-      prepared.error = failure_text(error);
+      sink_.add(item.item, {.error = failure_text(error)});
     }
   }
 
-  void record(AskedItem& asked, const TimeSegment& segment, RequestAnswer answer) {
-    --asked.in_flight;
-    if (asked.has_failed()) return;  // its row is written
-    if (!answer.error.empty()) return fail(asked, answer.error);
+  // On the model's thread: the prompt about a take, and what the row tells of the videos. A
+  // segment's frames stand in no row.
+  void show_videos(ShownMedia& media, PreparedItem& prepared, Request& request) const {
+    OrderedJson columns = video_columns(media.seen(), options_.video.sampling.drop_duplicates);
     if (options_.video.segment_s) {
-      asked.answer.segments.push_back(score_segment(segment, answer.choices, options_.by_mean));
-      answer.segments = std::move(asked.answer.segments);
+      std::int64_t damaged = prepared.item.columns.value("damaged_frames", std::int64_t{0});
+      for (const WatchedVideo& seen : media.seen()) damaged += seen.damaged_frames;
+      columns = {{"duration_s", columns["duration_s"]}, {"damaged_frames", damaged}};
     }
-    asked.answer = std::move(answer);
-    if (!asked.is_last_asked || asked.in_flight > 0) return;
-    rank_segments(asked.answer.segments);
-    sink_.add(asked.prepared.item, std::move(asked.answer));
+    prepared.item.columns.update(columns);
+    EncodedConversation prompt =
+        processor_.encode_prompt(prepared.item.messages, media.processed());
+    request.prompt = std::move(prompt.ids);
+    request.layout = std::move(prompt.layout);
   }
 
-  // Its row, once.
-  void fail(AskedItem& asked, const std::string& error) {
-    if (asked.has_failed()) return;
-    asked.prepared.error = error;
-    sink_.add(asked.prepared.item, {.error = error});
+  // On the model's thread.
+  void add_segment(AskedItem& asked, const TimeSegment& segment,
+                   const RequestAnswer& answer) const {
+    if (!options_.video.segment_s) return;
+    asked.segments.push_back(score_segment(segment, answer.choices, options_.by_mean));
   }
 
-  Generator& generator_;
+  void record(AskedItem& asked, RequestAnswer answer) {
+    const bool may_pass_alone =
+        answer.outcome == Outcome::kFailed || answer.outcome == Outcome::kFailedBesideOthers;
+    if (is_stopped_ && answer.outcome == Outcome::kStopped) return;
+    if (may_pass_alone && !is_alone_) {
+      retries_.push_back(asked.prepared.item.ordinal);
+      return;
+    }
+    answer.segments = std::move(asked.segments);
+    rank_segments(answer.segments);
+    if (!answer.error.empty()) answer = {.error = std::move(answer.error)};
+    sink_.add(asked.prepared.item, std::move(answer));
+  }
+
   const BatchOptions& options_;
   RowSink& sink_;
-  std::deque<OpenGroup> open_;
-  std::uint64_t next_id_ = 0;
-  std::unordered_map<std::uint64_t, Asked> asked_;  // by the request's id
-  std::vector<std::int64_t> retries_;               // ordinals
-  bool is_alone_ = false;
+  const Processor& processor_;
+  std::shared_ptr<EngineNews> news_ = std::make_shared<EngineNews>();
+  std::int64_t open_items_ = 0, waiting_groups_ = 0;
+  std::vector<std::int64_t> retries_;  // ordinals
+  bool is_alone_ = false, is_stopped_ = false;
+  std::optional<Engine> engine_;  // last: its thread ends before what it tells
 };
 
 void log_videos(const PictureEncoder& encoder) {
@@ -256,16 +255,17 @@ class BatchRun {
         progress_("items", log.header().shard_items, log.rows()),
         shown_(log.rows()) {}
 
-  // False when a stop request came before all was done.
+  // False when it was to stop before all was done.
   bool run() {
     bool is_at_end = false;
-    while (!is_at_end && !stop_requested()) {
+    while (!is_at_end && !options_.is_stopping()) {
       is_at_end = answer_queue();
       for (const std::int64_t ordinal : answerer_.release_retries()) {
-        if (!stop_requested()) try_alone(ordinal);
-        is_at_end = is_at_end && !stop_requested();
+        if (!options_.is_stopping()) try_alone(ordinal);
+        is_at_end = is_at_end && !options_.is_stopping();
       }
     }
+    answerer_.stop();
     return is_at_end;
   }
 
@@ -278,35 +278,23 @@ class BatchRun {
             .video = options_.video};
   }
 
-  // Until all is answered (true), a stop request, or something has to be tried alone.
+  // Until all is answered (true), it is to stop, or something has to be tried alone.
   bool answer_queue() {
     MediaQueue queue(generator_, items_, taken_, queue_options());
     bool is_at_end = false;
-    while (!stop_requested()) {
-      while (!answerer_.is_fed() && !answerer_.has_retries() && !stop_requested()) {
-        if (answerer_.has_open()) {
-          answerer_.feed();
-        } else if (!is_at_end && (answerer_.is_idle() || queue.is_ready())) {
-          auto group = queue.next();
-          is_at_end = !group;
-          if (group) start(std::move(*group));
-        } else {
-          break;
-        }
+    while (!options_.is_stopping() && !answerer_.has_retries()) {
+      if (is_at_end && answerer_.is_idle()) return true;
+      const bool wants_more = !is_at_end && !answerer_.is_fed();
+      if (wants_more && (answerer_.is_idle() || queue.is_ready(kPatience))) {
+        auto group = queue.next();
+        is_at_end = !group;
+        if (group) start(std::move(*group));
       }
-      work();
-      // What is at work ends first: a single item then has the machine to itself.
-      if (answerer_.has_retries() && !answerer_.is_idle()) drain();
-      if (answerer_.has_retries() || (is_at_end && answerer_.is_idle())) break;
+      work(wants_more ? std::chrono::milliseconds(0) : kLongPatience);
     }
+    // What is at work ends first: a single item then has the machine to itself.
+    while (!answerer_.is_idle() && !options_.is_stopping()) work(kLongPatience);
     return is_at_end && answerer_.is_idle();
-  }
-
-  void drain() {
-    while (!answerer_.is_idle() && !stop_requested()) {
-      if (answerer_.has_open() && !answerer_.is_fed()) answerer_.feed();
-      work();
-    }
   }
 
   void start(PreparedGroup group) {
@@ -316,8 +304,8 @@ class BatchRun {
     answerer_.add(std::move(group));
   }
 
-  void work() {
-    answerer_.work();
+  void work(std::chrono::milliseconds patience) {
+    answerer_.work(patience);
     if (log_.rows() > shown_) progress_.update(shown_ = log_.rows());
   }
 
@@ -331,6 +319,9 @@ class BatchRun {
     if (auto group = queue.next()) answerer_.answer_alone(std::move(*group));
     sink_.flush();
   }
+
+  // Waits for pictures, and for answers; between two of them it is asked whether to stop.
+  static constexpr std::chrono::milliseconds kPatience{5}, kLongPatience{50};
 
   Generator& generator_;
   const ItemList& items_;

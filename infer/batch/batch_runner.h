@@ -1,7 +1,7 @@
 // The loop of a batch run: asks the items and writes a row for each answer. It may be interrupted
 // at any time; the same command goes on.
 //
-//   ItemList ─► MediaQueue ─► Generator, fed as it gets room ─► RowSink ─► RowLog
+//   ItemList ─► MediaQueue ─► Engine, fed as it gets room ─► RowSink ─► RowLog
 //
 // A video's frames are encoded while later ones are decoded; with segments it is asked about one
 // segment after the other. A failure costs one row, never the run: when the model throws or memory
@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -33,10 +34,13 @@ struct BatchOptions {
   bool by_mean = false;           // … by its mean over tokens instead of its sum
   double item_timeout_s = 0;      // of the model and of decoding a video; 0: no limit
   std::shared_ptr<RuleCompiler> rules = {};  // for what items say of their answers
+  std::function<bool()> should_stop = {};    // asked all the time, in the calling thread
+
+  bool is_stopping() const { return should_stop && should_stop(); }
 };
 
 // Answers the items that have no row in the log. At its return the log is on the disk and, in input
-// order, sorted. Returns false when a stop request came before all items were done. Throws Error
+// order, sorted. Returns false when it was to stop before all items were done. Throws Error
 // when the output can't be written.
 bool run_batch(Generator& generator, const ItemList& items, const RowFormat& format, RowLog& log,
                const BatchOptions& options);

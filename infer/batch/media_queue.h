@@ -8,6 +8,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -54,8 +55,8 @@ class MediaQueue {
   // The next group, without its items that are done; nothing at the end. Rethrows an exception of a
   // thread that belongs to no single item.
   std::optional<PreparedGroup> next();
-  // True when next() would return without waiting.
-  bool is_ready() { return workers_.is_ready(); }
+  // True when next() would return without waiting; waits so long for that.
+  bool is_ready(std::chrono::milliseconds patience = {}) { return workers_.is_ready(patience); }
 
  private:
   std::optional<std::int64_t> open();  // a group's number

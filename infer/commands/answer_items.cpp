@@ -226,6 +226,7 @@ BatchOptions batch_options(const BatchCommandOptions& options, const RuntimeOpti
   batch.by_mean = report.choices.by_mean;
   batch.video.sampling = options.video.sampling();
   if (options.by_segment) batch.video.segment_s = options.segment_s;
+  batch.should_stop = stop_requested;
   return batch;
 }
 

@@ -102,7 +102,9 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   }
   ShownMedia media(processor, generator.encoder());
   for (const MediaRef& medium : options.media) media.add(medium, {options.video.sampling()});
-  if (media.has_videos() && !generator.read(media)) return stop_exit_code();
+  if (media.has_videos() && !generator.read(media, {.should_stop = stop_requested})) {
+    return stop_exit_code();
+  }
   const EncodedConversation prompt = processor.encode_prompt(
       make_conversation(options.prompt, options.media, options.system), media.processed());
 
@@ -113,8 +115,10 @@ int run_generate(const GenerateOptions& options, const RuntimeOptions& runtime) 
   AnswerStream stream(processor.tokenizer(), generation);
   Request request{.prompt = prompt.ids, .layout = prompt.layout, .options = generation};
   request.choices = encode_choices(processor, report.choices.texts);
-  request.on_token = [&](std::int64_t id) {
-    if (streams) print_result(stream.add(id));
+  request.on_step = [&, told = std::size_t{0}](std::span<const Hypothesis> answers) mutable {
+    while (streams && told < answers[0].ids.size()) {
+      print_result(stream.add(answers[0].ids[told++]));
+    }
     return !stop_requested();
   };
   RequestGroup group{.pictures = media.features()};

@@ -7,6 +7,8 @@
 // are being decoded. With segments, each read() reads the next segment of the video.
 #pragma once
 
+#include <chrono>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -15,6 +17,19 @@
 #include "vlm/image/image.h"
 
 namespace vlm::infer {
+
+// How long a read may take.
+struct ReadLimits {
+  double time_limit_s = 0;  // of a take; 0: none
+  // Asked between two pieces; true ends the read, and the media can't be read any more.
+  std::function<bool()> should_stop = {};
+};
+
+enum class ReadState {
+  kWaiting,  // frames are still being decoded
+  kMore,     // a piece was encoded
+  kWhole,    // the take is read
+};
 
 class ShownMedia {
  public:
@@ -31,9 +46,11 @@ class ShownMedia {
   // Without a video, processed() and features() need no read().
   bool has_videos() const { return has_videos_; }
 
-  // Encodes the next take (video_stream.h) of each video. False: a stop request came. Throws Error
-  // naming the file that can't be read, or that takes longer than the limit in seconds (0: none).
-  bool read(double time_limit_s = 0);
+  // Encodes the next take (video_stream.h) of each video, or, the first time, a piece more of it;
+  // it waits so long for frames. False: it was to stop. Throws Error naming the file that can't be
+  // read, or that takes longer than its limit.
+  bool read(const ReadLimits& limits = {});
+  ReadState read_piece(const ReadLimits& limits, std::chrono::milliseconds patience);
   // True when there is another take to read.
   bool has_more() const { return has_more_; }
 
@@ -48,18 +65,23 @@ class ShownMedia {
 
  private:
   struct Part {
-    ProcessedMedium medium;  // a video's pixels are never kept
-    at::Tensor features;
-    std::unique_ptr<VideoStream> video;  // null: a picture
+    ProcessedMedium medium;               // a video's pixels are never kept
+    at::Tensor features;                  // of the take
+    std::unique_ptr<VideoStream> video;   // null: a picture
+    std::vector<at::Tensor> pieces = {};  // of a take that is being read
+    bool is_read = false;                 // of this take
   };
 
-  bool read_video(Part& part, double time_limit_s);
+  void begin_take();
+  ReadState read_video(Part& part, std::chrono::milliseconds patience);
+  void check_time(double time_limit_s) const;
   void join();
 
   const Processor* processor_;
   PictureEncoder* encoder_;
   std::vector<Part> parts_;
-  bool has_videos_ = false, has_more_ = false, is_joined_ = false;
+  bool has_videos_ = false, has_more_ = false, is_joined_ = false, is_reading_ = false;
+  std::chrono::steady_clock::time_point begun_;  // the take
   ProcessedMedia processed_;
   std::shared_ptr<PictureFeatures> features_;
   std::vector<WatchedVideo> seen_;

@@ -11,7 +11,6 @@
 
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
-#include "vlm/core/run/stop_signal.h"
 #include "vlm/io/error_text.h"
 #include "vlm/io/file_digest.h"
 
@@ -152,30 +151,30 @@ void VideoStream::run(Pieces::Output& output) {
   }
 }
 
-VideoStream::Piece VideoStream::next() {
+VideoStream::Piece VideoStream::next(std::chrono::milliseconds patience) {
   if (end_) {
     Piece end = std::move(*end_);
     end_.reset();
     return end;
   }
-  std::vector<Pixels> parts;
-  std::int64_t units = 0;
-  while (std::ssize(parts) < at_once_ && units < encoder_.units_at_once()) {
-    do {
-      if (stop_requested()) return Stopped{};
-    } while (!pieces_.is_ready(std::chrono::milliseconds(100)));
+  const auto is_enough = [this] {
+    std::int64_t units = 0;
+    for (const Pixels& part : parts_) units += part.units();
+    return std::ssize(parts_) >= at_once_ || units >= encoder_.units_at_once();
+  };
+  while (!is_enough()) {
+    if (!pieces_.is_ready(patience)) return Waiting{};
     std::optional<Piece> piece = pieces_.next();
     if (!piece) throw Error({.what = "the video has no take left", .where = request_.path});
     if (std::holds_alternative<Pixels>(*piece)) {
-      parts.push_back(std::get<Pixels>(std::move(*piece)));
-      units += parts.back().units();
+      parts_.push_back(std::get<Pixels>(std::move(*piece)));
       continue;
     }
-    if (parts.empty()) return std::move(*piece);
+    if (parts_.empty()) return std::move(*piece);
     end_ = std::get<EndOfTake>(std::move(*piece));
     break;
   }
-  return join_pixels(parts);
+  return join_pixels(std::exchange(parts_, {}));
 }
 
 }  // namespace vlm::infer

@@ -11,10 +11,12 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "data/media/video_clip.h"
 #include "infer/media/picture_features.h"
@@ -45,14 +47,15 @@ struct EndOfTake {
 
 class VideoStream {
  public:
-  using Stopped = std::monostate;  // a stop request (Ctrl-C) came
-  using Piece = std::variant<Stopped, Pixels, EndOfTake>;
+  struct Waiting {};  // frames are still being decoded
+  using Piece = std::variant<Waiting, Pixels, EndOfTake>;
 
   // Processor and encoder must outlive the stream.
   VideoStream(VideoRequest request, const Processor& processor, PictureEncoder& encoder);
-  // Pixels of the current take, as many as the encoder takes at once, or its end. Don't call it
-  // after the end of the last take. Throws Error naming the file when it can't be read.
-  Piece next();
+  // Pixels of the current take, as many as the encoder takes at once, or its end; waits so long for
+  // them. Don't call it after the end of the last take. Throws Error naming the file when it can't
+  // be read.
+  Piece next(std::chrono::milliseconds patience);
 
  private:
   class Takes;
@@ -65,6 +68,7 @@ class VideoStream {
   const Processor& processor_;
   PictureEncoder& encoder_;
   const std::int64_t at_once_;
+  std::vector<Pixels> parts_;     // decoded, for the next piece
   std::optional<EndOfTake> end_;  // of the take whose last pixels were returned
   Pieces pieces_;
 };

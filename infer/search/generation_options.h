@@ -20,7 +20,9 @@ struct GenerationOptions {
   std::int64_t min_new_tokens = 0;
   std::vector<std::int64_t> eos_token_ids;  // any of them ends the answer
   std::vector<std::string> stop_strings;    // the answer ends with the token that completes one
+  bool hides_stop_strings = false;          // the text ends in front of it (OpenAI's meaning)
   bool keep_special_tokens = false;         // in the text, all but the end token
+  std::int64_t top_logprobs = 0;            // of each token, how many of the likeliest are told
 
   bool do_sample = false;
   double temperature = 1.0;

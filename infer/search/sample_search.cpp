@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/log_softmax.h>
+#include <ATen/ops/topk.h>
 
 #include <algorithm>
 #include <cmath>
@@ -31,6 +32,17 @@ std::int64_t find_likeliest(const float* scores, std::int64_t vocab) {
   for (; id < vocab; ++id) most[0] = std::max(most[0], scores[id]);
   const float* found = std::find(scores, scores + vocab, *std::max_element(most, most + kLanes));
   return found == scores + vocab ? 0 : found - scores;  // no number is among them
+}
+
+// The `count` likeliest tokens of a row of log-probabilities, the likeliest first.
+std::vector<ChosenToken> find_top(const at::Tensor& logprobs, std::int64_t count) {
+  const auto [values, ids] = logprobs.topk(std::min(count, logprobs.size(0)));
+  std::vector<ChosenToken> top;
+  for (std::int64_t i = 0; i < ids.size(0); ++i) {
+    top.push_back({.id = ids.const_data_ptr<std::int64_t>()[i],
+                   .logprob = values.const_data_ptr<float>()[i]});
+  }
+  return top;
 }
 
 }  // namespace
@@ -96,6 +108,7 @@ std::string SampleSearch::finish_reason(const Hypothesis& answer) const {
 }
 
 SearchStep SampleSearch::advance(const at::Tensor& logits) {
+  const GenerationOptions& options = context_.options;
   const std::int64_t vocab = logits.size(1);
   const at::Tensor model_logprobs = logits.log_softmax(-1);  // the model's own log-probabilities
   const bool is_first = std::exchange(is_first_, false);
@@ -111,13 +124,18 @@ SearchStep SampleSearch::advance(const at::Tensor& logits) {
     const std::int64_t id = choose(scores.const_data_ptr<float>() + begin, vocab, running_[row]);
     const float logprob = id < 0 ? 0 : model_logprobs.const_data_ptr<float>()[begin + id];
     chosen.push_back({.id = id, .logprob = logprob});
+    if (context_.options.top_logprobs > 0 && id >= 0) {
+      answers_[running_[row]].top.push_back(
+          find_top(model_logprobs[begin / vocab], context_.options.top_logprobs));
+    }
   }
   return append_tokens(chosen, is_first);
 }
 
 bool SampleSearch::takes_likeliest() const {
   const GenerationOptions& options = context_.options;
-  return !is_first_ && !options.do_sample && !options.grammar && !changes_logits(options);
+  return !is_first_ && !options.do_sample && options.top_logprobs == 0 && !options.grammar &&
+         !changes_logits(options);
 }
 
 SearchStep SampleSearch::append(const std::vector<ChosenToken>& likeliest) {

@@ -19,6 +19,7 @@ class SampleSearch : public Search {
   SearchStep append(const std::vector<ChosenToken>& likeliest) override;
   void interrupt() override;
   std::vector<Hypothesis> hypotheses() const override { return answers_; }
+  std::span<const Hypothesis> answers() const override { return answers_; }
 
  private:
   at::Tensor process(const at::Tensor& logits, bool is_first);

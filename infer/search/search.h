@@ -22,10 +22,21 @@
 
 namespace vlm::infer {
 
-// One finished answer.
+// A token and its log-probability under the model.
+struct ChosenToken {
+  std::int64_t id = 0;
+  float logprob = 0;
+
+  bool operator==(const ChosenToken&) const = default;
+};
+
+// One answer.
 struct Hypothesis {
   std::vector<std::int64_t> ids;  // the end-of-sequence id included
   std::vector<double> logprobs;   // of each id: log softmax of the model's own logits
+  // With options.top_logprobs, of each id: the likeliest in its place, the likeliest first. Beam
+  // search tells none.
+  std::vector<std::vector<ChosenToken>> top = {};
   // "stop" (an end id or stop string), "length", "interrupted", or "stuck": no token of the
   // vocabulary spells what the grammar asks for.
   std::string finish_reason;
@@ -51,12 +62,6 @@ struct SearchContext {
   std::function<bool(std::span<const std::int64_t>)> is_stopped;
 };
 
-// A token and its log-probability under the model.
-struct ChosenToken {
-  std::int64_t id = 0;
-  float logprob = 0;
-};
-
 class Search {
  public:
   virtual ~Search() = default;
@@ -74,6 +79,8 @@ class Search {
   // The best first; num_return_sequences of them once the search is done, or as many as beams
   // found where a grammar allows fewer.
   virtual std::vector<Hypothesis> hypotheses() const = 0;
+  // The answers so far, where later steps only add to them; beam search has none.
+  virtual std::span<const Hypothesis> answers() const { return {}; }
 
   // Entropy in nats of the first token's distribution, known after the first step.
   double first_token_entropy() const { return first_token_entropy_; }

@@ -90,7 +90,7 @@ TEST_CASE("a callback that throws leaves nothing of its call with the generator"
   CHECK_THROWS_WITH(generator.generate(prompts, options), Contains("at work for somebody else"));
   generator.abandon();
   Request request{.prompt = prompts[0].ids, .options = options};
-  request.on_token = [](std::int64_t) -> bool { throw std::runtime_error("closed"); };
+  request.on_step = [](std::span<const Hypothesis>) -> bool { throw std::runtime_error("closed"); };
   CHECK_THROWS_WITH(generator.answer(request, {}), "closed");
   CHECK(generator.is_idle());
   const bool is_same = generator.generate(prompts, options)[0].generations == expected.generations;

@@ -189,7 +189,10 @@ TEST_CASE("a conversation's turns and pictures reach the model in their order") 
   generation.max_new_tokens = 8;
   const infer::Generation expected =
       session.generator->generate({prompt}, generation)[0].generations[0];
-  CHECK(model.ask(talk, options).token_logprobs == expected.logprobs);
+  const Answer answer = model.ask(talk, options);
+  CHECK(answer.token_ids == expected.ids);
+  CHECK(answer.prompt_tokens == std::ssize(prompt.ids));
+  CHECK(answer.mean_logprob == Approx(expected.mean_logprob()).margin(1e-4));
 }
 
 TEST_CASE("the streamed pieces are the text, and a callback can end it") {
@@ -279,6 +282,34 @@ TEST_CASE("beam search gives its best answers, the best first") {
   for (std::size_t i = 1; i < 4; ++i) CHECK(answers[i - 1].score >= answers[i].score);
   CHECK(answers[0].score >= sum(greedy) - 1e-4);
   CHECK(model.ask(talk, options).token_ids == answers[0].token_ids);
+}
+
+TEST_CASE("an answer has the form that a schema or a pattern says") {
+  const Model model = Model::load(std::string(VLM_SOURCE_DIR) + "/models/easy-vqa-emoji",
+                                  {.device = "cpu", .dtype = "float32"});
+  std::string streamed;
+  AskOptions options;
+  options.json_schema = R"({"properties": {"b": {"enum": ["x", "y"]}, "a": {"maximum": 9,
+                            "minimum": 1, "type": "integer"}}, "required": ["b", "a"]})";
+  options.on_text = [&](std::string_view piece) {
+    streamed += piece;
+    return true;
+  };
+  const Answer answer = model.ask("what?", options);
+  CHECK(answer.finish_reason == "stop");
+  CHECK(streamed == answer.text);
+  const Json value = Json::parse(answer.text);
+  CHECK((value["b"] == "x" || value["b"] == "y"));
+  CHECK((value["a"] >= 1 && value["a"] <= 9));
+  options = {.regex = "[0-9]{4}"};
+  CHECK(model.ask("what?", options).text.size() == 4);
+  CHECK(model.ask_async(Conversation().user("what?"), options).get().text.size() == 4);
+  options.json_schema = "{}";
+  CHECK_THROWS_WITH(model.ask("what?", options),
+                    "AskOptions: both json_schema and regex: wanted one");
+  options = {.json_schema = R"({"not": {}})"};
+  CHECK_THROWS_WITH(model.ask("what?", options),
+                    Contains("AskOptions: /: the schema can't be kept"));
 }
 
 TEST_CASE("stop strings and lengths end an answer where they say") {
@@ -374,7 +405,12 @@ TEST_CASE("threads and copies share a model") {
     });
   }
   for (std::thread& thread : threads) thread.join();
-  for (std::size_t i = 0; i < together.size(); ++i) CHECK(together[i] == alone[i % 3]);
+  for (std::size_t i = 0; i < together.size(); ++i) {
+    REQUIRE(together[i].size() == 12);
+    for (std::size_t t = 0; t < 12; ++t) {
+      CHECK(together[i][t] == Approx(alone[i % 3][t]).margin(1e-4));
+    }
+  }
 }
 
 TEST_CASE("what a caller gets wrong is told") {

@@ -228,5 +228,61 @@ TEST_CASE("dropout acts in front of A, in training only") {
   check_close(linear.forward(x), expected, 1e-6);
 }
 
+TEST_CASE("a prompt that comes in pieces is the same as one that comes whole") {
+  const std::int64_t width = GENERATE(kWide, kNarrow);
+  at::manual_seed(5);
+  const KvCacheShape shape{.layers = 1, .kv_heads = kKvHeads, .head_dim = width};
+  KvCache cache(shape, 1, at::kFloat);
+  const Sequence whole(11, width), other(3, width), more(2, width);
+  const PaddedPass beside({other});
+  cache.begin_prefill({0}, beside.counts);
+  run_pass(cache, beside);
+  std::vector<at::Tensor> pieces;
+  for (const auto& [begin, count] : {std::pair{0, 4}, {4, 1}, {5, 6}}) {
+    cache.begin_piece({.group = 1, .begin = begin, .count = count, .whole = 11});
+    CHECK(cache.positions().equal(at::arange(begin, begin + count).unsqueeze(0)));
+    CHECK(cache.prompt_lengths() == std::vector<std::int64_t>{11});
+    pieces.push_back(run_pass(cache, PaddedPass({whole.cut(begin, count)})));
+    CHECK(cache.prefix_length(1) == begin + count);
+  }
+  check_close(at::cat(pieces, 2), whole.attended());
+  CHECK(cache.prefix_length(0) == 3);
+  const std::int64_t bytes = cache.bytes();
+  CHECK(bytes == cache.bytes_of(2, cache.prefix_capacity(), cache.tail_capacity()));
+  CHECK(cache.bytes_of(1, 1, 0) == 2 * kKvHeads * width * 4);
+
+  // Goes on from there, from a copy of the prefix, and from its beginning out of the cache.
+  const Sequence joined = Sequence::join(whole, more);
+  const auto go_on = [&](std::int64_t row) {
+    cache.begin_extend({row}, {2});
+    return run_pass(cache, PaddedPass({more}));
+  };
+  const at::Tensor wanted = joined.attended().narrow(2, 11, 2);
+  cache.copy_prefix(1, {2, 4});
+  for (const std::int64_t row : {1, 2, 4}) check_close(go_on(row), wanted);
+  const KvPrefix of_tail = cache.take_out(4, 13), of_prefix = cache.take_out(1, 6);
+  CHECK(of_tail.tokens == 13);
+  CHECK(of_prefix.bytes() == 2 * kKvHeads * width * 6 * 4);
+  cache.put_in(3, of_prefix, 5, 5);
+  CHECK(cache.prefix_length(3) == 5);
+  cache.begin_piece({.group = 3, .begin = 5, .count = 6, .whole = 11});
+  check_close(run_pass(cache, PaddedPass({whole.cut(5, 6)})), whole.attended().narrow(2, 5, 6));
+  check_close(go_on(3), wanted);
+  cache.put_in(0, of_tail, 11, 11);
+  check_close(go_on(0), wanted);
+}
+
+TEST_CASE("tails grow in advance as far as they may") {
+  KvCache cache({.layers = 1, .kv_heads = kKvHeads, .head_dim = kWide}, 1, at::kFloat);
+  cache.bound_tails(20);
+  cache.reserve(1, 4, 5);
+  CHECK(cache.tail_capacity() == 20);
+  cache.reserve(1, 4, 21);
+  CHECK(cache.tail_capacity() == 21);
+  cache.bound_tails(0);
+  cache.reserve(1, 4, 22);
+  CHECK(cache.tail_capacity() == 42);
+}
+
 }  // namespace
 }  // namespace vlm

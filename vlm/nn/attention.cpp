@@ -1,6 +1,7 @@
 #include "vlm/nn/attention.h"
 
 #include <ATen/ops/cat.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <c10/core/GradMode.h>
 
@@ -15,6 +16,12 @@ namespace {
 
 constexpr std::int64_t kManyQueries = 128;  // fewer don't pay for packing keys and values
 
+// Query i of T sees the keys 0 … S - T + i. [T, S] bool
+at::Tensor make_causal_mask(const at::Tensor& q, const at::Tensor& k) {
+  const at::Tensor all = at::ones({q.size(2), k.size(2)}, q.options().dtype(at::kBool));
+  return all.tril(k.size(2) - q.size(2));
+}
+
 }  // namespace
 
 at::Tensor repeat_heads(const at::Tensor& t, std::int64_t groups) {
@@ -28,6 +35,9 @@ at::Tensor grouped_attention(const at::Tensor& q, const at::Tensor& k, const at:
                           !mask.defined() && !c10::GradMode::is_enabled() &&
                           can_attend_in_bfloat16(q);
   if (is_rounded) return bfloat16_attention(q, k, v, is_causal);
+  if (is_causal && !mask.defined() && q.size(2) != k.size(2)) {
+    return grouped_attention(q, k, v, make_causal_mask(q, k), /*is_causal=*/false);
+  }
   const std::int64_t groups = q.size(1) / k.size(1);
   // Flash attention reads grouped heads as they are.
   const bool is_flash = !q.is_cpu() && !mask.defined() && q.scalar_type() != at::kFloat;

@@ -20,8 +20,9 @@ namespace vlm {
 at::Tensor repeat_heads(const at::Tensor& t, std::int64_t groups);
 
 // `mask` [B, 1, T, S] bool, true = the query may see the key; undefined: `is_causal` alone decides.
-// A causal call has T = S. With `product_dtype` bfloat16, calls with many queries and no mask are
-// computed in bfloat16 where that is quicker and no gradient is recorded.
+// In a causal call without mask query i sees the keys 0 … S - T + i. With `product_dtype` bfloat16,
+// calls with many queries and no mask are computed in bfloat16 where that is quicker and no
+// gradient is recorded.
 at::Tensor grouped_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const at::Tensor& mask, bool is_causal,
                              at::ScalarType product_dtype = at::kFloat);

@@ -65,21 +65,25 @@ void KvCache::reserve(std::int64_t groups, std::int64_t prefix_tokens, std::int6
   const auto have = static_cast<std::int64_t>(prefix_lengths_.size());
   if (groups <= have && prefix_tokens <= prefix_capacity_ && tail_tokens <= tail_capacity_) return;
   groups = std::max(groups, have);
-  if (prefix_tokens > prefix_capacity_) {
+  std::int64_t prefix = prefix_capacity_, tail = tail_capacity_;
+  if (prefix_tokens > prefix) {
     // The first prompt sets the size; longer ones later leave some room, so that growing is rare.
-    const std::int64_t room = prefix_capacity_ > 0 ? prefix_tokens / 4 : 0;
-    prefix_capacity_ = prefix_tokens + room;
+    prefix = prefix_tokens + (prefix > 0 ? prefix_tokens / 4 : 0);
   }
-  if (tail_tokens > tail_capacity_) {
-    tail_capacity_ = std::max({tail_tokens, tail_capacity_ * 2, std::int64_t{32}});
+  if (tail_tokens > tail) {
+    const std::int64_t ahead = std::max(tail * 2, std::int64_t{32});
+    tail = std::max(tail_tokens, most_tail_ > 0 ? std::min(ahead, most_tail_) : ahead);
   }
+  // Sizes are set behind all buffers: when memory runs out, some of these are larger than needed.
   buffers_ = next_buffers();
   for (CachedLayer& layer : layers_) {
-    layer.prefix_k = grown(layer.prefix_k, groups, prefix_capacity_);
-    layer.prefix_v = grown(layer.prefix_v, groups, prefix_capacity_);
-    layer.tail_k = grown(layer.tail_k, groups * rows_per_group_, tail_capacity_);
-    layer.tail_v = grown(layer.tail_v, groups * rows_per_group_, tail_capacity_);
+    layer.prefix_k = grown(layer.prefix_k, groups, prefix);
+    layer.prefix_v = grown(layer.prefix_v, groups, prefix);
+    layer.tail_k = grown(layer.tail_k, groups * rows_per_group_, tail);
+    layer.tail_v = grown(layer.tail_v, groups * rows_per_group_, tail);
   }
+  prefix_capacity_ = prefix;
+  tail_capacity_ = tail;
   prefix_lengths_.resize(static_cast<std::size_t>(groups), 0);
   next_positions_.resize(static_cast<std::size_t>(groups), 0);
   tail_lengths_.resize(static_cast<std::size_t>(groups * rows_per_group_), 0);
@@ -91,10 +95,27 @@ void KvCache::begin_prefill(const std::vector<std::int64_t>& groups,
                             const PromptPositions& positions) {
   pass_ = {.is_prefill = true, .places = groups, .counts = lengths, .tokens = largest(lengths)};
   pass_.next = positions.next.empty() ? lengths : positions.next;
+  pass_.whole = lengths;
   reserve(largest(groups) + 1, pass_.tokens, 0);
   pass_.index = upload(at::tensor(groups, at::kLong), options_.device());
   pass_.positions = positions.positions.defined() ? upload(positions.positions, options_.device())
                                                   : at::arange(pass_.tokens, longs()).unsqueeze(0);
+}
+
+void KvCache::begin_piece(const PrefixPiece& piece) {
+  reserve(piece.group + 1, piece.whole, 0);
+  const std::int64_t end = piece.begin + piece.count;
+  pass_ = {.is_prefill = true,
+           .places = {piece.group},
+           .counts = {piece.count},
+           .next = piece.given.next.empty() ? std::vector<std::int64_t>{end} : piece.given.next,
+           .whole = {piece.whole},
+           .begin = piece.begin,
+           .tokens = piece.count};
+  pass_.index = upload(at::tensor(pass_.places, at::kLong), options_.device());
+  pass_.positions = piece.given.positions.defined()
+                        ? upload(piece.given.positions, options_.device())
+                        : at::arange(piece.begin, end, longs()).unsqueeze(0);
 }
 
 at::Tensor KvCache::begin_extend(const std::vector<std::int64_t>& rows,
@@ -256,10 +277,17 @@ at::Tensor KvCache::attend(std::int64_t layer, const at::Tensor& q, const at::Te
 
 at::Tensor KvCache::attend_prompts(CachedLayer& layer, const at::Tensor& q, const at::Tensor& k,
                                    const at::Tensor& v, at::ScalarType product_dtype) {
-  layer.prefix_k.narrow(2, 0, pass_.tokens).index_copy_(0, pass_.index, k);
-  layer.prefix_v.narrow(2, 0, pass_.tokens).index_copy_(0, pass_.index, v);
+  layer.prefix_k.narrow(2, pass_.begin, pass_.tokens).index_copy_(0, pass_.index, k);
+  layer.prefix_v.narrow(2, pass_.begin, pass_.tokens).index_copy_(0, pass_.index, v);
   // Padding is on the right, where no real token looks.
-  return grouped_attention(q, k, v, {}, /*is_causal=*/pass_.tokens > 1, product_dtype);
+  if (pass_.begin == 0) {
+    return grouped_attention(q, k, v, {}, /*is_causal=*/pass_.tokens > 1, product_dtype);
+  }
+  const auto seen = [this](const at::Tensor& t) {
+    return t.narrow(0, pass_.places[0], 1).narrow(2, 0, pass_.begin + pass_.tokens);
+  };
+  return grouped_attention(q, seen(layer.prefix_k), seen(layer.prefix_v), {},
+                           /*is_causal=*/pass_.tokens > 1, product_dtype);
 }
 
 at::Tensor KvCache::attend_rows(CachedLayer& layer, const at::Tensor& q, const at::Tensor& k,
@@ -305,7 +333,7 @@ void KvCache::store_inputs(const at::Tensor& embeddings) {
   CachedLayer& inputs = layers_.back();
   const at::Tensor given = embeddings.unsqueeze(1);  // [B, 1, T, C]
   if (pass_.is_prefill) {
-    inputs.prefix_k.narrow(2, 0, pass_.tokens).index_copy_(0, pass_.index, given);
+    inputs.prefix_k.narrow(2, pass_.begin, pass_.tokens).index_copy_(0, pass_.index, given);
     return;
   }
   for (std::size_t i = 0; i < pass_.places.size(); ++i) {
@@ -340,69 +368,14 @@ void KvCache::end_pass() {
       tail_lengths_[place] += pass_.counts[i];
       continue;
     }
-    prefix_lengths_[place] = pass_.counts[i];
+    prefix_lengths_[place] = pass_.begin + pass_.counts[i];
     next_positions_[place] = pass_.next[i];
-    for (std::int64_t r = 0; r < rows_per_group_; ++r) {
-      clear_tail(pass_.places[i] * rows_per_group_ + r);
-    }
+    empty_rows(pass_.places[i]);
   }
 }
 
-void KvCache::copy_tails(const std::vector<std::int64_t>& from,
-                         const std::vector<std::int64_t>& to) {
-  std::int64_t tokens = 0;
-  std::vector<std::int64_t> sources, targets, lengths;
-  std::vector<bool> alone;
-  for (std::size_t i = 0; i < from.size(); ++i) {
-    lengths.push_back(tail_length(from[i]));
-    alone.push_back(is_alone_.at(static_cast<std::size_t>(from[i])));
-    if (from[i] == to[i]) continue;
-    sources.push_back(from[i]);
-    targets.push_back(to[i]);
-    tokens = std::max(tokens, lengths.back());
-  }
-  for (std::size_t i = 0; i < to.size(); ++i) {
-    tail_lengths_.at(static_cast<std::size_t>(to[i])) = lengths[i];
-    is_alone_.at(static_cast<std::size_t>(to[i])) = alone[i];
-  }
-  if (tokens == 0) return;
-  const at::Tensor source = upload(at::tensor(sources, at::kLong), options_.device());
-  const at::Tensor target = upload(at::tensor(targets, at::kLong), options_.device());
-  for (CachedLayer& layer : layers_) {
-    for (at::Tensor* tails : {&layer.tail_k, &layer.tail_v}) {
-      at::Tensor used = tails->narrow(2, 0, tokens);
-      used.index_copy_(0, target, used.index_select(0, source));
-    }
-  }
-}
-
-void KvCache::move_group(std::int64_t from, std::int64_t to) {
-  const std::int64_t prefix = prefix_length(from);
-  std::int64_t tail = 0;
-  for (std::int64_t r = 0; r < rows_per_group_; ++r) {
-    const std::int64_t source = from * rows_per_group_ + r;
-    const auto target = static_cast<std::size_t>(to * rows_per_group_ + r);
-    tail_lengths_.at(target) = tail_length(source);
-    is_alone_.at(target) = is_alone_.at(static_cast<std::size_t>(source));
-    tail = std::max(tail, tail_length(source));
-  }
-  prefix_lengths_.at(static_cast<std::size_t>(to)) = prefix;
-  next_positions_.at(static_cast<std::size_t>(to)) =
-      next_positions_.at(static_cast<std::size_t>(from));
-  const auto move = [](at::Tensor& t, std::int64_t source, std::int64_t target, std::int64_t count,
-                       std::int64_t tokens) {
-    if (tokens == 0) return;
-    t.narrow(0, target, count)
-        .narrow(2, 0, tokens)
-        .copy_(t.narrow(0, source, count).narrow(2, 0, tokens));
-  };
-  const std::int64_t r = rows_per_group_;
-  for (CachedLayer& layer : layers_) {
-    move(layer.prefix_k, from, to, 1, prefix);
-    move(layer.prefix_v, from, to, 1, prefix);
-    move(layer.tail_k, from * r, to * r, r, tail);
-    move(layer.tail_v, from * r, to * r, r, tail);
-  }
+void KvCache::empty_rows(std::int64_t group) {
+  for (std::int64_t r = 0; r < rows_per_group_; ++r) clear_tail(group * rows_per_group_ + r);
 }
 
 }  // namespace vlm

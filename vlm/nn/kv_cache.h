@@ -9,7 +9,10 @@
 // without padding tokens. A forward pass has three steps: begin_prefill (new prompts) or
 // begin_extend (more tokens for some rows); then each layer calls attend, which stores the new keys
 // and values and computes the attention; then end_pass adds the new tokens to the lengths. Buffers
-// grow when a pass needs more.
+// grow when a pass needs more. A pass that throws before its end may be begun again.
+//
+// A prompt may also come in pieces (begin_piece), and the beginning of one may be copied: to other
+// groups, or out of the cache and in again (cache/kv_copies.cpp).
 //
 // On a GPU a pass of one token a row may also be a step (begin_step), whose operators, shapes and
 // addresses stay the same while the same rows go on: lengths of the prefix and of the tails are
@@ -45,6 +48,22 @@ struct PromptPositions {
   std::vector<std::int64_t> next;  // of each prompt, that of the token behind it; empty: its length
 };
 
+// Some tokens of a prompt that comes in pieces.
+struct PrefixPiece {
+  std::int64_t group = 0;
+  std::int64_t begin = 0;      // tokens that are in the cache already
+  std::int64_t count = 0;      // of the piece
+  std::int64_t whole = 0;      // of the prompt
+  PromptPositions given = {};  // of the piece; `next` is that of the token behind it
+};
+
+// Keys and values of a sequence's first tokens, outside of a cache.
+struct KvPrefix {
+  std::vector<at::Tensor> k, v;  // of each layer, [K, T, D]
+  std::int64_t tokens = 0;
+  std::int64_t bytes() const;
+};
+
 // What decides on the operators and addresses of a step.
 struct StepShape {
   std::uint64_t buffers = 0;  // of this process; others after the cache has grown
@@ -68,6 +87,10 @@ class KvCache {
                      const std::vector<std::int64_t>& lengths) {
     begin_prefill(groups, lengths, {});
   }
+
+  // The next pass brings a piece of one prompt [1, T, C]. The first of them empties the group's
+  // rows.
+  void begin_piece(const PrefixPiece& piece);
 
   // The next pass adds counts[i] tokens at the end of rows[i], padded on the right to the longest,
   // T. `rows` is ascending. `ids` [B, T] int64 of a CPU come back on the cache's device: a GPU gets
@@ -103,6 +126,8 @@ class KvCache {
   const std::vector<std::int64_t>& pass_places() const { return pass_.places; }
   const std::vector<std::int64_t>& pass_counts() const { return pass_.counts; }
   bool is_prefill() const { return pass_.is_prefill; }
+  // Of a prefill: tokens of each whole prompt, of which the pass may bring a piece.
+  const std::vector<std::int64_t>& prompt_lengths() const { return pass_.whole; }
   // Tokens of a row's sequence so far, without those of the pass.
   std::int64_t length(std::int64_t row) const { return seen_prefix(row) + tail_length(row); }
 
@@ -120,6 +145,24 @@ class KvCache {
   }
   // Group `to` becomes what group `from` is.
   void move_group(std::int64_t from, std::int64_t to);
+  // The others get the prefix of `from`, and empty rows.
+  void copy_prefix(std::int64_t from, const std::vector<std::int64_t>& others);
+  // The first tokens of a row that sees its prefix; and a group that begins with the first tokens
+  // of what was taken out. Behind them comes position `next`.
+  KvPrefix take_out(std::int64_t row, std::int64_t tokens) const;
+  void put_in(std::int64_t group, const KvPrefix& prefix, std::int64_t tokens, std::int64_t next);
+
+  // Makes room before it is needed. When memory runs out, what is there stays usable.
+  void reserve(std::int64_t groups, std::int64_t prefix_tokens, std::int64_t tail_tokens);
+  // Tails that grow leave no room for more than so many tokens in advance; 0: no bound.
+  void bound_tails(std::int64_t tokens) { most_tail_ = tokens; }
+  std::int64_t prefix_capacity() const { return prefix_capacity_; }
+  std::int64_t tail_capacity() const { return tail_capacity_; }
+  std::int64_t groups() const { return static_cast<std::int64_t>(prefix_lengths_.size()); }
+  // Of its buffers, as they are, and as they would be for so many groups and tokens.
+  std::int64_t bytes() const { return bytes_of(groups(), prefix_capacity_, tail_capacity_); }
+  std::int64_t bytes_of(std::int64_t groups, std::int64_t prefix_tokens,
+                        std::int64_t tail_tokens) const;
 
   std::int64_t rows_per_group() const { return rows_per_group_; }
   std::int64_t prefix_length(std::int64_t group) const {
@@ -139,6 +182,8 @@ class KvCache {
     std::vector<std::int64_t> places;  // groups of a prefill, rows of an extension
     std::vector<std::int64_t> counts;  // tokens of each
     std::vector<std::int64_t> next;    // of a prefill, the positions behind the prompts
+    std::vector<std::int64_t> whole;   // of a prefill, tokens of the prompts
+    std::int64_t begin = 0;            // of a piece of a prompt: tokens that are there
     std::int64_t tokens = 0;           // T, the largest count
     at::Tensor positions;              // [B, T]
     at::Tensor index;                  // [B] places
@@ -166,7 +211,7 @@ class KvCache {
   std::int64_t seen_prefix(std::int64_t row) const {
     return is_alone_.at(static_cast<std::size_t>(row)) ? 0 : prefix_length(row / rows_per_group_);
   }
-  void reserve(std::int64_t groups, std::int64_t prefix_tokens, std::int64_t tail_tokens);
+  void empty_rows(std::int64_t group);
   at::Tensor lay_out_grid(const std::vector<std::int64_t>& begins, const at::Tensor& ids);
   bool can_step() const { return !options_.device().is_cpu() && shape_.input_width == 0; }
   StepRows next_step(const std::vector<std::int64_t>& rows) const;
@@ -187,7 +232,7 @@ class KvCache {
   std::vector<std::int64_t> next_positions_;  // [G] behind the prefix
   std::vector<std::int64_t> tail_lengths_;    // [G·R]
   std::vector<bool> is_alone_;                // [G·R] rows that don't see their prefix
-  std::int64_t prefix_capacity_ = 0, tail_capacity_ = 0;
+  std::int64_t prefix_capacity_ = 0, tail_capacity_ = 0, most_tail_ = 0;
   std::uint64_t buffers_ = 0;
   StepState step_;
   Pass pass_;

@@ -6,6 +6,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/error.h"
 #include "vlm/core/json_access.h"
+#include "vlm/text/plain_mark.h"
 #include "vlm/text/unicode/unicode.h"
 
 namespace vlm {
@@ -109,7 +110,9 @@ void BpeTokenizer::encode_text(std::string_view text, BpeModel::Encoder& encoder
       ids.push_back(segment.id);
       continue;
     }
-    const Pieces pieces = pre_tokenizer_.apply(segment.text);
+    const bool is_marked = segment.text.find(kPlainMark) != std::string_view::npos;
+    const std::string unmarked = is_marked ? without_plain_marks(segment.text) : std::string();
+    const Pieces pieces = pre_tokenizer_.apply(is_marked ? unmarked : segment.text);
     for (std::size_t i = 0; i < pieces.spans.size(); ++i) encoder.add(pieces[i], ids);
   }
 }

@@ -12,6 +12,7 @@
 #include "vlm/core/json.h"
 #include "vlm/core/json_access.h"
 #include "vlm/text/added_token_files.h"
+#include "vlm/text/plain_mark.h"
 #include "vlm/text/unicode/unicode.h"
 
 // In libsentencepiece, but in none of the headers that Debian 12 installs.
@@ -245,7 +246,10 @@ std::vector<std::int64_t> SentencepieceTokenizer::encode(std::string_view text,
     if (segment.id >= 0) {
       ids.push_back(segment.id);
     } else {
-      (first || !inner_model_ ? *model_ : *inner_model_).encode(segment.text, ids);
+      const bool is_marked = segment.text.find(kPlainMark) != std::string_view::npos;
+      const std::string unmarked = is_marked ? without_plain_marks(segment.text) : std::string();
+      (first || !inner_model_ ? *model_ : *inner_model_)
+          .encode(is_marked ? unmarked : segment.text, ids);
     }
     first = false;
   }

@@ -213,6 +213,8 @@ TEST_CASE("segments are ranked by the answer's probability, equal ones by time")
   CHECK(alone.probability == std::exp(-0.5));
 }
 
+constexpr std::chrono::seconds kPatience(60);
+
 // A stream of a clip whose frames meet `on_frames`.
 struct HookedStream {
   Session session = open_with_cache();
@@ -233,7 +235,7 @@ TEST_CASE("whatever decoding throws, who takes the frames gets it, and again") {
         if (calls++ == at) fail();
       });
       const auto take_all = [&] {
-        while (!std::holds_alternative<EndOfTake>(hooked.stream.next())) {
+        while (!std::holds_alternative<EndOfTake>(hooked.stream.next(kPatience))) {
         }
       };
       const std::string told = thrown_by(take_all);
@@ -252,7 +254,7 @@ TEST_CASE("a video that nobody wants any more can go at any moment") {
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
         --inside;
       });
-      for (int i = 0; i < taken; ++i) hooked.stream.next();
+      for (int i = 0; i < taken; ++i) hooked.stream.next(kPatience);
     }
     CHECK(inside == 0);
   }
@@ -260,9 +262,9 @@ TEST_CASE("a video that nobody wants any more can go at any moment") {
 
 TEST_CASE("behind the last take of a video there is an error, not a wait") {
   HookedStream hooked([] {});
-  while (!std::holds_alternative<EndOfTake>(hooked.stream.next())) {
+  while (!std::holds_alternative<EndOfTake>(hooked.stream.next(kPatience))) {
   }
-  CHECK_THROWS_WITH(hooked.stream.next(), Contains("up.mp4: the video has no take left"));
+  CHECK_THROWS_WITH(hooked.stream.next(kPatience), Contains("up.mp4: the video has no take left"));
 }
 
 }  // namespace

@@ -49,9 +49,11 @@ at::Tensor find_long_rows(std::int64_t switch_length, const at::Tensor& embeddin
                   embeddings.options().dtype(at::kBool));
 }
 
+// Of a prompt that comes in pieces it is the whole: all of them turn alike.
 std::vector<std::int64_t> lengths_after(const KvCache& cache) {
+  if (cache.is_prefill()) return cache.prompt_lengths();
   std::vector<std::int64_t> lengths = cache.pass_counts();
-  for (std::size_t i = 0; i < lengths.size() && !cache.is_prefill(); ++i) {
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
     lengths[i] += cache.length(cache.pass_places()[i]);
   }
   return lengths;

@@ -37,4 +37,8 @@ struct Pixels {
 // In their order; those without media add nothing.
 Pixels join_pixels(const std::vector<Pixels>& parts);
 
+// The least that an encoder can take by itself: a tile each, or all patches of a picture (or of
+// some frames), which see each other. They share the memory of the whole.
+std::vector<Pixels> split_pixels(const Pixels& pixels);
+
 }  // namespace vlm

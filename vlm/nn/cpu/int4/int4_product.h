@@ -13,6 +13,7 @@
 
 #include <vector>
 
+#include "vlm/nn/cpu/gelu.h"
 #include "vlm/nn/cpu/int4/int4_weight.h"
 
 namespace vlm {

@@ -1,0 +1,59 @@
+// The routes of the server: which requests there are, who may make them, and what answers.
+//
+//   HttpServer ─► Service ─► AnswerJob (answers), or a reply at once (models, health, metrics)
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "infer/server/access.h"
+#include "infer/server/answer_job.h"
+#include "infer/server/http/http_server.h"
+
+namespace vlm::infer {
+
+struct ServiceOptions {
+  AccessOptions access;
+  ApiLimits limits;
+  std::int64_t max_queue = 64;
+  LogFormat log_format = LogFormat::kText;
+};
+
+class Service : public HttpHandler {
+ public:
+  explicit Service(ServiceOptions options);
+  ~Service() override;
+
+  // Before the server starts: whose host names are looked at, and whose counts /metrics tells.
+  void attach(const HttpServer& server);
+  // The models are there; until then requests are told to come again.
+  void serve(ServedModels models);
+  // New requests are refused; those that wait fail, those that run have `most_s` seconds.
+  void drain(double most_s);
+  // Ends all work. Call it when the server has stopped.
+  void stop();
+
+  std::optional<WebReply> check(const WebRequest& head) override;
+  void handle(WebRequest request, std::shared_ptr<Exchange> exchange) override;
+  WebReply refuse(int status, const std::string& code, const std::string& message) override;
+  void ended(const ExchangeEnd& end) override;
+
+ private:
+  struct Route;
+  static const Route* find_route(const WebRequest& request);
+  WebReply reply_to(const WebRequest& head, const ApiError& error);
+  std::optional<ApiError> find_fault(const WebRequest& head) const;
+  WebReply answer_now(const WebRequest& request) const;
+  WebReply health() const;
+  WebReply list_models() const;
+  WebReply show_model(const std::string& name) const;
+  WebReply props() const;
+  WebReply metrics() const;
+
+  const ServiceOptions options_;
+  Access access_;
+  ServiceParts parts_;
+  const HttpServer* server_ = nullptr;
+};
+
+}  // namespace vlm::infer

@@ -1,0 +1,557 @@
+// Every field of a request: what is taken, what is refused, and in which words.
+#include "infer/server/api/chat_request.h"
+
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "infer/server/api/api_error.h"
+#include "infer/server/api/body_reader.h"
+#include "tests/server/refusals.h"
+#include "tests/support/catch.h"
+#include "tests/support/scratch_folder.h"
+#include "tests/support/thrown.h"
+#include "vlm/core/concat.h"
+
+namespace vlm::infer {
+namespace {
+
+// 1 x 1 pixel.
+const std::string kPng =
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg"
+    "==";
+
+Json messages_of(const Json& content) {
+  return Json::array({{{"role", "user"}, {"content", content}}});
+}
+
+Json chat_body(const Json& fields, const Json& content = "hello") {
+  Json body = {{"messages", messages_of(content)}};
+  if (!fields.is_null()) body.update(fields);
+  return body;
+}
+
+ChatRequest read(const Json& body, const ApiLimits& limits = {}) {
+  return read_chat_request(body, limits);
+}
+
+std::string refusal(const Json& fields, const Json& content = "hello", ApiLimits limits = {}) {
+  return refusal_of([&] { read(chat_body(fields, content), limits); });
+}
+
+TEST_CASE("a plain request: nothing but what was asked") {
+  const ChatRequest request = read(chat_body({}));
+  CHECK(request.messages.size() == 1);
+  CHECK(request.messages[0].role == "user");
+  REQUIRE(request.messages[0].content.size() == 1);
+  CHECK(request.messages[0].content[0].type == "text");
+  CHECK(request.messages[0].content[0].text == "hello");
+  const AskedAnswer& asked = request.asked;
+  CHECK(asked.model == "");
+  CHECK(asked.sampling.n == 1);
+  CHECK_FALSE(asked.sampling.max_tokens);
+  CHECK_FALSE(asked.sampling.temperature);
+  CHECK_FALSE(asked.sampling.seed);
+  CHECK_FALSE(asked.is_streamed);
+  CHECK_FALSE(asked.has_logprobs);
+  CHECK(asked.constraint.kind == Constraint::Kind::kNone);
+  CHECK(asked.ignored.empty());
+}
+
+TEST_CASE("null is the same as absent, for every field") {
+  Json fields;
+  for (const char* name : {"model",
+                           "max_tokens",
+                           "max_completion_tokens",
+                           "temperature",
+                           "top_p",
+                           "n",
+                           "stop",
+                           "seed",
+                           "logprobs",
+                           "top_logprobs",
+                           "stream",
+                           "stream_options",
+                           "response_format",
+                           "structured_outputs",
+                           "tools",
+                           "tool_choice",
+                           "functions",
+                           "function_call",
+                           "frequency_penalty",
+                           "presence_penalty",
+                           "logit_bias",
+                           "user",
+                           "audio",
+                           "prediction",
+                           "modalities",
+                           "top_k",
+                           "min_p",
+                           "typical_p",
+                           "repetition_penalty",
+                           "no_repeat_ngram_size",
+                           "min_tokens",
+                           "bad_words",
+                           "num_beams",
+                           "length_penalty",
+                           "continue_final_message",
+                           "vlm",
+                           "web_search_options",
+                           "whatever"}) {
+    fields[name] = nullptr;
+  }
+  const ChatRequest request = read(chat_body(fields));
+  CHECK(request.asked.ignored.empty());
+  CHECK(request.asked.sampling.n == 1);
+}
+
+TEST_CASE("values arrive") {
+  const ChatRequest request =
+      read(chat_body({{"model", "m"},
+                      {"max_completion_tokens", 7},
+                      {"max_tokens", 7.0},
+                      {"temperature", 0.5},
+                      {"top_p", 1},
+                      {"top_k", -1},
+                      {"min_p", 0.1},
+                      {"typical_p", 0.9},
+                      {"n", 3},
+                      {"stop", {"a", "b"}},
+                      {"seed", -5},
+                      {"logprobs", true},
+                      {"top_logprobs", 2},
+                      {"stream", true},
+                      {"stream_options", {{"include_usage", true}, {"include_obfuscation", false}}},
+                      {"repetition_penalty", 1.5},
+                      {"no_repeat_ngram_size", 2},
+                      {"min_tokens", 1},
+                      {"bad_words", "c"},
+                      {"num_beams", 2},
+                      {"length_penalty", -1},
+                      {"vlm", {{"confidence", true}, {"timings", true}}}}));
+  const Sampling& sampling = request.asked.sampling;
+  CHECK(request.asked.model == "m");
+  CHECK(sampling.max_tokens == 7);
+  CHECK(sampling.temperature == 0.5);
+  CHECK(sampling.top_p == 1.0);
+  CHECK(sampling.top_k == -1);
+  CHECK(sampling.min_p == 0.1);
+  CHECK(sampling.typical_p == 0.9);
+  CHECK(sampling.n == 3);
+  CHECK(sampling.stop == std::vector<std::string>{"a", "b"});
+  CHECK(sampling.seed == -5);
+  CHECK(request.asked.has_logprobs);
+  CHECK(request.asked.top_logprobs == 2);
+  CHECK(request.asked.is_streamed);
+  CHECK(request.asked.has_usage_chunk);
+  CHECK(sampling.repetition_penalty == 1.5);
+  CHECK(sampling.no_repeat_ngram_size == 2);
+  CHECK(sampling.min_tokens == 1);
+  CHECK(sampling.bad_words == std::vector<std::string>{"c"});
+  CHECK(sampling.num_beams == 2);
+  CHECK(sampling.length_penalty == -1.0);
+  CHECK(request.asked.has_confidence);
+  CHECK(request.asked.has_timings);
+  CHECK_FALSE(read(chat_body({{"max_tokens", -1}})).asked.sampling.max_tokens);
+  CHECK(read(chat_body({{"stop", Json::array()}})).asked.sampling.stop.empty());
+  CHECK(read(chat_body({{"seed", INT64_MIN}})).asked.sampling.seed == INT64_MIN);
+}
+
+TEST_CASE("what is about OpenAI's service, or neutral, is accepted in silence") {
+  const Json fields = {{"user", "u"},
+                       {"metadata", {{"a", "b"}}},
+                       {"store", false},
+                       {"service_tier", "auto"},
+                       {"safety_identifier", "s"},
+                       {"prompt_cache_key", "k"},
+                       {"prompt_cache_retention", "24h"},
+                       {"parallel_tool_calls", true},
+                       {"reasoning_effort", "low"},
+                       {"verbosity", "low"},
+                       {"modalities", {"text"}},
+                       {"tools", Json::array()},
+                       {"tool_choice", "none"},
+                       {"functions", Json::array()},
+                       {"frequency_penalty", 0},
+                       {"presence_penalty", 0.0},
+                       {"logit_bias", Json::object()},
+                       {"response_format", {{"type", "text"}}}};
+  CHECK(read(chat_body(fields)).asked.ignored.empty());
+}
+
+TEST_CASE("names that nobody knows are listed, or refused with the nearest") {
+  CHECK(read(chat_body({{"temprature", 1}, {"zzz", 2}})).asked.ignored ==
+        std::vector<std::string>{"temprature", "zzz"});
+  ApiLimits strict;
+  strict.refuses_unknown = true;
+  CHECK(refusal({{"temprature", 1}}, "hello", strict) ==
+        "400 unsupported_parameter temprature: unknown field (did you mean temperature?)");
+  CHECK(refusal({{"qqqqqq", 1}}, "hello", strict) ==
+        "400 unsupported_parameter qqqqqq: unknown field");
+}
+
+TEST_CASE("values out of range name the field, what came and what is wanted") {
+  const std::vector<std::pair<Json, std::string>> cases = {
+      {{{"temperature", 2.5}},
+       "400 invalid_value temperature: unusable value: got number 2.5, wanted a number from 0 to "
+       "2"},
+      {{{"temperature", "1"}},
+       "400 invalid_value temperature: unusable value: got string \"1\", wanted a number from 0 to "
+       "2"},
+      {{{"top_p", -0.1}},
+       "400 invalid_value top_p: unusable value: got number -0.1, wanted a number from 0 to 1"},
+      {{{"n", 0}},
+       "400 invalid_value n: unusable value: got number 0, wanted a whole number from 1 to 8"},
+      {{{"n", 9}},
+       "400 invalid_value n: unusable value: got number 9, wanted a whole number from 1 to 8"},
+      {{{"n", 1.5}},
+       "400 invalid_value n: unusable value: got number 1.5, wanted a whole number from 1 to 8"},
+      {{{"n", true}},
+       "400 invalid_value n: unusable value: got boolean true, wanted a whole number from 1 to 8"},
+      {{{"max_tokens", 0}},
+       "400 invalid_value max_tokens: unusable value: got 0, wanted 1 or more, or -1 for all that "
+       "the "
+       "context holds"},
+      {{{"max_tokens", 1}, {"max_completion_tokens", 2}},
+       "400 invalid_value max_tokens: unusable value: got number 1, wanted the same as "
+       "max_completion_tokens, 2 (give one of them)"},
+      {{{"top_logprobs", 2}},
+       "400 invalid_value top_logprobs: unusable value: got number 2, wanted logprobs: true beside "
+       "it"},
+      {{{"top_logprobs", 21}, {"logprobs", true}},
+       "400 invalid_value top_logprobs: unusable value: got number 21, wanted a whole number from "
+       "0 to "
+       "20"},
+      {{{"stream_options", {{"include_usage", true}}}},
+       "400 invalid_value stream_options: unusable value: got object, wanted stream: true beside "
+       "it"},
+      {{{"stream", "yes"}},
+       "400 invalid_value stream: unusable value: got string \"yes\", wanted true or false"},
+      {{{"stop", {"a", "b", "c", "d", "e"}}},
+       "400 invalid_value stop: unusable value: got array, wanted a text or up to 4 of them, none "
+       "empty or over 4096 bytes"},
+      {{{"stop", ""}},
+       "400 invalid_value stop: unusable value: got string \"\", wanted a text or up to 4 of them, "
+       "none empty or over 4096 bytes"},
+      {{{"model", std::string(300, 'm')}},
+       "400 invalid_value model: unusable value: got 300 bytes, wanted at most 256 bytes"},
+      {{{"tools", {{{"type", "function"}}}}},
+       "400 unsupported_parameter tools: this model calls no tools"},
+      {{{"tool_choice", "required"}},
+       "400 unsupported_parameter tool_choice: this model calls no tools"},
+      {{{"functions", {{{"name", "f"}}}}},
+       "400 unsupported_parameter functions: this model calls no tools"},
+      {{{"frequency_penalty", 0.5}},
+       "400 unsupported_parameter frequency_penalty: frequency_penalty is not supported "
+       "(repetition_penalty and no_repeat_ngram_size are)"},
+      {{{"logit_bias", {{"5", 1}}}},
+       "400 unsupported_parameter logit_bias: logit_bias is not supported (bad_words is)"},
+      {{{"audio", Json::object()}}, "400 unsupported_parameter audio: audio is not supported"},
+      {{{"modalities", {"text", "audio"}}},
+       "400 unsupported_parameter modalities: this model writes text alone"},
+      {{{"length_penalty", 2}},
+       "400 unsupported_parameter length_penalty: length_penalty has no effect without beams (give "
+       "num_beams)"},
+      {{{"vlm", {{"konfidence", true}}}},
+       "400 unsupported_parameter vlm.konfidence: unknown field (there are confidence and "
+       "timings)"},
+      {{{"response_format", {{"type", "xml"}}}},
+       "400 invalid_value response_format.type: unusable value: got xml, wanted text, json_object "
+       "or "
+       "json_schema"},
+      {{{"response_format", {{"type", "json_schema"}}}},
+       "400 invalid_value response_format.schema: unusable value: got nothing, wanted a JSON "
+       "schema"},
+      {{{"structured_outputs", {{"regex", "a"}, {"json_object", true}}}},
+       "400 invalid_value structured_outputs: unusable value: got 2 kinds, wanted one of json, "
+       "json_object, choice, regex, grammar"},
+      {{{"structured_outputs", {{"choice", {"a"}}}}},
+       "400 invalid_value structured_outputs.choice: unusable value: got array, wanted two or more "
+       "texts, all different"},
+      {{{"structured_outputs", {{"choice", {"a", "b"}}}}, {"n", 2}},
+       "400 invalid_value n: unusable value: got number 2, wanted 1, as choices have one answer"},
+      {{{"structured_outputs", {{"choice", {"a", "b"}}}}, {"logprobs", true}},
+       "400 unsupported_parameter logprobs: choices are scored as a whole (vlm.probabilities of "
+       "the "
+       "answer has the probability of each)"}};
+  for (const auto& [fields, text] : cases) CHECK(refusal(fields) == text);
+}
+
+TEST_CASE("constraints of both kinds") {
+  const Json schema = {{"type", "object"}};
+  const auto constraint = [](const Json& fields) {
+    return read(chat_body(fields)).asked.constraint;
+  };
+  using Kind = Constraint::Kind;
+  const Constraint openai = constraint(
+      {{"response_format",
+        {{"type", "json_schema"}, {"json_schema", {{"name", "n"}, {"schema", schema}}}}}});
+  CHECK(openai.kind == Kind::kJsonSchema);
+  CHECK(openai.text == schema.dump());
+  CHECK(openai.param == "response_format.json_schema.schema");
+  const Constraint bare =
+      constraint({{"response_format", {{"type", "json_schema"}, {"schema", schema}}}});
+  CHECK(bare.kind == Kind::kJsonSchema);
+  CHECK(constraint({{"response_format", {{"type", "json_object"}}}}).kind == Kind::kJsonObject);
+  const Constraint vllm = constraint({{"structured_outputs", {{"json", schema.dump()}}}});
+  CHECK(vllm.kind == Kind::kJsonSchema);
+  CHECK(vllm.text == schema.dump());
+  CHECK(constraint({{"structured_outputs", {{"regex", "a+"}}}}).text == "a+");
+  CHECK(constraint({{"structured_outputs", {{"grammar", "g"}}}}).kind == Kind::kGrammar);
+  CHECK(constraint({{"structured_outputs", {{"choice", {"yes", "no"}}}}}).choices ==
+        std::vector<std::string>{"yes", "no"});
+}
+
+TEST_CASE("messages: roles, parts and pictures in their order") {
+  const std::string uri = "data:image/png;base64," + kPng;
+  const Json messages = {
+      {{"role", "developer"}, {"content", "Be brief."}, {"name", "x"}},
+      {{"role", "user"},
+       {"content",
+        {{{"type", "text"}, {"text", "Image 1:"}},
+         {{"type", "image_url"}, {"image_url", {{"url", uri}, {"detail", "low"}}}},
+         {{"type", "input_text"}, {"text", "Image 2:"}},
+         {{"type", "image_url"}, {"image_url", uri}},
+         {{"type", "input_image"}, {"image_url", uri}, {"detail", "high"}}}}},
+      {{"role", "assistant"}, {"content", nullptr}},
+      {{"role", "user"},
+       {"content",
+        {{{"type", "video_url"}, {"video_url", {{"url", "data:video/mp4;base64,AAAA"}}}},
+         {{"type", "input_video"}, {"input_video", {{"data", "data:video/mp4;base64,AAAA"}}}},
+         {{"type", "text"}, {"text", "?"}}}}}};
+  const ChatRequest request = read({{"messages", messages}});
+  REQUIRE(request.messages.size() == 4);
+  CHECK(request.messages[0].role == "system");
+  std::string types;
+  for (const ContentPart& part : request.messages[1].content) types += part.type + " ";
+  CHECK(types == "text image text image image ");
+  REQUIRE(request.media.size() == 5);
+  CHECK(request.media[0].medium.is_whole);
+  CHECK_FALSE(request.media[1].medium.is_whole);
+  CHECK(request.media[0].param == "messages[1].content[1].image_url.url");
+  CHECK(request.media[1].param == "messages[1].content[3].image_url");
+  CHECK(request.media[4].medium.kind == data::MediaKind::kVideo);
+  CHECK(request.media[4].param == "messages[3].content[1].input_video.data");
+  CHECK(request.media[0].medium.bytes->starts_with("\x89PNG"));
+}
+
+TEST_CASE("messages that can't be answered are refused by place") {
+  const auto refused = [](const Json& messages, const Json& fields = {}) {
+    Json body = {{"messages", messages}};
+    if (!fields.is_null()) body.update(fields);
+    return refusal_of([&] { read(body); });
+  };
+  CHECK(refusal_of([] { read(Json::object()); }) ==
+        "400 invalid_value messages: unusable value: got null, wanted a list of messages");
+  CHECK(refused(Json::array()) ==
+        "400 invalid_value messages: unusable value: got array, wanted a list of messages");
+  CHECK(refused({{{"role", "tool"}, {"content", "x"}}}) ==
+        "400 invalid_value messages[0].role: unusable value: got 'tool', wanted system, developer, "
+        "user or assistant (this model calls no tools)");
+  CHECK(
+      refused({{{"role", "user"}}}) ==
+      "400 invalid_value messages[0].content: unusable value: got nothing, wanted a text or a list "
+      "of parts");
+  CHECK(refused({{{"role", "user"}, {"content", 5}}}) ==
+        "400 invalid_value messages[0].content: unusable value: got number 5, wanted a text or a "
+        "list "
+        "of parts");
+  CHECK(refused({{{"role", "user"}, {"content", {{{"type", "input_audio"}}}}}}) ==
+        "400 invalid_value messages[0].content[0].type: unusable value: got 'input_audio', wanted "
+        "text, image_url or video_url (this model reads text, pictures and clips)");
+  CHECK(refused({"hello"}) ==
+        "400 invalid_value messages[0]: unusable value: got string \"hello\", wanted an object");
+  CHECK(
+      refused({{{"role", "user"}, {"content", "a"}}, {{"role", "assistant"}, {"content", "b"}}}) ==
+      "400 invalid_value messages[1].role: unusable value: got 'assistant', wanted user "
+      "(continue_final_message: true goes on with an answer)");
+  CHECK(refused({{{"role", "user"}, {"content", "a"}}}, {{"continue_final_message", true}}) ==
+        "400 invalid_value messages[0].role: unusable value: got 'user', wanted assistant, as "
+        "continue_final_message is true");
+  CHECK(refused({{{"role", "assistant"}, {"content", "a"}, {"tool_calls", {{{"id", "1"}}}}}}) ==
+        "400 unsupported_parameter messages[0].tool_calls: this model calls no tools and hears "
+        "nothing");
+  const ChatRequest going_on =
+      read({{"messages",
+             {{{"role", "user"}, {"content", "a"}}, {{"role", "assistant"}, {"content", "b"}}}},
+            {"continue_final_message", true},
+            {"add_generation_prompt", false}});
+  CHECK(going_on.continues_answer);
+}
+
+TEST_CASE("numbers of pictures and clips, and text, are bounded") {
+  ApiLimits limits;
+  limits.max_pictures = 1;
+  limits.max_clips = 0;
+  limits.max_text_bytes = 10;
+  const Json picture = {{"type", "image_url"}, {"image_url", "data:image/png;base64," + kPng}};
+  const Json clip = {{"type", "video_url"}, {"video_url", "data:video/mp4;base64,AAAA"}};
+  CHECK(refusal({}, Json::array({picture}), limits) == "accepted");
+  CHECK(refusal({}, Json::array({picture, picture}), limits) ==
+        "400 invalid_value messages[0].content[1].type: unusable value: got picture 2, wanted at "
+        "most "
+        "1 in a request");
+  CHECK(
+      refusal({}, Json::array({clip}), limits) ==
+      "400 invalid_value messages[0].content[0].type: unusable value: got clip 1, wanted at most 0 "
+      "in a request");
+  CHECK(
+      refusal({}, "12345678901", limits) ==
+      "400 invalid_value messages[0].content: unusable value: got 11 bytes of text, wanted at most "
+      "10 in a request");
+}
+
+TEST_CASE("addresses of media: forgiven, and refused") {
+  const auto picture = [](const std::string& url, const ApiLimits& limits = {}) {
+    return refusal({}, {{{"type", "image_url"}, {"image_url", {{"url", url}}}}}, limits);
+  };
+  std::string broken = kPng;
+  broken.insert(20, "\r\n ");
+  std::string url_safe = kPng;
+  for (char& c : url_safe) c = c == '+' ? '-' : c == '/' ? '_' : c;
+  for (const std::string& data :
+       {kPng, kPng.substr(0, kPng.find('=')), broken, url_safe, " " + kPng + "\n"}) {
+    for (const char* head : {"data:image/png;base64,", "data:image/jpeg;base64,", "data:;base64,",
+                             "DATA:Image/PNG;Base64,", "data:image/png;name=a.png;base64,", ""}) {
+      INFO(head << data);
+      CHECK(picture(head + data) == "accepted");
+    }
+  }
+  const std::string place = " messages[0].content[0].image_url.url: ";
+  CHECK(picture("data:image/png;base64,a!") == "400 invalid_image" + place +
+                                                   "not base64: got 2 characters, wanted A-Z a-z "
+                                                   "0-9 and + / or - _, four for three bytes, = "
+                                                   "at the end only");
+  CHECK(picture("data:image/png,abc") ==
+        "400 invalid_image" + place +
+            "a data URI without base64 data: got data:image/png,abc, wanted "
+            "data:image/…;base64,…");
+  CHECK(picture("data:image/png;base64,") ==
+        "400 invalid_image" + place + "the data is empty: got 0 bytes");
+  CHECK(picture("HTTP://example.com/a.png") ==
+        "400 media_not_allowed" + place +
+            "images are not fetched from the network (send the file itself as a data URI)");
+  CHECK(picture("https://127.0.0.1/") ==
+        "400 media_not_allowed" + place +
+            "images are not fetched from the network (send the file itself as a data URI)");
+  CHECK(picture("file:///etc/passwd") ==
+        "400 media_not_allowed" + place +
+            "file:// addresses are switched off (the server's --allowed-local-media-path names a "
+            "folder for them)");
+  for (const char* url : {"/etc/passwd", "a.png", "ftp://a/b", "", "blob:http://x/y"}) {
+    CHECK(picture(url).starts_with("400 invalid_image" + place + "an address of an unknown kind"));
+  }
+  CHECK(refusal({}, {{{"type", "image_url"}, {"image_url", {{"url", 5}}}}}) ==
+        "400 invalid_value messages[0].content[0].image_url.url: unusable value: got number 5, "
+        "wanted "
+        "an address");
+  CHECK(
+      refusal({}, {{{"type", "image_url"}}}) ==
+      "400 invalid_value messages[0].content[0].image_url: unusable value: got nothing, wanted an "
+      "address");
+  CHECK(refusal({}, {{{"type", "image_url"},
+                      {"image_url", {{"url", "data:;base64," + kPng}, {"detail", "tiny"}}}}}) ==
+        "400 invalid_value messages[0].content[0].image_url.detail: unusable value: got 'tiny', "
+        "wanted low, high or auto");
+  ApiLimits limits;
+  limits.max_clip_bytes = 2;
+  CHECK(
+      refusal({}, {{{"type", "video_url"}, {"video_url", "data:video/mp4;base64,AAAA"}}}, limits) ==
+      "400 invalid_video messages[0].content[0].video_url: the clip is too large: got 3 bytes, "
+      "wanted at most 2");
+}
+
+TEST_CASE("files are read below the allowed folder alone") {
+  const ScratchFolder scratch;
+  namespace fs = std::filesystem;
+  const fs::path folder = scratch.path() / "media";
+  fs::create_directories(folder / "in ner");
+  std::ofstream(folder / "in ner/a.png") << "x";
+  std::ofstream(scratch.path() / "secret.png") << "x";
+  fs::create_symlink(scratch.path() / "secret.png", folder / "link.png");
+  fs::create_symlink(folder / "in ner/a.png", folder / "fine.png");
+  REQUIRE(::mkfifo((folder / "fifo").c_str(), 0600) == 0);
+  ApiLimits limits;
+  limits.media_folder = folder.string();
+  const auto file = [&](const std::string& url) {
+    return refusal({}, {{{"type", "image_url"}, {"image_url", url}}}, limits);
+  };
+  const std::string base = "file://" + folder.string();
+  CHECK(file(base + "/in%20ner/a.png") == "accepted");
+  CHECK(file(base + "/in ner/a.png") == "accepted");
+  CHECK(file("file://in%20ner/a.png") == "accepted");
+  CHECK(file(base + "/fine.png") == "accepted");
+  const std::string refused =
+      "400 media_not_allowed messages[0].content[0].image_url: no file that may be read (it must "
+      "be "
+      "a regular file below the server's media folder)";
+  // The same answer whether it is there or not.
+  for (const std::string& url :
+       {base + "/../secret.png", base + "/../missing.png", base + "/link.png", base + "/fifo",
+        base + "/in ner", base + "/missing", base + "/in%2520ner/a.png", base + "/%zz",
+        base + "/a%00.png", std::string("file:///etc/passwd"), std::string("file:///dev/zero"),
+        base + "x/a.png", std::string("file://")}) {
+    INFO(url);
+    CHECK(file(url) == refused);
+  }
+}
+
+TEST_CASE("bodies: depth, twice the same key, broken UTF-8, no object") {
+  const auto parsed = [](const std::string& body) { return refusal_of([&] { parse_body(body); }); };
+  CHECK(parsed("") == "400 invalid_json the request has no body: wanted a JSON object");
+  CHECK(parsed("[]") == "400 invalid_json the body is not an object: got array");
+  CHECK(parsed("{\"a\":1,\"a\":2}") ==
+        "400 invalid_json the body is no JSON that can be read: key given twice: got \"a\"");
+  CHECK(parsed("{\"a\":").starts_with(
+      "400 invalid_json the body is no JSON that can be read: not valid JSON: got parse error"));
+  CHECK(parsed("{\"a\":\"\xff\"}").starts_with("400 invalid_json"));
+  CHECK(parsed("{\"a\":\"\xed\xa0\x80\"}").starts_with("400 invalid_json"));
+  CHECK(parsed("{} x").starts_with("400 invalid_json"));
+  const auto nested = [](int levels) {
+    return "{\"a\":" + std::string(static_cast<std::size_t>(levels), '[') +
+           std::string(static_cast<std::size_t>(levels), ']') + "}";
+  };
+  CHECK(parsed(nested(63)) == "accepted");
+  CHECK(parsed(nested(64)) ==
+        "400 invalid_json the body is nested too deeply: wanted at most 64 levels");
+  CHECK(parsed(nested(100'000)).starts_with("400 invalid_json"));
+}
+
+TEST_CASE("what a client wrote is cut in messages") {
+  const std::string long_text(100'000, 'x');
+  const std::string message =
+      refusal({{"response_format", {{"type", "ab"}}}, {"model", long_text}});
+  CHECK(message.size() < 300);
+  CHECK(refusal({}, {{{"type", long_text}}}).size() < 400);
+  const std::string umlauts = [] {
+    std::string text;
+    for (int i = 0; i < 200; ++i) text += "\xc3\xa4";
+    return text;
+  }();
+  CHECK(shown(umlauts).size() <= 200);
+  CHECK(shown(umlauts).ends_with("\xc3\xa4..."));
+}
+
+TEST_CASE("plain completions: a text, and no chat fields") {
+  const auto completion = [](const Json& body) { return read_completion_request(body, {}); };
+  const CompletionRequest request =
+      completion({{"prompt", "Once"}, {"max_tokens", 3}, {"echo", false}, {"best_of", 1}});
+  CHECK(request.prompt == "Once");
+  CHECK(request.asked.sampling.max_tokens == 3);
+  CHECK(request.asked.ignored.empty());
+  const auto refused = [&](const Json& body) { return refusal_of([&] { completion(body); }); };
+  CHECK(refused(Json::object()) ==
+        "400 invalid_value prompt: unusable value: got string \"\", wanted a text");
+  CHECK(refused({{"prompt", {"a", "b"}}}) ==
+        "400 invalid_value prompt: unusable value: got array, wanted a text");
+  CHECK(refused({{"prompt", "a"}, {"logprobs", 5}}) ==
+        "400 unsupported_parameter logprobs: plain completions give no log-probabilities (chat "
+        "completions do)");
+  CHECK(refused({{"prompt", "a"}, {"echo", true}}) ==
+        "400 unsupported_parameter echo: echo is not supported");
+}
+
+}  // namespace
+}  // namespace vlm::infer
