@@ -106,9 +106,11 @@ void add_shared_options(CLI::App& command, SharedOptions& shared) {
 // The trainer's evaluation asks inference here, so that neither includes the other.
 std::vector<std::variant<std::string, vlm::Error>> answer(
     const vlm::train::AnswerRequest& request) {
-  return vlm::infer::answer_samples(
-      request.model, request.processor, request.prompts,
-      {.folder = request.folder, .max_new_tokens = request.max_new_tokens, .video = request.video});
+  return vlm::infer::answer_samples(request.model, request.processor, request.prompts,
+                                    {.folder = request.folder,
+                                     .max_new_tokens = request.max_new_tokens,
+                                     .video = request.video,
+                                     .should_stop = vlm::stop_requested});
 }
 
 // "--system=" becomes "--system" and an empty value: CLI11 would take the next argument for it.

@@ -64,7 +64,7 @@ std::unique_ptr<ActiveGroup> make_group(std::vector<Request> requests,
 
 bool ActiveRequest::is_late() const {
   const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - begun;
-  return request.time_limit_s > 0 && passed.count() > request.time_limit_s;
+  return begun != Moment() && request.time_limit_s > 0 && passed.count() > request.time_limit_s;
 }
 
 std::int64_t ActiveGroup::rows_needed() const {

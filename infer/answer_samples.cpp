@@ -41,15 +41,24 @@ GenerationOptions greedy_options(const AnswerSamplesOptions& options) {
   return generation;
 }
 
+bool is_stopping(const AnswerSamplesOptions& options) {
+  return options.should_stop && options.should_stop();
+}
+
+void throw_if_stopping(const AnswerSamplesOptions& options) {
+  if (is_stopping(options)) throw Interrupted();
+}
+
 std::vector<std::string> generate_texts(Generator& generator,
                                         const std::vector<EncodedConversation>& prompts,
-                                        const GenerationOptions& options) {
-  const auto goes_on = [](std::size_t, std::int64_t) { return !stop_requested(); };
+                                        const GenerationOptions& generation,
+                                        const AnswerSamplesOptions& options) {
+  const auto goes_on = [&](std::size_t, std::int64_t) { return !is_stopping(options); };
   std::vector<std::string> texts;
-  for (const RequestAnswer& answer : generator.generate(prompts, options, goes_on)) {
+  for (const RequestAnswer& answer : generator.generate(prompts, generation, goes_on)) {
     texts.push_back(data::strip_space(answer.generations.at(0).text));
   }
-  throw_if_stopped();  // the texts are cut
+  throw_if_stopping(options);  // the texts are cut
   return texts;
 }
 
@@ -63,7 +72,7 @@ std::vector<std::variant<std::string, Error>> answer_samples(
   std::vector<EncodedConversation> prompts;
   std::vector<std::size_t> places;  // of the prompts among the samples
   for (std::size_t i = 0; i < samples.size(); ++i) {
-    throw_if_stopped();
+    throw_if_stopping(options);
     try {
       prompts.push_back(encode(samples[i], *processor, options.video));
       places.push_back(i);
@@ -74,8 +83,8 @@ std::vector<std::variant<std::string, Error>> answer_samples(
   const auto answer = [&](std::size_t begin, std::size_t count) {
     Generator generator(model, processor);
     const auto first = prompts.begin() + static_cast<std::ptrdiff_t>(begin);
-    const auto texts =
-        generate_texts(generator, {first, first + static_cast<std::ptrdiff_t>(count)}, generation);
+    const auto texts = generate_texts(
+        generator, {first, first + static_cast<std::ptrdiff_t>(count)}, generation, options);
     for (std::size_t i = 0; i < count; ++i) answers[places[begin + i]] = texts[i];
   };
   try {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <variant>
@@ -21,11 +22,12 @@ struct AnswerSamplesOptions {
   std::filesystem::path folder;  // of the checkpoint: its generation settings
   std::int64_t max_new_tokens = 64;
   data::VideoSampling video = {};
+  std::function<bool()> should_stop = {};  // asked between samples and tokens
 };
 
 // Each sample ends with its question. Returns for each the answer without surrounding white space,
 // or the Error why there is none. All are decoded together, greedily, whatever the checkpoint's
-// generation settings say. The model is in evaluation mode. Throws Interrupted when told to stop.
+// generation settings say. The model is in evaluation mode. Throws Interrupted when it is to stop.
 std::vector<std::variant<std::string, Error>> answer_samples(
     const ModelPtr& model, const std::shared_ptr<const Processor>& processor,
     const std::vector<data::Sample>& samples, const AnswerSamplesOptions& options);

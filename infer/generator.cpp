@@ -34,7 +34,8 @@ Generator::Generator(ModelPtr model, std::shared_ptr<const Processor> processor)
     : model_(std::move(model)),
       processor_(std::move(processor)),
       encoder_(std::make_unique<PictureEncoder>(model_)),
-      step_(model_) {}
+      step_(model_),
+      kv_storage_(choose_kv_storage("auto", *model_)) {}
 Generator::~Generator() = default;
 Generator::Generator(Generator&&) noexcept = default;
 
@@ -290,6 +291,9 @@ void Generator::finish(ActiveRequest& one) {
   answer.choices = std::move(one.scores);
   if (one.search) {
     answer.first_token_entropy = one.search->first_token_entropy();
+    if (one.request.options.prompt_lookup_num_tokens > 0) {
+      lookup_.remember(one.search->answers()[0].ids);
+    }
     answer.grammar = one.request.options.grammar;
     for (Hypothesis& hypothesis : one.search->hypotheses()) {
       Generation generation{std::move(hypothesis)};

@@ -24,6 +24,7 @@
 #include "infer/media/picture_features.h"
 #include "infer/media/shown_media.h"
 #include "infer/request.h"
+#include "infer/search/prompt_lookup.h"
 #include "infer/token_step.h"
 #include "vlm/models/interface/model.h"
 #include "vlm/models/interface/processor.h"
@@ -35,7 +36,8 @@ struct GenerationTiming {
   double vision_s = 0;
   double prefill_s = 0;
   double decode_s = 0;
-  std::int64_t decoded_tokens = 0;  // after each row's first
+  std::int64_t decoded_tokens = 0;                     // after each row's first
+  std::int64_t guessed_tokens = 0, right_guesses = 0;  // of decoding by prompt lookup
   double decode_tokens_per_s() const;
 };
 
@@ -63,6 +65,8 @@ class Generator {
     encoder_->set_cache(std::move(cache));
   }
   PictureEncoder& encoder() { return *encoder_; }
+  // How keys and values are held; choose_kv_storage("auto", …) until set. Call it before submit.
+  void set_kv_storage(KvStorage storage) { kv_storage_ = storage; }
   // Keys and values of recent prompts' beginnings, for serving.
   KeptPrefixes& kept_prefixes() { return kept_prefixes_; }
   // Decode steps are recorded on the GPU and replayed. Throws Error where they can't be.
@@ -152,6 +156,8 @@ class Generator {
   void score_choices(const Requests& requests);
   void decode_rows();
   void decode_rows_of(const Requests& requests);
+  std::vector<std::vector<std::int64_t>> guess_next(const Requests& requests) const;
+  void check_guesses(const Requests& requests, const std::vector<std::vector<std::int64_t>>& fed);
 
   void advance(ActiveRequest& request, const Logits& logits);
   void feed(ActiveRequest& request, SearchStep step);
@@ -171,6 +177,8 @@ class Generator {
   std::unique_ptr<PictureEncoder> encoder_;
   KeptPrefixes kept_prefixes_;
   TokenStep step_;
+  PromptLookup lookup_;
+  KvStorage kv_storage_;
   GenerationPace pace_ = GenerationPace::kBatch;
   std::int64_t batch_size_ = 1, most_cache_bytes_ = 0;
   std::int64_t most_tail_ = 0;  // in serving, that a row at work may need

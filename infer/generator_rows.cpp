@@ -11,7 +11,7 @@ namespace vlm::infer {
 
 void Generator::make_cache(std::int64_t rows_per_group) {
   cache_.emplace(model_->cache_shape(), rows_per_group,
-                 at::TensorOptions().dtype(model_->dtype()).device(model_->device()));
+                 at::TensorOptions().dtype(model_->dtype()).device(model_->device()), kv_storage_);
 }
 
 // Places at work stay side by side: new ones come behind the last.
@@ -29,7 +29,7 @@ void Generator::free_places(ActiveGroup& group) {
   for (const std::int64_t place : std::exchange(group.places, {})) {
     const std::int64_t last = std::ssize(places_) - 1;
     if (place < last) {
-      // Behind the groups of the cache is the place of a prompt that has not begun.
+      // A group whose prompt has not begun has its place, and nothing in it yet.
       if (last < cache_->groups()) cache_->move_group(last, place);
       ActiveGroup* moved = places_.back();
       std::replace(moved->places.begin(), moved->places.end(), last, place);
@@ -65,15 +65,17 @@ void Generator::cancel(std::uint64_t id) {
 
 // Requests whose time is over are answered with an error.
 void Generator::end_late_requests() {
+  const auto end_if_late = [this](ActiveRequest& one) {
+    if (one.is_finished || !one.is_late()) return;
+    end(one, Outcome::kTimedOut,
+        Error({.what = "the answer took too long",
+               .wanted = concat("at most ", one.request.time_limit_s, " s"),
+               .hint = "--item-timeout sets the limit"})
+            .what());
+  };
+  for (auto& group : entering_) std::ranges::for_each(group->pending, end_if_late);
   for (auto& group : active_) {
-    for (auto& one : group->requests) {
-      if (one->is_finished || !one->is_late()) continue;
-      end(*one, Outcome::kTimedOut,
-          Error({.what = "the answer took too long",
-                 .wanted = concat("at most ", one->request.time_limit_s, " s"),
-                 .hint = "--item-timeout sets the limit"})
-              .what());
-    }
+    for (auto& one : group->requests) end_if_late(*one);
   }
 }
 

@@ -70,10 +70,10 @@ struct RequestAnswer {
   std::vector<ChoiceScore> choices;     // of a request with choices
   std::vector<SegmentScore> segments;   // of an item that was asked segment by segment
   std::string error;                    // why there is no answer; empty: there is one
-  std::shared_ptr<const AnswerGrammar> grammar = {};  // that the generations had to follow
   // Seconds that it waited, and in which its pictures were encoded, its prompt was computed and its
   // tokens were decoded, with what was done for others between.
   double queue_s = 0, vision_s = 0, prefill_s = 0, decode_s = 0;
+  std::shared_ptr<const AnswerGrammar> grammar = {};  // that the generations had to follow
 };
 
 }  // namespace vlm::infer

@@ -33,6 +33,7 @@ Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime) {
   session.generator = std::make_unique<Generator>(model, made);
   session.rules =
       std::make_shared<RuleCompiler>(std::shared_ptr<const Tokenizer>(made, &made->tokenizer()));
+  session.generator->set_kv_storage(choose_kv_storage(choice.kv_dtype, *model));
   if (choice.records_steps) session.generator->record_steps();
   session.load_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return session;

@@ -15,7 +15,8 @@ struct ModelChoice {
   std::string model;    // folder, or org/name (in the Hugging Face cache, or pulled into it)
   std::string adapter;  // PEFT adapter folder; empty: none
   TemplateOptions chat = {};
-  bool records_steps = false;  // on a GPU: decode steps are recorded and replayed
+  std::string kv_dtype = "auto";  // choose_kv_storage
+  bool records_steps = false;     // on a GPU: decode steps are recorded and replayed
 };
 
 struct Session {

@@ -126,8 +126,11 @@ Model Model::load(const std::string& model, const ModelOptions& options) {
   }
   const infer::EngineOptions engine = engine_options(options);
   auto loaded = std::make_shared<Loaded>();
-  loaded->session = infer::open_session(
-      {.model = model, .adapter = options.adapter, .records_steps = options.cuda_graph}, runtime);
+  loaded->session = infer::open_session({.model = model,
+                                         .adapter = options.adapter,
+                                         .kv_dtype = options.kv_dtype,
+                                         .records_steps = options.cuda_graph},
+                                        runtime);
   if (!options.feature_cache.empty()) {
     loaded->session.generator->set_feature_cache(std::make_shared<FeatureCache>(
         options.feature_cache, static_cast<std::uint64_t>(options.feature_cache_gb * 1e9),
@@ -180,7 +183,7 @@ std::vector<Reply> Model::ask_all(const std::vector<Conversation>& conversations
                  .where = "AskOptions::on_text",
                  .hint = "ask_async takes one conversation, and pieces"});
   }
-  infer::merge_options(loaded_->session.generation, options);  // checks them, once for all
+  loaded_->generation_for(options);  // checks them, once for all
   std::vector<std::future<Answer>> answers;
   for (const Conversation& one : conversations) answers.push_back(ask_async(one, options));
   std::vector<Reply> replies(answers.size());

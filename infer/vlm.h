@@ -36,14 +36,15 @@ namespace vlm {
 
 // Set the fields of this and of all options below by name.
 struct ModelOptions {
-  std::string adapter;           // PEFT adapter folder, merged into the weights; empty: none
-  std::string device = "auto";   // auto, cpu, cuda, cuda:N
-  std::string dtype = "auto";    // auto, float32, bfloat16, int8, int4 (vlm --help)
-  int threads = 0;               // of the whole process; 0: as many as the machine has
-  std::string feature_cache;     // folder that keeps features of media across runs; empty: none
-  double feature_cache_gb = 10;  // its bound
-  bool cuda_graph = false;       // on a GPU: decode steps are recorded and replayed
-  int batch_size = 8;            // requests that are answered together; others wait
+  std::string adapter;            // PEFT adapter folder, merged into the weights; empty: none
+  std::string device = "auto";    // auto, cpu, cuda, cuda:N
+  std::string dtype = "auto";     // auto, float32, bfloat16, int8, int4 (vlm --help)
+  std::string kv_dtype = "auto";  // auto, float32, bfloat16, int8 (vlm generate --help)
+  int threads = 0;                // of the whole process; 0: as many as the machine has
+  std::string feature_cache;      // folder that keeps features of media across runs; empty: none
+  double feature_cache_gb = 10;   // its bound
+  bool cuda_graph = false;        // on a GPU: decode steps are recorded and replayed
+  int batch_size = 8;             // requests that are answered together; others wait
   // Memory for what earlier requests left, in MB: features of pictures that are shown again, and
   // keys and values of prompts that begin alike, as the turns of a conversation do. No answer
   // depends on it.

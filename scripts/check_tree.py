@@ -49,7 +49,7 @@ ORDER = {
               "infer/items", "infer/kept", "infer/media",
               # The library (infer/vlm.h) stands on the engine, the engine on the generator.
               ("infer", "infer/engine", "infer/library"), "infer/tables", "infer/batch", "infer/commands",
-              "infer/server/http", "infer/server/api", "infer/server"],
+              "infer/server/http", "infer/server/api", "infer/server/page", "infer/server"],
 }
 MOST_MODULES = 12  # of a folder; a header and its source are one
 

@@ -54,7 +54,7 @@ class Server:
         for line in self.process.stderr:
             self.lines.append(line)
             if "serving " in line:
-                self.url = line.split(" at ")[1].split(" ")[0]
+                self.url = line.split(" at ")[1].split(";")[0]
                 break
         else:
             raise RuntimeError("the server did not start:\n" + "".join(self.lines))

@@ -202,6 +202,15 @@ class Answerer {
     request.layout = std::move(prompt.layout);
   }
 
+  GenerationOptions options_for(const BatchItem& item) const {
+    GenerationOptions options =
+        apply_overrides(options_.generation, item.overrides, options_.rules.get());
+    if (options.grammar && !options_.choices.empty()) {
+      throw Error({.what = "what an answer must look like has no effect on given choices"});
+    }
+    return options;
+  }
+
   // On the model's thread.
   void add_segment(AskedItem& asked, const TimeSegment& segment,
                    const RequestAnswer& answer) const {
@@ -385,6 +394,7 @@ GenerationOptions apply_overrides(GenerationOptions options, const OrderedJson& 
     options.top_k = 0;
     if (!options.do_sample) options.temperature = options.top_p = 1;
   }
+  if (options.rows() > 1) options.prompt_lookup_num_tokens = 0;
   options.validate("body");
   return options;
 }

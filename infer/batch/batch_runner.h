@@ -33,10 +33,10 @@ struct BatchOptions {
   VideoStreamOptions video = {};  // with segment_s, the first choice's score ranks the segments …
   bool by_mean = false;           // … by its mean over tokens instead of its sum
   double item_timeout_s = 0;      // of the model and of decoding a video; 0: no limit
-  std::shared_ptr<RuleCompiler> rules = {};  // for what items say of their answers
-  std::function<bool()> should_stop = {};    // asked all the time, in the calling thread
+  std::function<bool()> should_stop = {};  // asked all the time, in the calling thread
 
   bool is_stopping() const { return should_stop && should_stop(); }
+  std::shared_ptr<RuleCompiler> rules = {};  // for what items say of their answers
 };
 
 // Answers the items that have no row in the log. At its return the log is on the disk and, in input

@@ -61,6 +61,7 @@ OrderedJson describe_run(const std::string& command, const ItemList& items,
   run["--dtype"] = !is_told                                                    ? runtime.dtype
                    : compute_dtype(model, {.device = device}) == at::kBFloat16 ? "bfloat16"
                                                                                : "float32";
+  if (options.choice.kv_dtype != "auto") run["--kv-dtype"] = options.choice.kv_dtype;
   run["--prompt"] = options.prompt ? OrderedJson(*options.prompt) : OrderedJson(nullptr);
   OrderedJson questions = OrderedJson::array();
   for (const Question& question : load_questions(options.questions, options.questions_file)) {

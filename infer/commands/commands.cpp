@@ -68,6 +68,10 @@ OrderedJson to_json(const RequestAnswer& answer, const AnswerReportOptions& repo
                     {"prefill_s", timing.prefill_s},
                     {"decode_s", timing.decode_s},
                     {"decode_tokens_per_s", timing.decode_tokens_per_s()}};
+  if (timing.guessed_tokens > 0) {
+    json["timing"]["guessed_tokens"] = timing.guessed_tokens;
+    json["timing"]["right_guesses"] = timing.right_guesses;
+  }
   json["peak_rss_mb"] = peak_rss_mb();
   return json;
 }

@@ -32,6 +32,7 @@ constexpr const char* kGenerating[] = {"--min-new-tokens",
                                        "--length-penalty",
                                        "--early-stopping",
                                        "--num-return-sequences",
+                                       "--prompt-lookup",
                                        "--json-schema",
                                        "--json-object",
                                        "--regex",
@@ -141,6 +142,10 @@ void GenerationFlags::declare(CLI::App& command) {
                   "Beam search: true ends with num-beams answers, false when better ones are "
                   "unlikely, never when none can be (default: false)")
       ->check(CLI::IsMember({"true", "false", "never"}));
+  command.add_option(
+      "--prompt-lookup", prompt_lookup,
+      "Guess so many next tokens from the prompt and earlier answers, and check them "
+      "in one pass; the answers stay the same (default: 0, off; at most 15)");
   command.add_option("--num-return-sequences", num_return_sequences,
                      "Answers a prompt, by beams or sampling (default: 1)");
 
@@ -176,6 +181,7 @@ GenerationOptions GenerationFlags::apply(GenerationOptions options, std::uint64_
   override_with(options.no_repeat_ngram_size, no_repeat_ngram_size);
   override_with(options.num_beams, num_beams);
   override_with(options.num_return_sequences, num_return_sequences);
+  override_with(options.prompt_lookup_num_tokens, prompt_lookup);
   override_with(options.repetition_penalty, repetition_penalty);
   override_with(options.length_penalty, length_penalty);
   if (!early_stopping.empty()) options.early_stopping = early_stopping;

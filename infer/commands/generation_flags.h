@@ -26,7 +26,7 @@ namespace vlm::infer {
 struct GenerationFlags {
   std::int64_t max_new_tokens = 128;  // a command may change its default before it declares it
   std::optional<std::int64_t> min_new_tokens, top_k, no_repeat_ngram_size, num_beams,
-      num_return_sequences;
+      num_return_sequences, prompt_lookup;
   std::optional<double> temperature, top_p, min_p, typical_p, repetition_penalty, length_penalty;
   bool do_sample = false, no_do_sample = false;
   std::string early_stopping;  // empty: the checkpoint's

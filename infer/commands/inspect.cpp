@@ -100,8 +100,6 @@ OrderedJson inspect_model(const std::string& model_name) {
   report["tensors_stored"] = dtypes;
 
   const KvCacheShape cache = model->cache_shape();
-  const double cached =
-      2.0 * double(cache.layers) * double(cache.kv_heads) * double(cache.head_dim);
   report["weights_mb"] = {{"float32", megabytes(4.0 * double(total))},
                           {"bfloat16", megabytes(2.0 * double(total))}};
   for (const char* dtype : {"int8", "int4"}) {
@@ -109,8 +107,12 @@ OrderedJson inspect_model(const std::string& model_name) {
     report["weights_mb"][dtype] = megabytes(quantized_bytes(*model, dtype, wider));
     if (!wider.empty()) report[concat("in_8_bits_with_", dtype)] = wider;
   }
-  report["cache_of_1000_tokens_mb"] = {{"float32", megabytes(4.0 * 1000 * cached)},
-                                       {"bfloat16", megabytes(2.0 * 1000 * cached)}};
+  const auto cached = [&](KvStorage storage) {
+    return megabytes(1000.0 * double(kv_token_bytes(cache, storage, at::kFloat)));
+  };
+  report["cache_of_1000_tokens_mb"] = {{"float32", cached(KvStorage::kComputed)},
+                                       {"bfloat16", cached(KvStorage::kBfloat16)},
+                                       {"int8", cached(KvStorage::kInt8)}};
   report["full_training_state_mb"] = {{"float32", megabytes(16.0 * double(total))}};
   report["longest_context_tokens"] = model->max_positions();
   return report;

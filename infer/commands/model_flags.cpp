@@ -28,6 +28,12 @@ void declare_model(CLI::App& command, ModelChoice& choice) {
       .add_option("--date", choice.chat.day,
                   "Day that chat templates take for today, as YYYY-MM-DD (default: today)")
       ->check(not_empty());
+  command
+      .add_option("--kv-dtype", choice.kv_dtype,
+                  "How keys and values of earlier tokens are held; auto: bfloat16 where a CPU "
+                  "multiplies in bfloat16, 8 or 4 bits, else as the model computes")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16", "int8"}))
+      ->capture_default_str();
   command.add_flag("--cuda-graph", choice.records_steps,
                    "On a GPU: decode steps are recorded and asked for as a whole, so that the host "
                    "doesn't hold them up");

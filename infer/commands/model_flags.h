@@ -10,7 +10,7 @@ class App;
 
 namespace vlm::infer {
 
-// Declares --model, --adapter, --template-arg, --date and --cuda-graph.
+// Declares --model, --adapter, --template-arg, --date, --kv-dtype and --cuda-graph.
 void declare_model(CLI::App& command, ModelChoice& choice);
 
 // What was given for the chat template, for a run's journal.

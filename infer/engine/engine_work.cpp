@@ -50,10 +50,12 @@ EngineWork::~EngineWork() {
 
 void EngineWork::check_room(const EngineRequest& request, std::int64_t bytes) const {
   if (is_draining_) throw EngineStopped({.what = "no more requests are taken"});
-  const std::int64_t waiting = stats_.waiting + std::ssize(request.requests);
-  if (stats_.waiting > 0 && waiting > options_.max_waiting) {
+  // Those for which there is a place are only on their way.
+  const std::int64_t places = std::max<std::int64_t>(options_.max_running - stats_.running, 0);
+  const std::int64_t waiting = std::max<std::int64_t>(stats_.waiting - places, 0);
+  if (stats_.waiting > 0 && stats_.waiting - places >= options_.max_waiting) {
     throw EngineFull({.what = "too many requests wait",
-                      .got = concat(stats_.waiting, " that wait"),
+                      .got = concat(waiting, " that wait"),
                       .wanted = concat("at most ", options_.max_waiting),
                       .hint = "try again later"});
   }
@@ -79,6 +81,7 @@ std::uint64_t EngineWork::submit(EngineRequest request, EngineEvents events) {
   const std::uint64_t number = ++last_number_;
   stats_.waiting += std::ssize(request.requests);
   stats_.media_bytes += bytes;
+  ++open_jobs_;
   inbox_.push_back(std::make_unique<EngineJob>(number, std::move(request), std::move(events)));
   changed_.notify_all();
   return number;
@@ -96,7 +99,7 @@ void EngineWork::drain(double most_s) {
   drained_by_ = EngineJob::Clock::now() + std::chrono::duration_cast<EngineJob::Clock::duration>(
                                               std::chrono::duration<double>(most_s));
   changed_.notify_all();
-  changed_.wait(lock, [this] { return stats_.waiting + stats_.running == 0; });
+  changed_.wait(lock, [this] { return open_jobs_ == 0; });
 }
 
 EngineStats EngineWork::stats() const {
@@ -287,6 +290,7 @@ void EngineWork::forget(EngineJob& job) {
   std::erase(reading_, &job);
   jobs_.erase(job.number());
   const std::lock_guard lock(mutex_);
+  --open_jobs_;
   changed_.notify_all();
 }
 

@@ -62,6 +62,7 @@ class EngineWork {
   std::deque<Job> inbox_;
   std::vector<std::uint64_t> cancelled_;
   std::uint64_t last_number_ = 0;
+  std::int64_t open_jobs_ = 0;  // whose callers haven't been told all
   bool is_draining_ = false, is_ending_ = false;
   EngineJob::Clock::time_point drained_by_ = {};
   EngineStats stats_;

@@ -110,18 +110,10 @@ std::optional<infer::AnswerRule> to_rule(const AskOptions& options) {
   return infer::AnswerRule{Kind::kJsonSchema, options.json_schema};
 }
 
-infer::GenerationOptions options_for(infer::Session& session, const AskOptions& options) {
-  infer::GenerationOptions merged = infer::merge_options(session.generation, options);
-  if (const auto rule = to_rule(options)) {
-    merged.grammar = session.rules->compile(*rule, "AskOptions");
-  }
-  return merged;
-}
-
 }  // namespace
 
-infer::GenerationOptions infer::merge_options(infer::GenerationOptions generation,
-                                              const AskOptions& options) {
+infer::GenerationOptions Model::Loaded::generation_for(const AskOptions& options) const {
+  infer::GenerationOptions generation = session.generation;
   generation.max_new_tokens = options.max_new_tokens;
   set(generation.min_new_tokens, options.min_new_tokens);
   if (!options.stop_strings.empty()) generation.stop_strings = options.stop_strings;
@@ -141,6 +133,9 @@ infer::GenerationOptions infer::merge_options(infer::GenerationOptions generatio
   set(generation.early_stopping, options.early_stopping);
   set(generation.num_return_sequences, options.num_return_sequences);
   generation.validate("AskOptions");
+  if (const auto rule = to_rule(options)) {
+    generation.grammar = session.rules->compile(*rule, "AskOptions");
+  }
   return generation;
 }
 
@@ -183,7 +178,7 @@ Model::Prepared Model::Loaded::prepare(const Conversation& conversation, infer::
 // Waits for the answer, and hands its pieces on meanwhile.
 std::vector<Answer> Model::Loaded::ask(const Conversation& conversation,
                                        const AskOptions& options) {
-  infer::Request request{.options = options_for(session, options)};
+  infer::Request request{.options = generation_for(options)};
   const bool is_streamed = options.on_text && request.options.rows() == 1;
   Prepared prepared = prepare(conversation, std::move(request));
   const auto inbox = std::make_shared<Inbox>();
@@ -217,7 +212,7 @@ std::vector<Answer> Model::Loaded::ask(const Conversation& conversation,
 void Model::Loaded::begin(const Conversation& conversation, const AskOptions& options,
                           const std::shared_ptr<std::promise<Answer>>& promise,
                           infer::CallThreads::Place place) {
-  infer::Request request{.options = options_for(session, options)};
+  infer::Request request{.options = generation_for(options)};
   const bool is_streamed = options.on_text && request.options.rows() == 1;
   Prepared prepared = prepare(conversation, std::move(request));
   infer::EngineRequest asked = std::move(prepared.request);

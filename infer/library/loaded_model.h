@@ -17,13 +17,6 @@
 
 namespace vlm {
 
-namespace infer {
-
-// The checkpoint's options, with those that were set in their place. Throws Error.
-GenerationOptions merge_options(GenerationOptions generation, const AskOptions& options);
-
-}  // namespace infer
-
 // A prompt with its media, ready for the engine.
 struct Model::Prepared {
   infer::EngineRequest request;
@@ -44,6 +37,8 @@ struct Model::Loaded {
   std::optional<infer::CallThreads> threads;  // that prepare what ask_async asks
 
   const Processor& processor() const { return session.generator->processor(); }
+  // The checkpoint's options, with those that were set in their place. Throws Error.
+  infer::GenerationOptions generation_for(const AskOptions& options) const;
   Prepared prepare(const Conversation& conversation, infer::Request request);
   std::vector<Answer> ask(const Conversation& conversation, const AskOptions& options);
   void begin(const Conversation& conversation, const AskOptions& options,

@@ -14,6 +14,7 @@ namespace vlm::infer {
 namespace {
 
 constexpr std::int64_t kMostRows = 256;
+constexpr std::int64_t kMostGuesses = 15;
 
 // One value or a list of values; null and absence leave the list empty.
 Json read_list(const Json& json, const char* key) {
@@ -202,6 +203,15 @@ void GenerationOptions::validate(const std::string& where) const {
   if (min_p) check(*min_p >= 0 && *min_p <= 1, where, "min_p", concat(*min_p), "0 to 1");
   count("num_beams", num_beams, 1);
   count("num_return_sequences", num_return_sequences, 1);
+  check(prompt_lookup_num_tokens >= 0 && prompt_lookup_num_tokens <= kMostGuesses, where,
+        "prompt_lookup_num_tokens", concat(prompt_lookup_num_tokens),
+        concat("0 to ", kMostGuesses));
+  if (prompt_lookup_num_tokens > 0 && rows() > 1) {
+    throw Error({.what = "prompt lookup is for one answer without beams",
+                 .where = where,
+                 .got = concat(num_beams > 1 ? "num_beams = " : "num_return_sequences = ", rows()),
+                 .wanted = "prompt_lookup_num_tokens = 0, or one answer"});
+  }
   for (const std::string& stop : stop_strings) {
     check(!stop.empty(), where, "stop_strings", "an empty string", "text");
   }
@@ -245,7 +255,8 @@ GenerationOptions load_generation_options(const std::filesystem::path& folder) {
                          {"no_repeat_ngram_size", &options.no_repeat_ngram_size},
                          {"num_beams", &options.num_beams},
                          {"length_penalty", &options.length_penalty},
-                         {"num_return_sequences", &options.num_return_sequences}};
+                         {"num_return_sequences", &options.num_return_sequences},
+                         {"prompt_lookup_num_tokens", &options.prompt_lookup_num_tokens}};
   read_fields(json, fields, UnknownKeys::kIgnore, where);
   options.eos_token_ids = own_ends.empty() ? read_ids(json, "eos_token_id", where) : own_ends;
   if (options.eos_token_ids.empty() && std::filesystem::exists(folder / "config.json")) {

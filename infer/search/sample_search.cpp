@@ -108,7 +108,6 @@ std::string SampleSearch::finish_reason(const Hypothesis& answer) const {
 }
 
 SearchStep SampleSearch::advance(const at::Tensor& logits) {
-  const GenerationOptions& options = context_.options;
   const std::int64_t vocab = logits.size(1);
   const at::Tensor model_logprobs = logits.log_softmax(-1);  // the model's own log-probabilities
   const bool is_first = std::exchange(is_first_, false);

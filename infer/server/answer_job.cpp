@@ -68,6 +68,7 @@ double AnswerJob::seconds() const {
 
 void AnswerJob::start(WebRequest request, std::vector<HttpHeader> headers) {
   exchange_->facts = facts_;
+  facts_->model = parts_.models.front()->id();  // until the request says which
   request_id_ = request.id;
   headers_ = std::move(headers);
   exchange_->on_gone([weak = weak_from_this(), &writer = parts_.writer] {
@@ -168,6 +169,7 @@ EngineRequest AnswerJob::make_request() {
 void AnswerJob::submit() {
   if (exchange_->is_gone()) return;
   facts_->model = model_->id();
+  facts_->was_submitted = true;
   facts_->pictures = prepared_.pictures;
   facts_->clips = prepared_.clips;
   facts_->media_s = prepared_.seconds;
@@ -347,7 +349,7 @@ void AnswerJob::refuse(const ApiError& error) {
 }
 
 void AnswerJob::fail(const ApiError& error) {
-  if (!facts_->model.empty()) facts_->finish = "error";
+  if (facts_->was_submitted) facts_->finish = "error";
   const std::string& code = error.code();
   const char* reason =
       code == "queue_full"                ? "queue_full"

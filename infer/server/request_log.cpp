@@ -32,7 +32,7 @@ OrderedJson to_json(const ExchangeEnd& end) {
                       {"method", end.method}, {"path", shown(end.path)},
                       {"status", end.status}, {"seconds", seconds(end.seconds)}};
   if (end.is_gone) line["cancelled"] = true;
-  if (!end.facts || end.facts->model.empty()) return line;
+  if (!end.facts || !end.facts->was_submitted) return line;
   const RequestFacts& facts = *end.facts;
   line["model"] = facts.model;
   line["prompt_tokens"] = facts.prompt_tokens;
@@ -66,7 +66,7 @@ std::string log_line(const ExchangeEnd& end, LogFormat format) {
 
 void count_request(const ExchangeEnd& end, const std::string& path, Metrics& metrics) {
   metrics.add("requests_total", {{"path", path}, {"status", std::to_string(end.status)}});
-  if (!end.facts || end.facts->model.empty()) return;
+  if (!end.facts) return;
   const RequestFacts& facts = *end.facts;
   const std::string reason = end.is_gone ? "cancelled" : facts.finish;
   if (reason.empty()) return;

@@ -12,6 +12,7 @@ namespace vlm::infer {
 // Set by the thread that writes answers, and read there.
 struct RequestFacts {
   std::string model;
+  bool was_submitted = false;  // to the model
   std::int64_t prompt_tokens = 0, image_tokens = 0, cached_tokens = 0, completion_tokens = 0;
   std::int64_t pictures = 0, clips = 0;
   double media_s = 0, queue_s = 0, vision_s = 0, prefill_s = 0, decode_s = 0;

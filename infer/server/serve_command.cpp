@@ -197,8 +197,9 @@ int run_serve(ServeOptions options, const RuntimeOptions& runtime) {
   server.start();
   service.serve(
       load_served_models(options.source, runtime, options.engine, options.service.limits));
-  log_info(concat("serving ", options.source.choice.model, " at ", server.address(),
-                  "/v1 (Ctrl-C ends it)"));
+  log_info(concat("serving ", options.source.choice.model, " at ", server.address(), "/v1; ",
+                  server.port() == 0 ? "" : concat("the page is ", server.address(), "/, "),
+                  "Ctrl-C ends it"));
   while (!stop_requested()) std::this_thread::sleep_for(std::chrono::milliseconds(50));
   log_info("shutting down: running requests finish");
   server.stop_accepting();

@@ -36,7 +36,6 @@ ServedModel::ServedModel(Identity identity, Session session, const EngineOptions
     : identity_(std::move(identity)),
       session_(std::move(session)),
       maker_(session_.generator->processor(), limits, session_.model->media_token_ids()),
-      rules_(session_.generator->processor().tokenizer()),
       fingerprint_(fingerprint_of(*session_.model)),
       created_(std::time(nullptr)),
       engine_(std::make_unique<Engine>(*session_.generator, engine)) {}
@@ -50,7 +49,8 @@ std::shared_ptr<const AnswerGrammar> ServedModel::compile(const Constraint& cons
       {Kind::kRegex, AnswerRule::Kind::kRegex},
       {Kind::kGrammar, AnswerRule::Kind::kGrammar}};
   try {
-    return rules_.compile({.kind = kKinds.at(constraint.kind), .text = constraint.text}, "");
+    return session_.rules->compile({.kind = kKinds.at(constraint.kind), .text = constraint.text},
+                                   "");
   } catch (const Error& error) {
     ErrorParts parts = error.parts();
     const auto place = std::min(parts.where.find('/'), parts.where.size());  // in the schema

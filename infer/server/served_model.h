@@ -51,7 +51,7 @@ class ServedModel {
   // What answers must follow; null: nothing. Takes tens of milliseconds where it is new. Throws
   // ApiError for what can't be kept exactly.
   std::shared_ptr<const AnswerGrammar> compile(const Constraint& constraint);
-  std::size_t grammar_bytes() const { return rules_.cached_bytes(); }
+  std::size_t grammar_bytes() const { return session_.rules->cached_bytes(); }
   const PromptMaker& maker() const { return maker_; }
   const GenerationOptions& generation() const { return session_.generation; }
   const Processor& processor() const { return session_.generator->processor(); }
@@ -62,7 +62,6 @@ class ServedModel {
   Identity identity_;
   Session session_;
   PromptMaker maker_;
-  RuleCompiler rules_;
   std::string fingerprint_;  // digest of the weights as they are multiplied
   std::int64_t created_ = 0;
   std::unique_ptr<Engine> engine_;

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <future>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "infer/server/http/percent.h"
+#include "infer/server/page/page_files.h"
 #include "vlm/core/ascii.h"
 #include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
@@ -55,7 +57,7 @@ const char* reason_of_refusal(int status) {
 }  // namespace
 
 struct Service::Route {
-  enum class Kind { kHealth, kModels, kModel, kProps, kMetrics, kJob };
+  enum class Kind { kPage, kHealth, kModels, kModel, kProps, kMetrics, kJob };
   const char* method;
   const char* path;  // as short_path has it
   Kind kind;
@@ -66,6 +68,10 @@ struct Service::Route {
 const Service::Route* Service::find_route(const WebRequest& request) {
   using Kind = Route::Kind;
   static constexpr std::array kRoutes = {
+      Route{"GET", "/", Kind::kPage, AnswerJob::Kind::kChat, true},
+      Route{"GET", "/style.css", Kind::kPage, AnswerJob::Kind::kChat, true},
+      Route{"GET", "/page.js", Kind::kPage, AnswerJob::Kind::kChat, true},
+      Route{"GET", "/icon.svg", Kind::kPage, AnswerJob::Kind::kChat, true},
       Route{"GET", "/health", Kind::kHealth, AnswerJob::Kind::kChat, true},
       Route{"GET", "/models", Kind::kModels},
       Route{"GET", "/models/", Kind::kModel},
@@ -142,7 +148,7 @@ std::optional<ApiError> Service::find_fault(const WebRequest& head) const {
                      .got = shown(head.method),
                      .wanted = route->method});
   }
-  if (route->kind == Route::Kind::kHealth) return std::nullopt;
+  if (route->is_open) return std::nullopt;
   if (parts_.is_stopping) return shutting_down();
   if (!parts_.is_ready) {
     ApiError error({.status = 503, .code = "model_loading"}, {.what = "the model is being loaded"});
@@ -198,6 +204,8 @@ void Service::handle(WebRequest request, std::shared_ptr<Exchange> exchange) {
 
 WebReply Service::answer_now(const WebRequest& request) const {
   switch (find_route(request)->kind) {
+    case Route::Kind::kPage:
+      return show_page(request);
     case Route::Kind::kHealth:
       return health();
     case Route::Kind::kModels:
@@ -209,6 +217,33 @@ WebReply Service::answer_now(const WebRequest& request) const {
     default:
       return metrics();
   }
+}
+
+// Scripts and styles are the page's own files alone, and it talks to this server alone: what a
+// model writes, or a picture makes it write, can load nothing.
+WebReply Service::show_page(const WebRequest& request) {
+  static const std::map<std::string_view, const char*> kTypes = {
+      {"index.html", "text/html; charset=utf-8"},
+      {"style.css", "text/css; charset=utf-8"},
+      {"page.js", "text/javascript; charset=utf-8"},
+      {"icon.svg", "image/svg+xml"}};
+  const std::string path = short_path(request.path);
+  const std::string name = path == "/" ? "index.html" : path.substr(1);
+  const auto& files = page_files();
+  const PageFile& file = *std::find_if(files.begin(), files.end(),
+                                       [&](const PageFile& one) { return one.name == name; });
+  const std::string tag = concat("\"", file.digest, "\"");
+  const bool is_known = request.header("if-none-match") == tag;
+  return {.status = is_known ? 304 : 200,
+          .body = is_known ? "" : std::string(file.content),
+          .content_type = kTypes.at(file.name),
+          .headers = {{"ETag", tag},
+                      {"Cache-Control", "no-cache"},
+                      {"Referrer-Policy", "no-referrer"},
+                      {"Content-Security-Policy",
+                       "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' "
+                       "blob: data:; media-src blob: data:; connect-src 'self'; base-uri 'none'; "
+                       "form-action 'none'; frame-ancestors 'none'"}}};
 }
 
 WebReply Service::health() const {

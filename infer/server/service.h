@@ -44,6 +44,7 @@ class Service : public HttpHandler {
   WebReply reply_to(const WebRequest& head, const ApiError& error);
   std::optional<ApiError> find_fault(const WebRequest& head) const;
   WebReply answer_now(const WebRequest& request) const;
+  static WebReply show_page(const WebRequest& request);
   WebReply health() const;
   WebReply list_models() const;
   WebReply show_model(const std::string& name) const;

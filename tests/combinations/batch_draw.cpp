@@ -38,6 +38,7 @@ void draw_decoding(Dice& dice, Words& words) {
       if (dice.chance(0.2)) add(words, {"--repetition-penalty", "1.3"});
       if (dice.chance(0.2)) add(words, {"--min-new-tokens", "2"});
       if (dice.chance(0.1)) add(words, {"--keep-special-tokens"});
+      if (dice.chance(0.2)) add(words, {"--prompt-lookup", "3"});
       if (dice.chance(0.1))
         add(words, {"--answer-format", dice.pick({"doctags", "markdown", "html"})});
   }
@@ -78,6 +79,7 @@ void draw_running(Dice& dice, const fs::path& folder, BatchDraw& draw) {
   if (dice.chance(0.2)) add(draw.arguments, {"--dtype", dice.pick({"float32", "int8"})});
   if (dice.chance(0.2)) draw.shards = dice.between(2, 3);
   draw.by_environment = dice.chance(0.5);
+  if (dice.chance(0.2)) add(draw.arguments, {"--kv-dtype", dice.pick({"bfloat16", "int8"})});
   if (dice.chance(0.15)) add(draw.arguments, {"--retry-errors"});
   if (dice.chance(0.1)) add(draw.arguments, {"--item-timeout", "100"});
   draw.cuts.resize(static_cast<std::size_t>(dice.between(1, 3)));

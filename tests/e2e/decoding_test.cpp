@@ -32,6 +32,22 @@ std::vector<Json> read_rows(const std::filesystem::path& path) {
   return rows;
 }
 
+TEST_CASE("keys and values in fewer bits: the same answers, other digits") {
+  const Json wide = ask("--dtype float32"), exact = ask("--dtype float32 --kv-dtype float32");
+  CHECK(wide["token_logprobs"] == exact["token_logprobs"]);
+  const Json narrow = ask("--dtype float32 --kv-dtype bfloat16");
+  const Json bytes = ask("--dtype float32 --kv-dtype int8");
+  for (const Json& other : {narrow, bytes}) {
+    CHECK(other["text"] == "circle");
+    CHECK(other["token_logprobs"] != wide["token_logprobs"]);
+  }
+  CHECK(ask("--dtype int8")["token_logprobs"] ==
+        ask("--dtype int8 --kv-dtype bfloat16")["token_logprobs"]);
+  const ProgramResult refused = run_vlm(kAsk + "--kv-dtype fp8");
+  CHECK(refused.code == 2);
+  CHECK_THAT(refused.err, Contains("--kv-dtype: fp8 not in {auto,float32,bfloat16,int8}"));
+}
+
 TEST_CASE("beams, samples and choices answer on the command line") {
   const Json beams = ask("--num-beams 3 --num-return-sequences 2");
   CHECK(beams["text"] == "circle");

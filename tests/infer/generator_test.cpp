@@ -62,6 +62,32 @@ TEST_CASE("a batch gives what its prompts give alone") {
   }
 }
 
+TEST_CASE("answers from keys and values in fewer bits are near, and the same in a batch") {
+  for (const auto& [storage, margin] :
+       {std::pair(KvStorage::kBfloat16, 0.02), std::pair(KvStorage::kInt8, 0.1)}) {
+    Session wide = open_fixture("smolvlm_tiny"), narrow = open_fixture("smolvlm_tiny");
+    narrow.generator->set_kv_storage(storage);
+    const Json golden = load_json(fixture("smolvlm_tiny/golden.json"));
+    std::vector<EncodedConversation> prompts;
+    for (const Json& one : golden["generate"]) prompts.push_back(encode(wide, one));
+    GenerationOptions options = wide.generation;
+    options.max_new_tokens = 12;
+    const auto together = narrow.generator->generate(prompts, options);
+    bool differs = false;
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+      const Generation alone = generate(narrow, prompts[i], options);
+      const Generation& beside = together[i].generations[0];
+      CHECK(beside.ids == alone.ids);
+      CHECK(beside.mean_logprob() == Approx(alone.mean_logprob()).margin(1e-4));
+      const Generation exact = generate(wide, prompts[i], options);
+      CHECK(alone.ids[0] == exact.ids[0]);
+      CHECK(alone.logprobs[0] == Approx(exact.logprobs[0]).margin(margin));
+      differs = differs || alone.logprobs != exact.logprobs;
+    }
+    CHECK(differs);
+  }
+}
+
 TEST_CASE("a callback that throws leaves nothing of its call with the generator") {
   Session session = open_fixture(kTinyModel);
   const std::vector<EncodedConversation> prompts(3, {.ids = {1, 278, 28, 223}});

@@ -133,6 +133,32 @@ TEST_CASE("a mixed model multiplies in bfloat16 where dtype and processor say so
   check_close(run(*narrow), run(*wide), 0.05);
 }
 
+TEST_CASE("keys and values: auto follows the products of a CPU, other names what fits") {
+  const auto load = [](const char* dtype) {
+    return load_model(fixture("smolvlm_tiny"), {.dtype = dtype, .mixed_precision = true});
+  };
+  const ModelPtr wide = load("float32");
+  CHECK(choose_kv_storage("auto", *wide) == KvStorage::kComputed);
+  CHECK(choose_kv_storage("float32", *wide) == KvStorage::kComputed);
+  CHECK(choose_kv_storage("bfloat16", *wide) == KvStorage::kBfloat16);
+  CHECK(choose_kv_storage("int8", *wide) == KvStorage::kInt8);
+  CHECK(choose_kv_storage("auto", *load("bfloat16")) ==
+        (has_bfloat16_products() ? KvStorage::kBfloat16 : KvStorage::kComputed));
+  for (const char* dtype : {"int8", "int4"}) {
+    CHECK(choose_kv_storage("auto", *load(dtype)) == KvStorage::kBfloat16);
+    CHECK(choose_kv_storage("float32", *load(dtype)) == KvStorage::kComputed);
+  }
+  CHECK_THROWS_WITH(choose_kv_storage("fp8", *wide),
+                    "--kv-dtype: keys and values can't be held so: got 'fp8', wanted auto, "
+                    "float32, bfloat16 or int8");
+  const ModelPtr narrow = load_model(fixture("smolvlm_tiny"), {.dtype = "bfloat16"});
+  CHECK(choose_kv_storage("auto", *narrow) == KvStorage::kComputed);
+  CHECK(choose_kv_storage("bfloat16", *narrow) == KvStorage::kComputed);
+  CHECK_THROWS_WITH(choose_kv_storage("int8", *narrow),
+                    "--kv-dtype: keys and values can't be held so: got 'int8', wanted auto or "
+                    "bfloat16, which the model computes in on this CPU");
+}
+
 TEST_CASE("a model in 8 bits: linear layers, near float32, without their weights") {
   const at::NoGradGuard no_grad;
   const auto load = [](const char* folder, const char* dtype) {

@@ -3,6 +3,7 @@
 #include "tests/support/tensors.h"
 #include "vlm/nn/activation_checkpoint.h"
 #include "vlm/nn/attention.h"
+#include "vlm/nn/cpu/kv_rows.h"
 #include "vlm/nn/layers.h"
 #include "vlm/nn/lora/lora.h"
 
@@ -33,6 +34,12 @@ struct Sequence {
     whole.k = at::cat({a.k, b.k}, 2);
     whole.v = at::cat({a.v, b.v}, 2);
     return whole;
+  }
+  // With keys and values as a cache holds them.
+  Sequence held(at::ScalarType type) const {
+    Sequence part = *this;
+    for (at::Tensor* t : {&part.k, &part.v}) *t = decode_rows(encode_rows(*t, type), t->size(3));
+    return part;
   }
   // Causal attention over all of it. [1, H, T, D]
   at::Tensor attended() const { return grouped_attention(q, k, v, {}, q.size(2) > 1); }
@@ -71,8 +78,11 @@ at::Tensor run_pass(KvCache& cache, const PaddedPass& pass) {
 
 TEST_CASE("rows that share a prefix attend as whole sequences would") {
   const std::int64_t width = GENERATE(kWide, kNarrow);
+  const auto [storage, type] = GENERATE(std::pair(KvStorage::kComputed, at::kFloat),
+                                        std::pair(KvStorage::kBfloat16, at::kBFloat16),
+                                        std::pair(KvStorage::kInt8, at::kChar));
   at::manual_seed(1);
-  KvCache cache({.layers = 1, .kv_heads = kKvHeads, .head_dim = width}, 2, at::kFloat);
+  KvCache cache({.layers = 1, .kv_heads = kKvHeads, .head_dim = width}, 2, at::kFloat, storage);
   const std::vector<Sequence> prompts = {Sequence(5, width), Sequence(1, width),
                                          Sequence(9, width)};
   const PaddedPass prefill(prompts);
@@ -80,7 +90,8 @@ TEST_CASE("rows that share a prefix attend as whole sequences would") {
   const at::Tensor first = run_pass(cache, prefill);
   for (std::int64_t g = 0; g < 3; ++g) {
     const std::int64_t length = prefill.counts[static_cast<std::size_t>(g)];
-    check_close(first[g].narrow(1, 0, length), prompts[static_cast<std::size_t>(g)].attended()[0]);
+    check_close(first[g].narrow(1, 0, length),
+                prompts[static_cast<std::size_t>(g)].held(type).attended()[0]);
   }
 
   // Rows 0, 1 of group 0 and row 5 of group 2 go on, by several tokens and then one by one.
@@ -97,11 +108,25 @@ TEST_CASE("rows that share a prefix attend as whole sequences would") {
       whole[i] = Sequence::join(whole[i], more[i]);
       const std::int64_t length = whole[i].q.size(2);
       check_close(out[static_cast<std::int64_t>(i)].narrow(1, 0, counts[i]),
-                  whole[i].attended()[0].narrow(1, length - counts[i], counts[i]));
+                  whole[i].held(type).attended()[0].narrow(1, length - counts[i], counts[i]));
     }
   }
   CHECK(cache.prefix_length(2) == 9);
   CHECK(cache.tail_length(5) == 44);
+}
+
+TEST_CASE("bytes of a token in a cache") {
+  const KvCacheShape shape{.layers = 3, .kv_heads = 5, .head_dim = 64};
+  CHECK(kv_token_bytes(shape, KvStorage::kComputed, at::kFloat) == 2 * 3 * 5 * 64 * 4);
+  CHECK(kv_token_bytes(shape, KvStorage::kComputed, at::kBFloat16) == 2 * 3 * 5 * 64 * 2);
+  CHECK(kv_token_bytes(shape, KvStorage::kBfloat16, at::kFloat) == 2 * 3 * 5 * 64 * 2);
+  CHECK(kv_token_bytes(shape, KvStorage::kInt8, at::kFloat) == 2 * 3 * 5 * 68);
+}
+
+TEST_CASE("fewer bits are for float32 on a CPU") {
+  const KvCacheShape shape{.layers = 1, .kv_heads = 1, .head_dim = 16};
+  CHECK_THROWS_WITH(KvCache(shape, 1, at::kBFloat16, KvStorage::kInt8),
+                    Contains("KvCache: keys of"));
 }
 
 TEST_CASE("positions count the real tokens before each one") {
@@ -147,6 +172,25 @@ TEST_CASE("given positions are counted on behind the prompt, and move with their
   run_pass(cache, PaddedPass({Sequence(1, kWide)}));
   cache.move_group(1, 0);
   CHECK(extend({0}).equal(at::stack({pair(9)})));
+}
+
+TEST_CASE("a tail that was cut goes on as if the rest had never been") {
+  const std::int64_t width = GENERATE(kWide, kNarrow);
+  at::manual_seed(5);
+  KvCache cache({.layers = 1, .kv_heads = kKvHeads, .head_dim = width}, 1, at::kFloat);
+  const Sequence prompt(4, width), more(5, width), other(3, width);
+  cache.begin_prefill({0}, {4});
+  run_pass(cache, PaddedPass({prompt}));
+  cache.begin_extend({0}, {5});
+  run_pass(cache, PaddedPass({more}));
+  cache.cut_tail(0, 7);  // longer than it is
+  CHECK(cache.tail_length(0) == 5);
+  cache.cut_tail(0, 2);
+  CHECK(cache.tail_length(0) == 2);
+  cache.begin_extend({0}, {3});
+  const at::Tensor out = run_pass(cache, PaddedPass({other}));
+  const Sequence whole = Sequence::join(Sequence::join(prompt, more.cut(0, 2)), other);
+  check_close(out[0], whole.attended()[0].narrow(1, 6, 3));
 }
 
 TEST_CASE("tails follow their beams, and groups may move") {

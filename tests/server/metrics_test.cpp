@@ -82,6 +82,7 @@ ExchangeEnd an_end() {
                   .seconds = 1.23456};
   end.facts = std::make_shared<RequestFacts>();
   end.facts->model = "m";
+  end.facts->was_submitted = true;
   end.facts->prompt_tokens = 10;
   end.facts->completion_tokens = 2;
   end.facts->pictures = 1;

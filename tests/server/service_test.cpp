@@ -43,6 +43,24 @@ TEST_CASE("models, health, props and metrics") {
   CHECK(served.metric("vlm_requests_total{path=\"/models/\",status=\"404\"}") == 1);
 }
 
+TEST_CASE("the page is served whole, once, and may load nothing from elsewhere") {
+  const Served served;
+  const std::string page = served.get("/");
+  CHECK(page.find("\r\nContent-Type: text/html; charset=utf-8\r\n") != std::string::npos);
+  CHECK(page.find("\r\nContent-Security-Policy: default-src 'none'; ") != std::string::npos);
+  const std::string source = std::string(VLM_SOURCE_DIR) + "/infer/server/page/";
+  CHECK(body_of(page) == read_file(source + "index.html"));
+  for (const char* name : {"page.js", "style.css", "icon.svg"}) {
+    const std::string response = served.get("/" + std::string(name));
+    CHECK(body_of(response) == read_file(source + name));
+    const auto at = response.find("\r\nETag: ") + 8;
+    const std::string tag = response.substr(at, response.find("\r\n", at) - at);
+    const std::string again = served.get("/" + std::string(name), "If-None-Match: " + tag + "\r\n");
+    CHECK(status_of(again) == 304);
+    CHECK(body_of(again) == "");
+  }
+}
+
 TEST_CASE("paths and methods that there aren't") {
   const Served served;
   CHECK(Served::fault_of(served.get("/nothing")) == "404 invalid_request_error not_found -");
@@ -225,7 +243,8 @@ TEST_CASE("a key is needed on every path but health") {
   ServedOptions options;
   options.service.access.keys = {"secret"};
   const Served served(options);
-  for (const char* path : {"/v1/models", "/v1/models/x", "/metrics", "/props", "/nothing", "/"}) {
+  for (const char* path :
+       {"/v1/models", "/v1/models/x", "/metrics", "/props", "/nothing", "/v1/nothing"}) {
     INFO(path);
     CHECK(Served::fault_of(served.get(path)) == "401 invalid_request_error invalid_api_key -");
   }
@@ -236,7 +255,9 @@ TEST_CASE("a key is needed on every path but health") {
     CHECK(Served::fault_of(response) == "401 invalid_request_error invalid_api_key -");
     CHECK(response.find("\r\nWWW-Authenticate: Bearer\r\n") != std::string::npos);
   }
-  CHECK(status_of(served.get("/health")) == 200);
+  for (const char* path : {"/health", "/", "/page.js", "/style.css", "/icon.svg"}) {
+    CHECK(status_of(served.get(path)) == 200);
+  }
   const std::string key = "Authorization: Bearer secret\r\n";
   CHECK(status_of(served.get("/v1/models", key)) == 200);
   CHECK(status_of(served.post(shape_body("?", {}), kChat, key)) == 200);

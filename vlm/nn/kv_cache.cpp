@@ -14,6 +14,7 @@
 #include <functional>
 
 #include "vlm/nn/attention.h"
+#include "vlm/nn/cpu/kv_rows.h"
 #include "vlm/nn/gpu/grid_attention.h"
 #include "vlm/nn/upload.h"
 
@@ -38,6 +39,18 @@ at::Tensor grown(const at::Tensor& old, std::int64_t places, std::int64_t tokens
   return larger;
 }
 
+at::ScalarType held_type(KvStorage storage, at::ScalarType computed) {
+  switch (storage) {
+    case KvStorage::kBfloat16:
+      return at::kBFloat16;
+    case KvStorage::kInt8:
+      return at::kChar;
+    case KvStorage::kComputed:
+      break;
+  }
+  return computed;
+}
+
 std::vector<std::int64_t> list_of(const at::Tensor& ids) {
   if (!ids.defined()) return {};
   const std::int64_t* begin = ids.const_data_ptr<std::int64_t>();
@@ -50,10 +63,25 @@ std::int64_t largest(const std::vector<std::int64_t>& values) {
 
 }  // namespace
 
+std::int64_t kv_token_bytes(const KvCacheShape& shape, KvStorage storage, at::ScalarType computed) {
+  const at::ScalarType held = held_type(storage, computed);
+  return 2 * shape.layers * shape.kv_heads * held_width(shape.head_dim, held) *
+         static_cast<std::int64_t>(c10::elementSize(held));
+}
+
 KvCache::KvCache(const KvCacheShape& shape, std::int64_t rows_per_group,
-                 const at::TensorOptions& options)
-    : shape_(shape), rows_per_group_(rows_per_group), options_(options), step_(longs()) {
-  const at::Tensor empty = at::zeros({0, shape.kv_heads, 0, shape.head_dim}, options);
+                 const at::TensorOptions& options, KvStorage storage)
+    : shape_(shape),
+      rows_per_group_(rows_per_group),
+      options_(options),
+      storage_(storage),
+      held_(held_type(storage, c10::typeMetaToScalarType(options.dtype()))),
+      step_(longs()) {
+  TORCH_CHECK(storage == KvStorage::kComputed ||
+                  (options.device().is_cpu() && options.dtype() == at::kFloat),
+              "KvCache: keys of ", options.dtype(), " on ", options.device(), " in fewer bits");
+  const at::Tensor empty =
+      at::zeros({0, shape.kv_heads, 0, held_width(shape.head_dim, held_)}, options.dtype(held_));
   layers_.assign(static_cast<std::size_t>(shape.layers), CachedLayer{empty, empty, empty, empty});
   if (shape.input_width == 0) return;
   const at::Tensor inputs = at::zeros({0, 1, 0, shape.input_width}, options);
@@ -277,17 +305,16 @@ at::Tensor KvCache::attend(std::int64_t layer, const at::Tensor& q, const at::Te
 
 at::Tensor KvCache::attend_prompts(CachedLayer& layer, const at::Tensor& q, const at::Tensor& k,
                                    const at::Tensor& v, at::ScalarType product_dtype) {
-  layer.prefix_k.narrow(2, pass_.begin, pass_.tokens).index_copy_(0, pass_.index, k);
-  layer.prefix_v.narrow(2, pass_.begin, pass_.tokens).index_copy_(0, pass_.index, v);
-  // Padding is on the right, where no real token looks.
-  if (pass_.begin == 0) {
-    return grouped_attention(q, k, v, {}, /*is_causal=*/pass_.tokens > 1, product_dtype);
-  }
-  const auto seen = [this](const at::Tensor& t) {
-    return t.narrow(0, pass_.places[0], 1).narrow(2, 0, pass_.begin + pass_.tokens);
+  const auto store = [&](const at::Tensor& prefixes, const at::Tensor& rows) {
+    const at::Tensor held = encode_rows(rows, held_);
+    prefixes.narrow(2, pass_.begin, pass_.tokens).index_copy_(0, pass_.index, held);
+    if (pass_.begin == 0) return decode_rows_of(held);
+    return decode_rows_of(
+        prefixes.narrow(0, pass_.places[0], 1).narrow(2, 0, pass_.begin + pass_.tokens));
   };
-  return grouped_attention(q, seen(layer.prefix_k), seen(layer.prefix_v), {},
-                           /*is_causal=*/pass_.tokens > 1, product_dtype);
+  const at::Tensor keys = store(layer.prefix_k, k), values = store(layer.prefix_v, v);
+  // Padding is on the right, where no real token looks.
+  return grouped_attention(q, keys, values, {}, /*is_causal=*/pass_.tokens > 1, product_dtype);
 }
 
 at::Tensor KvCache::attend_rows(CachedLayer& layer, const at::Tensor& q, const at::Tensor& k,
@@ -301,7 +328,14 @@ at::Tensor KvCache::attend_rows(CachedLayer& layer, const at::Tensor& q, const a
   return attend_grid(layer, grid).index_select(0, pass_.grid_index);
 }
 
-void KvCache::store_tails(CachedLayer& layer, const at::Tensor& k, const at::Tensor& v) {
+// What is held as it is computed is itself.
+at::Tensor KvCache::decode_rows_of(const at::Tensor& held) const {
+  return held_ == options_.dtype() ? held : decode_rows(held, shape_.head_dim);
+}
+
+void KvCache::store_tails(CachedLayer& layer, const at::Tensor& computed_k,
+                          const at::Tensor& computed_v) {
+  const at::Tensor k = encode_rows(computed_k, held_), v = encode_rows(computed_v, held_);
   if (pass_.offset >= 0) {
     layer.tail_k.narrow(2, pass_.offset, pass_.tokens).index_copy_(0, pass_.index, k);
     layer.tail_v.narrow(2, pass_.offset, pass_.tokens).index_copy_(0, pass_.index, v);
@@ -316,10 +350,11 @@ void KvCache::store_tails(CachedLayer& layer, const at::Tensor& k, const at::Ten
 at::Tensor KvCache::attend_grid(const CachedLayer& layer, const at::Tensor& q) const {
   const std::int64_t n = pass_.groups, r = rows_per_group_;
   const auto prefix_of = [&](const at::Tensor& t) {
-    return t.narrow(0, pass_.first_group, n).narrow(2, 0, pass_.prefix_tokens);
+    return decode_rows_of(t.narrow(0, pass_.first_group, n).narrow(2, 0, pass_.prefix_tokens));
   };
   const auto tail_of = [&](const at::Tensor& t) {
-    return t.narrow(0, pass_.first_group * r, n * r).narrow(2, 0, pass_.tail_tokens);
+    return decode_rows_of(
+        t.narrow(0, pass_.first_group * r, n * r).narrow(2, 0, pass_.tail_tokens));
   };
   return grid_attention(q,
                         {.prefix_k = prefix_of(layer.prefix_k),

@@ -24,6 +24,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <compare>
 #include <cstdint>
 #include <vector>
@@ -47,6 +48,14 @@ struct PromptPositions {
   at::Tensor positions;            // [3, B, T] int64 by time, row and column; undefined: 0, 1, …
   std::vector<std::int64_t> next;  // of each prompt, that of the token behind it; empty: its length
 };
+
+// How keys and values are held: as they are computed, or on a CPU, where that is float32, in fewer
+// bits (cpu/kv_rows.h). A pass sees those of its own tokens as they are held, too, so a prompt may
+// come in one pass or in several.
+enum class KvStorage { kComputed, kBfloat16, kInt8 };
+
+// Of one token's keys and values in all layers, where they are computed in `computed`.
+std::int64_t kv_token_bytes(const KvCacheShape& shape, KvStorage storage, at::ScalarType computed);
 
 // Some tokens of a prompt that comes in pieces.
 struct PrefixPiece {
@@ -75,8 +84,10 @@ struct StepShape {
 
 class KvCache {
  public:
-  // `options` give dtype and device.
-  KvCache(const KvCacheShape& shape, std::int64_t rows_per_group, const at::TensorOptions& options);
+  // `options` give device and dtype of keys and values as they are computed. Anything but kComputed
+  // is for float32 on a CPU.
+  KvCache(const KvCacheShape& shape, std::int64_t rows_per_group, const at::TensorOptions& options,
+          KvStorage storage = KvStorage::kComputed);
 
   // The next pass brings new prompts [B, T, C], padded on the right: prompt i, lengths[i] tokens
   // long, becomes the prefix of groups[i], whose rows are emptied. `positions` are those of the
@@ -139,6 +150,11 @@ class KvCache {
 
   // Row to[i] gets the tail that row from[i] had before the call. All rows belong to one group.
   void copy_tails(const std::vector<std::int64_t>& from, const std::vector<std::int64_t>& to);
+  // Only the first tokens of a row's tail stay.
+  void cut_tail(std::int64_t row, std::int64_t tokens) {
+    std::int64_t& length = tail_lengths_.at(static_cast<std::size_t>(row));
+    length = std::min(length, tokens);
+  }
   void clear_tail(std::int64_t row) {
     tail_lengths_.at(static_cast<std::size_t>(row)) = 0;
     is_alone_.at(static_cast<std::size_t>(row)) = false;
@@ -221,12 +237,15 @@ class KvCache {
                             const at::Tensor& v, at::ScalarType product_dtype);
   at::Tensor attend_rows(CachedLayer& layer, const at::Tensor& q, const at::Tensor& k,
                          const at::Tensor& v);
-  void store_tails(CachedLayer& layer, const at::Tensor& k, const at::Tensor& v);
+  at::Tensor decode_rows_of(const at::Tensor& held) const;
+  void store_tails(CachedLayer& layer, const at::Tensor& computed_k, const at::Tensor& computed_v);
   at::Tensor attend_grid(const CachedLayer& layer, const at::Tensor& q) const;
 
   KvCacheShape shape_;
   std::int64_t rows_per_group_;  // R
   at::TensorOptions options_;
+  KvStorage storage_;
+  at::ScalarType held_;  // of the buffers
   std::vector<CachedLayer> layers_;           // zeros where nothing was stored; inputs come last
   std::vector<std::int64_t> prefix_lengths_;  // [G]
   std::vector<std::int64_t> next_positions_;  // [G] behind the prefix

@@ -101,10 +101,12 @@ std::string ResponseWriter::begin() {
       {"response", response("in_progress", OrderedJson::array(), nullptr)}};
   OrderedJson part = place();
   part["part"] = text_part({});
-  return event("response.created", running) + event("response.in_progress", running) +
-         event("response.output_item.added",
-               {{"output_index", 0}, {"item", item("in_progress", OrderedJson::array())}}) +
-         event("response.content_part.added", part);
+  // One after the other, as each takes the next number.
+  std::string events = event("response.created", running);
+  events += event("response.in_progress", running);
+  events += event("response.output_item.added",
+                  {{"output_index", 0}, {"item", item("in_progress", OrderedJson::array())}});
+  return events + event("response.content_part.added", part);
 }
 
 std::string ResponseWriter::piece(std::int64_t, const ReplyChoice& more) {
@@ -127,9 +129,10 @@ std::string ResponseWriter::end(const ReplyParts& parts) {
   part["part"] = text;
   OrderedJson whole = response(status, OrderedJson::array({message}), usage_json(parts.usage));
   if (!parts.own.is_null()) whole["vlm"] = parts.own;
-  return event("response.output_text.done", done) + event("response.content_part.done", part) +
-         event("response.output_item.done", {{"output_index", 0}, {"item", message}}) +
-         event(concat("response.", status), {{"response", std::move(whole)}});
+  std::string events = event("response.output_text.done", done);
+  events += event("response.content_part.done", part);
+  events += event("response.output_item.done", {{"output_index", 0}, {"item", message}});
+  return events + event(concat("response.", status), {{"response", std::move(whole)}});
 }
 
 std::string ResponseWriter::fail(const ApiError& error) {

@@ -11,6 +11,7 @@
 #include "tests/support/tensors.h"
 #include "vlm/core/concat.h"
 #include "vlm/nn/attention.h"
+#include "vlm/nn/cpu/kv_rows.h"
 
 namespace vlm {
 namespace {
@@ -21,7 +22,7 @@ struct CacheShape {
 
 // A cache of random prefixes and tails, and new tokens behind them.
 struct Scene {
-  CachedLayer layer;
+  CachedLayer layer;  // float32
   std::vector<CachedTokens> tokens;
   at::Tensor q, k, v;  // [B, heads, T, depth], as projections leave them
 
@@ -74,10 +75,21 @@ struct Scene {
   }
 };
 
-void check_scene(const Scene& scene) {
+// Attention to what is held so is that of float32 to what comes back from it.
+void check_scene(Scene scene, at::ScalarType held = at::kFloat) {
+  const auto hold = [&](at::Tensor& rows) {
+    const at::Tensor kept = encode_rows(rows, held);
+    rows = decode_rows(kept, rows.size(-1));
+    return kept;
+  };
+  const CachedLayer layer{hold(scene.layer.prefix_k), hold(scene.layer.prefix_v),
+                          hold(scene.layer.tail_k), hold(scene.layer.tail_v)};
+  const at::Tensor k = scene.k, v = scene.v;
+  hold(scene.k);
+  hold(scene.v);
   std::vector<at::Tensor> expected;
   for (std::size_t i = 0; i < scene.tokens.size(); ++i) expected.push_back(scene.expected(i));
-  const at::Tensor found = cached_attention(scene.q, scene.k, scene.v, scene.layer, scene.tokens);
+  const at::Tensor found = cached_attention(scene.q, k, v, layer, scene.tokens);
   REQUIRE(found.sizes() == scene.q.sizes());
   CHECK(found.transpose(1, 2).is_contiguous());
   for (std::size_t i = 0; i < scene.tokens.size(); ++i) {
@@ -86,10 +98,12 @@ void check_scene(const Scene& scene) {
     check_close(found[row].narrow(1, 0, one.count), expected[i], 2e-6);
     CHECK(found[row].narrow(1, one.count, found.size(2) - one.count).eq(0).all().item<bool>());
     const auto kept = [&](const at::Tensor& tail, const at::Tensor& own) {
-      return tail[one.row].narrow(1, one.tail, one.count).equal(own[row].narrow(1, 0, one.count));
+      return tail[one.row]
+          .narrow(1, one.tail, one.count)
+          .equal(encode_rows(own[row].narrow(1, 0, one.count), held));
     };
-    CHECK(kept(scene.layer.tail_k, scene.k));
-    CHECK(kept(scene.layer.tail_v, scene.v));
+    CHECK(kept(layer.tail_k, k));
+    CHECK(kept(layer.tail_v, v));
   }
 }
 
@@ -107,6 +121,23 @@ TEST_CASE("attention to a cache: as over whole sequences, for every edge of its 
     check_scene({{.heads = 2, .kv_heads = 1, .depth = 80, .rows_per_group = 2},
                  {prefix, prefix + 1},
                  {{2, 4}, {250, 9}, {255, 2}, {256, 1}}});
+  }
+}
+
+TEST_CASE("attention to a cache: of bfloat16 and of 8 bits as of the numbers that they stand for") {
+  at::manual_seed(4);
+  for (const at::ScalarType held : {at::kBFloat16, at::kChar}) {
+    INFO(held);
+    for (const std::int64_t prefix : {1, 17, 256, 300}) {
+      check_scene({{.heads = 9, .kv_heads = 3, .depth = 64, .rows_per_group = 1},
+                   {prefix, 5},
+                   {{0, 1}, {300, 1}}},
+                  held);
+      check_scene({{.heads = 2, .kv_heads = 1, .depth = 80, .rows_per_group = 2},
+                   {prefix, prefix + 1},
+                   {{2, 4}, {250, 9}, {255, 2}, {256, 1}}},
+                  held);
+    }
   }
 }
 

@@ -132,4 +132,9 @@ using ModelPtr = std::shared_ptr<VisionLanguageModel>;
 // fine-tuning.
 at::ScalarType activation_dtype(const VisionLanguageModel& model);
 
+// How a cache holds the model's keys and values, by a name: "float32", "bfloat16" or "int8" on a
+// CPU; "auto" is bfloat16 there where matrices are multiplied in fewer bits than float32, else the
+// dtype that the model computes in, as always on a GPU. Throws Error for what doesn't fit.
+KvStorage choose_kv_storage(const std::string& name, const VisionLanguageModel& model);
+
 }  // namespace vlm

@@ -25,9 +25,8 @@ std::int64_t KvPrefix::bytes() const {
 std::int64_t KvCache::bytes_of(std::int64_t groups, std::int64_t prefix_tokens,
                                std::int64_t tail_tokens) const {
   const std::int64_t tokens = groups * (prefix_tokens + rows_per_group_ * tail_tokens);
-  const std::int64_t numbers = 2 * shape_.layers * shape_.kv_heads * shape_.head_dim;
-  return tokens * (numbers + shape_.input_width) *
-         static_cast<std::int64_t>(options_.dtype().itemsize());
+  return tokens * (kv_token_bytes(shape_, storage_, c10::typeMetaToScalarType(options_.dtype())) +
+                   shape_.input_width * static_cast<std::int64_t>(options_.dtype().itemsize()));
 }
 
 void KvCache::copy_tails(const std::vector<std::int64_t>& from,

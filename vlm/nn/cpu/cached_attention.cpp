@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "vlm/io/parallel.h"
+#include "vlm/nn/cpu/kv_rows.h"
 #include "vlm/nn/cpu/lanes.h"
 
 namespace vlm {
@@ -18,10 +19,10 @@ constexpr std::int64_t kChunkKeys = 256;
 constexpr std::int64_t kSerialWork = 64 * 1024;  // products that aren't worth another thread
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
-// Keys and values of one head, [count, depth] each.
+// Keys and values of one head, [count, depth] each, rows `step` bytes apart.
 struct Chunk {
-  const float *keys, *values;
-  std::int64_t count, depth;
+  const std::byte *keys, *values;
+  std::int64_t count, depth, step;
 };
 
 // What a query found in one chunk; its weighted values follow, [depth].
@@ -29,54 +30,82 @@ struct Found {
   float largest;  // score, in units of log2
   float sum;      // of weights 2^(score - largest)
 };
+constexpr std::int64_t kFoundFloats = sizeof(Found) / sizeof(float);
 
-// One query's products with 16 keys, of which those behind `last` aren't there: it is taken again.
-template <bool AreAllThere>
-VLM_INLINE Floats multiply_keys(const float* keys, std::int64_t depth, std::int64_t last,
-                                const float* q) {
+// `Heads` queries that share a head of keys, side by side, and what each finds in a chunk.
+struct Queries {
+  const float* q;  // [Heads, depth], in units of log2
+  float* found;    // of the first; the others' are `step` floats apart
+  std::int64_t step;
+};
+
+constexpr int kMostHeads = 4;  // more are taken in several turns
+
+// Keys that are multiplied at a time: sums of all queries with them are 16 vectors.
+template <int Heads>
+constexpr int keys_at_once = Heads == 1   ? 16
+                             : Heads == 2 ? 8
+                                          : 4;
+
+// Products of the queries with some keys, of which those behind `last` aren't there: it is taken
+// again.
+template <typename Held, int Heads>
+VLM_INLINE void multiply_keys(const Chunk& chunk, std::int64_t first, std::int64_t last,
+                              const float* q, float (*scores)[kChunkKeys]) {
+  constexpr int kKeys = keys_at_once<Heads>;
+  const std::byte* rows[kKeys];
+  for (int i = 0; i < kKeys; ++i) {
+    rows[i] = chunk.keys + (first + std::min<std::int64_t>(i, last)) * chunk.step;
+  }
   Floats sums[kLanes] = {};
-  for (std::int64_t d = 0; d < depth; d += kLanes) {
-    const Floats part = load_lanes<Floats>(q + d);
-#pragma GCC unroll 16
-    for (std::int64_t i = 0; i < kLanes; ++i) {
-      const std::int64_t key = AreAllThere ? i : std::min(i, last);
-      sums[i] += part * load_lanes<Floats>(keys + key * depth + d);
-    }
-  }
-  return add_lanes(sums);
-}
-
-// Scores of one query, in units of log2 when q is scaled so; of none behind the last key.
-VLM_INLINE void score_keys(const Chunk& chunk, const float* q, std::int64_t count, float* scores) {
-  for (std::int64_t j = 0; j < count; j += kLanes) {
-    const float* keys = chunk.keys + j * chunk.depth;
-    const std::int64_t last = count - 1 - j;
-    const Floats found = last < kLanes - 1 ? multiply_keys<false>(keys, chunk.depth, last, q)
-                                           : multiply_keys<true>(keys, chunk.depth, last, q);
-    std::memcpy(scores + j, &found, sizeof found);
-  }
-  std::fill(scores + count, scores + round_up(count, kLanes), kNothing);
-}
-
-// `Width` vectors of the weighted sum of values.
-template <int Width>
-VLM_INLINE void add_values(const float* values, std::int64_t depth, const float* weights,
-                           std::int64_t count, float* to) {
-  Floats sums[Width] = {};
-  for (std::int64_t j = 0; j < count; ++j) {
+  const auto add = [&](std::int64_t d, const auto& load) __attribute__((always_inline)) {
+    Floats parts[Heads];
 #pragma GCC unroll 4
-    for (int i = 0; i < Width; ++i) {
-      sums[i] += weights[j] * load_lanes<Floats>(values + j * depth + i * kLanes);
+    for (int h = 0; h < Heads; ++h) parts[h] = load_lanes<Floats>(q + h * chunk.depth + d);
+#pragma GCC unroll 16
+    for (int i = 0; i < kKeys; ++i) {
+      const Floats key = load(rows[i]);
+#pragma GCC unroll 4
+      for (int h = 0; h < Heads; ++h) sums[h * kKeys + i] += parts[h] * key;
+    }
+  };
+  std::int64_t d = 0;
+  for (; d + kBlock <= chunk.depth; d += kBlock) {
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      add(
+          d + j * kLanes, [&](const std::byte* row) __attribute__((always_inline)) {
+            return Held::load_part(row, d, j);
+          });
     }
   }
-  std::memcpy(to, sums, sizeof sums);
+  for (; d < chunk.depth; d += kLanes) {
+    add(
+        d, [&](const std::byte* row) __attribute__((always_inline)) { return Held::load(row, d); });
+  }
+  float totals[kLanes];
+  const Floats found = add_lanes(sums);
+  std::memcpy(totals, &found, sizeof totals);
+  for (int h = 0; h < Heads; ++h) {
+    for (int i = 0; i < kKeys; ++i) {
+      scores[h][first + i] = totals[h * kKeys + i] * Held::scale(rows[i], chunk.depth);
+    }
+  }
 }
 
-// One query and the first `count` keys of a chunk.
-VLM_CLONES void attend_to_chunk(const Chunk& chunk, const float* q, std::int64_t count,
-                                float* found) {
-  alignas(64) float scores[kChunkKeys];
-  score_keys(chunk, q, count, scores);
+// Scores of the queries; of none behind the last key.
+template <typename Held, int Heads>
+VLM_INLINE void score_keys(const Chunk& chunk, const float* q, float (*scores)[kChunkKeys]) {
+  for (std::int64_t j = 0; j < chunk.count; j += keys_at_once<Heads>) {
+    multiply_keys<Held, Heads>(chunk, j, chunk.count - 1 - j, q, scores);
+  }
+  for (int h = 0; h < Heads; ++h) {
+    std::fill(scores[h] + chunk.count, scores[h] + round_up(chunk.count, kLanes), kNothing);
+  }
+}
+
+// Scores become weights.
+VLM_INLINE Found weigh(float* scores, std::int64_t count) {
   Floats most = Floats{} + kNothing;
   for (std::int64_t j = 0; j < count; j += kLanes) {
     most = larger(most, load_lanes<Floats>(scores + j));
@@ -92,15 +121,88 @@ VLM_CLONES void attend_to_chunk(const Chunk& chunk, const float* q, std::int64_t
     sums[0] += weights;
     std::memcpy(scores + j, &weights, sizeof weights);
   }
-  const Found result{.largest = largest, .sum = add_lanes(sums)[0]};
-  std::memcpy(found, &result, sizeof result);
-  float* to = found + sizeof(Found) / sizeof(float);
-  std::int64_t d = 0;
-  for (; d + 4 * kLanes <= chunk.depth; d += 4 * kLanes) {
-    add_values<4>(chunk.values + d, chunk.depth, scores, count, to + d);
+  return {.largest = largest, .sum = add_lanes(sums)[0]};
+}
+
+// `Width` vectors of the weighted sums of values, from the d-th number on: a block of 4, or 1
+// behind the last whole block.
+template <typename Held, int Heads, int Width>
+VLM_INLINE void add_values(const Chunk& chunk, std::int64_t d, const float (*weights)[kChunkKeys],
+                           const Queries& queries) {
+  Floats sums[Heads][Width] = {};
+  for (std::int64_t j = 0; j < chunk.count; ++j) {
+    const std::byte* row = chunk.values + j * chunk.step;
+    const float scale = Held::scale(row, chunk.depth);
+    Floats values[Width];
+#pragma GCC unroll 4
+    for (int i = 0; i < Width; ++i) {
+      values[i] = Width == 1 ? Held::load(row, d) : Held::load_part(row, d, i);
+    }
+#pragma GCC unroll 4
+    for (int h = 0; h < Heads; ++h) {
+      const float weight = weights[h][j] * scale;
+#pragma GCC unroll 4
+      for (int i = 0; i < Width; ++i) sums[h][i] += weight * values[i];
+    }
   }
-  for (; d < chunk.depth; d += kLanes) {
-    add_values<1>(chunk.values + d, chunk.depth, scores, count, to + d);
+  for (int h = 0; h < Heads; ++h) {
+    std::memcpy(queries.found + h * queries.step + kFoundFloats + d, sums[h], sizeof sums[h]);
+  }
+}
+
+// Queries that see all keys of the chunk.
+template <typename Held, int Heads>
+VLM_INLINE void attend_with(const Chunk& chunk, const Queries& queries) {
+  alignas(64) float scores[Heads][kChunkKeys];
+  score_keys<Held, Heads>(chunk, queries.q, scores);
+  for (int h = 0; h < Heads; ++h) {
+    const Found found = weigh(scores[h], chunk.count);
+    std::memcpy(queries.found + h * queries.step, &found, sizeof found);
+  }
+  std::int64_t d = 0;
+  for (; d + kBlock <= chunk.depth; d += kBlock) {
+    add_values<Held, Heads, 4>(chunk, d, scores, queries);
+  }
+  for (; d < chunk.depth; d += kLanes) add_values<Held, Heads, 1>(chunk, d, scores, queries);
+}
+
+template <typename Held>
+VLM_INLINE void attend_to_rows(const Chunk& chunk, const Queries& queries, std::int64_t heads) {
+  switch (heads) {
+    case 1:
+      return attend_with<Held, 1>(chunk, queries);
+    case 2:
+      return attend_with<Held, 2>(chunk, queries);
+    case 3:
+      return attend_with<Held, 3>(chunk, queries);
+    default:
+      return attend_with<Held, kMostHeads>(chunk, queries);
+  }
+}
+
+// For up to kMostHeads queries.
+using AttendToChunk = void (*)(const Chunk&, const Queries&, std::int64_t heads);
+
+VLM_CLONES void attend_to_floats(const Chunk& chunk, const Queries& queries, std::int64_t heads) {
+  attend_to_rows<HeldFloats>(chunk, queries, heads);
+}
+
+VLM_CLONES void attend_to_bfloat16(const Chunk& chunk, const Queries& queries, std::int64_t heads) {
+  attend_to_rows<HeldBfloat16>(chunk, queries, heads);
+}
+
+VLM_CLONES void attend_to_bytes(const Chunk& chunk, const Queries& queries, std::int64_t heads) {
+  attend_to_rows<HeldBytes>(chunk, queries, heads);
+}
+
+AttendToChunk attention_to(at::ScalarType held) {
+  switch (held) {
+    case at::kBFloat16:
+      return attend_to_bfloat16;
+    case at::kChar:
+      return attend_to_bytes;
+    default:
+      return attend_to_floats;
   }
 }
 
@@ -113,7 +215,7 @@ VLM_CLONES void join_chunks(const float* found, std::int64_t step, std::int64_t 
   for (std::int64_t c = 0; c < chunks; ++c) sum += at(c).sum * std::exp2(at(c).largest - largest);
   for (std::int64_t c = 0; c < chunks; ++c) {
     const float factor = std::exp2(at(c).largest - largest) / sum;
-    const float* values = found + c * step + sizeof(Found) / sizeof(float);
+    const float* values = found + c * step + kFoundFloats;
     for (std::int64_t d = 0; d < depth; ++d) to[d] += factor * values[d];
   }
 }
@@ -131,7 +233,8 @@ class CachedAttention {
         heads_(q.size(1)),
         kv_heads_(layer.tail_k.size(1)),
         depth_(q.size(3)),
-        step_(depth_ + static_cast<std::int64_t>(sizeof(Found) / sizeof(float))),
+        attend_to_chunk_(attention_to(layer.tail_k.scalar_type())),
+        step_(depth_ + kFoundFloats),
         out_(at::zeros({q.size(0), q.size(2), heads_, depth_}, q.options())) {
     for (const CachedTokens& one : tokens) {
       first_query_.push_back(queries_);
@@ -209,30 +312,36 @@ class CachedAttention {
   }
 
   // Keys or values of one head from the piece's first key on.
-  static const float* rows_of(const at::Tensor& held, std::int64_t place, const Piece& piece) {
-    return held.const_data_ptr<float>() + place * held.stride(0) + piece.kv_head * held.stride(1) +
-           piece.first_key * held.stride(2);
+  static const std::byte* rows_of(const at::Tensor& held, std::int64_t place, const Piece& piece) {
+    const std::int64_t first =
+        place * held.stride(0) + piece.kv_head * held.stride(1) + piece.first_key * held.stride(2);
+    return static_cast<const std::byte*>(held.const_data_ptr()) + first * held.element_size();
   }
 
   void attend(const Piece& piece) {
     const std::int64_t place =
         piece.is_tail ? tokens_[piece.begin].row : tokens_[piece.begin].group;
-    const Chunk chunk{
-        .keys = rows_of(piece.is_tail ? layer_.tail_k : layer_.prefix_k, place, piece),
-        .values = rows_of(piece.is_tail ? layer_.tail_v : layer_.prefix_v, place, piece),
-        .count = piece.keys,
-        .depth = depth_};
+    const at::Tensor& keys = piece.is_tail ? layer_.tail_k : layer_.prefix_k;
+    const at::Tensor& values = piece.is_tail ? layer_.tail_v : layer_.prefix_v;
+    Chunk chunk{.keys = rows_of(keys, place, piece),
+                .values = rows_of(values, place, piece),
+                .count = piece.keys,
+                .depth = depth_,
+                .step = keys.stride(2) * keys.element_size()};
     const std::int64_t shared = heads_ / kv_heads_;
     for (std::size_t b = piece.begin; b < piece.end; ++b) {
       for (std::int64_t t = 0; t < tokens_[b].count; ++t) {
         // A new token sees those before it and itself.
         const std::int64_t seen =
             piece.is_tail ? tokens_[b].tail + t + 1 - piece.first_key : piece.keys;
-        for (std::int64_t h = piece.kv_head * shared; h < (piece.kv_head + 1) * shared; ++h) {
-          const std::int64_t query = first_query_[b] + t * heads_ + h;
-          attend_to_chunk(chunk, scaled_.data() + query * depth_,
-                          std::clamp<std::int64_t>(seen, 0, piece.keys),
-                          found_ + (query * slots_ + piece.slot) * step_);
+        chunk.count = std::clamp<std::int64_t>(seen, 0, piece.keys);
+        for (std::int64_t h = 0; h < shared; h += kMostHeads) {
+          const std::int64_t query = first_query_[b] + t * heads_ + piece.kv_head * shared + h;
+          attend_to_chunk_(chunk,
+                           {.q = scaled_.data() + query * depth_,
+                            .found = found_ + (query * slots_ + piece.slot) * step_,
+                            .step = slots_ * step_},
+                           std::min<std::int64_t>(shared - h, kMostHeads));
         }
       }
     }
@@ -249,6 +358,7 @@ class CachedAttention {
   const CachedLayer& layer_;
   const std::vector<CachedTokens>& tokens_;
   std::int64_t heads_, kv_heads_, depth_;
+  AttendToChunk attend_to_chunk_;
   std::int64_t step_;                      // floats of a query's findings in one chunk
   std::int64_t queries_ = 0, slots_ = 0;   // in all; most chunks of a query
   std::int64_t work_ = 0;                  // products
@@ -259,20 +369,57 @@ class CachedAttention {
   at::Tensor out_;          // [B, T, H, D]
 };
 
+// Rows of `depth` numbers, `step` floats and `to_step` bytes apart.
+template <typename Rows>
+VLM_INLINE void store_rows(const float* from, std::int64_t step, std::int64_t rows,
+                           std::int64_t depth, std::byte* to, std::int64_t to_step) {
+  for (std::int64_t t = 0; t < rows; ++t) Rows::store(from + t * step, depth, to + t * to_step);
+}
+
+using StoreRows = void (*)(const float*, std::int64_t, std::int64_t, std::int64_t, std::byte*,
+                           std::int64_t);
+
+VLM_CLONES void store_in_floats(const float* from, std::int64_t step, std::int64_t rows,
+                                std::int64_t depth, std::byte* to, std::int64_t to_step) {
+  store_rows<HeldFloats>(from, step, rows, depth, to, to_step);
+}
+
+VLM_CLONES void store_in_bfloat16(const float* from, std::int64_t step, std::int64_t rows,
+                                  std::int64_t depth, std::byte* to, std::int64_t to_step) {
+  store_rows<HeldBfloat16>(from, step, rows, depth, to, to_step);
+}
+
+VLM_CLONES void store_in_bytes(const float* from, std::int64_t step, std::int64_t rows,
+                               std::int64_t depth, std::byte* to, std::int64_t to_step) {
+  store_rows<HeldBytes>(from, step, rows, depth, to, to_step);
+}
+
+StoreRows storing_in(at::ScalarType held) {
+  switch (held) {
+    case at::kBFloat16:
+      return store_in_bfloat16;
+    case at::kChar:
+      return store_in_bytes;
+    default:
+      return store_in_floats;
+  }
+}
+
 // New keys or values behind the tails.
 void store_behind(const at::Tensor& from, const std::vector<CachedTokens>& tokens,
                   const at::Tensor& tails) {
-  const std::int64_t depth = from.size(3);
+  const StoreRows store = storing_in(tails.scalar_type());
+  const std::int64_t size = tails.element_size();
+  auto* first = static_cast<std::byte*>(tails.mutable_data_ptr());
   for (std::size_t b = 0; b < tokens.size(); ++b) {
     const CachedTokens& one = tokens[b];
     for (std::int64_t head = 0; head < from.size(1); ++head) {
       const float* source = from.const_data_ptr<float>() +
                             static_cast<std::int64_t>(b) * from.stride(0) + head * from.stride(1);
-      float* target = tails.mutable_data_ptr<float>() + one.row * tails.stride(0) +
-                      head * tails.stride(1) + one.tail * tails.stride(2);
-      for (std::int64_t t = 0; t < one.count; ++t) {
-        std::copy_n(source + t * from.stride(2), depth, target + t * tails.stride(2));
-      }
+      const std::int64_t target =
+          one.row * tails.stride(0) + head * tails.stride(1) + one.tail * tails.stride(2);
+      store(source, from.stride(2), one.count, from.size(3), first + target * size,
+            tails.stride(2) * size);
     }
   }
 }

@@ -2,6 +2,7 @@
 //
 //   q [B, H, T, D], k and v [B, K, T, D], float32 ─► softmax(q · all keysᵀ / √D) all values
 //
+// The cache holds them in float32, bfloat16 or 8 bits (kv_rows.h); sums are float32.
 // In decoding there are few queries and many keys, so most of the time goes into reading the keys.
 // They are cut into chunks, one thread a chunk; a prefix that rows share is read once for all of
 // them, and the results of a query's chunks are joined at the end (flash decoding). Every row sees
@@ -16,10 +17,10 @@
 
 namespace vlm {
 
-// Keys and values of one layer, as KvCache lays them out.
+// Keys and values of one layer, as KvCache lays them out, in rows as kv_rows.h has them.
 struct CachedLayer {
-  at::Tensor prefix_k, prefix_v;  // [G, K, P, D]
-  at::Tensor tail_k, tail_v;      // [R, K, S, D]
+  at::Tensor prefix_k, prefix_v;  // [G, K, P, W]
+  at::Tensor tail_k, tail_v;      // [R, K, S, W]
 };
 
 // The new tokens of one sequence: entry b of the list describes row b of q, k and v.
