@@ -35,7 +35,6 @@ inline std::size_t find_stop(const std::string& text, const std::vector<std::str
 
 inline std::string answer_text(const Tokenizer& tokenizer, std::span<const std::int64_t> ids,
                                const GenerationOptions& options) {
-  if (options.grammar) return tokenizer.decode(ids, true);
   const bool is_ended = !ids.empty() && is_end_token(ids.back(), options);
   if (options.keep_special_tokens && is_ended) ids = ids.first(ids.size() - 1);
   const bool keeps_special = options.keep_special_tokens && !options.grammar;

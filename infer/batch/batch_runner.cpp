@@ -161,15 +161,6 @@ class Answerer {
                          }});
   }
 
-  GenerationOptions options_for(const BatchItem& item) const {
-    GenerationOptions options =
-        apply_overrides(options_.generation, item.overrides, options_.rules.get());
-    if (options.grammar && !options_.choices.empty()) {
-      throw Error({.what = "what an answer must look like has no effect on given choices"});
-    }
-    return options;
-  }
-
   // The item's request, or its row when there can be none.
   void add_request(PreparedItem item, AskedGroup& group, std::vector<Request>& requests) {
     try {
