@@ -35,10 +35,11 @@ inline std::size_t find_stop(const std::string& text, const std::vector<std::str
 
 inline std::string answer_text(const Tokenizer& tokenizer, std::span<const std::int64_t> ids,
                                const GenerationOptions& options) {
-  if (options.grammar) return tokenizer.decode(ids, true);
   const bool is_ended = !ids.empty() && is_end_token(ids.back(), options);
   if (options.keep_special_tokens && is_ended) ids = ids.first(ids.size() - 1);
-  std::string text = without_leading_space(tokenizer.decode(ids, !options.keep_special_tokens));
+  const bool keeps_special = options.keep_special_tokens && !options.grammar;
+  std::string text = tokenizer.decode(ids, !keeps_special);
+  if (!options.grammar) text = without_leading_space(std::move(text));
   if (options.hides_stop_strings) {
     text.resize(std::min(find_stop(text, options.stop_strings), text.size()));
   }

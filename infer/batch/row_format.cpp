@@ -49,8 +49,10 @@ OrderedJson to_completion(const BatchItem& item, const RequestAnswer& answer,
   for (std::size_t i = 0; i < answer.generations.size(); ++i) {
     const Generation& generation = answer.generations[i];
     completion_tokens += std::ssize(generation.ids);
+    // The format has no word for an answer that the vocabulary can't spell: it isn't whole either.
+    const bool is_stuck = generation.finish_reason == "stuck";
     choices.push_back(to_choice(i, i == 0 ? shown_text(answer, report) : generation.text,
-                                generation.finish_reason));
+                                is_stuck ? "length" : generation.finish_reason));
   }
   if (choices.empty()) choices.push_back(to_choice(0, shown_text(answer, report), "stop"));
   OrderedJson body;

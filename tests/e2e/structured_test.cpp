@@ -55,6 +55,27 @@ TEST_CASE("generate answers as a schema, a pattern or a grammar says") {
   CHECK((drawn.contains("error") || drawn["json"].is_object()));
 }
 
+TEST_CASE("on a GPU answers follow a schema as on the processor") {
+  const std::string ask = "generate --model models/easy-vqa-emoji --threads 1 --dtype float32" +
+                          kAsk + "--json-schema " + kSchema + " --device ";
+  const ProgramResult gpu =
+      run_shell(std::string("exec '") + VLM_SIMULATED + "' " + ask + "cuda", VLM_SOURCE_DIR);
+  INFO(gpu.err);
+  REQUIRE(gpu.code == 0);
+  CHECK(gpu.out == run_vlm(ask + "cpu").out);
+}
+
+TEST_CASE("a build without XGrammar says what is missing, and answers all else") {
+  const ScratchFolder nothing;
+  const std::string program = "VLM_PLUGIN_DIR=" + nothing.path().string() + " '" + VLM_BINARY +
+                              "' generate" + kModel + kAsk;
+  const ProgramResult refused = run_shell(program + "--json-object", VLM_SOURCE_DIR);
+  CHECK(refused.code == 1);
+  CHECK_THAT(refused.err, Contains("error: Answers can't be kept to a rule: this build is without "
+                                   "vlm_xgrammar.so (scripts/setup && scripts/build make it"));
+  CHECK(run_shell(program, VLM_SOURCE_DIR).code == 0);
+}
+
 TEST_CASE("an answer that is cut is told, and what can't be kept is refused") {
   const ProgramResult cut =
       run_vlm("generate" + kModel + kAsk + "--max-new-tokens 3 --json-schema " + kSchema);

@@ -284,6 +284,34 @@ TEST_CASE("beam search gives its best answers, the best first") {
   CHECK(model.ask(talk, options).token_ids == answers[0].token_ids);
 }
 
+TEST_CASE("an answer has the form that a schema or a pattern says") {
+  const Model model = Model::load(std::string(VLM_SOURCE_DIR) + "/models/easy-vqa-emoji",
+                                  {.device = "cpu", .dtype = "float32"});
+  std::string streamed;
+  AskOptions options;
+  options.json_schema = R"({"properties": {"b": {"enum": ["x", "y"]}, "a": {"maximum": 9,
+                            "minimum": 1, "type": "integer"}}, "required": ["b", "a"]})";
+  options.on_text = [&](std::string_view piece) {
+    streamed += piece;
+    return true;
+  };
+  const Answer answer = model.ask("what?", options);
+  CHECK(answer.finish_reason == "stop");
+  CHECK(streamed == answer.text);
+  const Json value = Json::parse(answer.text);
+  CHECK((value["b"] == "x" || value["b"] == "y"));
+  CHECK((value["a"] >= 1 && value["a"] <= 9));
+  options = {.regex = "[0-9]{4}"};
+  CHECK(model.ask("what?", options).text.size() == 4);
+  CHECK(model.ask_async(Conversation().user("what?"), options).get().text.size() == 4);
+  options.json_schema = "{}";
+  CHECK_THROWS_WITH(model.ask("what?", options),
+                    "AskOptions: both json_schema and regex: wanted one");
+  options = {.json_schema = R"({"not": {}})"};
+  CHECK_THROWS_WITH(model.ask("what?", options),
+                    Contains("AskOptions: /: the schema can't be kept"));
+}
+
 TEST_CASE("stop strings and lengths end an answer where they say") {
   const Model model = load_tiny();
   const auto talk = Conversation().user("Describe the image.", picture("wide"));
