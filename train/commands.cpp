@@ -150,10 +150,10 @@ int run_merge(const MergeOptions& options, const RuntimeOptions& runtime) {
                  .wanted = "--adapter, or --dtype to store the model in"});
   }
   if (is_quantizing(runtime.dtype)) {
-    throw Error(
-        {.what = "checkpoints aren't stored in 8 or 4 bits",
-         .where = "--dtype " + runtime.dtype,
-         .wanted = concat("float32 or bfloat16; commands that run a model take ", runtime.dtype)});
+    throw Error({.what = "merge writes numbers",
+                 .where = "--dtype " + runtime.dtype,
+                 .wanted = "float32 or bfloat16",
+                 .hint = concat("vlm quantize writes checkpoints in ", runtime.dtype)});
   }
   const auto folder = find_model_folder(options.model);
   const FolderLock lock(options.output, "wait for it, or choose another --output");

@@ -41,7 +41,7 @@ TEST_CASE("the commands of docs/usage.md run as they stand there") {
   std::filesystem::create_symlink(VLM_BINARY, folder.path() / "build/vlm");
   for (const std::string& block : blocks) {
     INFO(block);
-    const ProgramResult result = run_shell(block, folder.path());
+    const ProgramResult result = run_shell("export XDG_CACHE_HOME=cache\n" + block, folder.path());
     INFO(result.err);
     CHECK(result.code == 0);
     CHECK_FALSE((result.out.empty() && result.err.empty()));

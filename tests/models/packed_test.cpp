@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 
+#include <cstring>
+
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
 #include "tests/support/thrown.h"
@@ -177,6 +179,28 @@ fs::path emoji_model() {
 at::Tensor some_logits(VisionLanguageModel& model) {
   const at::Tensor ids = at::arange(20, 120).unsqueeze(0);
   return model.logits(model.decode(model.embed(ids, {}), {}, nullptr));
+}
+
+std::string state_error(const std::string& state) {
+  const at::Tensor bytes = at::empty({std::ssize(state)}, at::kByte);
+  std::memcpy(bytes.mutable_data_ptr(), state.data(), state.size());
+  return damaged_error("nf4.", PackedKind::kNf4, "weight.quant_state.bitsandbytes__nf4", bytes);
+}
+
+TEST_CASE("what bitsandbytes says of a weight is checked") {
+  const std::string begin = "weight.quant_state.bitsandbytes__nf4";
+  CHECK(state_error("[").starts_with(begin + ": not valid JSON"));
+  CHECK(state_error(R"({"shape": [48, 128]})") == begin + ": \"blocksize\" is missing");
+  CHECK(state_error(R"({"shape": [48, 128], "blocksize": "64"})") ==
+        begin + ".blocksize: wrong type: got string \"64\", wanted a number");
+  CHECK(state_error(R"({"shape": [48, 127], "blocksize": 64})")
+            .starts_with(begin + ": packed weight has the wrong shape: got [48, 127] in blocks of "
+                                 "64, 3072 bytes"));
+  CHECK(state_error(R"({"shape": [9223372036854775807, 128], "blocksize": 64})")
+            .starts_with(begin + ": packed weight has the wrong shape"));
+  CHECK(state_error(R"({"shape": [48, 128], "blocksize": 64, "nested_blocksize": 256,
+                        "nested_offset": "x"})") ==
+        begin + ".nested_offset: wrong type: got string \"x\", wanted a number");
 }
 
 TEST_CASE("a checkpoint in 4 and 8 bits loads as it was saved, without rounding again") {

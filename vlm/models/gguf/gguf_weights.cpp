@@ -87,7 +87,9 @@ void GgufWeights::add(const std::string& key, Piece piece) {
   if (piece.rows == 0) piece.rows = tensor.shape[0];
   piece.entry = {.dtype = dtype_of_values(tensor.type), .shape = tensor.shape};
   piece.entry.shape[0] = piece.rows;
-  if (piece.heads != 0 && (piece.heads < 0 || piece.rows % (2 * piece.heads) != 0)) {
+  const bool fits = piece.heads >= 0 && piece.heads <= piece.rows &&
+                    (piece.heads == 0 || piece.rows % (2 * piece.heads) == 0);
+  if (!fits) {
     throw Error({.what = "rows don't fit the number of heads",
                  .where = concat(piece.file->path().string(), ": ", piece.name),
                  .got = concat(piece.rows, " rows, ", piece.heads, " heads")});

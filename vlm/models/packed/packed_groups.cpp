@@ -21,7 +21,8 @@ namespace vlm {
 namespace {
 
 constexpr float kMiddle = 8;
-constexpr std::int64_t kPerWord = 8;  // codes in 32 bits
+constexpr std::int64_t kPerWord = 8;          // codes in 32 bits
+constexpr std::int64_t kMostBlock = 1 << 20;  // values that share a scale
 
 // Where AWQ keeps output j of eight.
 constexpr std::array<int, 8> kAwqPlaces = {0, 4, 1, 5, 2, 6, 3, 7};
@@ -80,13 +81,16 @@ class CompressedGroups : public PackedGroups {
     require_packed(shape.numel() == 2, files.where("weight_shape"), shape, "two sizes");
     out = shape.const_data_ptr<std::int64_t>()[0];
     in = shape.const_data_ptr<std::int64_t>()[1];
-    require_packed(out > 0 && in > 0 && words_.size(0) == out &&
-                       words_.size(1) == (in + kPerWord - 1) / kPerWord,
+    const std::int64_t least = kPerWord * (words_.size(1) - 1);
+    require_packed(words_.size(0) == out && in > least && in <= least + kPerWord,
                    files.where("weight_packed"), words_, concat("words of [", out, ", ", in, "]"));
     const at::Tensor scales = files.matrix("weight_scale");
     at::Tensor zeros;
     if (files.has("weight_zero_point")) {
       const at::Tensor packed = files.matrix("weight_zero_point", at::kInt);  // [out / 8, groups]
+      require_packed(packed.size(0) == (out + kPerWord - 1) / kPerWord,
+                     files.where("weight_zero_point"), packed,
+                     concat("words of ", out, " outputs"));
       zeros = unpack_words(packed.t().contiguous(), kInOrder).t().narrow(0, 0, out);
     }
     at::Tensor index;
@@ -159,6 +163,16 @@ class AwqGroups : public PackedGroups {
   at::Tensor words_;  // [in, out / 8]
 };
 
+[[noreturn]] void refuse_state(const std::string& where, const Json& got) {
+  throw Error({.what = "wrong type", .where = where, .got = describe(got), .wanted = "a number"});
+}
+
+std::int64_t number_of(const Json& state, const char* key, const std::string& where) {
+  const Json& found = get_member(state, key, where);
+  if (!found.is_number_integer()) refuse_state(inside(where, key), found);
+  return found.get<std::int64_t>();
+}
+
 // Codes of blocks that go over the rows, the first of two in the high bits.
 class Nf4Groups : public PackedGroups {
  public:
@@ -176,9 +190,10 @@ class Nf4Groups : public PackedGroups {
     };
     out = size_at(0);
     in = size_at(1);
-    const std::int64_t block = state.value("blocksize", std::int64_t{0});
+    const std::int64_t block = number_of(state, "blocksize", place);
+    const std::int64_t values = 2 * bytes_.numel();
     // A row must be whole blocks: then blocks are groups of inputs.
-    if (out < 1 || in < 1 || block < 1 || in % block != 0 || bytes_.numel() * 2 != out * in) {
+    if (in < 1 || block < 1 || in % block != 0 || values % in != 0 || values / in != out) {
       throw Error({.what = "packed weight has the wrong shape",
                    .where = place,
                    .got = concat("[", out, ", ", in, "] in blocks of ", block, ", ", bytes_.numel(),
@@ -209,17 +224,19 @@ class Nf4Groups : public PackedGroups {
   at::Tensor read_largest(const PackedFiles& files, const Json& state, const std::string& place) {
     const at::Tensor stored = files.tensor("weight.absmax").flatten();
     require_packed(stored.numel() > 0 &&
-                       out * in / stored.numel() == state["blocksize"].get<std::int64_t>() &&
+                       out * in / stored.numel() == number_of(state, "blocksize", place) &&
                        out * in % stored.numel() == 0,
                    files.where("weight.absmax"), stored, "one number a block");
     if (stored.scalar_type() == at::kFloat) return stored;
     const at::Tensor map = files.tensor("weight.nested_quant_map", at::kFloat);
     const at::Tensor largest = files.tensor("weight.nested_absmax", at::kFloat);
-    const std::int64_t block = state.value("nested_blocksize", std::int64_t{256});
+    const std::int64_t block = number_of(state, "nested_blocksize", place);
     require_packed(map.numel() == 256, files.where("weight.nested_quant_map"), map, "256 levels");
-    require_packed(block > 0 && largest.numel() == (stored.numel() + block - 1) / block,
-                   files.where("weight.nested_absmax"), largest, "one number a block");
+    require_packed(
+        block > 0 && block <= kMostBlock && largest.numel() == (stored.numel() + block - 1) / block,
+        files.where("weight.nested_absmax"), largest, "one number a block");
     const Json* offset = find_member(state, "nested_offset", place);
+    if (offset && !offset->is_number()) refuse_state(inside(place, "nested_offset"), *offset);
     const at::Tensor own = map.index_select(0, stored.to(at::kLong));
     const at::Tensor scale = largest.repeat_interleave(block).narrow(0, 0, stored.numel());
     return own * scale + (offset ? offset->get<double>() : 0.0);
