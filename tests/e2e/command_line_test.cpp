@@ -30,13 +30,13 @@ using Names = std::set<std::string>;
 TEST_CASE("every command has the shared options that it uses, and refuses the others") {
   const Names all = {"--device", "--dtype", "--threads", "--seed"};
   const std::map<std::string, Names> used = {
-      {"generate", all},  {"caption", all},
-      {"vqa", all},       {"video", all},
-      {"evaluate", all},  {"finetune", all},
-      {"plan", all},      {"inspect-data", {"--threads", "--seed"}},
-      {"inspect", {}},    {"merge", {"--dtype", "--threads"}},
-      {"pull", {}},       {"gather", {}},
-      {"init-config", {}}};
+      {"generate", all},   {"caption", all},
+      {"vqa", all},        {"video", all},
+      {"evaluate", all},   {"finetune", all},
+      {"plan", all},       {"inspect-data", {"--threads", "--seed"}},
+      {"inspect", {}},     {"merge", {"--dtype", "--threads"}},
+      {"pull", {}},        {"gather", {}},
+      {"init-config", {}}, {"serve", {"--device", "--dtype", "--threads"}}};
   for (const auto& [command, options] : used) {
     INFO(command);
     const std::string help = run_vlm(command + " --help").out;
