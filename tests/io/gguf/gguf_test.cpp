@@ -45,17 +45,18 @@ TEST_CASE("values of every kind, and what asks for another one") {
   CHECK(header.number("test.none", 7) == 7);
   CHECK(header.text("test.none", "x") == "x");
   const std::string where = fixture("gguf/blocks.gguf").string() + ": ";
-  CHECK_THROWS_WITH(header.number("test.u64"),
-                    where +
-                        "test.u64: value of another kind: got 18446744073709551615, wanted an "
-                        "integer");
+  CHECK_THROWS_WITH(
+      header.number("test.u64"),
+      where +
+          "test.u64: value of another kind: got number 18446744073709551615, wanted an "
+          "integer");
   CHECK_THROWS_WITH(header.text("test.none"), where + "test.none: key is missing: wanted a text");
   CHECK_THROWS_WITH(header.list("test.u8"),
-                    where + "test.u8: value of another kind: got 200, wanted a list");
+                    where + "test.u8: value of another kind: got number 200, wanted a list");
   CHECK_THROWS_WITH(header.flag("test.u8", false),
-                    where + "test.u8: value of another kind: got 200, wanted true or false");
+                    where + "test.u8: value of another kind: got number 200, wanted true or false");
   CHECK_THROWS_WITH(header.real("test.bool", 0),
-                    where + "test.bool: value of another kind: got true, wanted a number");
+                    where + "test.bool: value of another kind: got boolean true, wanted a number");
   CHECK_THROWS_WITH(file.values("none"),
                     fixture("gguf/blocks.gguf").string() + ": no tensor 'none'");
 }
