@@ -232,6 +232,8 @@ def wait_for(is_so):
 def check_openai_cancel(server, _):
     client = client_of(server, max_retries=0)
     running = lambda: server.metric("vlm_num_requests_running")
+    cancelled = lambda: server.metric(f'vlm_request_finished_total{{model="{NAME}",reason="cancelled"}}')
+    before = cancelled()
     with endless(client, stream=True) as stream:
         for number, _ in enumerate(stream):
             if number == 3:
@@ -239,7 +241,7 @@ def check_openai_cancel(server, _):
     wait_for(lambda: running() == 0)
     raises(openai.APITimeoutError, lambda: endless(client, timeout=0.5))
     wait_for(lambda: running() == 0)
-    wait_for(lambda: server.metric(f'vlm_request_finished_total{{model="{NAME}",reason="cancelled"}}') == 2)
+    wait_for(lambda: cancelled() == before + 2)
 
 
 def check_openai_retry(program):
