@@ -230,6 +230,13 @@ void clean_checkpoints(const fs::path& output_dir, bool all) {
       if (is_ours) left.push_back(entry.path());
     }
   }
+  // Where the state of a whole checkpoint was being replaced (update).
+  for (const fs::path& checkpoint : list_checkpoints(output_dir)) {
+    for (const auto& entry : fs::directory_iterator(checkpoint)) {
+      const std::string name = entry.path().filename().string();
+      if (name.starts_with(concat(kStateFile, ".tmp"))) left.push_back(entry.path());
+    }
+  }
   for (const fs::path& path : left) fs::remove_all(path);
 }
 

@@ -192,6 +192,18 @@ TEST_CASE("what a kill left of a file that was being saved is removed, other fil
   CHECK(left == std::vector<std::string>{"mine.txt" + aside, "report.html.tmp"});
 }
 
+TEST_CASE("what a kill left of a checkpoint's new state is removed") {
+  const ScratchFolder scratch;
+  TrainConfig config = small_config(scratch);
+  Trainer(config, kCpuOptions).run();
+  const std::string left = "out/checkpoint-1/trainer_state.json.tmp0123456789abcdef";
+  REQUIRE(fs::exists(scratch.at("out/checkpoint-1/trainer_state.json")));
+  scratch.write(left, "half");
+  Trainer(config, kCpuOptions).run();
+  CHECK_FALSE(fs::exists(scratch.at(left)));
+  CHECK(fs::exists(scratch.at("out/checkpoint-1/trainer_state.json")));
+}
+
 TEST_CASE("a restart removes the checkpoints that this program wrote, and only these") {
   const ScratchFolder scratch;
   const TrainConfig config = small_config(scratch);
