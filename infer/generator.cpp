@@ -49,8 +49,6 @@ void Generator::wait_for_device() const {
 std::unique_ptr<Search> Generator::start_search(const Request& request) const {
   SearchContext context{
       .options = request.options, .prompt = request.prompt, .stream = request.stream};
-  const auto room = model_->max_positions() - static_cast<std::int64_t>(request.prompt.size());
-  context.options.max_new_tokens = std::min(request.options.max_new_tokens, room);
   if (!request.options.stop_strings.empty()) {
     context.is_stopped =
         [stops =
@@ -291,7 +289,7 @@ void Generator::finish(ActiveRequest& one) {
   answer.choices = std::move(one.scores);
   if (one.search) {
     answer.first_token_entropy = one.search->first_token_entropy();
-    if (one.request.options.prompt_lookup_num_tokens > 0) {
+    if (one.request.options.prompt_lookup_num_tokens > 0 && one.request.options.rows() == 1) {
       lookup_.remember(one.search->answers()[0].ids);
     }
     answer.grammar = one.request.options.grammar;

@@ -245,23 +245,30 @@ void Generator::decode_rows_of(const Requests& requests) {
 // What each request feeds: its next token and guesses of those behind it. Empty where there are no
 // guesses, or a pass by rows of one token each is needed.
 std::vector<Ids> Generator::guess_next(const Requests& requests) const {
+  const auto asks = [](const ActiveRequest* one) {
+    return one->request.options.prompt_lookup_num_tokens > 0;
+  };
+  const auto has_one_row = [](const ActiveRequest* one) {
+    return one->request.options.rows() == 1;
+  };
   // Where keys of a whole sequence may change (LongRoPE) nothing can be taken back.
-  if (model_->switch_length() > 0) return {};
+  if (std::ranges::none_of(requests, asks) || !std::ranges::all_of(requests, has_one_row) ||
+      model_->switch_length() > 0) {
+    return {};
+  }
   const std::int64_t most = kMostGuessRows / std::ssize(requests) - 1;
   std::vector<Ids> fed;
   bool has_guesses = false;
   for (const ActiveRequest* one : requests) {
-    const GenerationOptions& options = one->request.options;
-    if (options.rows() > 1) return {};
     fed.push_back(one->next);
-    const std::span<const Hypothesis> answers = one->search->answers();
-    const std::int64_t wanted = std::min(most, options.prompt_lookup_num_tokens);
-    if (wanted <= 0 || answers.empty()) continue;
+    const GenerationOptions& options = one->request.options;
+    const Ids& answer = one->search->answers()[0].ids;
+    const std::int64_t wanted = std::min(
+        {most, options.prompt_lookup_num_tokens, options.max_new_tokens - std::ssize(answer) - 1});
+    if (wanted <= 0) continue;
     Ids sequence = one->request.prompt;
-    sequence.insert(sequence.end(), answers[0].ids.begin(), answers[0].ids.end());
-    const std::int64_t room = model_->max_positions() - std::ssize(sequence);
-    if (room <= 0) continue;
-    const Ids guesses = lookup_.guess(sequence, std::min(wanted, room));
+    sequence.insert(sequence.end(), answer.begin(), answer.end());
+    const Ids guesses = lookup_.guess(sequence, wanted);
     has_guesses = has_guesses || !guesses.empty();
     fed.back().insert(fed.back().end(), guesses.begin(), guesses.end());
   }

@@ -221,10 +221,18 @@ void Generator::fail(ActiveRequest& one, const std::exception& error) {
 }
 
 // A pass of several requests. In serving, one that throws is made again for each of them alone, and
-// what then throws is that request's failure: no pass has changed anything before its end.
+// what then throws is that request's failure. Searches are not touched before the model is done; of
+// the cache the pass's tokens are taken back.
 void Generator::run_apart(const Requests& requests,
                           const std::function<void(const Requests&)>& pass) {
   if (!is_serving()) return pass(requests);
+  std::vector<std::pair<std::int64_t, std::int64_t>> tails;  // rows, tokens
+  for (const ActiveRequest* one : requests) {
+    for (std::int64_t i = 0; i < one->width; ++i) {
+      const std::int64_t row = row_of(*one, i);
+      tails.emplace_back(row, cache_->tail_length(row));
+    }
+  }
   try {
     return pass(requests);
   } catch (const std::exception& error) {
@@ -234,6 +242,7 @@ void Generator::run_apart(const Requests& requests,
       return;
     }
   }
+  for (const auto& [row, tokens] : tails) cache_->cut_tail(row, tokens);
   for (ActiveRequest* one : requests) {
     try {
       pass({one});

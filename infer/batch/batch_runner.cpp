@@ -385,7 +385,6 @@ GenerationOptions apply_overrides(GenerationOptions options, const OrderedJson& 
     options.top_k = 0;
     if (!options.do_sample) options.temperature = options.top_p = 1;
   }
-  if (options.rows() > 1) options.prompt_lookup_num_tokens = 0;
   options.validate("body");
   return options;
 }

@@ -23,15 +23,43 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// What is converted.
+struct Source {
+  std::string model, adapter;
+
+  void declare(CLI::App& command) {
+    command
+        .add_option("model", model,
+                    "Model folder, GGUF file, or org/name (in the Hugging Face cache, or pulled "
+                    "into it)")
+        ->required()
+        ->check(not_empty());
+    command
+        .add_option("--adapter", adapter,
+                    "PEFT adapter folder, merged into the weights (default: none)")
+        ->check(not_empty());
+  }
+
+  // As the numbers are stored, so that none is rounded twice; sums with an adapter are wide.
+  ModelPtr load(const fs::path& folder) const {
+    if (adapter.empty()) return load_model(folder, {.dtype = "stored"});
+    ModelPtr model = load_model(folder, {.dtype = "float32"});
+    load_adapter(model->module(), adapter);
+    merge_lora(model->module());
+    return model;
+  }
+};
+
 struct ExportOptions {
-  std::string model, mmproj, adapter, output, name;
+  Source source;
+  std::string mmproj, output, name;
   std::string to = "gguf", type;
 };
 
 // What files are called after: the model's folder, or its name on the hub.
 std::string name_of(const ExportOptions& options) {
   if (!options.name.empty()) return options.name;
-  fs::path path = fs::path(options.model).lexically_normal();
+  fs::path path = fs::path(options.source.model).lexically_normal();
   if (!path.has_filename()) path = path.parent_path();
   const std::string name = is_gguf(path) ? path.stem().string() : path.filename().string();
   return name.substr(0, name.find('@'));
@@ -45,16 +73,10 @@ int run_export(const ExportOptions& options, const RuntimeOptions& runtime) {
                  .got = concat("'", name, "'"),
                  .wanted = "one without a slash"});
   }
-  const fs::path folder = find_model_folder(options.model, options.mmproj);
+  const fs::path folder = find_model_folder(options.source.model, options.mmproj);
   const FolderLock lock(options.output, "wait for it, or choose another --output");
   prepare_runtime({.device = "cpu", .threads = runtime.threads});
-  // As the numbers are stored, so that none is rounded twice; sums with an adapter are wide.
-  const bool is_merged = !options.adapter.empty();
-  const ModelPtr model = load_model(folder, {.dtype = is_merged ? "float32" : "stored"});
-  if (is_merged) {
-    load_adapter(model->module(), options.adapter);
-    merge_lora(model->module());
-  }
+  const ModelPtr model = options.source.load(folder);
   throw_if_stopped();
   for (const fs::path& path : export_gguf(*model, folder, options.type, name, options.output)) {
     log_info("wrote " + path.string());
@@ -63,7 +85,8 @@ int run_export(const ExportOptions& options, const RuntimeOptions& runtime) {
 }
 
 struct QuantizeCommand {
-  std::string model, adapter, output;
+  Source source;
+  std::string output;
   QuantizeOptions options;
 };
 
@@ -81,7 +104,7 @@ int run_quantize(QuantizeCommand command, const RuntimeOptions& runtime) {
                  .where = "--dtype int8",
                  .wanted = "neither --calibration nor --size-mb, or --dtype int4"});
   }
-  const fs::path folder = find_model_folder(command.model);
+  const fs::path folder = find_model_folder(command.source.model);
   const FolderLock lock(command.output, "wait for it, or choose another --output");
   const fs::path output = fs::path(command.output);
   for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json"}) {
@@ -92,12 +115,7 @@ int run_quantize(QuantizeCommand command, const RuntimeOptions& runtime) {
                  .wanted = "an empty folder"});
   }
   prepare_runtime({.device = "cpu", .threads = runtime.threads});
-  const bool is_merged = !command.adapter.empty();
-  const ModelPtr model = load_model(folder, {.dtype = is_merged ? "float32" : "stored"});
-  if (is_merged) {
-    load_adapter(model->module(), command.adapter);
-    merge_lora(model->module());
-  }
+  const ModelPtr model = command.source.load(folder);
   const QuantizedModel quantized = quantize_model(*model, *load_processor(folder), command.options);
   save_quantized(*model, quantized.layers, folder, command.output);
   print_result(describe_quantized(quantized));
@@ -109,16 +127,7 @@ std::function<int()> add_quantize(CLI::App& app, const RuntimeOptions& runtime) 
   auto options = std::make_shared<QuantizeCommand>();
   CLI::App* command = app.add_subcommand(
       "quantize", "Write a checkpoint in 4 or 8 bits, which loads without being quantized again");
-  command
-      ->add_option("model", options->model,
-                   "Model folder, GGUF file, or org/name (in the Hugging Face cache, or pulled "
-                   "into it)")
-      ->required()
-      ->check(not_empty());
-  command
-      ->add_option("--adapter", options->adapter,
-                   "PEFT adapter folder, merged into the weights (default: none)")
-      ->check(not_empty());
+  options->source.declare(*command);
   CLI::Option* calibration =
       command
           ->add_option("--calibration", options->options.calibration,
@@ -145,19 +154,10 @@ std::function<int()> add_export(CLI::App& app, const RuntimeOptions& runtime) {
   auto options = std::make_shared<ExportOptions>();
   CLI::App* command = app.add_subcommand(
       "export", "Write a model in the files of other programs: GGUF, for llama.cpp and its kin");
-  command
-      ->add_option("model", options->model,
-                   "Model folder, GGUF file, or org/name (in the Hugging Face cache, or pulled "
-                   "into it)")
-      ->required()
-      ->check(not_empty());
+  options->source.declare(*command);
   command
       ->add_option("--mmproj", options->mmproj,
                    "With a GGUF file: the one with its vision encoder (default: that beside it)")
-      ->check(not_empty());
-  command
-      ->add_option("--adapter", options->adapter,
-                   "PEFT adapter folder, merged into the weights (default: none)")
       ->check(not_empty());
   command->add_option("--to", options->to, "Format of the files")
       ->check(CLI::IsMember({"gguf"}))

@@ -202,6 +202,11 @@ GenerationOptions GenerationFlags::apply(GenerationOptions options, std::uint64_
                  .where = length_penalty ? "--length-penalty" : "--early-stopping",
                  .hint = "give --num-beams"});
   }
+  if (prompt_lookup.value_or(0) > 0 && options.rows() > 1) {
+    throw Error({.what = "has no effect on beams and several answers",
+                 .where = "--prompt-lookup",
+                 .hint = "it guesses the tokens of one answer"});
+  }
   options.validate("the command line");
   return options;
 }

@@ -105,12 +105,12 @@ OrderedJson inspect_model(const std::string& model_name) {
     report["weights_mb"][dtype] = megabytes(quantized_bytes(*model, dtype, wider));
     if (!wider.empty()) report[concat("in_8_bits_with_", dtype)] = wider;
   }
-  const auto cached = [&](KvStorage storage) {
-    return megabytes(1000.0 * double(kv_token_bytes(cache, storage, at::kFloat)));
+  const auto cached = [&](at::ScalarType held) {
+    return megabytes(1000.0 * double(kv_token_bytes(cache, held)));
   };
-  report["cache_of_1000_tokens_mb"] = {{"float32", cached(KvStorage::kComputed)},
-                                       {"bfloat16", cached(KvStorage::kBfloat16)},
-                                       {"int8", cached(KvStorage::kInt8)}};
+  report["cache_of_1000_tokens_mb"] = {{"float32", cached(at::kFloat)},
+                                       {"bfloat16", cached(at::kBFloat16)},
+                                       {"int8", cached(at::kChar)}};
   report["full_training_state_mb"] = {{"float32", megabytes(16.0 * double(total))}};
   report["longest_context_tokens"] = model->max_positions();
   return report;

@@ -206,12 +206,6 @@ void GenerationOptions::validate(const std::string& where) const {
   check(prompt_lookup_num_tokens >= 0 && prompt_lookup_num_tokens <= kMostGuesses, where,
         "prompt_lookup_num_tokens", concat(prompt_lookup_num_tokens),
         concat("0 to ", kMostGuesses));
-  if (prompt_lookup_num_tokens > 0 && rows() > 1) {
-    throw Error({.what = "prompt lookup is for one answer without beams",
-                 .where = where,
-                 .got = concat(num_beams > 1 ? "num_beams = " : "num_return_sequences = ", rows()),
-                 .wanted = "prompt_lookup_num_tokens = 0, or one answer"});
-  }
   for (const std::string& stop : stop_strings) {
     check(!stop.empty(), where, "stop_strings", "an empty string", "text");
   }

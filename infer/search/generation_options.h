@@ -44,7 +44,8 @@ struct GenerationOptions {
   std::string early_stopping = "false";  // "true", "false" or "never"
   std::int64_t num_return_sequences = 1;
 
-  // The most next tokens that are guessed and checked in one pass (prompt_lookup.h); 0: none.
+  // The most next tokens that are guessed and checked in one pass (prompt_lookup.h); 0: none, as
+  // with beams and several answers. Changes no answer.
   std::int64_t prompt_lookup_num_tokens = 0;
 
   // What every answer must look like (infer/structured); null: anything. Penalties, bans and

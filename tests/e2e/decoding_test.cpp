@@ -48,6 +48,15 @@ TEST_CASE("keys and values in fewer bits: the same answers, other digits") {
   CHECK_THAT(refused.err, Contains("--kv-dtype: fp8 not in {auto,float32,bfloat16,int8}"));
 }
 
+TEST_CASE("prompt lookup beside beams and several answers is refused") {
+  for (const std::string rows : {"--num-beams 2", "--temperature 1 --num-return-sequences 2"}) {
+    const ProgramResult refused = run_vlm(kAsk + "--prompt-lookup 3 " + rows);
+    CHECK(refused.code == 1);
+    CHECK_THAT(refused.err, Contains("--prompt-lookup: has no effect on beams and several answers "
+                                     "(it guesses the tokens of one answer)"));
+  }
+}
+
 TEST_CASE("beams, samples and choices answer on the command line") {
   const Json beams = ask("--num-beams 3 --num-return-sequences 2");
   CHECK(beams["text"] == "circle");

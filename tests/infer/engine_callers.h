@@ -12,6 +12,7 @@
 #include "infer/engine/engine.h"
 #include "tests/infer/prompts.h"
 #include "tests/infer/sessions.h"
+#include "tests/support/watched_model.h"
 
 namespace vlm::infer {
 
@@ -103,5 +104,15 @@ class Gate {
   int allowed_ = -1;  // passes; -1: all
   bool is_reached_ = false;
 };
+
+// The session must outlive both.
+inline std::shared_ptr<const Processor> borrow_processor(const Session& session) {
+  return {&session.generator->processor(), [](const Processor*) {}};
+}
+
+// The session's model, whose passes go through the gate.
+inline ModelPtr watch_passes(const Session& session, Gate& gate) {
+  return std::make_shared<WatchedModel>(session.model, [&gate](const at::Tensor&) { gate.pass(); });
+}
 
 }  // namespace vlm::infer

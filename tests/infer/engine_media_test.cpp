@@ -142,11 +142,7 @@ TEST_CASE("a request is cancelled while its clip is decoded") {
 TEST_CASE("a request that waits too long ends, and one that takes too long") {
   Session session = open_fixture(kTinyModel);
   Gate gate;
-  const auto processor =
-      std::shared_ptr<const Processor>(&session.generator->processor(), [](const Processor*) {});
-  Generator generator(
-      std::make_shared<WatchedModel>(session.model, [&](const at::Tensor&) { gate.pass(); }),
-      processor);
+  Generator generator(watch_passes(session, gate), borrow_processor(session));
   GenerationOptions options = session.generation;
   options.max_new_tokens = 20;
   options.eos_token_ids = {};
@@ -172,11 +168,7 @@ TEST_CASE("a request that waits too long ends, and one that takes too long") {
 TEST_CASE("pictures of requests that wait are bounded by their bytes") {
   Session session = open_fixture(kTinyModel);
   Gate gate;
-  const auto processor =
-      std::shared_ptr<const Processor>(&session.generator->processor(), [](const Processor*) {});
-  Generator generator(
-      std::make_shared<WatchedModel>(session.model, [&](const at::Tensor&) { gate.pass(); }),
-      processor);
+  Generator generator(watch_passes(session, gate), borrow_processor(session));
   const auto prompts = golden_prompts(session, "smolvlm_tiny");
   const auto found = std::ranges::find_if(
       prompts, [](const EncodedConversation& one) { return !one.pixels.empty(); });

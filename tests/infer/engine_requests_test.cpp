@@ -16,8 +16,6 @@ namespace {
 
 TEST_CASE("a request can be cancelled in every state, and its place is free") {
   Session session = open_fixture(kTinyModel);
-  const auto processor =
-      std::shared_ptr<const Processor>(&session.generator->processor(), [](const Processor*) {});
   const auto prompts = golden_prompts(session, "smolvlm_tiny");
   const auto with_picture = std::ranges::find_if(
       prompts, [](const EncodedConversation& one) { return !one.pixels.empty(); });
@@ -28,9 +26,7 @@ TEST_CASE("a request can be cancelled in every state, and its place is free") {
   EncodedConversation long_text = text;  // prefilled in several pieces
   for (int i = 0; i < 300; ++i) long_text.ids.push_back(20 + i % 50);
   Gate gate;
-  Generator generator(
-      std::make_shared<WatchedModel>(session.model, [&](const at::Tensor&) { gate.pass(); }),
-      processor);
+  Generator generator(watch_passes(session, gate), borrow_processor(session));
   Engine engine(generator, {.max_running = 1});
   const auto cancel_at = [&](const EncodedConversation& prompt, int pass, bool is_queued) {
     gate.close();
@@ -68,14 +64,10 @@ TEST_CASE("a request leaves while those behind it have not begun, and they are a
   EncodedConversation prompt{.ids = {1, 278, 28, 223}};
   for (int i = 0; i < 300; ++i) prompt.ids.push_back(20 + i % 50);
   const Generation wanted = generate(session, prompt, options);
-  const auto processor =
-      std::shared_ptr<const Processor>(&session.generator->processor(), [](const Processor*) {});
   for (const std::size_t leaving : {0, 2, 3}) {
     INFO(leaving);
     Gate gate;
-    Generator generator(
-        std::make_shared<WatchedModel>(session.model, [&](const at::Tensor&) { gate.pass(); }),
-        processor);
+    Generator generator(watch_passes(session, gate), borrow_processor(session));
     Engine engine(generator, {.max_running = 4});
     gate.close();
     std::vector<Collected> callers(4);
@@ -98,8 +90,6 @@ TEST_CASE("a request leaves while those behind it have not begun, and they are a
 
 TEST_CASE("what one request makes the model throw costs that request alone") {
   Session session = open_fixture(kTinyModel);
-  const auto processor =
-      std::shared_ptr<const Processor>(&session.generator->processor(), [](const Processor*) {});
   GenerationOptions options = session.generation;
   options.max_new_tokens = 10;
   options.eos_token_ids = {};
@@ -117,7 +107,7 @@ TEST_CASE("what one request makes the model throw costs that request alone") {
               TORCH_CHECK(is_late != is_step || !ids.eq(is_late ? late_id : 99).any().item<bool>(),
                           "no such thing");
             }),
-        processor);
+        borrow_processor(session));
     const bool hits_good = is_late && std::ranges::find(wanted.ids, late_id) != wanted.ids.end();
     REQUIRE_FALSE(hits_good);
     Engine engine(generator, {.max_running = 4});
@@ -139,17 +129,42 @@ TEST_CASE("what one request makes the model throw costs that request alone") {
   }
 }
 
+TEST_CASE("logits that fail for several rows come right for each alone") {
+  Session session = open_fixture(kTinyModel);
+  GenerationOptions options = session.generation;
+  options.max_new_tokens = 10;
+  options.eos_token_ids = {};
+  const std::vector<EncodedConversation> prompts = {
+      {.ids = {1, 278, 28, 223}}, {.ids = {1, 278, 28}}, {.ids = {1, 30, 31, 32, 33}}};
+  int failures = 0;
+  Generator generator(std::make_shared<WatchedModel>(
+                          session.model, [](const at::Tensor&) {},
+                          [&](const at::Tensor& hidden) {
+                            const std::int64_t rows = hidden.numel() / hidden.size(-1);
+                            if (rows > 1) ++failures;
+                            TORCH_CHECK(rows == 1, "no memory for so many rows");
+                          }),
+                      borrow_processor(session));
+  Engine engine(generator, {.max_running = 3});
+  std::vector<std::future<RequestAnswer>> answers;
+  for (const EncodedConversation& prompt : prompts) {
+    answers.push_back(engine.submit(EngineRequest::of(prompt, {.options = options})));
+  }
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    const RequestAnswer answer = answers[i].get();
+    CHECK(answer.outcome == Outcome::kAnswered);
+    check_same(answer.generations.at(0), generate(session, prompts[i], options));
+  }
+  CHECK(failures > 0);
+}
+
 TEST_CASE("prompts that can't be answered are refused, and a full queue refuses to take more") {
   Session session = open_fixture(kTinyModel);
   GenerationOptions options = session.generation;
   options.max_new_tokens = 30;
   options.eos_token_ids = {};
   Gate gate;
-  const auto processor =
-      std::shared_ptr<const Processor>(&session.generator->processor(), [](const Processor*) {});
-  Generator generator(
-      std::make_shared<WatchedModel>(session.model, [&](const at::Tensor&) { gate.pass(); }),
-      processor);
+  Generator generator(watch_passes(session, gate), borrow_processor(session));
   Engine engine(generator, {.max_running = 1, .max_waiting = 2});
   const RequestAnswer refused =
       engine.submit(EngineRequest::of({.ids = std::vector<std::int64_t>(600, 20)}, {})).get();
@@ -209,11 +224,7 @@ TEST_CASE("an engine that is drained refuses, ends what waits and finishes what 
   options.max_new_tokens = 20;
   options.eos_token_ids = {};
   Gate gate;
-  const auto processor =
-      std::shared_ptr<const Processor>(&session.generator->processor(), [](const Processor*) {});
-  Generator generator(
-      std::make_shared<WatchedModel>(session.model, [&](const at::Tensor&) { gate.pass(); }),
-      processor);
+  Generator generator(watch_passes(session, gate), borrow_processor(session));
   const EncodedConversation prompt{.ids = {1, 278, 28}};
   {
     Engine engine(generator, {.max_running = 1});

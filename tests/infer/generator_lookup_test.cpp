@@ -95,15 +95,22 @@ TEST_CASE(
   CHECK(answers[0].generations[0].finish_reason == "interrupted");
 }
 
-TEST_CASE("prompt lookup is for one answer, and for at most 15 tokens") {
+TEST_CASE("prompt lookup: beams go without") {
+  Session session = open_fixture(kTinyModel), other = open_fixture(kTinyModel);
+  const Json golden = load_json(fixture("smolvlm_tiny/golden.json"));
+  const EncodedConversation prompt = encode(session, golden["generate"][0]);
+  GenerationOptions options = session.generation;
+  options.max_new_tokens = 12;
+  options.num_beams = 3;
+  const auto expected = other.generator->generate({prompt}, options);
+  options.prompt_lookup_num_tokens = 7;
+  const auto found = session.generator->generate({prompt}, options);
+  check_same_answer(found[0].generations[0], expected[0].generations[0]);
+  CHECK(session.generator->timing().guessed_tokens == 0);
+}
+
+TEST_CASE("prompt lookup guesses at most 15 tokens") {
   GenerationOptions options;
-  options.prompt_lookup_num_tokens = 3;
-  options.num_beams = 2;
-  CHECK_THROWS_WITH(
-      options.validate("here"),
-      "here: prompt lookup is for one answer without beams: got num_beams = 2, wanted "
-      "prompt_lookup_num_tokens = 0, or one answer");
-  options.num_beams = 1;
   options.prompt_lookup_num_tokens = 16;
   CHECK_THROWS_WITH(options.validate("here"),
                     "here: prompt_lookup_num_tokens is out of range: got 16, wanted 0 to 15");

@@ -117,10 +117,9 @@ TEST_CASE("rows that share a prefix attend as whole sequences would") {
 
 TEST_CASE("bytes of a token in a cache") {
   const KvCacheShape shape{.layers = 3, .kv_heads = 5, .head_dim = 64};
-  CHECK(kv_token_bytes(shape, KvStorage::kComputed, at::kFloat) == 2 * 3 * 5 * 64 * 4);
-  CHECK(kv_token_bytes(shape, KvStorage::kComputed, at::kBFloat16) == 2 * 3 * 5 * 64 * 2);
-  CHECK(kv_token_bytes(shape, KvStorage::kBfloat16, at::kFloat) == 2 * 3 * 5 * 64 * 2);
-  CHECK(kv_token_bytes(shape, KvStorage::kInt8, at::kFloat) == 2 * 3 * 5 * 68);
+  CHECK(kv_token_bytes(shape, at::kFloat) == 2 * 3 * 5 * 64 * 4);
+  CHECK(kv_token_bytes(shape, at::kBFloat16) == 2 * 3 * 5 * 64 * 2);
+  CHECK(kv_token_bytes(shape, at::kChar) == 2 * 3 * 5 * 68);
 }
 
 TEST_CASE("fewer bits are for float32 on a CPU") {

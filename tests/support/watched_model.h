@@ -13,11 +13,15 @@
 
 namespace vlm {
 
-// `watch` sees ids [B, T] before the model embeds them.
+// `watch` sees ids [B, T] before the model embeds them, `watch_head` the hidden states [.., C]
+// before it computes logits of them.
 class WatchedModel : public VisionLanguageModel {
  public:
-  WatchedModel(ModelPtr inner, std::function<void(const at::Tensor&)> watch)
-      : inner_(std::move(inner)), watch_(std::move(watch)) {
+  using Watch = std::function<void(const at::Tensor&)>;
+
+  WatchedModel(
+      ModelPtr inner, Watch watch, Watch watch_head = [](const at::Tensor&) {})
+      : inner_(std::move(inner)), watch_(std::move(watch)), watch_head_(std::move(watch_head)) {
     units_at_once = inner_->units_at_once;
   }
   torch::nn::Module& module() override { return inner_->module(); }
@@ -39,7 +43,10 @@ class WatchedModel : public VisionLanguageModel {
                            const at::Tensor& positions) override {
     return inner_->decode_packed(x, all, positions);
   }
-  at::Tensor logits(const at::Tensor& hidden) override { return inner_->logits(hidden); }
+  at::Tensor logits(const at::Tensor& hidden) override {
+    watch_head_(hidden);
+    return inner_->logits(hidden);
+  }
   const torch::nn::Module& output_head() const override { return inner_->output_head(); }
   std::vector<std::int64_t> media_token_ids() const override { return inner_->media_token_ids(); }
   std::map<std::string, std::string> parts() const override { return inner_->parts(); }
@@ -63,7 +70,7 @@ class WatchedModel : public VisionLanguageModel {
 
  private:
   ModelPtr inner_;
-  std::function<void(const at::Tensor&)> watch_;
+  Watch watch_, watch_head_;
 };
 
 }  // namespace vlm

@@ -63,8 +63,7 @@ std::int64_t largest(const std::vector<std::int64_t>& values) {
 
 }  // namespace
 
-std::int64_t kv_token_bytes(const KvCacheShape& shape, KvStorage storage, at::ScalarType computed) {
-  const at::ScalarType held = held_type(storage, computed);
+std::int64_t kv_token_bytes(const KvCacheShape& shape, at::ScalarType held) {
   return 2 * shape.layers * shape.kv_heads * held_width(shape.head_dim, held) *
          static_cast<std::int64_t>(c10::elementSize(held));
 }
@@ -74,7 +73,6 @@ KvCache::KvCache(const KvCacheShape& shape, std::int64_t rows_per_group,
     : shape_(shape),
       rows_per_group_(rows_per_group),
       options_(options),
-      storage_(storage),
       held_(held_type(storage, c10::typeMetaToScalarType(options.dtype()))),
       step_(longs()) {
   TORCH_CHECK(storage == KvStorage::kComputed ||

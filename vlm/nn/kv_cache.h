@@ -54,8 +54,8 @@ struct PromptPositions {
 // come in one pass or in several.
 enum class KvStorage { kComputed, kBfloat16, kInt8 };
 
-// Of one token's keys and values in all layers, where they are computed in `computed`.
-std::int64_t kv_token_bytes(const KvCacheShape& shape, KvStorage storage, at::ScalarType computed);
+// Of one token's keys and values in all layers, held in this type (kChar: in 8 bits).
+std::int64_t kv_token_bytes(const KvCacheShape& shape, at::ScalarType held);
 
 // Some tokens of a prompt that comes in pieces.
 struct PrefixPiece {
@@ -244,8 +244,7 @@ class KvCache {
   KvCacheShape shape_;
   std::int64_t rows_per_group_;  // R
   at::TensorOptions options_;
-  KvStorage storage_;
-  at::ScalarType held_;  // of the buffers
+  at::ScalarType held_;                       // of the buffers
   std::vector<CachedLayer> layers_;           // zeros where nothing was stored; inputs come last
   std::vector<std::int64_t> prefix_lengths_;  // [G]
   std::vector<std::int64_t> next_positions_;  // [G] behind the prefix

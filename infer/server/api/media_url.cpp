@@ -56,7 +56,6 @@ MediaRef read_data_uri(const std::string& url, MediaKind kind, const std::string
                     .got = url.substr(0, 60),
                     .wanted = concat("data:", name_of(kind), "/…;base64,…")});
   }
-  // Some clients put "data:…;base64," in front of what has it already.
   const std::string_view data = std::string_view(url).substr(comma + 1);
   return decode(data, kind, param, limits);
 }

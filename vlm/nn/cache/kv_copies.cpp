@@ -25,7 +25,7 @@ std::int64_t KvPrefix::bytes() const {
 std::int64_t KvCache::bytes_of(std::int64_t groups, std::int64_t prefix_tokens,
                                std::int64_t tail_tokens) const {
   const std::int64_t tokens = groups * (prefix_tokens + rows_per_group_ * tail_tokens);
-  return tokens * (kv_token_bytes(shape_, storage_, c10::typeMetaToScalarType(options_.dtype())) +
+  return tokens * (kv_token_bytes(shape_, held_) +
                    shape_.input_width * static_cast<std::int64_t>(options_.dtype().itemsize()));
 }
 
