@@ -83,7 +83,8 @@ def check_label_studio_errors(server, _):
 
 def agent(program, mode):
     server = StdioServerParameters(command=str(program), args=[
-        "mcp", "--model", str(MODEL), "--device", "cpu", "--threads", "1", "--allowed-local-media-path", str(ROOT / "examples")])
+        "mcp", "--model", str(MODEL), "--device", "cpu", "--threads", "1", "--allowed-local-media-path",
+        str(ROOT / "examples")])
     return Client(stdio_client(server), mode=mode)
 
 
@@ -105,13 +106,14 @@ async def talk(program, mode):
                                                    "choices": ["circle", "triangle"]})
         assert chosen.structured_content["choice"] == "triangle"
         assert abs(sum(chosen.structured_content["probabilities"].values()) - 1) < 1e-6
-        watched = await client.call_tool("watch", {"clip": "clips/left.mp4", "question": "what is it?", "times": [0, 0.5]})
+        watched = await client.call_tool("watch", {"clip": "clips/left.mp4", "question": "what is it?",
+                                                   "times": [0, 0.5]})
         assert not watched.is_error and watched.structured_content["text"], watched
         for picture in ["../README.md", "/etc/passwd", "pictures/none.png", "pictures/README.md"]:
             refused = await client.call_tool("look", {"images": [picture], "question": QUESTION})
             assert refused.is_error, refused
-        both = await asyncio.gather(*(client.call_tool("look", {"images": [path], "question": QUESTION}) for _ in range(8)))
-        assert all(one.structured_content["text"] == wanted for one in both)
+        many = [client.call_tool("look", {"images": [path], "question": QUESTION}) for _ in range(8)]
+        assert all(one.structured_content["text"] == wanted for one in await asyncio.gather(*many))
 
 
 async def cancel(program):

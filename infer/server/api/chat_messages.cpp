@@ -114,7 +114,7 @@ class MessageReader {
 
   // Seconds: "times" to look at, or "start" and "end".
   ClipPart read_clip_part(BodyReader& holder) const {
-    constexpr double kMostSeconds = 1e6;
+    constexpr double kMostSeconds = 86'400;  // a day
     ClipPart part{.start_s = holder.number("start", 0, kMostSeconds),
                   .end_s = holder.number("end", 0, kMostSeconds)};
     const OrderedJson* times = holder.array("times");
