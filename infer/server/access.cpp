@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "data/media/media_ref.h"
 #include "vlm/core/ascii.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/json.h"
@@ -52,6 +53,20 @@ std::string allowed_headers(std::string_view asked) {
     asked = comma == std::string_view::npos ? std::string_view() : asked.substr(comma + 1);
   }
   return join(allowed, ", ");
+}
+
+// Label Studio sends a backend's key as the password of HTTP's Basic.
+std::optional<std::string> basic_password(std::string_view authorization) {
+  constexpr std::string_view kBasic = "basic ";
+  if (ascii_lower(std::string(authorization.substr(0, kBasic.size()))) != kBasic)
+    return std::nullopt;
+  try {
+    const std::string pair = data::decode_base64(trimmed(authorization.substr(kBasic.size())));
+    const auto colon = pair.find(':');
+    if (colon != std::string::npos) return pair.substr(colon + 1);
+  } catch (const Error&) {
+  }
+  return std::nullopt;
 }
 
 ApiError forbidden(const std::string& what, std::string_view got, const std::string& hint) {
@@ -109,6 +124,8 @@ std::optional<ApiError> Access::check_key(const WebRequest& head) const {
   constexpr std::string_view kBearer = "bearer ";
   const bool is_bearer = ascii_lower(std::string(given.substr(0, kBearer.size()))) == kBearer;
   given = is_bearer ? trimmed(given.substr(kBearer.size())) : head.header("x-api-key");
+  const auto password = basic_password(trimmed(head.header("authorization")));
+  if (password) given = *password;
   const std::string asked = digest(given);
   bool is_right = false;
   for (const std::string& one : digests_) is_right = is_same(one, asked) || is_right;

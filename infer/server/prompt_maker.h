@@ -39,7 +39,7 @@ class PromptMaker {
 
  private:
   ProcessedMedium process(const MediaInput& input, PreparedPrompt& prepared) const;
-  ProcessedMedium process_clip(const data::MediaRef& clip, PreparedPrompt& prepared) const;
+  ProcessedMedium process_clip(const MediaInput& input, PreparedPrompt& prepared) const;
   std::vector<Message> plain(const std::vector<Message>& messages) const;
   void continue_answer(const Message& answer, EncodedConversation& prompt) const;
   void check_length(const EncodedConversation& prompt) const;

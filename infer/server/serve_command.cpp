@@ -32,20 +32,6 @@ struct ServeOptions {
   std::string log_format = "text";
 };
 
-// The small model of the tree: beside the sources that the program was built from, or where it is
-// installed.
-std::string find_default_model() {
-  std::error_code code;
-  const fs::path program = fs::read_symlink("/proc/self/exe", code);
-  for (const fs::path& folder : {program.parent_path() / "../share/vlm/models/easy-vqa-emoji",
-                                 fs::path(VLM_DEFAULT_MODEL)}) {
-    if (fs::exists(folder / "config.json", code)) return fs::weakly_canonical(folder).string();
-  }
-  throw Error({.what = "no model to serve",
-               .where = "--model",
-               .hint = "name a folder or an org/name of the hub"});
-}
-
 AdapterSource parse_adapter(const std::string& text) {
   const auto at = text.find('=');
   if (at == std::string::npos || at == 0 || at + 1 == text.size()) {
@@ -158,6 +144,21 @@ void declare_limits(CLI::App& command, ServeOptions& options) {
       ->capture_default_str();
 }
 
+void declare_doors(CLI::App& command, ServeOptions& options) {
+  CLI::Option* backend =
+      command.add_flag("--label-studio", options.service.is_label_backend,
+                       "Answer Label Studio, too, as its machine learning backend");
+  command
+      .add_option("--label-studio-url", options.service.label_studio_url,
+                  "Address of the Label Studio instance, for pictures that it names by their path")
+      ->needs(backend)
+      ->check(not_empty());
+  command
+      .add_option("--training", options.service.training_folder,
+                  "Output folder of a fine-tuning whose curve the page shows")
+      ->check(CLI::ExistingDirectory);
+}
+
 std::vector<std::string> find_keys(const std::string& file) {
   std::vector<std::string> keys;
   if (!file.empty()) keys = load_api_keys(file);
@@ -172,6 +173,8 @@ void complete(ServeOptions& options) {
     options.source.adapters.push_back(parse_adapter(text));
   }
   options.service.access.keys = find_keys(options.key_file);
+  std::string& label_studio = options.service.label_studio_url;
+  while (label_studio.ends_with('/')) label_studio.pop_back();
   options.service.max_queue = options.engine.max_waiting;
   options.service.log_format = options.log_format == "json" ? LogFormat::kJson : LogFormat::kText;
   const auto bytes = [](double megabytes) {
@@ -212,6 +215,18 @@ int run_serve(ServeOptions options, const RuntimeOptions& runtime) {
 
 }  // namespace
 
+std::string find_default_model() {
+  std::error_code code;
+  const fs::path program = fs::read_symlink("/proc/self/exe", code);
+  for (const fs::path& folder : {program.parent_path() / "../share/vlm/models/easy-vqa-emoji",
+                                 fs::path(VLM_DEFAULT_MODEL)}) {
+    if (fs::exists(folder / "config.json", code)) return fs::weakly_canonical(folder).string();
+  }
+  throw Error({.what = "no model to serve",
+               .where = "--model",
+               .hint = "name a folder or an org/name of the hub"});
+}
+
 std::map<std::string, std::function<int()>> add_serve_command(CLI::App& app,
                                                               const RuntimeOptions& runtime) {
   auto options = std::make_shared<ServeOptions>();
@@ -220,6 +235,7 @@ std::map<std::string, std::function<int()>> add_serve_command(CLI::App& app,
   declare_models(*command, *options);
   declare_network(*command, *options);
   declare_limits(*command, *options);
+  declare_doors(*command, *options);
   return {{"serve", [options, &runtime] { return run_serve(*options, runtime); }}};
 }
 
