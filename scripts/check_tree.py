@@ -50,7 +50,7 @@ ORDER = {
               "infer/items", "infer/kept", "infer/media",
               # The library (infer/vlm.h) stands on the engine, the engine on the generator.
               ("infer", "infer/engine", "infer/library"), "infer/tables", "infer/batch", "infer/quantize", "infer/commands",
-              "infer/server/http", "infer/server/api", "infer/server/page", "infer/server"],
+              "infer/server/http", "infer/server/fetch", "infer/server/api", "infer/server/page", "infer/server/models", "infer/server"],
 }
 MOST_MODULES = 12  # of a folder; a header and its source are one
 
