@@ -9,12 +9,13 @@
 namespace vlm::infer {
 
 std::shared_ptr<InnerAsk> InnerAsk::start(ServiceParts& parts, const OrderedJson& body,
-                                          const std::string& id, Done done) {
+                                          const std::string& id, Done done, std::size_t key) {
   auto ask = std::make_shared<InnerAsk>();
   ask->done_ = std::move(done);
   WebRequest request{.method = "POST", .path = "/v1/chat/completions", .id = id};
   request.body = dump_text(body);
-  const auto job = std::make_shared<AnswerJob>(parts, AnswerJob::Kind::kChat, ask);
+  const auto job =
+      std::make_shared<AnswerJob>(parts, AnswerJob::Kind::kChat, ask, AnswerJob::Asker{.key = key});
   job->start(std::move(request), {});
   return ask;
 }

@@ -24,12 +24,16 @@ void warn_of_left_out(const LabelConfig& config) {
 }  // namespace
 
 LabelJob::LabelJob(ServiceParts& parts, Kind kind, std::string base_url,
-                   std::shared_ptr<Exchange> exchange)
-    : parts_(parts), kind_(kind), base_url_(std::move(base_url)), exchange_(std::move(exchange)) {}
+                   std::shared_ptr<Exchange> exchange, AnswerJob::Asker asker)
+    : parts_(parts),
+      kind_(kind),
+      base_url_(std::move(base_url)),
+      exchange_(std::move(exchange)),
+      asker_(std::move(asker)) {}
 
 // Instances keep predictions by this name and ask again when it changes.
 std::string LabelJob::model_version() const {
-  const ServedModel& model = parts_.find_model("");
+  const ServedModel& model = parts_.models->base();
   return concat(model.id(), " ", model.fingerprint());
 }
 
@@ -97,7 +101,8 @@ void LabelJob::ask(std::size_t index) {
                        choices = std::move(question.choices)](const WebReply& reply) {
       self->take(index, read_label(control, choices, reply));
     };
-    auto ask = InnerAsk::start(parts_, question.body, concat(request_id_, ".", index + 1), done);
+    auto ask = InnerAsk::start(parts_, question.body, concat(request_id_, ".", index + 1), done,
+                               asker_.key);
     parts_.writer.post([self = shared_from_this(), index, ask] {
       if (self->is_cancelled_) ask->cancel();
       const auto place = self->running_.find(index);
@@ -128,7 +133,7 @@ void LabelJob::cancel() {
 }
 
 void LabelJob::finish() {
-  facts_->model = parts_.find_model("").id();
+  facts_->model = parts_.models->base().id();
   facts_->was_submitted = true;
   for (const Label& label : labels_) {
     facts_->prompt_tokens += label.prompt_tokens;

@@ -22,8 +22,8 @@ class LabelJob : public std::enable_shared_from_this<LabelJob> {
   enum class Kind { kSetup, kPredict };
 
   // `base_url` is the instance's, or empty.
-  LabelJob(ServiceParts& parts, Kind kind, std::string base_url,
-           std::shared_ptr<Exchange> exchange);
+  LabelJob(ServiceParts& parts, Kind kind, std::string base_url, std::shared_ptr<Exchange> exchange,
+           AnswerJob::Asker asker = {});
 
   // On the network thread. `headers` go with the reply.
   void start(WebRequest request, std::vector<HttpHeader> headers);
@@ -44,6 +44,7 @@ class LabelJob : public std::enable_shared_from_this<LabelJob> {
   const Kind kind_;
   const std::string base_url_;
   const std::shared_ptr<Exchange> exchange_;
+  const AnswerJob::Asker asker_;
   const std::shared_ptr<RequestFacts> facts_ = std::make_shared<RequestFacts>();
   std::string request_id_;
   std::vector<HttpHeader> headers_;

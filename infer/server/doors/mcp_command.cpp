@@ -86,8 +86,8 @@ void write_line(const std::string& line, std::atomic<bool>& is_closed) {
 
 int run_mcp(const McpOptions& options, const RuntimeOptions& runtime) {
   Service service(options.service);
-  service.serve(
-      load_served_models(options.source, runtime, options.engine, options.service.limits));
+  service.serve(std::make_unique<ModelShelf>(options.source, runtime, options.engine,
+                                             options.service.limits));
   std::atomic<bool> is_closed{false};
   std::int64_t calls = 0;
   McpSession session(
