@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "infer/doctags/answer_format.h"
 #include "infer/items/item_failure.h"
 #include "infer/library/loaded_model.h"
 #include "infer/library/picture_source.h"
@@ -115,6 +116,14 @@ Conversation Conversation::assistant(std::string text) && {
   return std::move(assistant(std::move(text)));
 }
 
+std::string doctags_to_markdown(const std::string& answer_text) {
+  return infer::convert_answer(answer_text, infer::AnswerFormat::kMarkdown);
+}
+
+std::string doctags_to_html(const std::string& answer_text) {
+  return infer::convert_answer(answer_text, infer::AnswerFormat::kHtml);
+}
+
 Model Model::load(const std::string& model, const ModelOptions& options) {
   const RuntimeOptions runtime{
       .device = options.device, .dtype = options.dtype, .threads = options.threads};
@@ -126,11 +135,16 @@ Model Model::load(const std::string& model, const ModelOptions& options) {
   }
   const infer::EngineOptions engine = engine_options(options);
   auto loaded = std::make_shared<Loaded>();
-  loaded->session = infer::open_session({.model = model,
-                                         .adapter = options.adapter,
-                                         .kv_dtype = options.kv_dtype,
-                                         .records_steps = options.cuda_graph},
-                                        runtime);
+  infer::ModelChoice choice{.model = model,
+                            .mmproj = options.mmproj,
+                            .adapter = options.adapter,
+                            .kv_dtype = options.kv_dtype,
+                            .records_steps = options.cuda_graph};
+  choice.chat.day = options.template_day;
+  for (const auto& [name, value] : options.template_arguments) {
+    choice.chat.add_argument(concat(name, "=", value));
+  }
+  loaded->session = infer::open_session(choice, runtime);
   if (!options.feature_cache.empty()) {
     loaded->session.generator->set_feature_cache(std::make_shared<FeatureCache>(
         options.feature_cache, static_cast<std::uint64_t>(options.feature_cache_gb * 1e9),

@@ -24,6 +24,7 @@
 #include <functional>
 #include <future>
 #include <initializer_list>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -38,6 +39,7 @@ namespace vlm {
 // Set the fields of this and of all options below by name.
 struct ModelOptions {
   std::string adapter;            // PEFT adapter folder, merged into the weights; empty: none
+  std::string mmproj;             // of a GGUF model: its vision file; empty: that beside it
   std::string device = "auto";    // auto, cpu, cuda, cuda:N
   std::string dtype = "auto";     // auto, float32, bfloat16, int8, int4 (vlm --help)
   std::string kv_dtype = "auto";  // auto, float32, bfloat16, int8 (vlm generate --help)
@@ -46,6 +48,10 @@ struct ModelOptions {
   double feature_cache_gb = 10;   // its bound
   bool cuda_graph = false;        // on a GPU: decode steps are recorded and replayed
   int batch_size = 8;             // requests that are answered together; others wait
+  // Variables of the chat template by name, each as JSON or as a bare text ({"enable_thinking",
+  // "false"}), and the day that it takes for today ("2026-07-26"; none: today).
+  std::map<std::string, std::string> template_arguments;
+  std::optional<std::string> template_day;
   // Memory for what earlier requests left, in MB: features of pictures that are shown again, and
   // keys and values of prompts that begin alike, as the turns of a conversation do. No answer
   // depends on it.
@@ -219,6 +225,10 @@ struct AskOptions {
   std::optional<std::string> early_stopping;         // "true", "false" or "never"
   std::optional<std::int64_t> num_return_sequences;  // for Model::ask_many
 
+  // The most next tokens that are guessed from the prompt and checked in one pass; 0: none. The
+  // answer is the same, sooner where it repeats what was there.
+  std::optional<std::int64_t> prompt_lookup_num_tokens;
+
   // What the answer must look like, one of: JSON that satisfies this schema (the JSON of one); text
   // that matches this pattern as a whole. Throws Error, naming the part, for a schema or pattern
   // that can't be kept exactly. finish_reason "length" then means an answer that isn't whole.
@@ -258,6 +268,12 @@ struct Reply {
   std::string error;
 };
 
+// A page that a document model (Granite-Docling, SmolDocling) wrote as DocTags, as Markdown or
+// HTML, tables included. Its answer must have been asked for with keep_special_tokens. Any text
+// will do.
+std::string doctags_to_markdown(const std::string& answer_text);
+std::string doctags_to_html(const std::string& answer_text);
+
 struct ChooseOptions {
   bool by_mean = false;  // compare log-probabilities a token, so that long choices may win
 };
@@ -271,8 +287,8 @@ struct Choice {
 // A loaded model. Copies share it, and the last of them frees its memory.
 class Model {
  public:
-  // `model`: a checkpoint folder, or org/name[@revision] as in `vlm --model`. Sets the threads of
-  // the process. Throws Error for a model that isn't there or doesn't fit.
+  // `model`: a checkpoint folder, a GGUF file, or org/name[@revision] as in `vlm --model`. Sets the
+  // threads of the process. Throws Error for a model that isn't there or doesn't fit.
   static Model load(const std::string& model, const ModelOptions& options = {});
 
   Model(const Model&) = default;

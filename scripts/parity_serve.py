@@ -43,8 +43,8 @@ QUESTIONS = [("shape_049", "what shape is in the image?"), ("shape_074", "what s
 class Server:
     """`vlm serve` as a child, until the end of the block."""
 
-    def __init__(self, program, *options, key="secret"):
-        self.command = [program, "serve", "--model", MODEL, "--port", "0", "--device", "cpu", "--threads", "1", *options]
+    def __init__(self, program, *options, key="secret", port=0):
+        self.command = [program, "serve", "--model", MODEL, "--port", port, "--device", "cpu", "--threads", "1", *options]
         self.key = key
 
     def __enter__(self):

@@ -132,7 +132,13 @@ infer::GenerationOptions Model::Loaded::generation_for(const AskOptions& options
   set(generation.length_penalty, options.length_penalty);
   set(generation.early_stopping, options.early_stopping);
   set(generation.num_return_sequences, options.num_return_sequences);
+  set(generation.prompt_lookup_num_tokens, options.prompt_lookup_num_tokens);
   generation.validate("AskOptions");
+  if (options.prompt_lookup_num_tokens.value_or(0) > 0 && generation.rows() > 1) {
+    throw Error({.what = "has no effect on beams and several answers",
+                 .where = "AskOptions::prompt_lookup_num_tokens",
+                 .hint = "it guesses the tokens of one answer"});
+  }
   if (const auto rule = to_rule(options)) {
     generation.grammar = session.rules->compile(*rule, "AskOptions");
   }

@@ -90,8 +90,9 @@ bool Access::is_named_origin(const std::string& origin) const {
 
 std::optional<ApiError> Access::check_origin(const WebRequest& head) const {
   const std::string_view host = head.header("host");
-  const bool is_known =
-      !checks_host_ || std::find(hosts_.begin(), hosts_.end(), host_name(host)) != hosts_.end();
+  // What tells no host at all is HTTP/1.0 (a balancer that looks for health, say), and no browser.
+  const bool is_known = !checks_host_ || !head.has("host") ||
+                        std::find(hosts_.begin(), hosts_.end(), host_name(host)) != hosts_.end();
   if (!is_known) {
     return forbidden("a request for another host", host, "--allowed-host names it");
   }

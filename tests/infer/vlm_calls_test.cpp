@@ -213,5 +213,48 @@ TEST_CASE("the second turn of a conversation uses what the first one computed") 
                     "batch_size: value out of range: wanted 1 or more");
 }
 
+TEST_CASE("a chat template's variables and day are the model's options") {
+  const auto ask = [](const ModelOptions& options) {
+    return Model::load(fixture("llama_tiny").string(), options)
+        .ask("What day is it?", tokens(4))
+        .token_logprobs;
+  };
+  const auto named = ask({.device = "cpu", .template_arguments = {{"date_string", "26 Jul 2024"}}});
+  CHECK(named == ask({.device = "cpu", .template_day = "2024-07-26"}));
+  CHECK(named != ask({.device = "cpu", .template_day = "1999-12-31"}));
+  CHECK_THROWS_WITH(ask({.device = "cpu", .template_arguments = {{"colour", "red"}}}),
+                    Contains("colour"));
+}
+
+TEST_CASE("a GGUF file is a model, with its vision file named") {
+  const std::string file = fixture("gguf/smolvlm_tiny.gguf").string();
+  const std::string mmproj = fixture("gguf/mmproj-smolvlm_tiny.gguf").string();
+  const Model model = Model::load(file, {.mmproj = mmproj, .device = "cpu"});
+  CHECK(model.ask(picture_of("wide"), "What?", tokens(3)).token_ids.size() == 3);
+  CHECK_THROWS_WITH(Model::load(fixture("smolvlm_tiny").string(), {.mmproj = mmproj}),
+                    Contains("a vision encoder's file goes with a GGUF model"));
+}
+
+TEST_CASE("guessing ahead changes no answer, and is refused where it has no effect") {
+  const Model model = load_small();
+  AskOptions plain = tokens(24), guessing = plain;
+  guessing.prompt_lookup_num_tokens = 5;
+  const Picture picture = picture_of("tall");
+  CHECK(model.ask(picture, "a b a b a b", guessing).token_ids ==
+        model.ask(picture, "a b a b a b", plain).token_ids);
+  guessing.num_beams = 2;
+  CHECK_THROWS_WITH(model.ask(picture, "What?", guessing),
+                    Contains("AskOptions::prompt_lookup_num_tokens: has no effect on beams"));
+}
+
+TEST_CASE("a document model's page becomes Markdown or HTML") {
+  const std::string page =
+      "<doctag><section_header_level_1><loc_1><loc_1><loc_9><loc_9>Prices"
+      "</section_header_level_1><text><loc_1><loc_1><loc_9><loc_9>All of "
+      "them</text></doctag>";
+  CHECK_THAT(doctags_to_markdown(page), Contains("## Prices\n\nAll of them"));
+  CHECK_THAT(doctags_to_html(page), Contains("<h2>Prices</h2>") && Contains("All of them"));
+}
+
 }  // namespace
 }  // namespace vlm

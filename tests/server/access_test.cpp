@@ -75,6 +75,7 @@ TEST_CASE("on loopback, names of other hosts are refused") {
     CHECK(host(name) == std::string("403 forbidden_origin a request for another host: got '") +
                             name + "' (--allowed-host names it)");
   }
+  CHECK(text_of(access.check_origin(request_with({}))) == "");
   access.set_checks_host(false);
   CHECK(host("evil.example") == "");
 }

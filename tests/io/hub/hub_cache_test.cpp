@@ -136,8 +136,8 @@ TEST_CASE("an empty byte in a name is no end of it") {
 class SnapshotFixture {
  public:
   SnapshotFixture() {
-    for (const char* file :
-         {"config.json", "tokenizer.json", "preprocessor_config.json", "model.safetensors"}) {
+    add("config.json", R"({"vision_config": {}})");
+    for (const char* file : {"tokenizer.json", "preprocessor_config.json", "model.safetensors"}) {
       add(file);
     }
   }
@@ -166,6 +166,15 @@ TEST_CASE("a snapshot is whole when a checkpoint can be loaded from it") {
   snapshot.remove("config.json");
   snapshot.remove("model.safetensors");
   CHECK(snapshot.missing() == Names{"config.json", "model.safetensors"});
+}
+
+TEST_CASE("a text model needs no preprocessor") {
+  const SnapshotFixture snapshot;
+  snapshot.remove("preprocessor_config.json");
+  snapshot.add("config.json", R"({"model_type": "llama"})");
+  CHECK(snapshot.missing().empty());
+  snapshot.add("config.json", "{torn");
+  CHECK(snapshot.missing() == Names{"preprocessor_config.json or processor_config.json"});
 }
 
 TEST_CASE("a link to a blob that isn't there is no file") {

@@ -51,6 +51,15 @@ bool has(const fs::path& folder, const std::string& name) {
   return fs::is_regular_file(folder / name, dangling);
 }
 
+// Whether the snapshot's config.json is that of a model that sees. One that can't be read counts as
+// such: loading says what is wrong with it.
+bool may_see(const fs::path& snapshot) {
+  const fs::path path = snapshot / "config.json";
+  if (!has(snapshot, "config.json")) return true;
+  const Json config = Json::parse(load_text(path), nullptr, false);
+  return !config.is_object() || config.contains("vision_config");
+}
+
 // The shards that the snapshot's index names and the snapshot lacks.
 std::vector<std::string> missing_shards(const fs::path& snapshot) {
   std::vector<std::string> missing;
@@ -145,7 +154,9 @@ std::vector<std::string> missing_files(const fs::path& snapshot) {
   };
   want_one_of({"config.json"});
   want_one_of({"tokenizer.json", "tokenizer.model", "merges.txt"});
-  want_one_of({"preprocessor_config.json", "processor_config.json"});
+  if (may_see(snapshot)) {
+    want_one_of({"preprocessor_config.json", "processor_config.json"});
+  }
   if (has(snapshot, kWeights) || !has(snapshot, kWeightIndex)) {
     want_one_of({kWeights});
   } else {

@@ -52,8 +52,8 @@ std::optional<std::filesystem::path> find_snapshot(const std::filesystem::path& 
                                                    const HubName& name);
 
 // What a snapshot lacks of a checkpoint that can be loaded: config.json, weights (every shard),
-// tokenizer, preprocessor, and what a listing of the commit names beside them, if the Python client
-// has left one. Empty: it is whole.
+// tokenizer, the preprocessor of a model that sees, and what a listing of the commit names beside
+// them, if the Python client has left one. Empty: it is whole.
 std::vector<std::string> missing_files(const std::filesystem::path& snapshot);
 
 // The folder of `model`, whole or not. Throws Error that lists the places looked at when there is
