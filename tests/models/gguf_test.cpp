@@ -119,6 +119,7 @@ TEST_CASE("GGUF: a tokenizer that went through a file gives the same ids for har
       INFO(text);
       const auto ids = original->encode(text);
       CHECK(tokenizer->encode(text) == ids);
+      CHECK(tokenizer->encode(text, true) == original->encode(text, true));
       CHECK(tokenizer->decode(ids, false) == original->decode(ids, false));
       CHECK(tokenizer->decode(ids, true) == original->decode(ids, true));
     }

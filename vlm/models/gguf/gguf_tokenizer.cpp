@@ -225,17 +225,17 @@ Json list_merges(const Json& model, const std::string& where) {
   return merges;
 }
 
-// Whether the post-processor puts this token in front of a text.
-bool begins_with(const Json& post, const std::string& token) {
-  if (!post.is_object()) return false;
+// The token that the post-processor puts in front of a text; empty: there is none.
+std::string first_of_frame(const Json& post) {
+  if (!post.is_object()) return "";
   if (post.contains("processors")) {
     for (const Json& one : post["processors"]) {
-      if (begins_with(one, token)) return true;
+      if (const std::string first = first_of_frame(one); !first.empty()) return first;
     }
   }
-  if (!post.contains("single") || post["single"].empty()) return false;
+  if (!post.contains("single") || post["single"].empty()) return "";
   const Json& first = post["single"][0];
-  return first.contains("SpecialToken") && first["SpecialToken"].value("id", "") == token;
+  return first.contains("SpecialToken") ? first["SpecialToken"].value("id", "") : "";
 }
 
 std::string replaced(std::string text, const std::string& from, const std::string& to) {
@@ -262,20 +262,23 @@ Json make_bpe(const GgufHeader& header) {
             {"merges", header.list(kGgufTokenizer + "merges")}}}};
 }
 
-GgufPairs bpe_pairs(const fs::path& folder, std::int64_t vocab_size, const std::string& bos) {
+// Names the first token of texts in `special`, if no file did.
+GgufPairs bpe_pairs(const fs::path& folder, std::int64_t vocab_size,
+                    ChatTemplate::Variables& special) {
   const Json tokenizer = load_tokenizer_json(folder);
   const std::string where = (folder / "tokenizer.json").string();
   const Cut& cut = match_cut(tokenizer, where);
   TokenLists lists = list_tokens(tokenizer, where, vocab_size);
   const Json& model = get_member(tokenizer, "model", where);
-  const Json post = tokenizer.value("post_processor", Json());
+  const std::string first = first_of_frame(tokenizer.value("post_processor", Json()));
+  if (!first.empty()) special.emplace("bos_token", first);
   return {{kGgufTokenizer + "model", {GgufValueType::kString, "gpt2"}},
           {kGgufTokenizer + "pre", {GgufValueType::kString, cut.names[0]}},
           {kGgufTokenizer + "tokens", {GgufValueType::kString, std::move(lists.texts)}},
           {kGgufTokenizer + "token_type", {GgufValueType::kInt32, std::move(lists.types)}},
           {kGgufTokenizer + "merges", {GgufValueType::kString, list_merges(model, where)}},
           {kGgufTokenizer + "add_bos_token",
-           {GgufValueType::kBool, !bos.empty() && begins_with(post, bos)}},
+           {GgufValueType::kBool, !first.empty() && special["bos_token"] == first}},
           {kGgufTokenizer + "add_space_prefix", {GgufValueType::kBool, false}}};
 }
 
@@ -324,8 +327,7 @@ GgufPairs gguf_tokenizer_pairs(const fs::path& folder, std::int64_t vocab_size) 
     special.insert(
         {{"bos_token", found.bos}, {"eos_token", found.eos}, {"unk_token", found.unknown}});
   } else {
-    const auto bos = special.find("bos_token");
-    pairs = bpe_pairs(folder, vocab_size, bos == special.end() ? "" : bos->second);
+    pairs = bpe_pairs(folder, vocab_size, special);
   }
   const GgufPairs ids = special_pairs(special, pairs);
   pairs.insert(pairs.end(), ids.begin(), ids.end());
