@@ -50,7 +50,8 @@ ORDER = {
               "infer/items", "infer/kept", "infer/media",
               # The library (infer/vlm.h) stands on the engine, the engine on the generator.
               ("infer", "infer/engine", "infer/library"), "infer/tables", "infer/batch", "infer/quantize", "infer/commands",
-              "infer/server/http", "infer/server/api", "infer/server/page", ("infer/server", "infer/server/doors")],
+              "infer/server/http", "infer/server/fetch", "infer/server/api", "infer/server/page", "infer/server/models",
+              ("infer/server", "infer/server/doors")],
 }
 MOST_MODULES = 12  # of a folder; a header and its source are one
 

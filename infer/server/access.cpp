@@ -69,6 +69,14 @@ std::optional<std::string> basic_password(std::string_view authorization) {
   return std::nullopt;
 }
 
+std::string given_key(const WebRequest& head) {
+  constexpr std::string_view kBearer = "bearer ";
+  const std::string_view given = trimmed(head.header("authorization"));
+  if (const auto password = basic_password(given)) return *password;
+  const bool is_bearer = ascii_lower(std::string(given.substr(0, kBearer.size()))) == kBearer;
+  return std::string(is_bearer ? trimmed(given.substr(kBearer.size())) : head.header("x-api-key"));
+}
+
 ApiError forbidden(const std::string& what, std::string_view got, const std::string& hint) {
   return ApiError({.status = 403, .code = "forbidden_origin"},
                   {.what = what, .got = concat("'", shown(std::string(got)), "'"), .hint = hint});
@@ -118,20 +126,21 @@ std::optional<ApiError> Access::check_origin(const WebRequest& head) const {
   return forbidden("a request of a web page from elsewhere", origin, "--cors-origin allows it");
 }
 
+std::optional<std::size_t> Access::key_of(const WebRequest& head) const {
+  const std::string asked = digest(given_key(head));
+  std::optional<std::size_t> found;
+  for (std::size_t i = 0; i < digests_.size(); ++i) {
+    if (is_same(digests_[i], asked)) found = i;
+  }
+  return found;
+}
+
 std::optional<ApiError> Access::check_key(const WebRequest& head) const {
   if (digests_.empty()) return std::nullopt;
-  std::string_view given = trimmed(head.header("authorization"));
-  constexpr std::string_view kBearer = "bearer ";
-  const bool is_bearer = ascii_lower(std::string(given.substr(0, kBearer.size()))) == kBearer;
-  given = is_bearer ? trimmed(given.substr(kBearer.size())) : head.header("x-api-key");
-  const auto password = basic_password(trimmed(head.header("authorization")));
-  if (password) given = *password;
-  const std::string asked = digest(given);
-  bool is_right = false;
-  for (const std::string& one : digests_) is_right = is_same(one, asked) || is_right;
-  if (is_right && !given.empty()) return std::nullopt;
+  const bool is_given = !given_key(head).empty();
+  if (key_of(head) && is_given) return std::nullopt;
   return ApiError({.status = 401, .code = "invalid_api_key"},
-                  {.what = given.empty() ? "no API key" : "a wrong API key",
+                  {.what = is_given ? "a wrong API key" : "no API key",
                    .wanted = "the header Authorization: Bearer KEY"});
 }
 

@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <array>
-#include <future>
 #include <nlohmann/json.hpp>
 
+#include "infer/server/adapter_requests.h"
 #include "infer/server/doors/label_job.h"
 #include "infer/server/http/percent.h"
 #include "infer/server/page/page_reply.h"
 #include "infer/server/page/training_log.h"
+#include "infer/server/service_gauges.h"
 #include "vlm/core/ascii.h"
 #include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
@@ -17,6 +18,7 @@
 namespace vlm::infer {
 namespace {
 
+constexpr std::int64_t kKnownMediaBytes = 64 << 20;
 constexpr std::string_view kModels = "/models/";
 
 // Without "/v1" and a slash at the end: both are often forgotten, or there once too often.
@@ -30,17 +32,25 @@ WebReply json_reply(const OrderedJson& body) {
   return {.body = dump_text(body)};
 }
 
-OrderedJson model_json(const ServedModel& model, const std::string& name) {
+OrderedJson model_json(const ServedModel& base, const ListedModel& model) {
   OrderedJson inputs = {"text"};
-  if (model.processor().takes_media()) inputs = {"text", "image", "video"};
-  return {{"id", name},
+  if (base.processor().takes_media()) inputs = {"text", "image", "video"};
+  return {{"id", model.name},
           {"object", "model"},
-          {"created", model.created()},
+          {"created", model.created},
           {"owned_by", "vlm"},
-          {"root", model.id()},
-          {"parent", model.parent().empty() ? OrderedJson() : OrderedJson(model.parent())},
-          {"max_model_len", model.context()},
+          {"root", model.root},
+          {"parent", model.parent.empty() ? OrderedJson() : OrderedJson(model.parent)},
+          {"max_model_len", base.context()},
           {"architecture", {{"input_modalities", inputs}, {"output_modalities", {"text"}}}}};
+}
+
+ApiError key_full(std::int64_t most) {
+  ApiError error({.status = 429, .code = "queue_full"},
+                 {.what = "this key has as many requests as it may have at once",
+                  .wanted = concat("at most ", most)});
+  error.retry_after_s = 1;
+  return error;
 }
 
 const char* reason_of_refusal(int status) {
@@ -67,6 +77,8 @@ struct Service::Route {
     kMetrics,
     kTraining,
     kJob,
+    kLoad,
+    kUnload,
     kSetUpLabels,
     kPredictLabels,
     kLabelEvent
@@ -105,6 +117,8 @@ const Service::Route* Service::find_route(const WebRequest& request) const {
       Route{"POST", "/setup", Kind::kSetUpLabels},
       Route{"POST", "/predict", Kind::kPredictLabels},
       Route{"POST", "/webhook", Kind::kLabelEvent},
+      Route{"POST", "/load_lora_adapter", Kind::kLoad},
+      Route{"POST", "/unload_lora_adapter", Kind::kUnload},
       Route{"POST", "/chat/completions", Kind::kJob, AnswerJob::Kind::kChat},
       Route{"POST", "/completions", Kind::kJob, AnswerJob::Kind::kCompletion},
       Route{"POST", "/responses", Kind::kJob, AnswerJob::Kind::kResponse},
@@ -118,9 +132,16 @@ const Service::Route* Service::find_route(const WebRequest& request) const {
   return nullptr;
 }
 
-Service::Service(ServiceOptions options) : options_(std::move(options)), access_(options_.access) {
+Service::Service(ServiceOptions options)
+    : options_(std::move(options)),
+      access_(options_.access),
+      per_key_(std::max<std::size_t>(options_.access.keys.size(), 1)) {
   parts_.limits = options_.limits;
+  parts_.limits.known_media = std::make_shared<KnownMedia>(kKnownMediaBytes);
   parts_.max_queue = options_.max_queue;
+  if (options_.label_studio_url.empty()) return;
+  label_files_ =
+      std::make_shared<const LabelFiles>(options_.label_studio_url, options_.label_studio_token);
 }
 
 Service::~Service() {
@@ -132,28 +153,26 @@ void Service::attach(const HttpServer& server) {
   access_.set_checks_host(server.port() != 0 && server.is_loopback());
 }
 
-void Service::serve(ServedModels models) {
+void Service::serve(std::unique_ptr<ModelShelf> models) {
   parts_.models = std::move(models);
   parts_.is_ready = true;
 }
 
 void Service::drain(double most_s) {
   parts_.is_stopping = true;
-  std::vector<std::future<void>> ends;
-  for (const auto& model : parts_.models) {
-    ends.push_back(std::async(std::launch::async, [&] { model->engine().drain(most_s); }));
-  }
-  for (auto& end : ends) end.get();
+  if (parts_.models) parts_.models->drain(most_s);
+  parts_.fetching.finish();
   parts_.media.finish();
   parts_.writer.finish();
 }
 
 void Service::stop() {
+  parts_.fetching.stop();
   parts_.media.stop();
-  for (const auto& model : parts_.models) model->engine().drain(0);
+  if (parts_.models) parts_.models->drain(0);
   parts_.writer.finish();  // the engines' last events
   parts_.writer.stop();
-  parts_.models.clear();
+  parts_.models.reset();
 }
 
 std::optional<ApiError> Service::find_fault(const WebRequest& head) const {
@@ -178,6 +197,12 @@ std::optional<ApiError> Service::find_fault(const WebRequest& head) const {
                      .wanted = route->method});
   }
   if (route->is_open) return std::nullopt;
+  const bool is_change = route->kind == Route::Kind::kLoad || route->kind == Route::Kind::kUnload;
+  if (is_change && (options_.adapter_folder.empty() || !access_.has_keys())) {
+    return ApiError({.status = 404, .code = "not_found"},
+                    {.what = "adapters can't be loaded while the server runs",
+                     .hint = "--allow-runtime-lora and a key switch it on"});
+  }
   if (parts_.is_stopping) return shutting_down();
   if (!parts_.is_ready) {
     ApiError error({.status = 503, .code = "model_loading"}, {.what = "the model is being loaded"});
@@ -221,21 +246,33 @@ void Service::handle(WebRequest request, std::shared_ptr<Exchange> exchange) {
   if (route.kind == Route::Kind::kTraining) {
     return show_training(request, std::move(headers), std::move(exchange));
   }
+  AnswerJob::Asker asker{.key = access_.key_of(request).value_or(0)};
   if (route.kind == Route::Kind::kJob || is_prediction) {
-    const std::int64_t waiting = parts_.preparing + parts_.models.front()->engine().stats().waiting;
+    const std::int64_t waiting = parts_.preparing + parts_.models->stats().engines.waiting;
     if (waiting >= parts_.max_queue) {
-      return exchange->reply(
-          reply_to(request, queue_full(parts_.retry_after_s(*parts_.models.front()))));
+      return exchange->reply(reply_to(request, queue_full(parts_.retry_after_s())));
     }
+    auto& count = per_key_[asker.key];
+    if (options_.max_per_key > 0 && count >= options_.max_per_key) {
+      return exchange->reply(reply_to(request, key_full(options_.max_per_key)));
+    }
+    asker.place = hold_one(count);
   }
   if (route.kind == Route::Kind::kJob) {
-    const auto job = std::make_shared<AnswerJob>(parts_, route.job, exchange);
+    const auto job = std::make_shared<AnswerJob>(parts_, route.job, exchange, std::move(asker));
     return job->start(std::move(request), std::move(headers));
   }
   if (is_prediction || route.kind == Route::Kind::kSetUpLabels) {
     const auto kind = is_prediction ? LabelJob::Kind::kPredict : LabelJob::Kind::kSetup;
-    const auto job = std::make_shared<LabelJob>(parts_, kind, options_.label_studio_url, exchange);
+    const auto job =
+        std::make_shared<LabelJob>(parts_, kind, label_files_, exchange, std::move(asker));
     return job->start(std::move(request), std::move(headers));
+  }
+  if (route.kind == Route::Kind::kLoad || route.kind == Route::Kind::kUnload) {
+    const bool is_load = route.kind == Route::Kind::kLoad;
+    return change_adapters(parts_, is_load ? AdapterChange::kLoad : AdapterChange::kUnload,
+                           options_.adapter_folder, std::move(request), exchange,
+                           std::move(headers));
   }
   WebReply reply = answer_now(request);
   reply.headers.insert(reply.headers.end(), headers.begin(), headers.end());
@@ -296,9 +333,8 @@ WebReply Service::health() const {
 
 WebReply Service::list_models() const {
   OrderedJson list = OrderedJson::array();
-  for (const auto& model : parts_.models) {
-    list.push_back(model_json(*model, model->id()));
-    for (const std::string& alias : model->aliases()) list.push_back(model_json(*model, alias));
+  for (const ListedModel& model : parts_.models->list()) {
+    list.push_back(model_json(parts_.models->base(), model));
   }
   return json_reply({{"object", "list"}, {"data", std::move(list)}});
 }
@@ -306,8 +342,8 @@ WebReply Service::list_models() const {
 WebReply Service::show_model(const std::string& name) const {
   const auto decoded = decode_percents(name);
   try {
-    const ServedModel& model = parts_.find_model(decoded.value_or(name));
-    return json_reply(model_json(model, decoded.value_or(name)));
+    return json_reply(
+        model_json(parts_.models->base(), parts_.models->find(decoded.value_or(name))));
   } catch (const ApiError& error) {
     return to_reply(error);
   }
@@ -315,7 +351,7 @@ WebReply Service::show_model(const std::string& name) const {
 
 // Fields that clients of llama.cpp's server read.
 WebReply Service::props() const {
-  const ServedModel& model = *parts_.models.front();
+  const ServedModel& model = parts_.models->base();
   const bool sees = model.processor().takes_media();
   return json_reply({{"default_generation_settings", {{"n_ctx", model.context()}}},
                      {"n_ctx", model.context()},
@@ -325,57 +361,8 @@ WebReply Service::props() const {
 }
 
 WebReply Service::metrics() const {
-  std::vector<Metrics::Gauge> gauges = process_gauges();
-  gauges.push_back({.name = "vlm_build_info",
-                    .help = "The program.",
-                    .labels = {{"version", VLM_VERSION}},
-                    .value = 1});
-  const auto add = [&](const char* name, const char* help, double value, bool is_counter = false) {
-    gauges.push_back(
-        {.name = concat("vlm_", name), .help = help, .value = value, .is_counter = is_counter});
-  };
-  EngineStats all;
-  double grammar_bytes = 0;
-  for (const auto& model : parts_.models) {
-    const EngineStats stats = model->engine().stats();
-    all.running += stats.running;
-    all.waiting += stats.waiting;
-    all.cache_bytes += stats.cache_bytes;
-    all.kept_media_bytes += stats.kept_media_bytes;
-    all.media_hits += stats.media_hits;
-    all.media_misses += stats.media_misses;
-    all.prefix_hits += stats.prefix_hits;
-    all.prefix_queries += stats.prefix_queries;
-    all.encoded_units += stats.encoded_units;
-    grammar_bytes += static_cast<double>(model->grammar_bytes());
-    gauges.push_back({.name = "vlm_model_info",
-                      .help = "A model that is served.",
-                      .labels = {{"model", model->id()}, {"digest", model->fingerprint()}},
-                      .value = 1});
-  }
-  const HttpStats http = server_ ? server_->stats() : HttpStats{};
-  add("num_requests_running", "Requests that are being answered.", double(all.running));
-  add("num_requests_waiting", "Requests in the queue, and those whose media are being decoded.",
-      double(all.waiting + parts_.preparing));
-  add("open_connections", "Connections.", double(http.connections));
-  add("open_streams", "Answers that are being streamed.", double(http.streams));
-  add("request_body_bytes", "Bodies that are held.", double(http.body_bytes));
-  add("connections_refused_total", "Connections over the limit.", double(http.refused_connections),
-      true);
-  add("kv_cache_bytes", "Keys and values of what runs.", double(all.cache_bytes));
-  add("feature_cache_bytes", "Features of pictures that are kept.", double(all.kept_media_bytes));
-  add("feature_cache_hits_total", "Pictures whose features were kept.", double(all.media_hits),
-      true);
-  add("feature_cache_misses_total", "Pictures that were encoded.", double(all.media_misses), true);
-  add("grammar_cache_bytes", "Compiled schemas, patterns and grammars.", grammar_bytes);
-  add("prefix_cache_hits_total", "Prompts whose beginning was kept.", double(all.prefix_hits),
-      true);
-  add("prefix_cache_queries_total", "Prompts.", double(all.prefix_queries), true);
-  add("tiles_encoded_total", "Tiles, or patches, that were encoded.", double(all.encoded_units),
-      true);
-  const auto adapters = static_cast<double>(parts_.models.size()) - 1;
-  add("lora_loaded", "Adapters that are served.", adapters);
-  return {.body = parts_.metrics.text(gauges), .content_type = "text/plain; version=0.0.4"};
+  return {.body = parts_.metrics.text(service_gauges(parts_, server_)),
+          .content_type = "text/plain; version=0.0.4"};
 }
 
 WebReply Service::refuse(int status, const std::string& code, const std::string& message) {

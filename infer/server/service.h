@@ -8,6 +8,7 @@
 
 #include "infer/server/access.h"
 #include "infer/server/answer_job.h"
+#include "infer/server/doors/label_files.h"
 #include "infer/server/http/http_server.h"
 
 namespace vlm::infer {
@@ -16,10 +17,13 @@ struct ServiceOptions {
   AccessOptions access;
   ApiLimits limits;
   std::int64_t max_queue = 64;
+  std::int64_t max_per_key = 0;  // requests of one key at once; 0: any
+  std::string adapter_folder;    // below which clients may load adapters; empty: they may not
   LogFormat log_format = LogFormat::kText;
   bool is_label_backend = false;  // answers Label Studio, too
-  std::string label_studio_url;   // of the instance; empty: its own paths aren't fetched
-  std::string training_folder;    // of a fine-tuning whose curve the page shows; empty: none
+  // The instance's address and token; empty: what it keeps itself isn't fetched.
+  std::string label_studio_url, label_studio_token;
+  std::string training_folder;  // of a fine-tuning whose curve the page shows; empty: none
 };
 
 class Service : public HttpHandler {
@@ -30,7 +34,7 @@ class Service : public HttpHandler {
   // Before the server starts: whose host names are looked at, and whose counts /metrics tells.
   void attach(const HttpServer& server);
   // The models are there; until then requests are told to come again.
-  void serve(ServedModels models);
+  void serve(std::unique_ptr<ModelShelf> models);
   // For front doors without a socket.
   ServiceParts& parts() { return parts_; }
   // New requests are refused; those that wait fail, those that run have `most_s` seconds.
@@ -61,7 +65,9 @@ class Service : public HttpHandler {
 
   const ServiceOptions options_;
   Access access_;
+  std::vector<std::atomic<std::int64_t>> per_key_;  // requests that are answered, of each key
   ServiceParts parts_;
+  std::shared_ptr<const LabelFiles> label_files_;  // null: there are none
   const HttpServer* server_ = nullptr;
 };
 

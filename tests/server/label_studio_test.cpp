@@ -1,8 +1,10 @@
 // The server as a backend of Label Studio.
 #include <cmath>
 
+#include "tests/server/http_test_server.h"
 #include "tests/server/served.h"
 #include "tests/support/logged_lines.h"
+#include "tests/support/thrown.h"
 
 namespace vlm::infer {
 namespace {
@@ -142,6 +144,60 @@ TEST_CASE("a task that can't be answered has an error, and the others go on") {
   // Where none can be, an instance shows the error.
   CHECK(served.refusal(predict_body(kShapeConfig, {data[1]}), "/predict") ==
         "400 invalid_request_error invalid_value -");
+}
+
+// An instance that shows its files to those who have the token.
+class Instance : public TestHandler {
+ public:
+  void handle(WebRequest request, std::shared_ptr<Exchange> exchange) override {
+    if (request.header("authorization") != "Token abc") {
+      return exchange->reply({.status = 401, .body = "secret"});
+    }
+    if (request.path == "/data/away") {
+      return exchange->reply({.status = 302, .headers = {{"Location", "http://127.0.0.1:1/a"}}});
+    }
+    exchange->reply({.body = read_file(kShapes / "shape_074.png"), .content_type = "image/png"});
+  }
+};
+
+TEST_CASE("what an instance keeps itself is fetched with its token, and nothing else is") {
+  const LoggedLines log(LogLevel::kWarning);
+  Instance instance;
+  HttpServer files(quick_options(), instance);
+  files.start();
+  const std::string config =
+      "<View><Image name='i' value='$i'/><Choices name='c' toName='i' "
+      "model_question='what shape is in the image?'><Choice value='circle'/>"
+      "<Choice value='triangle'/></Choices></View>";
+  ServedOptions options = backend();
+  options.service.label_studio_url = files.address() + "/";
+  options.service.label_studio_token = "abc";
+  {
+    const Served served(options);
+    const OrderedJson results = predictions(served, config,
+                                            {{{"i", "/data/upload/1/a.png"}},
+                                             {{"i", "/data/away"}},
+                                             {{"i", files.address() + "/b.png"}}});
+    CHECK(results[0]["result"][0]["value"]["choices"][0] == "triangle");
+    CHECK(results[1]["error"].get<std::string>().find(
+              "nothing is fetched from this host: got http://127.0.0.1:1") != std::string::npos);
+    // As an address it is one of a client's own, for which the instance is no allowed host.
+    CHECK(results[2]["error"].get<std::string>().find("not fetched from the network") !=
+          std::string::npos);
+  }
+  options.service.label_studio_token = "wrong";
+  const Served served(options);
+  const std::string refused =
+      served.post(predict_body(config, {{{"i", "/data/upload/1/a.png"}}}), "/predict");
+  CHECK(status_of(refused) == 400);
+  CHECK(body_of(refused).find("the instance's file can't be had: the host doesn't have the medium: "
+                              "got HTTP 401") != std::string::npos);
+  CHECK(body_of(refused).find("secret") == std::string::npos);
+  CHECK(body_of(refused).find("wrong") == std::string::npos);
+  options.service.label_studio_url = "localhost";
+  CHECK(thrown_by([&] { const Service none(options.service); }) ==
+        "--label-studio-url: not the address of a Label Studio instance: got localhost, wanted "
+        "http://name:port or https://name");
 }
 
 TEST_CASE("set-up, health and events, and none of it where it wasn't asked for") {

@@ -1,6 +1,6 @@
 // Messages and media → ids: the same as the processor's own, and nothing that a client writes is a
 // special token.
-#include "infer/server/prompt_maker.h"
+#include "infer/server/models/prompt_maker.h"
 
 #include <nlohmann/json.hpp>
 

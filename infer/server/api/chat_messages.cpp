@@ -10,6 +10,8 @@ namespace {
 
 using data::MediaKind;
 
+constexpr std::size_t kMostUuid = 256;
+
 // Reads messages one after the other and counts what they hold.
 class MessageReader {
  public:
@@ -89,7 +91,9 @@ class MessageReader {
   // The address stands in the field itself, or in its "url"; llama.cpp has "data" for clips.
   void read_medium(BodyReader& part, const std::string& field, MediaKind kind, Message& message) {
     count(kind, part);
+    const std::string uuid = part.text("uuid", kMostUuid).value_or("");
     const OrderedJson* holder = part.find(field);
+    if (!holder && !uuid.empty()) return recall(part, uuid, kind, message);
     if (!holder) throw missing_value(part.path(field), "an address");
     bool is_whole = reads_detail(part, kind);
     std::string param = part.path(field);
@@ -106,6 +110,10 @@ class MessageReader {
     if (!url || !url->is_string()) throw bad_value(param, url ? *url : OrderedJson(), "an address");
     data::MediaRef medium =
         read_media_url(url->get_ref<const std::string&>(), kind, param, limits_);
+    if (is_network_url(url->get_ref<const std::string&>())) count_fetched(medium, param);
+    if (!uuid.empty() && medium.bytes && limits_.known_media) {
+      limits_.known_media->keep(limits_.media_owner, uuid, medium.bytes);
+    }
     medium.is_whole = is_whole;
     message.content.push_back({.type = data::part_type(kind)});
     request_.media.push_back(
@@ -133,6 +141,31 @@ class MessageReader {
     return part;
   }
 
+  // One that an earlier request sent.
+  void recall(BodyReader& part, const std::string& uuid, MediaKind kind, Message& message) {
+    const std::string param = part.path("uuid");
+    const bool is_whole = reads_detail(part, kind);
+    const auto bytes =
+        limits_.known_media ? limits_.known_media->find(limits_.media_owner, uuid) : nullptr;
+    if (!bytes) {
+      const bool is_clip = kind == MediaKind::kVideo;
+      throw ApiError(
+          {.code = is_clip ? "invalid_video" : "invalid_image", .param = param},
+          {.what = "no medium is kept under this uuid", .hint = "send it again with its address"});
+    }
+    message.content.push_back({.type = data::part_type(kind)});
+    request_.media.push_back(
+        {.medium = {.kind = kind, .name = param, .bytes = bytes, .is_whole = is_whole},
+         .param = param});
+  }
+
+  void count_fetched(const data::MediaRef& medium, const std::string& param) {
+    fetched_bytes_ += std::ssize(*medium.bytes);
+    if (fetched_bytes_ <= limits_.max_fetched_bytes) return;
+    throw bad_value(param, concat(fetched_bytes_, " bytes from other hosts"),
+                    concat("at most ", limits_.max_fetched_bytes, " in a request"));
+  }
+
   // OpenAI's "detail": whether the picture is shown as one tile.
   static bool reads_detail(BodyReader& holder, MediaKind kind) {
     const std::string detail = holder.text("detail", 64).value_or("auto");
@@ -152,7 +185,7 @@ class MessageReader {
 
   const ApiLimits& limits_;
   ChatRequest& request_;
-  std::int64_t pictures_ = 0, clips_ = 0, text_bytes_ = 0;
+  std::int64_t pictures_ = 0, clips_ = 0, text_bytes_ = 0, fetched_bytes_ = 0;
 };
 
 }  // namespace

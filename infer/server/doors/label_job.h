@@ -21,9 +21,9 @@ class LabelJob : public std::enable_shared_from_this<LabelJob> {
  public:
   enum class Kind { kSetup, kPredict };
 
-  // `base_url` is the instance's, or empty.
-  LabelJob(ServiceParts& parts, Kind kind, std::string base_url,
-           std::shared_ptr<Exchange> exchange);
+  // `files` of the instance, or null.
+  LabelJob(ServiceParts& parts, Kind kind, std::shared_ptr<const LabelFiles> files,
+           std::shared_ptr<Exchange> exchange, AnswerJob::Asker asker);
 
   // On the network thread. `headers` go with the reply.
   void start(WebRequest request, std::vector<HttpHeader> headers);
@@ -42,8 +42,9 @@ class LabelJob : public std::enable_shared_from_this<LabelJob> {
 
   ServiceParts& parts_;
   const Kind kind_;
-  const std::string base_url_;
+  const std::shared_ptr<const LabelFiles> files_;
   const std::shared_ptr<Exchange> exchange_;
+  const AnswerJob::Asker asker_;  // whose place is one for all that is asked
   const std::shared_ptr<RequestFacts> facts_ = std::make_shared<RequestFacts>();
   std::string request_id_;
   std::vector<HttpHeader> headers_;

@@ -86,14 +86,14 @@ void write_line(const std::string& line, std::atomic<bool>& is_closed) {
 
 int run_mcp(const McpOptions& options, const RuntimeOptions& runtime) {
   Service service(options.service);
-  service.serve(
-      load_served_models(options.source, runtime, options.engine, options.service.limits));
+  service.serve(std::make_unique<ModelShelf>(options.source, runtime, options.engine,
+                                             options.service.limits));
   std::atomic<bool> is_closed{false};
   std::int64_t calls = 0;
   McpSession session(
       [&](const OrderedJson& body, McpSession::Done done) -> McpSession::Cancel {
-        const auto ask =
-            InnerAsk::start(service.parts(), body, concat("call-", ++calls), std::move(done));
+        const auto ask = InnerAsk::start(
+            service.parts(), {.body = body, .id = concat("call-", ++calls)}, std::move(done));
         return [ask] { ask->cancel(); };
       },
       [&](const std::string& line) { write_line(line, is_closed); });
