@@ -250,6 +250,20 @@ TEST_CASE("an instance sends the key as a password") {
   CHECK(status_of(served.post({{"schema", ""}}, "/setup")) == 401);
 }
 
+TEST_CASE("where there is no room, an instance is told to come again") {
+  ServedOptions options = backend();
+  options.engine.max_running = options.engine.max_waiting = 1;
+  const Served served(options);
+  const std::string config =
+      "<View><Image name='i' value='$i'/><TextArea name='t' toName='i' "
+      "model_pattern='[0-9]{900}' model_max_tokens='1500'/></View>";
+  const std::string refused = served.post(
+      predict_body(config, std::vector<Json>(8, {{"i", shape_uri("shape_049")}})), "/predict");
+  CHECK(Served::fault_of(refused) == "429 rate_limit_error queue_full -");
+  CHECK(refused.find("\r\nRetry-After: ") != std::string::npos);
+  CHECK(comes_true([&] { return served.metric("vlm_num_requests_running") == 0; }));
+}
+
 TEST_CASE("an instance that leaves has its tasks cancelled") {
   const Served served(backend());
   // A text of digits lasts until its limit.

@@ -102,6 +102,7 @@ void LabelJob::ask(std::size_t index) {
                                                  concat("tasks[", task, "]"), files_.get());
     const auto done = [self = shared_from_this(), index, &control,
                        choices = std::move(question.choices)](const WebReply& reply) {
+      if (reply.status == 429 || reply.status == 503) return self->give_up(reply);
       self->take(index, read_label(control, choices, reply));
     };
     auto ask = InnerAsk::start(parts_,
@@ -128,6 +129,13 @@ void LabelJob::take(std::size_t index, Label label) {
   labels_[index] = std::move(label);
   if (++done_ == labels_.size()) return finish();
   ask_more();
+}
+
+// There is no room now: the instance may ask again, and keeps no empty prediction meanwhile.
+void LabelJob::give_up(const WebReply& refusal) {
+  if (is_cancelled_) return;
+  cancel();
+  reply(refusal);
 }
 
 void LabelJob::cancel() {

@@ -3,8 +3,8 @@
 //   body ─► read (media pool) ─► a few InnerAsks at a time ─► predictions, in the tasks' order
 //
 // A task that can't be answered gets an empty prediction with its error, and the others go on;
-// where none can be, the reply is the first one's error, so that the instance shows it. A client
-// that leaves cancels what runs.
+// where none can be, the reply is the first one's error, so that the instance shows it; so it is
+// where the server has no room. A client that leaves cancels what runs.
 #pragma once
 
 #include <map>
@@ -34,6 +34,7 @@ class LabelJob : public std::enable_shared_from_this<LabelJob> {
   void ask_more();
   void ask(std::size_t index);
   void take(std::size_t index, Label label);
+  void give_up(const WebReply& refusal);
   void cancel();
   void finish();
   void reply(WebReply reply);
