@@ -289,6 +289,7 @@ void Generator::finish(ActiveRequest& one) {
   answer.choices = std::move(one.scores);
   if (one.search) {
     answer.first_token_entropy = one.search->first_token_entropy();
+    answer.mask_s = one.search->mask_s();
     if (one.request.options.prompt_lookup_num_tokens > 0 && one.request.options.rows() == 1) {
       lookup_.remember(one.search->answers()[0].ids);
     }

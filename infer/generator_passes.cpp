@@ -176,7 +176,14 @@ void Generator::score_choices(const Requests& requests) {
       const at::Tensor wanted =
           at::tensor(at::ArrayRef<std::int64_t>(choice.data() + t, static_cast<std::size_t>(count)),
                      at::kLong);
-      score.logprob += logprobs.gather(1, wanted.unsqueeze(1)).sum(at::kDouble).item<double>();
+      const at::Tensor chosen = logprobs.gather(1, wanted.unsqueeze(1)).to(at::kDouble);  // [n, 1]
+      score.logprob += chosen.sum().item<double>();
+      const auto* first_chosen = chosen.const_data_ptr<double>();
+      score.logprobs.insert(score.logprobs.end(), first_chosen, first_chosen + count);
+      const std::int64_t top = by_row[i]->one->request.options.top_logprobs;
+      for (std::int64_t k = 0; top > 0 && k < count; ++k) {
+        score.top.push_back(find_top(logprobs[k], top));
+      }
     }
   }
   // In the order of the choices, and only when all are there: a pass that failed is begun again.

@@ -73,6 +73,7 @@ struct RequestAnswer {
   // Seconds that it waited, and in which its pictures were encoded, its prompt was computed and its
   // tokens were decoded, with what was done for others between.
   double queue_s = 0, vision_s = 0, prefill_s = 0, decode_s = 0;
+  double mask_s = 0;  // of decode_s, finding what the grammar allows
   std::shared_ptr<const AnswerGrammar> grammar = {};  // that the generations had to follow
 };
 

@@ -23,6 +23,7 @@ struct ModelChoice {
 
 struct Session {
   ModelPtr model;
+  std::shared_ptr<const Processor> processor;
   std::unique_ptr<Generator> generator;
   GenerationOptions generation;         // of the checkpoint
   std::shared_ptr<RuleCompiler> rules;  // for the model's tokenizer; may outlive the session
@@ -30,6 +31,8 @@ struct Session {
 };
 
 // Loads everything. An adapter is merged into the weights. Throws Error for whatever doesn't fit.
-Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime);
+// `beside`: a session of the same base, whose processor and compiled rules this one shares.
+Session open_session(const ModelChoice& choice, const RuntimeOptions& runtime,
+                     const Session* beside = nullptr);
 
 }  // namespace vlm::infer

@@ -29,13 +29,18 @@ std::size_t count_held_bytes(const std::string& text, const std::vector<std::str
 // Text is counted from the answer's first character, leading spaces left out, bytes likewise.
 struct AnswerPieces::State {
   State(const Tokenizer& of, const GenerationOptions& wanted)
-      : tokenizer(of), options(wanted), decoder(of, !wanted.keep_special_tokens) {
+      : tokenizer(of),
+        options(wanted),
+        decoder(of, !wanted.keep_special_tokens),
+        text_begin(wanted.forced_begin.size()),
+        token_begin(text_begin) {
     if (options.hides_stop_strings) stops = options.stop_strings;
     std::erase(stops, std::string());
   }
 
   void read(const Hypothesis& answer);
   std::string bytes_of(std::int64_t id) const;
+  void cut_begin(std::string& more, std::size_t& begin, std::size_t so_far) const;
   void add_text(std::string more);
   void add_token(const Hypothesis& answer, std::size_t i);
   AnswerPiece take(std::size_t end, bool is_last);
@@ -49,7 +54,8 @@ struct AnswerPieces::State {
   std::vector<PieceToken> tokens;                          // likewise
   std::size_t given = 0, text_bytes = 0, token_bytes = 0;  // bytes of the answer
   std::size_t given_token_bytes = 0;
-  bool is_cut = false;  // by a stop string
+  std::size_t text_begin, token_begin;  // bytes of the forced beginning that are still to come
+  bool is_cut = false;                  // by a stop string
 };
 
 // What the token adds to the text; nothing for those that aren't shown.
@@ -63,8 +69,17 @@ std::string AnswerPieces::State::bytes_of(std::int64_t id) const {
   return tokenizer.decode(std::span(&id, 1), !options.keep_special_tokens);
 }
 
+// What is spelled of a forced beginning is no part of the answer. What follows it is, spaces too.
+void AnswerPieces::State::cut_begin(std::string& more, std::size_t& begin,
+                                    std::size_t so_far) const {
+  const std::size_t count = std::min(begin, more.size());
+  more.erase(0, count);
+  begin -= count;
+  if (so_far == 0 && !options.has_begun()) more.erase(0, count_leading_spaces(more));
+}
+
 void AnswerPieces::State::add_text(std::string more) {
-  if (text_bytes == 0) more.erase(0, count_leading_spaces(more));
+  cut_begin(more, text_begin, text_bytes);
   text_bytes += more.size();
   held += more;
 }
@@ -73,7 +88,9 @@ void AnswerPieces::State::add_token(const Hypothesis& answer, std::size_t i) {
   PieceToken token{{.id = answer.ids[i], .logprob = answer.logprobs[i]}};
   token.bytes = bytes_of(token.id);
   if (token.bytes.empty()) return;
-  if (token_bytes == 0) token.bytes.erase(0, count_leading_spaces(token.bytes));
+  const bool is_forced = token_begin >= token.bytes.size();
+  cut_begin(token.bytes, token_begin, token_bytes);
+  if (is_forced) return;
   token_bytes += token.bytes.size();
   if (i < answer.top.size()) {
     for (const ChosenToken& one : answer.top[i]) {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "infer/engine/answer_pieces.h"
+#include "infer/engine/engine_turns.h"
 #include "infer/generator.h"
 #include "infer/media/shown_media.h"
 #include "vlm/core/error.h"
@@ -32,6 +33,9 @@ struct EngineOptions {
   std::int64_t kept_media_bytes = 0;   // features kept for later requests that show the same
   std::int64_t kept_prefix_bytes = 0;  // keys and values kept of recent prompts and their answers
   GenerationPace pace = GenerationPace::kServing;
+  // Shared with other engines of the machine, whose places then count instead of max_running; null:
+  // there are none.
+  std::shared_ptr<EngineTurns> turns = {};
 };
 
 // Requests about the same media; most callers have one. An id of a request is the caller's own and

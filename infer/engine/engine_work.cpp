@@ -42,6 +42,7 @@ EngineWork::~EngineWork() {
     changed_.notify_all();
   }
   thread_.join();
+  if (options_.turns) options_.turns->leave(this);
   generator_.set_pace(GenerationPace::kBatch);
   generator_.set_cache_bound(0);
   generator_.encoder().kept().set_bound(0);
@@ -112,6 +113,7 @@ void EngineWork::run() {
   for (bool goes_on = true; goes_on;) {
     try {
       goes_on = take_in();
+      const auto turn = options_.turns ? options_.turns->take() : EngineTurns::Turn();
       end_waiting();
       read_media();
       step();
@@ -241,13 +243,32 @@ void EngineWork::end_waiting() {
   }
 }
 
+// Since when the oldest request waits for a place.
+std::optional<EngineJob::Clock::time_point> EngineWork::waiting_since() const {
+  std::optional<EngineJob::Clock::time_point> oldest;
+  for (const auto& [number, job] : jobs_) {
+    if (job->has_started() || job->media()) continue;  // that is read first
+    oldest = std::min(oldest.value_or(job->submitted()), job->submitted());
+  }
+  return oldest;
+}
+
+// As many requests run as the other engines leave places for.
+void EngineWork::take_places() {
+  if (!options_.turns) return;
+  generator_.set_batch_size(options_.turns->note(
+      this, {.running = generator_.running(), .waiting_since = waiting_since()}));
+}
+
 void EngineWork::step() {
   std::vector<RequestAnswer> answers;
+  take_places();
   try {
     answers = generator_.step(/*takes_prompts=*/!has_read_);
   } catch (const std::exception& error) {
     fail_all(error);
   }
+  take_places();
   for (RequestAnswer& answer : answers) record(std::move(answer));
 }
 

@@ -44,6 +44,8 @@ class EngineWork {
   void read_media();
   bool read_piece(EngineJob& job);
   void step();
+  std::optional<EngineJob::Clock::time_point> waiting_since() const;
+  void take_places();
   void record(RequestAnswer answer);
   void fail_all(const std::exception& error);
   void end(EngineJob& job, Outcome outcome, const std::string& error);

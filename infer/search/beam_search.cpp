@@ -9,6 +9,7 @@
 #include <cmath>
 
 #include "infer/search/logits_processor.h"
+#include "vlm/core/run/stopwatch.h"
 
 namespace vlm::infer {
 namespace {
@@ -52,6 +53,7 @@ std::int64_t BeamSearch::rows() const {
 at::Tensor BeamSearch::follow_grammar(const at::Tensor& model_logprobs) {
   if (!context_.options.grammar) return model_logprobs;
   at::Tensor allowed = model_logprobs.clone();
+  const Stopwatch watch(mask_s_);
   const std::int64_t vocab = allowed.size(1);
   for (std::size_t i = 0; i < running_.size(); ++i) {
     const auto row = static_cast<std::int64_t>(i);

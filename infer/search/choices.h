@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "infer/search/search.h"
 #include "vlm/core/json.h"
 #include "vlm/models/interface/processor.h"
 
@@ -20,8 +21,10 @@ namespace vlm::infer {
 
 // Log-likelihood of one given continuation.
 struct ChoiceScore {
-  double logprob = 0;       // summed over its tokens
-  std::int64_t tokens = 0;  // its length
+  double logprob = 0;                              // summed over its tokens
+  std::int64_t tokens = 0;                         // its length
+  std::vector<double> logprobs = {};               // of each token
+  std::vector<std::vector<ChosenToken>> top = {};  // as Hypothesis::top
 };
 
 struct ChoiceList {

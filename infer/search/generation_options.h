@@ -51,6 +51,10 @@ struct GenerationOptions {
   // What every answer must look like (infer/structured); null: anything. Penalties, bans and
   // filters choose among what it allows; where bans leave nothing of that, they don't count.
   std::shared_ptr<const AnswerGrammar> grammar = {};
+  // The beginning of the answer, which the prompt ends with (forced_begin.h): bytes that the
+  // grammar has taken, and bytes that the answer's first tokens spell, which are in no text.
+  std::string grammar_begin = {}, forced_begin = {};
+  bool has_begun() const { return !grammar_begin.empty() || !forced_begin.empty(); }
 
   // Rows of logits that an answer needs at once.
   std::int64_t rows() const;

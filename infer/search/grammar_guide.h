@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "infer/search/generation_options.h"
@@ -32,7 +33,11 @@ class GrammarGuide {
   void release() { matcher_ = nullptr; }
 
  private:
+  void keep_spelling();
+
+  std::shared_ptr<const AnswerGrammar> grammar_;
   std::unique_ptr<AnswerMatcher> matcher_;
+  std::string forced_;  // bytes that the next tokens spell
   std::vector<std::int64_t> end_ids_;
   std::vector<std::uint32_t> allowed_;
 };

@@ -2,13 +2,13 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/log_softmax.h>
-#include <ATen/ops/topk.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "infer/search/logits_processor.h"
+#include "vlm/core/run/stopwatch.h"
 
 namespace vlm::infer {
 namespace {
@@ -34,17 +34,6 @@ std::int64_t find_likeliest(const float* scores, std::int64_t vocab) {
   return found == scores + vocab ? 0 : found - scores;  // no number is among them
 }
 
-// The `count` likeliest tokens of a row of log-probabilities, the likeliest first.
-std::vector<ChosenToken> find_top(const at::Tensor& logprobs, std::int64_t count) {
-  const auto [values, ids] = logprobs.topk(std::min(count, logprobs.size(0)));
-  std::vector<ChosenToken> top;
-  for (std::int64_t i = 0; i < ids.size(0); ++i) {
-    top.push_back({.id = ids.const_data_ptr<std::int64_t>()[i],
-                   .logprob = values.const_data_ptr<float>()[i]});
-  }
-  return top;
-}
-
 }  // namespace
 
 SampleSearch::SampleSearch(SearchContext context)
@@ -64,6 +53,7 @@ at::Tensor SampleSearch::process(const at::Tensor& logits, bool is_first) {
   const std::size_t rows = is_first ? 1 : running_.size();
   if (options.grammar) {
     scores = scores.clone();
+    const Stopwatch watch(mask_s_);
     for (std::size_t row = 0; row < rows; ++row) {
       guides_[running_[row]].mask(scores.data_ptr<float>() + row * scores.size(1), scores.size(1));
     }

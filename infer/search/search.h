@@ -30,6 +30,9 @@ struct ChosenToken {
   bool operator==(const ChosenToken&) const = default;
 };
 
+// The `count` likeliest tokens of a row [V] of log-probabilities, the likeliest first.
+std::vector<ChosenToken> find_top(const at::Tensor& logprobs, std::int64_t count);
+
 // One answer.
 struct Hypothesis {
   std::vector<std::int64_t> ids;  // the end-of-sequence id included
@@ -84,9 +87,11 @@ class Search {
 
   // Entropy in nats of the first token's distribution, known after the first step.
   double first_token_entropy() const { return first_token_entropy_; }
+  // Time to find what a grammar allows, so far.
+  double mask_s() const { return mask_s_; }
 
  protected:
-  double first_token_entropy_ = 0;
+  double first_token_entropy_ = 0, mask_s_ = 0;
 };
 
 // Beam search for num_beams > 1, else greedy or sampling. max_new_tokens is at least 1.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "data/media/media_ref.h"
 #include "vlm/core/ascii.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/json.h"
@@ -52,6 +53,28 @@ std::string allowed_headers(std::string_view asked) {
     asked = comma == std::string_view::npos ? std::string_view() : asked.substr(comma + 1);
   }
   return join(allowed, ", ");
+}
+
+// Label Studio sends a backend's key as the password of HTTP's Basic.
+std::optional<std::string> basic_password(std::string_view authorization) {
+  constexpr std::string_view kBasic = "basic ";
+  if (ascii_lower(std::string(authorization.substr(0, kBasic.size()))) != kBasic)
+    return std::nullopt;
+  try {
+    const std::string pair = data::decode_base64(trimmed(authorization.substr(kBasic.size())));
+    const auto colon = pair.find(':');
+    if (colon != std::string::npos) return pair.substr(colon + 1);
+  } catch (const Error&) {
+  }
+  return std::nullopt;
+}
+
+std::string given_key(const WebRequest& head) {
+  constexpr std::string_view kBearer = "bearer ";
+  const std::string_view given = trimmed(head.header("authorization"));
+  if (auto password = basic_password(given)) return *std::move(password);
+  const bool is_bearer = ascii_lower(std::string(given.substr(0, kBearer.size()))) == kBearer;
+  return std::string(is_bearer ? trimmed(given.substr(kBearer.size())) : head.header("x-api-key"));
 }
 
 ApiError forbidden(const std::string& what, std::string_view got, const std::string& hint) {
@@ -103,18 +126,21 @@ std::optional<ApiError> Access::check_origin(const WebRequest& head) const {
   return forbidden("a request of a web page from elsewhere", origin, "--cors-origin allows it");
 }
 
+std::optional<std::size_t> Access::key_of(const WebRequest& head) const {
+  const std::string asked = digest(given_key(head));
+  std::optional<std::size_t> found;
+  for (std::size_t i = 0; i < digests_.size(); ++i) {
+    if (is_same(digests_[i], asked)) found = i;
+  }
+  return found;
+}
+
 std::optional<ApiError> Access::check_key(const WebRequest& head) const {
   if (digests_.empty()) return std::nullopt;
-  std::string_view given = trimmed(head.header("authorization"));
-  constexpr std::string_view kBearer = "bearer ";
-  const bool is_bearer = ascii_lower(std::string(given.substr(0, kBearer.size()))) == kBearer;
-  given = is_bearer ? trimmed(given.substr(kBearer.size())) : head.header("x-api-key");
-  const std::string asked = digest(given);
-  bool is_right = false;
-  for (const std::string& one : digests_) is_right = is_same(one, asked) || is_right;
-  if (is_right && !given.empty()) return std::nullopt;
+  const bool is_given = !given_key(head).empty();
+  if (key_of(head) && is_given) return std::nullopt;
   return ApiError({.status = 401, .code = "invalid_api_key"},
-                  {.what = given.empty() ? "no API key" : "a wrong API key",
+                  {.what = is_given ? "a wrong API key" : "no API key",
                    .wanted = "the header Authorization: Bearer KEY"});
 }
 

@@ -38,6 +38,8 @@ class Access {
 
   std::optional<ApiError> check_origin(const WebRequest& head) const;
   std::optional<ApiError> check_key(const WebRequest& head) const;
+  // Which of the keys it has, in their order. Of a request that passed check_key.
+  std::optional<std::size_t> key_of(const WebRequest& head) const;
   // The answer to a browser that asks first; nothing for other requests.
   std::optional<WebReply> preflight(const WebRequest& head) const;
   // What lets the page that asks read the answer.

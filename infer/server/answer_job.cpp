@@ -14,6 +14,7 @@
 #include "vlm/core/ascii.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/log.h"
+#include "vlm/core/run/stopwatch.h"
 #include "vlm/io/error_text.h"
 
 namespace vlm::infer {
@@ -41,26 +42,23 @@ void log_ignored(const std::vector<std::string>& names) {
 
 }  // namespace
 
-ServedModel& ServiceParts::find_model(const std::string& name) const {
-  if (name.empty()) return *models.front();
-  std::vector<std::string> names;
-  for (const auto& model : models) {
-    if (model->answers_to(name)) return *model;
-    names.push_back(model->id());
-  }
-  throw ApiError(
-      {.status = 404, .code = "model_not_found", .param = "model"},
-      {.what = "no such model", .got = concat("'", shown(name), "'"), .wanted = join(names, ", ")});
-}
-
-std::int64_t ServiceParts::retry_after_s(const ServedModel& model) const {
-  const auto waiting =
-      static_cast<double>(const_cast<ServedModel&>(model).engine().stats().waiting);
+std::int64_t ServiceParts::retry_after_s() const {
+  const auto waiting = static_cast<double>(models->stats().engines.waiting);
   return std::clamp<std::int64_t>(std::llround(std::ceil(waiting / metrics.recent_rate())), 1, 60);
 }
 
-AnswerJob::AnswerJob(ServiceParts& parts, Kind kind, std::shared_ptr<Exchange> exchange)
-    : parts_(parts), kind_(kind), exchange_(std::move(exchange)) {}
+CountHold hold_one(std::atomic<std::int64_t>& count) {
+  ++count;
+  return {&count, [](std::atomic<std::int64_t>* held) { --*held; }};
+}
+
+AnswerJob::AnswerJob(ServiceParts& parts, Kind kind, std::shared_ptr<Exchange> exchange,
+                     Asker asker)
+    : parts_(parts),
+      kind_(kind),
+      exchange_(std::move(exchange)),
+      owner_(asker.key),
+      key_place_(std::move(asker.place)) {}
 
 double AnswerJob::seconds() const {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
@@ -68,28 +66,46 @@ double AnswerJob::seconds() const {
 
 void AnswerJob::start(WebRequest request, std::vector<HttpHeader> headers) {
   exchange_->facts = facts_;
-  facts_->model = parts_.models.front()->id();  // until the request says which
+  facts_->model = parts_.models->base().id();  // until the request says which
   request_id_ = request.id;
   headers_ = std::move(headers);
   exchange_->on_gone([weak = weak_from_this(), &writer = parts_.writer] {
     if (const auto self = weak.lock()) writer.post([self] { self->cancel(); });
   });
-  ++parts_.preparing;
+  preparing_ = hold_one(parts_.preparing);
   const auto shared = std::make_shared<WebRequest>(std::move(request));
-  parts_.media.post([self = shared_from_this(), shared] {
+  // Waiting for another host must not keep those waiting whose media are here.
+  const bool may_fetch = parts_.limits.fetcher && shared->body.find("\"http") != std::string::npos;
+  (may_fetch ? parts_.fetching : parts_.media).post([self = shared_from_this(), shared] {
     self->prepare(std::move(*shared));
-    --self->parts_.preparing;
   });
 }
 
 void AnswerJob::prepare(WebRequest request) {
-  try {
-    if (exchange_->is_gone()) return;
+  in_pool([&] {
     read(request.body);
     request = {};
-    prepare_prompt();
-    if (exchange_->is_gone()) return;
-    parts_.writer.post([self = shared_from_this()] { self->submit(); });
+    model_ = parts_.models->open(asked_.model, [self = shared_from_this()](OpenedModel opened) {
+      self->go_on(std::move(opened));
+    });
+    if (model_) prepare_prompt();
+  });
+}
+
+// In the shelf's thread.
+void AnswerJob::go_on(OpenedModel opened) {
+  parts_.media.post([self = shared_from_this(), opened = std::move(opened)] {
+    self->in_pool([&] {
+      if (!opened.model) throw ApiError(*opened.error);
+      self->model_ = opened.model;
+      self->prepare_prompt();
+    });
+  });
+}
+
+void AnswerJob::in_pool(const std::function<void()>& work) {
+  try {
+    if (!exchange_->is_gone()) work();
   } catch (const ApiError& error) {
     refuse(error);
   } catch (const std::exception& error) {
@@ -101,18 +117,19 @@ void AnswerJob::prepare(WebRequest request) {
 // The body, its JSON and the base64 in it are gone afterwards; bytes of media stay.
 void AnswerJob::read(const std::string& body) {
   const OrderedJson json = parse_body(body);
+  ApiLimits limits = parts_.limits;
+  limits.media_owner = owner_;
   if (kind_ == Kind::kCompletion) {
-    completion_ = read_completion_request(json, parts_.limits);
+    completion_ = read_completion_request(json, limits);
     asked_ = completion_->asked;
   } else if (kind_ == Kind::kResponse) {
-    chat_ = read_response_request(json, parts_.limits);
+    chat_ = read_response_request(json, limits);
     echo_ = read_response_echo(json);
     asked_ = chat_->asked;
   } else {
-    chat_ = read_chat_request(json, parts_.limits);
+    chat_ = read_chat_request(json, limits);
     asked_ = chat_->asked;
   }
-  model_ = &parts_.find_model(asked_.model);
   if (asked_.ignored.empty()) return;
   std::string names;
   for (const std::string& name : asked_.ignored) {
@@ -133,9 +150,19 @@ void AnswerJob::prepare_prompt() {
                               {.prompt_tokens = tokens,
                                .context = model_->context(),
                                .max_tokens = parts_.limits.max_tokens});
-  generation_.grammar = model_->compile(asked_.constraint);
+  if (asked_.constraint.needs_grammar()) {
+    double compile_s = 0;
+    {
+      const Stopwatch watch(compile_s);
+      generation_.grammar = model_->compile(asked_.constraint);
+    }
+    parts_.metrics.observe("grammar_compile_seconds", compile_s);
+    model_->maker().force_begin(prepared_, generation_);
+  }
   if (chat_) chat_->media.clear();
   make_reply();
+  if (exchange_->is_gone()) return;
+  parts_.writer.post([self = shared_from_this()] { self->submit(); });
 }
 
 void AnswerJob::make_reply() {
@@ -162,11 +189,13 @@ EngineRequest AnswerJob::make_request() {
       texts.push_back(model_->maker().as_plain(text));
     }
     request.choices = encode_choices(model_->processor(), texts);
+    choice_ids_ = request.choices;
   }
   return EngineRequest::of(std::move(prepared_.prompt), std::move(request));
 }
 
 void AnswerJob::submit() {
+  preparing_.reset();
   if (exchange_->is_gone()) return;
   facts_->model = model_->id();
   facts_->was_submitted = true;
@@ -174,8 +203,12 @@ void AnswerJob::submit() {
   facts_->clips = prepared_.clips;
   facts_->media_s = prepared_.seconds;
   if (kind_ == Kind::kCountTokens) {
+    key_place_.reset();
     const OrderedJson body = {{"input_tokens", prepared_.prompt.ids.size()}};
     return exchange_->reply({.body = body.dump(), .headers = headers_});
+  }
+  if (!model_->parent().empty()) {
+    parts_.metrics.add("lora_requests_total", {{"adapter", model_->id()}});
   }
   parts_.metrics.add("pictures_total", {}, static_cast<double>(prepared_.pictures));
   parts_.metrics.add("video_frames_total", {}, static_cast<double>(prepared_.frames));
@@ -195,7 +228,7 @@ void AnswerJob::submit() {
   try {
     number_ = model_->engine().submit(make_request(), std::move(events));
   } catch (const EngineFull&) {
-    return fail(queue_full(parts_.retry_after_s(*model_)));
+    return fail(queue_full(parts_.retry_after_s()));
   } catch (const EngineStopped&) {
     return fail(shutting_down());
   } catch (const std::exception& error) {
@@ -225,7 +258,9 @@ void AnswerJob::on_piece(AnswerPiece piece) {
   const bool is_first = !has_begun_[index];
   has_begun_[index] = true;
   if (is_first) {
-    chat_ && chat_->continues_answer ? keep_leading_space(piece) : drop_leading_spaces(piece);
+    const bool goes_on = chat_ && chat_->continues_answer;
+    if (goes_on && !generation_.has_begun()) keep_leading_space(piece);
+    if (!goes_on) drop_leading_spaces(piece);
   }
   if (facts_->first_piece_s == 0) facts_->first_piece_s = seconds();
   if (!is_first && asked_.is_streamed && asked_.sampling.n == 1) {
@@ -268,7 +303,7 @@ ApiError AnswerJob::failure_of(const RequestAnswer& answer) const {
     case Outcome::kTimedOut: {
       ApiError error({.status = 503, .code = "queue_timeout"},
                      {.what = "the request waited too long for its turn"});
-      error.retry_after_s = parts_.retry_after_s(*model_);
+      error.retry_after_s = parts_.retry_after_s();
       return error;
     }
     case Outcome::kRefused:
@@ -293,6 +328,14 @@ void AnswerJob::choose(const RequestAnswer& answer, ReplyParts& parts) {
   const auto& texts = asked_.constraint.choices;
   choices_[0].text = texts[best];
   choices_[0].finish_reason = "stop";
+  if (asked_.has_logprobs) {
+    const ChoiceScore& score = answer.choices[best];
+    AnswerPieces pieces(model_->processor().tokenizer(), generation_);
+    AnswerPiece piece =
+        pieces.finish({.ids = choice_ids_[best], .logprobs = score.logprobs, .top = score.top});
+    drop_leading_spaces(piece);
+    choices_[0].tokens = std::move(piece.tokens);
+  }
   parts.own["probabilities"] = OrderedJson::object();
   for (std::size_t i = 0; i < texts.size(); ++i) {
     parts.own["probabilities"][texts[i]] = probabilities[i];
@@ -305,12 +348,14 @@ void AnswerJob::choose(const RequestAnswer& answer, ReplyParts& parts) {
 void AnswerJob::finish(const RequestAnswer& answer) {
   ReplyParts parts{.usage = usage_of(answer)};
   if (!answer.choices.empty()) choose(answer, parts);
+  if (generation_.grammar) parts_.metrics.observe("grammar_mask_seconds", answer.mask_s);
   for (std::size_t i = 0; i < std::min(answer.generations.size(), choices_.size()); ++i) {
     choices_[i].finish_reason = answer.generations[i].finish_reason;
   }
   if (asked_.has_confidence && answer.choices.empty()) parts.own = confidence_of(answer);
   if (asked_.has_timings) parts.timings = timings_of(answer);
   keep_facts(answer, parts.usage);
+  key_place_.reset();  // before the client may see the end
   parts.choices = std::move(choices_);
   if (!is_streaming_) {
     return exchange_->reply({.body = reply_->whole(parts), .headers = headers_});
@@ -340,7 +385,6 @@ void AnswerJob::keep_facts(const RequestAnswer& answer, const OrderedJson& usage
   add("generation_tokens_total", facts_->completion_tokens);
   metrics.observe("request_prompt_tokens", static_cast<double>(facts_->prompt_tokens));
   metrics.observe("request_generation_tokens", static_cast<double>(facts_->completion_tokens));
-  if (!model_->parent().empty()) metrics.add("lora_requests_total", {{"adapter", model_->id()}});
 }
 
 // From any thread but the writer.
@@ -349,15 +393,17 @@ void AnswerJob::refuse(const ApiError& error) {
 }
 
 void AnswerJob::fail(const ApiError& error) {
+  preparing_.reset();
+  key_place_.reset();
   if (facts_->was_submitted) facts_->finish = "error";
   const std::string& code = error.code();
   const char* reason =
       code == "queue_full"                ? "queue_full"
       : code == "context_length_exceeded" ? "context"
       : code == "unsupported_schema"      ? "schema"
-      : code == "invalid_image" || code == "invalid_video" || code == "media_not_allowed" ? "media"
-      : error.status() < 500                                                              ? "body"
-                                                                                          : nullptr;
+      : code == "invalid_image" || code == "invalid_video" || code.starts_with("media_") ? "media"
+      : error.status() < 500                                                             ? "body"
+                                                                                         : nullptr;
   if (reason != nullptr) parts_.metrics.add("requests_rejected_total", {{"reason", reason}});
   if (!is_streaming_) {
     WebReply reply = to_reply(error);

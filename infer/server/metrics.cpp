@@ -55,6 +55,10 @@ constexpr HistogramFamily kHistograms[] = {
     {{"request_vision_time_seconds", "In the vision encoder."}, Buckets::kSeconds},
     {{"request_prefill_time_seconds", "Computing the prompt."}, Buckets::kSeconds},
     {{"request_decode_time_seconds", "Decoding the answer."}, Buckets::kSeconds},
+    {{"grammar_compile_seconds", "Compiling a schema, pattern or grammar, or finding it compiled."},
+     Buckets::kSeconds},
+    {{"grammar_mask_seconds", "Finding what a grammar allows, in all of an answer."},
+     Buckets::kSeconds},
     {{"request_prompt_tokens", "Tokens of a prompt."}, Buckets::kTokens},
     {{"request_generation_tokens", "Tokens of an answer."}, Buckets::kTokens},
     {{"request_tiles", "Tiles, or patches, of a request."}, Buckets::kTokens}};
@@ -110,12 +114,15 @@ const HistogramFamily& find_histogram(const std::string& name) {
 }  // namespace
 
 void Metrics::add(const std::string& name, const Labels& labels, double value) {
-  constexpr std::size_t kMostIgnored = 50;
+  constexpr std::size_t kMostIgnored = 50, kMostSamples = 1000;
+  const std::size_t most = name == "ignored_fields_total" ? kMostIgnored : kMostSamples;
   const std::lock_guard lock(mutex_);
   auto& samples = counters_[name];
   std::string key = label_text(labels);
-  if (name == "ignored_fields_total" && samples.size() >= kMostIgnored && !samples.contains(key)) {
-    key = label_text({{"field", "other"}});
+  if (samples.size() >= most && !samples.contains(key)) {
+    Labels other = labels;
+    for (auto& [label, text] : other) text = "other";
+    key = label_text(other);
   }
   samples[key] += value;
 }

@@ -22,28 +22,30 @@ constexpr std::int64_t kMegabyte = 1'000'000;
 
 struct ServeOptions {
   ModelSource source;
-  std::vector<std::string> adapters;  // "name=path"
+  std::vector<std::string> adapters, runs;  // "name=path"
   HttpOptions http;
   ServiceOptions service;
   EngineOptions engine{.queue_timeout_s = 600};
   std::string key_file;
+  FetchOptions fetch;
   double max_body_mb = 32, feature_cache_mb = 256, prefix_cache_mb = 256;
   double shutdown_timeout_s = 30;
   std::string log_format = "text";
 };
 
-// The small model of the tree: beside the sources that the program was built from, or where it is
-// installed.
-std::string find_default_model() {
-  std::error_code code;
-  const fs::path program = fs::read_symlink("/proc/self/exe", code);
-  for (const fs::path& folder : {program.parent_path() / "../share/vlm/models/easy-vqa-emoji",
-                                 fs::path(VLM_DEFAULT_MODEL)}) {
-    if (fs::exists(folder / "config.json", code)) return fs::weakly_canonical(folder).string();
+// "NAME=FOLDER", or a folder by its own name.
+AdapterSource parse_run(const std::string& text) {
+  const auto at = text.find('=');
+  const fs::path path = at == std::string::npos ? text : text.substr(at + 1);
+  const std::string own = (path / "").parent_path().filename().string();
+  const std::string name = at == std::string::npos ? own : text.substr(0, at);
+  if (name.empty() || path.empty()) {
+    throw Error({.what = "not a training's folder",
+                 .where = "--watch",
+                 .got = text,
+                 .wanted = "OUTPUT_DIR, or NAME=OUTPUT_DIR"});
   }
-  throw Error({.what = "no model to serve",
-               .where = "--model",
-               .hint = "name a folder or an org/name of the hub"});
+  return {.name = name, .path = path.string(), .is_run = true};
 }
 
 AdapterSource parse_adapter(const std::string& text) {
@@ -105,6 +107,22 @@ void declare_models(CLI::App& command, ServeOptions& options) {
                   "repeated")
       ->check(not_empty());
   command
+      .add_option("--watch", options.runs,
+                  "Output folder of a fine-tuning, as OUTPUT_DIR or NAME=OUTPUT_DIR: its newest "
+                  "checkpoint answers under the name, while it trains; may be repeated")
+      ->allow_extra_args(false)
+      ->check(not_empty());
+  command
+      .add_option("--max-loras", options.source.max_adapters,
+                  "Adapters in memory; the one used longest ago leaves for another")
+      ->check(between(1, 1000))
+      ->capture_default_str();
+  command
+      .add_option("--allow-runtime-lora", options.service.adapter_folder,
+                  "Folder below which clients with a key may load adapters while the server runs "
+                  "(default: they may not)")
+      ->check(CLI::ExistingDirectory);
+  command
       .add_option("--feature-cache", options.source.features.folder,
                   "Folder that keeps features of pictures on disk; auto or off")
       ->capture_default_str();
@@ -129,6 +147,8 @@ void declare_limits(CLI::App& command, ServeOptions& options) {
   count("--max-num-seqs", options.engine.max_running, "Requests answered at once", 1, 256);
   count("--max-queue", options.engine.max_waiting, "Requests that may wait; more get 429", 1,
         100'000);
+  count("--max-per-key", options.service.max_per_key, "Requests of one key at once; 0: any", 0,
+        100'000);
   count("--max-n", limits.max_n, "Answers, or beams, a request", 1, 128);
   count("--max-tokens-limit", limits.max_tokens, "Tokens of an answer", 1, 1 << 24);
   count("--max-images", limits.max_pictures, "Pictures a request", 0, 10'000);
@@ -139,6 +159,11 @@ void declare_limits(CLI::App& command, ServeOptions& options) {
       .add_option("--allowed-local-media-path", limits.media_folder,
                   "Folder below which requests may name files as file:// (default: none)")
       ->check(CLI::ExistingDirectory);
+  command
+      .add_option("--allowed-media-domains", options.fetch.hosts,
+                  "Host from which pictures and clips may be fetched by https, or http://HOST; may "
+                  "be repeated (default: none)")
+      ->check(not_empty());
   command.add_flag("--strict-fields", limits.refuses_unknown,
                    "Refuse requests with fields that nobody knows; else they are named in the "
                    "header x-vlm-ignored");
@@ -158,6 +183,21 @@ void declare_limits(CLI::App& command, ServeOptions& options) {
       ->capture_default_str();
 }
 
+void declare_doors(CLI::App& command, ServeOptions& options) {
+  CLI::Option* backend =
+      command.add_flag("--label-studio", options.service.is_label_backend,
+                       "Answer Label Studio, too, as its machine learning backend");
+  command
+      .add_option("--label-studio-url", options.service.label_studio_url,
+                  "Address of the Label Studio instance, for pictures that it names by their path")
+      ->needs(backend)
+      ->check(not_empty());
+  command
+      .add_option("--training", options.service.training_folder,
+                  "Output folder of a fine-tuning whose curve the page shows")
+      ->check(CLI::ExistingDirectory);
+}
+
 std::vector<std::string> find_keys(const std::string& file) {
   std::vector<std::string> keys;
   if (!file.empty()) keys = load_api_keys(file);
@@ -171,7 +211,20 @@ void complete(ServeOptions& options) {
   for (const std::string& text : options.adapters) {
     options.source.adapters.push_back(parse_adapter(text));
   }
+  for (const std::string& text : options.runs) options.source.adapters.push_back(parse_run(text));
   options.service.access.keys = find_keys(options.key_file);
+  std::string& label_studio = options.service.label_studio_url;
+  while (label_studio.ends_with('/')) label_studio.pop_back();
+  if (!options.service.adapter_folder.empty() && options.service.access.keys.empty()) {
+    throw Error({.what = "clients without keys may not load adapters",
+                 .where = "--allow-runtime-lora",
+                 .hint = "--api-key-file or VLM_API_KEY sets a key"});
+  }
+  if (options.service.max_per_key > 0 && options.service.access.keys.empty()) {
+    throw Error({.what = "there are no keys to count requests of",
+                 .where = "--max-per-key",
+                 .hint = "--api-key-file or VLM_API_KEY sets one"});
+  }
   options.service.max_queue = options.engine.max_waiting;
   options.service.log_format = options.log_format == "json" ? LogFormat::kJson : LogFormat::kText;
   const auto bytes = [](double megabytes) {
@@ -180,7 +233,12 @@ void complete(ServeOptions& options) {
   options.http.max_body_bytes = bytes(options.max_body_mb);
   options.http.max_bodies_bytes =
       std::max(options.http.max_bodies_bytes, 2 * options.http.max_body_bytes);
-  options.service.limits.max_clip_bytes = options.http.max_body_bytes;
+  ApiLimits& limits = options.service.limits;
+  limits.max_clip_bytes = options.http.max_body_bytes;
+  limits.max_fetched_bytes = options.http.max_body_bytes;
+  if (!options.fetch.hosts.empty()) {
+    limits.fetcher = std::make_shared<const MediaFetcher>(options.fetch);
+  }
   options.engine.kept_media_bytes = bytes(options.feature_cache_mb);
   options.engine.kept_prefix_bytes = bytes(options.prefix_cache_mb);
 }
@@ -195,8 +253,8 @@ int run_serve(ServeOptions options, const RuntimeOptions& runtime) {
                        " can ask: no key is set (--api-key-file, VLM_API_KEY)"));
   }
   server.start();
-  service.serve(
-      load_served_models(options.source, runtime, options.engine, options.service.limits));
+  service.serve(std::make_unique<ModelShelf>(options.source, runtime, options.engine,
+                                             options.service.limits));
   log_info(concat("serving ", options.source.choice.model, " at ", server.address(), "/v1; ",
                   server.port() == 0 ? "" : concat("the page is ", server.address(), "/, "),
                   "Ctrl-C ends it"));
@@ -212,6 +270,18 @@ int run_serve(ServeOptions options, const RuntimeOptions& runtime) {
 
 }  // namespace
 
+std::string find_default_model() {
+  std::error_code code;
+  const fs::path program = fs::read_symlink("/proc/self/exe", code);
+  for (const fs::path& folder : {program.parent_path() / "../share/vlm/models/easy-vqa-emoji",
+                                 fs::path(VLM_DEFAULT_MODEL)}) {
+    if (fs::exists(folder / "config.json", code)) return fs::weakly_canonical(folder).string();
+  }
+  throw Error({.what = "no model to serve",
+               .where = "--model",
+               .hint = "name a folder or an org/name of the hub"});
+}
+
 std::map<std::string, std::function<int()>> add_serve_command(CLI::App& app,
                                                               const RuntimeOptions& runtime) {
   auto options = std::make_shared<ServeOptions>();
@@ -220,6 +290,7 @@ std::map<std::string, std::function<int()>> add_serve_command(CLI::App& app,
   declare_models(*command, *options);
   declare_network(*command, *options);
   declare_limits(*command, *options);
+  declare_doors(*command, *options);
   return {{"serve", [options, &runtime] { return run_serve(*options, runtime); }}};
 }
 

@@ -6,8 +6,12 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "infer/server/adapter_requests.h"
+#include "infer/server/doors/label_job.h"
 #include "infer/server/http/percent.h"
-#include "infer/server/page/page_files.h"
+#include "infer/server/page/page_reply.h"
+#include "infer/server/page/training_log.h"
+#include "infer/server/service_gauges.h"
 #include "vlm/core/ascii.h"
 #include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
@@ -16,6 +20,7 @@
 namespace vlm::infer {
 namespace {
 
+constexpr std::int64_t kKnownMediaBytes = 64 << 20;
 constexpr std::string_view kModels = "/models/";
 
 // Without "/v1" and a slash at the end: both are often forgotten, or there once too often.
@@ -29,17 +34,25 @@ WebReply json_reply(const OrderedJson& body) {
   return {.body = dump_text(body)};
 }
 
-OrderedJson model_json(const ServedModel& model, const std::string& name) {
+OrderedJson model_json(const ServedModel& base, const ListedModel& model) {
   OrderedJson inputs = {"text"};
-  if (model.processor().takes_media()) inputs = {"text", "image", "video"};
-  return {{"id", name},
+  if (base.processor().takes_media()) inputs = {"text", "image", "video"};
+  return {{"id", model.name},
           {"object", "model"},
-          {"created", model.created()},
+          {"created", model.created},
           {"owned_by", "vlm"},
-          {"root", model.id()},
-          {"parent", model.parent().empty() ? OrderedJson() : OrderedJson(model.parent())},
-          {"max_model_len", model.context()},
+          {"root", model.root},
+          {"parent", model.parent.empty() ? OrderedJson() : OrderedJson(model.parent)},
+          {"max_model_len", base.context()},
           {"architecture", {{"input_modalities", inputs}, {"output_modalities", {"text"}}}}};
+}
+
+ApiError key_full(std::int64_t most) {
+  ApiError error({.status = 429, .code = "queue_full"},
+                 {.what = "this key has as many requests as it may have at once",
+                  .wanted = concat("at most ", most)});
+  error.retry_after_s = 1;
+  return error;
 }
 
 const char* reason_of_refusal(int status) {
@@ -57,7 +70,21 @@ const char* reason_of_refusal(int status) {
 }  // namespace
 
 struct Service::Route {
-  enum class Kind { kPage, kHealth, kModels, kModel, kProps, kMetrics, kJob };
+  enum class Kind {
+    kPage,
+    kHealth,
+    kModels,
+    kModel,
+    kProps,
+    kMetrics,
+    kTraining,
+    kJob,
+    kLoad,
+    kUnload,
+    kSetUpLabels,
+    kPredictLabels,
+    kLabelEvent
+  };
   const char* method;
   const char* path;  // as short_path has it
   Kind kind;
@@ -65,18 +92,35 @@ struct Service::Route {
   bool is_open = false;  // without a key
 };
 
-const Service::Route* Service::find_route(const WebRequest& request) {
+// Some are there only where they were asked for.
+bool Service::has(const Route& route) const {
+  switch (route.kind) {
+    case Route::Kind::kTraining:
+      return !options_.training_folder.empty();
+    case Route::Kind::kSetUpLabels:
+    case Route::Kind::kPredictLabels:
+    case Route::Kind::kLabelEvent:
+      return options_.is_label_backend;
+    default:
+      return true;
+  }
+}
+
+const Service::Route* Service::find_route(const WebRequest& request) const {
   using Kind = Route::Kind;
   static constexpr std::array kRoutes = {
       Route{"GET", "/", Kind::kPage, AnswerJob::Kind::kChat, true},
-      Route{"GET", "/style.css", Kind::kPage, AnswerJob::Kind::kChat, true},
-      Route{"GET", "/page.js", Kind::kPage, AnswerJob::Kind::kChat, true},
-      Route{"GET", "/icon.svg", Kind::kPage, AnswerJob::Kind::kChat, true},
       Route{"GET", "/health", Kind::kHealth, AnswerJob::Kind::kChat, true},
       Route{"GET", "/models", Kind::kModels},
       Route{"GET", "/models/", Kind::kModel},
       Route{"GET", "/props", Kind::kProps},
       Route{"GET", "/metrics", Kind::kMetrics},
+      Route{"GET", "/training", Kind::kTraining},
+      Route{"POST", "/setup", Kind::kSetUpLabels},
+      Route{"POST", "/predict", Kind::kPredictLabels},
+      Route{"POST", "/webhook", Kind::kLabelEvent},
+      Route{"POST", "/load_lora_adapter", Kind::kLoad},
+      Route{"POST", "/unload_lora_adapter", Kind::kUnload},
       Route{"POST", "/chat/completions", Kind::kJob, AnswerJob::Kind::kChat},
       Route{"POST", "/completions", Kind::kJob, AnswerJob::Kind::kCompletion},
       Route{"POST", "/responses", Kind::kJob, AnswerJob::Kind::kResponse},
@@ -84,13 +128,18 @@ const Service::Route* Service::find_route(const WebRequest& request) {
   const std::string path = short_path(request.path);
   for (const Route& route : kRoutes) {
     const bool is_model = route.kind == Kind::kModel && path.starts_with(kModels);
-    if (path == route.path || is_model) return &route;
+    const bool is_page = route.kind == Kind::kPage && is_page_path(path);
+    if ((path == route.path || is_model || is_page) && has(route)) return &route;
   }
   return nullptr;
 }
 
-Service::Service(ServiceOptions options) : options_(std::move(options)), access_(options_.access) {
+Service::Service(ServiceOptions options)
+    : options_(std::move(options)),
+      access_(options_.access),
+      per_key_(std::max<std::size_t>(options_.access.keys.size(), 1)) {
   parts_.limits = options_.limits;
+  parts_.limits.known_media = std::make_shared<KnownMedia>(kKnownMediaBytes);
   parts_.max_queue = options_.max_queue;
 }
 
@@ -103,28 +152,26 @@ void Service::attach(const HttpServer& server) {
   access_.set_checks_host(server.port() != 0 && server.is_loopback());
 }
 
-void Service::serve(ServedModels models) {
+void Service::serve(std::unique_ptr<ModelShelf> models) {
   parts_.models = std::move(models);
   parts_.is_ready = true;
 }
 
 void Service::drain(double most_s) {
   parts_.is_stopping = true;
-  std::vector<std::future<void>> ends;
-  for (const auto& model : parts_.models) {
-    ends.push_back(std::async(std::launch::async, [&] { model->engine().drain(most_s); }));
-  }
-  for (auto& end : ends) end.get();
+  if (parts_.models) parts_.models->drain(most_s);
+  parts_.fetching.finish();
   parts_.media.finish();
   parts_.writer.finish();
 }
 
 void Service::stop() {
+  parts_.fetching.stop();
   parts_.media.stop();
-  for (const auto& model : parts_.models) model->engine().drain(0);
+  if (parts_.models) parts_.models->drain(0);
   parts_.writer.finish();  // the engines' last events
   parts_.writer.stop();
-  parts_.models.clear();
+  parts_.models.reset();
 }
 
 std::optional<ApiError> Service::find_fault(const WebRequest& head) const {
@@ -149,6 +196,12 @@ std::optional<ApiError> Service::find_fault(const WebRequest& head) const {
                      .wanted = route->method});
   }
   if (route->is_open) return std::nullopt;
+  const bool is_change = route->kind == Route::Kind::kLoad || route->kind == Route::Kind::kUnload;
+  if (is_change && (options_.adapter_folder.empty() || !access_.has_keys())) {
+    return ApiError({.status = 404, .code = "not_found"},
+                    {.what = "adapters can't be loaded while the server runs",
+                     .hint = "--allow-runtime-lora and a key switch it on"});
+  }
   if (parts_.is_stopping) return shutting_down();
   if (!parts_.is_ready) {
     ApiError error({.status = 503, .code = "model_loading"}, {.what = "the model is being loaded"});
@@ -188,13 +241,38 @@ std::optional<WebReply> Service::check(const WebRequest& head) {
 void Service::handle(WebRequest request, std::shared_ptr<Exchange> exchange) {
   const Route& route = *find_route(request);
   std::vector<HttpHeader> headers = access_.cors_headers(request);
-  if (route.kind == Route::Kind::kJob) {
-    const std::int64_t waiting = parts_.preparing + parts_.models.front()->engine().stats().waiting;
+  if (route.kind == Route::Kind::kTraining) {
+    return show_training(request, std::move(headers), std::move(exchange));
+  }
+  if (route.kind == Route::Kind::kLoad || route.kind == Route::Kind::kUnload) {
+    const bool is_load = route.kind == Route::Kind::kLoad;
+    return change_adapters(parts_, is_load ? AdapterChange::kLoad : AdapterChange::kUnload,
+                           options_.adapter_folder, std::move(request), exchange,
+                           std::move(headers));
+  }
+  const bool is_prediction = route.kind == Route::Kind::kPredictLabels;
+  if (route.kind == Route::Kind::kJob || is_prediction) {
+    const std::int64_t waiting = parts_.preparing + parts_.models->stats().engines.waiting;
     if (waiting >= parts_.max_queue) {
-      return exchange->reply(
-          reply_to(request, queue_full(parts_.retry_after_s(*parts_.models.front()))));
+      return exchange->reply(reply_to(request, queue_full(parts_.retry_after_s())));
     }
-    const auto job = std::make_shared<AnswerJob>(parts_, route.job, exchange);
+    AnswerJob::Asker asker{.key = access_.key_of(request).value_or(0)};
+    auto& count = per_key_[asker.key];
+    if (options_.max_per_key > 0 && count >= options_.max_per_key) {
+      return exchange->reply(reply_to(request, key_full(options_.max_per_key)));
+    }
+    asker.place = hold_one(count);
+    if (is_prediction) {
+      const auto job = std::make_shared<LabelJob>(parts_, LabelJob::Kind::kPredict,
+                                                  options_.label_studio_url, exchange, asker);
+      return job->start(std::move(request), std::move(headers));
+    }
+    const auto job = std::make_shared<AnswerJob>(parts_, route.job, exchange, std::move(asker));
+    return job->start(std::move(request), std::move(headers));
+  }
+  if (route.kind == Route::Kind::kSetUpLabels) {
+    const auto job = std::make_shared<LabelJob>(parts_, LabelJob::Kind::kSetup,
+                                                options_.label_studio_url, exchange);
     return job->start(std::move(request), std::move(headers));
   }
   WebReply reply = answer_now(request);
@@ -214,50 +292,50 @@ WebReply Service::answer_now(const WebRequest& request) const {
       return show_model(short_path(request.path).substr(kModels.size()));
     case Route::Kind::kProps:
       return props();
+    case Route::Kind::kLabelEvent:  // told of what changed in the project; nothing here does
+      return {.status = 201, .body = "{}"};
     default:
       return metrics();
   }
 }
 
-// Scripts and styles are the page's own files alone, and it talks to this server alone: what a
-// model writes, or a picture makes it write, can load nothing.
-WebReply Service::show_page(const WebRequest& request) {
-  static const std::map<std::string_view, const char*> kTypes = {
-      {"index.html", "text/html; charset=utf-8"},
-      {"style.css", "text/css; charset=utf-8"},
-      {"page.js", "text/javascript; charset=utf-8"},
-      {"icon.svg", "image/svg+xml"}};
+// Label Studio, which is no browser, asks for the health of its backend at "/".
+WebReply Service::show_page(const WebRequest& request) const {
   const std::string path = short_path(request.path);
-  const std::string name = path == "/" ? "index.html" : path.substr(1);
-  const auto& files = page_files();
-  const PageFile& file = *std::find_if(files.begin(), files.end(),
-                                       [&](const PageFile& one) { return one.name == name; });
-  const std::string tag = concat("\"", file.digest, "\"");
-  const bool is_known = request.header("if-none-match") == tag;
-  return {.status = is_known ? 304 : 200,
-          .body = is_known ? "" : std::string(file.content),
-          .content_type = kTypes.at(file.name),
-          .headers = {{"ETag", tag},
-                      {"Cache-Control", "no-cache"},
-                      {"Referrer-Policy", "no-referrer"},
-                      {"Content-Security-Policy",
-                       "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' "
-                       "blob: data:; media-src blob: data:; connect-src 'self'; base-uri 'none'; "
-                       "form-action 'none'; frame-ancestors 'none'"}}};
+  const bool is_browser = request.header("accept").find("text/html") != std::string_view::npos;
+  if (options_.is_label_backend && path == "/" && !is_browser) return health();
+  return page_reply(request, path);
+}
+
+// Reads a file, so not on the network thread.
+void Service::show_training(const WebRequest& request, std::vector<HttpHeader> headers,
+                            std::shared_ptr<Exchange> exchange) {
+  parts_.media.post([folder = options_.training_folder, query = request.query,
+                     headers = std::move(headers), exchange = std::move(exchange)] {
+    WebReply reply;
+    try {
+      reply = json_reply(read_training(folder, parse_training_place(query)));
+    } catch (const Error& error) {
+      reply = to_reply(ApiError({.status = 500, .code = "internal"}, {.what = error.parts().what}));
+    }
+    reply.headers.insert(reply.headers.end(), headers.begin(), headers.end());
+    exchange->reply(std::move(reply));
+  });
 }
 
 WebReply Service::health() const {
   const bool is_ready = parts_.is_ready && !parts_.is_stopping;
-  WebReply reply = json_reply({{"status", is_ready ? "ok" : "unavailable"}});
+  OrderedJson body = {{"status", is_ready ? "ok" : "unavailable"}};
+  if (is_ready && options_.is_label_backend) body = {{"status", "UP"}, {"model_class", "vlm"}};
+  WebReply reply = json_reply(body);
   if (!is_ready) reply.status = 503;
   return reply;
 }
 
 WebReply Service::list_models() const {
   OrderedJson list = OrderedJson::array();
-  for (const auto& model : parts_.models) {
-    list.push_back(model_json(*model, model->id()));
-    for (const std::string& alias : model->aliases()) list.push_back(model_json(*model, alias));
+  for (const ListedModel& model : parts_.models->list()) {
+    list.push_back(model_json(parts_.models->base(), model));
   }
   return json_reply({{"object", "list"}, {"data", std::move(list)}});
 }
@@ -265,8 +343,8 @@ WebReply Service::list_models() const {
 WebReply Service::show_model(const std::string& name) const {
   const auto decoded = decode_percents(name);
   try {
-    const ServedModel& model = parts_.find_model(decoded.value_or(name));
-    return json_reply(model_json(model, decoded.value_or(name)));
+    return json_reply(
+        model_json(parts_.models->base(), parts_.models->find(decoded.value_or(name))));
   } catch (const ApiError& error) {
     return to_reply(error);
   }
@@ -274,66 +352,18 @@ WebReply Service::show_model(const std::string& name) const {
 
 // Fields that clients of llama.cpp's server read.
 WebReply Service::props() const {
-  const ServedModel& model = *parts_.models.front();
+  const ServedModel& model = parts_.models->base();
   const bool sees = model.processor().takes_media();
   return json_reply({{"default_generation_settings", {{"n_ctx", model.context()}}},
                      {"n_ctx", model.context()},
                      {"model_alias", model.id()},
-                     {"modalities", {{"vision", sees}, {"video", sees}, {"audio", false}}}});
+                     {"modalities", {{"vision", sees}, {"video", sees}, {"audio", false}}},
+                     {"vlm", {{"training", !options_.training_folder.empty()}}}});  // the page's
 }
 
 WebReply Service::metrics() const {
-  std::vector<Metrics::Gauge> gauges = process_gauges();
-  gauges.push_back({.name = "vlm_build_info",
-                    .help = "The program.",
-                    .labels = {{"version", VLM_VERSION}},
-                    .value = 1});
-  const auto add = [&](const char* name, const char* help, double value, bool is_counter = false) {
-    gauges.push_back(
-        {.name = concat("vlm_", name), .help = help, .value = value, .is_counter = is_counter});
-  };
-  EngineStats all;
-  double grammar_bytes = 0;
-  for (const auto& model : parts_.models) {
-    const EngineStats stats = model->engine().stats();
-    all.running += stats.running;
-    all.waiting += stats.waiting;
-    all.cache_bytes += stats.cache_bytes;
-    all.kept_media_bytes += stats.kept_media_bytes;
-    all.media_hits += stats.media_hits;
-    all.media_misses += stats.media_misses;
-    all.prefix_hits += stats.prefix_hits;
-    all.prefix_queries += stats.prefix_queries;
-    all.encoded_units += stats.encoded_units;
-    grammar_bytes += static_cast<double>(model->grammar_bytes());
-    gauges.push_back({.name = "vlm_model_info",
-                      .help = "A model that is served.",
-                      .labels = {{"model", model->id()}, {"digest", model->fingerprint()}},
-                      .value = 1});
-  }
-  const HttpStats http = server_ ? server_->stats() : HttpStats{};
-  add("num_requests_running", "Requests that are being answered.", double(all.running));
-  add("num_requests_waiting", "Requests in the queue, and those whose media are being decoded.",
-      double(all.waiting + parts_.preparing));
-  add("open_connections", "Connections.", double(http.connections));
-  add("open_streams", "Answers that are being streamed.", double(http.streams));
-  add("request_body_bytes", "Bodies that are held.", double(http.body_bytes));
-  add("connections_refused_total", "Connections over the limit.", double(http.refused_connections),
-      true);
-  add("kv_cache_bytes", "Keys and values of what runs.", double(all.cache_bytes));
-  add("feature_cache_bytes", "Features of pictures that are kept.", double(all.kept_media_bytes));
-  add("feature_cache_hits_total", "Pictures whose features were kept.", double(all.media_hits),
-      true);
-  add("feature_cache_misses_total", "Pictures that were encoded.", double(all.media_misses), true);
-  add("grammar_cache_bytes", "Compiled schemas, patterns and grammars.", grammar_bytes);
-  add("prefix_cache_hits_total", "Prompts whose beginning was kept.", double(all.prefix_hits),
-      true);
-  add("prefix_cache_queries_total", "Prompts.", double(all.prefix_queries), true);
-  add("tiles_encoded_total", "Tiles, or patches, that were encoded.", double(all.encoded_units),
-      true);
-  const auto adapters = static_cast<double>(parts_.models.size()) - 1;
-  add("lora_loaded", "Adapters that are served.", adapters);
-  return {.body = parts_.metrics.text(gauges), .content_type = "text/plain; version=0.0.4"};
+  return {.body = parts_.metrics.text(service_gauges(parts_, server_)),
+          .content_type = "text/plain; version=0.0.4"};
 }
 
 WebReply Service::refuse(int status, const std::string& code, const std::string& message) {

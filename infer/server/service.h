@@ -16,7 +16,12 @@ struct ServiceOptions {
   AccessOptions access;
   ApiLimits limits;
   std::int64_t max_queue = 64;
+  std::int64_t max_per_key = 0;  // requests of one key at once; 0: any
+  std::string adapter_folder;    // below which clients may load adapters; empty: they may not
   LogFormat log_format = LogFormat::kText;
+  bool is_label_backend = false;  // answers Label Studio, too
+  std::string label_studio_url;   // of the instance; empty: its own paths aren't fetched
+  std::string training_folder;    // of a fine-tuning whose curve the page shows; empty: none
 };
 
 class Service : public HttpHandler {
@@ -27,7 +32,9 @@ class Service : public HttpHandler {
   // Before the server starts: whose host names are looked at, and whose counts /metrics tells.
   void attach(const HttpServer& server);
   // The models are there; until then requests are told to come again.
-  void serve(ServedModels models);
+  void serve(std::unique_ptr<ModelShelf> models);
+  // For front doors without a socket.
+  ServiceParts& parts() { return parts_; }
   // New requests are refused; those that wait fail, those that run have `most_s` seconds.
   void drain(double most_s);
   // Ends all work. Call it when the server has stopped.
@@ -40,11 +47,14 @@ class Service : public HttpHandler {
 
  private:
   struct Route;
-  static const Route* find_route(const WebRequest& request);
+  const Route* find_route(const WebRequest& request) const;
+  bool has(const Route& route) const;
   WebReply reply_to(const WebRequest& head, const ApiError& error);
   std::optional<ApiError> find_fault(const WebRequest& head) const;
   WebReply answer_now(const WebRequest& request) const;
-  static WebReply show_page(const WebRequest& request);
+  WebReply show_page(const WebRequest& request) const;
+  void show_training(const WebRequest& request, std::vector<HttpHeader> headers,
+                     std::shared_ptr<Exchange> exchange);
   WebReply health() const;
   WebReply list_models() const;
   WebReply show_model(const std::string& name) const;
@@ -53,6 +63,7 @@ class Service : public HttpHandler {
 
   const ServiceOptions options_;
   Access access_;
+  std::vector<std::atomic<std::int64_t>> per_key_;  // requests that are answered, of each key
   ServiceParts parts_;
   const HttpServer* server_ = nullptr;
 };

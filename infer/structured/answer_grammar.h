@@ -9,6 +9,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "infer/structured/answer_matcher.h"
 #include "infer/structured/answer_rule.h"
@@ -16,19 +17,25 @@
 
 namespace vlm::infer {
 
+// The bytes of each id's token; empty for those that never may come.
+using VocabularyBytes = std::vector<std::string>;
+
 class AnswerGrammar {
  public:
-  AnswerGrammar(AnswerRule rule, std::shared_ptr<const TokenGrammar> tokens)
-      : rule_(std::move(rule)), tokens_(std::move(tokens)) {}
+  AnswerGrammar(AnswerRule rule, std::shared_ptr<const TokenGrammar> tokens,
+                std::shared_ptr<const VocabularyBytes> vocabulary)
+      : rule_(std::move(rule)), tokens_(std::move(tokens)), vocabulary_(std::move(vocabulary)) {}
 
   const AnswerRule& rule() const { return rule_; }
   std::unique_ptr<AnswerMatcher> start() const { return tokens_->start(); }
   std::int64_t vocab_size() const { return tokens_->vocab_size(); }
+  const VocabularyBytes& vocabulary() const { return *vocabulary_; }
   std::size_t bytes() const { return tokens_->bytes(); }
 
  private:
   AnswerRule rule_;
   std::shared_ptr<const TokenGrammar> tokens_;
+  std::shared_ptr<const VocabularyBytes> vocabulary_;
 };
 
 }  // namespace vlm::infer

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string_view>
 
 namespace vlm::infer {
 
@@ -24,6 +25,9 @@ class AnswerMatcher {
   virtual void find_allowed(std::span<std::uint32_t> allowed) = 0;
   // Takes an allowed id; false for any other, which changes nothing.
   virtual bool accept(std::int64_t id) = 0;
+  // Takes a text, whatever its tokens; false where the grammar doesn't allow it. The matcher is
+  // then of no use any more.
+  virtual bool accept_text(std::string_view text) = 0;
   // Whether the answer may end here.
   virtual bool is_complete() const = 0;
   // Another matcher in the same state: for beams.

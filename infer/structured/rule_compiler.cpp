@@ -13,14 +13,18 @@
 namespace vlm::infer {
 namespace {
 
-std::unique_ptr<GrammarBuilder> open_builder(const Tokenizer& tokenizer) {
-  using Function = const GrammarLibrary* (*)();
-  static const GrammarLibrary* library = reinterpret_cast<Function>(
-      open_plugin("vlm_xgrammar", "vlm_grammar_library", "Answers can't be kept to a rule"))();
-  std::vector<std::string> vocabulary;
+VocabularyBytes read_vocabulary(const Tokenizer& tokenizer) {
+  VocabularyBytes vocabulary;
   for (std::int64_t id = 0; id < tokenizer.vocab_size(); ++id) {
     vocabulary.push_back(tokenizer.token_bytes(id));
   }
+  return vocabulary;
+}
+
+std::unique_ptr<GrammarBuilder> open_builder(const VocabularyBytes& vocabulary) {
+  using Function = const GrammarLibrary* (*)();
+  static const GrammarLibrary* library = reinterpret_cast<Function>(
+      open_plugin("vlm_xgrammar", "vlm_grammar_library", "Answers can't be kept to a rule"))();
   return library->open(vocabulary);
 }
 
@@ -30,6 +34,7 @@ struct RuleCompiler::State {
   std::shared_ptr<const Tokenizer> tokenizer;
   std::size_t most_cached;
   std::mutex mutex = {};  // guards what follows
+  std::shared_ptr<const VocabularyBytes> vocabulary = {};
   std::unique_ptr<GrammarBuilder> builder = {};
   std::list<std::shared_ptr<const AnswerGrammar>> cached = {};  // the last used first
   std::size_t cached_bytes = 0;
@@ -63,14 +68,18 @@ std::shared_ptr<const AnswerGrammar> RuleCompiler::compile(const AnswerRule& rul
   const std::lock_guard lock(state_->mutex);
   if (auto grammar = state_->find(rule)) return grammar;
   const std::string text = to_grammar(rule, where);
-  if (!state_->builder) state_->builder = open_builder(*state_->tokenizer);
+  if (!state_->builder) {
+    state_->vocabulary =
+        std::make_shared<const VocabularyBytes>(read_vocabulary(*state_->tokenizer));
+    state_->builder = open_builder(*state_->vocabulary);
+  }
   std::shared_ptr<const TokenGrammar> tokens;
   try {
     tokens = state_->builder->compile(text);
   } catch (const std::exception& error) {
     throw Error({.what = "the rule can't be compiled", .where = where, .got = error.what()});
   }
-  auto grammar = std::make_shared<const AnswerGrammar>(rule, std::move(tokens));
+  auto grammar = std::make_shared<const AnswerGrammar>(rule, std::move(tokens), state_->vocabulary);
   state_->keep(grammar);
   return grammar;
 }

@@ -188,11 +188,67 @@ TEST_CASE("choices are scored exactly") {
           Approx(probabilities[i]).margin(1e-5));
   }
   CHECK(reply["usage"]["completion_tokens"] == wanted.choices[1].tokens);
+  // The tokens of the chosen text: their sum, with the end's, is the choice's.
+  Json with = fields;
+  with.update({{"logprobs", true}, {"top_logprobs", 2}});
+  const OrderedJson told =
+      served.ask(shape_body("what shape is in the image?", {"shape_074"}, with));
+  std::string bytes;
+  double sum = 0;
+  const OrderedJson& entries = told["choices"][0]["logprobs"]["content"];
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    for (const auto& byte : entries[i]["bytes"]) bytes += static_cast<char>(byte.get<int>());
+    sum += entries[i]["logprob"].get<double>();
+    CHECK(entries[i]["logprob"].get<double>() ==
+          Approx(wanted.choices[1].logprobs[i]).margin(1e-4));
+    CHECK(entries[i]["top_logprobs"].size() == 2);
+    CHECK(entries[i]["top_logprobs"][0]["token"] == entries[i]["token"]);
+  }
+  CHECK(bytes == "triangle");
+  CHECK(std::ssize(entries) < wanted.choices[1].tokens);
+  for (std::size_t i = entries.size(); i < wanted.choices[1].logprobs.size(); ++i) {
+    sum += wanted.choices[1].logprobs[i];
+  }
+  CHECK(sum == Approx(wanted.choices[1].logprob).margin(1e-3));
+  const auto told_events =
+      served.stream(shape_body("what shape is in the image?", {"shape_074"}, with));
+  CHECK(OrderedJson::parse(told_events[1])["choices"][0]["logprobs"]["content"].size() ==
+        entries.size());
   const auto events =
       served.stream(shape_body("what shape is in the image?", {"shape_074"}, fields));
   REQUIRE(events.size() == 5);
   CHECK(OrderedJson::parse(events[1])["choices"][0]["delta"]["content"] == "triangle");
   CHECK(OrderedJson::parse(events[3])["vlm"]["probabilities"].size() == 3);
+}
+
+TEST_CASE("plain completions give log-probabilities in their own form") {
+  const Served served;
+  Json body = {{"prompt", "what shape"}, {"max_tokens", 6}, {"logprobs", 2}};
+  const OrderedJson reply = served.ask(body, "/v1/completions");
+  const std::string text = reply["choices"][0]["text"];
+  const OrderedJson& logprobs = reply["choices"][0]["logprobs"];
+  std::string joined;
+  const std::size_t count = logprobs["tokens"].size();
+  REQUIRE(count > 0);
+  REQUIRE(logprobs["token_logprobs"].size() == count);
+  REQUIRE(logprobs["top_logprobs"].size() == count);
+  REQUIRE(logprobs["text_offset"].size() == count);
+  for (std::size_t i = 0; i < count; ++i) {
+    CHECK(logprobs["text_offset"][i] == joined.size());  // its text is ASCII
+    joined += logprobs["tokens"][i];
+    CHECK(logprobs["top_logprobs"][i].size() == 2);
+    CHECK(logprobs["top_logprobs"][i][logprobs["tokens"][i].get<std::string>()] ==
+          logprobs["token_logprobs"][i]);
+  }
+  CHECK(joined == text);
+  OrderedJson offsets = OrderedJson::array();
+  for (const std::string& event : served.stream(body, "/v1/completions")) {
+    if (event == "[DONE]") continue;
+    const OrderedJson part = OrderedJson::parse(event)["choices"][0]["logprobs"];
+    if (part.is_null()) continue;
+    for (const auto& offset : part["text_offset"]) offsets.push_back(offset);
+  }
+  CHECK(offsets == logprobs["text_offset"]);
 }
 
 TEST_CASE("several pictures and turns: earlier ones stay part of the prompt") {
@@ -206,6 +262,57 @@ TEST_CASE("several pictures and turns: earlier ones stay part of the prompt") {
   body["messages"].push_back({{"role", "assistant"}, {"content", "circle"}});
   body["messages"].push_back({{"role", "user"}, {"content", "what color is it?"}});
   CHECK(served.ask(body)["usage"]["prompt_tokens_details"]["image_tokens"] == 16);
+}
+
+TEST_CASE("an answer that goes on follows its rule as a whole, across the end of what there was") {
+  const Served served;
+  const std::vector<std::string> words = {"circle", "rectangle", "triangle"};
+  const auto ask = [&](const std::string& begun, const Json& fields) {
+    Json body = shape_body("what shape is in the image?", {"shape_074"}, fields);
+    body["messages"].push_back({{"role", "assistant"}, {"content", begun}});
+    body["continue_final_message"] = true;
+    body["logprobs"] = true;
+    return body;
+  };
+  const Json schema = {
+      {"type", "object"},
+      {"properties", {{"shape", {{"enum", words}}}, {"sure", {{"type", "boolean"}}}}},
+      {"required", {"shape", "sure"}}};
+  const Json form = {{"structured_outputs", {{"json", schema}}}};
+  const std::string whole = R"({"shape":"triangle","sure":true})";
+  // Wherever it was cut, what comes behind completes it.
+  for (std::size_t cut = 1; cut <= whole.size(); ++cut) {
+    const std::string begun = whole.substr(0, cut);
+    INFO(begun);
+    const OrderedJson reply = served.ask(ask(begun, form));
+    REQUIRE(reply["choices"][0]["finish_reason"] == "stop");
+    const std::string more = content_of(reply);
+    const Json value = Json::parse(begun + more);
+    CHECK(value["shape"].is_string());
+    CHECK(value["sure"].is_boolean());
+    if (cut == whole.size()) CHECK(more.empty());
+    std::string bytes;
+    for (const auto& entry : reply["choices"][0]["logprobs"]["content"]) {
+      CHECK(entry["bytes"].size() > 0);
+      for (const auto& byte : entry["bytes"]) bytes += static_cast<char>(byte.get<int>());
+    }
+    CHECK(bytes == more);
+    std::string streamed;
+    for (const std::string& event : served.stream(ask(begun, form))) {
+      if (event == "[DONE]") continue;
+      streamed += OrderedJson::parse(event)["choices"][0]["delta"].value("content", "");
+    }
+    CHECK(streamed == more);
+  }
+  // A token that spans the end may come: the word is written as it is from its beginning.
+  const Json pattern = {{"structured_outputs", {{"regex", "(circle|rectangle|triangle)"}}}};
+  const OrderedJson spanned = served.ask(ask("tri", pattern));
+  CHECK(content_of(spanned) == "angle");
+  CHECK(content_of(served.ask(ask("triangle", pattern))).empty());
+  CHECK(served.refusal(ask("square", pattern)) ==
+        "400 invalid_request_error invalid_value messages");
+  CHECK(served.refusal(ask(R"({"colour":)", form)) ==
+        "400 invalid_request_error invalid_value messages");
 }
 
 TEST_CASE("an answer goes on where the client stopped it") {

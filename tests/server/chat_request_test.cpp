@@ -244,10 +244,9 @@ TEST_CASE("values out of range name the field, what came and what is wanted") {
        "texts, all different"},
       {{{"structured_outputs", {{"choice", {"a", "b"}}}}, {"n", 2}},
        "400 invalid_value n: unusable value: got number 2, wanted 1, as choices have one answer"},
-      {{{"structured_outputs", {{"choice", {"a", "b"}}}}, {"logprobs", true}},
-       "400 unsupported_parameter logprobs: choices are scored as a whole (vlm.probabilities of "
-       "the "
-       "answer has the probability of each)"}};
+      {{{"structured_outputs", {{"choice", {"a", "b"}}}}, {"top_logprobs", 1}},
+       "400 invalid_value top_logprobs: unusable value: got number 1, wanted logprobs: true beside "
+       "it"}};
   for (const auto& [fields, text] : cases) CHECK(refusal(fields) == text);
 }
 
@@ -324,9 +323,16 @@ TEST_CASE("plain completions: a text, and no chat fields") {
         "400 invalid_value prompt: unusable value: got string \"\", wanted a text");
   CHECK(refused({{"prompt", {"a", "b"}}}) ==
         "400 invalid_value prompt: unusable value: got array, wanted a text");
-  CHECK(refused({{"prompt", "a"}, {"logprobs", 5}}) ==
-        "400 unsupported_parameter logprobs: plain completions give no log-probabilities (chat "
-        "completions do)");
+  CHECK_FALSE(request.asked.has_logprobs);
+  CHECK_FALSE(completion({{"prompt", "a"}, {"logprobs", false}}).asked.has_logprobs);
+  const CompletionRequest none = completion({{"prompt", "a"}, {"logprobs", 0}});
+  CHECK(none.asked.has_logprobs);
+  CHECK(none.asked.top_logprobs == 0);
+  CHECK(completion({{"prompt", "a"}, {"logprobs", 5}}).asked.top_logprobs == 5);
+  CHECK(
+      refused({{"prompt", "a"}, {"logprobs", 21}}) ==
+      "400 invalid_value logprobs: unusable value: got number 21, wanted a whole number from 0 to "
+      "20");
   CHECK(refused({{"prompt", "a"}, {"echo", true}}) ==
         "400 unsupported_parameter echo: echo is not supported");
 }

@@ -37,8 +37,9 @@ class Served {
     server_ = std::make_unique<HttpServer>(options.http, service_);
     service_.attach(*server_);
     server_->start();
-    service_.serve(load_served_models(options.source, {.device = "cpu", .dtype = "float32"},
-                                      options.engine, options.service.limits));
+    service_.serve(std::make_unique<ModelShelf>(options.source,
+                                                RuntimeOptions{.device = "cpu", .dtype = "float32"},
+                                                options.engine, options.service.limits));
   }
   ~Served() {
     server_->stop();

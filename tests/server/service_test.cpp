@@ -50,15 +50,23 @@ TEST_CASE("the page is served whole, once, and may load nothing from elsewhere")
   CHECK(page.find("\r\nContent-Security-Policy: default-src 'none'; ") != std::string::npos);
   const std::string source = std::string(VLM_SOURCE_DIR) + "/infer/server/page/";
   CHECK(body_of(page) == read_file(source + "index.html"));
-  for (const char* name : {"page.js", "style.css", "icon.svg"}) {
-    const std::string response = served.get("/" + std::string(name));
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(source)) {
+    const std::string name = entry.path().filename().string();
+    if (name.ends_with(".cpp") || name.ends_with(".h")) {
+      CHECK(status_of(served.get("/" + name)) == 404);
+      continue;
+    }
+    ++files;
+    const std::string response = served.get("/" + name);
     CHECK(body_of(response) == read_file(source + name));
     const auto at = response.find("\r\nETag: ") + 8;
     const std::string tag = response.substr(at, response.find("\r\n", at) - at);
-    const std::string again = served.get("/" + std::string(name), "If-None-Match: " + tag + "\r\n");
+    const std::string again = served.get("/" + name, "If-None-Match: " + tag + "\r\n");
     CHECK(status_of(again) == 304);
     CHECK(body_of(again) == "");
   }
+  CHECK(files == 12);
 }
 
 TEST_CASE("paths and methods that there aren't") {
@@ -329,6 +337,105 @@ TEST_CASE("until the model is there, requests are told to come again") {
   server.stop();
 }
 
+TEST_CASE("a picture may come again by its uuid, for the same key alone") {
+  ServedOptions options;
+  options.service.access.keys = {"first", "second"};
+  const Served served(options);
+  const auto ask = [&](const Json& body, const std::string& key) {
+    return served.post(body, kChat, "Authorization: Bearer " + key + "\r\n");
+  };
+  Json body = shape_body("what shape is in the image?", {"shape_074"});
+  Json& part = body["messages"][0]["content"][0];
+  part["uuid"] = "one";
+  const std::string whole = ask(body, "first");
+  REQUIRE(status_of(whole) == 200);
+  part = {{"type", "image_url"}, {"image_url", nullptr}, {"uuid", "one"}};
+  const std::string again = ask(body, "first");
+  REQUIRE(status_of(again) == 200);
+  CHECK(content_of(OrderedJson::parse(body_of(again))) ==
+        content_of(OrderedJson::parse(body_of(whole))));
+  CHECK(Served::fault_of(ask(body, "second")) ==
+        "400 invalid_request_error invalid_image messages[0].content[0].uuid");
+  part["uuid"] = "other";
+  CHECK(Served::fault_of(ask(body, "first")) ==
+        "400 invalid_request_error invalid_image messages[0].content[0].uuid");
+}
+
+TEST_CASE("what is kept by uuid is bounded") {
+  KnownMedia known(10);
+  const auto bytes = [](std::size_t count) {
+    return std::make_shared<const std::string>(count, 'x');
+  };
+  known.keep(0, "a", bytes(4));
+  known.keep(0, "b", bytes(4));
+  CHECK(known.find(0, "a")->size() == 4);
+  CHECK_FALSE(known.find(1, "a"));
+  known.keep(0, "c", bytes(4));  // "b" was used longest ago
+  CHECK_FALSE(known.find(0, "b"));
+  CHECK(known.find(0, "a"));
+  known.keep(0, "a", bytes(6));
+  CHECK(known.find(0, "a")->size() == 6);
+  CHECK(known.find(0, "c"));
+  known.keep(0, "d", bytes(11));
+  CHECK_FALSE(known.find(0, "d"));
+}
+
+TEST_CASE("one key's requests don't take all places") {
+  ServedOptions options;
+  options.service.access.keys = {"first", "second"};
+  options.service.max_per_key = 1;
+  const Served served(options);
+  const std::string first = "Authorization: Bearer first\r\n";
+  const auto ask = [&](const std::string& key) {
+    return served.post(shape_body("?", {}, {{"max_tokens", 1}}), kChat, key);
+  };
+  RawClient running(served.port());
+  running.send(post_request(kChat, endless_body({{"stream", true}}).dump(), first));
+  running.read_until("data: ");
+  const std::string refused = ask(first);
+  CHECK(Served::fault_of(refused) == "429 rate_limit_error queue_full -");
+  CHECK(refused.find("\r\nRetry-After: 1\r\n") != std::string::npos);
+  CHECK(status_of(ask("Authorization: Bearer second\r\n")) == 200);
+  CHECK(status_of(ask("x-api-key: second\r\n")) == 200);  // its place was free again
+  running.close();
+  CHECK(comes_true([&] { return status_of(ask(first)) == 200; }));
+}
+
+TEST_CASE("the document's table of metrics is what /metrics has") {
+  const ServedOptions options;
+  const Served served(options);
+  const Json schema = {{"type", "object"}, {"properties", {{"a", {{"type", "boolean"}}}}}};
+  const std::vector<Json> bodies = {
+      shape_body("?", {"shape_049"}, {{"max_tokens", 4}, {"nobody_knows", 1}}),
+      shape_body("?", {}, {{"max_tokens", 9}, {"structured_outputs", {{"json", schema}}}})};
+  for (const Json& body : bodies) served.ask(body);
+  served.stream(endless_body({{"max_tokens", 8}}));
+  served.refusal(shape_body("?", {}, {{"n", 0}}));
+  std::map<std::string, std::string> wanted, found;
+  const std::string document = read_file(std::string(VLM_SOURCE_DIR) + "/docs/serving.md");
+  // "| `vlm_a`, `vlm_b` | counter; path | …"
+  for (std::size_t at = 0; (at = document.find("\n| `", at)) != std::string::npos; ++at) {
+    const std::string line = document.substr(at + 1, document.find('\n', at + 1) - at - 1);
+    const auto cell = line.find(" | ");
+    const std::string type = line.substr(cell + 3, line.find_first_of("; ", cell + 3) - cell - 3);
+    for (std::size_t i = 0; (i = line.find('`', i)) < cell; ++i) {
+      const std::string name = line.substr(i + 1, line.find('`', i + 1) - i - 1);
+      if (name.starts_with("vlm_") || name.starts_with("process_")) wanted[name] = type;
+      i = line.find('`', i + 1);
+    }
+  }
+  // Counted with the first adapter (adapters_test.cpp).
+  wanted.erase("vlm_lora_requests_total");
+  const std::string metrics = body_of(served.get("/metrics"));
+  for (std::size_t at = 0; (at = metrics.find("# TYPE ", at)) != std::string::npos; ++at) {
+    const auto space = metrics.find(' ', at + 7);
+    found[metrics.substr(at + 7, space - at - 7)] =
+        metrics.substr(space + 1, metrics.find('\n', at) - space - 1);
+  }
+  CHECK(wanted.size() > 40);
+  CHECK(found == wanted);
+}
+
 TEST_CASE("a server that ends finishes what runs, and fails the rest in words") {
   ServedOptions options;
   options.engine.max_running = 1;
@@ -352,43 +459,6 @@ TEST_CASE("a server that ends finishes what runs, and fails the rest in words") 
   CHECK(error["code"] == "shutting_down");
   end.join();
   CHECK(served.server().wait_until_idle(std::chrono::seconds(5)));
-}
-
-TEST_CASE("adapters are models of their own") {
-  const auto adapter = fixture("smolvlm_tiny/adapters/plain");
-  REQUIRE(std::filesystem::exists(adapter));
-  ServedOptions options;
-  options.source.choice.model = fixture("smolvlm_tiny").string();
-  options.source.adapters = {{"tuned", adapter.string()}};
-  const Served served(options);
-  const OrderedJson list = OrderedJson::parse(body_of(served.get("/v1/models")));
-  REQUIRE(list["data"].size() == 2);
-  CHECK(list["data"][1]["id"] == "tuned");
-  CHECK(list["data"][1]["parent"] == "smolvlm_tiny");
-  Session merged =
-      open_session({.model = fixture("smolvlm_tiny").string(), .adapter = adapter.string()},
-                   {.device = "cpu", .dtype = "float32"});
-  Session base = open_session({.model = fixture("smolvlm_tiny").string()},
-                              {.device = "cpu", .dtype = "float32"});
-  const Json body = {{"messages", {{{"role", "user"}, {"content", "hello"}}}}, {"max_tokens", 8}};
-  const auto alone = [](Session& session) {
-    const auto prompt = session.generator->processor().encode_prompt(
-        {{.role = "user", .content = {{.type = "text", .text = "hello"}}}}, ProcessedMedia{});
-    session.generation.max_new_tokens = 8;
-    return session.generator->generate({prompt}, session.generation)[0].generations[0].text;
-  };
-  Json tuned = body;
-  tuned["model"] = "tuned";
-  const OrderedJson reply = served.ask(tuned);
-  CHECK(reply["model"] == "tuned");
-  CHECK(content_of(reply) == alone(merged));
-  CHECK(content_of(served.ask(body)) == alone(base));
-  CHECK(reply["system_fingerprint"] != served.ask(body)["system_fingerprint"]);
-  CHECK(served.metric("vlm_lora_loaded") == 1);
-  ServedOptions twice = options;
-  twice.source.adapters.push_back({"tuned", adapter.string()});
-  CHECK_THROWS_WITH(load_served_models(twice.source, {.device = "cpu"}, {}, {}),
-                    "--lora-modules: two models of one name: got tuned");
 }
 
 TEST_CASE("one line of the log a request, without what was asked") {

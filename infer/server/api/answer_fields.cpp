@@ -158,10 +158,6 @@ AskedAnswer read_answer_fields(BodyReader& body, const ApiLimits& limits) {
   if (is_choice && asked.sampling.n > 1) {
     throw bad_value(body.path("n"), asked.sampling.n, "1, as choices have one answer");
   }
-  if (is_choice && asked.has_logprobs) {
-    throw unsupported(body.path("logprobs"), "choices are scored as a whole",
-                      "vlm.probabilities of the answer has the probability of each");
-  }
   return asked;
 }
 

@@ -10,6 +10,8 @@ namespace {
 
 using data::MediaKind;
 
+constexpr std::size_t kMostUuid = 256;
+
 // Reads messages one after the other and counts what they hold.
 class MessageReader {
  public:
@@ -89,24 +91,79 @@ class MessageReader {
   // The address stands in the field itself, or in its "url"; llama.cpp has "data" for clips.
   void read_medium(BodyReader& part, const std::string& field, MediaKind kind, Message& message) {
     count(kind, part);
+    const std::string uuid = part.text("uuid", kMostUuid).value_or("");
     const OrderedJson* holder = part.find(field);
+    if (!holder && !uuid.empty()) return recall(part, uuid, kind, message);
     if (!holder) throw missing_value(part.path(field), "an address");
     bool is_whole = reads_detail(part, kind);
     std::string param = part.path(field);
     const OrderedJson* url = holder;
+    ClipPart shown_part;
     if (holder->is_object()) {
       BodyReader inside(*holder, param);
       is_whole = reads_detail(inside, kind) || is_whole;
       const char* name = inside.find("url") || kind == MediaKind::kPicture ? "url" : "data";
       url = inside.find(name);
       param = inside.path(name);
+      if (kind == MediaKind::kVideo) shown_part = read_clip_part(inside);
     }
     if (!url || !url->is_string()) throw bad_value(param, url ? *url : OrderedJson(), "an address");
     data::MediaRef medium =
         read_media_url(url->get_ref<const std::string&>(), kind, param, limits_);
+    if (is_network_url(url->get_ref<const std::string&>())) count_fetched(medium, param);
+    if (!uuid.empty() && medium.bytes && limits_.known_media) {
+      limits_.known_media->keep(limits_.media_owner, uuid, medium.bytes);
+    }
     medium.is_whole = is_whole;
     message.content.push_back({.type = data::part_type(kind)});
-    request_.media.push_back({.medium = std::move(medium), .param = std::move(param)});
+    request_.media.push_back(
+        {.medium = std::move(medium), .param = std::move(param), .part = std::move(shown_part)});
+  }
+
+  // Seconds: "times" to look at, or "start" and "end".
+  ClipPart read_clip_part(BodyReader& holder) const {
+    constexpr double kMostSeconds = 86'400;  // a day
+    ClipPart part{.start_s = holder.number("start", 0, kMostSeconds),
+                  .end_s = holder.number("end", 0, kMostSeconds)};
+    const OrderedJson* times = holder.array("times");
+    for (const OrderedJson& time : times ? *times : OrderedJson::array()) {
+      const bool is_fine =
+          time.is_number() && time >= 0.0 && time <= kMostSeconds && !part.start_s && !part.end_s;
+      if (!is_fine) {
+        throw bad_value(holder.path("times"), *times, "seconds, without start and end beside them");
+      }
+      part.times_s.push_back(time);
+    }
+    if (std::ssize(part.times_s) > limits_.max_frames) {
+      throw bad_value(holder.path("times"), concat(part.times_s.size(), " times"),
+                      concat("at most ", limits_.max_frames));
+    }
+    return part;
+  }
+
+  // One that an earlier request sent.
+  void recall(BodyReader& part, const std::string& uuid, MediaKind kind, Message& message) {
+    const std::string param = part.path("uuid");
+    const bool is_whole = reads_detail(part, kind);
+    const auto bytes =
+        limits_.known_media ? limits_.known_media->find(limits_.media_owner, uuid) : nullptr;
+    if (!bytes) {
+      const bool is_clip = kind == MediaKind::kVideo;
+      throw ApiError(
+          {.code = is_clip ? "invalid_video" : "invalid_image", .param = param},
+          {.what = "no medium is kept under this uuid", .hint = "send it again with its address"});
+    }
+    message.content.push_back({.type = data::part_type(kind)});
+    request_.media.push_back(
+        {.medium = {.kind = kind, .name = param, .bytes = bytes, .is_whole = is_whole},
+         .param = param});
+  }
+
+  void count_fetched(const data::MediaRef& medium, const std::string& param) {
+    fetched_bytes_ += std::ssize(*medium.bytes);
+    if (fetched_bytes_ <= limits_.max_fetched_bytes) return;
+    throw bad_value(param, concat(fetched_bytes_, " bytes from other hosts"),
+                    concat("at most ", limits_.max_fetched_bytes, " in a request"));
   }
 
   // OpenAI's "detail": whether the picture is shown as one tile.
@@ -128,7 +185,7 @@ class MessageReader {
 
   const ApiLimits& limits_;
   ChatRequest& request_;
-  std::int64_t pictures_ = 0, clips_ = 0, text_bytes_ = 0;
+  std::int64_t pictures_ = 0, clips_ = 0, text_bytes_ = 0, fetched_bytes_ = 0;
 };
 
 }  // namespace

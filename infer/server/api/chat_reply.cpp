@@ -1,5 +1,6 @@
 #include "infer/server/api/chat_reply.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -70,6 +71,36 @@ OrderedJson logprobs_json(const AskedAnswer& asked, const std::vector<PieceToken
   return {{"content", std::move(content)}, {"refusal", nullptr}};
 }
 
+std::int64_t count_characters(const std::string& bytes) {
+  return std::ranges::count_if(
+      bytes, [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; });
+}
+
+OrderedJson plain_logprobs_json(const AskedAnswer& asked, const ReplyChoice& choice) {
+  if (!asked.has_logprobs) return nullptr;
+  OrderedJson offsets = OrderedJson::array(), values = offsets, texts = offsets, tops = offsets;
+  std::int64_t at = choice.characters_before;
+  for (const PieceToken& token : choice.tokens) {
+    const OrderedJson one = token_json(token);
+    OrderedJson top = OrderedJson::object();
+    const auto add = [&top](const OrderedJson& its) {  // of one text the likeliest
+      const auto& text = its["token"].get_ref<const std::string&>();
+      if (!top.contains(text)) top[text] = its["logprob"];
+    };
+    for (const TokenText& other : token.top) add(token_json(other));
+    add(one);
+    offsets.push_back(at);
+    values.push_back(one["logprob"]);
+    texts.push_back(one["token"]);
+    tops.push_back(std::move(top));
+    at += count_characters(token.bytes);
+  }
+  return {{"text_offset", std::move(offsets)},
+          {"token_logprobs", std::move(values)},
+          {"tokens", std::move(texts)},
+          {"top_logprobs", std::move(tops)}};
+}
+
 std::string data_event(const OrderedJson& json) {
   return concat("data: ", dump_text(json), "\n\n");
 }
@@ -85,7 +116,8 @@ std::string whole_reply(const ReplyHead& head, const AskedAnswer& asked, const R
     } else {
       one["text"] = choice.text;
     }
-    one["logprobs"] = logprobs_json(asked, choice.tokens);
+    one["logprobs"] =
+        head.is_chat ? logprobs_json(asked, choice.tokens) : plain_logprobs_json(asked, choice);
     one["finish_reason"] = finish_json(choice.finish_reason);
     json["choices"].push_back(std::move(one));
   }
@@ -134,9 +166,10 @@ std::string role_event(const ReplyHead& head, const AskedAnswer& asked, std::int
 
 std::string piece_event(const ReplyHead& head, const AskedAnswer& asked, std::int64_t index,
                         const ReplyChoice& piece) {
+  OrderedJson logprobs =
+      head.is_chat ? logprobs_json(asked, piece.tokens) : plain_logprobs_json(asked, piece);
   return data_event(event_json(
-      head, asked,
-      choice_json(head, index, {{"content", piece.text}}, logprobs_json(asked, piece.tokens), "")));
+      head, asked, choice_json(head, index, {{"content", piece.text}}, std::move(logprobs), "")));
 }
 
 std::string finish_event(const ReplyHead& head, const AskedAnswer& asked, std::int64_t index,
@@ -167,7 +200,11 @@ std::string ChatWriter::begin() {
 }
 
 std::string ChatWriter::piece(std::int64_t index, const ReplyChoice& more) {
-  return piece_event(head_, asked_, index, more);
+  ReplyChoice placed = more;
+  std::int64_t& characters = characters_[index];
+  placed.characters_before = characters;
+  characters += count_characters(more.text);
+  return piece_event(head_, asked_, index, placed);
 }
 
 std::string ChatWriter::end(const ReplyParts& parts) {

@@ -24,6 +24,7 @@ struct ReplyChoice {
   std::string text;
   std::vector<PieceToken> tokens;  // with log-probabilities, where they were asked for
   std::string finish_reason;
+  std::int64_t characters_before = 0;  // of the answer, in pieces that were sent
 };
 
 // The whole reply. `own` is the member "vlm", left out when it is null; so are `timings`.
@@ -36,6 +37,10 @@ std::string whole_reply(const ReplyHead& head, const AskedAnswer& asked, const R
 
 // The member "logprobs" of a choice; null where they weren't asked for.
 OrderedJson logprobs_json(const AskedAnswer& asked, const std::vector<PieceToken>& tokens);
+// The same in the form of plain completions: lists beside each other, and where tokens begin.
+OrderedJson plain_logprobs_json(const AskedAnswer& asked, const ReplyChoice& choice);
+// Characters of a text, or of a part of one: bytes that don't begin one don't count.
+std::int64_t count_characters(const std::string& bytes);
 
 OrderedJson usage_of(const RequestAnswer& answer);
 // Token counts and times under llama.cpp's names.

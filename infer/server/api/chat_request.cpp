@@ -9,6 +9,8 @@
 namespace vlm::infer {
 namespace {
 
+constexpr std::int64_t kMostPlainLogprobs = 20;
+
 // The last turn is a question, or an answer that is to go on.
 void check_last_turn(const ChatRequest& request) {
   const std::string& role = request.messages.back().role;
@@ -57,11 +59,10 @@ CompletionRequest read_completion_request(const OrderedJson& json, const ApiLimi
   if (!prompt || prompt->empty())
     throw bad_value("prompt", OrderedJson(prompt.value_or("")), "a text");
   request.prompt = *prompt;
-  const OrderedJson* logprobs = body.find("logprobs");
-  if (logprobs && *logprobs != false) {
-    throw unsupported("logprobs", "plain completions give no log-probabilities",
-                      "chat completions do");
-  }
+  const OrderedJson* asked_logprobs = body.find("logprobs");
+  const bool has_logprobs = asked_logprobs && *asked_logprobs != false;
+  const auto logprobs =
+      has_logprobs ? body.integer("logprobs", 0, kMostPlainLogprobs) : std::nullopt;
   for (const char* name : {"suffix", "echo", "best_of"}) {
     const OrderedJson* value = body.find(name);
     const bool is_neutral = !value || *value == false || *value == 1 || *value == "";
@@ -72,6 +73,8 @@ CompletionRequest read_completion_request(const OrderedJson& json, const ApiLimi
   BodyReader fields(rest, "");
   fields.accept({"prompt", "suffix", "echo", "best_of"});
   request.asked = read_answer_fields(fields, limits);
+  request.asked.has_logprobs = logprobs.has_value();
+  request.asked.top_logprobs = logprobs.value_or(0);
   if (request.asked.constraint.kind == Constraint::Kind::kChoice) {
     throw unsupported(request.asked.constraint.param, "choices belong to chat completions");
   }

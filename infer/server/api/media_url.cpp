@@ -60,6 +60,27 @@ MediaRef read_data_uri(const std::string& url, MediaKind kind, const std::string
   return decode(data, kind, param, limits);
 }
 
+MediaRef fetch_medium(const std::string& url, MediaKind kind, const std::string& param,
+                      const ApiLimits& limits) {
+  if (!limits.fetcher) {
+    throw not_allowed(param, concat(name_of(kind), "s are not fetched from the network"),
+                      "send the file itself as a data URI");
+  }
+  try {
+    return {.kind = kind,
+            .name = param,
+            .bytes = std::make_shared<const std::string>(limits.fetcher->fetch(url))};
+  } catch (const FetchError& error) {
+    ApiFault fault{.code = concat("invalid_", name_of(kind)), .param = param};
+    if (error.kind() == FetchError::Kind::kNotAllowed) fault.code = "media_not_allowed";
+    if (error.kind() == FetchError::Kind::kMayPass) {
+      fault.status = 502;
+      fault.code = "media_fetch_failed";
+    }
+    throw ApiError(std::move(fault), error.parts());
+  }
+}
+
 // Regular files that are really below the folder, links followed. One answer for all others.
 MediaRef find_file(const std::string& url, MediaKind kind, const std::string& param,
                    const ApiLimits& limits) {
@@ -96,14 +117,16 @@ bool looks_like_base64(const std::string& url) {
 
 }  // namespace
 
+bool is_network_url(const std::string& url) {
+  const std::string scheme = ascii_lower(url.substr(0, 8));
+  return scheme.starts_with("http://") || scheme.starts_with("https://");
+}
+
 MediaRef read_media_url(const std::string& url, MediaKind kind, const std::string& param,
                         const ApiLimits& limits) {
   const std::string scheme = ascii_lower(url.substr(0, 8));
   if (scheme.starts_with("data:")) return read_data_uri(url, kind, param, limits);
-  if (scheme.starts_with("http://") || scheme.starts_with("https://")) {
-    throw not_allowed(param, concat(name_of(kind), "s are not fetched from the network"),
-                      "send the file itself as a data URI");
-  }
+  if (is_network_url(url)) return fetch_medium(url, kind, param, limits);
   if (scheme.starts_with("file://")) return find_file(url, kind, param, limits);
   if (looks_like_base64(url)) return decode(url, kind, param, limits);
   throw ApiError({.code = concat("invalid_", name_of(kind)), .param = param},

@@ -5,6 +5,8 @@
 // Of one request; used by one thread at a time.
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <string>
 
 #include "infer/server/api/api_error.h"
@@ -41,6 +43,7 @@ class ChatWriter : public ReplyWriter {
  private:
   ReplyHead head_;
   AskedAnswer asked_;
+  std::map<std::int64_t, std::int64_t> characters_;  // of each answer, that were sent
 };
 
 }  // namespace vlm::infer

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "data/media/media_ref.h"
+#include "infer/server/fetch/known_media.h"
+#include "infer/server/fetch/media_fetcher.h"
 #include "vlm/core/json.h"
 #include "vlm/text/chat_template.h"
 
@@ -24,7 +26,12 @@ struct ApiLimits {
   std::int64_t max_text_bytes = 4 << 20;  // of all texts
   std::int64_t max_messages = 2000;
   std::int64_t max_choices = 256;
-  std::string media_folder;      // file:// URLs are below it; empty: there are none
+  std::string media_folder;                   // file:// URLs are below it; empty: there are none
+  std::int64_t max_fetched_bytes = 32 << 20;  // of all media of a request
+  std::shared_ptr<const MediaFetcher> fetcher = {};  // of http(s) URLs; null: there are none
+  // Media by their uuid, and whose names these are; null: none are kept.
+  std::shared_ptr<KnownMedia> known_media = {};
+  std::size_t media_owner = 0;
   bool refuses_unknown = false;  // fields that nobody knows
 };
 
@@ -43,11 +50,20 @@ struct Constraint {
   std::string param;                 // the field that asks for it
   std::string text;                  // the schema as JSON, the pattern or the grammar
   std::vector<std::string> choices;  // of kChoice
+
+  bool needs_grammar() const { return kind != Kind::kNone && kind != Kind::kChoice; }
+};
+
+// What is shown of a clip: moments, or a part; neither: all of it.
+struct ClipPart {
+  std::vector<double> times_s;
+  std::optional<double> start_s, end_s;
 };
 
 struct MediaInput {
   data::MediaRef medium;  // bytes, or a file that was found below the allowed folder
   std::string param;      // "messages[0].content[1].image_url.url"
+  ClipPart part = {};
 };
 
 struct AskedAnswer {

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <optional>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "infer/structured/xgrammar/grammar_library.h"
@@ -50,6 +51,9 @@ class XgrammarMatcher : public AnswerMatcher {
   }
 
   bool accept(std::int64_t id) override { return matcher_.AcceptToken(static_cast<int>(id)); }
+  bool accept_text(std::string_view text) override {
+    return matcher_.AcceptString(std::string(text));
+  }
   bool is_complete() const override { return matcher_.IsCompleted(); }
   std::unique_ptr<AnswerMatcher> fork() const override {
     return std::make_unique<XgrammarMatcher>(matcher_.Fork());

@@ -3,6 +3,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <set>
 
 #include "infer/search/logits_processor.h"
 #include "infer/search/search.h"
@@ -29,6 +30,10 @@ class ListMatcher : public AnswerMatcher {
     std::erase_if(left_, [&](const Ids& ids) { return taken_ >= ids.size() || ids[taken_] != id; });
     ++taken_;
     return !left_.empty();
+  }
+  // A letter a token: "c" is 2.
+  bool accept_text(std::string_view text) override {
+    return std::ranges::all_of(text, [this](char letter) { return accept(letter - 'a'); });
   }
   bool is_complete() const override {
     return std::ranges::any_of(left_, [&](const Ids& ids) { return ids.size() == taken_; });
@@ -58,12 +63,16 @@ class ListGrammar : public TokenGrammar {
 constexpr std::int64_t kVocab = 10;  // the model's is larger than the tokenizer's
 constexpr std::int64_t kEnd = 0, kOtherEnd = 7;
 
+// The texts of the tokens, of which some begin with others.
+const VocabularyBytes kTexts = {"", "b", "c", "cd", "d", "de", "cde", ""};
+
 GenerationOptions options_for(std::vector<Ids> answers) {
   GenerationOptions options;
   options.eos_token_ids = {kEnd, kOtherEnd};
   options.max_new_tokens = 8;
   options.grammar = std::make_shared<AnswerGrammar>(
-      AnswerRule{}, std::make_shared<ListGrammar>(std::move(answers)));
+      AnswerRule{}, std::make_shared<ListGrammar>(std::move(answers)),
+      std::make_shared<const VocabularyBytes>(kTexts));
   return options;
 }
 
@@ -104,6 +113,40 @@ TEST_CASE("answers of every search follow the grammar, and end where it does") {
       }
     }
   }
+}
+
+TEST_CASE("a forced beginning is spelled by any tokens that the grammar allows, and nothing else") {
+  at::manual_seed(9);
+  // "c" "d" …, "cd" …, "cde": tokens that spell "cd", or span its end.
+  const std::vector<Ids> answers = {{2, 4, 1}, {3, 1}, {6}, {2, 5}, {1, 2}, {4}};
+  GenerationOptions options = options_for(answers);
+  options.forced_begin = "cd";
+  options.do_sample = true;
+  std::set<Ids> found;
+  for (const std::int64_t beams : {1, 4}) {
+    options.num_beams = beams;
+    options.do_sample = beams == 1;
+    options.num_return_sequences = beams;
+    for (std::uint64_t stream = 0; stream < 200; ++stream) {
+      for (const Hypothesis& answer : run(options, stream)) {
+        if (answer.finish_reason == "stop") found.insert(without_end(answer.ids));
+      }
+    }
+    CHECK(found == std::set<Ids>(answers.begin(), answers.begin() + 4));
+    found.clear();
+  }
+  // What stands in the prompt already, the grammar has taken: behind "c" come "d" and "de".
+  options.num_beams = 1;
+  options.num_return_sequences = 1;
+  options.do_sample = true;
+  options.grammar_begin = "c";
+  options.forced_begin = "d";
+  for (std::uint64_t stream = 0; stream < 50; ++stream) {
+    found.insert(without_end(run(options, stream)[0].ids));
+  }
+  CHECK(found == std::set<Ids>{{4, 1}, {5}});
+  options.grammar_begin = "h";
+  CHECK_THROWS_WITH(run(options, 0), Contains("doesn't allow the answer's beginning"));
 }
 
 TEST_CASE("beams find different answers, and no more than there are") {

@@ -1,9 +1,11 @@
 #include "vlm/io/hub/http.h"
 
+#include <arpa/inet.h>
 #include <curl/curl.h>
 
 #include <array>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <exception>
 #include <utility>
@@ -31,12 +33,13 @@ struct Transfer {
   const HttpRequest& request;
   CURL* curl;
   double stall_s;
+  const HttpRules& rules;
   HttpReply reply = {};
   std::size_t header_bytes = 0, discarded_bytes = 0;
   std::exception_ptr thrown = nullptr;
   curl_off_t seen_bytes = 0;
   Clock::time_point seen_at = Clock::now();
-  bool is_stalled = false;
+  bool is_stalled = false, is_refused = false;
 
   void read_header(std::string_view line) {
     header_bytes += line.size();
@@ -96,6 +99,33 @@ int on_progress(void* pointer, curl_off_t, curl_off_t bytes, curl_off_t, curl_of
   return stop_requested() || transfer.is_stalled ? 1 : 0;
 }
 
+std::string address_text(const curl_sockaddr& address) {
+  std::array<char, INET6_ADDRSTRLEN> text{};
+  const void* bytes = nullptr;
+  if (address.family == AF_INET) {
+    bytes = &reinterpret_cast<const sockaddr_in*>(&address.addr)->sin_addr;
+  } else if (address.family == AF_INET6) {
+    bytes = &reinterpret_cast<const sockaddr_in6*>(&address.addr)->sin6_addr;
+  }
+  const char* made = bytes ? ::inet_ntop(address.family, bytes, text.data(), text.size()) : nullptr;
+  return made ? made : "";
+}
+
+// The last moment before a connection: whatever the name stood for before, this is the address.
+curl_socket_t open_socket(void* pointer, curlsocktype, curl_sockaddr* address) {
+  auto& transfer = *static_cast<Transfer*>(pointer);
+  try {
+    if (!transfer.rules.may_connect(address_text(*address))) {
+      transfer.is_refused = true;
+      return CURL_SOCKET_BAD;
+    }
+  } catch (...) {
+    transfer.thrown = std::current_exception();
+    return CURL_SOCKET_BAD;
+  }
+  return ::socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
+
 bool may_pass(CURLcode code) {
   switch (code) {
     case CURLE_COULDNT_RESOLVE_PROXY:
@@ -120,10 +150,26 @@ struct FreeList {
 };
 using HeaderList = std::unique_ptr<curl_slist, FreeList>;
 
-HeaderList make_header_list(const std::vector<std::string>& headers) {
+HeaderList make_list(const std::vector<std::string>& texts) {
   curl_slist* list = nullptr;
-  for (const std::string& header : headers) list = curl_slist_append(list, header.c_str());
+  for (const std::string& text : texts) list = curl_slist_append(list, text.c_str());
   return HeaderList(list);
+}
+
+void set_rules(CURL* curl, Transfer& transfer, curl_slist* fixed) {
+  const HttpRules& rules = transfer.rules;
+  if (rules.may_connect) {
+    curl_easy_setopt(curl, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+    curl_easy_setopt(curl, CURLOPT_OPENSOCKETDATA, &transfer);
+  }
+  if (!rules.uses_proxy) {
+    curl_easy_setopt(curl, CURLOPT_PROXY, "");
+    curl_easy_setopt(curl, CURLOPT_NOPROXY, "*");
+  }
+  if (rules.total_s > 0) {
+    curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, std::lround(std::ceil(rules.total_s * 1000)));
+  }
+  if (fixed) curl_easy_setopt(curl, CURLOPT_RESOLVE, fixed);
 }
 
 // SIGPIPE is left to libcurl, which holds it back while it works (CURLOPT_NOSIGNAL is not set).
@@ -190,7 +236,8 @@ std::string HttpReply::header(const std::string& name) const {
   return found == headers.end() ? "" : found->second;
 }
 
-HttpClient::HttpClient(HttpTimeouts timeouts) : timeouts_(timeouts) {
+HttpClient::HttpClient(HttpTimeouts timeouts, HttpRules rules)
+    : timeouts_(timeouts), rules_(std::move(rules)) {
   static const CURLcode started = curl_global_init(CURL_GLOBAL_DEFAULT);
   curl_ = started == CURLE_OK ? curl_easy_init() : nullptr;
   if (!curl_) throw Error({.what = "can't start libcurl"});
@@ -202,11 +249,13 @@ HttpClient::~HttpClient() {
 
 HttpReply HttpClient::send(const HttpRequest& request) {
   CURL* curl = curl_;
-  Transfer transfer{.request = request, .curl = curl, .stall_s = timeouts_.stall_s};
+  Transfer transfer{
+      .request = request, .curl = curl, .stall_s = timeouts_.stall_s, .rules = rules_};
   std::array<char, CURL_ERROR_SIZE> reason{};
-  const HeaderList headers = make_header_list(request.headers);
+  const HeaderList headers = make_list(request.headers), fixed = make_list(rules_.fixed);
   curl_easy_reset(curl);
   set_options(curl, request, timeouts_);
+  set_rules(curl, transfer, fixed.get());
   curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers.get());
   curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, reason.data());
   curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, receive<&Transfer::read_header>);
@@ -227,6 +276,7 @@ HttpReply HttpClient::send(const HttpRequest& request) {
   if (code != CURLE_OK) {
     reply.failure = printable(reason[0] ? reason.data() : curl_easy_strerror(code));
     reply.may_pass = may_pass(code);
+    reply.is_refused = transfer.is_refused;
   }
   if (transfer.is_stalled) {
     reply.failure = concat("not a byte for ", timeouts_.stall_s, " s");

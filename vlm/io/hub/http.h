@@ -23,7 +23,8 @@ struct HttpReply {
   std::map<std::string, std::string> headers;  // names in lower case
   std::optional<double> retry_after_s;         // what the server asks to wait
   std::string failure;                         // why the reply isn't complete; empty: it is
-  bool may_pass = false;  // after a failure: the same request may succeed later
+  bool may_pass = false;    // after a failure: the same request may succeed later
+  bool is_refused = false;  // after a failure: no address that may be connected to
 
   // The header's value, or "" without one.
   std::string header(const std::string& name) const;
@@ -44,9 +45,19 @@ struct HttpTimeouts {
   double stall_s = 30;  // without a single byte
 };
 
+// For addresses that strangers name.
+struct HttpRules {
+  // Asked with each address ("192.0.2.1", "2001:db8::1") that a name stands for, when its socket is
+  // about to be opened; null: all may.
+  std::function<bool(const std::string& address)> may_connect = {};
+  bool uses_proxy = true;
+  double total_s = 0;                   // for a whole request; 0: any
+  std::vector<std::string> fixed = {};  // "name:port:address": what names stand for
+};
+
 class HttpClient {
  public:
-  explicit HttpClient(HttpTimeouts timeouts = {});
+  explicit HttpClient(HttpTimeouts timeouts = {}, HttpRules rules = {});
   ~HttpClient();
   HttpClient(const HttpClient&) = delete;
   HttpClient& operator=(const HttpClient&) = delete;
@@ -57,6 +68,7 @@ class HttpClient {
 
  private:
   HttpTimeouts timeouts_;
+  HttpRules rules_;
   void* curl_;
 };
 

@@ -1,4 +1,4 @@
-#include "infer/server/special_texts.h"
+#include "infer/server/models/special_texts.h"
 
 #include <algorithm>
 #include <array>

@@ -1,4 +1,4 @@
-#include "infer/server/worker_pool.h"
+#include "infer/engine/worker_pool.h"
 
 #include <utility>
 

@@ -1,4 +1,4 @@
-#include "infer/server/prompt_maker.h"
+#include "infer/server/models/prompt_maker.h"
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -13,6 +13,7 @@
 #include "data/media/media.h"
 #include "data/media/video_clip.h"
 #include "infer/search/choices.h"
+#include "infer/search/forced_begin.h"
 #include "infer/server/api/api_error.h"
 #include "vlm/core/concat.h"
 #include "vlm/io/error_text.h"
@@ -72,11 +73,15 @@ PromptMaker::PromptMaker(const Processor& processor, ApiLimits limits,
       media_ids_(std::move(media_ids)),
       specials_(processor.tokenizer()) {}
 
-ProcessedMedium PromptMaker::process_clip(const data::MediaRef& clip,
-                                          PreparedPrompt& prepared) const {
+ProcessedMedium PromptMaker::process_clip(const MediaInput& input, PreparedPrompt& prepared) const {
+  const data::MediaRef& clip = input.medium;
   std::optional<MemoryFile> file;
   if (clip.bytes) file.emplace(*clip.bytes);
   data::VideoSampling sampling;
+  sampling.start_s = input.part.start_s;
+  sampling.end_s = input.part.end_s;
+  sampling.times_s = input.part.times_s;
+  if (!sampling.times_s.empty()) sampling.strategy = "times";
   const std::int64_t most = processor_.frame_sampling().max_frames;
   if (most > limits_.max_frames) sampling.max_frames = limits_.max_frames;
   data::ClipReader reader(file ? file->path() : clip.name, sampling, processor_.frame_sampling(),
@@ -99,7 +104,7 @@ ProcessedMedium PromptMaker::process_clip(const data::MediaRef& clip,
 ProcessedMedium PromptMaker::process(const MediaInput& input, PreparedPrompt& prepared) const {
   const data::MediaRef& medium = input.medium;
   try {
-    if (medium.kind == data::MediaKind::kVideo) return process_clip(medium, prepared);
+    if (medium.kind == data::MediaKind::kVideo) return process_clip(input, prepared);
     const data::MediaLimits limits{.max_pixels = limits_.max_pixels};
     const Image picture = medium.bytes ? data::decode_image(*medium.bytes, input.param, limits)
                                        : data::load_image(medium.name, limits);
@@ -119,13 +124,15 @@ std::vector<Message> PromptMaker::plain(const std::vector<Message>& messages) co
 }
 
 // Behind the prompt stands what the answer is so far, as the template writes an answer.
-void PromptMaker::continue_answer(const Message& answer, EncodedConversation& prompt) const {
+void PromptMaker::continue_answer(const Message& answer, PreparedPrompt& prepared) const {
+  EncodedConversation& prompt = prepared.prompt;
   std::string text;
   for (const ContentPart& part : answer.content) text += part.text;
   if (text.empty()) return;
   std::vector<std::int64_t> ids = encode_choices(processor_, {text}).front();
   if (!ids.empty()) ids.pop_back();  // the end of the turn
   prompt.ids.insert(prompt.ids.end(), ids.begin(), ids.end());
+  prepared.begun_tokens = std::ssize(ids);
   PromptLayout& layout = prompt.layout;
   if (!layout.positions.defined()) return;
   const std::int64_t end = layout.next_position + std::ssize(ids);
@@ -165,11 +172,12 @@ PreparedPrompt PromptMaker::prepare(const ChatRequest& request,
   std::optional<Message> answer;
   if (request.continues_answer) {
     answer = std::move(messages.back());
+    for (const ContentPart& part : request.messages.back().content) prepared.begun += part.text;
     messages.pop_back();
   }
   try {
     prepared.prompt = processor_.encode_prompt(messages, join_media(media));
-    if (answer) continue_answer(*answer, prepared.prompt);
+    if (answer) continue_answer(*answer, prepared);
   } catch (const Error& error) {  // the template refuses the order of the roles, say
     throw ApiError({.param = "messages"}, error.parts());
   }
@@ -177,6 +185,29 @@ PreparedPrompt PromptMaker::prepare(const ChatRequest& request,
   const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start;
   prepared.seconds = passed.count();
   return prepared;
+}
+
+void PromptMaker::force_begin(PreparedPrompt& prepared, GenerationOptions& options) const {
+  if (prepared.begun.empty()) return;
+  EncodedConversation& prompt = prepared.prompt;
+  std::vector<std::string> tokens;
+  for (auto id = prompt.ids.end() - prepared.begun_tokens; id != prompt.ids.end(); ++id) {
+    tokens.push_back(processor_.tokenizer().token_bytes(*id));
+  }
+  try {
+    ForcedBegin begin = find_forced_begin(*options.grammar, prepared.begun, tokens);
+    const std::int64_t dropped = std::ssize(tokens) - static_cast<std::int64_t>(begin.kept_tokens);
+    prompt.ids.resize(prompt.ids.size() - static_cast<std::size_t>(dropped));
+    PromptLayout& layout = prompt.layout;
+    if (layout.positions.defined()) {
+      layout.positions = layout.positions.narrow(1, 0, std::ssize(prompt.ids));
+      layout.next_position -= dropped;
+    }
+    options.grammar_begin = std::move(begin.kept);
+    options.forced_begin = std::move(begin.rest);
+  } catch (const Error& error) {
+    throw ApiError({.param = "messages"}, error.parts());
+  }
 }
 
 PreparedPrompt PromptMaker::prepare(const CompletionRequest& request) const {
