@@ -22,13 +22,13 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
+import gguf
 import hard_text
 import make_text_fixtures as fixtures
 import numpy as np
 import torch
 from benchmarks import llama_cpp, smolvlm
 from oracle import pictures
-from oracle.text import write_json
 from parity_checks.report import Report
 from PIL import Image
 from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
@@ -81,38 +81,79 @@ def complete(server, prompt):
                                        "n_probs": 40, "return_tokens": True, "cache_prompt": False})
 
 
+def byte_alphabet():
+    """The character that stands for each byte in byte-level vocabularies, turned round."""
+    printed = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printed]
+    return {chr(byte): byte for byte in printed} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def list_pieces(path):
+    """What each token of a byte-level vocabulary adds to a text."""
+    fields, alphabet = gguf.GGUFReader(path).fields, byte_alphabet()
+    tokens, kinds = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "token_type"))
+    return [bytes(alphabet[c] for c in token) if kind == 1 else token.encode() if kind == 4 else b""
+            for token, kind in zip(tokens, kinds)]
+
+
+def is_cut(text):
+    """Whether the last character has only begun, as llama-server tells: it looks for a lead among the last bytes."""
+    lengths = {0xC0: 2, 0xD0: 2, 0xE0: 3, 0xF0: 4}
+    return any(behind < lengths.get(text[-behind] & 0xF0, 0) and text[-behind] < 0xF8
+               for behind in range(1, min(4, len(text)) + 1))
+
+
 class Agreement:
     """Answers of both sides, compared token by token."""
 
-    def __init__(self, limit):
-        self.limit, self.tokens, self.ties, self.largest = limit, 0, 0, 0.0
+    def __init__(self, limit, pieces):
+        self.limit, self.pieces = limit, pieces
+        self.tokens, self.ties, self.untold, self.largest = 0, 0, 0, 0.0
+
+    def entries(self, theirs):
+        """llama.cpp's entry of each of its tokens; None for one that ends within a character, which has none."""
+        steps, text = iter(theirs["completion_probabilities"]), b""
+        for token in theirs["tokens"]:
+            text += self.pieces[token]
+            entry = None if is_cut(text) else next(steps, None)
+            assert entry is None or entry["id"] == token, f"an entry of {entry['id']} for {token}"
+            yield entry
 
     def add(self, ours, theirs, what):
-        steps = theirs["completion_probabilities"]
-        for i, (token, logprob) in enumerate(zip(ours["token_ids"], ours["token_logprobs"])):
-            if i >= len(steps):
-                assert theirs["stop_type"] != "limit" or i >= TOKENS, f"{what}: llama.cpp ends after {i} tokens"
+        rows = zip(ours["token_ids"], ours["token_logprobs"], theirs["tokens"], self.entries(theirs))
+        for i, (token, logprob, other, entry) in enumerate(rows):
+            if entry is None:
+                self.tokens += token == other
+                if token == other:
+                    continue
+                assert self.limit > 0.03, f"{what}: token {i} is {token}, theirs {other}"
+                self.untold += 1  # how near the two are isn't told
                 return
-            near = {one["id"]: one["logprob"] for one in steps[i]["top_logprobs"]}
+            near = {one["id"]: one["logprob"] for one in entry["top_logprobs"]}
             assert token in near, f"{what}: token {i} is {token}, and llama.cpp's best are {list(near)[:5]}"
-            difference = abs(near[token] - logprob)
+            difference, gap = abs(near[token] - logprob), near[other] - near[token]
             self.largest = max(self.largest, difference)
             assert difference <= self.limit, f"{what}: token {i}: log-probability {logprob:.4f}, theirs {near[token]:.4f}"
-            if steps[i]["id"] != token:
-                gap = steps[i]["logprob"] - near[token]
-                assert gap <= self.limit, f"{what}: token {i} is {token}, theirs {steps[i]['id']}, {gap:.3f} likelier"
+            if other != token:
+                assert gap <= self.limit, f"{what}: token {i} is {token}, theirs {other}, {gap:.3f} likelier"
                 self.ties += 1
                 return
             self.tokens += 1
+        # The token that ends an answer may not be listed.
+        behind = len(ours["token_ids"]) - len(theirs["tokens"])
+        is_end = behind <= 0 or (behind == 1 and theirs["stop_type"] == "eos")
+        assert is_end, f"{what}: llama.cpp ends behind {len(theirs['tokens'])} tokens"
 
     def text(self):
         ties = f", {self.ties} ended by a near tie" if self.ties else ""
+        ties += f", {self.untold} parted within a character" if self.untold else ""
         return f"{self.tokens} tokens equal{ties}; log-probabilities within {self.largest:.4f}"
 
 
 def check_text(report, title, ours, name, folder, kind):
     files = ours.export(folder, name, kind)
-    exact, default = Agreement(TYPES[kind]), Agreement(2 * TYPES[kind])
+    pieces = list_pieces(files[0])
+    exact, default = Agreement(TYPES[kind], pieces), Agreement(2 * TYPES[kind], pieces)
     with server_of(files[:1]) as server:
         for prompt in PROMPTS:
             run = ours.generate(files, prompt)
@@ -189,7 +230,7 @@ def picture_prompt(server, question, path):
 
 def check_pictures(report, title, ours, folder, kind):
     files = ours.export(folder, "pictures", kind)
-    lines, tokens = [], 0
+    lines, tokens, pieces = [], 0, list_pieces(files[0])
     with server_of(files) as server:
         for name, (width, height, factor) in PICTURES.items():
             path = ours.work / f"{name}.png"
@@ -199,7 +240,7 @@ def check_pictures(report, title, ours, folder, kind):
             counts = len(run["prompt_token_ids"]), theirs["tokens_evaluated"]
             assert counts[0] == counts[1], f"{name}: a prompt of {counts[0]} tokens, theirs {counts[1]}"
             if factor:
-                agreement = Agreement(factor * TYPES[kind])
+                agreement = Agreement(factor * TYPES[kind], pieces)
                 agreement.add(run, theirs, name)
                 lines.append(f"{name}: {agreement.text()}")
                 tokens += agreement.tokens
@@ -271,6 +312,7 @@ def main():
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "parity_gguf", help="emptied first")
     parser.add_argument("--only", default="", help="run the parts whose title contains this")
     parser.add_argument("--texts", type=int, default=2000, help="random texts for each tokenizer (2000)")
+    parser.add_argument("--model", action="append", default=[], type=Path, help="a checkpoint folder to compare too, in text")
     parser.add_argument("--tokenizer", action="append", default=[], type=Path, help="a tokenizer.json to compare too")
     parser.add_argument("--sentencepiece", action="append", default=[], type=Path, help="a tokenizer.model to compare too")
     options = parser.parse_args()
@@ -281,9 +323,10 @@ def main():
     shutil.rmtree(options.work, ignore_errors=True)
     options.work.mkdir(parents=True)
     ours, report = Ours(options.binary.resolve(), options.work.resolve()), Report()
+    models = MODELS | {folder.name: folder.resolve() for folder in options.model}
     jobs = {f"text {name} {kind}": (check_text, ours, name, folder, kind)
-            for name, folder in MODELS.items() for kind in TYPES}
-    jobs |= {f"template {name}": (check_template, ours, name, folder) for name, folder in MODELS.items()
+            for name, folder in models.items() for kind in TYPES}
+    jobs |= {f"template {name}": (check_template, ours, name, folder) for name, folder in models.items()
              if name != "qwen2_tiny"}  # which has none
     jobs |= {f"pictures {kind}": (check_pictures, ours, ours.work / "pictures", kind) for kind in TYPES}
     jobs |= {f"tokenizer {name}": (check_tokenizer, ours, name, path, options.texts)
