@@ -105,7 +105,15 @@ VLM_INLINE std::uint16_t* place_of_weight(const SoftmaxBlock& block, std::int64_
          i % kTileRows * kTileNumbers + j % kTileNumbers;
 }
 
-VLM_CLONES void soften(const SoftmaxBlock& block, Progress& progress) {
+// Any processor's rounding to bfloat16.
+struct RoundedWords {
+  VLM_INLINE static Halves of(Floats values) {
+    return __builtin_convertvector(round_pairs((Words)values, Words{}), Halves);
+  }
+};
+
+template <typename Rounded>
+VLM_INLINE void soften_rows(const SoftmaxBlock& block, Progress& progress) {
   for (std::int64_t i = 0; i < kBlockQueries; ++i) {
     float* scores = block.scores + i * block.keys;
     const std::int64_t limit = std::max<std::int64_t>(block.first_limit + i * block.step, 0);
@@ -115,28 +123,56 @@ VLM_CLONES void soften(const SoftmaxBlock& block, Progress& progress) {
     Floats most = Floats{} - std::numeric_limits<float>::infinity();
     for (std::int64_t j = 0; j < block.keys; j += kLanes)
       most = larger(most, load_lanes<Floats>(scores + j));
-    float largest = progress.largest[i];
-    for (int lane = 0; lane < kLanes; ++lane) {
-      largest = std::max(largest, most[lane] * block.scale);
-    }
+    float largest = std::max(progress.largest[i], largest_lane(most) * block.scale);
     if (largest == -std::numeric_limits<float>::infinity()) largest = 0;  // sees nothing yet
-    Floats sums = {};
+    Floats sums[1] = {};
     for (std::int64_t j = 0; j < block.keys; j += kLanes) {
       const Floats weights = fast_exp2(load_lanes<Floats>(scores + j) * block.scale - largest);
-      sums += weights;
-      const Words rounded = round_pairs((Words)weights, Words{});
-      const Halves halves = __builtin_convertvector(rounded, Halves);
+      sums[0] += weights;
+      const Halves halves = Rounded::of(weights);
       std::memcpy(place_of_weight(block, i, j), &halves, sizeof halves);
     }
     const float factor = std::exp2(progress.largest[i] - largest);
-    float sum = progress.sums[i] * factor;
-    for (int lane = 0; lane < kLanes; ++lane) sum += sums[lane];
     progress.largest[i] = largest;
-    progress.sums[i] = sum;
+    progress.sums[i] = progress.sums[i] * factor + add_lanes(sums)[0];
     float* out = block.out + i * block.width;
     for (std::int64_t d = 0; d < block.width; ++d) out[d] *= factor;
   }
 }
+
+VLM_CLONES void soften_anywhere(const SoftmaxBlock& block, Progress& progress) {
+  soften_rows<RoundedWords>(block, progress);
+}
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+
+// The processor's own, for weights, which are never as small as those that it takes for zero.
+struct RoundedAtOnce {
+  VLM_INLINE static Halves of(Floats values) {
+    Halves halves;
+    __asm__("vcvtneps2bf16 %1, %0" : "=v"(halves) : "v"(values));
+    return halves;
+  }
+};
+
+__attribute__((target("arch=x86-64-v4,avx512bf16"))) void soften_at_once(const SoftmaxBlock& block,
+                                                                         Progress& progress) {
+  soften_rows<RoundedAtOnce>(block, progress);
+}
+
+void soften(const SoftmaxBlock& block, Progress& progress) {
+  static const bool is_at_once =
+      __builtin_cpu_supports("avx512bf16") != 0 && __builtin_cpu_supports("avx512vl") != 0;
+  is_at_once ? soften_at_once(block, progress) : soften_anywhere(block, progress);
+}
+
+#else
+
+void soften(const SoftmaxBlock& block, Progress& progress) {
+  soften_anywhere(block, progress);
+}
+
+#endif
 
 VLM_CLONES void scale_row(const float* from, std::int64_t count, float factor, float* to) {
   for (std::int64_t i = 0; i < count; ++i) to[i] = from[i] * factor;
