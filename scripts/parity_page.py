@@ -192,6 +192,13 @@ def check_compare(page, _):
     assert names == [NAME, "twin"] and texts == ["triangle", "triangle"], (names, texts)
     page.driver.execute_script("document.getElementById('compare').value = ''")
     page.find("again").click()
+    # Another model for the next conversation.
+    page.driver.execute_script(CATCH_COPIES + "document.getElementById('model').value = 'twin'")
+    answer = page.ask("hello")
+    page.click(answer, "Copy as curl")
+    page.wait(lambda: '"model":"twin"' in page.driver.execute_script("return window.copied ?? ''"))
+    page.driver.execute_script(f"document.getElementById('model').value = '{NAME}'")
+    page.find("again").click()
 
 
 def check_copies(page, _):

@@ -114,6 +114,13 @@ def check_batch_rows(page, _):
     assert rows[0]["id"] == "rows.csv:2" and float(rows[1]["probability"]) > 0.9
     assert json.loads(rows[1]["probabilities"]).keys() == {"circle", "triangle"}
     assert rows[2]["error"] == "none.png is not among the files"
+    # Answers that nobody has downloaded don't go without a question.
+    page.find("batch_retry").click()
+    page.wait(lambda: page.find("batch_retry").is_displayed())
+    page.find("batch_files").send_keys(str(PICTURES / "shape_049.png"))
+    page.driver.switch_to.alert.dismiss()
+    assert page.find("batch_found").text == "3 rows"
+    page.download("answers.jsonl", page.find("batch_jsonl").click)
     page.set("choices", "")
     page.tab("ask")
 

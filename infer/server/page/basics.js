@@ -19,9 +19,19 @@ export function tell(problem) {
   $('problem').hidden = !problem;
 }
 
+// Pages that came by plain http from another machine have no clipboard of their own.
+async function copy(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const area = make('textarea', {value: text});
+  document.body.append(area);
+  area.select();
+  document.execCommand('copy');
+  area.remove();
+}
+
 export function copyButton(name, text) {
   const element = button(name, async () => {
-    await navigator.clipboard.writeText(text());
+    await copy(text());
     element.textContent = 'Copied';
     setTimeout(() => { element.textContent = name; }, 1500);
   });

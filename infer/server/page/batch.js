@@ -11,6 +11,7 @@ const AGAIN = [429, 503];
 let items = [];        // {id, path, file, question, columns, row: null until it is done}
 let isRunning = false, isPaused = false;
 let asked = {};        // the settings of this run
+let isSaved = true;    // all rows that there are have been downloaded
 
 // ---- What is asked
 
@@ -58,6 +59,8 @@ function itemOfRow(row, number, table, byPath) {
 
 async function take(files) {
   if (isRunning || !files.length) return;
+  if (!isSaved && !confirm('The answers so far are not downloaded and will be lost. Go on?')) return;
+  isSaved = true;
   tell('');
   const media = files.filter((file) => isMedium(file) && !pathOf(file).split('/').some((part) => part.startsWith('.')));
   const tables = files.filter((file) => /\.(csv|jsonl)$/i.test(file.name));
@@ -138,6 +141,7 @@ async function work() {
     }
     item.row = row;
     item.isTaken = false;
+    isSaved = false;
     showRow(row);
     showState();
   }
@@ -229,5 +233,14 @@ $('batch_retry').addEventListener('click', () => {
   showRows();
   run();
 });
-$('batch_csv').addEventListener('click', () => download('answers.csv', 'text/csv', toCsv(headerOf(), rowsOf())));
-$('batch_jsonl').addEventListener('click', () => download('answers.jsonl', 'application/jsonl', toJsonl(rowsOf())));
+
+function save(name, type, text) {
+  download(name, type, text);
+  isSaved = true;
+}
+
+$('batch_csv').addEventListener('click', () => save('answers.csv', 'text/csv', toCsv(headerOf(), rowsOf())));
+$('batch_jsonl').addEventListener('click', () => save('answers.jsonl', 'application/jsonl', toJsonl(rowsOf())));
+addEventListener('beforeunload', (event) => {
+  if (!isSaved) event.preventDefault();
+});

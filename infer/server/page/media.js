@@ -49,6 +49,7 @@ export function thumbnail(medium) {
 
 // Calls `take` with a picture each time that one is taken.
 export async function openCamera(take) {
+  if (!navigator.mediaDevices) return tell('No camera: browsers give it to pages of https, or of this machine, alone');
   let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({video: true});
