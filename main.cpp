@@ -20,6 +20,7 @@
 
 #include "infer/answer_samples.h"
 #include "infer/commands/commands.h"
+#include "infer/server/doors/mcp_command.h"
 #include "infer/server/serve_command.h"
 #include "train/commands.h"
 #include "vlm/core/concat.h"
@@ -65,6 +66,7 @@ const std::map<std::string, std::vector<std::string>> kUsed = {
     {"video", {"--device", "--dtype", "--threads", "--seed"}},
     {"evaluate", {"--device", "--dtype", "--threads", "--seed"}},
     {"serve", {"--device", "--dtype", "--threads"}},
+    {"mcp", {"--device", "--dtype", "--threads"}},
     {"gather", {}},
     {"export", {"--threads"}},
     {"quantize", {"--dtype", "--threads"}},
@@ -198,6 +200,7 @@ int run(int argc, char** argv) {
   commands.merge(vlm::train::add_commands(app, shared.runtime, answer));
   commands.merge(vlm::infer::add_commands(app, shared.runtime));
   commands.merge(vlm::infer::add_serve_command(app, shared.runtime));
+  commands.merge(vlm::infer::add_mcp_command(app, shared.runtime));
   for (CLI::App* command : app.get_subcommands({})) add_shared_options(*command, shared);
 
   const std::vector<std::string> arguments = split_empty_values(app, argc, argv);

@@ -1,7 +1,8 @@
 # Writes OUTPUT, a C++ source that holds the files of the web page in FOLDER (infer/server/page/page_files.h), byte by
 # byte, with their digests. Run as a script: cmake -DFOLDER=… -DOUTPUT=… -P embed_page.cmake
 set(entries "")
-foreach(name index.html style.css page.js icon.svg)
+file(GLOB names RELATIVE ${FOLDER} ${FOLDER}/*.html ${FOLDER}/*.css ${FOLDER}/*.js ${FOLDER}/*.svg)
+foreach(name ${names})
   file(READ ${FOLDER}/${name} bytes HEX)
   file(SHA256 ${FOLDER}/${name} digest)
   string(LENGTH "${bytes}" digits)

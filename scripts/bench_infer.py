@@ -1,10 +1,10 @@
-"""Inference of build/vlm beside transformers, and beside what the machine can do (use
+"""Inference of build/vlm beside transformers and llama.cpp, and beside what the machine can do (use
 scripts/bench infer).
 
 Random checkpoints of published shapes, one picture made small (one tile) and left large (cut as
 published), a folder of 8 small ones. Figures are medians over turns: the machine's limits, ours,
-transformers', and again, so that a machine whose speed drifts treats all alike. Prints a Markdown
-table, and writes every figure as JSON.
+transformers', llama.cpp's, and again, so that a machine whose speed drifts treats all alike. Prints
+a Markdown table, and writes every figure as JSON. --llama-cpp needs `scripts/setup --llama-cpp`.
 """
 import argparse
 import json
@@ -12,7 +12,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from benchmarks import checkpoints, machine, peer, work
+from benchmarks import checkpoints, llama_bench, llama_cpp, machine, peer, work
 from benchmarks.program import Program
 from oracle import pictures
 
@@ -29,7 +29,9 @@ ROWS = [
     ("encode_small_s", "encode SMALL", "s", False),
     ("encode_large_s", "encode LARGE", "s", False),
     ("prefill_small_s", "prefill, SMALL", "s", False),
+    ("prefill_small_tok_s", "– the same", "tokens/s", True),
     ("prefill_large_s", "prefill, LARGE", "s", False),
+    ("prefill_large_tok_s", "– the same", "tokens/s", True),
     ("decode_tok_s", "decode, batch 1", "tokens/s", True),
     ("folder_pic_s", f"folder of {PICTURES} pictures", "pictures/s", True),
     ("folder_again_pic_s", "– again", "pictures/s", True),
@@ -116,6 +118,12 @@ def medians(runs):
     return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
 
 
+def with_rates(figures, prompt_tokens):
+    """Prefill as tokens a second, too."""
+    return figures | {f"prefill_{size}_tok_s": tokens / figures[f"prefill_{size}_s"]
+                      for size, tokens in prompt_tokens.items()}
+
+
 def decode_bytes(counted, stored_bytes, dtype):
     """Bytes of weights that a token reads."""
     if dtype == "int8":
@@ -150,7 +158,7 @@ def shares(figures, counted, limits, dtype, token_bytes):
 
 
 def best_of(figures):
-    """Of several dtypes of the peer, the dtype with the best value of each row."""
+    """Of several dtypes of transformers, the dtype with the best value of each row."""
     return {key: (max if more else min)(figures, key=lambda dtype: figures[dtype][key])
             for key, _, _, more in ROWS}
 
@@ -166,16 +174,23 @@ def bench_model(options, name):
         dtype: Theirs(options, folder, one_tile, files, dtype) for dtype in options.peer_dtypes}
     first = ours[options.dtypes[0]]
     first.start()  # the weights' pages come into the cache
+    llama = {}
+    if options.llama_cpp:
+        llama = {kind: llama_bench.LlamaCpp(options, one_tile, files[0], PROMPT, kind)
+                 for kind in dict.fromkeys(llama_bench.SAME_BITS[dtype] for dtype in options.dtypes)}
     limits = []
-    runs = {("vlm", dtype): [] for dtype in ours} | {("peer", dtype): [] for dtype in theirs}
+    sides = {"vlm": ours, "transformers": theirs, "llama.cpp": llama}
+    runs = {(side, dtype): [] for side, of_side in sides.items() for dtype in of_side}
     for _ in range(options.repeat):
         limits.append(machine.measure_apart(options.threads))
-        for side, sides in (("vlm", ours), ("peer", theirs)):
-            for dtype, one in sides.items():
-                runs[side, dtype].append(one.repeat())
+        for side, of_side in sides.items():
+            for dtype, one in of_side.items():
+                of_prompts = (first.prompt_tokens,) if side == "llama.cpp" else ()
+                runs[side, dtype].append(one.repeat(*of_prompts))
     limits = medians(limits)
-    figures = {dtype: medians(runs["vlm", dtype]) for dtype in ours}
-    peers = {dtype: medians(runs["peer", dtype]) for dtype in theirs}
+    found = {side: {dtype: with_rates(medians(runs[side, dtype]), first.prompt_tokens) for dtype in of_side}
+             for side, of_side in sides.items()}
+    figures, peers = found["vlm"], found["transformers"]
     sizes = checkpoints.sizes(name)
     counted = work.count(sizes, first.prompt_tokens)
     stored_bytes = 2 if options.store == "bfloat16" else 4
@@ -185,6 +200,11 @@ def bench_model(options, name):
                              for dtype, found in figures.items()},
               "transformers": peers, "limits": limits, "work": counted, "labels": sizes.labels,
               "prompt_tokens": first.prompt_tokens}
+    if llama:
+        result["llama.cpp"] = found["llama.cpp"]
+        result["llama.cpp_shares"] = {
+            kind: {"decode_tok_s": figures["decode_tok_s"] * llama_bench.decode_bytes(counted, kind)
+                   / (limits["bandwidth_gb_s"] * 1e9)} for kind, figures in found["llama.cpp"].items()}
     if peers:
         best = best_of(peers)
         peer_shares = {dtype: shares(found, counted, limits, dtype, decode_bytes(counted, BYTES[dtype], dtype))
@@ -209,12 +229,19 @@ def print_table(name, result):
           f" Prompts: {result['prompt_tokens']['small']} and"
           f" {result['prompt_tokens']['large']} tokens. Weights in float32:"
           f" {result['work']['parameters'] * 4 / 1e6:.0f} MB.\n")
-    titles = ["", *(part for dtype in result["vlm"] for part in (f"vlm, {dtype}", "of limit", "times")),
-              "transformers", "of limit"]
+    llama, best_share = result.get("llama.cpp", {}), result.get("best_shares", {})
+    titles = [""]
+    for dtype in result["vlm"]:
+        titles += [f"vlm, {dtype}", "of limit", *(["times"] if best else [])]
+        titles += [f"llama.cpp, {llama_bench.SAME_BITS[dtype]}", "of limit", "times"] if llama else []
+    titles += ["transformers", "of limit"] if best else []
     print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
 
     def value_and_share(figures, of, key):
-        return [format_value(figures[key]), f"{of[key]:.0%}" if key in of else ""]
+        return [format_value(figures[key]) if key in figures else "", f"{of[key]:.0%}" if key in of else ""]
+
+    def times(ours, theirs, key, more):
+        return f"{(ours[key] / theirs[key]) ** (1 if more else -1):.2f}" if key in theirs else ""
 
     for key, label, unit, more in ROWS:
         for size, picture in result["labels"].items():
@@ -222,8 +249,12 @@ def print_table(name, result):
         row = [f"{label}, {unit}"]
         for dtype, ours in result["vlm"].items():
             row += value_and_share(ours, result["vlm_shares"][dtype], key)
-            row.append(f"{(ours[key] / best[key]) ** (1 if more else -1):.2f}" if best else "")
-        row += value_and_share(best, result["best_shares"], key) if best else ["", ""]
+            row += [times(ours, best, key, more)] if best else []
+            if llama:
+                kind = llama_bench.SAME_BITS[dtype]
+                row += value_and_share(llama[kind], result["llama.cpp_shares"][kind], key)
+                row.append(times(ours, llama[kind], key, more))
+        row += value_and_share(best, best_share, key) if best else []
         print("| " + " | ".join(row) + " |")
 
 
@@ -242,6 +273,8 @@ def parse_arguments():
     parser.add_argument("--peer-dtypes", nargs="+", default=["float32", "bfloat16"],
                         choices=["float32", "bfloat16"], help="best of each counts (both)")
     parser.add_argument("--skip-peer", action="store_true", help="leave transformers out")
+    parser.add_argument("--llama-cpp", action="store_true",
+                        help="llama.cpp, too: for each of vlm's dtypes in a file of the same bits")
     parser.add_argument("--data", type=Path, default=ROOT / ".data" / "bench",
                         help="folder of checkpoints and pictures (.data/bench)")
     parser.add_argument("--json", type=Path, default=ROOT / "out" / "bench_infer.json",
@@ -251,10 +284,12 @@ def parse_arguments():
 
 def main():
     options = parse_arguments()
+    if options.llama_cpp:
+        llama_cpp.check()
     print(f"{machine.describe()}, {options.threads} threads; weights stored in {options.store};"
           f" medians of {options.repeat}")
     results = {"machine": machine.describe(), "threads": options.threads, "store": options.store,
-               "repeat": options.repeat, "models": {}}
+               "repeat": options.repeat, "llama_cpp": llama_cpp.version() if options.llama_cpp else None, "models": {}}
     for name in options.models:
         results["models"][name] = bench_model(options, name)
         print_table(name, results["models"][name])

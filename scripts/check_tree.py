@@ -50,7 +50,8 @@ ORDER = {
               "infer/items", "infer/kept", "infer/media",
               # The library (infer/vlm.h) stands on the engine, the engine on the generator.
               ("infer", "infer/engine", "infer/library"), "infer/tables", "infer/batch", "infer/quantize", "infer/commands",
-              "infer/server/http", "infer/server/fetch", "infer/server/api", "infer/server/page", "infer/server/models", "infer/server"],
+              "infer/server/http", "infer/server/fetch", "infer/server/api", "infer/server/page", "infer/server/models",
+              ("infer/server", "infer/server/doors")],
 }
 MOST_MODULES = 12  # of a folder; a header and its source are one
 
@@ -61,7 +62,8 @@ THIRD_PARTY = {
     "openssl/": ["vlm/core/sha256.cpp", "tests/support/hub/tls_socket.cpp"],
     "curl/": ["vlm/io/hub/http.cpp"],
     "boost/": ["infer/server/http"],
-    "CLI/": ["main.cpp", "train/commands.cpp", "infer/commands", "infer/server/serve_command.cpp", "infer/media/media_flags.cpp"],
+    "expat.h": ["infer/server/doors/xml_reader.cpp"],
+    "CLI/": ["main.cpp", "train/commands.cpp", "infer/commands", "infer/server/serve_command.cpp", "infer/server/doors/mcp_command.cpp", "infer/media/media_flags.cpp"],
     "archive": ["data/formats/tar_reader.cpp"],
     "arrow/": ["data/tables"],
     "parquet/": ["data/tables"],

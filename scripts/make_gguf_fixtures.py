@@ -3,13 +3,15 @@
 
 blocks.gguf holds random blocks of every type that is read, blocks.safetensors their numbers. The models are what
 tests/fixtures has as Hugging Face folders, laid out as llama.cpp's converter lays them out: rows of q and k permuted
-(llama), keys and tokenizer lists by its rules. Needs gguf, numpy and safetensors.
+(llama), keys and tokenizer lists by its rules; one of them in three parts. spm_llama.gguf has a tokenizer of
+sentencepiece and no tensors. Needs gguf, numpy, safetensors and sentencepiece.
 """
 import json
 from pathlib import Path
 
 import gguf
 import numpy as np
+import sentencepiece
 from gguf import GGMLQuantizationType as Type
 from safetensors.numpy import load_file, save_file
 
@@ -171,13 +173,14 @@ def llama3_factors(config):
     return np.array(factors, dtype=np.float32)
 
 
-def write_text(source, name, pre, kind=Type.F32):
+def write_text(source, name, pre, kind=Type.F32, most_tensors=0):
+    """`most_tensors`: of a part, where the file is to have several."""
     folder = FIXTURES / source
     whole = json.loads((folder / "config.json").read_text())
     config = whole.get("text_config", whole)
     weights = load_file(folder / "model.safetensors")
     arch = config["model_type"]
-    writer = gguf.GGUFWriter(OUTPUT / name, arch)
+    writer = gguf.GGUFWriter(OUTPUT / name, arch, split_max_tensors=most_tensors)
     writer.add_name(source)
     writer.add_block_count(config["num_hidden_layers"])
     writer.add_context_length(config["max_position_embeddings"])
@@ -240,12 +243,32 @@ def write_projector(source, name, swaps, kind=Type.F32):
     finish(writer)
 
 
+def write_sentencepiece(source, name):
+    """The lists of llama.cpp's converter for a tokenizer.model."""
+    model = sentencepiece.SentencePieceProcessor(model_file=str(FIXTURES / "tokenizers" / source / "tokenizer.model"))
+    ids = range(model.get_piece_size())
+    kinds = [2 if model.is_unknown(i) else 3 if model.is_control(i) else 5 if model.is_unused(i) else 6 if model.is_byte(i)
+             else 1 for i in ids]
+    writer = gguf.GGUFWriter(OUTPUT / name, "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([model.id_to_piece(i) for i in ids] + ["[PAD]", "[PAD]"])
+    writer.add_token_scores([model.get_score(i) for i in ids] + [-10000.0] * 2)
+    writer.add_token_types(kinds + [5, 5])
+    writer.add_bos_token_id(model.bos_id())
+    writer.add_eos_token_id(model.eos_id())
+    writer.add_unk_token_id(model.unk_id())
+    finish(writer)
+
+
 def main():
     OUTPUT.mkdir(exist_ok=True)
     write_blocks()
     write_text("llama_tiny", "llama_tiny.gguf", "llama-bpe")
     write_text("qwen2_tiny", "qwen2_tiny.gguf", "qwen2")
     write_text("smolvlm_tiny", "smolvlm_tiny.gguf", "smollm")
+    write_text("qwen2_tiny", "parts.gguf", "qwen2", most_tensors=16)
+    write_sentencepiece("spm_llama", "spm_llama.gguf")
     write_projector("smolvlm_tiny", "mmproj-smolvlm_tiny.gguf", swaps=True)
 
 

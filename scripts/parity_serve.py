@@ -7,7 +7,6 @@ one is 'N passed, N failed', and the exit status is 1 when anything failed.
 import argparse
 import asyncio
 import base64
-import http.client
 import json
 import os
 import signal
@@ -31,55 +30,12 @@ from langchain_openai import ChatOpenAI
 from pydantic_ai import Agent, BinaryContent, NativeOutput
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
+from serve_program import MODEL, ROOT, Server
 
-ROOT = Path(__file__).resolve().parent.parent
-MODEL = ROOT / "models" / "easy-vqa-emoji"
 PICTURES = ROOT / "examples" / "pictures"
 NAME = "easy-vqa-emoji"
 QUESTIONS = [("shape_049", "what shape is in the image?"), ("shape_074", "what shape is in the image?"),
              ("shape_038", "what color is the rectangle?"), ("shape_059", "is no circle present?")]
-
-
-class Server:
-    """`vlm serve` as a child, until the end of the block."""
-
-    def __init__(self, program, *options, key="secret", port=0):
-        self.command = [program, "serve", "--model", MODEL, "--port", port, "--device", "cpu", "--threads", "1", *options]
-        self.key = key
-
-    def __enter__(self):
-        variables = dict(os.environ, VLM_API_KEY=self.key)
-        self.process = subprocess.Popen(list(map(str, self.command)), stderr=subprocess.PIPE, text=True, env=variables)
-        self.lines = []
-        for line in self.process.stderr:
-            self.lines.append(line)
-            if "serving " in line:
-                self.url = line.split(" at ")[1].split(";")[0]
-                break
-        else:
-            raise RuntimeError("the server did not start:\n" + "".join(self.lines))
-        # The pipe is emptied, or the server would stand still when it is full.
-        self.reader = threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True)
-        self.reader.start()
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        self.code = self.process.wait(60)
-        self.reader.join(10)
-
-    @property
-    def port(self):
-        return int(self.url.split(":")[2].split("/")[0])
-
-    def metric(self, name):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port)
-        connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {self.key}"})
-        for line in connection.getresponse().read().decode().splitlines():
-            if line.startswith(name + " "):
-                return float(line.split()[-1])
-        return 0.0
 
 
 def data_uri(name):

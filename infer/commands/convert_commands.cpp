@@ -12,6 +12,7 @@
 #include "vlm/core/run/stop_signal.h"
 #include "vlm/io/file_lock.h"
 #include "vlm/io/gguf/gguf_file.h"
+#include "vlm/io/gguf/gguf_parts.h"
 #include "vlm/models/gguf/gguf_export.h"
 #include "vlm/models/gguf/gguf_folder.h"
 #include "vlm/models/quantized_checkpoint.h"
@@ -25,7 +26,7 @@ namespace fs = std::filesystem;
 
 // What is converted.
 struct Source {
-  std::string model, adapter;
+  std::string model, mmproj, adapter;
 
   void declare(CLI::App& command) {
     command
@@ -35,10 +36,16 @@ struct Source {
         ->required()
         ->check(not_empty());
     command
+        .add_option("--mmproj", mmproj,
+                    "With a GGUF file: the one with its vision encoder (default: that beside it)")
+        ->check(not_empty());
+    command
         .add_option("--adapter", adapter,
                     "PEFT adapter folder, merged into the weights (default: none)")
         ->check(not_empty());
   }
+
+  fs::path folder() const { return find_model_folder(model, mmproj); }
 
   // As the numbers are stored, so that none is rounded twice; sums with an adapter are wide.
   ModelPtr load(const fs::path& folder) const {
@@ -52,7 +59,7 @@ struct Source {
 
 struct ExportOptions {
   Source source;
-  std::string mmproj, output, name;
+  std::string output, name;
   std::string to = "gguf", type;
 };
 
@@ -61,6 +68,7 @@ std::string name_of(const ExportOptions& options) {
   if (!options.name.empty()) return options.name;
   fs::path path = fs::path(options.source.model).lexically_normal();
   if (!path.has_filename()) path = path.parent_path();
+  if (const auto part = parse_gguf_part(path)) return part->model;
   const std::string name = is_gguf(path) ? path.stem().string() : path.filename().string();
   return name.substr(0, name.find('@'));
 }
@@ -73,7 +81,7 @@ int run_export(const ExportOptions& options, const RuntimeOptions& runtime) {
                  .got = concat("'", name, "'"),
                  .wanted = "one without a slash"});
   }
-  const fs::path folder = find_model_folder(options.source.model, options.mmproj);
+  const fs::path folder = options.source.folder();
   const FolderLock lock(options.output, "wait for it, or choose another --output");
   prepare_runtime({.device = "cpu", .threads = runtime.threads});
   const ModelPtr model = options.source.load(folder);
@@ -104,7 +112,7 @@ int run_quantize(QuantizeCommand command, const RuntimeOptions& runtime) {
                  .where = "--dtype int8",
                  .wanted = "neither --calibration nor --size-mb, or --dtype int4"});
   }
-  const fs::path folder = find_model_folder(command.source.model);
+  const fs::path folder = command.source.folder();
   const FolderLock lock(command.output, "wait for it, or choose another --output");
   const fs::path output = fs::path(command.output);
   for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json"}) {
@@ -155,10 +163,6 @@ std::function<int()> add_export(CLI::App& app, const RuntimeOptions& runtime) {
   CLI::App* command = app.add_subcommand(
       "export", "Write a model in the files of other programs: GGUF, for llama.cpp and its kin");
   options->source.declare(*command);
-  command
-      ->add_option("--mmproj", options->mmproj,
-                   "With a GGUF file: the one with its vision encoder (default: that beside it)")
-      ->check(not_empty());
   command->add_option("--to", options->to, "Format of the files")
       ->check(CLI::IsMember({"gguf"}))
       ->capture_default_str();

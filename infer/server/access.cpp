@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "data/media/media_ref.h"
 #include "vlm/core/ascii.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/json.h"
@@ -54,11 +55,26 @@ std::string allowed_headers(std::string_view asked) {
   return join(allowed, ", ");
 }
 
-std::string_view given_key(const WebRequest& head) {
+// Label Studio sends a backend's key as the password of HTTP's Basic.
+std::optional<std::string> basic_password(std::string_view authorization) {
+  constexpr std::string_view kBasic = "basic ";
+  if (ascii_lower(std::string(authorization.substr(0, kBasic.size()))) != kBasic)
+    return std::nullopt;
+  try {
+    const std::string pair = data::decode_base64(trimmed(authorization.substr(kBasic.size())));
+    const auto colon = pair.find(':');
+    if (colon != std::string::npos) return pair.substr(colon + 1);
+  } catch (const Error&) {
+  }
+  return std::nullopt;
+}
+
+std::string given_key(const WebRequest& head) {
   constexpr std::string_view kBearer = "bearer ";
   const std::string_view given = trimmed(head.header("authorization"));
+  if (const auto password = basic_password(given)) return *password;
   const bool is_bearer = ascii_lower(std::string(given.substr(0, kBearer.size()))) == kBearer;
-  return is_bearer ? trimmed(given.substr(kBearer.size())) : head.header("x-api-key");
+  return std::string(is_bearer ? trimmed(given.substr(kBearer.size())) : head.header("x-api-key"));
 }
 
 ApiError forbidden(const std::string& what, std::string_view got, const std::string& hint) {

@@ -26,26 +26,12 @@ struct ServeOptions {
   HttpOptions http;
   ServiceOptions service;
   EngineOptions engine{.queue_timeout_s = 600};
-  std::string key_file;
+  std::string key_file, label_token_file;
   FetchOptions fetch;
   double max_body_mb = 32, feature_cache_mb = 256, prefix_cache_mb = 256;
   double shutdown_timeout_s = 30;
   std::string log_format = "text";
 };
-
-// The small model of the tree: beside the sources that the program was built from, or where it is
-// installed.
-std::string find_default_model() {
-  std::error_code code;
-  const fs::path program = fs::read_symlink("/proc/self/exe", code);
-  for (const fs::path& folder : {program.parent_path() / "../share/vlm/models/easy-vqa-emoji",
-                                 fs::path(VLM_DEFAULT_MODEL)}) {
-    if (fs::exists(folder / "config.json", code)) return fs::weakly_canonical(folder).string();
-  }
-  throw Error({.what = "no model to serve",
-               .where = "--model",
-               .hint = "name a folder or an org/name of the hub"});
-}
 
 // "NAME=FOLDER", or a folder by its own name.
 AdapterSource parse_run(const std::string& text) {
@@ -203,6 +189,27 @@ void declare_limits(CLI::App& command, ServeOptions& options) {
       ->capture_default_str();
 }
 
+void declare_doors(CLI::App& command, ServeOptions& options) {
+  CLI::Option* backend =
+      command.add_flag("--label-studio", options.service.is_label_backend,
+                       "Answer Label Studio, too, as its machine learning backend");
+  CLI::Option* instance =
+      command
+          .add_option("--label-studio-url", options.service.label_studio_url,
+                      "Address of the Label Studio instance, for pictures that it keeps itself")
+          ->needs(backend)
+          ->check(not_empty());
+  command
+      .add_option("--label-studio-token-file", options.label_token_file,
+                  "File with a user's access token of the instance")
+      ->needs(instance)
+      ->check(not_empty());
+  command
+      .add_option("--training", options.service.training_folder,
+                  "Output folder of a fine-tuning whose curve the page shows")
+      ->check(CLI::ExistingDirectory);
+}
+
 std::vector<std::string> find_keys(const std::string& file) {
   std::vector<std::string> keys;
   if (!file.empty()) keys = load_api_keys(file);
@@ -218,6 +225,9 @@ void complete(ServeOptions& options) {
   }
   for (const std::string& text : options.runs) options.source.adapters.push_back(parse_run(text));
   options.service.access.keys = find_keys(options.key_file);
+  if (!options.label_token_file.empty()) {
+    options.service.label_studio_token = load_api_keys(options.label_token_file).front();
+  }
   if (!options.service.adapter_folder.empty() && options.service.access.keys.empty()) {
     throw Error({.what = "clients without keys may not load adapters",
                  .where = "--allow-runtime-lora",
@@ -277,6 +287,18 @@ int run_serve(ServeOptions options, const RuntimeOptions& runtime) {
 
 }  // namespace
 
+std::string find_default_model() {
+  std::error_code code;
+  const fs::path program = fs::read_symlink("/proc/self/exe", code);
+  for (const fs::path& folder : {program.parent_path() / "../share/vlm/models/easy-vqa-emoji",
+                                 fs::path(VLM_DEFAULT_MODEL)}) {
+    if (fs::exists(folder / "config.json", code)) return fs::weakly_canonical(folder).string();
+  }
+  throw Error({.what = "no model to serve",
+               .where = "--model",
+               .hint = "name a folder or an org/name of the hub"});
+}
+
 std::map<std::string, std::function<int()>> add_serve_command(CLI::App& app,
                                                               const RuntimeOptions& runtime) {
   auto options = std::make_shared<ServeOptions>();
@@ -285,6 +307,7 @@ std::map<std::string, std::function<int()>> add_serve_command(CLI::App& app,
   declare_models(*command, *options);
   declare_network(*command, *options);
   declare_limits(*command, *options);
+  declare_doors(*command, *options);
   return {{"serve", [options, &runtime] { return run_serve(*options, runtime); }}};
 }
 

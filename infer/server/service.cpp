@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <array>
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "infer/server/adapter_requests.h"
+#include "infer/server/doors/label_job.h"
 #include "infer/server/http/percent.h"
-#include "infer/server/page/page_files.h"
+#include "infer/server/page/page_reply.h"
+#include "infer/server/page/training_log.h"
 #include "infer/server/service_gauges.h"
 #include "vlm/core/ascii.h"
 #include "vlm/core/byte_escape.h"
@@ -67,7 +68,21 @@ const char* reason_of_refusal(int status) {
 }  // namespace
 
 struct Service::Route {
-  enum class Kind { kPage, kHealth, kModels, kModel, kProps, kMetrics, kJob, kLoad, kUnload };
+  enum class Kind {
+    kPage,
+    kHealth,
+    kModels,
+    kModel,
+    kProps,
+    kMetrics,
+    kTraining,
+    kJob,
+    kLoad,
+    kUnload,
+    kSetUpLabels,
+    kPredictLabels,
+    kLabelEvent
+  };
   const char* method;
   const char* path;  // as short_path has it
   Kind kind;
@@ -75,18 +90,33 @@ struct Service::Route {
   bool is_open = false;  // without a key
 };
 
-const Service::Route* Service::find_route(const WebRequest& request) {
+// Some are there only where they were asked for.
+bool Service::has(const Route& route) const {
+  switch (route.kind) {
+    case Route::Kind::kTraining:
+      return !options_.training_folder.empty();
+    case Route::Kind::kSetUpLabels:
+    case Route::Kind::kPredictLabels:
+    case Route::Kind::kLabelEvent:
+      return options_.is_label_backend;
+    default:
+      return true;
+  }
+}
+
+const Service::Route* Service::find_route(const WebRequest& request) const {
   using Kind = Route::Kind;
   static constexpr std::array kRoutes = {
       Route{"GET", "/", Kind::kPage, AnswerJob::Kind::kChat, true},
-      Route{"GET", "/style.css", Kind::kPage, AnswerJob::Kind::kChat, true},
-      Route{"GET", "/page.js", Kind::kPage, AnswerJob::Kind::kChat, true},
-      Route{"GET", "/icon.svg", Kind::kPage, AnswerJob::Kind::kChat, true},
       Route{"GET", "/health", Kind::kHealth, AnswerJob::Kind::kChat, true},
       Route{"GET", "/models", Kind::kModels},
       Route{"GET", "/models/", Kind::kModel},
       Route{"GET", "/props", Kind::kProps},
       Route{"GET", "/metrics", Kind::kMetrics},
+      Route{"GET", "/training", Kind::kTraining},
+      Route{"POST", "/setup", Kind::kSetUpLabels},
+      Route{"POST", "/predict", Kind::kPredictLabels},
+      Route{"POST", "/webhook", Kind::kLabelEvent},
       Route{"POST", "/load_lora_adapter", Kind::kLoad},
       Route{"POST", "/unload_lora_adapter", Kind::kUnload},
       Route{"POST", "/chat/completions", Kind::kJob, AnswerJob::Kind::kChat},
@@ -96,7 +126,8 @@ const Service::Route* Service::find_route(const WebRequest& request) {
   const std::string path = short_path(request.path);
   for (const Route& route : kRoutes) {
     const bool is_model = route.kind == Kind::kModel && path.starts_with(kModels);
-    if (path == route.path || is_model) return &route;
+    const bool is_page = route.kind == Kind::kPage && is_page_path(path);
+    if ((path == route.path || is_model || is_page) && has(route)) return &route;
   }
   return nullptr;
 }
@@ -108,6 +139,9 @@ Service::Service(ServiceOptions options)
   parts_.limits = options_.limits;
   parts_.limits.known_media = std::make_shared<KnownMedia>(kKnownMediaBytes);
   parts_.max_queue = options_.max_queue;
+  if (options_.label_studio_url.empty()) return;
+  label_files_ =
+      std::make_shared<const LabelFiles>(options_.label_studio_url, options_.label_studio_token);
 }
 
 Service::~Service() {
@@ -208,18 +242,30 @@ std::optional<WebReply> Service::check(const WebRequest& head) {
 void Service::handle(WebRequest request, std::shared_ptr<Exchange> exchange) {
   const Route& route = *find_route(request);
   std::vector<HttpHeader> headers = access_.cors_headers(request);
-  if (route.kind == Route::Kind::kJob) {
+  const bool is_prediction = route.kind == Route::Kind::kPredictLabels;
+  if (route.kind == Route::Kind::kTraining) {
+    return show_training(request, std::move(headers), std::move(exchange));
+  }
+  AnswerJob::Asker asker{.key = access_.key_of(request).value_or(0)};
+  if (route.kind == Route::Kind::kJob || is_prediction) {
     const std::int64_t waiting = parts_.preparing + parts_.models->stats().engines.waiting;
     if (waiting >= parts_.max_queue) {
       return exchange->reply(reply_to(request, queue_full(parts_.retry_after_s())));
     }
-    AnswerJob::Asker asker{.key = access_.key_of(request).value_or(0)};
     auto& count = per_key_[asker.key];
     if (options_.max_per_key > 0 && count >= options_.max_per_key) {
       return exchange->reply(reply_to(request, key_full(options_.max_per_key)));
     }
     asker.place = hold_one(count);
+  }
+  if (route.kind == Route::Kind::kJob) {
     const auto job = std::make_shared<AnswerJob>(parts_, route.job, exchange, std::move(asker));
+    return job->start(std::move(request), std::move(headers));
+  }
+  if (is_prediction || route.kind == Route::Kind::kSetUpLabels) {
+    const auto kind = is_prediction ? LabelJob::Kind::kPredict : LabelJob::Kind::kSetup;
+    const auto job =
+        std::make_shared<LabelJob>(parts_, kind, label_files_, exchange, std::move(asker));
     return job->start(std::move(request), std::move(headers));
   }
   if (route.kind == Route::Kind::kLoad || route.kind == Route::Kind::kUnload) {
@@ -245,41 +291,42 @@ WebReply Service::answer_now(const WebRequest& request) const {
       return show_model(short_path(request.path).substr(kModels.size()));
     case Route::Kind::kProps:
       return props();
+    case Route::Kind::kLabelEvent:  // told of what changed in the project; nothing here does
+      return {.status = 201, .body = "{}"};
     default:
       return metrics();
   }
 }
 
-// Scripts and styles are the page's own files alone, and it talks to this server alone: what a
-// model writes, or a picture makes it write, can load nothing.
-WebReply Service::show_page(const WebRequest& request) {
-  static const std::map<std::string_view, const char*> kTypes = {
-      {"index.html", "text/html; charset=utf-8"},
-      {"style.css", "text/css; charset=utf-8"},
-      {"page.js", "text/javascript; charset=utf-8"},
-      {"icon.svg", "image/svg+xml"}};
+// Label Studio, which is no browser, asks for the health of its backend at "/".
+WebReply Service::show_page(const WebRequest& request) const {
   const std::string path = short_path(request.path);
-  const std::string name = path == "/" ? "index.html" : path.substr(1);
-  const auto& files = page_files();
-  const PageFile& file = *std::find_if(files.begin(), files.end(),
-                                       [&](const PageFile& one) { return one.name == name; });
-  const std::string tag = concat("\"", file.digest, "\"");
-  const bool is_known = request.header("if-none-match") == tag;
-  return {.status = is_known ? 304 : 200,
-          .body = is_known ? "" : std::string(file.content),
-          .content_type = kTypes.at(file.name),
-          .headers = {{"ETag", tag},
-                      {"Cache-Control", "no-cache"},
-                      {"Referrer-Policy", "no-referrer"},
-                      {"Content-Security-Policy",
-                       "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' "
-                       "blob: data:; media-src blob: data:; connect-src 'self'; base-uri 'none'; "
-                       "form-action 'none'; frame-ancestors 'none'"}}};
+  const bool is_browser = request.header("accept").find("text/html") != std::string_view::npos;
+  if (options_.is_label_backend && path == "/" && !is_browser) return health();
+  return page_reply(request, path);
+}
+
+// Reads a file, so not on the network thread.
+void Service::show_training(const WebRequest& request, std::vector<HttpHeader> headers,
+                            std::shared_ptr<Exchange> exchange) {
+  parts_.media.post([folder = options_.training_folder, query = request.query,
+                     headers = std::move(headers), exchange = std::move(exchange)] {
+    WebReply reply;
+    try {
+      reply = json_reply(read_training(folder, parse_training_place(query)));
+    } catch (const Error& error) {
+      reply = to_reply(ApiError({.status = 500, .code = "internal"}, {.what = error.parts().what}));
+    }
+    reply.headers.insert(reply.headers.end(), headers.begin(), headers.end());
+    exchange->reply(std::move(reply));
+  });
 }
 
 WebReply Service::health() const {
   const bool is_ready = parts_.is_ready && !parts_.is_stopping;
-  WebReply reply = json_reply({{"status", is_ready ? "ok" : "unavailable"}});
+  OrderedJson body = {{"status", is_ready ? "ok" : "unavailable"}};
+  if (is_ready && options_.is_label_backend) body = {{"status", "UP"}, {"model_class", "vlm"}};
+  WebReply reply = json_reply(body);
   if (!is_ready) reply.status = 503;
   return reply;
 }
@@ -309,7 +356,8 @@ WebReply Service::props() const {
   return json_reply({{"default_generation_settings", {{"n_ctx", model.context()}}},
                      {"n_ctx", model.context()},
                      {"model_alias", model.id()},
-                     {"modalities", {{"vision", sees}, {"video", sees}, {"audio", false}}}});
+                     {"modalities", {{"vision", sees}, {"video", sees}, {"audio", false}}},
+                     {"vlm", {{"training", !options_.training_folder.empty()}}}});  // the page's
 }
 
 WebReply Service::metrics() const {

@@ -44,7 +44,8 @@ TEST_CASE("every command has the shared options that it uses, and refuses the ot
                                              {"pull", {}},
                                              {"gather", {}},
                                              {"init-config", {}},
-                                             {"serve", {"--device", "--dtype", "--threads"}}};
+                                             {"serve", {"--device", "--dtype", "--threads"}},
+                                             {"mcp", {"--device", "--dtype", "--threads"}}};
   for (const auto& [command, options] : used) {
     INFO(command);
     const std::string help = run_vlm(command + " --help").out;

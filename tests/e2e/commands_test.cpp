@@ -14,7 +14,7 @@ const std::string kPictures = "tests/fixtures/pictures/";
 TEST_CASE("every command explains itself and refuses what it doesn't know") {
   for (const std::string command :
        {"generate", "caption", "vqa", "evaluate", "gather", "inspect", "pull", "finetune",
-        "inspect-data", "merge", "export", "quantize", "serve"}) {
+        "inspect-data", "merge", "export", "quantize", "serve", "mcp"}) {
     INFO(command);
     const ProgramResult help = run_vlm(command + " --help");
     CHECK(help.code == 0);

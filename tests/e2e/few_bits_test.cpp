@@ -61,6 +61,20 @@ TEST_CASE("an exported model answers as its source, is inspected, planned and me
                                          "or --name keeps both)"));
 }
 
+TEST_CASE("a GGUF model is quantized with the encoder that is named") {
+  const FewBitsFolder folder;
+  const std::string output = folder.scratch.at("out"), saved = folder.scratch.at("saved");
+  REQUIRE(run_vlm("export " + kEmoji + " --type f16 --name m --output " + output).code == 0);
+  const std::string encoder = folder.scratch.at("encoder.gguf");
+  std::filesystem::rename(output + "/mmproj-m-f16.gguf", encoder);
+  const ProgramResult run = run_vlm("quantize " + output + "/m-f16.gguf --mmproj " + encoder +
+                                    " --dtype int8 --output " + saved);
+  INFO(run.err);
+  REQUIRE(run.code == 0);
+  CHECK_THAT(run.out, Contains("model.vision_model.encoder.layers.*.mlp.fc1"));
+  CHECK(answer_of(saved) == answer_of(kEmoji));
+}
+
 TEST_CASE("a GGUF model is a base for adapters") {
   const FewBitsFolder folder;
   const std::string output = folder.scratch.at("out");

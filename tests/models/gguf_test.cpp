@@ -2,9 +2,13 @@
 // of, and what is exported comes back.
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <chrono>
+
 #include "tests/support/environment_guard.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tensors.h"
+#include "tests/support/thrown.h"
 #include "tests/support/tiny_model.h"
 #include "vlm/core/concat.h"
 #include "vlm/core/json.h"
@@ -14,6 +18,8 @@
 #include "vlm/models/gguf/gguf_tokenizer.h"
 #include "vlm/models/weight_files.h"
 #include "vlm/nn/weights/stored_int4.h"
+#include "vlm/text/chat_template.h"
+#include "vlm/text/sentencepiece_file.h"
 #include "vlm/text/tokenizer.h"
 
 namespace vlm {
@@ -113,6 +119,7 @@ TEST_CASE("GGUF: a tokenizer that went through a file gives the same ids for har
       INFO(text);
       const auto ids = original->encode(text);
       CHECK(tokenizer->encode(text) == ids);
+      CHECK(tokenizer->encode(text, true) == original->encode(text, true));
       CHECK(tokenizer->decode(ids, false) == original->decode(ids, false));
       CHECK(tokenizer->decode(ids, true) == original->decode(ids, true));
     }
@@ -224,7 +231,8 @@ TEST_CASE("GGUF: what isn't supported is refused by its name") {
         "x.gguf: tokenizer.ggml.pre: unsupported tokenizer: got 'tekken', wanted smollm, gpt-2, "
         "llama-bpe, qwen2");
   CHECK(model_error("tokenizer.ggml.model", {Type::kString, "bert"}) ==
-        "x.gguf: tokenizer.ggml.model: unsupported tokenizer: got 'bert', wanted gpt2");
+        "x.gguf: tokenizer.ggml.model: unsupported tokenizer: got 'bert', wanted gpt2 or "
+        "llama");
   CHECK(model_error("tokenizer.ggml.token_type", {Type::kInt32, {1, 2}}) ==
         "x.gguf: tokenizer.ggml.token_type: as many kinds as tokens are wanted: got 2, wanted 400");
   CHECK(model_error("tokenizer.ggml.eos_token_id", {Type::kUint32, 400}) ==
@@ -236,6 +244,135 @@ TEST_CASE("GGUF: what isn't supported is refused by its name") {
   // Weights that are missing are listed as those of any checkpoint.
   CHECK(model_error("general.name", {Type::kString, "n"})
             .starts_with("x.gguf: weights don't fit the model: 19 parameters not in the files: "));
+}
+
+TEST_CASE("GGUF: a model in several parts is that of one file") {
+  const GgufCache cache;
+  const at::NoGradGuard no_grad;
+  const fs::path first = gguf_fixture("parts-00001-of-00003");
+  const ModelPtr model = load_model(find_model_folder(first), {});
+  const ModelPtr wanted = load_model(fixture("qwen2_tiny"), {});
+  for (const auto& [key, weight] : wanted->weights()) {
+    INFO(key);
+    CHECK(model->module().named_parameters()[key].equal(weight));
+  }
+  // A change of a later part is noticed, and the folder of the first is enough.
+  const ScratchFolder& scratch = cache.scratch;
+  fs::create_directory(scratch.at("m"));
+  for (const char* part : {"1", "2", "3"}) {
+    const std::string name = concat("parts-0000", part, "-of-00003.gguf");
+    fs::copy_file(fixture("gguf") / name, scratch.at("m/" + name));
+  }
+  const fs::path before = find_model_folder(scratch.at("m"));
+  CHECK(open_weights(before)->paths().size() == 3);
+  const std::string last = scratch.at("m/parts-00003-of-00003.gguf");
+  fs::last_write_time(last, fs::last_write_time(last) + std::chrono::seconds(5));
+  CHECK(find_model_folder(scratch.at("m")) != before);
+  // The encoder is called as the model, without the number.
+  scratch.write("x/x-00001-of-00001.gguf", load_text(gguf_fixture("smolvlm_tiny")));
+  for (const char* name : {"x/mmproj-x.gguf", "x/mmproj-y.gguf"}) {
+    scratch.write(name, load_text(gguf_fixture("mmproj-smolvlm_tiny")));
+  }
+  CHECK(find_model_folder(scratch.at("x/x-00001-of-00001.gguf")) ==
+        find_model_folder(scratch.at("x/x-00001-of-00001.gguf"), scratch.at("x/mmproj-x.gguf")));
+}
+
+// What reads `folder`/tokenizer.model as a GGUF file does: special tokens are cut out of texts, and
+// the space in front comes behind each.
+void name_special_tokens(const fs::path& folder, const std::vector<std::string>& special) {
+  const SentencepieceFile file =
+      parse_sentencepiece(load_text(folder / "tokenizer.model"), folder.string());
+  Json added = Json::object();
+  for (std::size_t id = 0; id < file.pieces.size(); ++id) {
+    const std::string& text = file.pieces[id].text;
+    if (std::ranges::count(special, text) == 0) continue;
+    added[concat(id)] = {{"content", text}, {"special", true}};
+  }
+  save_text(folder / "tokenizer_config.json",
+            Json({{"legacy", true}, {"added_tokens_decoder", added}}).dump());
+}
+
+std::unique_ptr<Tokenizer> tokenizer_of(const fs::path& file, const ScratchFolder& folder) {
+  for (const SideFile& side : make_gguf_tokenizer(GgufFile(file).header())) {
+    folder.write(side.name, side.text);
+  }
+  return load_tokenizer(folder.path());
+}
+
+TEST_CASE("GGUF: tokenizers of sentencepiece give the same ids for hard texts") {
+  const Json texts = load_json(fixture("tokenizers/texts.json"));
+  for (const std::string name : {"spm_llama", "spm_gemma"}) {
+    INFO(name);
+    const ScratchFolder scratch, read;
+    const bool is_llama = name == "spm_llama";
+    fs::copy_file(fixture("tokenizers/" + name) / "tokenizer.model", scratch.at("tokenizer.model"));
+    name_special_tokens(scratch.path(),
+                        is_llama ? std::vector<std::string>{"<unk>", "<s>", "</s>"}
+                                 : std::vector<std::string>{"<unk>", "<pad>", "<eos>", "<bos>"});
+    const auto original = load_tokenizer(scratch.path());
+    save_gguf(scratch.at("t.gguf"), gguf_tokenizer_pairs(scratch.path(), 900), {});
+    std::vector<std::unique_ptr<Tokenizer>> tokenizers;
+    tokenizers.push_back(tokenizer_of(scratch.at("t.gguf"), read));
+    const ScratchFolder other;
+    // The Python package's file.
+    if (is_llama) tokenizers.push_back(tokenizer_of(gguf_fixture("spm_llama"), other));
+    for (const auto& tokenizer : tokenizers) {
+      for (const Json& json : texts) {
+        const std::string text = hard_text(json);
+        INFO(text);
+        const auto ids = original->encode(text, true);
+        CHECK(tokenizer->encode(text, true) == ids);
+        CHECK(tokenizer->decode(ids, false) == original->decode(ids, false));
+        CHECK(tokenizer->decode(ids, true) == original->decode(ids, true));
+      }
+    }
+  }
+}
+
+TEST_CASE("GGUF: what a tokenizer of sentencepiece lacks is said") {
+  const GgufFile file(gguf_fixture("spm_llama"));
+  const auto error_of = [&](const std::string& key, const GgufValue& value) {
+    GgufHeader header = file.header();
+    header.where = "f";
+    header.values["tokenizer.ggml." + key] = value;
+    return thrown_by([&] { make_gguf_tokenizer(header); });
+  };
+  const std::size_t count = file.header().list("tokenizer.ggml.tokens").size();
+  Json kinds = Json(count, 1);
+  kinds[count - 1] = 5;  // one of two unused tokens with the same text
+  CHECK(error_of("token_type", {GgufValueType::kInt32, kinds}) ==
+        "f: tokenizer.ggml.token_type: number of tokens for what is unknown (2): got 0, wanted 1");
+  kinds[0] = 2;
+  for (std::size_t id = 1; id < 8; ++id) kinds[id] = 6;
+  CHECK(error_of("token_type", {GgufValueType::kInt32, kinds}) ==
+        "f: tokenizer.ggml.token_type: number of tokens for bytes (6): got 7, wanted none or 256");
+  CHECK(error_of("scores", {GgufValueType::kFloat32, {1.0, 2.0}}) ==
+        concat("f: tokenizer.ggml.scores: a score for each token is wanted: got 2, wanted ", count,
+               " numbers"));
+  Json texts = file.header().list("tokenizer.ggml.tokens");
+  texts[8] = texts[7];
+  CHECK_THAT(error_of("tokens", {GgufValueType::kString, texts}),
+             Contains("f: tokenizer.ggml.tokens[8]: token given twice"));
+  CHECK_THROWS_WITH(
+      gguf_tokenizer_pairs(fixture("tokenizers/spm_unigram"), 400),
+      (fixture("tokenizers/spm_unigram") / "tokenizer.model").string() +
+          ": GGUF files hold sentencepiece tokenizers of BPE alone: got another kind (unigram?), "
+          "wanted one trained with model_type=bpe");
+}
+
+TEST_CASE("GGUF: a chat template asks for llama.cpp's mark, too, and comes back as it was") {
+  const fs::path folder = fixture(kTinyModel);
+  const ScratchFolder scratch;
+  save_gguf(scratch.at("t.gguf"), gguf_tokenizer_pairs(folder, 400), {});
+  const GgufHeader header = GgufFile(scratch.at("t.gguf")).header();
+  const std::string written = header.text("tokenizer.chat_template");
+  const auto render = [&](const std::vector<ContentPart>& content) {
+    return ChatTemplate(written, "t").render({{"user", content}}, true);
+  };
+  CHECK(render({{"text", "<__media__>Which?"}}).starts_with("<|im_start|>User:<__media__>"));
+  CHECK(render({{"text", "Which?"}}).starts_with("<|im_start|>User: Which?"));
+  CHECK(render({{"image"}, {"text", "Which?"}}).starts_with("<|im_start|>User:<image>"));
+  CHECK(make_gguf_tokenizer(header)[2].text == *find_chat_template(folder));
 }
 
 TEST_CASE("GGUF: names of files that can't be meant") {

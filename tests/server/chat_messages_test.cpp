@@ -89,6 +89,26 @@ TEST_CASE("messages that can't be answered are refused by place") {
   CHECK(going_on.continues_answer);
 }
 
+TEST_CASE("moments of a clip are checked") {
+  const auto clip = [](Json part) -> Json {
+    part["url"] = "data:video/mp4;base64,AAAA";
+    return Json::array({{{"type", "video_url"}, {"video_url", part}}});
+  };
+  const ChatRequest request = read(chat_body({}, clip({{"times", {0, 2.5}}})));
+  CHECK(request.media[0].part.times_s == std::vector<double>{0, 2.5});
+  const std::string place = "400 invalid_value messages[0].content[0].video_url.";
+  CHECK(refusal({}, clip({{"start", -1}})) ==
+        place + "start: unusable value: got number -1, wanted a number from 0 to 86400");
+  for (const Json& wrong :
+       {Json{{"times", {"a"}}}, Json{{"times", {-1}}}, Json{{"times", {1}}, {"end", 2}}}) {
+    CHECK(refusal({}, clip(wrong)).ends_with("wanted seconds, without start and end beside them"));
+  }
+  ApiLimits limits;
+  limits.max_frames = 1;
+  CHECK(refusal({}, clip({{"times", {1, 2}}}), limits) ==
+        place + "times: unusable value: got 2 times, wanted at most 1");
+}
+
 TEST_CASE("numbers of pictures and clips, and text, are bounded") {
   ApiLimits limits;
   limits.max_pictures = 1;

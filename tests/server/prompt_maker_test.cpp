@@ -210,6 +210,42 @@ TEST_CASE("clips come as data, and are shown as from their file") {
   CHECK(prepared.frames == std::ssize(clip.frames));
 }
 
+TEST_CASE("a part of a clip, or moments of it") {
+  const Maker maker("smolvlm_tiny");
+  const ScratchFolder scratch;
+  const fs::path file = scratch.path() / "clip.mp4";
+  REQUIRE(run_shell("ffmpeg -loglevel error -f lavfi -i testsrc=duration=4:size=64x48:rate=5 "
+                    "-pix_fmt yuv420p clip.mp4",
+                    scratch.path())
+              .code == 0);
+  const auto body = [&](Json part) -> Json {
+    part["url"] = uri_of(file, "video/mp4");
+    return {{{"role", "user"},
+             {"content",
+              {{{"type", "video_url"}, {"video_url", part}}, {{"type", "text"}, {"text", "?"}}}}}};
+  };
+  const auto shows = [&](const Json& part, const data::VideoSampling& sampling) {
+    const data::Clip clip = data::load_clip(file, sampling, maker.processor->frame_sampling());
+    const EncodedConversation wanted = maker.processor->encode_prompt(
+        {{.role = "user", .content = {{.type = "video"}, {.type = "text", .text = "?"}}}},
+        join_media({maker.processor->process_video(clip)}));
+    const PreparedPrompt prepared = maker.prepare(body(part));
+    CHECK(prepared.prompt.ids == wanted.ids);
+    CHECK(prepared.prompt.pixels.digest() == wanted.pixels.digest());
+    CHECK(prepared.frames == std::ssize(clip.frames));
+  };
+  data::VideoSampling window;
+  window.start_s = 1;
+  window.end_s = 2.5;
+  shows({{"start", 1}, {"end", 2.5}}, window);
+  data::VideoSampling moments;
+  moments.strategy = "times";
+  moments.times_s = {0.5, 3};
+  shows({{"times", {0.5, 3}}}, moments);
+  const std::string late = refusal_of([&] { maker.prepare(body({{"start", 9}})); });
+  CHECK(late.starts_with("400 invalid_video messages[0].content[0].video_url.url: "));
+}
+
 TEST_CASE("prompts longer than the context are refused with both numbers") {
   const Maker maker("smolvlm_tiny");
   const std::int64_t most = maker.processor->max_positions();

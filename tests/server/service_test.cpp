@@ -50,15 +50,23 @@ TEST_CASE("the page is served whole, once, and may load nothing from elsewhere")
   CHECK(page.find("\r\nContent-Security-Policy: default-src 'none'; ") != std::string::npos);
   const std::string source = std::string(VLM_SOURCE_DIR) + "/infer/server/page/";
   CHECK(body_of(page) == read_file(source + "index.html"));
-  for (const char* name : {"page.js", "style.css", "icon.svg"}) {
-    const std::string response = served.get("/" + std::string(name));
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(source)) {
+    const std::string name = entry.path().filename().string();
+    if (name.ends_with(".cpp") || name.ends_with(".h")) {
+      CHECK(status_of(served.get("/" + name)) == 404);
+      continue;
+    }
+    ++files;
+    const std::string response = served.get("/" + name);
     CHECK(body_of(response) == read_file(source + name));
     const auto at = response.find("\r\nETag: ") + 8;
     const std::string tag = response.substr(at, response.find("\r\n", at) - at);
-    const std::string again = served.get("/" + std::string(name), "If-None-Match: " + tag + "\r\n");
+    const std::string again = served.get("/" + name, "If-None-Match: " + tag + "\r\n");
     CHECK(status_of(again) == 304);
     CHECK(body_of(again) == "");
   }
+  CHECK(files == 12);
 }
 
 TEST_CASE("paths and methods that there aren't") {

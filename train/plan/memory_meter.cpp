@@ -44,6 +44,10 @@ std::int64_t MemoryMeter::peak_bytes() const {
   return reporter_->peak;
 }
 
+void MemoryMeter::restart_peak() {
+  reporter_->peak = reporter_->held.load();
+}
+
 namespace {
 
 // A line "Key:  123 kB" of /proc/self/status, in MB; 0 when there is none.

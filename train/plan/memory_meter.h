@@ -30,6 +30,8 @@ class MemoryMeter {
   // Bytes allocated since the meter began that are still in use, and the peak of this number.
   std::int64_t held_bytes() const;
   std::int64_t peak_bytes() const;
+  // The peak begins again at what is held now.
+  void restart_peak();
 
  private:
   class Reporter;

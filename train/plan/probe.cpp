@@ -41,7 +41,8 @@ data::Batch make_batch(const VisionLanguageModel& model, std::int64_t tokens, st
 }
 
 struct Pass {
-  double forward = 0, peak = 0, gradients = 0, seconds = 0;
+  double forward = 0, kept = 0, backward = 0, gradients = 0;  // bytes, as StepCost has them
+  double seconds = 0;
 };
 
 Pass run_pass(const TrainedModel& trained, const Optimizer& optimizer, const data::Batch& batch,
@@ -52,20 +53,23 @@ Pass run_pass(const TrainedModel& trained, const Optimizer& optimizer, const dat
     parameter.mutable_grad() = at::Tensor();
   }
   const auto start = Clock::now();
-  const MemoryMeter meter(trained.model->device().type());
+  MemoryMeter meter(trained.model->device().type());
   Pass pass;
   {
     const at::Tensor loss =
         loss_sum(*trained.model, batch, features.requires_grad() ? features : at::Tensor());
     pass.forward = static_cast<double>(meter.peak_bytes());
+    pass.kept = static_cast<double>(meter.held_bytes());
+    meter.restart_peak();
     if (loss.requires_grad()) loss.backward();  // text may meet nothing that is trained
   }
-  pass.peak = static_cast<double>(meter.peak_bytes());
   pass.seconds = since(start, trained.model->device());
   for (const auto& [name, parameter] : optimizer.parameters()) {
     if (parameter.grad().defined())
       pass.gradients += static_cast<double>(parameter.grad().nbytes());
   }
+  const auto peak = static_cast<double>(meter.peak_bytes());
+  pass.backward = std::max(peak - std::max(pass.kept, pass.gradients), 0.0);
   return pass;
 }
 
@@ -100,12 +104,11 @@ at::Tensor probe_picture(const TrainedModel& trained, const Pixels& picture, Ste
 double StepCost::batch_bytes(double tokens, double batch_labels, double tiles) const {
   const double more =
       std::clamp(batch_labels, 0.0, static_cast<double>(kHeadChunk)) - static_cast<double>(labels);
-  const double forward = forward_bytes.at(tokens), peak = peak_bytes.at(tokens);
-  // Where gradients outweigh activations, the peak of short passes is that of the gradients and
-  // says nothing about the tokens.
-  const bool by_gradients = gradient_bytes > 0.3 * forward_bytes.at(probe_tokens);
-  const double bytes = by_gradients ? std::max(forward, peak_bytes.at(probe_tokens)) : peak;
-  const double text = std::max(bytes + more * bytes_per_label, 0.0);
+  const double forward = std::max(forward_bytes.at(tokens) + more * bytes_per_label, 0.0);
+  // As backward goes on, what is kept becomes less and gradients more: the peak is at one end.
+  const double backward =
+      std::max(kept_bytes.at(tokens), gradient_bytes) + std::max(backward_bytes.at(tokens), 0.0);
+  const double text = std::max(forward, backward);
   return keeps_tiles ? text + tiles * tile_bytes : std::max(text, tiles > 0 ? tile_bytes : 0.0);
 }
 
@@ -132,7 +135,8 @@ StepCost probe(TrainedModel& trained, Optimizer& optimizer, const ProbeOptions& 
   cost.process_mb = peak_rss_since_reset_mb();
   const auto x0 = static_cast<double>(fewer), x1 = static_cast<double>(most);
   cost.forward_bytes = line_through(x0, half.forward, x1, whole.forward);
-  cost.peak_bytes = line_through(x0, half.peak, x1, whole.peak);
+  cost.kept_bytes = line_through(x0, half.kept, x1, whole.kept);
+  cost.backward_bytes = line_through(x0, half.backward, x1, whole.backward);
   cost.seconds = line_through(x0, half.seconds, x1, whole.seconds);
   cost.gradient_bytes = whole.gradients;
   const auto start = Clock::now();

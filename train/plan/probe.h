@@ -21,8 +21,10 @@ struct Line {
 };
 
 struct StepCost {
-  Line forward_bytes, peak_bytes;  // of tensors of a batch, by tokens, with `labels` labels
-  double bytes_per_label = 0;      // for more labels, up to a chunk of the head
+  // Of tensors of a batch, by tokens, with `labels` labels: the peak of forward, what is kept of it
+  // for backward, and what backward takes beside that or the gradients, whichever is more.
+  Line forward_bytes, kept_bytes, backward_bytes;
+  double bytes_per_label = 0;  // of forward, for more labels, up to a chunk of the head
   std::int64_t labels = 0;
   double gradient_bytes = 0;
   double tile_bytes = 0;     // at the peak of encoding one picture; if it is kept, of one unit

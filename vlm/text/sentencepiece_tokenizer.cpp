@@ -203,6 +203,7 @@ void SentencepieceTokenizer::read_config(const fs::path& folder) {
   AddedTokenFiles files = AddedTokenFiles::load(folder);
   add_bos_ = get_bool(files.config, "add_bos_token", files.config_path, add_bos_);
   add_eos_ = get_bool(files.config, "add_eos_token", files.config_path, add_eos_);
+  if (get_bool(files.config, "legacy", files.config_path, false)) inner_model_.reset();
   // sentencepiece has no normalizer that could be applied to a token alone.
   for (AddedToken& token : files.tokens) token.normalized = false;
   for (const std::string& content : files.special) {

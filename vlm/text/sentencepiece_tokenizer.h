@@ -8,8 +8,9 @@
 // added_tokens_decoder or, in older folders, from added_tokens.json and special_tokens_map.json,
 // and may have ids behind the model's, or take over those of its spare pieces (InternLM2 names
 // [UNUSED_TOKEN_145] <|im_end|>). A dummy prefix ("▁" in front) is added at the start of the
-// text only, not behind added tokens. encode(…, true) adds bos and eos as add_bos_token and
-// add_eos_token of tokenizer_config.json say; without them, bos where the model has one.
+// text only, not behind added tokens, but where tokenizer_config.json says "legacy": true.
+// encode(…, true) adds bos and eos as add_bos_token and add_eos_token of tokenizer_config.json say;
+// without them, bos where the model has one.
 //
 // decode leaves out control tokens when special tokens are skipped, as the package always does, and
 // else shows them.

@@ -98,12 +98,14 @@ class MessageReader {
     bool is_whole = reads_detail(part, kind);
     std::string param = part.path(field);
     const OrderedJson* url = holder;
+    ClipPart shown_part;
     if (holder->is_object()) {
       BodyReader inside(*holder, param);
       is_whole = reads_detail(inside, kind) || is_whole;
       const char* name = inside.find("url") || kind == MediaKind::kPicture ? "url" : "data";
       url = inside.find(name);
       param = inside.path(name);
+      if (kind == MediaKind::kVideo) shown_part = read_clip_part(inside);
     }
     if (!url || !url->is_string()) throw bad_value(param, url ? *url : OrderedJson(), "an address");
     data::MediaRef medium =
@@ -114,7 +116,29 @@ class MessageReader {
     }
     medium.is_whole = is_whole;
     message.content.push_back({.type = data::part_type(kind)});
-    request_.media.push_back({.medium = std::move(medium), .param = std::move(param)});
+    request_.media.push_back(
+        {.medium = std::move(medium), .param = std::move(param), .part = std::move(shown_part)});
+  }
+
+  // Seconds: "times" to look at, or "start" and "end".
+  ClipPart read_clip_part(BodyReader& holder) const {
+    constexpr double kMostSeconds = 86'400;  // a day
+    ClipPart part{.start_s = holder.number("start", 0, kMostSeconds),
+                  .end_s = holder.number("end", 0, kMostSeconds)};
+    const OrderedJson* times = holder.array("times");
+    for (const OrderedJson& time : times ? *times : OrderedJson::array()) {
+      const bool is_fine =
+          time.is_number() && time >= 0.0 && time <= kMostSeconds && !part.start_s && !part.end_s;
+      if (!is_fine) {
+        throw bad_value(holder.path("times"), *times, "seconds, without start and end beside them");
+      }
+      part.times_s.push_back(time);
+    }
+    if (std::ssize(part.times_s) > limits_.max_frames) {
+      throw bad_value(holder.path("times"), concat(part.times_s.size(), " times"),
+                      concat("at most ", limits_.max_frames));
+    }
+    return part;
   }
 
   // One that an earlier request sent.

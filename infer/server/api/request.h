@@ -54,9 +54,16 @@ struct Constraint {
   bool needs_grammar() const { return kind != Kind::kNone && kind != Kind::kChoice; }
 };
 
+// What is shown of a clip: moments, or a part; neither: all of it.
+struct ClipPart {
+  std::vector<double> times_s;
+  std::optional<double> start_s, end_s;
+};
+
 struct MediaInput {
   data::MediaRef medium;  // bytes, or a file that was found below the allowed folder
   std::string param;      // "messages[0].content[1].image_url.url"
+  ClipPart part = {};
 };
 
 struct AskedAnswer {

@@ -73,11 +73,15 @@ PromptMaker::PromptMaker(const Processor& processor, ApiLimits limits,
       media_ids_(std::move(media_ids)),
       specials_(processor.tokenizer()) {}
 
-ProcessedMedium PromptMaker::process_clip(const data::MediaRef& clip,
-                                          PreparedPrompt& prepared) const {
+ProcessedMedium PromptMaker::process_clip(const MediaInput& input, PreparedPrompt& prepared) const {
+  const data::MediaRef& clip = input.medium;
   std::optional<MemoryFile> file;
   if (clip.bytes) file.emplace(*clip.bytes);
   data::VideoSampling sampling;
+  sampling.start_s = input.part.start_s;
+  sampling.end_s = input.part.end_s;
+  sampling.times_s = input.part.times_s;
+  if (!sampling.times_s.empty()) sampling.strategy = "times";
   const std::int64_t most = processor_.frame_sampling().max_frames;
   if (most > limits_.max_frames) sampling.max_frames = limits_.max_frames;
   data::ClipReader reader(file ? file->path() : clip.name, sampling, processor_.frame_sampling(),
@@ -100,7 +104,7 @@ ProcessedMedium PromptMaker::process_clip(const data::MediaRef& clip,
 ProcessedMedium PromptMaker::process(const MediaInput& input, PreparedPrompt& prepared) const {
   const data::MediaRef& medium = input.medium;
   try {
-    if (medium.kind == data::MediaKind::kVideo) return process_clip(medium, prepared);
+    if (medium.kind == data::MediaKind::kVideo) return process_clip(input, prepared);
     const data::MediaLimits limits{.max_pixels = limits_.max_pixels};
     const Image picture = medium.bytes ? data::decode_image(*medium.bytes, input.param, limits)
                                        : data::load_image(medium.name, limits);

@@ -47,7 +47,7 @@ class PromptMaker {
 
  private:
   ProcessedMedium process(const MediaInput& input, PreparedPrompt& prepared) const;
-  ProcessedMedium process_clip(const data::MediaRef& clip, PreparedPrompt& prepared) const;
+  ProcessedMedium process_clip(const MediaInput& input, PreparedPrompt& prepared) const;
   std::vector<Message> plain(const std::vector<Message>& messages) const;
   void continue_answer(const Message& answer, PreparedPrompt& prepared) const;
   void check_length(const EncodedConversation& prompt) const;

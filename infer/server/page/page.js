@@ -1,161 +1,111 @@
-// Asks the server about pictures and clips, and shows the answer while it comes. What a model writes is only ever put
-// into the page as text.
-'use strict';
+// The conversation: asks the server about pictures and clips, and shows the answer while it comes. What a model writes
+// is only ever put into the page as text.
+import {$, asCurl, asPython, button, copyButton, eventsOf, getJson, make, percent, postChat, problemOf,
+        tell} from './basics.js';
+import {addToBatch} from './batch.js';
+import {keep, showHistory} from './history.js';
+import {markdown} from './markdown.js';
+import {isMedium, mediaPart, openCamera, thumbnail} from './media.js';
+import {listModels, schemaOf, settingsBody} from './settings.js';
+import {showTraining} from './training.js';
 
-const $ = (id) => document.getElementById(id);
-const conversation = [];  // {role, text, media: [{url, type, name}]}
-let waiting = [];         // media that go with the next question
-let running = null;       // AbortController of the answer that is coming
+// Turns: {role: 'user', text, media: [{blob, type, name}]}, {role: 'assistant', answers: [{model, text}]}.
+let conversation = newConversation();
+let waiting = [];    // media that go with the next question
+let running = null;  // AbortController of the answers that are coming, of this conversation
 
-function make(name, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(name), properties);
-  element.append(...children);
-  return element;
-}
-
-function tell(problem) {
-  $('problem').textContent = problem;
-  $('problem').hidden = !problem;
-}
-
-// The server's answer to a request; asks for a key when one is needed.
-async function reach(path, options = {}) {
-  for (;;) {
-    const key = sessionStorage.getItem('key');
-    const headers = {...options.headers, ...(key ? {Authorization: `Bearer ${key}`} : {})};
-    const response = await fetch(path, {...options, headers});
-    if (response.status !== 401) return response;
-    await askForKey();
-  }
-}
-
-function askForKey() {
-  return new Promise((resolve, reject) => {
-    const dialog = $('key_dialog');
-    dialog.addEventListener('close', () => {
-      if (!$('key').value) return reject(new Error('no key was given'));
-      sessionStorage.setItem('key', $('key').value);
-      $('key').value = '';
-      resolve();
-    }, {once: true});
-    dialog.showModal();
-  });
-}
-
-async function problemOf(response) {
-  try {
-    return (await response.json()).error.message;
-  } catch {
-    return `the server answered ${response.status}`;
-  }
-}
-
-async function listModels() {
-  const response = await reach('v1/models');
-  if (!response.ok) throw new Error(await problemOf(response));
-  const {data} = await response.json();
-  $('model').replaceChildren(...data.map((model) => make('option', {value: model.id, textContent: model.id})));
+function newConversation() {
+  return {id: crypto.randomUUID?.() ?? `${Date.now()}-${Math.random()}`, turns: []};
 }
 
 // ---- Pictures and clips
 
-function readFile(file) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve({url: reader.result, type: file.type, name: file.name});
-    reader.onerror = () => reject(new Error(`${file.name} can't be read`));
-    reader.readAsDataURL(file);
-  });
-}
-
-async function addFiles(files) {
+function addFiles(files) {
   tell('');
   for (const file of files) {
-    if (!/^(image|video)\//.test(file.type)) {
-      tell(`${file.name} is no picture or clip`);
-      continue;
-    }
-    waiting.push(await readFile(file));
+    if (isMedium(file)) waiting.push({blob: file, type: file.type, name: file.name});
+    else tell(`${file.name} is no picture or clip`);
   }
   showWaiting();
 }
 
-function thumbnail(medium) {
-  return medium.type.startsWith('video/') ? make('video', {src: medium.url, muted: true, title: medium.name})
-                                          : make('img', {src: medium.url, alt: medium.name, title: medium.name});
-}
-
 function showWaiting() {
-  $('media').replaceChildren(...waiting.map((medium, i) => {
-    const remove = make('button', {type: 'button', textContent: '×', title: `Remove ${medium.name}`});
-    remove.addEventListener('click', () => {
-      waiting.splice(i, 1);
-      showWaiting();
-    });
-    return make('li', {}, thumbnail(medium), remove);
-  }));
+  $('media').replaceChildren(...waiting.map((medium, i) => make('li', {}, thumbnail(medium), button('×', () => {
+    waiting.splice(i, 1);
+    showWaiting();
+  }, {title: `Remove ${medium.name}`}))));
 }
 
 // ---- Requests
 
-function contentOf(turn) {
-  if (!turn.media.length) return turn.text;
-  const parts = turn.media.map((medium) => medium.type.startsWith('video/')
-    ? {type: 'video_url', video_url: {url: medium.url}}
-    : {type: 'image_url', image_url: {url: medium.url, detail: $('detail').value}});
-  return [...parts, {type: 'text', text: turn.text}];
-}
+// What a model has said itself, where it was asked; else what the first one did.
+const textOf = (turn, model) => turn.text ?? (turn.answers.find((one) => one.model === model) ?? turn.answers[0]).text;
 
-function bodyOf(turns) {
-  const body = {model: $('model').value, messages: turns.map((turn) => ({role: turn.role, content: contentOf(turn)}))};
-  if ($('system').value) body.messages.unshift({role: 'system', content: $('system').value});
-  if ($('temperature').value) body.temperature = Number($('temperature').value);
-  if ($('max_tokens').value) body.max_tokens = Number($('max_tokens').value);
-  const choices = $('choices').value.split('\n').map((line) => line.trim()).filter(Boolean);
-  if (choices.length) {
-    body.structured_outputs = {choice: choices};
-    return body;
+async function bodyOf(model) {
+  const body = {model, messages: [], ...settingsBody()};
+  if ($('system').value) body.messages.push({role: 'system', content: $('system').value});
+  for (const turn of conversation.turns) {
+    const text = textOf(turn, model);
+    const parts = await Promise.all((turn.media ?? []).map(mediaPart));
+    body.messages.push({role: turn.role, content: parts.length ? [...parts, {type: 'text', text}] : text});
   }
-  if ($('schema').value.trim()) {
-    const schema = JSON.parse($('schema').value);
-    body.response_format = {type: 'json_schema', json_schema: {name: 'answer', schema}};
-  }
-  if ($('certainty').checked) Object.assign(body, {logprobs: true, top_logprobs: 5});
+  if ($('certainty').checked && !body.structured_outputs) Object.assign(body, {logprobs: true, top_logprobs: 5});
   return body;
-}
-
-// The events of a response, parsed, as they come.
-async function* eventsOf(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = '';
-  for (;;) {
-    const {done, value} = await reader.read();
-    if (done) throw new Error('the answer broke off');
-    text += value;
-    const events = text.split('\n\n');
-    text = events.pop();
-    for (const event of events) {
-      if (!event.startsWith('data: ')) continue;  // a comment in silence
-      if (event === 'data: [DONE]') return;
-      const data = JSON.parse(event.slice(6));
-      if (data.error) throw new Error(data.error.message);
-      yield data;
-    }
-  }
 }
 
 // ---- The conversation on the page
 
-function showTurn(turn) {
+function showMedia(turn) {
+  if (!turn.media?.length) return [];
+  return [make('ul', {className: 'shown'}, ...turn.media.map((one) => make('li', {}, thumbnail(one))))];
+}
+
+function showQuestion(turn) {
+  const facts = make('div', {className: 'facts'}, button('Edit', () => edit(turn)));
   const text = make('div', {className: 'text', textContent: turn.text});
-  const facts = make('div', {className: 'facts'});
-  const item = make('li', {className: turn.role}, text, facts);
-  if (turn.media.length) {
-    item.prepend(make('ul', {className: 'shown'}, ...turn.media.map((medium) => make('li', {}, thumbnail(medium)))));
-  }
+  const item = make('li', {className: 'user'}, ...showMedia(turn), text, facts);
   $('turns').append(item);
   item.scrollIntoView({block: 'end'});
-  return {item, text, facts};
+}
+
+function showAnswers(models) {
+  const shown = models.map((model) => {
+    const text = make('div', {className: 'text'});
+    const facts = make('div', {className: 'facts'});
+    const name = models.length > 1 ? [make('div', {className: 'model', textContent: model})] : [];
+    return {text, facts, answer: make('div', {className: 'answer'}, ...name, text, facts)};
+  });
+  const item = make('li', {className: 'assistant'}, ...shown.map((one) => one.answer));
+  $('turns').append(item);
+  item.scrollIntoView({block: 'end'});
+  return shown;
+}
+
+function showConversation() {
+  $('turns').replaceChildren();
+  for (const turn of conversation.turns) {
+    if (turn.role === 'user') {
+      showQuestion(turn);
+      continue;
+    }
+    showAnswers(turn.answers.map((one) => one.model)).forEach((shown, i) => {
+      shown.text.append(...finished(turn.answers[i].text));
+      shown.facts.append(copyButton('Copy', () => turn.answers[i].text), button('Again', () => askAgain(turn)));
+    });
+  }
+}
+
+// An answer that is whole: JSON in lines where a schema was asked for, else Markdown.
+function finished(text, schema = null) {
+  if (!schema) return markdown(text);
+  try {
+    const json = JSON.stringify(JSON.parse(text), null, 2);
+    return [make('pre', {}, make('code', {textContent: json})),
+            make('details', {}, make('summary', {textContent: 'satisfies the schema'}),
+                 make('pre', {textContent: JSON.stringify(schema, null, 2)}))];
+  } catch {
+    return [text];  // cut in the middle
+  }
 }
 
 // Words on a ground that is the darker the less sure the model was; what else it might have said is in the title.
@@ -166,74 +116,43 @@ function showPiece(shown, choice) {
     return;
   }
   for (const token of tokens) {
-    const others = token.top_logprobs.map((one) => `${JSON.stringify(one.token)} ${percent(one.logprob)}`);
+    const others = token.top_logprobs.map((one) => `${JSON.stringify(one.token)} ${percent(Math.exp(one.logprob))}`);
     const word = make('span', {textContent: token.token, title: others.join('\n')});
     word.style.backgroundColor = `rgb(220 120 0 / ${(0.6 * (1 - Math.exp(token.logprob))).toFixed(2)})`;
     shown.text.append(word);
   }
 }
 
-function percent(logprob) {
-  return `${(100 * Math.exp(logprob)).toFixed(1)} %`;
-}
-
 function showProbabilities(shown, probabilities) {
   const sorted = Object.entries(probabilities).sort((a, b) => b[1] - a[1]);
   shown.text.after(...sorted.map(([text, value]) => make(
     'div', {className: 'bar'}, make('span', {textContent: text}), make('meter', {value}),
-    make('span', {textContent: `${(100 * value).toFixed(1)} %`}))));
+    make('span', {textContent: percent(value)}))));
 }
 
-function showFacts(shown, body, facts) {
+function showFacts(shown, text, body, facts, turn) {
   const parts = [];
   if (facts.usage) parts.push(`${facts.usage.prompt_tokens} + ${facts.usage.completion_tokens} tokens`);
   if (facts.first) parts.push(`first after ${(facts.first / 1000).toFixed(2)} s`);
   const after = (facts.end - facts.first) / 1000;
-  if (facts.usage?.completion_tokens > 1 && after > 0) {
+  if (facts.usage?.completion_tokens > 1 && after > 0 && !body.structured_outputs) {  // choices come at once
     parts.push(`then ${((facts.usage.completion_tokens - 1) / after).toFixed(1)} tokens/s`);
   }
   if (facts.finish === 'length') parts.push('cut at the limit');
   if (facts.stopped) parts.push('stopped');
-  shown.facts.append(...parts.map((text) => make('span', {textContent: text})),
-                     copyButton('Copy', () => shown.text.textContent),
-                     copyButton('Copy as curl', () => asCurl(body)), copyButton('Copy as Python', () => asPython(body)));
+  shown.facts.append(...parts.map((part) => make('span', {textContent: part})),
+                     copyButton('Copy', () => text), copyButton('Copy as curl', () => asCurl(body)),
+                     copyButton('Copy as Python', () => asPython(body)), button('Again', () => askAgain(turn)));
 }
 
-function copyButton(name, text) {
-  const button = make('button', {type: 'button', textContent: name});
-  button.addEventListener('click', async () => {
-    await navigator.clipboard.writeText(text());
-    button.textContent = 'Copied';
-    setTimeout(() => { button.textContent = name; }, 1500);
-  });
-  return button;
-}
+// ---- Asking
 
-const base = () => new URL('v1', location.href).href;
-
-function asCurl(body) {
-  const json = JSON.stringify(body).replaceAll("'", "'\\''");
-  return `curl ${base()}/chat/completions -H 'Content-Type: application/json' -d '${json}'`;
-}
-
-function asPython(body) {
-  return `import json, openai\n\nclient = openai.OpenAI(base_url=${JSON.stringify(base())}, api_key="none")\n` +
-    `body = json.loads(${JSON.stringify(JSON.stringify(body))})\n` +
-    'reply = client.post("/chat/completions", body=body, cast_to=openai.types.chat.ChatCompletion)\n' +
-    'print(reply.choices[0].message.content)\n';
-}
-
-async function answer() {
-  const body = bodyOf(conversation);
-  const shown = showTurn({role: 'assistant', text: '', media: []});
+// Streams one model's answer into its place; its text, and what is known of it.
+async function stream(body, shown, signal) {
   const facts = {start: performance.now(), first: 0};
-  running = new AbortController();
-  setBusy(true);
+  let text = '';
   try {
-    const response = await reach('v1/chat/completions', {
-      method: 'POST', headers: {'Content-Type': 'application/json'}, signal: running.signal,
-      body: JSON.stringify({...body, stream: true, stream_options: {include_usage: true}}),
-    });
+    const response = await postChat({...body, stream: true, stream_options: {include_usage: true}}, signal);
     if (!response.ok) throw new Error(await problemOf(response));
     for await (const event of eventsOf(response)) {
       facts.usage = event.usage ?? facts.usage;
@@ -243,6 +162,7 @@ async function answer() {
       facts.finish = choice.finish_reason ?? facts.finish;
       if (!choice.delta.content) continue;
       facts.first ||= performance.now() - facts.start;
+      text += choice.delta.content;
       showPiece(shown, choice);
     }
   } catch (error) {
@@ -250,15 +170,30 @@ async function answer() {
     if (!facts.stopped) tell(error.message);
   }
   facts.end = performance.now() - facts.start;
-  running = null;
-  setBusy(false);
-  const text = shown.text.textContent;
-  if (!text && !facts.usage) {
-    shown.item.remove();
-    return false;
+  return {text, facts};
+}
+
+// Asks the model that is chosen, and the one beside it. False: nothing came. Another conversation may have been opened
+// meanwhile; the answer is this one's then.
+async function answer(signal) {
+  const current = conversation;
+  const models = [...new Set([$('model').value, $('compare').value])].filter(Boolean);
+  const schema = schemaOf();
+  const bodies = await Promise.all(models.map(bodyOf));
+  const places = showAnswers(models);
+  const turn = {role: 'assistant', answers: []};
+  const results = await Promise.all(bodies.map((body, i) => stream(body, places[i], signal)));
+  if (!results.some(({text, facts}) => text || facts.usage)) {
+    places[0].answer.parentElement.remove();
+    return current !== conversation;
   }
-  conversation.push({role: 'assistant', text, media: []});
-  showFacts(shown, body, facts);
+  results.forEach(({text, facts}, i) => {
+    if (!bodies[i].logprobs) places[i].text.replaceChildren(...finished(text, schema));
+    showFacts(places[i], text, bodies[i], facts, turn);
+    turn.answers.push({model: models[i], text});
+  });
+  current.turns.push(turn);
+  await keep(current);
   return true;
 }
 
@@ -267,31 +202,97 @@ function setBusy(isBusy) {
   $('stop').hidden = !isBusy;
 }
 
+// Answers the last question. Where nothing came, it is in the form again, to be changed and sent.
+async function answerLast() {
+  const question = conversation.turns.at(-1);
+  const own = running = new AbortController();
+  setBusy(true);
+  let isAnswered = false;
+  try {
+    isAnswered = await answer(own.signal);
+  } catch (error) {
+    tell(error.message);
+  }
+  if (running === own) {
+    running = null;
+    setBusy(false);
+  }
+  if (!isAnswered) takeBack(question);
+}
+
+// The question goes back into the form, and what was said behind it goes.
+function takeBack(turn) {
+  conversation.turns.length = conversation.turns.indexOf(turn);
+  $('question').value = turn.text;
+  waiting = [...turn.media];
+  showWaiting();
+  showConversation();
+}
+
 async function send() {
   if (running) return;
   tell('');
   const turn = {role: 'user', text: $('question').value, media: waiting};
   if (!turn.text.trim() && !turn.media.length) return;
   try {
-    bodyOf([turn]);
+    settingsBody();
   } catch (error) {
-    tell(`The schema is no JSON: ${error.message}`);
-    return;
+    return tell(error.message);
   }
-  conversation.push(turn);
-  const shown = showTurn(turn);
+  conversation.turns.push(turn);
+  showQuestion(turn);
   $('question').value = '';
   waiting = [];
   showWaiting();
-  if (await answer()) return;
-  // Nothing came: the question is there again, to be changed and sent.
-  conversation.pop();
-  shown.item.remove();
-  $('question').value = turn.text;
-  waiting = turn.media;
-  showWaiting();
+  await answerLast();
 }
 
+// A conversation that takes another way is a new one: the old one stays in the history.
+function branch() {
+  conversation = {...newConversation(), turns: [...conversation.turns]};
+}
+
+function edit(turn) {
+  if (running) return;
+  branch();
+  takeBack(turn);
+  $('question').focus();
+}
+
+async function askAgain(turn) {
+  if (running || !conversation.turns.includes(turn)) return;
+  tell('');
+  branch();
+  conversation.turns.length = conversation.turns.indexOf(turn);
+  showConversation();
+  await answerLast();
+}
+
+function open(next) {
+  running?.abort();
+  running = null;
+  setBusy(false);
+  conversation = next;
+  tell('');
+  showConversation();
+  select('ask');
+}
+
+// ---- The page
+
+const TABS = ['ask', 'batch', 'training', 'history'];
+
+function select(tab) {
+  for (const name of TABS) {
+    $(`${name}_panel`).hidden = name !== tab;
+    $(`${name}_tab`).setAttribute('aria-selected', name === tab);
+  }
+  $('settings').hidden = tab !== 'ask' && tab !== 'batch';
+  if (tab === 'history') showHistory(open).catch((error) => tell(error.message));
+  if (tab === 'training') showTraining();
+}
+
+for (const name of TABS) $(`${name}_tab`).addEventListener('click', () => select(name));
 $('ask').addEventListener('submit', (event) => {
   event.preventDefault();
   send();
@@ -303,27 +304,34 @@ $('question').addEventListener('keydown', (event) => {
 });
 $('stop').addEventListener('click', () => running?.abort());
 $('pick').addEventListener('click', () => $('files').click());
-$('files').addEventListener('change', async (event) => {
-  await addFiles(event.target.files);
+$('files').addEventListener('change', (event) => {
+  addFiles([...event.target.files]);
   event.target.value = '';
 });
-$('again').addEventListener('click', () => {
-  running?.abort();
-  conversation.length = 0;
-  $('turns').replaceChildren();
-  tell('');
-});
+$('camera').addEventListener('click', () => openCamera((picture) => {
+  waiting.push(picture);
+  showWaiting();
+}));
+$('again').addEventListener('click', () => open(newConversation()));
 document.addEventListener('paste', (event) => {
-  if (event.clipboardData.files.length) addFiles(event.clipboardData.files);
+  if (event.clipboardData.files.length && !$('ask_panel').hidden) addFiles(event.clipboardData.files);
 });
 document.addEventListener('dragover', (event) => {
   event.preventDefault();
-  $('ask').classList.add('over');
+  document.body.classList.add('over');
 });
-document.addEventListener('dragleave', () => $('ask').classList.remove('over'));
+document.addEventListener('dragleave', () => document.body.classList.remove('over'));
 document.addEventListener('drop', (event) => {
   event.preventDefault();
-  $('ask').classList.remove('over');
-  addFiles(event.dataTransfer.files);
+  document.body.classList.remove('over');
+  if ($('batch_panel').hidden) addFiles(event.dataTransfer.files);
+  else addToBatch(event.dataTransfer);
 });
-listModels().catch((error) => tell(error.message));
+
+async function start() {
+  await listModels();
+  const props = await getJson('props');
+  $('training_tab').hidden = !props.vlm?.training;
+}
+
+start().catch((error) => tell(error.message));

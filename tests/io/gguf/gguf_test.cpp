@@ -183,14 +183,6 @@ TEST_CASE("damaged files are refused with what, where and the bound") {
                      .add<std::uint32_t>(24)
                      .text) ==
         "f: general.alignment: value out of range: got 24, wanted a power of two");
-  CHECK(error_of(Bytes()
-                     .begin(0, 1)
-                     .add_text("split.count")
-                     .add<std::uint32_t>(2)
-                     .add<std::uint16_t>(3)
-                     .text) ==
-        "f: file is one of several parts: got part 1 of 3 (llama-gguf-split --merge of llama.cpp "
-        "joins them)");
 }
 
 TEST_CASE("tensors that don't fit the file are refused") {
@@ -229,6 +221,55 @@ TEST_CASE("a file that ends anywhere, or with any byte changed, is an Error or w
     changed[at] = static_cast<char>(changed[at] ^ 0xFF);
     const std::string error = error_of(changed);
     CHECK((error.empty() || error.starts_with("f: ")));
+  }
+}
+
+// Part `number` of `count`, which holds a tensor of that name.
+void save_part(const std::string& path, int number, int count, const std::string& tensor,
+               int tensors) {
+  using Type = GgufValueType;
+  save_gguf(path,
+            {{"split.no", {Type::kUint16, number - 1}},
+             {"split.count", {Type::kUint16, count}},
+             {"split.tensors.count", {Type::kInt32, tensors}}},
+            {gguf_dense(tensor, at::full({2, 3}, number), GgufType::kF32)});
+}
+
+TEST_CASE("the parts of a model are one file, and what is wrong with them is said") {
+  const ScratchFolder scratch;
+  const std::string first = scratch.at("m-00001-of-00002.gguf");
+  const std::string second = scratch.at("m-00002-of-00002.gguf");
+  save_part(first, 1, 2, "one", 2);
+  save_part(second, 2, 2, "two", 2);
+  const GgufFile file(first);
+  CHECK(file.paths() == std::vector<std::filesystem::path>{first, second});
+  CHECK(file.values("one").equal(at::full({2, 3}, 1.0F)));
+  CHECK(file.values("two").equal(at::full({2, 3}, 2.0F)));
+  CHECK_THROWS_WITH(GgufFile(second), second +
+                                          ": is not the first part of its model: got part 2 of "
+                                          "2, wanted m-00001-of-00002.gguf");
+  save_part(second, 2, 3, "two", 2);
+  CHECK_THROWS_WITH(GgufFile(first), second +
+                                         ": file is another part than its name says: got part "
+                                         "2 of 3, wanted part 2 of 2");
+  save_part(second, 2, 2, "one", 2);
+  CHECK_THROWS_WITH(GgufFile(first), second + ": one: tensor is in two parts of the model");
+  save_part(second, 2, 2, "two", 3);
+  save_part(first, 1, 2, "one", 3);
+  CHECK_THROWS_WITH(GgufFile(first),
+                    first + ": the parts don't have all tensors of the model: got 2, wanted 3");
+  std::filesystem::remove(second);
+  CHECK_THROWS_WITH(GgufFile(first),
+                    second + ": a part of the model is missing: wanted 2 parts beside each other");
+  for (const std::string name : {"m.gguf", "m-00001-of-00003.gguf", "m-1-of-2.gguf",
+                                 "-00001-of-00002.gguf", "m-0000x-of-00002.gguf"}) {
+    save_part(scratch.at(name), 1, 2, "one", 2);
+    CHECK_THROWS_WITH(
+        GgufFile(scratch.at(name)),
+        scratch.at(name) +
+            ": the name of a part of a model doesn't tell which it is: got part 1 of "
+            "2, wanted a name that ends in -00001-of-00002.gguf (the others are found "
+            "by their names)");
   }
 }
 

@@ -15,6 +15,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
+#include "vlm/io/gguf/gguf_parts.h"
 #include "vlm/io/parallel.h"
 
 namespace vlm {
@@ -96,8 +97,13 @@ struct GgufFile::Mapping {
   }
 };
 
-GgufFile::GgufFile(const std::filesystem::path& path)
-    : path_(path), mapping_(std::make_shared<Mapping>()) {
+GgufFile::GgufFile(const std::filesystem::path& path) : header_(map(path)) {
+  const std::int64_t count = header_.number(kPartCount, 0);
+  if (count > 1) add_parts(count);
+}
+
+// The file becomes the last of the mappings.
+GgufHeader GgufFile::map(const std::filesystem::path& path) {
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) throw gguf_error(path, "can't open the file");
   struct stat status = {};
@@ -112,15 +118,38 @@ GgufFile::GgufFile(const std::filesystem::path& path)
     throw Error({.what = is_file ? "file is empty" : "is not a file", .where = path.string()});
   }
   if (data == MAP_FAILED) throw gguf_error(path, "can't map the file");
-  mapping_->data = static_cast<char*>(data);
-  mapping_->bytes = static_cast<std::size_t>(status.st_size);
-  header_ = parse_gguf_header({mapping_->data, mapping_->bytes}, mapping_->bytes, path.string());
+  paths_.push_back(path);
+  const auto mapping = mappings_.emplace_back(std::make_shared<Mapping>());
+  mapping->data = static_cast<char*>(data);
+  mapping->bytes = static_cast<std::size_t>(status.st_size);
+  return parse_gguf_header({mapping->data, mapping->bytes}, mapping->bytes, path.string());
+}
+
+void GgufFile::add_parts(std::int64_t count) {
+  for (const std::filesystem::path& path : other_gguf_parts(path(), header_)) {
+    const GgufHeader header = map(path);
+    check_gguf_part(header, static_cast<std::int64_t>(mappings_.size()), count);
+    for (const auto& [name, tensor] : header.tensors) {
+      const auto [added, is_new] = header_.tensors.emplace(name, tensor);
+      added->second.part = is_new ? mappings_.size() - 1 : added->second.part;
+      if (is_new) continue;
+      throw Error({.what = "tensor is in two parts of the model",
+                   .where = concat(path.string(), ": ", name)});
+    }
+  }
+  const auto found = std::ssize(header_.tensors);
+  const std::int64_t wanted = header_.number("split.tensors.count", found);
+  if (found == wanted) return;
+  throw Error({.what = "the parts don't have all tensors of the model",
+               .where = path().string(),
+               .got = concat(found),
+               .wanted = concat(wanted)});
 }
 
 const GgufTensor& GgufFile::tensor(const std::string& name) const {
   const auto found = header_.tensors.find(name);
   if (found != header_.tensors.end()) return found->second;
-  throw Error({.what = concat("no tensor '", name, "'"), .where = path_.string()});
+  throw Error({.what = concat("no tensor '", name, "'"), .where = path().string()});
 }
 
 at::Tensor GgufFile::blocks(const std::string& name) const {
@@ -128,8 +157,8 @@ at::Tensor GgufFile::blocks(const std::string& name) const {
   const auto bytes = static_cast<std::int64_t>(found.end - found.begin);
   const std::int64_t rows = found.shape.size() == 1 ? 1 : found.shape[0];
   return at::from_blob(
-      mapping_->data + found.begin, {rows, bytes / rows}, [keep = mapping_](void*) {},
-      at::TensorOptions().dtype(at::kByte));
+      mappings_[found.part]->data + found.begin, {rows, bytes / rows},
+      [keep = mappings_[found.part]](void*) {}, at::TensorOptions().dtype(at::kByte));
 }
 
 at::Tensor GgufFile::values(const std::string& name) const {

@@ -3,7 +3,8 @@
 //   file ─► GgufFile ─► name → bytes or float32 of a tensor
 //   keys, tensors ─► save_gguf ─► file
 //
-// The layout is in gguf_header.h, the types of tensors are in gguf_types.h.
+// The layout is in gguf_header.h, the types of tensors are in gguf_types.h. A model in several
+// files (gguf_parts.h) is one GgufFile, opened by its first; the others lie beside it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,10 +21,13 @@ namespace vlm {
 
 class GgufFile {
  public:
-  // Maps the file and reads its header. Throws Error naming the file and what is wrong with it.
+  // Maps the file, and the other parts of its model, and reads their headers. Throws Error naming
+  // the file and what is wrong with it.
   explicit GgufFile(const std::filesystem::path& path);
 
-  const std::filesystem::path& path() const { return path_; }
+  const std::filesystem::path& path() const { return paths_[0]; }
+  // All parts, the first in front.
+  const std::vector<std::filesystem::path>& paths() const { return paths_; }
   const GgufHeader& header() const { return header_; }
   const GgufTensor& tensor(const std::string& name) const;
 
@@ -34,9 +38,12 @@ class GgufFile {
 
  private:
   struct Mapping;
-  std::filesystem::path path_;
-  std::shared_ptr<Mapping> mapping_;
-  GgufHeader header_;
+  GgufHeader map(const std::filesystem::path& path);
+  void add_parts(std::int64_t count);
+
+  std::vector<std::filesystem::path> paths_;
+  std::vector<std::shared_ptr<Mapping>> mappings_;
+  GgufHeader header_;  // the first part's keys, and the tensors of all
 };
 
 // True for a path that ends in ".gguf".

@@ -283,15 +283,6 @@ void check_version(std::uint32_t version, const std::string& where) {
                .wanted = is_swapped ? "a little-endian one" : "2 or 3"});
 }
 
-void refuse_parts(const GgufHeader& header) {
-  const std::int64_t parts = header.number("split.count", 0);
-  if (parts < 2) return;
-  throw Error({.what = "file is one of several parts",
-               .where = header.where,
-               .got = concat("part ", header.number("split.no", 0) + 1, " of ", parts),
-               .hint = "llama-gguf-split --merge of llama.cpp joins them"});
-}
-
 [[noreturn]] void refuse_kind(const GgufHeader& header, const std::string& key, const Json* found,
                               const char* wanted) {
   throw Error({.what = found ? "value of another kind" : "key is missing",
@@ -370,7 +361,6 @@ GgufHeader parse_gguf_header(std::string_view bytes, std::uint64_t file_bytes,
   const std::uint64_t tensors = from.take_count("list of tensors", kLeastTensor);
   const std::uint64_t pairs = from.take_count("list of keys", kLeastPair);
   take_values(pairs, from, header);
-  refuse_parts(header);
   take_tensors(tensors, file_bytes, from, header);
   return header;
 }

@@ -5,7 +5,8 @@
 // The file is not trusted: every count, length and offset is compared with what the file still has
 // before anything is made of it, and whatever doesn't fit is an Error that names the key or tensor.
 // Tensors lie one behind the other in the order of their list, each padded to the alignment, as
-// llama.cpp demands it. Versions 2 and 3, little-endian. Files in several parts are refused.
+// llama.cpp demands it. Versions 2 and 3, little-endian. Of a model in several parts this is one
+// part's; gguf_file.h puts them together.
 // Reference: gguf.cpp of llama.cpp, October 2026.
 #pragma once
 
@@ -51,6 +52,7 @@ struct GgufTensor {
   GgufType type = GgufType::kF32;
   std::vector<std::int64_t> shape;
   std::uint64_t begin = 0, end = 0;
+  std::size_t part = 0;  // which of the files, where there are several
 };
 
 struct GgufHeader {

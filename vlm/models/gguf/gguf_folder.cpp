@@ -10,6 +10,7 @@
 #include "vlm/core/log.h"
 #include "vlm/core/sha256.h"
 #include "vlm/io/file_digest.h"
+#include "vlm/io/gguf/gguf_parts.h"
 #include "vlm/io/hub/hub_cache.h"
 #include "vlm/io/hub/hub_pull.h"
 #include "vlm/models/gguf/gguf_config.h"
@@ -21,7 +22,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kLayout = 1;  // of what is made; another number has all folders made anew
+constexpr int kLayout = 2;  // of what is made; another number has all folders made anew
 
 fs::path cache_folder() {
   const std::string chosen = environment_value("XDG_CACHE_HOME");
@@ -38,7 +39,9 @@ std::vector<fs::path> list_gguf(const fs::path& folder) {
   std::vector<fs::path> found;
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(folder, ignored)) {
-    if (is_gguf(entry.path())) found.push_back(entry.path());
+    const auto part = parse_gguf_part(entry.path());
+    const bool is_later = part && part->number > 1;  // it goes with its model's first
+    if (is_gguf(entry.path()) && !is_later) found.push_back(entry.path());
   }
   std::ranges::sort(found);
   return found;
@@ -53,9 +56,14 @@ std::vector<std::string> names_of(const std::vector<fs::path>& paths) {
 // The encoder's file that lies beside a model: that of its own name behind "mmproj-", or the only
 // one; empty: there is none.
 fs::path find_vision(const fs::path& model) {
-  const fs::path own = fs::absolute(model).parent_path() / ("mmproj-" + model.filename().string());
-  if (fs::exists(own)) return own;
-  std::vector<fs::path> found = list_gguf(fs::absolute(model).parent_path());
+  const fs::path folder = fs::absolute(model).parent_path();
+  const auto part = parse_gguf_part(model);
+  for (const std::string& name :
+       {model.filename().string(), part ? part->model + ".gguf" : std::string()}) {
+    if (!name.empty() && fs::exists(folder / ("mmproj-" + name)))
+      return folder / ("mmproj-" + name);
+  }
+  std::vector<fs::path> found = list_gguf(folder);
   std::erase_if(found, [](const fs::path& path) { return !is_vision_name(path); });
   if (found.empty()) return {};
   if (found.size() == 1) return found[0];
@@ -133,7 +141,7 @@ fs::path open_gguf_folder(const fs::path& model, const fs::path& vision) {
   for (const GgufFile* file : {&text, static_cast<const GgufFile*>(encoder.get())}) {
     if (!file) continue;
     names += file->path().string() + "\n";
-    states += stamp_file(file->path()) + "\n";
+    for (const fs::path& path : file->paths()) states += stamp_file(path) + "\n";
   }
   const std::string begin =
       concat(model.stem().string(), "-", sha256_hex(names).substr(0, 16), "-");

@@ -1,5 +1,6 @@
 #include "vlm/models/gguf/gguf_tokenizer.h"
 
+#include <algorithm>
 #include <array>
 #include <optional>
 
@@ -7,6 +8,8 @@
 #include "vlm/core/error.h"
 #include "vlm/core/json_access.h"
 #include "vlm/core/log.h"
+#include "vlm/models/gguf/gguf_sentencepiece.h"
+#include "vlm/models/gguf/gguf_tokens.h"
 #include "vlm/text/chat_template.h"
 #include "vlm/text/vocabulary_files.h"
 
@@ -15,16 +18,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::string kKeys = "tokenizer.ggml.";
+using Kind = GgufTokenKind;
 
-// Kinds of tokens, as the files number them.
-enum TokenKind : std::int64_t {
-  kNormal = 1,
-  kUnknown = 2,
-  kControl = 3,
-  kUserDefined = 4,
-  kUnused = 5
-};
+// What SmolVLM's template asks, and the same for programs that have texts alone, with a mark where
+// a picture belongs: "<__media__>" in llama.cpp's.
+const std::string kIsPicture = "message['content'][0]['type'] == 'image'";
+const std::string kIsPictureOrMark =
+    "message['content'][0]['type'] == 'image' or (message['content'][0]['type'] == 'text' and "
+    "message['content'][0]['text'].startswith('<__media'))";
 
 // How texts are cut before the merges.
 struct Cut {
@@ -76,8 +77,8 @@ std::vector<std::string> names_of_cuts() {
 }
 
 const Cut& find_cut(const GgufHeader& header) {
-  const std::string model = header.text(kKeys + "model");
-  const std::string pre = model == "gpt2" ? header.text(kKeys + "pre", "default") : "";
+  const std::string model = header.text(kGgufTokenizer + "model");
+  const std::string pre = model == "gpt2" ? header.text(kGgufTokenizer + "pre", "default") : "";
   for (const Cut& cut : cuts()) {
     for (const std::string& name : cut.names) {
       if (name == pre) return cut;
@@ -85,50 +86,26 @@ const Cut& find_cut(const GgufHeader& header) {
   }
   const bool is_bpe = model == "gpt2";
   throw Error({.what = "unsupported tokenizer",
-               .where = concat(header.where, ": ", kKeys, is_bpe ? "pre" : "model"),
+               .where = concat(header.where, ": ", kGgufTokenizer, is_bpe ? "pre" : "model"),
                .got = concat("'", is_bpe ? pre : model, "'"),
-               .wanted = is_bpe ? join(names_of_cuts()) : "gpt2"});
+               .wanted = is_bpe ? join(names_of_cuts()) : concat("gpt2 or ", kGgufSentencepiece)});
 }
 
-std::optional<std::string> token_at(const GgufHeader& header, const std::string& key) {
-  const Json& tokens = header.list(kKeys + "tokens");
-  const std::int64_t id = header.number(kKeys + key, -1);
-  if (id < 0) return std::nullopt;
-  if (id < std::ssize(tokens) && tokens[id].is_string()) return tokens[id].get<std::string>();
-  throw Error({.what = "there is no such token",
-               .where = concat(header.where, ": ", kKeys, key),
-               .got = concat(id),
-               .wanted = concat("one of ", tokens.size())});
-}
-
-// Texts and kinds of all tokens, by their ids.
+// Texts of all tokens, and those that aren't made by merges.
 void list_vocabulary(const GgufHeader& header, Json& vocabulary, Json& added) {
-  const Json& tokens = header.list(kKeys + "tokens");
-  const bool has_types = header.find(kKeys + "token_type") != nullptr;
-  const Json types = has_types ? header.list(kKeys + "token_type") : Json::array();
-  if (has_types && types.size() != tokens.size()) {
-    throw Error({.what = "as many kinds as tokens are wanted",
-                 .where = concat(header.where, ": ", kKeys, "token_type"),
-                 .got = concat(types.size()),
-                 .wanted = concat(tokens.size())});
-  }
+  const std::vector<GgufToken> tokens = list_gguf_tokens(header);
   for (std::size_t id = 0; id < tokens.size(); ++id) {
-    const std::string place = concat(header.where, ": ", kKeys, "tokens[", id, "]");
-    if (!tokens[id].is_string()) throw Error({.what = "is no text", .where = place});
-    const std::int64_t kind = has_types && types[id].is_number_integer() ? types[id].get<int>() : 1;
-    const auto& text = tokens[id].get_ref<const std::string&>();
-    if (kind == kUnused) continue;
-    if (!vocabulary.emplace(text, id).second) {
-      throw Error({.what = "token given twice", .where = place, .got = concat("\"", text, "\"")});
-    }
-    if (kind != kControl && kind != kUserDefined) continue;
+    const auto& [text, kind] = tokens[id];
+    if (kind == Kind::kUnused) continue;
+    vocabulary.emplace(text, id);
+    if (kind != Kind::kControl && kind != Kind::kUserDefined) continue;
     added.push_back({{"id", id},
                      {"content", text},
                      {"single_word", false},
                      {"lstrip", false},
                      {"rstrip", false},
                      {"normalized", false},
-                     {"special", kind == kControl}});
+                     {"special", kind == Kind::kControl}});
   }
 }
 
@@ -136,9 +113,10 @@ void list_vocabulary(const GgufHeader& header, Json& vocabulary, Json& added) {
 Json make_frame(const GgufHeader& header, const Cut& cut) {
   Json single = Json::array(), special = Json::object();
   const auto add = [&](const std::string& key, bool is_default) {
-    const auto text = token_at(header, key + "_token_id");
-    if (!header.flag(concat(kKeys, "add_", key, "_token"), is_default && text) || !text) return;
-    const std::int64_t id = header.number(concat(kKeys, key, "_token_id"));
+    const auto text = gguf_token_at(header, key + "_token_id");
+    if (!header.flag(concat(kGgufTokenizer, "add_", key, "_token"), is_default && text) || !text)
+      return;
+    const std::int64_t id = header.number(concat(kGgufTokenizer, key, "_token_id"));
     special[*text] = {{"id", *text}, {"ids", {id}}, {"tokens", {*text}}};
     single.push_back({{"SpecialToken", {{"id", *text}, {"type_id", 0}}}});
   };
@@ -149,15 +127,17 @@ Json make_frame(const GgufHeader& header, const Cut& cut) {
   return {{"type", "TemplateProcessing"}, {"single", single}, {"special_tokens", special}};
 }
 
+// Names of special tokens in tokenizer_config.json, and keys of a file.
+constexpr std::array<std::array<const char*, 2>, 4> kSpecial = {
+    {{"bos_token", "bos_token_id"},
+     {"eos_token", "eos_token_id"},
+     {"unk_token", "unknown_token_id"},
+     {"pad_token", "padding_token_id"}}};
+
 Json make_settings(const GgufHeader& header) {
   Json settings = {{"clean_up_tokenization_spaces", false}};
-  constexpr std::array<std::array<const char*, 2>, 4> kSpecial = {
-      {{"bos_token", "bos_token_id"},
-       {"eos_token", "eos_token_id"},
-       {"unk_token", "unknown_token_id"},
-       {"pad_token", "padding_token_id"}}};
   for (const auto& [name, key] : kSpecial) {
-    if (const auto text = token_at(header, key)) settings[name] = *text;
+    if (const auto text = gguf_token_at(header, key)) settings[name] = *text;
   }
   return settings;
 }
@@ -195,9 +175,9 @@ Json load_tokenizer_json(const fs::path& folder) {
   const fs::path path = folder / "tokenizer.json";
   if (fs::exists(path)) return load_json(path);
   if (has_vocabulary_files(folder)) return make_tokenizer_json(folder);
-  throw Error({.what = "GGUF files are made of byte-level BPE tokenizers alone",
+  throw Error({.what = "no tokenizer that GGUF files can hold",
                .where = folder.string(),
-               .wanted = "tokenizer.json, or vocab.json with merges.txt"});
+               .wanted = "tokenizer.json, vocab.json with merges.txt, or tokenizer.model"});
 }
 
 struct TokenLists {
@@ -208,9 +188,9 @@ TokenLists list_tokens(const Json& tokenizer, const std::string& where, std::int
   TokenLists lists;
   for (std::int64_t id = 0; id < vocab_size; ++id) {
     lists.texts.push_back(concat("[PAD", id, "]"));
-    lists.types.push_back(static_cast<int>(kUnused));
+    lists.types.push_back(static_cast<int>(Kind::kUnused));
   }
-  const auto set = [&](const std::string& text, std::int64_t id, TokenKind kind) {
+  const auto set = [&](const std::string& text, std::int64_t id, Kind kind) {
     if (id >= vocab_size) {
       log_warning(concat(where, ": the model has no row for the token ", text, ": left out"));
       return;
@@ -220,7 +200,7 @@ TokenLists list_tokens(const Json& tokenizer, const std::string& where, std::int
   };
   const Json& model = get_member(tokenizer, "model", where);
   for (const auto& [text, id] : get_member(model, "vocab", where).items()) {
-    set(text, to_token_id(id, where), kNormal);
+    set(text, to_token_id(id, where), Kind::kNormal);
   }
   if (find_member(tokenizer, "added_tokens", where) == nullptr) return lists;
   for (const Json& token : get_array(tokenizer, "added_tokens", where)) {
@@ -230,7 +210,7 @@ TokenLists list_tokens(const Json& tokenizer, const std::string& where, std::int
       log_warning(concat(where, ": the token ", text, " has ", flag, ", which GGUF can't say"));
     }
     set(text, to_token_id(get_member(token, "id", where), where),
-        get_bool(token, "special", where, false) ? kControl : kUserDefined);
+        get_bool(token, "special", where, false) ? Kind::kControl : Kind::kUserDefined);
   }
   return lists;
 }
@@ -245,76 +225,115 @@ Json list_merges(const Json& model, const std::string& where) {
   return merges;
 }
 
-// Whether the post-processor puts this token in front of a text.
-bool begins_with(const Json& post, const std::string& token) {
-  if (!post.is_object()) return false;
+// The token that the post-processor puts in front of a text; empty: there is none.
+std::string first_of_frame(const Json& post) {
+  if (!post.is_object()) return "";
   if (post.contains("processors")) {
     for (const Json& one : post["processors"]) {
-      if (begins_with(one, token)) return true;
+      if (const std::string first = first_of_frame(one); !first.empty()) return first;
     }
   }
-  if (!post.contains("single") || post["single"].empty()) return false;
+  if (!post.contains("single") || post["single"].empty()) return "";
   const Json& first = post["single"][0];
-  return first.contains("SpecialToken") && first["SpecialToken"].value("id", "") == token;
+  return first.contains("SpecialToken") ? first["SpecialToken"].value("id", "") : "";
 }
 
-}  // namespace
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  for (std::size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) {
+    text.replace(at, from.size(), to);
+  }
+  return text;
+}
 
-std::vector<SideFile> make_gguf_tokenizer(const GgufHeader& header) {
+Json make_bpe(const GgufHeader& header) {
   const Cut& cut = find_cut(header);
   Json vocabulary = Json::object(), added = Json::array();
   list_vocabulary(header, vocabulary, added);
-  const Json tokenizer = {{"version", "1.0"},
-                          {"added_tokens", std::move(added)},
-                          {"normalizer", cut.normalizer},
-                          {"pre_tokenizer", cut.pre_tokenizer},
-                          {"post_processor", make_frame(header, cut)},
-                          {"decoder", {{"type", "ByteLevel"}}},
-                          {"model",
-                           {{"type", "BPE"},
-                            {"ignore_merges", cut.ignores_merges},
-                            {"vocab", std::move(vocabulary)},
-                            {"merges", header.list(kKeys + "merges")}}}};
-  std::vector<SideFile> files = {{"tokenizer.json", tokenizer.dump()},
-                                 {"tokenizer_config.json", make_settings(header).dump(2) + "\n"}};
-  const std::string chat = header.text("tokenizer.chat_template", "");
-  if (!chat.empty()) files.push_back({"chat_template.jinja", chat});
-  return files;
+  return {{"version", "1.0"},
+          {"added_tokens", std::move(added)},
+          {"normalizer", cut.normalizer},
+          {"pre_tokenizer", cut.pre_tokenizer},
+          {"post_processor", make_frame(header, cut)},
+          {"decoder", {{"type", "ByteLevel"}}},
+          {"model",
+           {{"type", "BPE"},
+            {"ignore_merges", cut.ignores_merges},
+            {"vocab", std::move(vocabulary)},
+            {"merges", header.list(kGgufTokenizer + "merges")}}}};
 }
 
-GgufPairs gguf_tokenizer_pairs(const fs::path& folder, std::int64_t vocab_size) {
+// Names the first token of texts in `special`, if no file did.
+GgufPairs bpe_pairs(const fs::path& folder, std::int64_t vocab_size,
+                    ChatTemplate::Variables& special) {
   const Json tokenizer = load_tokenizer_json(folder);
   const std::string where = (folder / "tokenizer.json").string();
   const Cut& cut = match_cut(tokenizer, where);
   TokenLists lists = list_tokens(tokenizer, where, vocab_size);
   const Json& model = get_member(tokenizer, "model", where);
-  GgufPairs pairs = {{kKeys + "model", {GgufValueType::kString, "gpt2"}},
-                     {kKeys + "pre", {GgufValueType::kString, cut.names[0]}},
-                     {kKeys + "tokens", {GgufValueType::kString, lists.texts}},
-                     {kKeys + "token_type", {GgufValueType::kInt32, std::move(lists.types)}},
-                     {kKeys + "merges", {GgufValueType::kString, list_merges(model, where)}}};
-  const ChatTemplate::Variables special = load_special_tokens(folder);
-  constexpr std::array<std::array<const char*, 2>, 4> kSpecial = {
-      {{"bos_token", "bos_token_id"},
-       {"eos_token", "eos_token_id"},
-       {"unk_token", "unknown_token_id"},
-       {"pad_token", "padding_token_id"}}};
+  const std::string first = first_of_frame(tokenizer.value("post_processor", Json()));
+  if (!first.empty()) special.emplace("bos_token", first);
+  return {{kGgufTokenizer + "model", {GgufValueType::kString, "gpt2"}},
+          {kGgufTokenizer + "pre", {GgufValueType::kString, cut.names[0]}},
+          {kGgufTokenizer + "tokens", {GgufValueType::kString, std::move(lists.texts)}},
+          {kGgufTokenizer + "token_type", {GgufValueType::kInt32, std::move(lists.types)}},
+          {kGgufTokenizer + "merges", {GgufValueType::kString, list_merges(model, where)}},
+          {kGgufTokenizer + "add_bos_token",
+           {GgufValueType::kBool, !first.empty() && special["bos_token"] == first}},
+          {kGgufTokenizer + "add_space_prefix", {GgufValueType::kBool, false}}};
+}
+
+// Ids of the special tokens that have names.
+GgufPairs special_pairs(const ChatTemplate::Variables& special, const GgufPairs& pairs) {
+  const auto tokens =
+      std::ranges::find(pairs, kGgufTokenizer + "tokens", &GgufPairs::value_type::first);
+  GgufPairs found;
   for (const auto& [name, key] : kSpecial) {
-    const auto found = special.find(name);
-    if (found == special.end()) continue;
-    for (std::size_t id = 0; id < lists.texts.size(); ++id) {
-      if (lists.texts[id] != found->second) continue;
-      pairs.push_back({kKeys + key, {GgufValueType::kUint32, id}});
-      break;
-    }
+    const auto token = special.find(name);
+    if (token == special.end()) continue;
+    const Json& texts = tokens->second.value;
+    const auto at = std::ranges::find(texts, Json(token->second));
+    if (at == texts.end()) continue;
+    found.push_back({kGgufTokenizer + key, {GgufValueType::kUint32, at - texts.begin()}});
   }
-  const auto bos = special.find("bos_token");
-  const Json post = tokenizer.value("post_processor", Json());
-  pairs.push_back({kKeys + "add_bos_token",
-                   {GgufValueType::kBool, bos != special.end() && begins_with(post, bos->second)}});
-  pairs.push_back({kKeys + "add_space_prefix", {GgufValueType::kBool, false}});
+  return found;
+}
+
+}  // namespace
+
+std::vector<SideFile> make_gguf_tokenizer(const GgufHeader& header) {
+  std::vector<SideFile> files;
+  Json settings = make_settings(header);
+  if (header.text(kGgufTokenizer + "model") == kGgufSentencepiece) {
+    SentencepieceSide side = make_gguf_sentencepiece(header);
+    files.push_back({"tokenizer.model", std::move(side.model)});
+    settings.update(side.settings);
+  } else {
+    files.push_back({"tokenizer.json", make_bpe(header).dump()});
+  }
+  files.push_back({"tokenizer_config.json", settings.dump(2) + "\n"});
+  const std::string chat = header.text("tokenizer.chat_template", "");
+  if (!chat.empty()) {
+    files.push_back({"chat_template.jinja", replaced(chat, kIsPictureOrMark, kIsPicture)});
+  }
+  return files;
+}
+
+GgufPairs gguf_tokenizer_pairs(const fs::path& folder, std::int64_t vocab_size) {
+  ChatTemplate::Variables special = load_special_tokens(folder);
+  GgufPairs pairs;
+  if (has_sentencepiece(folder)) {
+    SentencepiecePairs found = gguf_sentencepiece_pairs(folder, vocab_size);
+    pairs = std::move(found.pairs);
+    special.insert(
+        {{"bos_token", found.bos}, {"eos_token", found.eos}, {"unk_token", found.unknown}});
+  } else {
+    pairs = bpe_pairs(folder, vocab_size, special);
+  }
+  const GgufPairs ids = special_pairs(special, pairs);
+  pairs.insert(pairs.end(), ids.begin(), ids.end());
   if (const auto chat = find_chat_template(folder)) {
-    pairs.push_back({"tokenizer.chat_template", {GgufValueType::kString, *chat}});
+    pairs.push_back({"tokenizer.chat_template",
+                     {GgufValueType::kString, replaced(*chat, kIsPicture, kIsPictureOrMark)}});
   }
   return pairs;
 }

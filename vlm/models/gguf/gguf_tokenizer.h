@@ -2,7 +2,11 @@
 //
 // Byte-level BPE ("gpt2"). How texts are cut before the merges has a name in the file; those of
 // SmolLM and SmolVLM ("smollm"), Llama 3 ("llama-bpe"), Qwen2 and later ("qwen2") and GPT-2
-// ("gpt-2") are known. Reference: llama-vocab.cpp of llama.cpp, October 2026.
+// ("gpt-2") are known. Tokenizers of sentencepiece are in gguf_sentencepiece.h; these become
+// tokenizer.model. Reference: llama-vocab.cpp of llama.cpp, October 2026.
+//
+// Chat templates that ask whether a message begins with a picture are written so that llama.cpp,
+// which puts a mark of its own in its place, gets the answer that it has in a checkpoint.
 #pragma once
 
 #include <cstdint>

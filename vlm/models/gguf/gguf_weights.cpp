@@ -157,8 +157,8 @@ void GgufWeights::add_vision() {
 }
 
 std::vector<fs::path> GgufWeights::paths() const {
-  std::vector<fs::path> paths = {text_->path()};
-  if (vision_) paths.push_back(vision_->path());
+  std::vector<fs::path> paths = text_->paths();
+  if (vision_) paths.insert(paths.end(), vision_->paths().begin(), vision_->paths().end());
   return paths;
 }
 
