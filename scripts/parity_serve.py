@@ -115,10 +115,26 @@ def check_openai_parse(server, _):
 def check_openai_choice(server, _):
     client = client_of(server)
     reply = client.chat.completions.create(
-        model=NAME, messages=[message("shape_074", "what shape is in the image?")],
+        model=NAME, messages=[message("shape_074", "what shape is in the image?")], logprobs=True, top_logprobs=1,
         extra_body={"structured_outputs": {"choice": ["circle", "triangle"]}})
     assert reply.choices[0].message.content == "triangle"
     assert abs(sum(reply.vlm["probabilities"].values()) - 1) < 1e-6
+    entries = reply.choices[0].logprobs.content
+    assert bytes(b for entry in entries for b in entry.bytes).decode() == "triangle", entries
+    assert all(len(entry.top_logprobs) == 1 for entry in entries)
+
+
+def check_openai_completions(server, _):
+    client = client_of(server)
+    ask = {"model": NAME, "prompt": "what shape", "max_tokens": 6, "logprobs": 2}
+    choice = client.completions.create(**ask).choices[0]
+    told = choice.logprobs
+    assert "".join(told.tokens) == choice.text, choice
+    assert told.text_offset == [len("".join(told.tokens[:i])) for i in range(len(told.tokens))]
+    assert all(top[token] == value for top, token, value in zip(told.top_logprobs, told.tokens, told.token_logprobs))
+    pieces = [event.choices[0] for event in client.completions.create(stream=True, **ask) if event.choices]
+    assert "".join(piece.text for piece in pieces) == choice.text
+    assert [at for piece in pieces if piece.logprobs for at in piece.logprobs.text_offset] == told.text_offset
 
 
 def check_openai_responses(server, program):
@@ -281,6 +297,7 @@ def main():
     arguments = parser.parse_args()
     together = {"openai plain": check_openai_plain, "openai stream": check_openai_stream,
                 "openai parse": check_openai_parse, "openai choice": check_openai_choice,
+                "openai completions": check_openai_completions,
                 "openai responses": check_openai_responses, "openai models": check_openai_models, "openai errors": check_openai_errors,
                 "openai cancel": check_openai_cancel, "instructor": check_instructor,
                 "langchain": check_langchain, "pydantic-ai": check_pydantic_ai, "llm": check_llm}

@@ -80,6 +80,12 @@ void declare_network(CLI::App& command, ServeOptions& options) {
                   "Web page that may ask, as https://name:port; may be repeated (default: none)")
       ->allow_extra_args(false)
       ->check(not_empty());
+  command
+      .add_option("--tls-cert", options.http.tls_cert,
+                  "Certificate chain as PEM: the server then speaks https alone")
+      ->check(not_empty());
+  command.add_option("--tls-key", options.http.tls_key, "Its private key as PEM")
+      ->check(not_empty());
   command.add_option("--max-connections", options.http.max_connections, "Connections at once")
       ->check(between(1, 1'000'000))
       ->capture_default_str();
@@ -231,6 +237,10 @@ void complete(ServeOptions& options) {
     throw Error({.what = "there are no keys to count requests of",
                  .where = "--max-per-key",
                  .hint = "--api-key-file or VLM_API_KEY sets one"});
+  }
+  if (options.http.tls_cert.empty() != options.http.tls_key.empty()) {
+    throw Error({.what = "a certificate and its key are needed, or none",
+                 .where = options.http.tls_cert.empty() ? "--tls-cert" : "--tls-key"});
   }
   options.service.max_queue = options.engine.max_waiting;
   options.service.log_format = options.log_format == "json" ? LogFormat::kJson : LogFormat::kText;

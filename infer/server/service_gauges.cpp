@@ -45,6 +45,7 @@ std::vector<Metrics::Gauge> service_gauges(const ServiceParts& parts, const Http
   add("tiles_encoded_total", "Tiles, or patches, that were encoded.", double(all.encoded_units),
       true);
   add("lora_loaded", "Adapters that are in memory.", double(models.adapters));
+  add("lora_waiting", "Adapters that requests wait for.", double(models.waiting));
   add("lora_loads_total", "Adapters that were loaded.", double(models.loads), true);
   return gauges;
 }

@@ -156,6 +156,16 @@ TEST_CASE("serve: what is wrong is told before anything is served") {
   CHECK(run("--model /nowhere/at/all").find("/nowhere/at/all") != std::string::npos);
   CHECK(run("--lora-modules nothing") ==
         "1 error: --lora-modules: not an adapter: got nothing, wanted NAME=PATH\n");
+  CHECK(run("--allow-runtime-lora .") ==
+        "1 error: --allow-runtime-lora: clients without keys may not load adapters "
+        "(--api-key-file or VLM_API_KEY sets a key)\n");
+  CHECK(run("--max-per-key 2") ==
+        "1 error: --max-per-key: there are no keys to count requests of (--api-key-file or "
+        "VLM_API_KEY sets one)\n");
+  CHECK(run("--watch run=").starts_with("1 error: --watch: not a training's folder: got run="));
+  CHECK(run("--allowed-media-domains ftp://a") ==
+        "1 error: --allowed-media-domains: not a host: got ftp://a, wanted a name such as "
+        "pictures.example, or http://name:port\n");
   CHECK(run("--api-key-file /nowhere").starts_with("1 error: /nowhere"));
   CHECK(run("--max-queue 0").starts_with("2 error: --max-queue"));
   CHECK(run("--label-studio-url http://127.0.0.1:1")

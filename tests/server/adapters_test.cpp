@@ -162,8 +162,9 @@ TEST_CASE("an adapter in use stays until it isn't; those who wait for its place 
                             endless_body({{"model", "one"}, {"stream", true}}).dump()));
   running.read_until("data: ");
   auto two = std::async(std::launch::async, [&] { return served.ask(body_for("two")); });
-  REQUIRE(comes_true([&] { return served.metric("vlm_num_requests_waiting") == 1; }));
+  REQUIRE(comes_true([&] { return served.metric("vlm_lora_waiting") == 1; }));
   auto again = std::async(std::launch::async, [&] { return served.ask(body_for("one")); });
+  REQUIRE(comes_true([&] { return served.metric("vlm_lora_waiting") == 2; }));
   CHECK(two.wait_for(std::chrono::milliseconds(200)) == std::future_status::timeout);
   check_is(served.ask(body_for("")), alone(""));  // the base doesn't wait
   running.close();

@@ -77,12 +77,22 @@ class HttpConnection::Answer : public Exchange, public std::enable_shared_from_t
 
 HttpConnection::HttpConnection(std::shared_ptr<Network> network, Socket socket, std::string peer)
     : network_(std::move(network)),
-      socket_(std::move(socket)),
+      channel_(std::move(socket), network_->identity.get()),
       peer_(std::move(peer)),
       parser_({.max_header_bytes = network_->options.max_header_bytes,
                .max_target_bytes = network_->options.max_target_bytes,
                .max_body_bytes = network_->options.max_body_bytes}) {
   ++network_->connections;
+}
+
+void HttpConnection::start() {
+  if (!channel_.has_tls()) return read();
+  enter(State::kHandshake);
+  channel_.shake_hands([self = shared_from_this()](const Code& code, std::size_t) {
+    if (code || self->state_ != State::kHandshake) return self->close();
+    self->enter(State::kHead);
+    self->read();
+  });
 }
 
 void HttpConnection::enter(State state) {
@@ -94,12 +104,12 @@ void HttpConnection::read() {
   const bool has_room = state_ != State::kAnswering || input_.size() < kMostPipelined;
   if (is_reading_ || state_ == State::kClosed || !has_room) return;
   is_reading_ = true;
-  socket_.async_read_some(asio::buffer(read_buffer_),
-                          [self = shared_from_this()](const Code& code, std::size_t count) {
-                            self->is_reading_ = false;
-                            if (code) return self->close();
-                            self->on_read(count);
-                          });
+  channel_.read(asio::buffer(read_buffer_),
+                [self = shared_from_this()](const Code& code, std::size_t count) {
+                  self->is_reading_ = false;
+                  if (code) return self->close();
+                  self->on_read(count);
+                });
 }
 
 void HttpConnection::on_read(std::size_t count) {
@@ -219,15 +229,15 @@ void HttpConnection::write_next() {
   if (output_.empty() && has_answered_) return finish_answer();
   if (output_.empty()) return;
   is_writing_ = true;
-  socket_.async_write_some(asio::buffer(output_.front()) + written_,
-                           [self = shared_from_this()](const Code& code, std::size_t count) {
-                             self->is_writing_ = false;
-                             if (code) return self->close();
-                             self->progress_ = Clock::now();
-                             self->written_ += count;
-                             self->unsent_ -= count;
-                             self->write_next();
-                           });
+  channel_.write(asio::buffer(output_.front()) + written_,
+                 [self = shared_from_this()](const Code& code, std::size_t count) {
+                   self->is_writing_ = false;
+                   if (code) return self->close();
+                   self->progress_ = Clock::now();
+                   self->written_ += count;
+                   self->unsent_ -= count;
+                   self->write_next();
+                 });
 }
 
 void HttpConnection::finish_answer() {
@@ -235,8 +245,7 @@ void HttpConnection::finish_answer() {
   end_exchange(false);
   has_answered_ = is_first_ = false;
   if (!form_.keeps_connection) {
-    Code ignored;
-    socket_.shutdown(Socket::shutdown_send, ignored);
+    channel_.end_writing();
     enter(State::kLingering);  // closing at once could take the answer's end away
     input_.clear();
     return;
@@ -270,14 +279,13 @@ void HttpConnection::end_exchange(bool is_gone) {
 void HttpConnection::close() {
   if (state_ == State::kClosed) return;
   state_ = State::kClosed;
-  Code ignored;
-  socket_.close(ignored);
+  channel_.close();
   end_exchange(true);
   --network_->connections;
 }
 
 void HttpConnection::close_if_idle() {
-  if (state_ == State::kHead) close();
+  if (state_ == State::kHead || state_ == State::kHandshake) close();
 }
 
 void HttpConnection::tick(Clock::time_point now) {
@@ -292,7 +300,9 @@ void HttpConnection::tick(Clock::time_point now) {
 
 void HttpConnection::check_time_to_read(Clock::duration passed) {
   const HttpOptions& options = network_->options;
-  if (state_ == State::kHead && input_.empty()) {
+  if (state_ == State::kHandshake) {
+    if (passed > options.header_time) close();
+  } else if (state_ == State::kHead && input_.empty()) {
     if (passed > (is_first_ ? options.header_time : options.idle_time)) close();
   } else if (state_ == State::kHead && passed > options.header_time) {
     RequestParser::Head head;

@@ -3,8 +3,9 @@
 //   kHead ─► kBody ─► kAnswering ─► kHead …        kLingering: the last answer is on its way
 //
 // One read is always pending, also while an answer is made: so the end of the connection is noticed
-// between tokens. A client that closes its sending side counts as gone. Bytes of a next request
-// wait in the buffer. All of it runs on the network thread; deadlines are looked at in tick().
+// between tokens. With TLS a kHandshake goes before all. A client that closes its sending side
+// counts as gone. Bytes of a next request wait in the buffer. All of it runs on the network thread;
+// deadlines are looked at in tick().
 #pragma once
 
 #include <array>
@@ -22,7 +23,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
  public:
   HttpConnection(std::shared_ptr<Network> network, Socket socket, std::string peer);
 
-  void start() { read(); }
+  void start();
   void tick(Clock::time_point now);
   // Ends at once; an answer that is being made counts as gone.
   void close();
@@ -33,7 +34,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
 
  private:
   class Answer;  // the Exchange of one request
-  enum class State { kHead, kBody, kAnswering, kLingering, kClosed };
+  enum class State { kHandshake, kHead, kBody, kAnswering, kLingering, kClosed };
 
   void read();
   void on_read(std::size_t count);
@@ -55,7 +56,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void check_time_to_read(Clock::duration passed);
 
   std::shared_ptr<Network> network_;
-  Socket socket_;
+  Channel channel_;
   const std::string peer_;
   State state_ = State::kHead;
   Clock::time_point since_ = Clock::now();  // when the state began; of kHead, its first byte came

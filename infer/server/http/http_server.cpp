@@ -116,7 +116,8 @@ class HttpServer::Listener : public std::enable_shared_from_this<HttpServer::Lis
     if (!endpoint_) return network_->options.host;
     const std::string host = endpoint_->address().to_string();
     const bool is_v6 = endpoint_->address().is_v6();
-    return concat("http://", is_v6 ? "[" : "", host, is_v6 ? "]:" : ":", endpoint_->port());
+    const char* scheme = network_->options.has_tls() ? "https://" : "http://";
+    return concat(scheme, is_v6 ? "[" : "", host, is_v6 ? "]:" : ":", endpoint_->port());
   }
 
  private:

@@ -4,8 +4,9 @@
 //   HttpOptions, HttpHandler ─► HttpServer ─► listening; start() ─► requests go to the handler
 //
 // Requests are read as RFC 9112 says, less what old parsers disagree about: Transfer-Encoding, a
-// repeated Host or Content-Length, and other versions than 1.0 and 1.1 are refused. No TLS: a proxy
-// in front does that. The library (Boost.Asio and Beast's parser) is seen by this folder alone.
+// repeated Host or Content-Length, and other versions than 1.0 and 1.1 are refused. With a
+// certificate it speaks TLS and nothing else. The library (Boost.Asio and Beast's parser) is seen
+// by this folder alone.
 #pragma once
 
 #include <chrono>
@@ -20,6 +21,8 @@ namespace vlm::infer {
 struct HttpOptions {
   std::string host = "127.0.0.1";  // an address, a name, or unix:/path of a socket
   int port = 8080;                 // 0: any that is free
+  std::string tls_cert, tls_key;   // PEM files; both or none
+  bool has_tls() const { return !tls_cert.empty(); }
 
   std::int64_t max_connections = 1000;
   std::int64_t max_connections_per_peer = 64;  // of one address; not of this machine's own
@@ -60,7 +63,7 @@ class HttpServer {
   void stop();
 
   int port() const;             // 0 on a Unix socket
-  std::string address() const;  // "http://127.0.0.1:8080", "unix:/run/vlm.sock"
+  std::string address() const;  // "http(s)://127.0.0.1:8080", "unix:/run/vlm.sock"
   bool is_loopback() const;     // only this machine can reach it
   HttpStats stats() const;
 

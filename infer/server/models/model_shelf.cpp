@@ -134,7 +134,10 @@ ListedModel ModelShelf::find(const std::string& name) const {
 
 ShelfStats ModelShelf::stats() const {
   const std::lock_guard lock(mutex_);
-  ShelfStats stats{.engines = left_, .adapters = std::ssize(copies_), .loads = loads_};
+  ShelfStats stats{.engines = left_,
+                   .adapters = std::ssize(copies_),
+                   .waiting = std::ssize(queue_),
+                   .loads = loads_};
   std::set<const RuleCompiler*> rules;
   const auto add = [&](ServedModel& model) {
     add_all(stats.engines, model.engine().stats());
@@ -217,6 +220,7 @@ void ModelShelf::remove(const std::string& name) {
 void ModelShelf::queue(const EntryPtr& entry) {
   if (std::exchange(entry->is_queued, true)) return;
   queue_.push_back(entry);
+  if (!has_room(*entry)) make_room(*entry);  // from now on nobody else gets what is to leave
   loader_.post([this] { work(); });
 }
 

@@ -59,8 +59,8 @@ struct ShelfStats {
   struct Loaded {
     std::string id, fingerprint, dtype, device;
   };
-  std::vector<Loaded> loaded;            // the base first
-  std::int64_t adapters = 0, loads = 0;  // in memory; so far
+  std::vector<Loaded> loaded;                         // the base first
+  std::int64_t adapters = 0, waiting = 0, loads = 0;  // in memory; to be loaded; so far
 };
 
 class ModelShelf {

@@ -56,11 +56,13 @@ TunedFolder find_tuned(const fs::path& folder) {
 
 std::vector<TunedFolder> list_checkpoints(const fs::path& run) {
   std::vector<std::pair<std::int64_t, TunedFolder>> found;
-  std::error_code code;
-  for (const auto& entry : fs::directory_iterator(run, code)) {
-    const std::int64_t step = step_of(entry.path());
-    if (step < 0 || !fs::exists(entry.path() / "trainer_state.json", code)) continue;
-    if (auto tuned = look_at(entry.path())) found.emplace_back(step, *std::move(tuned));
+  std::error_code code, unseen;  // the training may change the folder meanwhile
+  for (fs::directory_iterator entry(run, code); !code && entry != fs::directory_iterator();
+       entry.increment(code)) {
+    const fs::path& folder = entry->path();
+    const std::int64_t step = step_of(folder);
+    if (step < 0 || !fs::exists(folder / "trainer_state.json", unseen)) continue;
+    if (auto tuned = look_at(folder)) found.emplace_back(step, *std::move(tuned));
   }
   std::sort(found.begin(), found.end(),
             [](const auto& a, const auto& b) { return a.first > b.first; });

@@ -29,14 +29,25 @@ X509* make_certificate(EVP_PKEY* key) {
   return certificate;
 }
 
-std::string to_pem(X509* certificate) {
+// What `write` writes.
+template <typename Write>
+std::string written_by(Write write) {
   BIO* memory = BIO_new(BIO_s_mem());
-  PEM_write_bio_X509(memory, certificate);
+  write(memory);
   char* data = nullptr;
   const long size = BIO_get_mem_data(memory, &data);
   const std::string text(data, static_cast<std::size_t>(size));
   BIO_free(memory);
   return text;
+}
+
+std::string to_pem(X509* certificate) {
+  return written_by([&](BIO* to) { PEM_write_bio_X509(to, certificate); });
+}
+
+std::string to_pem(EVP_PKEY* key) {
+  return written_by(
+      [&](BIO* to) { PEM_write_bio_PrivateKey(to, key, nullptr, nullptr, 0, nullptr, nullptr); });
 }
 
 }  // namespace
@@ -47,6 +58,7 @@ TlsIdentity::TlsIdentity() : context_(SSL_CTX_new(TLS_server_method())) {
   certificate_ = to_pem(certificate);
   SSL_CTX_use_certificate(context_, certificate);
   SSL_CTX_use_PrivateKey(context_, key);
+  key_ = to_pem(key);
   X509_free(certificate);
   EVP_PKEY_free(key);
 }
@@ -88,4 +100,17 @@ void TlsSocket::write(const std::string& bytes) {
     is_open_ = count > 0;
     if (is_open_) done += static_cast<std::size_t>(count);
   }
+}
+
+bool shakes_hands(int port, int newest_version) {
+  SSL_CTX* context = SSL_CTX_new(TLS_client_method());
+  SSL_CTX_set_security_level(context, 0);  // else it is this side that refuses old versions
+  SSL_CTX_set_min_proto_version(context, TLS1_VERSION);
+  SSL_CTX_set_max_proto_version(context, newest_version);
+  BIO* connection = BIO_new_ssl_connect(context);
+  BIO_set_conn_hostname(connection, ("127.0.0.1:" + std::to_string(port)).c_str());
+  const bool is_done = BIO_do_connect(connection) == 1 && BIO_do_handshake(connection) == 1;
+  BIO_free_all(connection);
+  SSL_CTX_free(context);
+  return is_done;
 }

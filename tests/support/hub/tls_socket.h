@@ -16,11 +16,12 @@ class TlsIdentity {
   TlsIdentity& operator=(const TlsIdentity&) = delete;
 
   const std::string& certificate() const { return certificate_; }  // PEM
+  const std::string& key() const { return key_; }                  // PEM
   SSL_CTX* context() const { return context_; }
 
  private:
   SSL_CTX* context_;
-  std::string certificate_;
+  std::string certificate_, key_;
 };
 
 class TlsSocket {
@@ -41,3 +42,7 @@ class TlsSocket {
   SSL* ssl_ = nullptr;
   bool is_open_ = true;
 };
+
+// Whether a server of this machine shakes hands with a client that knows no newer TLS than that
+// (0x0302: 1.1, 0x0303: 1.2), whatever its certificate.
+bool shakes_hands(int port, int newest_version);
