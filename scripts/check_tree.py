@@ -37,7 +37,7 @@ ORDER = {
     "vlm/io": ["vlm/io", "vlm/io/hub", "vlm/io/gguf"],
     "vlm/text": ["vlm/text/unicode", "vlm/text/bpe", "vlm/text/jinja", "vlm/text"],
     # A layer holds its weight and its adapters, and adapters are made of layers.
-    "vlm/nn": ["vlm/nn/cpu", "vlm/nn/cpu/bfloat16", "vlm/nn/cpu/int8", "vlm/nn/cpu/int4", "vlm/nn/gpu",
+    "vlm/nn": ["vlm/nn/cpu", "vlm/nn/cpu/panels", "vlm/nn/cpu/bfloat16", "vlm/nn/cpu/int8", "vlm/nn/cpu/int4", "vlm/nn/gpu",
                ("vlm/nn", "vlm/nn/cache", "vlm/nn/weights", "vlm/nn/lora")],
     "vlm/models": ["vlm/models/interface", "vlm/models/decoder", "vlm/models/parts", "vlm/models/smolvlm",
                    "vlm/models/text", "vlm/models/qwen_vl", "vlm/models/internvl", "vlm/models/gguf", "vlm/models/packed",

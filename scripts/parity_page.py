@@ -219,6 +219,18 @@ def check_camera(page, _):
     page.find("again").click()
 
 
+def check_narrow(page, _):
+    """On a telephone nothing stands out to the side."""
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
+                                {"width": 360, "height": 640, "deviceScaleFactor": 1, "mobile": True})
+    for tab in ["ask", "batch", "training", "history"]:
+        page.tab(tab)
+        width = page.driver.execute_script("return document.documentElement.scrollWidth")
+        assert width <= 360, (tab, width)
+    page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    page.tab("ask")
+
+
 def check_console(page, _):
     messages = [one for one in page.console() if "400 (Bad Request)" not in one["message"]]
     assert not messages, messages
@@ -247,7 +259,7 @@ CHECKS = [("key", lambda page, _: page.give_key()), ("answers", check_answers), 
           ("certainty", check_certainty), ("stop", check_stop), ("markdown", check_markdown), ("again", check_again),
           ("compare", check_compare), ("copies", check_copies), ("camera", check_camera), ("history", check_history),
           ("batch", check_batch), ("batch rows", check_batch_rows), ("training", check_training),
-          ("console", check_console)]
+          ("narrow", check_narrow), ("console", check_console)]
 
 
 def main():

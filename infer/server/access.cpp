@@ -72,7 +72,7 @@ std::optional<std::string> basic_password(std::string_view authorization) {
 std::string given_key(const WebRequest& head) {
   constexpr std::string_view kBearer = "bearer ";
   const std::string_view given = trimmed(head.header("authorization"));
-  if (auto password = basic_password(given)) return *std::move(password);
+  if (const auto password = basic_password(given)) return *password;
   const bool is_bearer = ascii_lower(std::string(given.substr(0, kBearer.size()))) == kBearer;
   return std::string(is_bearer ? trimmed(given.substr(kBearer.size())) : head.header("x-api-key"));
 }

@@ -26,7 +26,7 @@ struct ServeOptions {
   HttpOptions http;
   ServiceOptions service;
   EngineOptions engine{.queue_timeout_s = 600};
-  std::string key_file;
+  std::string key_file, label_token_file;
   FetchOptions fetch;
   double max_body_mb = 32, feature_cache_mb = 256, prefix_cache_mb = 256;
   double shutdown_timeout_s = 30;
@@ -187,10 +187,16 @@ void declare_doors(CLI::App& command, ServeOptions& options) {
   CLI::Option* backend =
       command.add_flag("--label-studio", options.service.is_label_backend,
                        "Answer Label Studio, too, as its machine learning backend");
+  CLI::Option* instance =
+      command
+          .add_option("--label-studio-url", options.service.label_studio_url,
+                      "Address of the Label Studio instance, for pictures that it keeps itself")
+          ->needs(backend)
+          ->check(not_empty());
   command
-      .add_option("--label-studio-url", options.service.label_studio_url,
-                  "Address of the Label Studio instance, for pictures that it names by their path")
-      ->needs(backend)
+      .add_option("--label-studio-token-file", options.label_token_file,
+                  "File with a user's access token of the instance")
+      ->needs(instance)
       ->check(not_empty());
   command
       .add_option("--training", options.service.training_folder,
@@ -213,8 +219,9 @@ void complete(ServeOptions& options) {
   }
   for (const std::string& text : options.runs) options.source.adapters.push_back(parse_run(text));
   options.service.access.keys = find_keys(options.key_file);
-  std::string& label_studio = options.service.label_studio_url;
-  while (label_studio.ends_with('/')) label_studio.pop_back();
+  if (!options.label_token_file.empty()) {
+    options.service.label_studio_token = load_api_keys(options.label_token_file).front();
+  }
   if (!options.service.adapter_folder.empty() && options.service.access.keys.empty()) {
     throw Error({.what = "clients without keys may not load adapters",
                  .where = "--allow-runtime-lora",

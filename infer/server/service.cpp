@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <future>
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "infer/server/adapter_requests.h"
@@ -141,6 +139,9 @@ Service::Service(ServiceOptions options)
   parts_.limits = options_.limits;
   parts_.limits.known_media = std::make_shared<KnownMedia>(kKnownMediaBytes);
   parts_.max_queue = options_.max_queue;
+  if (options_.label_studio_url.empty()) return;
+  label_files_ =
+      std::make_shared<const LabelFiles>(options_.label_studio_url, options_.label_studio_token);
 }
 
 Service::~Service() {
@@ -241,39 +242,37 @@ std::optional<WebReply> Service::check(const WebRequest& head) {
 void Service::handle(WebRequest request, std::shared_ptr<Exchange> exchange) {
   const Route& route = *find_route(request);
   std::vector<HttpHeader> headers = access_.cors_headers(request);
+  const bool is_prediction = route.kind == Route::Kind::kPredictLabels;
   if (route.kind == Route::Kind::kTraining) {
     return show_training(request, std::move(headers), std::move(exchange));
+  }
+  AnswerJob::Asker asker{.key = access_.key_of(request).value_or(0)};
+  if (route.kind == Route::Kind::kJob || is_prediction) {
+    const std::int64_t waiting = parts_.preparing + parts_.models->stats().engines.waiting;
+    if (waiting >= parts_.max_queue) {
+      return exchange->reply(reply_to(request, queue_full(parts_.retry_after_s())));
+    }
+    auto& count = per_key_[asker.key];
+    if (options_.max_per_key > 0 && count >= options_.max_per_key) {
+      return exchange->reply(reply_to(request, key_full(options_.max_per_key)));
+    }
+    asker.place = hold_one(count);
+  }
+  if (route.kind == Route::Kind::kJob) {
+    const auto job = std::make_shared<AnswerJob>(parts_, route.job, exchange, std::move(asker));
+    return job->start(std::move(request), std::move(headers));
+  }
+  if (is_prediction || route.kind == Route::Kind::kSetUpLabels) {
+    const auto kind = is_prediction ? LabelJob::Kind::kPredict : LabelJob::Kind::kSetup;
+    const auto job =
+        std::make_shared<LabelJob>(parts_, kind, label_files_, exchange, std::move(asker));
+    return job->start(std::move(request), std::move(headers));
   }
   if (route.kind == Route::Kind::kLoad || route.kind == Route::Kind::kUnload) {
     const bool is_load = route.kind == Route::Kind::kLoad;
     return change_adapters(parts_, is_load ? AdapterChange::kLoad : AdapterChange::kUnload,
                            options_.adapter_folder, std::move(request), exchange,
                            std::move(headers));
-  }
-  const bool is_prediction = route.kind == Route::Kind::kPredictLabels;
-  if (route.kind == Route::Kind::kJob || is_prediction) {
-    const std::int64_t waiting = parts_.preparing + parts_.models->stats().engines.waiting;
-    if (waiting >= parts_.max_queue) {
-      return exchange->reply(reply_to(request, queue_full(parts_.retry_after_s())));
-    }
-    AnswerJob::Asker asker{.key = access_.key_of(request).value_or(0)};
-    auto& count = per_key_[asker.key];
-    if (options_.max_per_key > 0 && count >= options_.max_per_key) {
-      return exchange->reply(reply_to(request, key_full(options_.max_per_key)));
-    }
-    asker.place = hold_one(count);
-    if (is_prediction) {
-      const auto job = std::make_shared<LabelJob>(parts_, LabelJob::Kind::kPredict,
-                                                  options_.label_studio_url, exchange, asker);
-      return job->start(std::move(request), std::move(headers));
-    }
-    const auto job = std::make_shared<AnswerJob>(parts_, route.job, exchange, std::move(asker));
-    return job->start(std::move(request), std::move(headers));
-  }
-  if (route.kind == Route::Kind::kSetUpLabels) {
-    const auto job = std::make_shared<LabelJob>(parts_, LabelJob::Kind::kSetup,
-                                                options_.label_studio_url, exchange);
-    return job->start(std::move(request), std::move(headers));
   }
   WebReply reply = answer_now(request);
   reply.headers.insert(reply.headers.end(), headers.begin(), headers.end());

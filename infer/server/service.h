@@ -8,6 +8,7 @@
 
 #include "infer/server/access.h"
 #include "infer/server/answer_job.h"
+#include "infer/server/doors/label_files.h"
 #include "infer/server/http/http_server.h"
 
 namespace vlm::infer {
@@ -20,8 +21,9 @@ struct ServiceOptions {
   std::string adapter_folder;    // below which clients may load adapters; empty: they may not
   LogFormat log_format = LogFormat::kText;
   bool is_label_backend = false;  // answers Label Studio, too
-  std::string label_studio_url;   // of the instance; empty: its own paths aren't fetched
-  std::string training_folder;    // of a fine-tuning whose curve the page shows; empty: none
+  // The instance's address and token; empty: what it keeps itself isn't fetched.
+  std::string label_studio_url, label_studio_token;
+  std::string training_folder;  // of a fine-tuning whose curve the page shows; empty: none
 };
 
 class Service : public HttpHandler {
@@ -65,6 +67,7 @@ class Service : public HttpHandler {
   Access access_;
   std::vector<std::atomic<std::int64_t>> per_key_;  // requests that are answered, of each key
   ServiceParts parts_;
+  std::shared_ptr<const LabelFiles> label_files_;  // null: there are none
   const HttpServer* server_ = nullptr;
 };
 

@@ -158,6 +158,12 @@ TEST_CASE("serve: what is wrong is told before anything is served") {
         "1 error: --lora-modules: not an adapter: got nothing, wanted NAME=PATH\n");
   CHECK(run("--api-key-file /nowhere").starts_with("1 error: /nowhere"));
   CHECK(run("--max-queue 0").starts_with("2 error: --max-queue"));
+  CHECK(run("--label-studio-url http://127.0.0.1:1")
+            .starts_with("2 error: --label-studio-url requires --label-studio"));
+  CHECK(run("--label-studio --label-studio-url localhost") ==
+        "1 error: --label-studio-url: not the address of a Label Studio instance: got localhost, "
+        "wanted http://name:port or https://name\n");
+  CHECK(run("--training /nowhere").starts_with("2 error: --training"));
   CHECK(run("--sevred-model-name x").find("did you mean '--served-model-name'") !=
         std::string::npos);
 }

@@ -15,7 +15,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const vlm::infer::LabelConfig config = vlm::infer::parse_label_config(xml, "label_config");
     for (const vlm::infer::LabelControl& control : config.controls) {
       try {
-        vlm::infer::make_label_question(config, control, task, "tasks[0]", "http://localhost");
+        vlm::infer::make_label_question(config, control, task, "tasks[0]", nullptr);
       } catch (const vlm::infer::ApiError& error) {
         vlm::infer::to_reply(error);
       }

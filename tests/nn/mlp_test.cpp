@@ -50,6 +50,38 @@ TEST_CASE("MLPs: together as one after the other, for every edge of blocks and p
   }
 }
 
+TEST_CASE("what a block adds: its layers' results, scaled, on top of what was there") {
+  const c10::NoGradGuard no_grad;
+  at::manual_seed(3);
+  const auto fc1 = make_half(40, 66, true), up = make_half(40, 66, false);
+  const auto fc2 = make_half(66, 50, true), wide = make_half(40, 50, false);
+  for (const std::int64_t rows : {3, 64, 130}) {
+    for (const at::Tensor& scale : {at::Tensor(), at::randn({50})}) {
+      INFO(concat(rows, " rows, scaled ", scale.defined()));
+      const at::Tensor x = at::randn({1, rows, 40}), before = at::randn({1, rows, 50});
+      const auto near = [&](const at::Tensor& found, const at::Tensor& branch) {
+        const at::Tensor wanted = before + (scale.defined() ? branch * scale : branch);
+        REQUIRE(found.sizes() == wanted.sizes());
+        CHECK((found - wanted).abs().max().item<double>() <
+              1e-6 * wanted.abs().max().item<double>());
+      };
+      near(add_layer(before.clone(), x, *wide, scale), wide->forward(x));
+      near(add_gelu_mlp(before.clone(), x, *fc1, *fc2, Gelu::kErf, scale),
+           gelu_mlp(x, *fc1, *fc2, Gelu::kErf));
+      if (!scale.defined()) {
+        near(add_gated_mlp(before.clone(), x, *fc1, *up, *fc2), gated_mlp(x, *fc1, *up, *fc2));
+      }
+      const at::Tensor narrow = x.to(at::kBFloat16);
+      CHECK(add_layer(before.clone(), narrow, *wide, scale)
+                .equal(add_layer(before.clone(), narrow.to(at::kFloat), *wide, scale)));
+      // Where it isn't contiguous, what was there stays.
+      const at::Tensor strided = before.transpose(1, 2).contiguous().transpose(1, 2);
+      near(add_layer(strided, x, *wide, scale), wide->forward(x));
+      CHECK(strided.equal(before));
+    }
+  }
+}
+
 TEST_CASE("MLPs: exactly one layer after the other with float32 products, odd widths, gradients") {
   at::manual_seed(2);
   const auto check = [](const at::Tensor& x, const Linear& fc1, const Linear& up,

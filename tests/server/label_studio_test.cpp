@@ -1,8 +1,10 @@
 // The server as a backend of Label Studio.
 #include <cmath>
 
+#include "tests/server/http_test_server.h"
 #include "tests/server/served.h"
 #include "tests/support/logged_lines.h"
+#include "tests/support/thrown.h"
 
 namespace vlm::infer {
 namespace {
@@ -144,6 +146,60 @@ TEST_CASE("a task that can't be answered has an error, and the others go on") {
         "400 invalid_request_error invalid_value -");
 }
 
+// An instance that shows its files to those who have the token.
+class Instance : public TestHandler {
+ public:
+  void handle(WebRequest request, std::shared_ptr<Exchange> exchange) override {
+    if (request.header("authorization") != "Token abc") {
+      return exchange->reply({.status = 401, .body = "secret"});
+    }
+    if (request.path == "/data/away") {
+      return exchange->reply({.status = 302, .headers = {{"Location", "http://127.0.0.1:1/a"}}});
+    }
+    exchange->reply({.body = read_file(kShapes / "shape_074.png"), .content_type = "image/png"});
+  }
+};
+
+TEST_CASE("what an instance keeps itself is fetched with its token, and nothing else is") {
+  const LoggedLines log(LogLevel::kWarning);
+  Instance instance;
+  HttpServer files(quick_options(), instance);
+  files.start();
+  const std::string config =
+      "<View><Image name='i' value='$i'/><Choices name='c' toName='i' "
+      "model_question='what shape is in the image?'><Choice value='circle'/>"
+      "<Choice value='triangle'/></Choices></View>";
+  ServedOptions options = backend();
+  options.service.label_studio_url = files.address() + "/";
+  options.service.label_studio_token = "abc";
+  {
+    const Served served(options);
+    const OrderedJson results = predictions(served, config,
+                                            {{{"i", "/data/upload/1/a.png"}},
+                                             {{"i", "/data/away"}},
+                                             {{"i", files.address() + "/b.png"}}});
+    CHECK(results[0]["result"][0]["value"]["choices"][0] == "triangle");
+    CHECK(results[1]["error"].get<std::string>().find(
+              "nothing is fetched from this host: got http://127.0.0.1:1") != std::string::npos);
+    // As an address it is one of a client's own, for which the instance is no allowed host.
+    CHECK(results[2]["error"].get<std::string>().find("not fetched from the network") !=
+          std::string::npos);
+  }
+  options.service.label_studio_token = "wrong";
+  const Served served(options);
+  const std::string refused =
+      served.post(predict_body(config, {{{"i", "/data/upload/1/a.png"}}}), "/predict");
+  CHECK(status_of(refused) == 400);
+  CHECK(body_of(refused).find("the instance's file can't be had: the host doesn't have the medium: "
+                              "got HTTP 401") != std::string::npos);
+  CHECK(body_of(refused).find("secret") == std::string::npos);
+  CHECK(body_of(refused).find("wrong") == std::string::npos);
+  options.service.label_studio_url = "localhost";
+  CHECK(thrown_by([&] { const Service none(options.service); }) ==
+        "--label-studio-url: not the address of a Label Studio instance: got localhost, wanted "
+        "http://name:port or https://name");
+}
+
 TEST_CASE("set-up, health and events, and none of it where it wasn't asked for") {
   const LoggedLines log(LogLevel::kWarning);
   {
@@ -192,6 +248,20 @@ TEST_CASE("an instance sends the key as a password") {
   CHECK(status("anybody:wrong") == 401);
   CHECK(status("secret") == 401);
   CHECK(status_of(served.post({{"schema", ""}}, "/setup")) == 401);
+}
+
+TEST_CASE("where there is no room, an instance is told to come again") {
+  ServedOptions options = backend();
+  options.engine.max_running = options.engine.max_waiting = 1;
+  const Served served(options);
+  const std::string config =
+      "<View><Image name='i' value='$i'/><TextArea name='t' toName='i' "
+      "model_pattern='[0-9]{900}' model_max_tokens='1500'/></View>";
+  const std::string refused = served.post(
+      predict_body(config, std::vector<Json>(8, {{"i", shape_uri("shape_049")}})), "/predict");
+  CHECK(Served::fault_of(refused) == "429 rate_limit_error queue_full -");
+  CHECK(refused.find("\r\nRetry-After: ") != std::string::npos);
+  CHECK(comes_true([&] { return served.metric("vlm_num_requests_running") == 0; }));
 }
 
 TEST_CASE("an instance that leaves has its tasks cancelled") {

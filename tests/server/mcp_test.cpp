@@ -234,12 +234,12 @@ class Inside {
     std::mutex mutex;
     std::condition_variable change;
     std::optional<WebReply> reply;
-    const auto kept =
-        InnerAsk::start(served.service().parts(), body, "inner", [&](const WebReply& answer) {
-          const std::lock_guard lock(mutex);
-          reply = answer;
-          change.notify_one();
-        });
+    const auto kept = InnerAsk::start(served.service().parts(), {.body = body, .id = "inner"},
+                                      [&](const WebReply& answer) {
+                                        const std::lock_guard lock(mutex);
+                                        reply = answer;
+                                        change.notify_one();
+                                      });
     std::unique_lock lock(mutex);
     change.wait(lock, [&] { return reply.has_value(); });
     return *reply;
@@ -285,7 +285,7 @@ TEST_CASE("a request from within is cancelled, and done isn't called") {
   Inside inside;
   const OrderedJson body = OrderedJson::parse(endless_body().dump());
   bool is_called = false;
-  const auto ask = InnerAsk::start(inside.served.service().parts(), body, "inner",
+  const auto ask = InnerAsk::start(inside.served.service().parts(), {.body = body, .id = "inner"},
                                    [&](const WebReply&) { is_called = true; });
   REQUIRE(comes_true([&] { return inside.served.metric("vlm_num_requests_running") == 1; }));
   ask->cancel();

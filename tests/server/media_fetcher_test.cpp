@@ -119,7 +119,7 @@ TEST_CASE("redirects are judged like the first address, and are few") {
   const PictureServer pictures, other;
   const FetchOptions options{.hosts = {pictures.at(""), "http://inside.example:1"},
                              .fixed = {"inside.example:1:127.0.0.1"}};
-  for (const std::string target :
+  for (const std::string& target :
        {other.at("/a.png"), pictures.at("/a.png", "localhost"), std::string("http://[::1]/"),
         std::string("http://inside.example:1/a.png")}) {
     INFO(target);

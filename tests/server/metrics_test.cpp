@@ -7,6 +7,7 @@
 #include "infer/server/request_log.h"
 #include "tests/support/catch.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/json.h"
 
 namespace vlm::infer {
 namespace {

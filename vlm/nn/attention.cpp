@@ -10,6 +10,8 @@
 #include <optional>
 
 #include "vlm/nn/cpu/bfloat16/bfloat16_attention.h"
+#include "vlm/nn/layers.h"
+#include "vlm/nn/mlp.h"
 
 namespace vlm {
 namespace {
@@ -48,6 +50,38 @@ at::Tensor grouped_attention(const at::Tensor& q, const at::Tensor& k, const at:
   return at::scaled_dot_product_attention(q, repeat_heads(k, groups), repeat_heads(v, groups),
                                           mask.defined() ? std::optional(mask) : std::nullopt, 0.0,
                                           is_causal);
+}
+
+namespace {
+
+// Queries, keys and values of all heads; in bfloat16 where that is what they are rounded to.
+std::vector<at::Tensor> project_rows(const at::Tensor& x, const std::vector<const Linear*>& layers,
+                                     bool is_rounded) {
+  std::vector<at::Tensor> found;
+  if (is_rounded) found = narrow_linears(x, layers);
+  if (found.empty()) found = forward_each(x, layers);
+  return found.size() == 1 ? found[0].chunk(3, -1) : found;
+}
+
+}  // namespace
+
+at::Tensor self_attention(const at::Tensor& x, const SelfProjections& layers,
+                          const at::Tensor& mask) {
+  std::vector<const Linear*> projections = {layers.q};
+  if (layers.k) projections = {layers.q, layers.k, layers.v};
+  const std::int64_t width =
+      projections.size() == 1 ? layers.q->out_features() / 3 : layers.q->out_features();
+  const auto dtype = layers.q->product_dtype;
+  const bool is_rounded = dtype == at::kBFloat16 && x.size(1) >= kManyQueries && !mask.defined() &&
+                          !c10::GradMode::is_enabled() && width / layers.heads % 2 == 0;
+  const std::vector<at::Tensor> each = project_rows(x, projections, is_rounded);
+  const auto split = [&](const at::Tensor& t) {  // [B, H, T, D]
+    return t.view({x.size(0), x.size(1), layers.heads, -1}).transpose(1, 2);
+  };
+  return grouped_attention(split(each[0]), split(each[1]), split(each[2]), mask,
+                           /*is_causal=*/false, dtype)
+      .transpose(1, 2)
+      .flatten(2);
 }
 
 const SegmentPlaces& SegmentLengths::places(at::Device device) const {

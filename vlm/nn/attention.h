@@ -27,6 +27,19 @@ at::Tensor grouped_attention(const at::Tensor& q, const at::Tensor& k, const at:
                              const at::Tensor& mask, bool is_causal,
                              at::ScalarType product_dtype = at::kFloat);
 
+class Linear;
+
+// An encoder's projections: three layers, or one whose outputs are those of all three.
+struct SelfProjections {
+  const Linear *q, *k = nullptr, *v = nullptr;
+  std::int64_t heads;
+};
+
+// x [B, T, C] → [B, T, C], every row of a sequence seeing all of it, or what `mask` [B, 1, 1, T]
+// lets it. Between products in bfloat16 the result is in bfloat16, as the next one rounds it so.
+at::Tensor self_attention(const at::Tensor& x, const SelfProjections& layers,
+                          const at::Tensor& mask);
+
 // Queries, keys and values of rows of several segments, one behind the other.
 struct SegmentedRows {
   at::Tensor q, k, v;  // [1, H, P, D]

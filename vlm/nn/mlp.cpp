@@ -1,9 +1,14 @@
 #include "vlm/nn/mlp.h"
 
+#include <c10/core/GradMode.h>
+
 #include <algorithm>
 #include <vector>
 
 #include "vlm/nn/cpu/activations.h"
+#include "vlm/nn/cpu/bfloat16/bfloat16_panels.h"
+#include "vlm/nn/cpu/bfloat16/bfloat16_product.h"
+#include "vlm/nn/cpu/matrix_rows.h"
 #include "vlm/nn/layers.h"
 
 namespace vlm {
@@ -29,6 +34,88 @@ at::Tensor multiply_fused(const at::Tensor& x, const Linear& gate_up, const Line
 }
 
 }  // namespace
+
+namespace {
+
+constexpr std::int64_t kPanelRows = 64;  // fewer would fill no panel
+
+// Layers whose products are in bfloat16 by panels, for x in float32 or bfloat16.
+class NarrowBlock {
+ public:
+  NarrowBlock(const at::Tensor& x, const std::vector<const Linear*>& layers) : layers_(layers) {
+    const bool is_known = x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16;
+    if (c10::GradMode::is_enabled() || !x.is_cpu() || !is_known) return;
+    if (x.numel() / x.size(-1) < kPanelRows) return;
+    is_usable_ = std::ranges::all_of(layers, [](const Linear* layer) {
+      return layer->is_plain() && layer->product_dtype == at::kBFloat16 &&
+             layer->weight.defined() && layer->weight.scalar_type() == at::kBFloat16 &&
+             layer->weight.is_contiguous() && layer->in_features() % 2 == 0 &&
+             (!layer->bias.defined() || layer->bias.scalar_type() == at::kFloat);
+    });
+    if (!is_usable_) return;
+    rows_ = as_rows(x);
+    is_usable_ = has_panel_products();
+  }
+  // The last layer's result is added to `residual`.
+  NarrowBlock(const at::Tensor& x, const std::vector<const Linear*>& layers,
+              const at::Tensor& residual)
+      : NarrowBlock(x, layers) {
+    residual_ = residual;
+    is_usable_ = is_usable_ && residual.is_contiguous() && residual.scalar_type() == at::kFloat;
+  }
+
+  bool is_usable() const { return is_usable_; }
+  const at::Tensor& rows() const { return rows_; }
+  WeightAndBias map(std::size_t i) const { return {layers_[i]->weight, layers_[i]->bias}; }
+  AddedBranch added(const at::Tensor& scale) const {
+    const at::Tensor wide = scale.defined() ? scale.to(at::kFloat).contiguous() : scale;
+    return {wide, residual_.view({-1, residual_.size(-1)})};
+  }
+
+ private:
+  std::vector<const Linear*> layers_;
+  at::Tensor rows_, residual_;
+  bool is_usable_ = false;
+};
+
+// residual + scale · branch; overwrites the branch where no gradient is recorded.
+at::Tensor add_scaled(at::Tensor branch, const at::Tensor& scale, const at::Tensor& residual) {
+  if (!scale.defined()) return add_residual(std::move(branch), residual);
+  const at::Tensor factor = scale.to(branch.scalar_type());
+  return c10::GradMode::is_enabled() ? factor * branch + residual
+                                     : branch.mul_(factor).add_(residual);
+}
+
+}  // namespace
+
+std::vector<at::Tensor> narrow_linears(const at::Tensor& x,
+                                       const std::vector<const Linear*>& layers) {
+  const NarrowBlock block(x, layers);
+  if (!block.is_usable()) return {};
+  std::vector<WeightAndBias> maps;
+  for (std::size_t i = 0; i < layers.size(); ++i) maps.push_back(block.map(i));
+  std::vector<at::Tensor> found = narrow_panel_linears(block.rows(), maps);
+  for (at::Tensor& y : found) y = shaped_like(x, y);
+  return found;
+}
+
+at::Tensor add_layer(const at::Tensor& residual, const at::Tensor& x, const Linear& layer,
+                     const at::Tensor& scale) {
+  const NarrowBlock block(x, {&layer}, residual);
+  if (!block.is_usable()) {
+    return add_scaled(layer.forward(x.to(residual.scalar_type())), scale, residual);
+  }
+  add_panel_linear(block.rows(), block.map(0), block.added(scale));
+  return residual;
+}
+
+at::Tensor add_gelu_mlp(const at::Tensor& residual, const at::Tensor& x, const Linear& fc1,
+                        const Linear& fc2, Gelu kind, const at::Tensor& scale) {
+  const NarrowBlock block(x, {&fc1, &fc2}, residual);
+  if (!block.is_usable()) return add_scaled(gelu_mlp(x, fc1, fc2, kind), scale, residual);
+  add_panel_gelu_mlp(block.rows(), block.map(0), block.map(1), kind, block.added(scale));
+  return residual;
+}
 
 at::Tensor gelu_mlp(const at::Tensor& x, const Linear& fc1, const Linear& fc2, Gelu kind) {
   at::Tensor y;
@@ -56,7 +143,12 @@ at::Tensor fused_gated_mlp(const at::Tensor& x, const Linear& gate_up, const Lin
 at::Tensor add_gated_mlp(const at::Tensor& residual, const at::Tensor& x, const Linear& gate,
                          const Linear& up, const Linear& down) {
   const at::Tensor joined = forward_joined(x, {&gate, &up});
-  if (!joined.defined()) return add_residual(gated_mlp(x, gate, up, down), residual);
+  if (!joined.defined()) {
+    const NarrowBlock block(x, {&gate, &up, &down}, residual);
+    if (!block.is_usable()) return add_residual(gated_mlp(x, gate, up, down), residual);
+    add_panel_gated_mlp(block.rows(), block.map(0), block.map(1), block.map(2), block.added({}));
+    return residual;
+  }
   const std::vector<at::Tensor> projected = joined.chunk(2, -1);
   return add_projected(residual, down, gated_silu(projected[0], projected[1], gate.product_dtype));
 }

@@ -1,5 +1,5 @@
 // The MLP of a block: linear layers with an activation between them, quicker here than layer by
-// layer.
+// layer; and what a block adds to what it was given.
 //
 // Where no gradient is recorded and the products are in bfloat16 or 8 bits, the activation is
 // computed while its inputs are in the processor's cache (cpu/bfloat16/bfloat16_product.h,
@@ -7,6 +7,8 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+
+#include <vector>
 
 #include "vlm/nn/cpu/gelu.h"
 
@@ -27,5 +29,18 @@ at::Tensor fused_gated_mlp(const at::Tensor& x, const Linear& gate_up, const Lin
 // gate and up come to lie in one place (forward_joined).
 at::Tensor add_gated_mlp(const at::Tensor& residual, const at::Tensor& x, const Linear& gate,
                          const Linear& up, const Linear& down);
+
+// residual + scale · layer(x), and the same of gelu_mlp; scale [out], undefined: nothing. Without
+// gradients the memory of `residual` may be written to. x may be in bfloat16, as self_attention
+// gives it.
+at::Tensor add_layer(const at::Tensor& residual, const at::Tensor& x, const Linear& layer,
+                     const at::Tensor& scale = {});
+at::Tensor add_gelu_mlp(const at::Tensor& residual, const at::Tensor& x, const Linear& fc1,
+                        const Linear& fc2, Gelu kind, const at::Tensor& scale = {});
+
+// The result of each layer for the same x in bfloat16; nothing where their products aren't in
+// bfloat16, or round otherwise.
+std::vector<at::Tensor> narrow_linears(const at::Tensor& x,
+                                       const std::vector<const Linear*>& layers);
 
 }  // namespace vlm

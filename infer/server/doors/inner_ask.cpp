@@ -8,14 +8,13 @@
 
 namespace vlm::infer {
 
-std::shared_ptr<InnerAsk> InnerAsk::start(ServiceParts& parts, const OrderedJson& body,
-                                          const std::string& id, Done done, std::size_t key) {
+std::shared_ptr<InnerAsk> InnerAsk::start(ServiceParts& parts, Ask asked, Done done) {
   auto ask = std::make_shared<InnerAsk>();
   ask->done_ = std::move(done);
-  WebRequest request{.method = "POST", .path = "/v1/chat/completions", .id = id};
-  request.body = dump_text(body);
+  WebRequest request{.method = "POST", .path = "/v1/chat/completions", .id = std::move(asked.id)};
+  request.body = dump_text(asked.body);
   const auto job =
-      std::make_shared<AnswerJob>(parts, AnswerJob::Kind::kChat, ask, AnswerJob::Asker{.key = key});
+      std::make_shared<AnswerJob>(parts, AnswerJob::Kind::kChat, ask, std::move(asked.asker));
   job->start(std::move(request), {});
   return ask;
 }

@@ -20,9 +20,13 @@ class InnerAsk : public Exchange {
   // Called once, on a thread of the service, unless the request is cancelled.
   using Done = std::function<void(const WebReply&)>;
 
-  // `id` names the request in the log, `key` is the asker's (AnswerJob::Asker). Any thread.
-  static std::shared_ptr<InnerAsk> start(ServiceParts& parts, const OrderedJson& body,
-                                         const std::string& id, Done done, std::size_t key = 0);
+  struct Ask {
+    const OrderedJson& body;
+    std::string id;  // names the request in the log
+    AnswerJob::Asker asker = {};
+  };
+  // Any thread.
+  static std::shared_ptr<InnerAsk> start(ServiceParts& parts, Ask asked, Done done);
   // Any thread; done isn't called any more.
   void cancel();
 

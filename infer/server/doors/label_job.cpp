@@ -23,11 +23,11 @@ void warn_of_left_out(const LabelConfig& config) {
 
 }  // namespace
 
-LabelJob::LabelJob(ServiceParts& parts, Kind kind, std::string base_url,
+LabelJob::LabelJob(ServiceParts& parts, Kind kind, std::shared_ptr<const LabelFiles> files,
                    std::shared_ptr<Exchange> exchange, AnswerJob::Asker asker)
     : parts_(parts),
       kind_(kind),
-      base_url_(std::move(base_url)),
+      files_(std::move(files)),
       exchange_(std::move(exchange)),
       asker_(std::move(asker)) {}
 
@@ -82,11 +82,14 @@ void LabelJob::ask_more() {
   while (!is_cancelled_ && running_.size() < kAskedAtOnce && next_ < labels_.size()) {
     const std::size_t index = next_++;
     running_[index] = nullptr;
-    parts_.media.post([self = shared_from_this(), index] { self->ask(index); });
+    // Waiting for an instance must not keep those waiting whose media are here.
+    (files_ ? parts_.fetching : parts_.media).post([self = shared_from_this(), index] {
+      self->ask(index);
+    });
   }
 }
 
-// In the pool: bodies hold pictures. Whatever happens ends with one call of take.
+// In a pool: bodies hold pictures. Whatever happens ends with one call of take.
 void LabelJob::ask(std::size_t index) {
   const std::size_t task = index / controls();
   const LabelControl& control = predict_.config.controls[index % controls()];
@@ -96,13 +99,17 @@ void LabelJob::ask(std::size_t index) {
   };
   try {
     LabelQuestion question = make_label_question(predict_.config, control, predict_.tasks[task],
-                                                 concat("tasks[", task, "]"), base_url_);
+                                                 concat("tasks[", task, "]"), files_.get());
     const auto done = [self = shared_from_this(), index, &control,
                        choices = std::move(question.choices)](const WebReply& reply) {
+      if (reply.status == 429 || reply.status == 503) return self->give_up(reply);
       self->take(index, read_label(control, choices, reply));
     };
-    auto ask = InnerAsk::start(parts_, question.body, concat(request_id_, ".", index + 1), done,
-                               asker_.key);
+    auto ask = InnerAsk::start(parts_,
+                               {.body = question.body,
+                                .id = concat(request_id_, ".", index + 1),
+                                .asker = {.key = asker_.key}},
+                               done);
     parts_.writer.post([self = shared_from_this(), index, ask] {
       if (self->is_cancelled_) ask->cancel();
       const auto place = self->running_.find(index);
@@ -122,6 +129,13 @@ void LabelJob::take(std::size_t index, Label label) {
   labels_[index] = std::move(label);
   if (++done_ == labels_.size()) return finish();
   ask_more();
+}
+
+// There is no room now: the instance may ask again, and keeps no empty prediction meanwhile.
+void LabelJob::give_up(const WebReply& refusal) {
+  if (is_cancelled_) return;
+  cancel();
+  reply(refusal);
 }
 
 void LabelJob::cancel() {

@@ -3,8 +3,8 @@
 //   body ─► read (media pool) ─► a few InnerAsks at a time ─► predictions, in the tasks' order
 //
 // A task that can't be answered gets an empty prediction with its error, and the others go on;
-// where none can be, the reply is the first one's error, so that the instance shows it. A client
-// that leaves cancels what runs.
+// where none can be, the reply is the first one's error, so that the instance shows it; so it is
+// where the server has no room. A client that leaves cancels what runs.
 #pragma once
 
 #include <map>
@@ -21,9 +21,9 @@ class LabelJob : public std::enable_shared_from_this<LabelJob> {
  public:
   enum class Kind { kSetup, kPredict };
 
-  // `base_url` is the instance's, or empty.
-  LabelJob(ServiceParts& parts, Kind kind, std::string base_url, std::shared_ptr<Exchange> exchange,
-           AnswerJob::Asker asker = {});
+  // `files` of the instance, or null.
+  LabelJob(ServiceParts& parts, Kind kind, std::shared_ptr<const LabelFiles> files,
+           std::shared_ptr<Exchange> exchange, AnswerJob::Asker asker);
 
   // On the network thread. `headers` go with the reply.
   void start(WebRequest request, std::vector<HttpHeader> headers);
@@ -34,6 +34,7 @@ class LabelJob : public std::enable_shared_from_this<LabelJob> {
   void ask_more();
   void ask(std::size_t index);
   void take(std::size_t index, Label label);
+  void give_up(const WebReply& refusal);
   void cancel();
   void finish();
   void reply(WebReply reply);
@@ -42,9 +43,9 @@ class LabelJob : public std::enable_shared_from_this<LabelJob> {
 
   ServiceParts& parts_;
   const Kind kind_;
-  const std::string base_url_;
+  const std::shared_ptr<const LabelFiles> files_;
   const std::shared_ptr<Exchange> exchange_;
-  const AnswerJob::Asker asker_;
+  const AnswerJob::Asker asker_;  // whose place is one for all that is asked
   const std::shared_ptr<RequestFacts> facts_ = std::make_shared<RequestFacts>();
   std::string request_id_;
   std::vector<HttpHeader> headers_;

@@ -44,11 +44,11 @@ std::string text_of_field(const std::string& value, const OrderedJson& data,
                   field, "a text");
 }
 
-std::string full_url(const std::string& url, const std::string& place,
-                     const std::string& base_url) {
+std::string media_url(const std::string& url, const std::string& place, const LabelFiles* files) {
   if (!url.starts_with('/')) return url;
-  if (!base_url.empty()) return base_url + url;
-  throw ApiError({.code = "media_not_allowed", .param = concat(place, ".data")},
+  const std::string param = concat(place, ".data");
+  if (files) return files->read(url, param);
+  throw ApiError({.code = "media_not_allowed", .param = param},
                  {.what = "a path of the Label Studio instance, whose address isn't known",
                   .got = concat("'", shown(url), "'"),
                   .hint = "start the server with --label-studio-url"});
@@ -56,7 +56,7 @@ std::string full_url(const std::string& url, const std::string& place,
 
 // An object may be a list: several pictures are shown one after the other.
 void add_parts(const LabelObject& object, const OrderedJson& data, const std::string& place,
-               const std::string& base_url, OrderedJson& parts) {
+               const LabelFiles* files, OrderedJson& parts) {
   if (object.kind == LabelObject::Kind::kText) {
     parts.push_back({{"type", "text"}, {"text", text_of_field(object.value, data, place)}});
     return;
@@ -68,7 +68,7 @@ void add_parts(const LabelObject& object, const OrderedJson& data, const std::st
       throw bad_value(concat(place, ".data.", shown(object.value)), url, "an address");
     }
     const char* type = object.kind == LabelObject::Kind::kClip ? "video_url" : "image_url";
-    parts.push_back({{"type", type}, {type, {{"url", full_url(url, place, base_url)}}}});
+    parts.push_back({{"type", type}, {type, {{"url", media_url(url, place, files)}}}});
   }
 }
 
@@ -124,7 +124,7 @@ PredictRequest read_predict_request(const OrderedJson& body) {
 
 LabelQuestion make_label_question(const LabelConfig& config, const LabelControl& control,
                                   const OrderedJson& task, const std::string& place,
-                                  const std::string& base_url) {
+                                  const LabelFiles* files) {
   if (!task.is_object() || !task.contains("data") || !task["data"].is_object()) {
     throw bad_value(place, task, "a task with data");
   }
@@ -133,7 +133,7 @@ LabelQuestion make_label_question(const LabelConfig& config, const LabelControl&
   OrderedJson parts = OrderedJson::array();
   bool has_text = false;
   for (const LabelObject& object : config.objects) {
-    add_parts(object, data, place, base_url, parts);
+    add_parts(object, data, place, files, parts);
     has_text = has_text || object.kind == LabelObject::Kind::kText;
   }
   question.body["max_tokens"] = control.max_tokens;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "infer/server/doors/label_config.h"
+#include "infer/server/doors/label_files.h"
 #include "infer/server/http/http_message.h"
 #include "vlm/core/json.h"
 
@@ -32,12 +33,11 @@ struct LabelQuestion {
   std::vector<LabelChoice> choices;  // of Choices
 };
 
-// `place` is the task's in the request, for errors. Paths ("/data/…") are below `base_url`, the
-// address of the Label Studio instance; empty: there is none. Throws ApiError for data that isn't
-// there or can't be used.
+// `place` is the task's in the request, for errors. `files` has what paths ("/data/…") name; null:
+// there is no instance to ask. Throws ApiError for data that isn't there or can't be used.
 LabelQuestion make_label_question(const LabelConfig& config, const LabelControl& control,
                                   const OrderedJson& task, const std::string& place,
-                                  const std::string& base_url);
+                                  const LabelFiles* files);
 
 // What a control got: a region of the result, or why there is none.
 struct Label {

@@ -92,8 +92,8 @@ int run_mcp(const McpOptions& options, const RuntimeOptions& runtime) {
   std::int64_t calls = 0;
   McpSession session(
       [&](const OrderedJson& body, McpSession::Done done) -> McpSession::Cancel {
-        const auto ask =
-            InnerAsk::start(service.parts(), body, concat("call-", ++calls), std::move(done));
+        const auto ask = InnerAsk::start(
+            service.parts(), {.body = body, .id = concat("call-", ++calls)}, std::move(done));
         return [ask] { ask->cancel(); };
       },
       [&](const std::string& line) { write_line(line, is_closed); });

@@ -8,6 +8,8 @@
 #include "infer/server/doors/mcp_tools.h"
 #include "vlm/core/byte_escape.h"
 #include "vlm/core/concat.h"
+#include "vlm/core/log.h"
+#include "vlm/io/error_text.h"
 
 namespace vlm::infer {
 namespace {
@@ -19,7 +21,7 @@ constexpr const char* kServerKey = "io.modelcontextprotocol/serverInfo";
 
 // JSON-RPC's codes, and MCP's own.
 constexpr int kParseError = -32700, kInvalidRequest = -32600, kMethodNotFound = -32601,
-              kInvalidParams = -32602, kUnsupportedVersion = -32022;
+              kInvalidParams = -32602, kInternalError = -32603, kUnsupportedVersion = -32022;
 
 struct RpcError {
   int code = 0;
@@ -107,6 +109,11 @@ void McpSession::take(std::string_view line) {
     answer(message);
   } catch (const RpcError& error) {
     if (!id.is_null()) send(rpc_error(id, error));
+  } catch (const std::exception& error) {  // ours; the next message is answered
+    log_warning(error_text(error));
+    const std::lock_guard lock(mutex_);
+    running_.erase(id.dump());
+    send(rpc_error(id, {.code = kInternalError, .message = "this program failed"}));
   }
 }
 

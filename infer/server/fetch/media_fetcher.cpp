@@ -86,6 +86,7 @@ MediaFetcher::Hop MediaFetcher::fetch_once(const std::string& url, double time_s
   long status = 0;
   const HttpReply reply =
       client.send({.url = url,
+                   .headers = options_.headers,
                    .on_head = [&status](const HttpReply& head) { status = head.status; },
                    .on_body =
                        [&](std::string_view bytes) {

@@ -20,8 +20,9 @@ namespace vlm::infer {
 struct FetchOptions {
   std::vector<std::string> hosts;  // "pictures.example", "http://10.0.0.7:8000"
   std::int64_t max_bytes = 20'000'000;
-  double time_s = 10;                   // for all of it
-  std::vector<std::string> fixed = {};  // "name:port:address": what names resolve to; for tests
+  double time_s = 10;                     // for all of it
+  std::vector<std::string> headers = {};  // "Name: value", for every one of the hosts
+  std::vector<std::string> fixed = {};    // "name:port:address": what names resolve to; for tests
 };
 
 class FetchError : public Error {

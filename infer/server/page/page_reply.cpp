@@ -40,7 +40,7 @@ WebReply page_reply(const WebRequest& request, const std::string& path) {
                       {"Referrer-Policy", "no-referrer"},
                       {"Content-Security-Policy",
                        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' "
-                       "blob: data:; media-src blob: data:; connect-src 'self'; base-uri 'none'; "
+                       "blob: data:; media-src blob:; connect-src 'self'; base-uri 'none'; "
                        "form-action 'none'; frame-ancestors 'none'"}}};
 }
 

@@ -10,6 +10,7 @@
 #include "tests/support/tensors.h"
 #include "vlm/core/concat.h"
 #include "vlm/nn/attention.h"
+#include "vlm/nn/layers.h"
 
 namespace vlm {
 namespace {
@@ -113,6 +114,48 @@ TEST_CASE("attention is multiplied in bfloat16 only where that is asked for and 
   CHECK(both(q, causal_mask(256, 256)));
   const c10::AutoGradMode recording(true);
   CHECK(both(q, {}));
+}
+
+std::shared_ptr<Linear> make_projection(std::int64_t in, std::int64_t out) {
+  auto layer = std::make_shared<Linear>(in, out, true);
+  layer->weight.set_data(at::randn({out, in}).mul_(0.2).to(at::kBFloat16));
+  layer->bias.set_data(at::randn({out}));
+  layer->product_dtype = at::kBFloat16;
+  return layer;
+}
+
+TEST_CASE("an encoder's attention hands on what its parts give, rounded to bfloat16") {
+  if (!is_here()) return;
+  const c10::NoGradGuard no_grad;
+  at::manual_seed(4);
+  constexpr std::int64_t kHeads = 3, kWidth = 48;
+  const auto q = make_projection(40, kWidth), k = make_projection(40, kWidth);
+  const auto v = make_projection(40, kWidth), all = make_projection(40, 3 * kWidth);
+  for (const std::int64_t rows : {20, 130, 600}) {
+    INFO(concat(rows, " rows"));
+    const at::Tensor x = at::randn({2, rows, 40});
+    const auto attend = [&](const std::vector<at::Tensor>& each, const at::Tensor& mask) {
+      const auto heads = [&](const at::Tensor& t) {
+        return t.view({2, rows, kHeads, -1}).transpose(1, 2);
+      };
+      return grouped_attention(heads(each[0]), heads(each[1]), heads(each[2]), mask, false,
+                               at::kBFloat16)
+          .transpose(1, 2)
+          .flatten(2);
+    };
+    const auto check = [&](const at::Tensor& found, const at::Tensor& wanted, bool is_narrow) {
+      CHECK(found.scalar_type() == (is_narrow ? at::kBFloat16 : at::kFloat));
+      CHECK(found.equal(wanted.to(found.scalar_type())));
+    };
+    const bool is_narrow = rows >= 128;
+    check(self_attention(x, {q.get(), k.get(), v.get(), kHeads}, {}),
+          attend(forward_each(x, {q.get(), k.get(), v.get()}), {}), is_narrow);
+    check(self_attention(x, {all.get(), nullptr, nullptr, kHeads}, {}),
+          attend(all->forward(x).chunk(3, -1), {}), is_narrow);
+    const at::Tensor mask = at::rand({2, 1, 1, rows}) > 0.3;
+    check(self_attention(x, {q.get(), k.get(), v.get(), kHeads}, mask),
+          attend(forward_each(x, {q.get(), k.get(), v.get()}), mask), false);
+  }
 }
 
 }  // namespace

@@ -4,7 +4,6 @@
 #include <ATen/ops/conv2d.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/upsample_bicubic2d.h>
-#include <c10/core/GradMode.h>
 
 #include "vlm/core/concat.h"
 #include "vlm/models/parts/vision_norm.h"
@@ -125,7 +124,17 @@ class InternVitAttention : public torch::nn::Module {
     k_norm_ = register_module("k_norm", std::make_shared<RmsNorm>(width, eps));
   }
 
-  at::Tensor forward(const at::Tensor& x) {
+  // residual + scale · the attention of x
+  at::Tensor forward(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& scale) {
+    return add_layer(residual, attend(x), *projection_, scale);
+  }
+
+ private:
+  at::Tensor attend(const at::Tensor& x) const {  // [N, P, C]
+    if (!q_norm_) {
+      return self_attention(
+          x, {qkv_ ? qkv_.get() : q_proj_.get(), k_proj_.get(), v_proj_.get(), heads_}, {});
+    }
     const auto split = [&](const at::Tensor& t, const std::shared_ptr<RmsNorm>& norm) {
       const at::Tensor normed = norm ? norm->forward(t) : t;
       return normed.view({x.size(0), x.size(1), heads_, -1}).transpose(1, 2);  // [N, H, P, D]
@@ -134,10 +143,9 @@ class InternVitAttention : public torch::nn::Module {
     const at::Tensor attended =
         grouped_attention(split(each[0], q_norm_), split(each[1], k_norm_), split(each[2], {}), {},
                           /*is_causal=*/false, projection_->product_dtype);
-    return projection_->forward(attended.transpose(1, 2).flatten(2));
+    return attended.transpose(1, 2).flatten(2);
   }
 
- private:
   std::vector<at::Tensor> project(const at::Tensor& x) const {  // q, k and v
     if (qkv_) return qkv_->forward(x).chunk(3, -1);
     return forward_each(x, {q_proj_.get(), k_proj_.get(), v_proj_.get()});
@@ -159,21 +167,13 @@ class InternVitMlp : public torch::nn::Module {
         register_module("fc2", std::make_shared<Linear>(c.intermediate_size, c.hidden_size, true));
   }
 
-  at::Tensor forward(const at::Tensor& x) { return gelu_mlp(x, *fc1_, *fc2_, Gelu::kErf); }
+  at::Tensor forward(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& scale) {
+    return add_gelu_mlp(residual, x, *fc1_, *fc2_, Gelu::kErf, scale);
+  }
 
  private:
   std::shared_ptr<Linear> fc1_, fc2_;
 };
-
-namespace {
-
-// lambda · branch + x; overwrites the branch where no gradient is recorded
-at::Tensor add_branch(at::Tensor branch, const at::Tensor& lambda, const at::Tensor& x) {
-  const at::Tensor scale = lambda.to(x.scalar_type());
-  return c10::GradMode::is_enabled() ? scale * branch + x : branch.mul_(scale).add_(x);
-}
-
-}  // namespace
 
 class InternVitLayer : public torch::nn::Module {
  public:
@@ -191,9 +191,8 @@ class InternVitLayer : public torch::nn::Module {
   }
 
   at::Tensor forward(const at::Tensor& x) {
-    const at::Tensor attended =
-        add_branch(attention_->forward(layernorm_before_.forward(x)), lambda_1_, x);
-    return add_branch(mlp_->forward(layernorm_after_.forward(attended)), lambda_2_, attended);
+    const at::Tensor attended = attention_->forward(x, layernorm_before_.forward(x), lambda_1_);
+    return mlp_->forward(attended, layernorm_after_.forward(attended), lambda_2_);
   }
 
  private:

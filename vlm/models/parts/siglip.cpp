@@ -85,17 +85,11 @@ class SiglipAttention : public torch::nn::Module {
     out_proj_ = make("out_proj");
   }
 
-  // x [N, P, C]; mask [N, 1, 1, P] bool, or undefined
-  at::Tensor forward(const at::Tensor& x, const at::Tensor& mask) {
-    const auto split = [&](const at::Tensor& t) {  // [N, H, P, D]
-      return t.view({x.size(0), x.size(1), heads_, -1}).transpose(1, 2);
-    };
-    const std::vector<at::Tensor> projected =
-        forward_each(x, {q_proj_.get(), k_proj_.get(), v_proj_.get()});
+  // residual and x [N, P, C]; mask [N, 1, 1, P] bool, or undefined
+  at::Tensor forward(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& mask) {
     const at::Tensor attended =
-        grouped_attention(split(projected[0]), split(projected[1]), split(projected[2]), mask,
-                          /*is_causal=*/false, q_proj_->product_dtype);
-    return out_proj_->forward(attended.transpose(1, 2).flatten(2));
+        self_attention(x, {q_proj_.get(), k_proj_.get(), v_proj_.get(), heads_}, mask);
+    return add_layer(residual, attended, *out_proj_);
   }
 
  private:
@@ -112,7 +106,9 @@ class SiglipMlp : public torch::nn::Module {
         "fc2", std::make_shared<Linear>(config.intermediate_size, config.hidden_size, true));
   }
 
-  at::Tensor forward(const at::Tensor& x) { return gelu_mlp(x, *fc1_, *fc2_, Gelu::kTanh); }
+  at::Tensor forward(const at::Tensor& residual, const at::Tensor& x) {
+    return add_gelu_mlp(residual, x, *fc1_, *fc2_, Gelu::kTanh);
+  }
 
  private:
   std::shared_ptr<Linear> fc1_, fc2_;
@@ -132,9 +128,8 @@ class SiglipEncoderLayer : public torch::nn::Module {
   }
 
   at::Tensor forward(const at::Tensor& x, const at::Tensor& mask) {
-    const at::Tensor attended =
-        add_residual(self_attn_->forward(layer_norm1_->forward(x), mask), x);
-    return add_residual(mlp_->forward(layer_norm2_->forward(attended)), attended);
+    const at::Tensor attended = self_attn_->forward(x, layer_norm1_->forward(x), mask);
+    return mlp_->forward(attended, layer_norm2_->forward(attended));
   }
 
  private:
@@ -187,7 +182,8 @@ at::Tensor SiglipVisionModel::forward(const at::Tensor& pixel_values, const at::
     key_mask = patch_mask.flatten(1).view({patch_mask.size(0), 1, 1, rows * cols});
   }
   const at::Tensor embedded = embeddings_->forward(pixel_values, patch_mask);
-  return post_layernorm_->forward(encoder_->forward(embedded, key_mask, checkpointing));
+  return post_layernorm_->forward(
+      encoder_->forward(embedded.contiguous(), key_mask, checkpointing));
 }
 
 at::Tensor make_patch_mask(const at::Tensor& tile_mask, std::int64_t patch_size) {

@@ -152,8 +152,8 @@ class QwenVisionAttention : public torch::nn::Module {
     proj_ = make_linear(*this, "proj", config.width, config.width);
   }
 
-  // x [P, width]; queries see the keys of their own segment.
-  at::Tensor forward(const at::Tensor& x, const RotaryTable& rotary,
+  // residual + the attention of x [P, width]; queries see the keys of their own segment.
+  at::Tensor forward(const at::Tensor& residual, const at::Tensor& x, const RotaryTable& rotary,
                      const SegmentLengths& segments) {
     const at::Tensor all = qkv_->forward(x).view({x.size(0), 3, heads_, -1});  // [P, 3, H, D]
     const auto part = [&](std::int64_t i) {                                    // [1, H, P, D]
@@ -164,7 +164,7 @@ class QwenVisionAttention : public torch::nn::Module {
     };
     const at::Tensor attended = segment_attention({turned(part(0)), turned(part(1)), part(2)},
                                                   segments, qkv_->product_dtype);
-    return proj_->forward(attended.squeeze(0).transpose(0, 1).flatten(1));
+    return add_layer(residual, attended.squeeze(0).transpose(0, 1).flatten(1), *proj_);
   }
 
  private:
@@ -188,9 +188,12 @@ class QwenVisionMlp : public torch::nn::Module {
     out_ = make_linear(*this, is_third ? "linear_fc2" : "fc2", inner, width);
   }
 
-  at::Tensor forward(const at::Tensor& x) {
-    if (generation_ == QwenGeneration::k25) return gated_mlp(x, *gate_, *in_, *out_);
-    return gelu_mlp(x, *in_, *out_, generation_ == QwenGeneration::k3 ? Gelu::kTanh : Gelu::kQuick);
+  at::Tensor forward(const at::Tensor& residual, const at::Tensor& x) {
+    if (generation_ == QwenGeneration::k25) {
+      return add_residual(gated_mlp(x, *gate_, *in_, *out_), residual);
+    }
+    return add_gelu_mlp(residual, x, *in_, *out_,
+                        generation_ == QwenGeneration::k3 ? Gelu::kTanh : Gelu::kQuick);
   }
 
  private:
@@ -209,9 +212,8 @@ class QwenVisionBlock : public torch::nn::Module {
 
   at::Tensor forward(const at::Tensor& x, const RotaryTable& rotary,
                      const SegmentLengths& segments) {
-    const at::Tensor attended =
-        add_residual(attn_->forward(norm1_.forward(x), rotary, segments), x);
-    return add_residual(mlp_->forward(norm2_.forward(attended)), attended);
+    const at::Tensor attended = attn_->forward(x, norm1_.forward(x), rotary, segments);
+    return mlp_->forward(attended, norm2_.forward(attended));
   }
 
  private:

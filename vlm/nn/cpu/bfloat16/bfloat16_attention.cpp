@@ -9,45 +9,73 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "vlm/io/parallel.h"
 #include "vlm/nn/cpu/bfloat16/bfloat16_panels.h"
 #include "vlm/nn/cpu/lanes.h"
+#include "vlm/nn/cpu/panels/tiles.h"
 
 namespace vlm {
 namespace {
 
 constexpr std::int64_t kBlockQueries = 64;
-constexpr std::int64_t kBlockKeys = 512;  // a block of scores is 128 kB
+constexpr std::int64_t kBlockKeys = 512;               // a block of scores is 128 kB
+constexpr std::int64_t kTileNumbers = kTileBytes / 2;  // numbers of a row in a step of tiles
 
-// One head's queries, keys or values.
-FloatRows head_of(const at::Tensor& t, std::int64_t batch, std::int64_t head) {
-  return {.data = t.const_data_ptr<float>() + batch * t.stride(0) + head * t.stride(1),
-          .rows = t.size(2),
-          .depth = t.size(3),
-          .stride = t.stride(2)};
+// Calls work(rows) with one head's queries, keys or values.
+template <typename Work>
+void with_head(const at::Tensor& t, std::int64_t batch, std::int64_t head, const Work& work) {
+  const std::int64_t first = batch * t.stride(0) + head * t.stride(1);
+  if (t.scalar_type() == at::kBFloat16) {
+    work(NarrowRows{words_of(t) + first, t.size(2), t.size(3), t.stride(2)});
+  } else {
+    work(FloatRows{t.const_data_ptr<float>() + first, t.size(2), t.size(3), t.stride(2)});
+  }
 }
 
-// v: a panel of all keys for every 64 of its columns.
-VLM_CLONES void pack_values(const FloatRows& v, std::int64_t keys, std::uint16_t* to) {
+VLM_INLINE Words load_words(const float* from) {
+  return load_lanes<Words>(from);
+}
+// Their upper halves are what round_pairs leaves.
+VLM_INLINE Words load_words(const std::uint16_t* from) {
+  return __builtin_convertvector(load_lanes<Halves>(from), Words) << 16;
+}
+VLM_INLINE std::uint16_t narrow_value(float value) {
+  return round_to_bfloat16(value);
+}
+VLM_INLINE std::uint16_t narrow_value(std::uint16_t value) {
+  return value;
+}
+
+template <typename Value>
+VLM_INLINE void pack_value_pairs(const RowsOf<Value>& v, std::int64_t keys, std::uint16_t* to) {
   for (std::int64_t s = 0; s < v.rows; s += 2) {
-    const float* from = v.data + s * v.stride;
+    const Value* from = v.data + s * v.stride;
     const bool has_second = s + 1 < v.rows;
     std::int64_t d = 0;
     for (; d + kLanes <= v.depth; d += kLanes) {
-      const Words first = load_lanes<Words>(from + d);
-      const Words second = has_second ? load_lanes<Words>(from + v.stride + d) : Words{};
+      const Words first = load_words(from + d);
+      const Words second = has_second ? load_words(from + v.stride + d) : Words{};
       const Words pairs = round_pairs(first, second);
       std::memcpy(to + d / kPanel * kPanel * keys + s * kPanel + d % kPanel * 2, &pairs,
                   sizeof pairs);
     }
     for (; d < v.depth; ++d) {
       std::uint16_t* pair = to + d / kPanel * kPanel * keys + s * kPanel + d % kPanel * 2;
-      pair[0] = round_to_bfloat16(from[d]);
-      if (has_second) pair[1] = round_to_bfloat16(from[v.stride + d]);
+      pair[0] = narrow_value(from[d]);
+      if (has_second) pair[1] = narrow_value(from[v.stride + d]);
     }
   }
+}
+
+// v: a panel of all keys for every 64 of its columns.
+VLM_CLONES void pack_values(const FloatRows& v, std::int64_t keys, std::uint16_t* to) {
+  pack_value_pairs(v, keys, to);
+}
+VLM_CLONES void pack_values(const NarrowRows& v, std::int64_t keys, std::uint16_t* to) {
+  pack_value_pairs(v, keys, to);
 }
 
 // What a block of queries knows of the keys so far.
@@ -61,11 +89,21 @@ struct Progress {
 // below first_limit + i × step.
 struct SoftmaxBlock {
   float* scores;           // [queries, keys]
-  std::uint16_t* weights;  // [queries, keys]
-  float* out;              // [queries, width]
+  std::uint16_t* weights;  // [queries, keys], packed as tiles are where `is_tiled`
+  bool is_tiled;
+  float* out;  // [queries, width]
   std::int64_t keys, width, first_limit, step;
   float scale;  // to units of log2
 };
+
+// The place of the weight of query i and key j.
+VLM_INLINE std::uint16_t* place_of_weight(const SoftmaxBlock& block, std::int64_t i,
+                                          std::int64_t j) {
+  if (!block.is_tiled) return block.weights + i * block.keys + j;
+  const std::int64_t group = i / kTileRows * kTileRows * block.keys;
+  return block.weights + group + j / kTileNumbers * kTileRows * kTileNumbers +
+         i % kTileRows * kTileNumbers + j % kTileNumbers;
+}
 
 VLM_CLONES void soften(const SoftmaxBlock& block, Progress& progress) {
   for (std::int64_t i = 0; i < kBlockQueries; ++i) {
@@ -88,7 +126,7 @@ VLM_CLONES void soften(const SoftmaxBlock& block, Progress& progress) {
       sums += weights;
       const Words rounded = round_pairs((Words)weights, Words{});
       const Halves halves = __builtin_convertvector(rounded, Halves);
-      std::memcpy(block.weights + i * block.keys + j, &halves, sizeof halves);
+      std::memcpy(place_of_weight(block, i, j), &halves, sizeof halves);
     }
     const float factor = std::exp2(progress.largest[i] - largest);
     float sum = progress.sums[i] * factor;
@@ -100,6 +138,13 @@ VLM_CLONES void soften(const SoftmaxBlock& block, Progress& progress) {
   }
 }
 
+VLM_CLONES void scale_row(const float* from, std::int64_t count, float factor, float* to) {
+  for (std::int64_t i = 0; i < count; ++i) to[i] = from[i] * factor;
+}
+VLM_CLONES void scale_row(const float* from, std::int64_t count, float factor, std::uint16_t* to) {
+  for (std::int64_t i = 0; i < count; ++i) to[i] = round_to_bfloat16(from[i] * factor);
+}
+
 // Buffers of one thread.
 struct Scratch {
   std::vector<std::uint16_t> queries, weights;
@@ -108,8 +153,7 @@ struct Scratch {
 
 // Keys and values of one head, packed.
 struct PackedHead {
-  const at::BFloat16* keys;
-  const at::BFloat16* values;
+  const std::uint16_t *keys, *values;
 };
 
 class BlockAttention {
@@ -119,17 +163,26 @@ class BlockAttention {
         k_(k),
         v_(v),
         is_causal_(is_causal),
+        is_tiled_(has_tiles()),
         depth_(q.size(3)),
+        padded_(round_up(depth_, kTileNumbers)),
         keys_(round_up(k.size(2), kPanel)),
         width_(round_up(depth_, kPanel)),
-        packed_keys_(at::zeros({k.size(0) * k.size(1), keys_ * depth_}, at::kBFloat16)),
+        packed_keys_(at::zeros({k.size(0) * k.size(1), keys_ * padded_}, at::kBFloat16)),
         packed_values_(at::zeros({k.size(0) * k.size(1), keys_ * width_}, at::kBFloat16)) {}
 
   at::Tensor run() {
     const std::int64_t kv_heads = k_.size(1), heads = q_.size(1);
     run_pieces(packed_keys_.size(0), [&](std::int64_t i) {
-      pack_transposed(head_of(k_, i / kv_heads, i % kv_heads), kPanel, row_of(packed_keys_, i));
-      pack_values(head_of(v_, i / kv_heads, i % kv_heads), keys_, row_of(packed_values_, i));
+      const std::int64_t batch = i / kv_heads, head = i % kv_heads;
+      with_head(k_, batch, head, [&](const auto& keys) {
+        for (std::int64_t first = 0; first < keys.rows; first += kPanel) {
+          pack_transposed(keys.from(first, kPanel), kPanel,
+                          row_of(packed_keys_, i) + first * padded_);
+        }
+      });
+      with_head(v_, batch, head,
+                [&](const auto& v) { pack_values(v, keys_, row_of(packed_values_, i)); });
     });
     at::Tensor out = at::empty({q_.size(0), q_.size(2), heads, depth_}, q_.options());
     const std::int64_t blocks = round_up(q_.size(2), kBlockQueries) / kBlockQueries;
@@ -150,50 +203,58 @@ class BlockAttention {
   // One block of one head's queries.
   void attend(std::int64_t batch, std::int64_t head, std::int64_t begin, at::Tensor& out) const {
     thread_local Scratch scratch;
-    scratch.queries.resize(static_cast<std::size_t>(kBlockQueries * depth_));
+    scratch.queries.assign(static_cast<std::size_t>(kBlockQueries * padded_), 0);
     scratch.weights.resize(kBlockQueries * kBlockKeys);
     scratch.scores.resize(kBlockQueries * kBlockKeys);
     scratch.out.assign(static_cast<std::size_t>(kBlockQueries * width_), 0.0F);
-    FloatRows queries = head_of(q_, batch, head);
-    queries.data += begin * queries.stride;
-    queries.rows = std::min(kBlockQueries, queries.rows - begin);
-    round_rows(queries, scratch.queries.data());
+    with_head(q_, batch, head, [&](const auto& all) {
+      round_rows(all.from(begin, kBlockQueries), scratch.queries.data(), padded_);
+    });
     Progress progress;
     std::fill_n(progress.largest, kBlockQueries, -std::numeric_limits<float>::infinity());
     std::fill_n(progress.sums, kBlockQueries, 0.0F);
     const std::int64_t kv_row = batch * k_.size(1) + head / (q_.size(1) / k_.size(1));
-    const PackedHead kv{as_bfloat16(row_of(packed_keys_, kv_row)),
-                        as_bfloat16(row_of(packed_values_, kv_row))};
+    const PackedHead kv{row_of(packed_keys_, kv_row), row_of(packed_values_, kv_row)};
     const std::int64_t all = k_.size(2);
     const std::int64_t first = is_causal_ ? all - q_.size(2) + begin + 1 : all;  // first query's
     const std::int64_t last = is_causal_ ? std::min(first + kBlockQueries - 1, all) : all;
+    std::optional<TileUse> tiles;
+    if (is_tiled_) tiles.emplace();
     for (std::int64_t key = 0; key < last; key += kBlockKeys) {
       add_keys(kv, key, std::min(kBlockKeys, round_up(last - key, kPanel)), first - key, scratch,
                progress);
     }
-    at::native::cpublas::brgemm_release();
-    float* to = out.mutable_data_ptr<float>() + batch * out.stride(0) + head * out.stride(2);
-    for (std::int64_t i = 0; i < queries.rows; ++i) {
-      const float factor = 1.0F / progress.sums[i];
-      for (std::int64_t d = 0; d < depth_; ++d) {
-        to[(begin + i) * out.stride(1) + d] =
-            scratch.out[static_cast<std::size_t>(i * width_ + d)] * factor;
-      }
+    if (!is_tiled_) at::native::cpublas::brgemm_release();
+    const std::int64_t place = batch * out.stride(0) + head * out.stride(2);
+    if (out.scalar_type() == at::kBFloat16) {
+      store_rows_of(scratch, progress, begin, out, words_of(out) + place);
+    } else {
+      store_rows_of(scratch, progress, begin, out, out.mutable_data_ptr<float>() + place);
+    }
+  }
+
+  // The block's results from query `begin` on.
+  template <typename Value>
+  void store_rows_of(const Scratch& scratch, const Progress& progress, std::int64_t begin,
+                     const at::Tensor& out, Value* to) const {
+    const std::int64_t count = std::min(kBlockQueries, q_.size(2) - begin);
+    for (std::int64_t i = 0; i < count; ++i) {
+      scale_row(scratch.out.data() + i * width_, depth_, 1.0F / progress.sums[i],
+                to + (begin + i) * out.stride(1));
     }
   }
 
   // Keys `begin` … of `count`; the first query sees those below begin + first_limit.
   void add_keys(const PackedHead& kv, std::int64_t begin, std::int64_t count,
                 std::int64_t first_limit, Scratch& scratch, Progress& progress) const {
-    using at::native::cpublas::brgemm;
     for (std::int64_t j = 0; j < count; j += kPanel) {
-      brgemm(kBlockQueries, kPanel, depth_, depth_, kPanel, count, /*add_C=*/false,
-             as_bfloat16(scratch.queries.data()), kv.keys + (begin + j) * depth_,
-             scratch.scores.data() + j);
+      multiply_keys(scratch.queries.data(), kv.keys + (begin + j) * padded_,
+                    scratch.scores.data() + j, count);
     }
     // Query i of a causal block sees one key more than the one before it; nobody sees padding.
     soften({.scores = scratch.scores.data(),
             .weights = scratch.weights.data(),
+            .is_tiled = is_tiled_,
             .out = scratch.out.data(),
             .keys = count,
             .width = width_,
@@ -202,15 +263,39 @@ class BlockAttention {
             .scale = kLog2E / std::sqrt(static_cast<float>(depth_))},
            progress);
     for (std::int64_t d = 0; d < width_; d += kPanel) {
-      brgemm(kBlockQueries, kPanel, count, count, kPanel, width_, /*add_C=*/true,
-             as_bfloat16(scratch.weights.data()), kv.values + d * keys_ + begin * kPanel,
-             scratch.out.data() + d);
+      add_values(scratch.weights.data(), kv.values + d * keys_ + begin * kPanel, count,
+                 scratch.out.data() + d, std::min(kPanel, round_up(depth_ - d, kTileRows)));
     }
   }
 
+  // Scores of a panel of keys, in rows of `stride`.
+  void multiply_keys(const std::uint16_t* queries, const std::uint16_t* keys, float* scores,
+                     std::int64_t stride) const {
+    if (is_tiled_) {
+      return multiply_tiles(
+          TileRows::plain(queries, kBlockQueries, padded_ / kTileNumbers, padded_ * 2),
+          {keys, kPanel, kPanel}, {scores, stride});
+    }
+    at::native::cpublas::brgemm(kBlockQueries, kPanel, depth_, padded_, kPanel, stride,
+                                /*add_C=*/false, as_bfloat16(queries), as_bfloat16(keys), scores);
+  }
+
+  // Adds `keys` values by their weights, of which `columns` columns are there.
+  void add_values(const std::uint16_t* weights, const std::uint16_t* values, std::int64_t keys,
+                  float* out, std::int64_t columns) const {
+    if (is_tiled_) {
+      const auto* rows = reinterpret_cast<const std::byte*>(weights);
+      return multiply_tiles(TileRows::packed(rows, kBlockQueries, keys / kTileNumbers),
+                            {values, kPanel, columns}, {out, width_, /*is_added=*/true});
+    }
+    at::native::cpublas::brgemm(kBlockQueries, kPanel, keys, keys, kPanel, width_, /*add_C=*/true,
+                                as_bfloat16(weights), as_bfloat16(values), out);
+  }
+
   const at::Tensor &q_, &k_, &v_;
-  bool is_causal_;
+  bool is_causal_, is_tiled_;
   std::int64_t depth_;                      // of a head
+  std::int64_t padded_;                     // the same in whole steps of tiles
   std::int64_t keys_;                       // padded to whole panels
   std::int64_t width_;                      // depth padded to whole panels
   at::Tensor packed_keys_, packed_values_;  // [B·K, …]
@@ -219,12 +304,14 @@ class BlockAttention {
 }  // namespace
 
 bool can_attend_in_bfloat16(const at::Tensor& q) {
-  return has_panel_products() && q.is_cpu() && q.scalar_type() == at::kFloat && q.size(3) % 2 == 0;
+  const bool is_known = q.scalar_type() == at::kFloat || q.scalar_type() == at::kBFloat16;
+  return has_panel_products() && q.is_cpu() && is_known && q.size(3) % 2 == 0;
 }
 
 at::Tensor bfloat16_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               bool is_causal) {
   TORCH_CHECK(q.size(1) % k.size(1) == 0 && k.sizes() == v.sizes() && q.size(3) == k.size(3) &&
+                  q.scalar_type() == k.scalar_type() && q.scalar_type() == v.scalar_type() &&
                   (!is_causal || q.size(2) <= k.size(2)),
               "bfloat16_attention: q ", q.sizes(), ", k ", k.sizes(), ", v ", v.sizes());
   const auto rows = [](const at::Tensor& t) { return t.stride(3) == 1 ? t : t.contiguous(); };

@@ -1,7 +1,8 @@
 // Attention with products in bfloat16, for processors that are quicker with those.
 //
-//   q [B, H, T, D], k and v [B, K, S, D], all float32 ─► softmax(q kᵀ / √D) v [B, H, T, D]
+//   q [B, H, T, D], k and v [B, K, S, D] ─► softmax(q kᵀ / √D) v [B, H, T, D]
 //
+// All of them are float32, or all are bfloat16.
 // Queries, keys, values and the softmax's weights are rounded to bfloat16 where they are
 // multiplied; sums, the softmax and the result are float32. Query heads share key and value heads
 // in groups, and no more than a block of scores is ever held (flash attention). The products are

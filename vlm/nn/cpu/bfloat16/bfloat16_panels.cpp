@@ -21,10 +21,22 @@ VLM_INLINE Words load_pairs(const float* from) {
   return round_pairs(earlier, later);
 }
 
+VLM_INLINE Words load_pairs(const std::uint16_t* from) {
+  return load_lanes<Words>(from);
+}
+
+VLM_INLINE std::uint16_t as_narrow(float value) {
+  return round_to_bfloat16(value);
+}
+VLM_INLINE std::uint16_t as_narrow(std::uint16_t value) {
+  return value;
+}
+
 // 16 columns of a panel: `count` of them rows from `first` on, the rest zero.
-VLM_INLINE void pack_columns(const FloatRows& rows, std::int64_t first, std::int64_t count,
+template <typename Value>
+VLM_INLINE void pack_columns(const RowsOf<Value>& rows, std::int64_t first, std::int64_t count,
                              std::int64_t width, std::uint16_t* to) {
-  const float* from = rows.data + first * rows.stride;
+  const Value* from = rows.data + first * rows.stride;
   std::int64_t d = 0;
   for (; d + kPairs <= rows.depth; d += kPairs) {
     Words block[kLanes] = {};
@@ -37,7 +49,19 @@ VLM_INLINE void pack_columns(const FloatRows& rows, std::int64_t first, std::int
   for (; d < rows.depth; ++d) {
     for (std::int64_t i = 0; i < kLanes; ++i) {
       to[d / 2 * 2 * width + i * 2 + d % 2] =
-          i < count ? round_to_bfloat16(from[i * rows.stride + d]) : std::uint16_t{0};
+          i < count ? as_narrow(from[i * rows.stride + d]) : std::uint16_t{0};
+    }
+  }
+}
+
+template <typename Value>
+VLM_INLINE void pack_panels(const RowsOf<Value>& rows, std::int64_t width, std::uint16_t* panels) {
+  for (std::int64_t first = 0; first < rows.rows; first += width) {
+    std::uint16_t* panel = panels + first * rows.depth;
+    for (std::int64_t column = 0; column < width; column += kLanes) {
+      const std::int64_t left = std::max<std::int64_t>(rows.rows - first - column, 0);
+      pack_columns(rows, first + column, std::min<std::int64_t>(left, kLanes), width,
+                   panel + column * 2);
     }
   }
 }
@@ -49,7 +73,7 @@ bool is_product_right() {
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i * 7 % 13) - 6;
   const FloatRows rows{.data = values.data(), .rows = kPanel, .depth = kDepth, .stride = kDepth};
   std::vector<std::uint16_t> left(values.size()), right(values.size());
-  round_rows(rows, left.data());
+  round_rows(rows, left.data(), kDepth);
   pack_transposed(rows, kPanel, right.data());
   try {
     at::native::cpublas::brgemm(kPanel, kPanel, kDepth, kDepth, kPanel, kPanel, /*add_C=*/false,
@@ -78,20 +102,23 @@ bool has_panel_products() {
 }
 
 VLM_CLONES void pack_transposed(const FloatRows& rows, std::int64_t width, std::uint16_t* panels) {
-  for (std::int64_t first = 0; first < rows.rows; first += width) {
-    std::uint16_t* panel = panels + first * rows.depth;
-    for (std::int64_t column = 0; column < width; column += kLanes) {
-      const std::int64_t left = std::max<std::int64_t>(rows.rows - first - column, 0);
-      pack_columns(rows, first + column, std::min<std::int64_t>(left, kLanes), width,
-                   panel + column * 2);
-    }
+  pack_panels(rows, width, panels);
+}
+
+VLM_CLONES void pack_transposed(const NarrowRows& rows, std::int64_t width, std::uint16_t* panels) {
+  pack_panels(rows, width, panels);
+}
+
+VLM_CLONES void round_rows(const FloatRows& rows, std::uint16_t* to, std::int64_t step) {
+  for (std::int64_t i = 0; i < rows.rows; ++i, to += step) {
+    const float* from = rows.data + i * rows.stride;
+    for (std::int64_t d = 0; d < rows.depth; ++d) to[d] = round_to_bfloat16(from[d]);
   }
 }
 
-VLM_CLONES void round_rows(const FloatRows& rows, std::uint16_t* to) {
-  for (std::int64_t i = 0; i < rows.rows; ++i, to += rows.depth) {
-    const float* from = rows.data + i * rows.stride;
-    for (std::int64_t d = 0; d < rows.depth; ++d) to[d] = round_to_bfloat16(from[d]);
+void round_rows(const NarrowRows& rows, std::uint16_t* to, std::int64_t step) {
+  for (std::int64_t i = 0; i < rows.rows; ++i) {
+    std::copy_n(rows.data + i * rows.stride, rows.depth, to + i * step);
   }
 }
 

@@ -2,23 +2,32 @@
 // matrix.
 //
 // The left-hand matrix is row-major. The right-hand one is packed in panels of at most 64 columns,
-// with its rows in pairs: [rows / 2, columns, 2]. Packing takes rows of float32 and rounds them.
+// with its rows in pairs: [rows / 2, columns, 2]. Packing takes rows of float32 and rounds them, or
+// rows that are in bfloat16 already.
 // CPU only.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 
-#include "vlm/nn/cpu/panel_products.h"
+#include "vlm/nn/cpu/panels/panel_products.h"
 
 namespace vlm {
 
-// Rows of float32 in memory: `rows` of `depth` values, `stride` apart.
-struct FloatRows {
-  const float* data;
+// Rows in memory: `rows` of `depth` values, `stride` apart.
+template <typename Value>
+struct RowsOf {
+  const Value* data;
   std::int64_t rows, depth, stride;
+
+  RowsOf from(std::int64_t first, std::int64_t most) const {
+    return {data + first * stride, std::min(most, rows - first), depth, stride};
+  }
 };
+using FloatRows = RowsOf<float>;
+using NarrowRows = RowsOf<std::uint16_t>;  // bfloat16
 
 // Whether this processor and this build of LibTorch have these kernels, and they read panels as
 // they are packed here.
@@ -28,9 +37,11 @@ bool has_panel_products();
 // of panel r / width. A panel takes width × depth values, zeros behind the last row; `depth` is
 // even. On the calling thread.
 void pack_transposed(const FloatRows& rows, std::int64_t width, std::uint16_t* panels);
+void pack_transposed(const NarrowRows& rows, std::int64_t width, std::uint16_t* panels);
 
-// Rounds rows of float32 to bfloat16, without gaps between the rows.
-void round_rows(const FloatRows& rows, std::uint16_t* to);
+// Rows in bfloat16, `step` values from one to the next.
+void round_rows(const FloatRows& rows, std::uint16_t* to, std::int64_t step);
+void round_rows(const NarrowRows& rows, std::uint16_t* to, std::int64_t step);
 
 // Pointer to the values of a bfloat16 tensor.
 inline const std::uint16_t* words_of(const at::Tensor& t) {

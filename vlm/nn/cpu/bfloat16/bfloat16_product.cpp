@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "vlm/nn/cpu/bfloat16/bfloat16_panels.h"
-#include "vlm/nn/cpu/panel_products.h"
+#include "vlm/nn/cpu/panels/panel_products.h"
 
 namespace vlm {
 namespace {
@@ -15,27 +15,37 @@ namespace {
 constexpr std::int64_t kDepth = kDepthBytes / 2;
 constexpr std::int64_t kRoundedValues = 65536;  // that a thread rounds at a time
 
-// block[n, m] + bias[n]
+// (block[n, m] + bias[n]) · scale[n]
 struct BiasedSums {
   static constexpr int kBlocks = 1;
   const float* data;  // [n, width]
   std::int64_t width;
-  const float* bias;  // of the block's first n, or null
+  const float *bias, *scale;  // of the block's first n, or null
 
+  struct Columns {
+    Floats biases, scales;
+  };
   VLM_INLINE Floats load(int /*block*/, std::int64_t n, std::int64_t m) const {
     return load_lanes<Floats>(data + n * width + m);
   }
-  VLM_INLINE Floats columns(std::int64_t n, std::int64_t count) const {
-    return load_partial(bias ? bias + n : nullptr, count);
+  VLM_INLINE Columns columns(std::int64_t n, std::int64_t count) const {
+    return {load_partial(bias ? bias + n : nullptr, count),
+            scale ? load_partial(scale + n, count) : Floats{} + 1.0F};
   }
-  VLM_INLINE static Floats finish(Floats biases, const Floats (&values)[1][kLanes],
+  VLM_INLINE static Floats finish(const Columns& columns, const Floats (&values)[1][kLanes],
                                   std::int64_t i) {
-    return values[0][i] + biases;
+    return (values[0][i] + columns.biases) * columns.scales;
   }
 };
 
 VLM_CLONES void store_biased(const BiasedSums& sums, const BlockTarget& to) {
   store_transposed(sums, to);
+}
+VLM_CLONES void store_added(const BiasedSums& sums, const BlockTarget& to) {
+  store_transposed<AddedResults>(sums, to);
+}
+VLM_CLONES void store_narrow(const BiasedSums& sums, const BlockOf<std::uint16_t>& to) {
+  store_transposed<NarrowResults>(sums, to);
 }
 
 // A panel of `columns` columns of a matrix in bfloat16, an even number of `rows`, `stride` apart.
@@ -61,7 +71,7 @@ at::Tensor rounded(const at::Tensor& x) {
                 .rows = std::min(step, x.size(0) - begin),
                 .depth = depth,
                 .stride = depth},
-               words_of(y) + begin * depth);
+               words_of(y) + begin * depth, depth);
   });
   return y;
 }
@@ -70,28 +80,41 @@ at::Tensor rounded(const at::Tensor& x) {
 class PackedRows {
  public:
   PackedRows(std::int64_t rows, std::int64_t depth)
-      : layout_{rows, depth}, words_(at::empty({round_up(rows, kPanel), depth}, at::kBFloat16)) {
+      : layout_{rows, depth},
+        padded_(round_up(depth, kTileBytes / 2)),
+        words_(at::empty({round_up(rows, kPanel), padded_}, at::kBFloat16)) {
     TORCH_CHECK(depth % 2 == 0, "products in panels: ", depth,
                 " summands, an even number is wanted");
+    for (std::int64_t i = 0; depth < padded_ && i < layout_.panels(); ++i) {
+      const std::int64_t width = layout_.width_of(i);
+      std::fill_n(words(i) + depth * width, (padded_ - depth) * width, std::uint16_t{0});
+    }
   }
 
   explicit PackedRows(const at::Tensor& x) : PackedRows(x.size(0), x.size(1)) {
-    run_pieces(layout_.panels(), [&](std::int64_t panel) {
-      pack_transposed({.data = x.const_data_ptr<float>() + panel * kPanel * layout_.depth,
-                       .rows = layout_.rows_of(panel),
-                       .depth = layout_.depth,
-                       .stride = layout_.depth},
-                      layout_.width_of(panel), words(panel));
-    });
+    if (x.scalar_type() == at::kBFloat16) {
+      pack(words_of(x));
+    } else {
+      pack(x.const_data_ptr<float>());
+    }
   }
 
   const PanelLayout& layout() const { return layout_; }
   std::uint16_t* words(std::int64_t panel) const {
-    return static_cast<std::uint16_t*>(words_.data_ptr()) + panel * kPanel * layout_.depth;
+    return static_cast<std::uint16_t*>(words_.data_ptr()) + panel * kPanel * padded_;
   }
 
  private:
+  template <typename Value>
+  void pack(const Value* x) {
+    const RowsOf<Value> rows{x, layout_.rows, layout_.depth, layout_.depth};
+    run_pieces(layout_.panels(), [&](std::int64_t panel) {
+      pack_transposed(rows.from(panel * kPanel, kPanel), layout_.width_of(panel), words(panel));
+    });
+  }
+
   PanelLayout layout_;
+  std::int64_t padded_;  // the depth in whole steps of tiles, with zeros behind the last row
   at::Tensor words_;
 };
 
@@ -103,6 +126,18 @@ void multiply(const PackedRows& x, const std::vector<WeightAndBias>& maps, std::
               const Store& store) {
   std::vector<std::int64_t> outputs;
   for (const WeightAndBias& map : maps) outputs.push_back(map.weight.size(0));
+  const std::int64_t bytes = x.layout().depth * 2;
+  if (has_tiles()) {
+    const auto pack = [&](const OutputPiece& piece, std::size_t map, std::byte* to) {
+      const std::uint16_t* rows = words_of(maps[map].weight) + piece.first * x.layout().depth;
+      pack_tiles(rows, piece.count, bytes, bytes, to);
+    };
+    const auto panel = [&](std::int64_t i) -> const std::uint16_t* { return x.words(i); };
+    return multiply_tiled<float>(
+        x.layout(),
+        cut_outputs(outputs, together, packed_outputs(bytes, together), x.layout().panels()),
+        together, bytes, pack, panel, store);
+  }
   const auto kernel = [&](const KernelCall& call, float* to) {
     const std::int64_t k = x.layout().depth, width = x.layout().width_of(call.panel);
     at::native::cpublas::brgemm(
@@ -118,22 +153,50 @@ const float* bias_of(const WeightAndBias& map, std::int64_t first) {
   return map.bias.defined() ? map.bias.const_data_ptr<float>() + first : nullptr;
 }
 
-std::vector<at::Tensor> multiply_each(const PackedRows& x, const std::vector<WeightAndBias>& maps) {
+template <typename Value>
+BlockOf<Value> target_in(Value* y, std::int64_t outputs, const PanelLayout& x,
+                         const FloatBlock& block) {
+  return {.y = y + block.panel * kPanel * outputs + block.first,
+          .count = block.count,
+          .rows = x.rows_of(block.panel),
+          .stride = outputs};
+}
+
+BiasedSums sums_of(const WeightAndBias& map, const PanelLayout& x, const FloatBlock& block) {
+  return {.data = block.data,
+          .width = x.width_of(block.panel),
+          .bias = bias_of(map, block.first),
+          .scale = nullptr};
+}
+
+std::vector<at::Tensor> empty_results(const PackedRows& x, const std::vector<WeightAndBias>& maps,
+                                      at::ScalarType dtype) {
   std::vector<at::Tensor> results;
   for (const WeightAndBias& map : maps) {
-    results.push_back(at::empty({x.layout().rows, map.weight.size(0)}, at::kFloat));
+    results.push_back(at::empty({x.layout().rows, map.weight.size(0)}, dtype));
   }
+  return results;
+}
+
+std::vector<at::Tensor> multiply_each(const PackedRows& x, const std::vector<WeightAndBias>& maps) {
+  std::vector<at::Tensor> results = empty_results(x, maps, at::kFloat);
   multiply(x, maps, 1, [&](const FloatBlock& block) {
     at::Tensor& y = results[block.map];
-    store_biased({.data = block.data,
-                  .width = x.layout().width_of(block.panel),
-                  .bias = bias_of(maps[block.map], block.first)},
-                 {.y = y.mutable_data_ptr<float>() + block.panel * kPanel * y.size(1) + block.first,
-                  .count = block.count,
-                  .rows = x.layout().rows_of(block.panel),
-                  .stride = y.size(1)});
+    store_biased(sums_of(maps[block.map], x.layout(), block),
+                 target_in(y.mutable_data_ptr<float>(), y.size(1), x.layout(), block));
   });
   return results;
+}
+
+void add_product(const PackedRows& x, const WeightAndBias& map, const AddedBranch& to) {
+  const at::Tensor residual = to.residual;
+  auto* y = residual.mutable_data_ptr<float>();
+  const float* scale = to.scale.defined() ? to.scale.const_data_ptr<float>() : nullptr;
+  multiply(x, {map}, 1, [&](const FloatBlock& block) {
+    BiasedSums sums = sums_of(map, x.layout(), block);
+    if (scale) sums.scale = scale + block.first;
+    store_added(sums, target_in(y, map.weight.size(0), x.layout(), block));
+  });
 }
 
 // Two rows of a right side.
@@ -197,26 +260,65 @@ std::vector<at::Tensor> panel_linears(const at::Tensor& x, const std::vector<Wei
   return multiply_each(PackedRows(x), maps);
 }
 
-at::Tensor panel_gelu_mlp(const at::Tensor& x, const WeightAndBias& fc1, const WeightAndBias& fc2,
-                          Gelu kind) {
-  const PackedRows between(x.size(0), fc1.weight.size(0));
+std::vector<at::Tensor> narrow_panel_linears(const at::Tensor& x,
+                                             const std::vector<WeightAndBias>& maps) {
+  const PackedRows rows(x);
+  std::vector<at::Tensor> results = empty_results(rows, maps, at::kBFloat16);
+  multiply(rows, maps, 1, [&](const FloatBlock& block) {
+    at::Tensor& y = results[block.map];
+    store_narrow(sums_of(maps[block.map], rows.layout(), block),
+                 target_in(words_of(y), y.size(1), rows.layout(), block));
+  });
+  return results;
+}
+
+void add_panel_linear(const at::Tensor& x, const WeightAndBias& map, const AddedBranch& to) {
+  add_product(PackedRows(x), map, to);
+}
+
+namespace {
+
+// gelu(fc1(x)) and silu(gate(x)) · up(x) as inputs of the next product
+PackedRows activate(const at::Tensor& x, const WeightAndBias& fc1, Gelu kind) {
+  PackedRows between(x.size(0), fc1.weight.size(0));
   multiply(PackedRows(x), {fc1}, 1, [&](const FloatBlock& block) {
     const std::int64_t width = between.layout().width_of(block.panel);
     store_gelu(block, bias_of(fc1, block.first), width,
                between.words(block.panel) + block.first * width, kind);
   });
-  return multiply_each(between, {fc2})[0];
+  return between;
 }
 
-at::Tensor panel_gated_mlp(const at::Tensor& x, const WeightAndBias& gate, const WeightAndBias& up,
-                           const WeightAndBias& down) {
-  const PackedRows between(x.size(0), gate.weight.size(0));
+PackedRows pass_gate(const at::Tensor& x, const WeightAndBias& gate, const WeightAndBias& up) {
+  PackedRows between(x.size(0), gate.weight.size(0));
   multiply(PackedRows(x), {gate, up}, 2, [&](const FloatBlock& block) {
     const std::int64_t width = between.layout().width_of(block.panel);
     store_gated(block, bias_of(gate, block.first), bias_of(up, block.first), width,
                 between.words(block.panel) + block.first * width);
   });
-  return multiply_each(between, {down})[0];
+  return between;
+}
+
+}  // namespace
+
+at::Tensor panel_gelu_mlp(const at::Tensor& x, const WeightAndBias& fc1, const WeightAndBias& fc2,
+                          Gelu kind) {
+  return multiply_each(activate(x, fc1, kind), {fc2})[0];
+}
+
+void add_panel_gelu_mlp(const at::Tensor& x, const WeightAndBias& fc1, const WeightAndBias& fc2,
+                        Gelu kind, const AddedBranch& to) {
+  add_product(activate(x, fc1, kind), fc2, to);
+}
+
+at::Tensor panel_gated_mlp(const at::Tensor& x, const WeightAndBias& gate, const WeightAndBias& up,
+                           const WeightAndBias& down) {
+  return multiply_each(pass_gate(x, gate, up), {down})[0];
+}
+
+void add_panel_gated_mlp(const at::Tensor& x, const WeightAndBias& gate, const WeightAndBias& up,
+                         const WeightAndBias& down, const AddedBranch& to) {
+  add_product(pass_gate(x, gate, up), down, to);
 }
 
 at::Tensor panel_times(const at::Tensor& dy, const at::Tensor& weight) {

@@ -1,4 +1,5 @@
-// Matrix products in bfloat16: weights in bfloat16, inputs and results in float32.
+// Matrix products in bfloat16: weights in bfloat16, inputs and results in float32, or in bfloat16
+// where the next product takes them so.
 //
 //   panel_linears  x [M, K], weights [N, K], biases [N] or undefined ─► x Wᵀ + b [M, N] of each
 //   panel_times    dy [M, N], weight [N, K]                          ─► dy W     [M, K]
@@ -25,6 +26,22 @@ namespace vlm {
 bool can_multiply_in_panels(const at::Tensor& x);
 
 std::vector<at::Tensor> panel_linears(const at::Tensor& x, const std::vector<WeightAndBias>& maps);
+
+// The same rounded to bfloat16.
+std::vector<at::Tensor> narrow_panel_linears(const at::Tensor& x,
+                                             const std::vector<WeightAndBias>& maps);
+
+// What a result is multiplied with ([N], undefined: nothing) and added to, [M, N] contiguous.
+struct AddedBranch {
+  at::Tensor scale, residual;
+};
+
+// residual += scale · (x Wᵀ + b), and the same of the functions below. x may be in bfloat16.
+void add_panel_linear(const at::Tensor& x, const WeightAndBias& map, const AddedBranch& to);
+void add_panel_gelu_mlp(const at::Tensor& x, const WeightAndBias& fc1, const WeightAndBias& fc2,
+                        Gelu kind, const AddedBranch& to);
+void add_panel_gated_mlp(const at::Tensor& x, const WeightAndBias& gate, const WeightAndBias& up,
+                         const WeightAndBias& down, const AddedBranch& to);
 
 // fc2(gelu(fc1(x))) and down(silu(gate(x)) · up(x)), as the layers one by one give them, up to the
 // rounding of the activation. The activation is never written as float32: a block of the first

@@ -12,35 +12,6 @@ namespace {
 
 using SumBlock = ProductBlock<std::int32_t>;
 
-// What a thread takes at a time: some outputs of a weight, with some panels of x.
-struct OutputPiece {
-  std::size_t map;
-  std::int64_t first, count;
-  std::int64_t begin, end;  // panels
-};
-
-// Few weights are shared between threads by the panels too; each thread then unpacks for itself.
-std::vector<OutputPiece> cut_outputs(const std::vector<Int4Map>& maps, std::size_t together,
-                                     std::int64_t panels) {
-  std::vector<OutputPiece> whole, pieces;
-  for (std::size_t i = 0; i < maps.size(); i += together) {
-    const std::int64_t outputs = maps[i].weight->out_features();
-    for (std::int64_t first = 0; first < outputs; first += kBlockRows) {
-      whole.push_back({i, first, std::min(kBlockRows, outputs - first), 0, panels});
-    }
-  }
-  const std::int64_t wanted = 4 * at::get_num_threads();
-  const std::int64_t parts =
-      std::clamp<std::int64_t>(divide_up(wanted, std::ssize(whole)), 1, panels);
-  const std::int64_t step = divide_up(panels, parts);
-  for (const OutputPiece& one : whole) {
-    for (std::int64_t begin = 0; begin < panels; begin += step) {
-      pieces.push_back({one.map, one.first, one.count, begin, std::min(begin + step, panels)});
-    }
-  }
-  return pieces;
-}
-
 // The sums of `count` rows of codes [count, depth] with a panel of x: [count, width].
 void multiply_block(const QuantizedPanels& x, std::int64_t panel, const std::uint8_t* codes,
                     std::int64_t count, std::int32_t* to) {
@@ -61,7 +32,11 @@ struct Int4Panels {
   template <typename Store>
   static void multiply(const QuantizedPanels& x, const std::vector<Int4Map>& maps,
                        std::size_t together, const Store& store) {
-    const std::vector<OutputPiece> pieces = cut_outputs(maps, together, x.layout().panels());
+    std::vector<std::int64_t> outputs;
+    for (const Int4Map& map : maps) outputs.push_back(map.weight->out_features());
+    const std::vector<OutputPiece> pieces =
+        cut_outputs(outputs, together, kBlockRows, x.layout().panels());
+    if (has_tiles()) return multiply_in_tiles(x, maps, together, pieces, store);
     run_pieces(std::ssize(pieces), [&](std::int64_t i) {
       const OutputPiece& piece = pieces[static_cast<std::size_t>(i)];
       thread_local std::vector<std::uint8_t> codes;
@@ -82,6 +57,22 @@ struct Int4Panels {
       }
       at::native::cpublas::brgemm_release();
     });
+  }
+
+ private:
+  template <typename Store>
+  static void multiply_in_tiles(const QuantizedPanels& x, const std::vector<Int4Map>& maps,
+                                std::size_t together, const std::vector<OutputPiece>& pieces,
+                                const Store& store) {
+    const std::int64_t depth = x.layout().depth;
+    const auto pack = [&](const OutputPiece& piece, std::size_t map, std::byte* to) {
+      thread_local std::vector<std::uint8_t> codes;
+      codes.resize(static_cast<std::size_t>(piece.count * depth));
+      unpack_int4(*maps[map].weight, piece.first, piece.count, codes.data());
+      pack_tiles(codes.data(), piece.count, depth, depth, to);
+    };
+    const auto panel = [&](std::int64_t i) -> const std::int8_t* { return x.panel(i).codes; };
+    multiply_tiled<std::int32_t>(x.layout(), pieces, together, depth, pack, panel, store);
   }
 };
 

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "vlm/nn/cpu/panel_products.h"
+#include "vlm/nn/cpu/panels/panel_products.h"
 
 namespace vlm {
 

@@ -8,7 +8,7 @@
 #include <exception>
 
 #include "vlm/nn/cpu/int8/int8_panels.h"
-#include "vlm/nn/cpu/panel_products.h"
+#include "vlm/nn/cpu/panels/panel_products.h"
 
 namespace vlm {
 namespace {
@@ -23,6 +23,7 @@ struct Int8Panels {
                        std::size_t together, const Store& store) {
     std::vector<std::int64_t> outputs;
     for (const Int8Map& map : maps) outputs.push_back(map.weight->out_features());
+    if (has_tiles()) return multiply_in_tiles(x, maps, together, outputs, store);
     const auto kernel = [&](const KernelCall& call, std::int32_t* to) {
       const std::int64_t k = x.layout().depth, width = x.layout().width_of(call.panel);
       const auto* codes = maps[call.map].weight->codes.const_data_ptr<std::uint8_t>();
@@ -32,6 +33,22 @@ struct Int8Panels {
           static_cast<const signed char*>(x.panel(call.panel).codes) + call.from * width, to);
     };
     multiply_panels<std::int32_t>(x.layout(), outputs, together, kDepthBytes, kernel, store);
+  }
+
+ private:
+  template <typename Store>
+  static void multiply_in_tiles(const QuantizedPanels& x, const std::vector<Int8Map>& maps,
+                                std::size_t together, const std::vector<std::int64_t>& outputs,
+                                const Store& store) {
+    const PanelLayout& layout = x.layout();
+    const auto pack = [&](const OutputPiece& piece, std::size_t map, std::byte* to) {
+      const auto* codes = maps[map].weight->codes.const_data_ptr<std::uint8_t>();
+      pack_tiles(codes + piece.first * layout.depth, piece.count, layout.depth, layout.depth, to);
+    };
+    const auto panel = [&](std::int64_t i) -> const std::int8_t* { return x.panel(i).codes; };
+    const std::int64_t most = packed_outputs(layout.depth, together);
+    multiply_tiled<std::int32_t>(layout, cut_outputs(outputs, together, most, layout.panels()),
+                                 together, layout.depth, pack, panel, store);
   }
 };
 

@@ -5,6 +5,7 @@
 // some rows of W times a panel, so it is transposed.
 #pragma once
 
+#include <ATen/Parallel.h>
 #include <ATen/native/CPUBlas.h>
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 
 #include "vlm/io/parallel.h"
 #include "vlm/nn/cpu/lanes.h"
+#include "vlm/nn/cpu/panels/tiles.h"
 
 namespace vlm {
 
@@ -92,17 +94,109 @@ void multiply_panels(const PanelLayout& x, const std::vector<std::int64_t>& outp
   });
 }
 
+// What a thread takes at a time: some outputs of a weight, with some panels of x.
+struct OutputPiece {
+  std::size_t map;
+  std::int64_t first, count;
+  std::int64_t begin, end;  // panels
+};
+
+// Pieces of at most `most` outputs. Few of them are shared between threads by the panels too.
+inline std::vector<OutputPiece> cut_outputs(const std::vector<std::int64_t>& outputs,
+                                            std::size_t together, std::int64_t most,
+                                            std::int64_t panels) {
+  std::vector<OutputPiece> whole, pieces;
+  for (std::size_t i = 0; i < outputs.size(); i += together) {
+    for (std::int64_t first = 0; first < outputs[i]; first += most) {
+      whole.push_back({i, first, std::min(most, outputs[i] - first), 0, panels});
+    }
+  }
+  const std::int64_t wanted = 4 * at::get_num_threads();
+  const std::int64_t parts =
+      std::clamp<std::int64_t>(divide_up(wanted, std::ssize(whole)), 1, panels);
+  const std::int64_t step = divide_up(panels, parts);
+  for (const OutputPiece& one : whole) {
+    for (std::int64_t begin = 0; begin < panels; begin += step) {
+      pieces.push_back({one.map, one.first, one.count, begin, std::min(begin + step, panels)});
+    }
+  }
+  return pieces;
+}
+
+constexpr std::int64_t kPackedBytes = 1 << 20;  // of weights that a thread packs for its tiles
+
+// Outputs of a piece whose rows of `bytes` bytes are packed: whole blocks.
+inline std::int64_t packed_outputs(std::int64_t bytes, std::size_t together) {
+  const std::int64_t fitting = kPackedBytes / static_cast<std::int64_t>(together) / bytes;
+  return std::clamp(fitting / kBlockRows * kBlockRows, kBlockRows, kPieceRows);
+}
+
+// The same as multiply_panels in the processor's tiles: pack(piece, map, to) writes the piece's
+// rows of a weight, as pack_tiles does; panel(i) is a right side, of `bytes` bytes a column.
+template <typename Value, typename Pack, typename Panel, typename Store>
+void multiply_tiled(const PanelLayout& x, const std::vector<OutputPiece>& pieces,
+                    std::size_t together, std::int64_t bytes, const Pack& pack, const Panel& panel,
+                    const Store& store) {
+  const std::int64_t steps = divide_up(bytes, kTileBytes);
+  const auto weights = static_cast<std::int64_t>(together);
+  run_pieces(std::ssize(pieces), [&](std::int64_t number) {
+    const OutputPiece& piece = pieces[static_cast<std::size_t>(number)];
+    const std::int64_t packed = packed_tile_bytes(piece.count, bytes);
+    constexpr std::int64_t kStep = kBlockRows * kPanel;
+    thread_local std::vector<Value> sums;
+    sums.resize(static_cast<std::size_t>(weights * kStep));
+    std::byte* rows = tile_scratch(weights * packed);
+    for (std::int64_t i = 0; i < weights; ++i) {
+      pack(piece, piece.map + static_cast<std::size_t>(i), rows + i * packed);
+    }
+    const TileUse tiles;
+    for (std::int64_t right = piece.begin; right < piece.end; ++right) {
+      for (std::int64_t first = 0; first < piece.count; first += kBlockRows) {
+        const std::int64_t count = std::min(kBlockRows, piece.count - first);
+        for (std::int64_t i = 0; i < weights; ++i) {
+          const std::int64_t width = x.width_of(right);
+          multiply_tiles(
+              TileRows::packed(rows + i * packed + first * steps * kTileBytes, count, steps),
+              {panel(right), width, width}, {sums.data() + i * kStep, width});
+        }
+        store(
+            ProductBlock<Value>{sums.data(), kStep, piece.map, right, piece.first + first, count});
+      }
+    }
+  });
+}
+
 // Where a transposed block is written: `count` columns (n) and `rows` rows (m) of y[m, n].
-struct BlockTarget {
-  float* y;  // at the block's first m and n
+template <typename Value>
+struct BlockOf {
+  Value* y;  // at the block's first m and n
   std::int64_t count, rows, stride;
+};
+using BlockTarget = BlockOf<float>;
+
+// What becomes of up to 16 results.
+struct FloatResults {
+  VLM_INLINE static void store(Floats values, float* to, std::int64_t count) {
+    store_partial(values, to, count);
+  }
+};
+struct AddedResults {  // to what is there
+  VLM_INLINE static void store(Floats values, float* to, std::int64_t count) {
+    store_partial(load_partial(to, count) + values, to, count);
+  }
+};
+struct NarrowResults {  // in bfloat16
+  VLM_INLINE static void store(Floats values, std::uint16_t* to, std::int64_t count) {
+    const Halves halves = __builtin_convertvector(round_pairs((Words)values, Words{}), Halves);
+    std::memcpy(to, &halves, static_cast<std::size_t>(std::min(count, kLanes)) * sizeof *to);
+  }
 };
 
 // Transposes kBlocks blocks back and makes y of them. `Sums` says how: load(block, n, m) gives the
 // values of m … m + 15; finish(columns, values, i) makes y of the i-th m from values of n … n + 15,
 // with what columns(n, count) prepared for those.
-template <typename Sums>
-VLM_INLINE void store_transposed(const Sums& sums, const BlockTarget& to) {
+template <typename Results = FloatResults, typename Sums, typename Value>
+VLM_INLINE void store_transposed(const Sums& sums, const BlockOf<Value>& to) {
   for (std::int64_t m = 0; m < to.rows; m += kLanes) {
     const std::int64_t rows = std::min<std::int64_t>(kLanes, to.rows - m);
     for (std::int64_t n = 0; n < to.count; n += kLanes) {
@@ -114,7 +208,7 @@ VLM_INLINE void store_transposed(const Sums& sums, const BlockTarget& to) {
       }
       const auto columns = sums.columns(n, count);
       for (std::int64_t i = 0; i < rows; ++i) {
-        store_partial(Sums::finish(columns, values, i), to.y + (m + i) * to.stride + n, count);
+        Results::store(Sums::finish(columns, values, i), to.y + (m + i) * to.stride + n, count);
       }
     }
   }
