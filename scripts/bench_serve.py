@@ -67,7 +67,7 @@ def ask(port, key, body):
     tokens = 0
     for event in chat.events():
         tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
-    if tokens != body["max_tokens"]:
+    if tokens < body["max_tokens"]:  # llama-server goes on to the end of a character
         raise RuntimeError(f"an answer of {tokens} tokens instead of {body['max_tokens']}")
     # Random bytes are no text at first: what comes late isn't the first token.
     first = chat.first_s or chat.last_s or chat.started_s

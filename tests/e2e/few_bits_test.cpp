@@ -38,6 +38,9 @@ TEST_CASE("an exported model answers as its source, is inspected, planned and me
   const std::string model = output + "/easy-vqa-emoji-q4_0.gguf";
   const std::string encoder = output + "/mmproj-easy-vqa-emoji-q4_0.gguf";
   CHECK_THAT(run.err, Contains("wrote " + model) && Contains("wrote " + encoder));
+  CHECK_THAT(run.err,
+             Contains(kEmoji + ": this model is shown a picture as one tile; llama.cpp shows "
+                               "any as a tile and the whole"));
   CHECK(answer_of(model) == wanted);
   CHECK(answer_of(model, "--mmproj " + encoder) == wanted);
   CHECK(answer_of(output) == wanted);  // the folder with one model

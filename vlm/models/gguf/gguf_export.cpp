@@ -13,6 +13,7 @@
 #include "vlm/core/concat.h"
 #include "vlm/core/durable_file.h"
 #include "vlm/core/error.h"
+#include "vlm/core/log.h"
 #include "vlm/image/image_processor.h"
 #include "vlm/io/gguf/gguf_file.h"
 #include "vlm/io/parallel.h"
@@ -265,6 +266,11 @@ std::vector<fs::path> export_gguf(const VisionLanguageModel& model, const fs::pa
   save_gguf(written[0], pairs, text_tensors(model, family.text, type));
   if (!family.pictures) return written;
   const ImageProcessorConfig pictures = ImageProcessorConfig::load(source);
+  if (!pictures.do_image_splitting) {
+    log_warning(concat(source.string(),
+                       ": this model is shown a picture as one tile; llama.cpp shows any as a tile "
+                       "and the whole, so its answers about pictures can differ"));
+  }
   pairs = general_pairs("clip", "mmproj", name, size, type.others);
   for (const auto& pair : gguf_vision_pairs(*family.pictures, pictures.size_longest_edge)) {
     pairs.push_back(pair);
