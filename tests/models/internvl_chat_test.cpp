@@ -196,6 +196,7 @@ TEST_CASE("parts, head and projections of the original layout carry its names") 
 TEST_CASE("an adapter of wqkv is added to its rows, and merged into them") {
   const ModelPtr model = load_model(fixture("internvl_internlm2_tiny"), {});
   const std::string layer = "language_model.model.layers.0.attention.wqkv";
+  at::manual_seed(196);  // whatever other tests have drawn
   const at::Tensor a = at::randn({2, 16}), b = at::randn({32, 2});
   const ScratchFolder folder;
   save_safetensors(folder.path() / "adapter_model.safetensors",
