@@ -33,10 +33,6 @@ at::Tensor multiply_fused(const at::Tensor& x, const Linear& gate_up, const Line
   return multiply_gated(x, halves[0], halves[1], down.map());
 }
 
-}  // namespace
-
-namespace {
-
 constexpr std::int64_t kPanelRows = 64;  // fewer would fill no panel
 
 // Layers whose products are in bfloat16 by panels, for x in float32 or bfloat16.
@@ -56,25 +52,26 @@ class NarrowBlock {
     rows_ = as_rows(x);
     is_usable_ = has_panel_products();
   }
-  // The last layer's result is added to `residual`.
+  // The last layer's result is added to `residual`, or to a copy of one that isn't contiguous.
   NarrowBlock(const at::Tensor& x, const std::vector<const Linear*>& layers,
               const at::Tensor& residual)
       : NarrowBlock(x, layers) {
-    residual_ = residual;
-    is_usable_ = is_usable_ && residual.is_contiguous() && residual.scalar_type() == at::kFloat;
+    is_usable_ = is_usable_ && residual.scalar_type() == at::kFloat;
+    if (is_usable_) sum_ = residual.contiguous();
   }
 
   bool is_usable() const { return is_usable_; }
   const at::Tensor& rows() const { return rows_; }
+  const at::Tensor& sum() const { return sum_; }
   WeightAndBias map(std::size_t i) const { return {layers_[i]->weight, layers_[i]->bias}; }
   AddedBranch added(const at::Tensor& scale) const {
     const at::Tensor wide = scale.defined() ? scale.to(at::kFloat).contiguous() : scale;
-    return {wide, residual_.view({-1, residual_.size(-1)})};
+    return {wide, sum_.view({-1, sum_.size(-1)})};
   }
 
  private:
   std::vector<const Linear*> layers_;
-  at::Tensor rows_, residual_;
+  at::Tensor rows_, sum_;
   bool is_usable_ = false;
 };
 
@@ -106,7 +103,7 @@ at::Tensor add_layer(const at::Tensor& residual, const at::Tensor& x, const Line
     return add_scaled(layer.forward(x.to(residual.scalar_type())), scale, residual);
   }
   add_panel_linear(block.rows(), block.map(0), block.added(scale));
-  return residual;
+  return block.sum();
 }
 
 at::Tensor add_gelu_mlp(const at::Tensor& residual, const at::Tensor& x, const Linear& fc1,
@@ -114,7 +111,7 @@ at::Tensor add_gelu_mlp(const at::Tensor& residual, const at::Tensor& x, const L
   const NarrowBlock block(x, {&fc1, &fc2}, residual);
   if (!block.is_usable()) return add_scaled(gelu_mlp(x, fc1, fc2, kind), scale, residual);
   add_panel_gelu_mlp(block.rows(), block.map(0), block.map(1), kind, block.added(scale));
-  return residual;
+  return block.sum();
 }
 
 at::Tensor gelu_mlp(const at::Tensor& x, const Linear& fc1, const Linear& fc2, Gelu kind) {
@@ -147,7 +144,7 @@ at::Tensor add_gated_mlp(const at::Tensor& residual, const at::Tensor& x, const 
     const NarrowBlock block(x, {&gate, &up, &down}, residual);
     if (!block.is_usable()) return add_residual(gated_mlp(x, gate, up, down), residual);
     add_panel_gated_mlp(block.rows(), block.map(0), block.map(1), block.map(2), block.added({}));
-    return residual;
+    return block.sum();
   }
   const std::vector<at::Tensor> projected = joined.chunk(2, -1);
   return add_projected(residual, down, gated_silu(projected[0], projected[1], gate.product_dtype));

@@ -182,8 +182,7 @@ at::Tensor SiglipVisionModel::forward(const at::Tensor& pixel_values, const at::
     key_mask = patch_mask.flatten(1).view({patch_mask.size(0), 1, 1, rows * cols});
   }
   const at::Tensor embedded = embeddings_->forward(pixel_values, patch_mask);
-  return post_layernorm_->forward(
-      encoder_->forward(embedded.contiguous(), key_mask, checkpointing));
+  return post_layernorm_->forward(encoder_->forward(embedded, key_mask, checkpointing));
 }
 
 at::Tensor make_patch_mask(const at::Tensor& tile_mask, std::int64_t patch_size) {
