@@ -15,12 +15,11 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from pathlib import Path
 
 import openai
 
-from parity_serve import NAME, QUESTIONS, ROOT, Server, generate, message
+from parity_serve import NAME, QUESTIONS, ROOT, Checks, Server, generate, message
 
 KEY = "secret"
 
@@ -154,25 +153,17 @@ def main():
         return 0
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         wanted = [one["text"] for one in pool.map(lambda q: generate(program, *q), QUESTIONS)]
-    passed = failed = 0
+    checks = Checks()
     for name, check in {"shared": check_shared, "ended": check_ended, "killed": check_killed}.items():
         ports = [free_port(), free_port()]
 
         def start(port):
             return Server(program, port=port).__enter__()
 
-        started = time.time()
         with tempfile.TemporaryDirectory() as folder, Server(program, port=ports[0]) as a, \
                 Server(program, port=ports[1]) as b, Balancer(folder, ports) as balancer:
-            try:
-                check(a, b, start, balancer.port, wanted)
-                passed += 1
-                print(f"ok    balance {name} ({time.time() - started:.1f} s)", flush=True)
-            except Exception:
-                failed += 1
-                print(f"wrong balance {name}\n{traceback.format_exc(limit=-2)}", flush=True)
-    print(f"balance: {passed} passed, {failed} failed")
-    return 1 if failed else 0
+            checks.run(f"balance {name}", check, a, b, start, balancer.port, wanted)
+    return checks.finish("balance")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ import asyncio
 import base64
 import json
 import sys
-import time
-import traceback
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -21,7 +19,7 @@ from mcp import StdioServerParameters
 from mcp.client import Client
 from mcp.client.stdio import stdio_client
 
-from parity_serve import MODEL, PICTURES, ROOT, Server, data_uri, generate
+from parity_serve import MODEL, PICTURES, ROOT, Checks, Server, data_uri, generate
 
 QUESTION = "what shape is in the image?"
 CONFIG = """<View>
@@ -137,25 +135,15 @@ def main():
     parser.add_argument("--only", default="", help="checks whose name holds this text")
     arguments = parser.parse_args()
     program = arguments.program.resolve()
-    failed = passed = 0
-    checks = {"label studio": check_label_studio, "label studio errors": check_label_studio_errors,
+    checks = Checks(arguments.only)
+    named = {"label studio": check_label_studio, "label studio errors": check_label_studio_errors,
               "mcp with a handshake": lambda _, program: asyncio.run(talk(program, "legacy")),
               "mcp without one": lambda _, program: asyncio.run(talk(program, "auto")),
               "mcp cancelled": lambda _, program: asyncio.run(cancel(program))}
     with Server(program, "--label-studio") as server:
-        for name, check in checks.items():
-            if arguments.only not in name:
-                continue
-            start = time.time()
-            try:
-                check(server, program)
-                passed += 1
-                print(f"ok    {name} ({time.time() - start:.1f} s)", flush=True)
-            except Exception:
-                failed += 1
-                print(f"wrong {name}\n{traceback.format_exc(limit=-2)}", flush=True)
-    print(f"doors: {passed} passed, {failed} failed")
-    return 1 if failed else 0
+        for name, check in named.items():
+            checks.run(name, check, server, program)
+    return checks.finish("doors")
 
 
 if __name__ == "__main__":

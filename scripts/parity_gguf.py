@@ -15,7 +15,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +28,7 @@ import numpy as np
 import torch
 from benchmarks import llama_cpp, smolvlm
 from oracle import pictures
+from parity_checks.command import Command
 from parity_checks.report import Report
 from PIL import Image
 from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
@@ -44,18 +44,7 @@ PROMPTS = ["What color is the circle?", "Is there a triangle in the picture? Ans
 TOKENS = 24
 
 
-class Ours:
-    def __init__(self, binary, work):
-        self.binary, self.work = binary, work
-        self.environment = os.environ | {"XDG_CACHE_HOME": str(work / "cache")}
-
-    def run(self, *arguments):
-        done = subprocess.run([str(self.binary), *map(str, arguments)], capture_output=True, text=True, timeout=600,
-                              env=self.environment)
-        if done.returncode != 0:
-            raise RuntimeError(f"vlm {arguments[0]}: {done.stderr[-300:]}")
-        return done.stdout
-
+class Ours(Command):
     def export(self, folder, name, kind):
         """-> the text model's file, and the encoder's where there is one."""
         output = self.work / "gguf" / f"{name}-{kind}"

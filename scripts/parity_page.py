@@ -10,8 +10,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-import traceback
 from pathlib import Path
 
 from selenium.webdriver.common.by import By
@@ -19,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 
 from page_driver import Page, prompt_tokens_of, text_of
 from parity_page_tabs import QUESTION, check_batch, check_batch_rows, check_history, check_training
-from parity_serve import MODEL, NAME, QUESTIONS, ROOT, Server, generate
+from parity_serve import MODEL, NAME, QUESTIONS, ROOT, Checks, Server, generate
 
 # The next answer is this text, whatever the model says.
 SAY = r"""
@@ -282,26 +280,19 @@ def main():
         print("page: skipped, as there is no chromium with chromedriver (apt install chromium chromium-driver)")
         return 0
     program = arguments.program.resolve()
-    failed = 0
+    checks = Checks()
     with tempfile.TemporaryDirectory() as folder, \
             Server(program, "--served-model-name", NAME, "--served-model-name", "twin", "--training", folder) as server:
         page = Page(server, folder)
         if CHECKS[0] not in chosen:
             page.give_key()
         for name, check in chosen:
-            start = time.time()
-            try:
-                check(page, program)
-                print(f"ok    page: {name} ({time.time() - start:.1f} s)", flush=True)
-            except Exception:
-                failed += 1
-                print(f"wrong page: {name}\n{traceback.format_exc(limit=-4)}", flush=True)
+            if not checks.run(f"page: {name}", check, page, program):
                 page.driver.refresh()
         if arguments.screenshots:
             take_screenshots(page, arguments.screenshots)
         page.driver.quit()
-    print(f"page: {len(chosen) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+    return checks.finish("page")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import gguf
 import numpy as np
 import torch
 from compressed_tensors.compressors import BaseCompressor
+from parity_checks.command import Command
 from parity_checks.report import Report
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
@@ -30,18 +31,7 @@ MODELS = {"easy-vqa-emoji": ROOT / "models" / "easy-vqa-emoji", "smolvlm_tiny": 
 TYPES = ["f32", "f16", "bf16", "q8_0", "q4_0", "iq4_nl"]
 
 
-class Runner:
-    def __init__(self, binary, work):
-        self.binary, self.work = binary, work
-        self.environment = os.environ | {"XDG_CACHE_HOME": str(work / "cache")}
-
-    def run(self, *arguments):
-        done = subprocess.run([str(self.binary), *map(str, arguments)], capture_output=True, text=True, timeout=600,
-                              env=self.environment)
-        if done.returncode != 0:
-            raise RuntimeError(f"vlm {arguments[0]}: {done.stderr[-300:]}")
-        return done.stdout
-
+class Runner(Command):
     def numbers(self, model, name):
         """The model's weights as `vlm` decodes them, by Hugging Face's names."""
         folder = self.work / "numbers" / name

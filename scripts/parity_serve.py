@@ -15,7 +15,6 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +29,7 @@ from langchain_openai import ChatOpenAI
 from pydantic_ai import Agent, BinaryContent, NativeOutput
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
-from serve_program import MODEL, ROOT, Server
+from serve_program import MODEL, ROOT, Checks, Server
 
 PICTURES = ROOT / "examples" / "pictures"
 NAME = "easy-vqa-emoji"
@@ -302,29 +301,14 @@ def main():
                 "openai cancel": check_openai_cancel, "instructor": check_instructor,
                 "langchain": check_langchain, "pydantic-ai": check_pydantic_ai, "llm": check_llm}
     alone = {"openai retry": check_openai_retry, "end": check_end}
-    passed = failed = 0
+    checks = Checks(arguments.only)
     program = arguments.program.resolve()
-
-    def run(name, check, *values):
-        nonlocal passed, failed
-        if arguments.only not in name:
-            return
-        start = time.time()
-        try:
-            check(*values)
-            passed += 1
-            print(f"ok    {name} ({time.time() - start:.1f} s)", flush=True)
-        except Exception:
-            failed += 1
-            print(f"wrong {name}\n{traceback.format_exc(limit=-2)}", flush=True)
-
     with Server(program) as server:
         for name, check in together.items():
-            run(name, check, server, program)
+            checks.run(name, check, server, program)
     for name, check in alone.items():
-        run(name, check, program)
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+        checks.run(name, check, program)
+    return checks.finish("clients")
 
 
 if __name__ == "__main__":

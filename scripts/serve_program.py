@@ -6,6 +6,7 @@ import signal
 import subprocess
 import threading
 import time
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +57,34 @@ class Server:
 
     def metric(self, name):
         return self.metrics().get(name, 0.0)
+
+
+class Checks:
+    """Runs checks by their names, a line each; one that fails doesn't end the run."""
+
+    def __init__(self, only=""):
+        self.only = only  # checks whose name holds this text
+        self.passed = self.failed = 0
+
+    def run(self, name, check, *values):
+        """-> whether it passed, or was left out."""
+        if self.only not in name:
+            return True
+        start = time.time()
+        try:
+            check(*values)
+        except Exception:
+            self.failed += 1
+            print(f"wrong {name}\n{traceback.format_exc(limit=-4)}", flush=True)
+            return False
+        self.passed += 1
+        print(f"ok    {name} ({time.time() - start:.1f} s)", flush=True)
+        return True
+
+    def finish(self, title):
+        """-> the exit status."""
+        print(f"{title}: {self.passed} passed, {self.failed} failed")
+        return 1 if self.failed else 0
 
 
 class Chat:

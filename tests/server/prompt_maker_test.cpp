@@ -186,14 +186,19 @@ TEST_CASE("pictures of too many pixels are refused by their header") {
   CHECK(refused.find("picture has too many pixels: got ") != std::string::npos);
 }
 
-TEST_CASE("clips come as data, and are shown as from their file") {
-  const Maker maker("smolvlm_tiny");
-  const ScratchFolder scratch;
-  const fs::path file = scratch.path() / "clip.mp4";
+// Four seconds of 5 frames each.
+fs::path make_clip(const ScratchFolder& scratch) {
   REQUIRE(run_shell("ffmpeg -loglevel error -f lavfi -i testsrc=duration=4:size=64x48:rate=5 "
                     "-pix_fmt yuv420p clip.mp4",
                     scratch.path())
               .code == 0);
+  return scratch.path() / "clip.mp4";
+}
+
+TEST_CASE("clips come as data, and are shown as from their file") {
+  const Maker maker("smolvlm_tiny");
+  const ScratchFolder scratch;
+  const fs::path file = make_clip(scratch);
   const PreparedPrompt prepared = maker.prepare(
       {{{"role", "user"},
         {"content",
@@ -213,11 +218,7 @@ TEST_CASE("clips come as data, and are shown as from their file") {
 TEST_CASE("a part of a clip, or moments of it") {
   const Maker maker("smolvlm_tiny");
   const ScratchFolder scratch;
-  const fs::path file = scratch.path() / "clip.mp4";
-  REQUIRE(run_shell("ffmpeg -loglevel error -f lavfi -i testsrc=duration=4:size=64x48:rate=5 "
-                    "-pix_fmt yuv420p clip.mp4",
-                    scratch.path())
-              .code == 0);
+  const fs::path file = make_clip(scratch);
   const auto body = [&](Json part) -> Json {
     part["url"] = uri_of(file, "video/mp4");
     return {{{"role", "user"},
