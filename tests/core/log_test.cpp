@@ -2,13 +2,17 @@
 #include "vlm/core/log.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <vector>
 
 #include "tests/support/catch.h"
+#include "vlm/core/error.h"
 #include "vlm/core/run/progress.h"
 
 namespace vlm {
@@ -140,6 +144,38 @@ TEST_CASE("progress beyond its total does no harm") {
     progress.update(5);
   }
   CHECK_THAT(shown_lines(terminal.taken())[0], Contains("[########################] 5/2 kB"));
+}
+
+// 0: told that nobody reads, both at once and when whatever else has failed since.
+int write_to_nobody() {
+  int ends[2];
+  if (::pipe(ends) != 0) return 1;
+  ::signal(SIGPIPE, SIG_IGN);
+  ::dup2(ends[1], STDOUT_FILENO);
+  ::close(ends[0]);
+  const auto is_told = [](const auto& write) {
+    try {
+      write();
+    } catch (const ResultsClosed&) {
+      return true;
+    } catch (const Error&) {
+    }
+    return false;
+  };
+  if (!is_told([] { print_result("a line\n"); })) return 2;
+  errno = ENOENT;
+  return is_told(finish_results) ? 0 : 3;
+}
+
+TEST_CASE("why results can't be written is still known at the end") {
+  std::fflush(stdout);  // the child has none of it
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) ::_exit(write_to_nobody());
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
 }
 
 }  // namespace

@@ -124,10 +124,14 @@ void print_result(const std::string& text) {
 }
 
 void finish_results() {
+  static std::atomic<int> first_error{0};  // stdout stays broken behind it, errno doesn't
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
-  if (errno == EPIPE) throw ResultsClosed();
+  int none = 0;
+  first_error.compare_exchange_strong(none, errno);
+  const int error = first_error;
+  if (error == EPIPE) throw ResultsClosed();
   throw Error({.what = "can't write to standard output",
-               .got = errno != 0 ? std::strerror(errno) : "an error before"});
+               .got = error != 0 ? std::strerror(error) : "an error before"});
 }
 
 }  // namespace vlm
