@@ -7,6 +7,7 @@
 #include "train/batches/step_loader.h"
 #include "train/batches/training_data.h"
 #include "train/config/train_config.h"
+#include "train/model/loss.h"
 #include "train/plan/run_plan.h"
 #include "vlm/models/registry.h"
 #include "vlm/nn/upload.h"
@@ -183,6 +184,34 @@ TEST_CASE("a run takes of the GPU's memory what the plan says") {
     // Tensors of the tiny model take half a megabyte; its NF4 weights are filled up to 16,384
     // values each, of which a probe of more tokens sees less.
     CHECK(peak == Approx(planned).margin(method == "qlora" ? 0.75 : 0.25));
+  }
+}
+
+TEST_CASE("a label takes of the GPU's memory what the plan counts for it") {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    INFO(dtype);
+    const bool narrow = dtype == at::kBFloat16;
+    const ModelPtr model =
+        load_model(fixture(kTinyModel), {.dtype = narrow ? "bfloat16" : "float32", .device = kGpu});
+    at::Tensor weight = model->output_head().named_parameters()["weight"];
+    weight.set_requires_grad(false);  // its gradient is counted elsewhere
+    const std::int64_t width = weight.size(1);
+    const auto peak_of = [&](std::int64_t labels) {
+      at::Tensor hidden = at::zeros({labels, width}, at::TensorOptions(dtype).device(kGpu));
+      hidden.requires_grad_();
+      const at::Tensor wanted = at::zeros({labels}, at::TensorOptions(at::kLong).device(kGpu));
+      const std::int64_t before = simulated_cuda::current_bytes();
+      simulated_cuda::reset_peak();
+      train::head_loss_sum(*model, hidden, wanted);
+      return simulated_cuda::peak_bytes() - before;
+    };
+    peak_of(1);  // what is made once
+    const auto found = static_cast<double>(peak_of(256) - peak_of(128));
+    const std::int64_t planned = 128 * train::head_bytes_per_label(model->vocab_size(), dtype);
+    // Beside the logits a label has rows as wide as hidden, and a few numbers.
+    const double beside = 128 * (4.0 * width * c10::elementSize(dtype) + 64);
+    CHECK(found >= planned);
+    CHECK(found <= planned + beside);
   }
 }
 

@@ -47,17 +47,20 @@ class HeadLoss : public torch::autograd::Function<HeadLoss> {
         const c10::AutoGradMode recording(true);
         logits = pass.model->logits(inputs[0]);  // [m, V]
       }
-      // The head is linear: its backward needs no logits, so they may be overwritten.
-      at::Tensor wide = logits.detach().to(at::kFloat);
-      total += cross_entropy_in_place(wide, pass.labels.narrow(0, begin, count));
+      // The head is linear: its backward needs no logits, so their gradient may take their place.
+      at::Tensor grad_logits = logits.detach();
+      {
+        at::Tensor wide = grad_logits.to(at::kFloat);
+        total += cross_entropy_in_place(wide, pass.labels.narrow(0, begin, count));
+        if (!wide.is_same(grad_logits)) grad_logits.copy_(wide);
+      }
       std::vector<std::size_t> trained;
       for (std::size_t i = 0; i < parameters.size(); ++i) {
         if (!parameters[i].requires_grad()) continue;
         trained.push_back(i);
         inputs.push_back(parameters[i]);
       }
-      const variable_list parts =
-          torch::autograd::grad({logits}, inputs, {wide.to(logits.scalar_type())});
+      const variable_list parts = torch::autograd::grad({logits}, inputs, {grad_logits});
       grad_hidden.narrow(0, begin, count).copy_(parts[0]);
       for (std::size_t i = 0; i < trained.size(); ++i) {
         at::Tensor& sum = grads[trained[i]];
@@ -81,6 +84,11 @@ class HeadLoss : public torch::autograd::Function<HeadLoss> {
 };
 
 }  // namespace
+
+std::int64_t head_bytes_per_label(std::int64_t vocab_size, at::ScalarType logits) {
+  const auto bytes = static_cast<std::int64_t>(c10::elementSize(logits));
+  return vocab_size * (logits == at::kFloat ? bytes : bytes + 4);
+}
 
 at::Tensor head_loss_sum(VisionLanguageModel& model, const at::Tensor& hidden,
                          const at::Tensor& labels, std::int64_t chunk) {

@@ -3,8 +3,8 @@
 //   hidden [M, C] at labelled positions ─► chunks of logits [m, V] ─► sum of cross entropies, and
 //   in the same pass the gradients of hidden and of the head's trained parameters
 //
-// Logits and their gradient share one float32 buffer per chunk, because a vocabulary of 49,280
-// takes 197 kB a label, more than all activations of a small model. Equal to the plain loss in
+// Logits and their gradient share one buffer per chunk, because a vocabulary of 49,280 takes 197 kB
+// a label in float32, more than all activations of a small model. Equal to the plain loss in
 // value and gradient up to the order of summation. It has no second derivative. Reference:
 // transformers' ForCausalLMLoss with num_items_in_batch.
 #pragma once
@@ -20,8 +20,12 @@ namespace vlm::train {
 
 class PictureStore;
 
-// Labels of a chunk: 50 MB of logits for a vocabulary of 49,280.
+// Labels of a chunk: 50 MB of float32 logits for a vocabulary of 49,280.
 inline constexpr std::int64_t kHeadChunk = 256;
+
+// Bytes that the loss takes for each label of a chunk, where the model's logits have this dtype:
+// narrow ones are widened beside themselves.
+std::int64_t head_bytes_per_label(std::int64_t vocab_size, at::ScalarType logits);
 
 // Sum of the cross entropies at labelled positions, float32 scalar. Divide by the number of labels
 // of the whole optimizer step, as transformers does, so that gradient accumulation gives the same

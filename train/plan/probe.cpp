@@ -73,6 +73,12 @@ Pass run_pass(const TrainedModel& trained, const Optimizer& optimizer, const dat
   return pass;
 }
 
+at::ScalarType logits_dtype(VisionLanguageModel& model) {
+  const c10::NoGradGuard no_grad;
+  const at::Tensor id = at::full({1, 1}, model.filler_id(), at::kLong);
+  return model.logits(model.embed(id, at::Tensor())[0]).scalar_type();
+}
+
 Line line_through(double x0, double y0, double x1, double y1) {
   const double slope = std::max((y1 - y0) / (x1 - x0), 0.0);
   return {.at_zero = y1 - slope * x1, .slope = slope};
@@ -125,7 +131,8 @@ StepCost probe(TrainedModel& trained, Optimizer& optimizer, const ProbeOptions& 
     features = features.narrow(0, 0, std::min(features.size(0), fewer - cost.labels));
   }
   cost.probe_tokens = static_cast<double>(most);
-  cost.bytes_per_label = static_cast<double>(model.vocab_size()) * 4;
+  cost.bytes_per_label =
+      static_cast<double>(head_bytes_per_label(model.vocab_size(), logits_dtype(model)));
   run_pass(trained, optimizer, make_batch(model, fewer, cost.labels, features), features);  // cold
   const Pass half =
       run_pass(trained, optimizer, make_batch(model, fewer, cost.labels, features), features);
