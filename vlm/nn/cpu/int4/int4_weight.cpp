@@ -49,6 +49,17 @@ constexpr NearTable make_near_table() {
 
 constexpr NearTable kNearTable = make_near_table();
 
+// The table's entries at the places `at`, from 0 to 15.
+VLM_INLINE SignedBytes entries_of(const std::array<std::int8_t, kLanes>& table, Bytes at) {
+#ifdef __clang__  // has no shuffle by numbers that it doesn't know
+  SignedBytes found;
+  for (std::int64_t i = 0; i < kLanes; ++i) found[i] = table[at[i]];
+  return found;
+#else
+  return (SignedBytes)__builtin_shuffle(load_lanes<Bytes>(table.data()), at);
+#endif
+}
+
 // Codes of the levels nearest to numbers, which are rounded to integers first.
 VLM_INLINE Bytes find_codes(Floats values) {
   const Floats least = Floats{} - 128.0F, most = Floats{} + 127.0F;
@@ -56,17 +67,15 @@ VLM_INLINE Bytes find_codes(Floats values) {
   values = values > most ? most : values;
   const Bytes bytes = lowest_bytes((Words)(values + kRound));
   const Bytes upper = (bytes ^ 128) >> 4;
-  const auto find = [&](const std::array<std::int8_t, 16>& table) __attribute__((always_inline)) {
-    return (SignedBytes)__builtin_shuffle(load_lanes<Bytes>(table.data()), upper);
-  };
   const auto own = (SignedBytes)bytes;
   // A comparison that holds is -1.
-  return (Bytes)(find(kNearTable.counts) - (own > find(kNearTable.firsts)) -
-                 (own > find(kNearTable.seconds)));
+  return (Bytes)(entries_of(kNearTable.counts, upper) -
+                 (own > entries_of(kNearTable.firsts, upper)) -
+                 (own > entries_of(kNearTable.seconds, upper)));
 }
 
 VLM_INLINE Floats levels_of(Bytes codes) {
-  const auto levels = (SignedBytes)__builtin_shuffle(load_lanes<Bytes>(kNearLevels.data()), codes);
+  const SignedBytes levels = entries_of(kNearLevels, codes);
   // In steps, as compilers make many instructions of one.
   const auto wider = __builtin_convertvector(levels, SignedHalves);
   return __builtin_convertvector(__builtin_convertvector(wider, Ints), Floats);
