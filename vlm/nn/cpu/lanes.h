@@ -5,7 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <utility>
+#include <vector>
 
 #include "vlm/nn/cpu/clones.h"
 #include "vlm/nn/cpu/gelu.h"
@@ -28,6 +30,26 @@ VLM_INLINE std::int64_t round_up(std::int64_t value, std::int64_t step) {
 }
 
 constexpr int kSecondCache = 1;  // __builtin_prefetch's number for the second-level cache
+
+// Numbers from the beginning of a line of the cache on: vectors and tiles that lie across two lines
+// take twice as long to read, and longer to write.
+template <typename Value>
+struct LineAllocator {
+  using value_type = Value;
+  static constexpr std::align_val_t kLine{64};
+
+  LineAllocator() = default;
+  template <typename Other>
+  LineAllocator(const LineAllocator<Other>& /*other*/) {}
+
+  Value* allocate(std::size_t count) {
+    return static_cast<Value*>(::operator new(count * sizeof(Value), kLine));
+  }
+  void deallocate(Value* memory, std::size_t /*count*/) { ::operator delete(memory, kLine); }
+  bool operator==(const LineAllocator&) const = default;
+};
+template <typename Value>
+using LineVector = std::vector<Value, LineAllocator<Value>>;
 
 template <typename Lanes>
 VLM_INLINE Lanes load_lanes(const void* from) {

@@ -96,42 +96,58 @@ struct SoftmaxBlock {
   float scale;  // to units of log2
 };
 
-// The place of the weight of query i and key j.
-VLM_INLINE std::uint16_t* place_of_weight(const SoftmaxBlock& block, std::int64_t i,
-                                          std::int64_t j) {
+// The place of the weights of query i and keys j … j + 31, which follow each other.
+VLM_INLINE std::uint16_t* place_of_weights(const SoftmaxBlock& block, std::int64_t i,
+                                           std::int64_t j) {
   if (!block.is_tiled) return block.weights + i * block.keys + j;
   const std::int64_t group = i / kTileRows * kTileRows * block.keys;
   return block.weights + group + j / kTileNumbers * kTileRows * kTileNumbers +
-         i % kTileRows * kTileNumbers + j % kTileNumbers;
+         i % kTileRows * kTileNumbers;
 }
 
-// Any processor's rounding to bfloat16.
+// The largest of `count` numbers, a multiple of the panel.
+VLM_INLINE float largest_of(const float* values, std::int64_t count) {
+  constexpr int kChains = kPanel / kLanes;  // that don't wait for each other
+  Floats most[kChains];
+  for (Floats& one : most) one = Floats{} - std::numeric_limits<float>::infinity();
+  for (std::int64_t j = 0; j < count; j += kPanel) {
+    for (int k = 0; k < kChains; ++k)
+      most[k] = larger(most[k], load_lanes<Floats>(values + j + k * kLanes));
+  }
+  for (int k = 1; k < kChains; ++k) most[0] = larger(most[0], most[k]);
+  return largest_lane(most[0]);
+}
+
+// Any processor's rounding to bfloat16, of 32 numbers.
 struct RoundedWords {
-  VLM_INLINE static Halves of(Floats values) {
-    return __builtin_convertvector(round_pairs((Words)values, Words{}), Halves);
+  VLM_INLINE static void store(Floats first, Floats second, std::uint16_t* to) {
+    const Halves low = __builtin_convertvector(round_pairs((Words)first, Words{}), Halves);
+    const Halves high = __builtin_convertvector(round_pairs((Words)second, Words{}), Halves);
+    std::memcpy(to, &low, sizeof low);
+    std::memcpy(to + kLanes, &high, sizeof high);
   }
 };
 
 template <typename Rounded>
-VLM_INLINE void soften_rows(const SoftmaxBlock& block, Progress& progress) {
+VLM_INLINE void soften_rows(SoftmaxBlock block, Progress& progress) {
   for (std::int64_t i = 0; i < kBlockQueries; ++i) {
     float* scores = block.scores + i * block.keys;
     const std::int64_t limit = std::max<std::int64_t>(block.first_limit + i * block.step, 0);
     for (std::int64_t j = limit; j < block.keys; ++j) {
       scores[j] = -std::numeric_limits<float>::infinity();
     }
-    Floats most = Floats{} - std::numeric_limits<float>::infinity();
-    for (std::int64_t j = 0; j < block.keys; j += kLanes)
-      most = larger(most, load_lanes<Floats>(scores + j));
-    float largest = std::max(progress.largest[i], largest_lane(most) * block.scale);
+    float largest = std::max(progress.largest[i], largest_of(scores, block.keys) * block.scale);
     if (largest == -std::numeric_limits<float>::infinity()) largest = 0;  // sees nothing yet
-    Floats sums[1] = {};
-    for (std::int64_t j = 0; j < block.keys; j += kLanes) {
-      const Floats weights = fast_exp2(load_lanes<Floats>(scores + j) * block.scale - largest);
-      sums[0] += weights;
-      const Halves halves = Rounded::of(weights);
-      std::memcpy(place_of_weight(block, i, j), &halves, sizeof halves);
+    Floats sums[1] = {}, others = {};
+    for (std::int64_t j = 0; j < block.keys; j += 2 * kLanes) {
+      const Floats first = fast_exp2(load_lanes<Floats>(scores + j) * block.scale - largest);
+      const Floats second =
+          fast_exp2(load_lanes<Floats>(scores + j + kLanes) * block.scale - largest);
+      sums[0] += first;
+      others += second;
+      Rounded::store(first, second, place_of_weights(block, i, j));
     }
+    sums[0] += others;
     const float factor = std::exp2(progress.largest[i] - largest);
     progress.largest[i] = largest;
     progress.sums[i] = progress.sums[i] * factor + add_lanes(sums)[0];
@@ -148,10 +164,10 @@ VLM_CLONES void soften_anywhere(const SoftmaxBlock& block, Progress& progress) {
 
 // The processor's own, for weights, which are never as small as those that it takes for zero.
 struct RoundedAtOnce {
-  VLM_INLINE static Halves of(Floats values) {
-    Halves halves;
-    __asm__("vcvtneps2bf16 %1, %0" : "=v"(halves) : "v"(values));
-    return halves;
+  VLM_INLINE static void store(Floats first, Floats second, std::uint16_t* to) {
+    Words pairs;  // one store, so that a tile is read from it without waiting
+    __asm__("vcvtne2ps2bf16 %2, %1, %0" : "=v"(pairs) : "v"(second), "v"(first));
+    std::memcpy(to, &pairs, sizeof pairs);
   }
 };
 
@@ -183,8 +199,8 @@ VLM_CLONES void scale_row(const float* from, std::int64_t count, float factor, s
 
 // Buffers of one thread.
 struct Scratch {
-  std::vector<std::uint16_t> queries, weights;
-  std::vector<float> scores, out;
+  LineVector<std::uint16_t> queries, weights;
+  LineVector<float> scores, out;
 };
 
 // Keys and values of one head, packed.
@@ -223,9 +239,9 @@ class BlockAttention {
     at::Tensor out = at::empty({q_.size(0), q_.size(2), heads, depth_}, q_.options());
     const std::int64_t blocks = round_up(q_.size(2), kBlockQueries) / kBlockQueries;
     run_pieces(q_.size(0) * heads * blocks, [&](std::int64_t i) {
-      // Later blocks see more keys: they come first, so that threads end together.
-      const std::int64_t block = blocks - 1 - i / (q_.size(0) * heads);
-      const std::int64_t row = i % (q_.size(0) * heads);
+      // A head's blocks follow each other, as its keys and values stay in the cache. Later blocks
+      // see more keys: they come first, so that threads end together.
+      const std::int64_t block = blocks - 1 - i % blocks, row = i / blocks;
       attend(row / heads, row % heads, block * kBlockQueries, out);
     });
     return out.transpose(1, 2);

@@ -39,8 +39,8 @@ struct Int4Panels {
     if (has_tiles()) return multiply_in_tiles(x, maps, together, pieces, store);
     run_pieces(std::ssize(pieces), [&](std::int64_t i) {
       const OutputPiece& piece = pieces[static_cast<std::size_t>(i)];
-      thread_local std::vector<std::uint8_t> codes;
-      thread_local std::vector<std::int32_t> sums;
+      thread_local LineVector<std::uint8_t> codes;
+      thread_local LineVector<std::int32_t> sums;
       const std::int64_t step = kBlockRows * kPanel, codes_step = kBlockRows * x.layout().depth;
       codes.resize(together * static_cast<std::size_t>(codes_step));
       sums.resize(together * static_cast<std::size_t>(step));
@@ -66,7 +66,7 @@ struct Int4Panels {
                                 const Store& store) {
     const std::int64_t depth = x.layout().depth;
     const auto pack = [&](const OutputPiece& piece, std::size_t map, std::byte* to) {
-      thread_local std::vector<std::uint8_t> codes;
+      thread_local LineVector<std::uint8_t> codes;
       codes.resize(static_cast<std::size_t>(piece.count * depth));
       unpack_int4(*maps[map].weight, piece.first, piece.count, codes.data());
       pack_tiles(codes.data(), piece.count, depth, depth, to);

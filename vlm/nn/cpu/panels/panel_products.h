@@ -69,7 +69,7 @@ void multiply_panels(const PanelLayout& x, const std::vector<std::int64_t>& outp
     }
   }
   const auto work = [&](const Piece& piece, std::int64_t panel) {
-    thread_local std::vector<Value> blocks(kPieceRows * kPanel);
+    thread_local LineVector<Value> blocks(kPieceRows * kPanel);
     const std::int64_t step = piece_rows * kPanel;
     for (std::int64_t from = 0; from < x.depth; from += deepest) {
       const std::int64_t depth = std::min(deepest, x.depth - from);
@@ -143,7 +143,7 @@ void multiply_tiled(const PanelLayout& x, const std::vector<OutputPiece>& pieces
     const OutputPiece& piece = pieces[static_cast<std::size_t>(number)];
     const std::int64_t packed = packed_tile_bytes(piece.count, bytes);
     constexpr std::int64_t kStep = kBlockRows * kPanel;
-    thread_local std::vector<Value> sums;
+    thread_local LineVector<Value> sums;
     sums.resize(static_cast<std::size_t>(weights * kStep));
     std::byte* rows = tile_scratch(weights * packed);
     for (std::int64_t i = 0; i < weights; ++i) {
