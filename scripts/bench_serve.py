@@ -6,7 +6,8 @@ before. Figures: answers a second, the time to the first piece of text, and the 
 same bits (--dtypes; --llama-cpp needs `scripts/setup --llama-cpp`), one after the other, and again; medians over turns.
 
 vlm shows a picture as one tile. llama.cpp shows any picture as at least a tile and the whole, so it has twice the work
-in that row, and the table says so. Prints a Markdown table, and writes every figure as JSON.
+in that row, and the table says so. A last row has vlm alone: for a minute four streams are open and a picture comes every
+two seconds, and what counts is the time between two pieces of text of a stream. Prints a Markdown table, and writes every figure as JSON.
 """
 import argparse
 import base64
@@ -14,6 +15,7 @@ import json
 import statistics
 import sys
 import threading
+import time
 from pathlib import Path
 
 from benchmarks import checkpoints, llama_bench, llama_cpp, machine
@@ -24,6 +26,7 @@ from serve_program import ROOT, Chat, Server, percentile
 ROWS = [("per_s", "answers a second", True), ("first_s", "first text, s, median", False),
         ("first_p95_s", "first text, s, 95 of 100", False), ("gap_ms", "between tokens, ms, median", False),
         ("gap_p95_ms", "between tokens, ms, 95 of 100", False)]
+GAP_SECONDS, GAP_PICTURE_SECONDS = 60, 2
 WORDS = "red green blue round square tall wide small old new near far left right open closed".split()
 
 
@@ -115,14 +118,52 @@ def run_ours(options, folder, encoded, dtype):
                 model=folder, threads=options.threads) as server:
         # `ignore_eos` says the same to the other one.
         requests = Requests(options, encoded, {"min_tokens": options.tokens})
-        return measure_all(server.port, server.key, requests, options)
+        return measure_all(server.port, server.key, requests, options), measure_gaps(server, requests)
 
 
 def run_theirs(options, folder, encoded, dtype):
     most = max(options.clients)
     files = llama_bench.export(folder, llama_bench.SAME_BITS[dtype], options.threads)
     with llama_cpp.Server(files, options.threads, "--parallel", most, "--ctx-size", most * 1024) as server:
-        return measure_all(server.port, None, Requests(options, encoded, {"ignore_eos": True}), options)
+        return measure_all(server.port, None, Requests(options, encoded, {"ignore_eos": True}), options), None
+
+
+def measure_gaps(server, requests):
+    """The times between pieces of text of four streams while pictures come, in ms: the median, and the largest."""
+    gaps, failures, end = [], [], time.monotonic() + GAP_SECONDS
+
+    def tried(work):
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001: told below
+            failures.append(error)
+
+    def stream():
+        while time.monotonic() < end:
+            # A random model's bytes are seldom text: letters alone come token by token.
+            body = requests.next(False) | {"max_tokens": 200, "structured_outputs": {"regex": "[a-z ]{1,4000}"}}
+            chat, before = Chat(server.port, body, server.key, timeout=3600), None
+            for _ in chat.events():
+                if before is not None and chat.last_s != before:
+                    gaps.append((chat.last_s - before) * 1e3)
+                before = chat.last_s
+
+    def look():
+        for _ in Chat(server.port, requests.next(True) | {"max_tokens": 8, "min_tokens": 1}, server.key, timeout=3600).events():
+            pass
+
+    threads = [threading.Thread(target=tried, args=(stream,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while time.monotonic() < end:
+        threads.append(threading.Thread(target=tried, args=(look,)))
+        threads[-1].start()
+        time.sleep(GAP_PICTURE_SECONDS)
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return {"gap_ms": statistics.median(gaps), "largest_ms": max(gaps), "count": len(gaps)}
 
 
 def format_value(value):
@@ -168,20 +209,28 @@ def main():
     sides = {("vlm", dtype): (run_ours, one_tile, dtype) for dtype in options.dtypes}
     if options.llama_cpp:
         sides |= {("llama.cpp", llama_bench.SAME_BITS[dtype]): (run_theirs, one_tile, dtype) for dtype in options.dtypes}
-    turns = {side: [] for side in sides}
+    turns, gaps = {side: [] for side in sides}, {side: [] for side in sides}
     for _ in range(options.repeat):
         for side, (run, of, dtype) in sides.items():
-            turns[side].append(run(options, of, encoded, dtype))
+            figures, gap = run(options, of, encoded, dtype)
+            turns[side].append(figures)
+            gaps[side] += [gap] if gap else []
     medians = {side: {row: {key: statistics.median(turn[row][key] for turn in found) for key, _, _ in ROWS}
                       for row in found[0]} for side, found in turns.items()}
     print(f"{machine.describe()}, {options.threads} threads; {options.model}, weights stored in bfloat16;"
           f" {options.tokens} tokens an answer; medians of {options.repeat}\n")
     print_table(options, medians)
+    for (side, kind), found in gaps.items():
+        for gap in found:
+            print(f"\n{side}, {kind}: four streams and a picture every {GAP_PICTURE_SECONDS} s: {gap['count']} gaps, median"
+                  f" {gap['gap_ms']:.0f} ms, largest {gap['largest_ms']:.0f} ms")
     sys.stdout.flush()
     options.json.parent.mkdir(parents=True, exist_ok=True)
     rows = [{"server": side, "bits": kind, "picture": with_picture, "clients": clients, **figures}
             for (side, kind), of_side in medians.items() for (with_picture, clients), figures in of_side.items()]
-    options.json.write_text(json.dumps({"machine": machine.describe(), "model": options.model, "rows": rows}, indent=1) + "\n")
+    found = {"machine": machine.describe(), "model": options.model, "rows": rows,
+             "gaps": {f"{side}, {kind}": found for (side, kind), found in gaps.items() if found}}
+    options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
