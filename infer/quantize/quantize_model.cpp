@@ -119,7 +119,7 @@ double bytes_of_rest(const VisionLanguageModel& model, const std::vector<Candida
   double bytes = 0;
   for (const auto& [name, weight] : model.weights()) {
     const bool is_coded = std::ranges::any_of(
-        candidates, [&](const Candidate& candidate) { return candidate.name == name; });
+        candidates, [&key = name](const Candidate& candidate) { return candidate.name == key; });
     if (!is_coded) bytes += static_cast<double>(weight.nbytes());
   }
   return bytes;
