@@ -141,7 +141,7 @@ def measure_gaps(server, requests):
     def stream():
         while time.monotonic() < end:
             # A random model's bytes are seldom text: letters alone come token by token.
-            body = requests.next(False) | {"max_tokens": 200, "structured_outputs": {"regex": "[a-z ]{1,4000}"}}
+            body = requests.next(False) | {"max_tokens": 200, "structured_outputs": {"regex": "[a-z ]{1,900}"}}
             chat, before = Chat(server.port, body, server.key, timeout=3600), None
             for _ in chat.events():
                 if before is not None and chat.last_s != before:

@@ -19,7 +19,9 @@ BITS = {"f32": (32, 32), "bf16": (16, 16), "q8_0": (8.5, 8.5), "q4_0": (4.5, 8.5
 
 
 def run(threads, *command):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment(threads))
+    # A random model's bytes are no text.
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, errors="replace",
+                          env=environment(threads))
     if done.returncode != 0:
         raise RuntimeError(f"{command[0]}: exit status {done.returncode}: {done.stderr[-500:]}")
     return done
@@ -50,7 +52,7 @@ class LlamaCpp:
         # At the fourth level of its log it tells how long each slice took.
         done = run(self.threads, llama_cpp.program("llama-mtmd-cli"), "-m", self.model, "--mmproj", self.encoder,
                    "--image", self.picture, "-p", self.prompt, "-n", 1, "--temp", 0, "-t", self.threads, "-c", 4096, "-lv", 4)
-        found = re.findall(r"slice encoded in (\d+) ms", done.stdout + done.stderr)
+        found = re.findall(r"(?:slice encoded|encoding done) in (\d+) ms", done.stdout + done.stderr)
         if not found:
             raise RuntimeError(f"llama-mtmd-cli tells no time: {(done.stdout + done.stderr)[-500:]}")
         return statistics.median(int(ms) for ms in found) / 1e3
