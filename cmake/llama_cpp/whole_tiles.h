@@ -9,8 +9,8 @@
 #define _tile_loadconfig(config) __asm__ volatile("ldtilecfg %0" ::"m"(*(const char(*)[64])(config)))
 #define _tile_storeconfig(config) __asm__ volatile("sttilecfg %0" : "=m"(*(char(*)[64])(config)))
 #undef _tile_loadd_internal
-#define _tile_loadd_internal(dst, base, stride)               \
-  __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #dst          \
+#define _tile_loadd_internal(dst, base, stride)                   \
+  __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #dst              \
                    ::"r"((const void*)(base)), "r"((long)(stride)) \
                    : "memory")
 #endif
