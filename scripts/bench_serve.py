@@ -6,8 +6,9 @@ before. Figures: answers a second, the time to the first piece of text, and the 
 same bits (--dtypes; --llama-cpp needs `scripts/setup --llama-cpp`), one after the other, and again; medians over turns.
 
 vlm shows a picture as one tile. llama.cpp shows any picture as at least a tile and the whole, so it has twice the work
-in that row, and the table says so. A last row has vlm alone: for a minute four streams are open and a picture comes every
-two seconds, and what counts is the time between two pieces of text of a stream. Prints a Markdown table, and writes every figure as JSON.
+in that row, and the table says so. Answers are letters: the bytes of a random model are seldom text, which no server sends
+before it is whole. Behind the turns vlm alone has four streams open for a minute while a picture comes every two seconds:
+the time between two pieces of text of a stream. Prints a Markdown table, and writes every figure as JSON.
 """
 import argparse
 import base64
@@ -16,6 +17,7 @@ import statistics
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks import checkpoints, llama_bench, llama_cpp, machine
@@ -67,34 +69,22 @@ class Requests:
 def ask(port, key, body):
     """One answer's figures."""
     chat = Chat(port, body, key, timeout=3600)
-    tokens = 0
+    tokens, event = 0, None
     for event in chat.events():
         tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
     if tokens < body["max_tokens"]:  # llama-server goes on to the end of a character
-        raise RuntimeError(f"an answer of {tokens} tokens instead of {body['max_tokens']}")
-    # Random bytes are no text at first: what comes late isn't the first token.
+        raise RuntimeError(f"an answer of {tokens} tokens instead of {body['max_tokens']}; its last event: {event}")
     first = chat.first_s or chat.last_s or chat.started_s
     return {"first_s": first - chat.started_s, "end_s": chat.last_s, "start_s": chat.started_s,
             "gap_s": (chat.last_s - first) / max(tokens - 1, 1)}
 
 
 def measure(port, key, requests, clients, rounds, with_picture):
-    answers, failures = [], []
+    def work(_):
+        return [ask(port, key, requests.next(with_picture)) for _ in range(rounds)]
 
-    def work():
-        try:
-            for _ in range(rounds):
-                answers.append(ask(port, key, requests.next(with_picture)))
-        except Exception as error:  # noqa: BLE001: told below
-            failures.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+    with ThreadPoolExecutor(clients) as pool:
+        answers = [one for of_client in pool.map(work, range(clients)) for one in of_client]
     seconds = max(one["end_s"] for one in answers) - min(one["start_s"] for one in answers)
     firsts, gaps = [one["first_s"] for one in answers], [one["gap_s"] * 1e3 for one in answers]
     return {"per_s": len(answers) / seconds, "first_s": statistics.median(firsts), "first_p95_s": percentile(firsts, 0.95),
@@ -112,57 +102,52 @@ def measure_all(port, key, requests, options):
     return found
 
 
-def run_ours(options, folder, encoded, dtype):
+def serve_ours(options, folder, dtype):
     most = max(options.clients)
-    with Server(PROGRAM, "--dtype", dtype, "--max-num-seqs", most, "--max-queue", most, "--feature-cache", "off",
-                model=folder, threads=options.threads) as server:
-        # `ignore_eos` says the same to the other one.
-        requests = Requests(options, encoded, {"min_tokens": options.tokens})
-        return measure_all(server.port, server.key, requests, options), measure_gaps(server, requests)
+    return Server(PROGRAM, "--dtype", dtype, "--max-num-seqs", most, "--max-queue", most, "--feature-cache", "off",
+                  model=folder, threads=options.threads)
+
+
+def our_requests(options, encoded):
+    # `ignore_eos` says to the other one what `min_tokens` says here.
+    return Requests(options, encoded, {"min_tokens": options.tokens, "structured_outputs": {"regex": "[a-z ]{1,900}"}})
+
+
+def run_ours(options, folder, encoded, dtype):
+    with serve_ours(options, folder, dtype) as server:
+        return measure_all(server.port, server.key, our_requests(options, encoded), options)
 
 
 def run_theirs(options, folder, encoded, dtype):
     most = max(options.clients)
     files = llama_bench.export(folder, llama_bench.SAME_BITS[dtype], options.threads)
     with llama_cpp.Server(files, options.threads, "--parallel", most, "--ctx-size", most * 1024) as server:
-        return measure_all(server.port, None, Requests(options, encoded, {"ignore_eos": True}), options), None
+        requests = Requests(options, encoded, {"ignore_eos": True, "grammar": "root ::= [a-z ]+"})
+        return measure_all(server.port, None, requests, options)
 
 
-def measure_gaps(server, requests):
-    """The times between pieces of text of four streams while pictures come, in ms: the median, and the largest."""
-    gaps, failures, end = [], [], time.monotonic() + GAP_SECONDS
-
-    def tried(work):
-        try:
-            work()
-        except Exception as error:  # noqa: BLE001: told below
-            failures.append(error)
+def measure_gaps(options, folder, encoded, dtype):
+    """Milliseconds between pieces of text of four streams while pictures come: the median, and the largest."""
+    requests, gaps = our_requests(options, encoded), []
 
     def stream():
         while time.monotonic() < end:
-            # A random model's bytes are seldom text: letters alone come token by token.
-            body = requests.next(False) | {"max_tokens": 200, "structured_outputs": {"regex": "[a-z ]{1,900}"}}
-            chat, before = Chat(server.port, body, server.key, timeout=3600), None
+            chat, before = Chat(server.port, requests.next(False) | {"max_tokens": 200}, server.key, timeout=3600), None
             for _ in chat.events():
                 if before is not None and chat.last_s != before:
                     gaps.append((chat.last_s - before) * 1e3)
                 before = chat.last_s
 
-    def look():
-        for _ in Chat(server.port, requests.next(True) | {"max_tokens": 8, "min_tokens": 1}, server.key, timeout=3600).events():
-            pass
-
-    threads = [threading.Thread(target=tried, args=(stream,)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    while time.monotonic() < end:
-        threads.append(threading.Thread(target=tried, args=(look,)))
-        threads[-1].start()
-        time.sleep(GAP_PICTURE_SECONDS)
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+    with serve_ours(options, folder, dtype) as server, ThreadPoolExecutor() as pool:
+        end = time.monotonic() + GAP_SECONDS
+        work = [pool.submit(stream) for _ in range(4)]
+        with ThreadPoolExecutor(GAP_SECONDS) as pictures_pool:
+            while time.monotonic() < end:
+                body = requests.next(True) | {"max_tokens": 8, "min_tokens": 1}
+                work.append(pictures_pool.submit(ask, server.port, server.key, body))
+                time.sleep(GAP_PICTURE_SECONDS)
+        for one in work:
+            one.result()
     return {"gap_ms": statistics.median(gaps), "largest_ms": max(gaps), "count": len(gaps)}
 
 
@@ -209,27 +194,24 @@ def main():
     sides = {("vlm", dtype): (run_ours, one_tile, dtype) for dtype in options.dtypes}
     if options.llama_cpp:
         sides |= {("llama.cpp", llama_bench.SAME_BITS[dtype]): (run_theirs, one_tile, dtype) for dtype in options.dtypes}
-    turns, gaps = {side: [] for side in sides}, {side: [] for side in sides}
+    turns = {side: [] for side in sides}
     for _ in range(options.repeat):
         for side, (run, of, dtype) in sides.items():
-            figures, gap = run(options, of, encoded, dtype)
-            turns[side].append(figures)
-            gaps[side] += [gap] if gap else []
+            turns[side].append(run(options, of, encoded, dtype))
     medians = {side: {row: {key: statistics.median(turn[row][key] for turn in found) for key, _, _ in ROWS}
                       for row in found[0]} for side, found in turns.items()}
     print(f"{machine.describe()}, {options.threads} threads; {options.model}, weights stored in bfloat16;"
           f" {options.tokens} tokens an answer; medians of {options.repeat}\n")
     print_table(options, medians)
-    for (side, kind), found in gaps.items():
-        for gap in found:
-            print(f"\n{side}, {kind}: four streams and a picture every {GAP_PICTURE_SECONDS} s: {gap['count']} gaps, median"
-                  f" {gap['gap_ms']:.0f} ms, largest {gap['largest_ms']:.0f} ms")
     sys.stdout.flush()
+    gaps = {dtype: measure_gaps(options, one_tile, encoded, dtype) for dtype in options.dtypes}
+    for dtype, gap in gaps.items():
+        print(f"\nvlm, {dtype}: four streams and a picture every {GAP_PICTURE_SECONDS} s: {gap['count']} gaps, median"
+              f" {gap['gap_ms']:.0f} ms, largest {gap['largest_ms']:.0f} ms")
     options.json.parent.mkdir(parents=True, exist_ok=True)
     rows = [{"server": side, "bits": kind, "picture": with_picture, "clients": clients, **figures}
             for (side, kind), of_side in medians.items() for (with_picture, clients), figures in of_side.items()]
-    found = {"machine": machine.describe(), "model": options.model, "rows": rows,
-             "gaps": {f"{side}, {kind}": found for (side, kind), found in gaps.items() if found}}
+    found = {"machine": machine.describe(), "model": options.model, "rows": rows, "gaps": gaps}
     options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
