@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "infer/search/logits_processor.h"
 #include "vlm/core/run/stopwatch.h"
@@ -129,6 +130,22 @@ std::vector<BeamSearch::Candidate> BeamSearch::best_candidates(const at::Tensor&
   return candidates;
 }
 
+// Whether the grammar refuses any of them; those are struck from the scores.
+bool BeamSearch::strike_refused(const std::vector<Candidate>& candidates,
+                                const at::Tensor& accumulated) const {
+  if (!context_.options.grammar) return false;
+  const std::int64_t vocab = accumulated.numel() / context_.options.num_beams;
+  bool is_any = false;
+  for (const Candidate& candidate : candidates) {
+    GrammarGuide guide = guides_[static_cast<std::size_t>(candidate.parent)];
+    if (guide.accept(candidate.id)) continue;
+    is_any = true;
+    accumulated.data_ptr<float>()[candidate.parent * vocab + candidate.id] =
+        -std::numeric_limits<float>::infinity();
+  }
+  return is_any;
+}
+
 // Ended candidates among the first num_beams join the finished ones when they score higher.
 void BeamSearch::keep_finished(const std::vector<Candidate>& candidates) {
   const GenerationOptions& options = context_.options;
@@ -180,8 +197,11 @@ SearchStep BeamSearch::advance(const at::Tensor& logits) {
     model_logprobs = model_logprobs.expand({options.num_beams, -1});
   }
   model_logprobs = model_logprobs.contiguous();
-  const std::vector<Candidate> candidates =
-      best_candidates(accumulate(follow_grammar(model_logprobs)), model_logprobs);
+  const at::Tensor accumulated = accumulate(follow_grammar(model_logprobs));
+  std::vector<Candidate> candidates;
+  do {
+    candidates = best_candidates(accumulated, model_logprobs);
+  } while (strike_refused(candidates, accumulated));
 
   std::vector<float> scores;
   for (const Candidate& candidate : candidates) {

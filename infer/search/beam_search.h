@@ -39,6 +39,8 @@ class BeamSearch : public Search {
   at::Tensor accumulate(const at::Tensor& allowed);
   std::vector<Candidate> best_candidates(const at::Tensor& accumulated,
                                          const at::Tensor& model_logprobs);
+  bool strike_refused(const std::vector<Candidate>& candidates,
+                      const at::Tensor& accumulated) const;
   at::Tensor choose_candidates(const at::Tensor& accumulated, std::int64_t count);
   void keep_finished(const std::vector<Candidate>& candidates);
   bool can_improve() const;

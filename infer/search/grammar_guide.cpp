@@ -81,12 +81,13 @@ void GrammarGuide::keep_spelling() {
   }
 }
 
-void GrammarGuide::accept(std::int64_t id) {
-  if (!matcher_ || std::ranges::find(end_ids_, id) != end_ids_.end()) return;
-  TORCH_CHECK(matcher_->accept(id), "the grammar doesn't allow the token ", id);
-  if (forced_.empty()) return;
+bool GrammarGuide::accept(std::int64_t id) {
+  if (!matcher_ || std::ranges::find(end_ids_, id) != end_ids_.end()) return true;
+  if (!matcher_->accept(id)) return false;
+  if (forced_.empty()) return true;
   const std::size_t bytes = grammar_->vocabulary()[static_cast<std::size_t>(id)].size();
   forced_.erase(0, std::min(bytes, forced_.size()));
+  return true;
 }
 
 }  // namespace vlm::infer

@@ -1,7 +1,7 @@
 // Where an answer stands in the grammar that it has to follow.
 //
 //   scores of the next token ─► mask ─► -inf for what can't follow; the token that was chosen ─►
-//   accept
+//   accept, or another one is chosen
 //
 // Without a grammar everything may follow. A copy goes its own way: for beams. End tokens may come
 // where the answer is complete, and nowhere else.
@@ -28,7 +28,9 @@ class GrammarGuide {
   bool is_on() const { return matcher_ != nullptr; }
   // `row` points at the scores of `vocab` ids. False: no id may follow, and the row is all -inf.
   bool mask(float* row, std::int64_t vocab);
-  void accept(std::int64_t id);
+  // False: the grammar refuses the id, though the mask let it pass, and nothing has changed. The
+  // mask of XGrammar 0.2.9 does that for tokens that end within a character.
+  bool accept(std::int64_t id);
   // Lets everything pass from now on.
   void release() { matcher_ = nullptr; }
 

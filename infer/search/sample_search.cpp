@@ -85,6 +85,15 @@ std::int64_t SampleSearch::choose(const float* scores, std::int64_t vocab, std::
   return std::upper_bound(cumulated.begin(), cumulated.end() - 1, wanted) - cumulated.begin();
 }
 
+// The same where the grammar takes it; what it refuses is struck from the scores.
+std::int64_t SampleSearch::choose_accepted(float* scores, std::int64_t vocab, std::size_t answer) {
+  for (;;) {
+    const std::int64_t id = choose(scores, vocab, answer);
+    if (id < 0 || guides_[answer].accept(id)) return id;
+    scores[id] = -std::numeric_limits<float>::infinity();
+  }
+}
+
 std::string SampleSearch::finish_reason(const Hypothesis& answer) const {
   const GenerationOptions& options = context_.options;
   if (contains(options.eos_token_ids, answer.ids.back())) return "stop";
@@ -110,7 +119,7 @@ SearchStep SampleSearch::advance(const at::Tensor& logits) {
   std::vector<ChosenToken> chosen;
   for (std::size_t row = 0; row < running_.size(); ++row) {
     const std::int64_t begin = is_first ? 0 : static_cast<std::int64_t>(row) * vocab;
-    const std::int64_t id = choose(scores.const_data_ptr<float>() + begin, vocab, running_[row]);
+    const std::int64_t id = choose_accepted(scores.data_ptr<float>() + begin, vocab, running_[row]);
     const float logprob = id < 0 ? 0 : model_logprobs.const_data_ptr<float>()[begin + id];
     chosen.push_back({.id = id, .logprob = logprob});
     if (context_.options.top_logprobs > 0 && id >= 0) {
@@ -144,7 +153,6 @@ SearchStep SampleSearch::append_tokens(const std::vector<ChosenToken>& chosen, b
     }
     answer.ids.push_back(chosen[row].id);
     answer.logprobs.push_back(chosen[row].logprob);
-    guides_[running_[row]].accept(chosen[row].id);
     answer.finish_reason = finish_reason(answer);
     if (!answer.finish_reason.empty()) continue;
     step.parents.push_back(is_first ? 0 : static_cast<std::int64_t>(row));

@@ -24,6 +24,7 @@ class SampleSearch : public Search {
  private:
   at::Tensor process(const at::Tensor& logits, bool is_first);
   std::int64_t choose(const float* scores, std::int64_t vocab, std::size_t answer);
+  std::int64_t choose_accepted(float* scores, std::int64_t vocab, std::size_t answer);
   SearchStep append_tokens(const std::vector<ChosenToken>& chosen, bool is_first);
   std::string finish_reason(const Hypothesis& answer) const;
 

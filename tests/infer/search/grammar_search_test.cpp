@@ -27,9 +27,13 @@ class ListMatcher : public AnswerMatcher {
     }
   }
   bool accept(std::int64_t id) override {
+    if (std::ranges::none_of(
+            left_, [&](const Ids& ids) { return taken_ < ids.size() && ids[taken_] == id; })) {
+      return false;
+    }
     std::erase_if(left_, [&](const Ids& ids) { return taken_ >= ids.size() || ids[taken_] != id; });
     ++taken_;
-    return !left_.empty();
+    return true;
   }
   // A letter a token: "c" is 2.
   bool accept_text(std::string_view text) override {
@@ -47,11 +51,27 @@ class ListMatcher : public AnswerMatcher {
   std::size_t taken_ = 0;
 };
 
-class ListGrammar : public TokenGrammar {
+// Its mask lets a token pass that it refuses, too.
+class LaxMatcher : public ListMatcher {
  public:
-  explicit ListGrammar(std::vector<Ids> answers) : answers_(std::move(answers)) {}
+  using ListMatcher::ListMatcher;
+  void find_allowed(std::span<std::uint32_t> allowed) override {
+    ListMatcher::find_allowed(allowed);
+    allowed[0] |= 1U << kRefused;
+  }
+  std::unique_ptr<AnswerMatcher> fork() const override {
+    return std::make_unique<LaxMatcher>(*this);
+  }
+
+  static constexpr std::int64_t kRefused = 1;
+};
+
+template <typename Matcher>
+class GrammarOf : public TokenGrammar {
+ public:
+  explicit GrammarOf(std::vector<Ids> answers) : answers_(std::move(answers)) {}
   std::unique_ptr<AnswerMatcher> start() const override {
-    return std::make_unique<ListMatcher>(answers_);
+    return std::make_unique<Matcher>(answers_);
   }
   std::int64_t vocab_size() const override { return 8; }
   std::size_t bytes() const override { return 0; }
@@ -66,12 +86,13 @@ constexpr std::int64_t kEnd = 0, kOtherEnd = 7;
 // The texts of the tokens, of which some begin with others.
 const VocabularyBytes kTexts = {"", "b", "c", "cd", "d", "de", "cde", ""};
 
+template <typename Matcher = ListMatcher>
 GenerationOptions options_for(std::vector<Ids> answers) {
   GenerationOptions options;
   options.eos_token_ids = {kEnd, kOtherEnd};
   options.max_new_tokens = 8;
   options.grammar = std::make_shared<AnswerGrammar>(
-      AnswerRule{}, std::make_shared<ListGrammar>(std::move(answers)),
+      AnswerRule{}, std::make_shared<GrammarOf<Matcher>>(std::move(answers)),
       std::make_shared<const VocabularyBytes>(kTexts));
   return options;
 }
@@ -94,6 +115,27 @@ Ids without_end(Ids ids) {
 }
 
 const std::vector<Ids> kAnswers = {{2, 3}, {2, 4, 5}, {6}};
+
+TEST_CASE("a token that the grammar refuses behind its mask is never in an answer") {
+  // The refused one is by far the likeliest.
+  at::Tensor scores = at::zeros({1, kVocab});
+  scores[0][LaxMatcher::kRefused] = 20;
+  for (const bool samples : {false, true}) {
+    for (const std::int64_t beams : {1, 3}) {
+      INFO("samples " << samples << ", beams " << beams);
+      GenerationOptions options = options_for<LaxMatcher>(kAnswers);
+      options.do_sample = samples;
+      options.num_beams = beams;
+      options.num_return_sequences = samples || beams > 1 ? 2 : 1;
+      const auto found = run(options, 3, scores);
+      CHECK(std::ssize(found) == options.num_return_sequences);
+      for (const Hypothesis& answer : found) {
+        CHECK(answer.finish_reason == "stop");
+        CHECK(std::ranges::find(kAnswers, without_end(answer.ids)) != kAnswers.end());
+      }
+    }
+  }
+}
 
 TEST_CASE("answers of every search follow the grammar, and end where it does") {
   at::manual_seed(7);
