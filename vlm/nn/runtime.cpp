@@ -3,6 +3,24 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <ATen/ops/acos.h>
+#include <ATen/ops/asin.h>
+#include <ATen/ops/atan.h>
+#include <ATen/ops/cos.h>
+#include <ATen/ops/erf.h>
+#include <ATen/ops/erfc.h>
+#include <ATen/ops/erfinv.h>
+#include <ATen/ops/exp.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/log.h>
+#include <ATen/ops/log10.h>
+#include <ATen/ops/log2.h>
+#include <ATen/ops/sin.h>
+#include <ATen/ops/sqrt.h>
+#include <ATen/ops/tan.h>
+#include <ATen/ops/tanh.h>
+#include <ATen/ops/trunc.h>
+#include <c10/core/InferenceMode.h>
 #include <dlfcn.h>
 #include <malloc.h>
 #include <sys/resource.h>
@@ -67,6 +85,22 @@ std::int64_t parse_index(const std::string& name) {
 
 constexpr const char* kInstallHint = "scripts/setup --cuda installs the libraries";
 
+// Calls the functions that LibTorch leaves to MKL (ATen/cpu/vml.h), each on one value and so on one
+// thread. MKL chooses a function's kernel when it is first called. If several threads make that
+// call together, one of them may compute its part with a kernel whose error is 1e-4, without a word
+// (pytorch/pytorch#188792; oneMKL before 2025.0, which LibTorch's wheel holds).
+void load_vector_functions() {
+  const c10::InferenceMode no_graph;
+  for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+    const at::Tensor x = at::full({1}, 0.5, dtype);
+    for (const auto function :
+         {at::acos, at::asin, at::atan, at::cos, at::erf, at::erfc, at::erfinv, at::exp, at::log,
+          at::log10, at::log2, at::sin, at::sqrt, at::tan, at::tanh, at::trunc}) {
+      function(x);
+    }
+  }
+}
+
 }  // namespace
 
 at::Device choose_device(const std::string& name, const Gpus& gpus) {
@@ -100,6 +134,7 @@ at::Device prepare_runtime(const RuntimeOptions& options) {
     throw Error({.what = "value out of range", .where = "--threads", .wanted = "0 to 1024"});
   }
   if (options.threads > 0) at::set_num_threads(static_cast<int>(options.threads));
+  load_vector_functions();
   // Found also when the CPU is asked for: LibTorch keeps the first answer to whether there is CUDA,
   // and the next model may be for a GPU.
   const Gpus gpus = find_gpus();

@@ -20,9 +20,10 @@ struct RuntimeOptions {
   std::optional<std::int64_t> seed;  // of everything random; unset: the default of the command
 };
 
-// Sets the number of threads when one is asked for; returns the device. Warns when a GPU is there
-// and can't be used; throws Error when it was asked for. Leaves LibTorch's global random generators
-// as they are; they belong to the calling program.
+// Sets the number of threads when one is asked for and makes results independent of how threads
+// meet in their first pass; returns the device. Comes before any other work with tensors. Warns
+// when a GPU is there and can't be used; throws Error when it was asked for. Leaves LibTorch's
+// global random generators as they are; they belong to the calling program.
 at::Device prepare_runtime(const RuntimeOptions& options);
 
 struct Gpus {
